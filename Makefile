@@ -1,0 +1,56 @@
+# Everything happens in .venv, which `make setup` builds from constraints.txt; the other targets call it first.
+
+RECIPE ?= relation_digits
+STUDY ?= digits
+ARGS ?=
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup distill fit check test study-digits teacher teachers lint format clean
+
+help:  ## this list
+	@echo "targets:"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@echo "recipes (make distill RECIPE=NAME ARGS=\"--trainer.max_epochs 5\"):"
+	@for f in recipes/*.yaml; do printf '  %-20s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
+
+setup: .venv/ready  ## build .venv with the pinned packages
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tinymim needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
+	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]'
+	@touch $@
+
+distill: setup  ## run RECIPE (default: the demo) and what it compares with, and print the table
+	@$(BIN)/tinymim distill $(RECIPE) $(ARGS)
+
+check: setup  ## check RECIPE before it runs
+	@$(BIN)/tinymim check $(RECIPE) $(ARGS)
+
+study-digits: setup  ## the strategies of the README's table, three seeds each
+	@$(BIN)/tinymim study digits $(ARGS)
+
+teacher: setup  ## rebuild the digits teacher and its card
+	@$(BIN)/tinymim fit --config mae_digits --overwrite true $(ARGS)
+	@$(BIN)/tinymim teachers save runs/mae_digits/checkpoints/last.ckpt digits_mae
+
+teachers: setup  ## list the teacher cards, and whether their weights are here
+	@$(BIN)/tinymim teachers
+
+test: setup lint  ## lint, types and tests
+	@$(BIN)/python -m pytest
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check tinymim tests
+	@$(BIN)/ruff format --check tinymim tests
+	@$(BIN)/mypy
+
+format: setup  ## let ruff format the code
+	@$(BIN)/ruff check --fix tinymim tests
+	@$(BIN)/ruff format tinymim tests
+
+clean:  ## remove .venv and caches, never runs
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

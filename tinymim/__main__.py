@@ -1,0 +1,7 @@
+"""``python -m tinymim``."""
+
+import sys
+
+from tinymim.cli import main
+
+sys.exit(main())

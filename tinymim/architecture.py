@@ -1,0 +1,139 @@
+"""What a network is besides its weights, and how to build it: timm's name, head layout, positions, drop path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import timm
+import torch
+from timm.layers import DropPath, build_sincos2d_pos_embed
+from timm.models import VisionTransformer
+from torch import nn
+
+from tinymim.errors import TinymimError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass
+class Architecture:
+    """A plain timm ViT and everything about it that its weights do not say.
+
+    Args:
+        arch: timm's name, without weights.
+        options: timm's own arguments laid over it (``embed_dim``, ``depth``, ``num_heads``, ``img_size``, ...).
+        heads: attention heads, one number for all blocks or one for each; ``None`` keeps the architecture's own. The
+            same channels in 3, 6 or 12 heads are three different networks, so this is part of the weights.
+        pos_embed: ``learned``, or ``sincos`` for the fixed 2-D sine-cosine embedding of MAE and TinyMIM.
+        mean: input mean of images in [0, 1], one value a channel.
+        std: input standard deviation, likewise.
+    """
+
+    arch: str = "vit_tiny_patch16_224"
+    options: dict[str, Any] = field(default_factory=dict)
+    heads: int | list[int] | None = None
+    pos_embed: Literal["learned", "sincos"] = "learned"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def build(architecture: Architecture, initialise: bool = True) -> VisionTransformer:
+    """The timm network, without classifier.
+
+    Args:
+        architecture: what to build.
+        initialise: leave ``False`` when weights are loaded right after.
+
+    Raises:
+        TinymimError: unknown architecture or option, not a plain ViT, or heads that do not divide the width.
+    """
+    if not timm.is_model(architecture.arch):
+        near = ", ".join(timm.list_models(f"{architecture.arch[:8]}*")[:5]) or "vit_tiny_patch16_224"
+        raise TinymimError(f"arch: timm has no model {architecture.arch!r}; near it: {near}")
+    options = {"num_classes": 0, "global_pool": "", **architecture.options}
+    heads = architecture.heads
+    width = options.get("embed_dim")
+    if isinstance(heads, int):
+        options["num_heads"] = heads
+    if width and options.get("num_heads"):
+        check_divides(options["num_heads"], width, architecture.arch)
+    try:
+        vit = timm.create_model(architecture.arch, pretrained=False, **options)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise TinymimError(
+            f"options: timm cannot build {architecture.arch} with {architecture.options}: {error}"
+        ) from None
+    if not isinstance(vit, VisionTransformer) or not hasattr(vit.blocks[0], "norm1"):
+        raise TinymimError(
+            f"arch: {architecture.arch} is not a plain Vision Transformer; use one of timm's vit_* models"
+        )
+    if isinstance(heads, list):
+        _lay_out_heads(vit, architecture.arch, heads)
+    if architecture.pos_embed == "sincos":
+        _fix_sincos(vit, initialise)
+    return vit
+
+
+def _lay_out_heads(vit: VisionTransformer, arch: str, heads: list[int]) -> None:
+    if len(heads) != len(vit.blocks):
+        raise TinymimError(f"heads: {len(heads)} numbers for the {len(vit.blocks)} blocks of {arch}")
+    for number, count in enumerate(heads, start=1):
+        set_heads(vit, number, count)
+
+
+def _fix_sincos(vit: VisionTransformer, initialise: bool) -> None:
+    """Fixed 2-D sine-cosine positions (MAE appendix A.1); the CLS row is zero."""
+    if vit.pos_embed is None:
+        raise TinymimError("pos_embed: sincos asked of an architecture without position embedding")
+    vit.pos_embed.requires_grad_(False)
+    if not initialise:
+        return
+    if vit.embed_dim % 4:
+        raise TinymimError(f"pos_embed: sincos needs a width divisible by 4, and it is {vit.embed_dim}; use learned")
+    patches = build_sincos2d_pos_embed(list(vit.patch_embed.grid_size), dim=vit.embed_dim, interleave_sin_cos=False)
+    with torch.no_grad():
+        vit.pos_embed.zero_()
+        vit.pos_embed[0, -patches.shape[0] :] = patches
+
+
+def set_drop_path(vit: VisionTransformer, rate: float, ramp: Literal["linear", "constant"] = "linear") -> None:
+    """Stochastic depth.
+
+    Args:
+        vit: changed in place.
+        rate: probability, in [0, 1), of skipping a branch.
+        ramp: ``linear`` grows from 0 at the first block to ``rate`` at the last, timm's habit; ``constant`` is
+            ``rate`` in all blocks but the last, which has none, as in TinyMIM's published code.
+    """
+    depth = len(vit.blocks)
+    for index, block in enumerate(vit.blocks):
+        part = index / max(depth - 1, 1) if ramp == "linear" else float(index < depth - 1)
+        for name in ("drop_path1", "drop_path2"):
+            setattr(block, name, DropPath(rate * part) if rate * part > 0 else nn.Identity())
+
+
+def set_heads(vit: VisionTransformer, block: int, heads: int) -> None:
+    """Regroup the channels of ``block`` (from 1) into ``heads`` attention heads: same weights, another network.
+
+    Raises:
+        TinymimError: ``heads`` does not divide the width; the message lists what does.
+    """
+    attn = cast(Any, vit.blocks[block - 1]).attn
+    if heads == attn.num_heads:
+        return
+    check_divides(heads, attn.attn_dim, f"block {block}")
+    if not isinstance(attn.q_norm, nn.Identity):
+        raise TinymimError(f"heads: block {block} normalises q and k by head, so its {attn.num_heads} heads are fixed")
+    attn.num_heads, attn.head_dim = heads, attn.attn_dim // heads
+    attn.scale = attn.head_dim**-0.5
+
+
+def check_divides(heads: int, width: int, what: str) -> None:
+    """Raise unless ``heads`` divides ``width``, and list the numbers that do."""
+    if heads < 1 or width % heads:
+        divisors = [str(n) for n in range(1, width + 1) if width % n == 0]
+        raise TinymimError(
+            f"heads: {heads} does not divide the width {width} of {what}; these do: {', '.join(divisors)}"
+        )

@@ -1,0 +1,250 @@
+"""The one reader: run a timm ViT up to the deepest block asked for, and give back what was asked.
+
+Blocks are numbered from 1, as papers do. The taps are those of TinyMIM section 3.1 (arXiv 2301.01296): for block i with
+input F(i-1), H = Attn(LN(F(i-1))), Ĥ = H + F(i-1), H~ = FFN(LN(Ĥ)) and F(i) = Ĥ + H~:
+
+    q, k, v     the projections of LN(F(i-1)), heads concatenated
+    attn_pre    H, attention output before the residual
+    attn_post   Ĥ, after it
+    ffn_pre     H~, MLP output before the residual
+    ffn_post    F(i), the block's output
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from tinymim.architecture import Architecture, build
+from tinymim.errors import TinymimError
+
+QKV = ("q", "k", "v")
+ATTENTION = ("attn_pre", "attn_post")
+FFN = ("ffn_pre", "ffn_post")
+TAPS = QKV + ATTENTION + FFN
+
+
+class Tap(NamedTuple):
+    """A place to read: ``block`` from 1 to the depth, ``name`` one of :data:`TAPS`."""
+
+    block: int
+    name: str
+
+
+Readings = dict[Tap, Tensor]
+"""What a read gives: ``(B, N, D)`` for each tap, prefix tokens (CLS) first."""
+
+
+class Backbone(nn.Module):
+    """A timm ViT with its input normalisation, its head layout and the block its features are read from.
+
+    Args:
+        architecture: what to build.
+        output_block: the block (from 1) whose output :meth:`features` reads by default; ``None`` is the last.
+        initialise: leave ``False`` when weights are loaded right after.
+
+    Raises:
+        TinymimError: unknown architecture or option, not a plain ViT, or heads that do not divide the width.
+    """
+
+    def __init__(self, architecture: Architecture, output_block: int | None = None, initialise: bool = True):
+        super().__init__()
+        self.vit = build(architecture, initialise)
+        self.architecture = architecture
+        self.output_block = output_block or self.depth
+        self.register_buffer("mean", torch.tensor(architecture.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(architecture.std).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.vit.blocks)
+
+    @property
+    def width(self) -> int:
+        """Channels of a token, D."""
+        return self.vit.embed_dim
+
+    @property
+    def heads(self) -> list[int]:
+        """Attention heads of each block: the head layout."""
+        return [block.attn.num_heads for block in self._blocks]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along height and width."""
+        return cast(tuple[int, int], tuple(self.vit.patch_embed.grid_size))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images it takes, in pixels."""
+        return cast(tuple[int, int], tuple(self.vit.patch_embed.img_size))
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch, in pixels."""
+        return cast(tuple[int, int], tuple(self.vit.patch_embed.patch_size))
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: CLS and registers."""
+        return self.vit.num_prefix_tokens
+
+    @property
+    def _blocks(self) -> list[Any]:
+        return list(self.vit.blocks)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] to the values this network's weights expect."""
+        return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+
+    def embed(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Tokens that enter block 1.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1].
+            keep: ``(B, K)`` indices of the patches to keep; the others are dropped. ``None`` keeps all.
+
+        Returns:
+            ``(B, prefix + N, D)``, or K patches instead of N.
+        """
+        x = self.vit.patch_embed(self.normalise(images))
+        x = self.vit._pos_embed(x)
+        choose_attention(self._blocks, x)
+        if keep is not None:
+            prefix, patches = x[:, : self.prefix], x[:, self.prefix :]
+            patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+            x = torch.cat([prefix, patches], dim=1)
+        return self.vit.norm_pre(x)
+
+    def read(self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None) -> Readings:
+        """Run as far as the deepest tap and no further; of its block, only the parts that the taps need.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1].
+            taps: where to read.
+            keep: as in :meth:`embed`.
+
+        Returns:
+            ``(B, prefix + N, D)`` for each tap.
+
+        Raises:
+            TinymimError: a tap outside the network.
+        """
+        wanted = self.check(taps)
+        last = max(tap.block for tap in wanted)
+        x = self.embed(images, keep)
+        readings: Readings = {}
+        for number, block in enumerate(self._blocks[:last], start=1):
+            names = {tap.name for tap in wanted if tap.block == number}
+            if not names:
+                x = block(x)
+                continue
+            x, parts = _run(block, x, names, stop=number == last)
+            readings.update({Tap(number, name): parts[name] for name in names})
+        return readings
+
+    def features(self, images: Tensor, block: int | None = None) -> Tensor:
+        """Mean of the patch tokens that ``block`` (default: the output block) gives out, ``(B, D)``."""
+        tap = Tap(block or self.output_block, "ffn_post")
+        return self.read(images, [tap])[tap][:, self.prefix :].mean(dim=1)
+
+    def reached(self, taps: Iterable[Tap]) -> set[str]:
+        """Names of the parameters on which a read of ``taps`` depends, known from the reader's own route."""
+        wanted = self.check(taps)
+        last = max(tap.block for tap in wanted)
+        names = {tap.name for tap in wanted if tap.block == last}
+        parts = ["norm1.", "attn.qkv."]
+        parts += [f"attn.{name}_norm." for name in ("q", "k") if name in names]
+        if names & {*ATTENTION, *FFN}:
+            parts += ["attn.", "ls1."]
+        if names & {*FFN}:
+            parts += ["norm2.", "mlp.", "ls2."]
+        stem = ("cls_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
+        routes = [f"vit.{part}" for part in stem]
+        routes += [f"vit.blocks.{number}." for number in range(last - 1)]
+        routes += [f"vit.blocks.{last - 1}.{part}" for part in parts]
+        return {name for name, _ in self.named_parameters() if name.startswith(tuple(routes))}
+
+    def last_trained_block(self, taps: Iterable[Tap]) -> int:
+        """The deepest block all of whose parts a loss on ``taps`` trains; 0 when there is none."""
+        wanted = self.check(taps)
+        last = max(tap.block for tap in wanted)
+        return last if any(tap.block == last and tap.name in FFN for tap in wanted) else last - 1
+
+    def check(self, taps: Iterable[Tap]) -> set[Tap]:
+        """``taps`` as a set, or an error that names the one outside the network."""
+        wanted = set(taps)
+        if not wanted:
+            raise TinymimError("nothing to read: no tap was asked for")
+        for block, name in wanted:
+            if not 1 <= block <= self.depth:
+                raise TinymimError(
+                    f"block {block} is outside {self.architecture.arch}: it has blocks 1 to {self.depth}"
+                )
+            if name not in TAPS:
+                raise TinymimError(f"unknown tap {name!r}; one of {', '.join(TAPS)}")
+        return wanted
+
+    def describe(self) -> str:
+        """One line for people: sizes and head layout."""
+        heads = self.heads
+        shown = str(heads[0]) if len(set(heads)) == 1 else ",".join(map(str, heads))
+        (height, width), (grid_h, grid_w) = self.image_size, self.grid
+        return (
+            f"{self.architecture.arch}: width {self.width}, depth {self.depth}, heads {shown}, "
+            f"patch {self.patch[0]}, {height}x{width} px, {grid_h}x{grid_w} patches"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint must say beside the weights, in plain types (see ``tinymim/weights.py``)."""
+        architecture = dataclasses.asdict(self.architecture)
+        return {"architecture": {**architecture, "heads": self.heads}, "output_block": self.output_block}
+
+
+def skeleton(architecture: Architecture) -> Backbone:
+    """The network on the meta device: all its sizes, no memory and no weights."""
+    with torch.device("meta"):
+        return Backbone(architecture, initialise=False)
+
+
+def choose_attention(blocks: Iterable[Any], tokens: Tensor) -> None:
+    """Fused or explicit attention, whichever was measured faster for these ``(B, N, D)`` tokens.
+
+    On CPUs PyTorch's fused attention is up to 4x slower than the explicit products under bfloat16, but for wide
+    networks in inference; in float32 and on GPUs it is the faster.
+    """
+    explicit = tokens.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    explicit &= torch.is_grad_enabled() or tokens.shape[-1] < 512
+    for block in blocks:
+        block.attn.fused_attn = not explicit
+
+
+def _run(block: Any, x: Tensor, names: set[str], stop: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    """One pre-norm block, keeping the parts in ``names``; with ``stop``, nothing beyond them is computed."""
+    parts: dict[str, Tensor] = {}
+    normed = block.norm1(x)
+    if names & {*QKV}:
+        parts.update(zip(QKV, _project(block.attn, normed), strict=True))
+        if stop and names <= {*QKV}:
+            return x, parts
+    parts["attn_pre"] = block.ls1(block.attn(normed))
+    parts["attn_post"] = x = x + block.drop_path1(parts["attn_pre"])
+    if stop and not names & {*FFN}:
+        return x, parts
+    parts["ffn_pre"] = block.ls2(block.mlp(block.norm2(x)))
+    parts["ffn_post"] = x = x + block.drop_path2(parts["ffn_pre"])
+    return x, parts
+
+
+def _project(attn: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v as attention uses them, heads concatenated: three ``(B, N, D)``."""
+    q, k, v = attn.qkv(normed).chunk(3, dim=-1)
+    if not isinstance(attn.q_norm, nn.Identity):
+        q = attn.q_norm(q.unflatten(-1, (attn.num_heads, -1))).flatten(-2)
+        k = attn.k_norm(k.unflatten(-1, (attn.num_heads, -1))).flatten(-2)
+    return q, k, v

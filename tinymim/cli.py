@@ -1,0 +1,99 @@
+"""The ``tinymim`` command. Heavy imports happen after the command is known, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from tinymim import __version__
+from tinymim.errors import TinymimError
+
+LIGHTNING = ("fit", "validate", "test", "predict")
+
+COMMANDS = {
+    "fit": "train one recipe: tinymim fit --config relation_digits [--trainer.max_epochs 5 ...]",
+    "validate": "validate a checkpoint: tinymim validate --config RECIPE --ckpt_path FILE",
+    "test": "test a checkpoint, likewise",
+    "predict": "write features or class probabilities of a checkpoint, likewise",
+    "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE",
+    "study": "run the rows of a study over seeds, and print the table: tinymim study digits",
+    "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
+    "teachers": "list the teacher cards and whether their weights are here",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 for a user's mistake, 2 for a malformed command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="tinymim",
+        description="Distil masked-image-modelling teachers into small Vision Transformers.",
+        epilog="\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="tinymim COMMAND ...",
+    )
+    parser.add_argument("--version", action="version", version=f"tinymim {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    if not arguments:
+        parser.print_help()
+        return 2
+    command = parser.parse_args(arguments[:1]).command
+    try:
+        return _command(command)(arguments[1:])
+    except TinymimError as error:
+        print(f"tinymim {command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    if name in LIGHTNING:
+        return lambda rest: _lightning(name, rest)
+    return {"distill": _distill, "study": _study, "check": _check, "teachers": _teachers}[name]
+
+
+def _lightning(command: str, arguments: list[str]) -> int:
+    from tinymim.run import fit
+
+    folder = fit.run(command, arguments)
+    if command == "fit":
+        print(f"the run is in {folder}")
+    return 0
+
+
+def _check(arguments: list[str]) -> int:
+    from tinymim.run import fit
+
+    recipe, rest = _named(arguments, "check")
+    fit.run("fit", ["--config", recipe, *rest], checking=True)
+    print(f"{recipe}: ready to run")
+    return 0
+
+
+def _distill(arguments: list[str]) -> int:
+    from tinymim.run import study
+
+    recipe, rest = _named(arguments, "distill")
+    study.distill(recipe, rest)
+    return 0
+
+
+def _study(arguments: list[str]) -> int:
+    from tinymim.run import study
+
+    name, rest = _named(arguments, "study")
+    study.run(name, rest)
+    return 0
+
+
+def _teachers(arguments: list[str]) -> int:
+    from tinymim.run import teachers
+
+    return teachers.main(arguments)
+
+
+def _named(arguments: list[str], command: str) -> tuple[str, list[str]]:
+    """The recipe that comes first, and the overrides after it."""
+    if not arguments or arguments[0].startswith("-"):
+        raise TinymimError(f"name a recipe first: tinymim {command} relation_digits [--trainer.max_epochs 5 ...]")
+    return arguments[0], arguments[1:]

@@ -1,0 +1,6 @@
+"""Data modules. Images leave them in [0, 1]: each network normalises its own input."""
+
+from tinymim.data.digits import DigitsData
+from tinymim.data.folder import ImageFolderData
+
+__all__ = ["DigitsData", "ImageFolderData"]

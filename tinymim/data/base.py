@@ -1,0 +1,87 @@
+"""What all data modules share: loaders with a fixed order, a held-out set, and a bank for nearest neighbours."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sized
+from typing import Any, cast
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tinymim.data.sampler import Draw, EpochSampler, InTurn
+
+Sample = dict[str, Any]
+"""``image`` (3, H, W) in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees other
+colours."""
+
+
+class ImageData(pl.LightningDataModule):
+    """Base of the data modules: subclasses fill :attr:`train`, :attr:`held_out` and :attr:`bank` in :meth:`prepare`.
+
+    Args:
+        image_size: side of the square images, in pixels.
+        batch_size: of one process; the total batch is this times processes times accumulated batches.
+        num_workers: loading processes; 0 loads in the training process.
+        seed: of the order and the augmentation, which depend on (seed, epoch, index) alone.
+    """
+
+    train: Dataset[Sample]
+    held_out: Dataset[Sample] | None
+    bank: Dataset[Sample] | None
+    num_classes: int | None
+
+    def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0):
+        super().__init__()
+        self.image_size, self.batch_size, self.num_workers, self.seed = image_size, batch_size, num_workers, seed
+        self._prepared = False
+
+    def problems(self) -> list[str]:
+        """What keeps this data from being used, each with its remedy. Cheap: called before anything is loaded."""
+        return []
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Fill the datasets: ``train`` augmented; ``held_out`` plain; ``bank``, plain training images with labels, or
+        ``None``."""
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook."""
+        if not self._prepared:
+            self.prepare()
+            self._prepared = True
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Augmented training images, in a new order each epoch; the last incomplete batch is dropped."""
+        rank, world = self._place()
+        sampler = EpochSampler(len(cast(Sized, self.train)), self.seed, rank, world)
+        return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
+
+    def val_dataloader(self) -> list[DataLoader[Sample]]:
+        """The held-out images, then the bank of labelled training images (absent where there are no labels)."""
+        return [self._in_turn(dataset) for dataset in (self.held_out, self.bank) if dataset is not None]
+
+    def test_dataloader(self) -> list[DataLoader[Sample]]:
+        """As for validation."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """The held-out images, or the training images where none are held out, without augmentation."""
+        return self._in_turn(self.held_out or self.bank or self.train)
+
+    def _in_turn(self, dataset: Dataset[Sample]) -> DataLoader[Sample]:
+        return self._loader(dataset, InTurn(len(cast(Sized, dataset)), *self._place()))
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, dataset: Dataset[Sample], sampler: Sampler[Draw], drop_last: bool = False) -> DataLoader[Sample]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            drop_last=drop_last,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=self.num_workers > 0,
+        )

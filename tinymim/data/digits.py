@@ -1,0 +1,109 @@
+"""Handwritten digits that come with scikit-learn: 1797 real 8x8 images, so that the demo needs no download."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tinymim.data.base import ImageData, Sample
+from tinymim.data.sampler import Draw
+from tinymim.seeds import stream
+
+
+class Digits(Dataset[Sample]):
+    """Digits upscaled once; augmentation is one affine map a sample, applied to a whole batch together.
+
+    Args:
+        images: ``(M, 3, S, S)`` in [0, 1].
+        labels: ``(M,)`` from 0 to 9.
+        seed: of the augmentation; ``None`` turns it off.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, seed: int | None = None):
+        self.images, self.labels, self.seed = images, labels, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        return self.__getitems__([draw])[0]
+
+    def __getitems__(self, draws: list[Draw]) -> list[Sample]:
+        """A batch at once, as PyTorch's loader asks where it can."""
+        index = torch.tensor([draw.index for draw in draws])
+        images = self.images[index]
+        if self.seed is not None:
+            maps = np.stack([_affine(stream(self.seed, *draw)) for draw in draws])
+            grid = F.affine_grid(torch.from_numpy(maps).float(), list(images.shape), align_corners=False)
+            images = F.grid_sample(images, grid, align_corners=False)
+        return [
+            {"image": image, "label": label, "index": i}
+            for image, label, i in zip(images, self.labels[index], index, strict=True)
+        ]
+
+
+def _affine(rng: np.random.Generator) -> np.ndarray:
+    """A 2x3 map: rotation to 15 degrees, shear to 0.15, scale 0.85 to 1.15, shift to a tenth of the image."""
+    angle, shear, scale, dx, dy = rng.uniform(-1, 1, size=5)
+    turn = math.radians(15 * angle)
+    rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    linear = rotation @ np.array([[1, 0.15 * shear], [0, 1]]) * (1 + 0.15 * scale)
+    return np.concatenate([linear, [[0.2 * dx], [0.2 * dy]]], axis=1)
+
+
+class DigitsData(ImageData):
+    """scikit-learn's handwritten digits, split by class into training and held-out images.
+
+    Args:
+        image_size: they are upscaled to, in pixels.
+        batch_size: of one process.
+        num_workers: loading processes; the whole set is in memory, so 0 is fastest.
+        seed: of order and augmentation.
+        held_out: fraction kept from training.
+        split_seed: of the split, which stays the same whatever ``seed`` is.
+    """
+
+    num_classes = 10
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        seed: int = 0,
+        held_out: float = 0.2,
+        split_seed: int = 0,
+    ):
+        super().__init__(image_size, batch_size, num_workers, seed)
+        self.held_out_fraction, self.split_seed = held_out, split_seed
+
+    def problems(self) -> list[str]:
+        """Only the fraction can be wrong."""
+        if 0 < self.held_out_fraction < 1:
+            return []
+        return [f"data.held_out: {self.held_out_fraction} is not a fraction between 0 and 1"]
+
+    def prepare(self) -> None:
+        """Read, split and upscale."""
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        digits = load_digits()
+        train, held_out = train_test_split(
+            np.arange(len(digits.target)),
+            test_size=self.held_out_fraction,
+            random_state=self.split_seed,
+            stratify=digits.target,
+        )
+        size = [self.image_size, self.image_size]
+        small = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
+        images = F.interpolate(small, size=size, mode="bilinear", align_corners=False).expand(-1, 3, -1, -1)
+        labels = torch.from_numpy(digits.target).long()
+        self.train = Digits(images[train], labels[train], self.seed)
+        self.bank = Digits(images[train], labels[train])
+        self.held_out = Digits(images[held_out], labels[held_out])

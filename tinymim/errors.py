@@ -1,0 +1,15 @@
+"""The one exception that a user is meant to read."""
+
+
+class TinymimError(Exception):
+    """A mistake the user can mend; the command prints its message alone and exits with 1.
+
+    The message names the field, the value, and what would be right.
+    """
+
+
+def several(heading: str, problems: list[str]) -> TinymimError:
+    """One error that lists all ``problems`` under ``heading``, so that they can be mended in one go."""
+    if len(problems) == 1:
+        return TinymimError(f"{heading}: {problems[0]}")
+    return TinymimError(f"{heading}:\n" + "\n".join(f"  - {p}" for p in problems))

@@ -1,0 +1,132 @@
+"""Nearest neighbours on frozen features: how good a backbone is while it is being trained without labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinymim.backbones import Backbone
+
+
+def knn_top1(
+    bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, k: int = 10, temperature: float = 0.07
+) -> float:
+    """Share of ``queries`` whose k most similar bank entries, by cosine and weighted by exp(similarity / T), vote
+    right.
+
+    Args:
+        bank: ``(M, D)`` features.
+        bank_labels: ``(M,)``.
+        queries: ``(Q, D)`` features.
+        labels: ``(Q,)``.
+        k: neighbours; the whole bank where it is smaller.
+        temperature: of the weights (DINO's 0.07).
+    """
+    bank, queries = F.normalize(bank.float(), dim=-1), F.normalize(queries.float(), dim=-1)
+    classes = int(max(bank_labels.max(), labels.max())) + 1
+    right = 0
+    for part, truth in zip(queries.split(1024), labels.split(1024), strict=True):
+        similarity, index = (part @ bank.T).topk(min(k, len(bank)), dim=-1)
+        votes = part.new_zeros(len(part), classes)
+        votes.scatter_add_(1, bank_labels[index], (similarity / temperature).exp())
+        right += int((votes.argmax(-1) == truth).sum())
+    return right / len(queries)
+
+
+class Neighbours:
+    """Features gathered during an evaluation: loader 0 asks, loader 1 is the bank, and at the end they vote."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def add(self, backbone: Backbone, batch: dict[str, Any], loader: int) -> None:
+        """Keep the features of a labelled batch; one without labels is passed over."""
+        if "label" in batch:
+            features = backbone.features(batch["image"]).float()
+            self._seen.setdefault(loader, []).append((features.cpu(), batch["label"].cpu()))
+
+    def top1(self) -> float | None:
+        """The share of right votes over all processes, or ``None`` without labels or bank. Starts afresh."""
+        seen, self._seen = self._seen, {}
+        if _everywhere(sorted(seen)) != [[0, 1]]:
+            return None
+        queries, labels = _gather(seen[0])
+        bank, bank_labels = _gather(seen[1])
+        return knn_top1(bank, bank_labels, queries, labels)
+
+
+class FrozenEvaluation(pl.LightningModule):
+    """Base of the modules that train without labels: validation reports their loss and 10-NN of the frozen backbone.
+
+    The features are the mean patch token of the backbone's output block. The first validation loader is held out, the
+    second is the bank; without labels only the loss is reported.
+    """
+
+    monitor = ("val/loss", "min")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._neighbours = Neighbours()
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network being trained."""
+        raise NotImplementedError
+
+    def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Losses on a held-out batch, ``loss`` among them."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect features, and the loss on held-out images."""
+        self._evaluate("val", batch, dataloader_idx)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """As validation."""
+        self._evaluate("test", batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Let the neighbours vote."""
+        self._vote("val")
+
+    def on_test_epoch_end(self) -> None:
+        """As validation."""
+        self._vote("test")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Features of a batch, with the indices of its images."""
+        return {"index": batch["index"], "features": self.backbone.features(batch["image"]).float()}
+
+    def _evaluate(self, stage: str, batch: dict[str, Any], loader: int) -> None:
+        if loader == 0:
+            losses = {f"{stage}/{name}": value for name, value in self.evaluate(batch).items()}
+            self.log_dict(losses, add_dataloader_idx=False, batch_size=len(batch["image"]), sync_dist=True)
+        self._neighbours.add(self.backbone, batch, loader)
+
+    def _vote(self, stage: str) -> None:
+        if (top1 := self._neighbours.top1()) is not None:
+            self.log(f"{stage}/knn_top1", top1, rank_zero_only=True)
+
+
+def _gather(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """All features and labels of all processes; the loaders share samples without padding, so each comes once."""
+    features, labels = (torch.cat(list(part)) for part in zip(*parts, strict=True))
+    if not dist.is_initialized():
+        return features, labels
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, (features, labels))
+    return torch.cat([f for f, _ in everyone]), torch.cat([y for _, y in everyone])
+
+
+def _everywhere(value: Any) -> list[Any]:
+    """The distinct values that the processes hold."""
+    if not dist.is_initialized():
+        return [value]
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return [v for i, v in enumerate(everyone) if v not in everyone[:i]]

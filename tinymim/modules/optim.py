@@ -1,0 +1,84 @@
+"""AdamW, its parameter groups and its schedule, the same for every module."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from torch import nn
+
+from tinymim.errors import TinymimError
+from tinymim.say import say
+
+
+@dataclass
+class Optim:
+    """AdamW with linear warm-up and half a cosine, per step. The defaults are TinyMIM's for distillation.
+
+    Args:
+        base_lr: learning rate for a total batch of 256; the one used is ``base_lr x total batch / 256``.
+        weight_decay: none on biases, norms and whatever else has one dimension.
+        betas: of AdamW.
+        warmup_epochs: from 0 to the full rate; may be a fraction.
+        min_lr: the rate the cosine ends at.
+        layer_decay: factor of the rate from each block to the one below it; 1 is none.
+    """
+
+    base_lr: float = 1.5e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_epochs: float = 15
+    min_lr: float = 0.0
+    layer_decay: float = 1.0
+
+
+def total_batch(trainer: pl.Trainer) -> int:
+    """Images in one optimiser step, over all processes and accumulated batches."""
+    datamodule = getattr(trainer, "datamodule", None)
+    per_process = getattr(datamodule, "batch_size", None)
+    if per_process is None:
+        raise TinymimError("data: the data module has no batch_size, and the learning rate follows the total batch")
+    return per_process * trainer.world_size * trainer.accumulate_grad_batches
+
+
+def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, Any]:
+    """What ``configure_optimizers`` returns for ``model``."""
+    batch = total_batch(trainer)
+    lr = optim.base_lr * batch / 256
+    say(f"learning rate: {optim.base_lr:g} x total batch {batch} / 256 = {lr:g}")
+    steps = int(trainer.estimated_stepping_batches)
+    epochs = max(trainer.max_epochs or 1, 1)
+    warmup = round(min(optim.warmup_epochs / epochs, 1.0) * steps)
+    floor = optim.min_lr / lr if lr else 0.0
+    optimizer = torch.optim.AdamW(
+        _groups(model, optim),
+        lr=lr,
+        betas=optim.betas,
+        fused=trainer.precision != "16-mixed",  # the fp16 gradient scaler cannot clip under a fused step
+    )
+    scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+    schedule = [_schedule(steps, warmup, floor, scale) for scale in scales]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+
+
+def _groups(model: nn.Module, optim: Optim) -> Any:
+    if optim.layer_decay < 1:
+        return param_groups_layer_decay(model, optim.weight_decay, layer_decay=optim.layer_decay)
+    return param_groups_weight_decay(model, optim.weight_decay)
+
+
+def _schedule(steps: int, warmup: int, floor: float, scale: float) -> Any:
+    """The factor of the learning rate at each step."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return scale * step / warmup
+        progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
+        return scale * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    return factor

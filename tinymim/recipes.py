@@ -1,0 +1,279 @@
+"""Recipes: find one by name, compose it from fragments, lay overrides over it, and find every mistake in it at once.
+
+A recipe is LightningCLI's YAML (``seed_everything``, ``trainer``, ``model``, ``data``) with ``extends``, a list of
+fragments beside it that are merged first, in order, OmegaConf's ``${...}``, resolved after the command line's
+overrides, and ``vars``, values that exist to be pointed at.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tinymim.errors import TinymimError
+
+PROJECT = Path(__file__).resolve().parents[1]
+KEYS = {"seed_everything", "trainer", "model", "data", "name", "run_dir", "overwrite", "compare"}
+COMMAND_KEYS = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
+
+Config = dict[str, Any]
+
+
+def folders() -> list[Path]:
+    """Where recipes are looked for by name, first match wins."""
+    return [Path("recipes"), PROJECT / "recipes"]
+
+
+def names() -> list[str]:
+    """The recipes that can be named."""
+    return sorted({path.stem for folder in folders() for path in folder.glob("*.yaml")})
+
+
+def find(name: str) -> Path:
+    """The recipe called ``name``, or the file at that path.
+
+    Raises:
+        TinymimError: neither; the message gives the nearest names.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    for folder in folders():
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
+    near = difflib.get_close_matches(Path(name).stem, names(), n=3, cutoff=0.4) or names()
+    raise TinymimError(f"unknown recipe {name!r}; near it: {', '.join(near)} (`make help` lists them all)")
+
+
+def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
+    """One recipe merged over the fragments it extends, interpolations still open.
+
+    Raises:
+        TinymimError: not YAML, a missing fragment, or fragments that extend each other in a ring.
+    """
+    if path in above:
+        raise TinymimError(f"{path} extends itself, by way of {', '.join(str(p) for p in above)}")
+    try:
+        own = OmegaConf.load(path)
+    except (yaml.YAMLError, OSError) as error:
+        raise TinymimError(f"{path} cannot be read: {error}") from None
+    if not isinstance(own, DictConfig):
+        raise TinymimError(f"{path} is no recipe: it holds {own!r} where keys such as model and data belong")
+    merged = OmegaConf.create({})
+    for fragment in own.pop("extends", None) or []:
+        place = path.parent / f"{fragment}.yaml"
+        if not place.is_file():
+            raise TinymimError(f"{path} extends {fragment}, and there is no {place}")
+        merged = _merge(merged, compose(place, (*above, path)))
+    return _merge(merged, own)
+
+
+def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
+    _drop_replaced(below, above)
+    return typing.cast(DictConfig, OmegaConf.merge(below, above))
+
+
+def _drop_replaced(below: DictConfig, above: DictConfig) -> None:
+    """Where ``above`` names another class, options of the old one must not reach the new."""
+    for key, value in above.items_ex(resolve=False):
+        old = None if OmegaConf.is_interpolation(below, str(key)) else below.get(key)
+        if not isinstance(value, DictConfig) or not isinstance(old, DictConfig):
+            continue
+        if "class_path" in value and "class_path" in old and value.class_path != old.class_path:
+            del below[key]
+        else:
+            _drop_replaced(old, value)
+
+
+def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
+    """The whole recipe that a command line means, and the arguments that named no recipe.
+
+    Args:
+        arguments: LightningCLI's, such as ``--config relation_digits --trainer.max_epochs 5``; a recipe may be named
+            or given by path, and several are merged in order.
+
+    Raises:
+        TinymimError: unknown recipe, bad YAML, or an interpolation that leads nowhere.
+    """
+    config = OmegaConf.create({})
+    rest: list[str] = []
+    pending = list(arguments)
+    while pending:
+        argument = pending.pop(0)
+        key, given, value = argument.partition("=")
+        if key not in ("--config", "-c"):
+            rest.append(argument)
+            continue
+        if not given and not pending:
+            raise TinymimError("--config needs the name of a recipe, or the path of one")
+        path = find(value if given else pending.pop(0))
+        config = _merge(config, compose(path))
+        if "name" not in config:
+            config["name"] = path.stem
+    for key, value in _overrides(rest):
+        OmegaConf.update(config, _full_key(config, key), yaml.safe_load(value), force_add=True)
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True)
+        typing.cast(Config, resolved).pop("vars", None)
+    except OmegaConfBaseException as error:
+        raise TinymimError(f"recipe: {str(error).splitlines()[0]}") from None
+    return typing.cast(Config, resolved), rest
+
+
+def _overrides(arguments: list[str]) -> Iterable[tuple[str, str]]:
+    """``--a.b value`` and ``--a.b=value`` pairs; flags, and lists grown with ``+``, are left to the parser."""
+    for position, argument in enumerate(arguments):
+        key, given, value = argument.partition("=")
+        if not key.startswith("--") or key.endswith("+") or key in ("--print_config", "--help"):
+            continue
+        if given:
+            yield key[2:], value
+        elif position + 1 < len(arguments) and not arguments[position + 1].startswith("--"):
+            yield key[2:], arguments[position + 1]
+
+
+def _full_key(config: DictConfig, key: str) -> str:
+    """``model.optim.base_lr`` as ``model.init_args.optim.base_lr``: the parser takes both."""
+    node: Any = config
+    full: list[str] = []
+    for part in key.split("."):
+        if isinstance(node, DictConfig) and "class_path" in node and part not in ("class_path", "init_args"):
+            full.append("init_args")
+            node = node.get("init_args")
+        full.append(part)
+        if isinstance(node, DictConfig) and OmegaConf.is_interpolation(node, part):
+            node[part] = copy.deepcopy(
+                node[part]
+            )  # so that the change stays here and does not reach what it pointed at
+        node = node.get(part) if isinstance(node, DictConfig) else None
+    return ".".join(full)
+
+
+def mistakes(config: Config) -> tuple[list[str], Config]:
+    """Misspelt keys, unknown classes and values of the wrong type: all of them, and the resolved recipe without
+    them."""
+    import lightning.pytorch as pl
+
+    config = copy.deepcopy(config)
+    found: list[str] = []
+    _unknown(config, "", KEYS | COMMAND_KEYS, "a recipe", found)
+    for part in ("model", "data"):
+        if part not in config:
+            found.append(f"{part}: missing; a recipe names its class with {part}.class_path")
+        else:
+            _check_class(config[part], part, found)
+    if isinstance(trainer := config.get("trainer", {}), dict):
+        _check_signature(pl.Trainer.__init__, trainer, "trainer", "lightning's Trainer", found)
+    return found, config
+
+
+def _check_class(node: Any, path: str, found: list[str]) -> None:
+    if not isinstance(node, dict) or not isinstance(node.get("class_path"), str):
+        found.append(f"{path}: {node!r} names no class; give class_path, and init_args for its options")
+        return
+    _unknown(node, path, {"class_path", "init_args", "dict_kwargs"}, "a class", found)
+    try:
+        cls = _import(node["class_path"])
+    except (ImportError, AttributeError, ValueError) as error:
+        found.append(
+            f"{path}.class_path: {node['class_path']} cannot be imported ({error}){_near_class(node['class_path'])}"
+        )
+        return
+    arguments = node.get("init_args") or {}
+    _check_signature(cls.__init__, arguments, f"{path}.init_args", node["class_path"], found)
+
+
+def _check_signature(function: Any, arguments: Config, path: str, owner: str, found: list[str]) -> None:
+    parameters = inspect.signature(function).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        _unknown(arguments, path, set(parameters) - {"self"}, owner, found)
+    hints = typing.get_type_hints(inspect.unwrap(function))
+    _check_values(arguments, hints, path, found)
+
+
+def _check_values(arguments: Config, hints: dict[str, Any], path: str, found: list[str]) -> None:
+    for key, value in list(arguments.items()):
+        where, hint = f"{path}.{key}", hints.get(key, Any)
+        if _is_class(value):
+            _check_class(value, where, found)
+        elif isinstance(value, list) and value and all(_is_class(item) for item in value):
+            for number, item in enumerate(value):
+                _check_class(item, f"{where}[{number}]", found)
+        elif isinstance(value, dict) and (dataclass := _dataclass(hint)):
+            allowed = {field.name for field in dataclasses.fields(dataclass)}
+            _unknown(value, where, allowed, dataclass.__name__, found)
+            _check_values(value, typing.get_type_hints(dataclass), where, found)
+        elif problem := _type_problem(hint, value):
+            found.append(f"{where}: {problem}")
+            del arguments[key]
+
+
+def _unknown(node: Config, path: str, allowed: set[str], owner: str, found: list[str]) -> None:
+    for key in [key for key in node if key not in allowed]:
+        near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(allowed))}"
+        found.append(f"{path}.{key}".lstrip(".") + f": no such option of {owner}; {hint}")
+        del node[key]
+
+
+def _type_problem(hint: Any, value: Any) -> str | None:
+    import jsonargparse
+
+    if hint is Any or hint is inspect.Parameter.empty:
+        return None
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    try:
+        parser.add_argument("--value", type=hint)
+        parser.parse_object({"value": value})
+    except jsonargparse.ArgumentError:
+        return f"{value!r} is not {_type_name(hint)}"
+    except ValueError:  # a type the parser does not know: left to the class itself
+        return None
+    return None
+
+
+def _type_name(hint: Any) -> str:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(str(choice) for choice in typing.get_args(hint))
+    if hint is type(None):
+        return "null"
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _dataclass(hint: Any) -> type | None:
+    return next((part for part in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(part)), None)  # type: ignore[return-value]
+
+
+def _is_class(value: Any) -> bool:
+    return isinstance(value, dict) and "class_path" in value
+
+
+def _import(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _near_class(class_path: str) -> str:
+    module, _, name = class_path.rpartition(".")
+    while module:
+        try:
+            public = [n for n in dir(importlib.import_module(module)) if n[:1].isupper()]
+        except ImportError:
+            module = module.rpartition(".")[0]
+            continue
+        near = difflib.get_close_matches(name, public, n=1, cutoff=0.5)
+        return f"; did you mean {module}.{near[0]}?" if near else ""
+    return ""

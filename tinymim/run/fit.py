@@ -1,0 +1,223 @@
+"""``tinymim fit | validate | test | predict``: LightningCLI with composed recipes, a run folder and short errors."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from tinymim import recipes
+from tinymim.errors import TinymimError, several
+from tinymim.run import folder, preflight
+from tinymim.run.guard import NonFiniteGuard
+from tinymim.run.progress import FitProgress
+from tinymim.say import say
+from tinymim.weights import write_atomically
+
+
+class Parser(LightningArgumentParser):
+    """jsonargparse with errors of a line instead of a page."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what is wrong, without the usage text."""
+        lines = [line for line in message.splitlines() if "Subtypes" not in line and "NoneType" not in line]
+        raise TinymimError("\n".join(lines[:12])) from None
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Write the resolved recipe and the environment into the run folder."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Called on the first rank at set-up."""
+        if stage != "fit":
+            return
+        place = Path(trainer.default_root_dir)
+        text = self.parser.dump(self.config, skip_none=False)
+        write_atomically(place / "config.yaml", lambda temporary: temporary.write_text(text))
+        folder.write_json(place / "environment.json", folder.environment())
+
+
+class Results(pl.Callback):
+    """Write the final figures into the run folder."""
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Metrics of the last epoch, seconds, sizes and what the weights came from."""
+        backbone: Any = module.backbone
+        content = {
+            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+            "seconds": round(time.monotonic() - self._start, 1),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "parameters": sum(p.numel() for p in backbone.parameters()),
+            "weights": str(getattr(module, "provenance", None) or "from scratch"),
+            "backbone": backbone.record(),
+        }
+        folder.write_json(Path(trainer.default_root_dir) / "results.json", content)
+
+
+class TinymimCLI(LightningCLI):
+    """LightningCLI over composed recipes.
+
+    Args:
+        arguments: subcommand first, recipes replaced by their resolved text.
+        overwrite_callbacks: builds the callbacks of a fit; :func:`check` has its own.
+    """
+
+    def __init__(self, arguments: list[str], checking: bool = False):
+        self.checking = checking
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+            super().__init__(
+                pl.LightningModule,
+                pl.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None if checking else SaveRecipe,
+                parser_class=Parser,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                trainer_defaults={"enable_model_summary": False, "use_distributed_sampler": False},
+                args=arguments,
+            )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Keys of a recipe beside Lightning's own."""
+        parser.add_argument("--name", default="run", help="name of the recipe")
+        parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME by default")
+        parser.add_argument("--overwrite", type=bool, default=False, help="start again in a folder that holds a run")
+        parser.add_argument(
+            "--compare", type=dict | None, default=None, help="what `tinymim distill` does after this fit"
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would lay stored hyper-parameters over the command line; a run follows its recipe."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Settle the run folder, then build the trainer with our records, guard and progress."""
+        config = self.config[self.subcommand]
+        self.run_dir = Path(config.run_dir or Path("runs") / config.name)
+        checkpoint = config.get("ckpt_path")
+        if checkpoint == "last":
+            found = folder.last_checkpoint(self.run_dir)
+            say(f"resuming from {found}" if found else f"nothing to resume in {self.run_dir}: starting from zero")
+            checkpoint = config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(found) if found else None
+        if checkpoint and not Path(checkpoint).is_file():
+            raise TinymimError(f"ckpt_path: there is no checkpoint at {checkpoint}")
+        fresh = self.subcommand == "fit" and not self.checking
+        if fresh and getattr(rank_zero_only, "rank", 0) == 0:
+            folder.claim(
+                self.run_dir, resume=bool(checkpoint) or config.get("ckpt_path") == "last", overwrite=config.overwrite
+            )
+        kwargs["default_root_dir"] = str(self.run_dir)
+        kwargs["plugins"] = [folder.SafeCheckpointIO(), *_listed(config.trainer.plugins)]
+        kwargs["enable_progress_bar"] = False if self.checking else config.trainer.enable_progress_bar
+        if config.trainer.logger is None:
+            kwargs["logger"] = self._loggers() if fresh else False
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks(fresh)}
+        return super().instantiate_trainer(**kwargs)
+
+    def _loggers(self) -> list[Any]:
+        where = {"save_dir": str(self.run_dir), "name": "", "version": ""}
+        return [CSVLogger(**where), TensorBoardLogger(**where)]  # type: ignore[arg-type]
+
+    def _callbacks(self, fresh: bool) -> list[pl.Callback]:
+        if self.checking:
+            return [NonFiniteGuard(), preflight.Preflight(stop=True)]
+        progress = [FitProgress()] if self.config[self.subcommand].trainer.enable_progress_bar is not False else []
+        if not fresh:
+            return [*progress, *([Predictions(self.run_dir)] if self.subcommand == "predict" else [])]
+        monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
+        common: dict[str, Any] = {"dirpath": self.run_dir / "checkpoints", "enable_version_counter": False}
+        best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, **common)
+        last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+        rates = LearningRateMonitor("step")
+        return [NonFiniteGuard(), preflight.Preflight(), *progress, rates, Results(), best, last]
+
+
+class Predictions(pl.Callback):
+    """Write what ``predict`` gives, ordered by image index, as NumPy arrays.
+
+    Args:
+        run_dir: the run folder; ``predictions.npz`` goes there.
+    """
+
+    def __init__(self, run_dir: Path):
+        self.path = run_dir / "predictions.npz"
+        self._parts: list[dict[str, torch.Tensor]] = []
+
+    def on_predict_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *args: Any) -> None:
+        """Keep a batch."""
+        self._parts.append({name: value.cpu() for name, value in outputs.items()})
+
+    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write them all."""
+        if trainer.world_size > 1:
+            raise TinymimError(
+                "predict: use one process (--trainer.devices 1); the images are not put together again over several"
+            )
+        joined = {name: torch.cat([part[name] for part in self._parts]).numpy() for name in self._parts[0]}
+        order = joined["index"].argsort()
+        arrays = {name: value[order] for name, value in joined.items()}
+
+        def save(temporary: Path) -> None:
+            with temporary.open("wb") as stream:
+                np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+        write_atomically(self.path, save)
+        say(f"wrote {self.path}: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
+
+
+def _listed(plugins: Any) -> list[Any]:
+    return plugins if isinstance(plugins, list) else [plugins] * (plugins is not None)
+
+
+def run(command: str, arguments: list[str], checking: bool = False) -> Path:
+    """Run one Lightning command over a recipe.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        arguments: the rest of the command line.
+        checking: a fit of a few steps that writes nothing.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        TinymimError: anything the user can mend, all mistakes of a recipe together.
+    """
+    config, rest = recipes.resolve(arguments)
+    if config:
+        asked_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
+        if not asked_only and (found := preflight.problems(config)):
+            raise several(f"{config.get('name', 'recipe')} has {len(found)} mistake(s)", found)
+        rest = ["--config", yaml.safe_dump(config), *rest]
+    return _quietly(lambda: TinymimCLI([command, *rest], checking)).run_dir
+
+
+def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
+    """Run with expected warnings off, and with Lightning's own words for a user's mistake as ours."""
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    try:
+        return build()
+    except MisconfigurationException as error:
+        raise TinymimError(str(error)) from None

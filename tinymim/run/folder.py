@@ -1,0 +1,130 @@
+"""The folder of a run, and what lies in it::
+
+config.yaml          the resolved recipe
+environment.json     git revision, package versions, command line, date
+checkpoints/         best.ckpt and last.ckpt
+metrics.csv          what was logged, by step
+events.out.*         the same for TensorBoard
+results.json         the final figures
+predictions.npz      of `tinymim predict`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from tinymim.errors import TinymimError
+from tinymim.weights import write_atomically
+
+WRITTEN = ("config.yaml", "environment.json", "checkpoints", "metrics.csv", "results.json", "predictions.npz")
+PACKAGES = (
+    "tinymim",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "torchmetrics",
+    "jsonargparse",
+    "omegaconf",
+    "numpy",
+)
+
+
+def claim(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Make ``folder`` ready for a run, so that none is overwritten or resumed by accident.
+
+    Raises:
+        TinymimError: it holds a run and neither flag was given, it holds something else, or it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise TinymimError(f"run_dir: {folder} is a file; give a folder with --run_dir")
+    inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if inside and not resume:
+        held = [name for name in inside if name in WRITTEN]
+        if not held:
+            raise TinymimError(f"run_dir: {folder} holds other files ({', '.join(inside[:4])}); give a new folder")
+        if not overwrite:
+            raise TinymimError(
+                f"run_dir: {folder} holds a run already. Go on with it: --ckpt_path last. "
+                "Start it again and lose it: --overwrite true. Keep it: --run_dir ANOTHER_FOLDER"
+            )
+        for path in folder.iterdir():
+            if path.name in WRITTEN or path.name.startswith("events.out."):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise TinymimError(
+            f"run_dir: {folder} cannot be written ({error.strerror}); give another with --run_dir"
+        ) from None
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Where ``--ckpt_path last`` resumes from, or ``None`` in a fresh folder."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path if path.is_file() else None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def environment() -> dict[str, Any]:
+    """What a run depends on besides its recipe."""
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": " ".join(sys.argv),
+        "git": _git(),
+        "python": sys.version.split()[0],
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _git() -> dict[str, Any]:
+    """Revision of the project, and whether files differ from it; empty outside a repository."""
+    try:
+        here = Path(__file__).parent
+        ask = {"cwd": here, "capture_output": True, "text": True, "check": True, "timeout": 10}
+        revision = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()  # type: ignore[call-overload]
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"revision": revision, "changed": bool(changed.strip())}
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, and load without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write, flush, rename; a full disk leaves the previous checkpoint as it was."""
+        try:
+            write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        except (OSError, RuntimeError) as error:
+            raise TinymimError(
+                f"checkpoint {path} could not be written ({error}); the one before it is untouched"
+            ) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Read weights and plain values alone, whatever ``weights_only`` says."""
+        try:
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        except FileNotFoundError:
+            raise TinymimError(f"ckpt_path: there is no checkpoint at {path}") from None
+        except Exception as error:
+            raise TinymimError(f"ckpt_path: {path} cannot be read ({str(error).splitlines()[0]})") from None

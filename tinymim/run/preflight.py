@@ -1,0 +1,124 @@
+"""Before the first step: every mistake at once; then what is about to be trained, and after a few steps how long it
+takes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import jsonargparse
+import lightning.pytorch as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from tinymim import recipes
+from tinymim.errors import TinymimError
+from tinymim.run.progress import clock, images_per_second
+
+
+def problems(config: recipes.Config) -> list[str]:
+    """All mistakes in a resolved recipe: of its text, its data, its teacher, and how the two networks fit.
+
+    Nothing heavy is loaded: sizes and the presence of files decide.
+    """
+    found, pruned = recipes.mistakes(config)
+    data = _build(pl.LightningDataModule, pruned.get("data"), found)
+    model = _build(pl.LightningModule, pruned.get("model"), found)
+    if hasattr(data, "problems"):
+        found += data.problems()
+    if hasattr(model, "problems"):
+        found += model.problems(getattr(data, "image_size", None) or 224)
+    return list(dict.fromkeys(found))
+
+
+def _build(base: type, node: Any, found: list[str]) -> Any:
+    """The object a recipe describes, or ``None`` where its description was too wrong."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "part")
+    try:
+        return parser.instantiate_classes(parser.parse_object({"part": node})).part
+    except TinymimError as error:
+        found.append(str(error))
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        if not found:
+            found.append(str(error).strip().splitlines()[-1])
+    return None
+
+
+class Preflight(pl.Callback):
+    """Say what is trained before the first step, and memory, speed and time after the first few.
+
+    Args:
+        measured: steps that are timed, after one to warm up.
+        stop: end the run after them: ``tinymim check``.
+    """
+
+    def __init__(self, measured: int = 5, stop: bool = False):
+        self.measured, self.stop = measured, stop
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Print the table."""
+        self._first, self._start = trainer.global_step, 0.0
+        if not trainer.is_global_zero:
+            return
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold")
+        table.add_column()
+        lines: list[tuple[str, str]] = getattr(module, "summary", list)()
+        for title, text in [*lines, ("parameters", parameters(module)), ("run", self._run(trainer))]:
+            table.add_row(title, text)
+        Console(stderr=True, highlight=False).print(table)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        """Time a few steps."""
+        done = trainer.global_step - self._first
+        if done == 1 and not self._start:
+            self._start = time.monotonic()
+        if done != 1 + self.measured or not self._start:
+            return
+        if module.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - self._start
+        rate = images_per_second(trainer, self.measured, seconds)
+        whole = clock(seconds / self.measured * total_steps(trainer))
+        if trainer.is_global_zero:
+            speed = (
+                f"measured: {rate:.0f} images/s, {memory(module)}, about {whole} for the whole run without validation"
+            )
+            print(speed, file=sys.stderr, flush=True)
+        if self.stop:
+            trainer.should_stop = True
+
+    @staticmethod
+    def _run(trainer: pl.Trainer) -> str:
+        length = f"{trainer.max_epochs} epochs of {trainer.num_training_batches} batches"
+        return f"{length}, precision {trainer.precision}, {trainer.world_size} process(es)"
+
+
+def total_steps(trainer: pl.Trainer) -> int:
+    """Optimiser steps of the whole run."""
+    batches = int(trainer.num_training_batches) // trainer.accumulate_grad_batches
+    return max(batches, 1) * (trainer.max_epochs or 1)
+
+
+def parameters(module: pl.LightningModule) -> str:
+    """Counts of what is trained, frozen, and out of the loss's reach."""
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    unreachable = getattr(module, "unreachable", 0)
+    teacher: Any = getattr(module, "teacher", None)
+    text = f"{trained:,} trained, {frozen:,} frozen"
+    if unreachable:
+        text += f" (of them {unreachable:,} that the loss cannot reach)"
+    return text + (f"; teacher {sum(p.numel() for p in teacher.parameters()):,}" if teacher else "")
+
+
+def memory(module: pl.LightningModule) -> str:
+    """Peak memory so far, of the GPU where there is one."""
+    if module.device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.2f} GiB"

@@ -1,0 +1,103 @@
+"""The progress of a fit: a rich bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class FitProgress(ProgressBar):
+    """Epoch, loss, newest metric, images/s and time left for the whole run.
+
+    Args:
+        lines: how many lines a whole run prints where there is no terminal.
+    """
+
+    def __init__(self, lines: int = 10):
+        super().__init__()
+        self.lines = lines
+        self.console = Console(stderr=True)
+        self._enabled = True
+        self._bar: Progress | None = None
+
+    def disable(self) -> None:
+        """Lightning silences all ranks but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Undo :meth:`disable`."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock and the bar."""
+        self._start, self._first = time.monotonic(), trainer.global_step
+        self._reported = self._start
+        if self._enabled and self.console.is_terminal:
+            columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%"))
+            self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), TimeElapsedColumn(), console=self.console)
+            self._task = self._bar.add_task("fit", total=self._steps(trainer), epoch="", text="")
+            self._bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        """Move the bar, at most four times a second: reading the loss waits for the device."""
+        now = time.monotonic()
+        if self._bar is not None and now - self._reported > 0.25:
+            self._reported = now
+            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, text=self._text(trainer))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Without a terminal, print a line when a tenth of the run is done."""
+        done, epochs = trainer.current_epoch + 1, trainer.max_epochs or 1
+        due = done * self.lines // epochs > (done - 1) * self.lines // epochs
+        if self._enabled and self._bar is None and due:
+            print(f"epoch {done}/{epochs}: {self._text(trainer)}", file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Leave the full bar."""
+        if self._bar is not None:
+            epoch = f"{trainer.current_epoch}/{trainer.max_epochs}"
+            self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, text=self._text(trainer))
+            self._close()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _steps(self, trainer: pl.Trainer) -> int:
+        return int(trainer.estimated_stepping_batches)
+
+    def _text(self, trainer: pl.Trainer) -> str:
+        seconds, done = time.monotonic() - self._start, trainer.global_step - self._first
+        parts = []
+        for name, label in (("train/loss", "loss"), ("val/knn_top1", "10-NN"), ("val/top1", "top-1")):
+            if name in trainer.callback_metrics:
+                value = float(trainer.callback_metrics[name])
+                parts.append(f"{label} {value:.4f}" if label == "loss" else f"{label} {value:.1%}")
+        if done:
+            left = seconds / done * max(self._steps(trainer) - trainer.global_step, 0)
+            parts += [f"{images_per_second(trainer, done, seconds):.0f} images/s", f"{clock(left)} left"]
+        return ", ".join(parts)
+
+
+def images_per_second(trainer: pl.Trainer, steps: int, seconds: float) -> float:
+    """Images of all processes in ``steps`` optimiser steps."""
+    batch = getattr(getattr(trainer, "datamodule", None), "batch_size", 0)
+    return batch * trainer.world_size * trainer.accumulate_grad_batches * steps / max(seconds, 1e-9)
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03``, or ``2:03`` below an hour."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

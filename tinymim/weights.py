@@ -1,0 +1,217 @@
+"""Weights in files: read them safely, know what they are, load them whole or not at all.
+
+A file of ours (a Lightning checkpoint or an exported safetensors) carries a *record* beside the weights: architecture
+with head layout, input normalisation, output block, teacher. Other files are known by their keys alone, and need a
+teacher card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tinymim.architecture import Architecture
+from tinymim.backbones import Backbone
+from tinymim.errors import TinymimError
+
+RECORD = "tinymim"
+"""Key of the record in a Lightning checkpoint and in a safetensors header."""
+
+FOREIGN = ("decoder", "mask_token", "head.", "head_dist.", "fc_norm.", "lm_head.", "norm.")
+"""Keys that belong to no encoder this project reads: decoders, mask tokens, classifiers, the final norm."""
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class File:
+    """A weights file as read: the backbone's ``state`` under timm's names, and the record if it is one of ours."""
+
+    path: Path
+    state: State
+    record: dict[str, Any] | None = None
+
+
+@dataclass
+class Provenance:
+    """Where loaded weights came from, for the log line and for checkpoints."""
+
+    name: str
+    path: str
+    sha256: str
+    verified: bool
+    matched: int
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    licence: str = "unknown"
+
+    def __str__(self) -> str:
+        check = "as its card says" if self.verified else "not on a card, so not compared"
+        extra = f" ({_some(self.unexpected)})" if self.unexpected else ""
+        return (
+            f"weights {self.name}: {self.path}, sha256 {self.sha256[:12]} ({check}), keys matched {self.matched}, "
+            f"missing {len(self.missing)}, unexpected {len(self.unexpected)}{extra}, licence {self.licence}"
+        )
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read(path: Path) -> File:
+    """Read a weights file without running any code in it.
+
+    Args:
+        path: safetensors, or anything ``torch.load(weights_only=True)`` takes.
+
+    Raises:
+        TinymimError: missing, truncated, carrying code, or holding no weights.
+    """
+    if not path.is_file():
+        raise TinymimError(f"no weights file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as stored:
+                header = (stored.metadata() or {}).get(RECORD)
+                return File(path, {key: stored.get_tensor(key) for key in stored.keys()}, header and json.loads(header))  # noqa: SIM118
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TinymimError(
+            f"{path} holds more than weights, and loading it would run code: {str(error).splitlines()[0]} "
+            "Save it again as a plain state dict or as safetensors."
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise TinymimError(f"{path} is truncated or not a weights file ({str(error).splitlines()[0]})") from None
+    return _unwrap(path, content)
+
+
+def _unwrap(path: Path, content: Any) -> File:
+    """Find the state dict in a checkpoint: ours and Lightning's, ``model`` of MAE, or plain."""
+    if not isinstance(content, dict):
+        raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
+    record = content.get(RECORD)
+    state = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
+    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if record:
+        prefix = record["prefix"]
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if not state:
+        raise TinymimError(f"{path} holds no weights (keys: {_some(list(content))})")
+    return File(path, state, record)
+
+
+def fill(backbone: Backbone, file: File) -> tuple[int, list[str]]:
+    """Load ``file`` into ``backbone``; every encoder weight must be there.
+
+    Returns:
+        How many keys matched, and the keys the file has beyond them.
+
+    Raises:
+        TinymimError: encoder weights missing or of another shape, or a head layout that differs from the file's record.
+    """
+    if file.record:
+        stored = file.record["backbone"]["architecture"]["heads"]
+        if stored != backbone.heads:
+            raise TinymimError(
+                f"head layout: {file.path} was trained with heads {stored}, and {backbone.architecture.arch} is built "
+                f"with {backbone.heads}; the same weights in other heads are another network. Set heads: {stored}"
+            )
+    own = {key: value for key, value in backbone.vit.state_dict().items() if not key.startswith(FOREIGN)}
+    missing = sorted(own.keys() - file.state.keys())
+    reshaped = [
+        f"{key} {tuple(file.state[key].shape)}, not {tuple(value.shape)}"
+        for key, value in own.items()
+        if key in file.state and file.state[key].shape != value.shape
+    ]
+    if missing or reshaped:
+        raise TinymimError(
+            f"{file.path} does not fit {backbone.describe()}: {len(missing)} encoder weights missing "
+            f"({_some(missing)}), {len(reshaped)} of another shape ({_some(reshaped)})"
+        )
+    backbone.vit.load_state_dict({key: file.state[key] for key in own}, strict=False)
+    return len(own), sorted(file.state.keys() - own.keys())
+
+
+def from_record(record: dict[str, Any]) -> Backbone:
+    """The network a record describes, without its weights."""
+    stored = record["backbone"]
+    return Backbone(Architecture(**stored["architecture"]), output_block=stored["output_block"], initialise=False)
+
+
+def load(path: Path) -> tuple[Backbone, Provenance, dict[str, Any]]:
+    """The backbone in a file of ours: a Lightning checkpoint or an export.
+
+    Returns:
+        The backbone, where it came from, and the file's record.
+
+    Raises:
+        TinymimError: not a file of ours; the message says how to describe it with a card.
+    """
+    file = read(path)
+    if not file.record:
+        raise TinymimError(
+            f"{path} is no checkpoint of tinymim (its keys: {_some(sorted(file.state))}); "
+            "describe it with a teacher card, as in teachers/, and name the card instead"
+        )
+    backbone = from_record(file.record)
+    matched, unexpected = fill(backbone, file)
+    licence = file.record.get("licence", "unknown")
+    return (
+        backbone,
+        Provenance(path.name, str(path), sha256(path), False, matched, [], unexpected, licence),
+        file.record,
+    )
+
+
+def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
+    """Write a backbone under timm's names, with its record in the header, as safetensors.
+
+    Args:
+        backbone: what to write; the parts in :data:`FOREIGN` stay behind.
+        path: where to; it appears whole or not at all.
+        extra: more for the record (``teacher``, ``licence``).
+        dtype: of the stored weights.
+    """
+    state = {
+        key: value.to(dtype).contiguous()
+        for key, value in backbone.vit.state_dict().items()
+        if not key.startswith(FOREIGN)
+    }
+    record = {"backbone": backbone.record(), "prefix": "", **extra}
+    write_atomically(path, lambda temporary: save_file(state, temporary, metadata={RECORD: json.dumps(record)}))
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, flush it to disk, and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most]) or "none"
+    return f"{shown}, ..." if len(names) > most else shown
