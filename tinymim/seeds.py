@@ -12,21 +12,25 @@ import torch
 
 def stream(*key: int) -> np.random.Generator:
     """Random numbers that are a function of ``key``, such as (seed, epoch, index)."""
-    return np.random.default_rng(np.random.SeedSequence(key))
+    return np.random.default_rng(_sequence(key))
 
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Make the global generators (torch's CPU, NumPy's, Python's) a function of ``key``, and restore them
-    afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()
-    state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(state)
-        random.seed(state)
-        np.random.seed(state % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+    """Make the global generators (torch's on the CPU, NumPy's, Python's) a function of ``key``; restore them after."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    state = int(_sequence(key).generate_state(1)[0])
+    torch.default_generator.manual_seed(state)  # torch.manual_seed would reach the GPU's generator too
+    random.seed(state)
+    np.random.seed(state)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.default_generator.set_state(cpu)
+
+
+def _sequence(key: tuple[int, ...]) -> np.random.SeedSequence:
+    """Keys of different lengths differ, though NumPy pads with zeros; negative seeds are as good as others."""
+    return np.random.SeedSequence([len(key), *(number % 2**64 for number in key)])

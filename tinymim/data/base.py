@@ -7,6 +7,7 @@ from collections.abc import Sized
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tinymim.data.sampler import Draw, EpochSampler, InTurn
@@ -18,6 +19,9 @@ colours."""
 
 class ImageData(pl.LightningDataModule):
     """Base of the data modules: subclasses fill :attr:`train`, :attr:`held_out` and :attr:`bank` in :meth:`prepare`.
+
+    The samplers share images among processes by themselves; a Trainer built by hand needs
+    ``use_distributed_sampler=False``.
 
     Args:
         image_size: side of the square images, in pixels.
@@ -66,7 +70,7 @@ class ImageData(pl.LightningDataModule):
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Sample]:
-        """The held-out images, or the training images where none are held out, without augmentation."""
+        """The held-out images in their own order, or the training images where none are held out."""
         return self._in_turn(self.held_out or self.bank or self.train)
 
     def _in_turn(self, dataset: Dataset[Sample]) -> DataLoader[Sample]:
@@ -84,4 +88,5 @@ class ImageData(pl.LightningDataModule):
             drop_last=drop_last,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
+            generator=torch.Generator().manual_seed(self.seed),  # the loader must not draw from the training's numbers
         )

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -19,6 +18,7 @@ from tinymim.data.base import ImageData, Sample
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, TrainView, read_rgb, view_problems
 from tinymim.errors import TinymimError, several
+from tinymim.say import say
 from tinymim.seeds import seeded, stream
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -239,9 +239,7 @@ class ImageFolderData(ImageData):
             self.bank = images.some(train[_spread(len(train), min(self.bank_size, len(train)))], plain)
         why = f"{stray} is not in a class folder" if stray else "fewer than two class folders"
         kind = f"{self.num_classes} classes" if self.classes else f"no labels ({why})"
-        rank_zero_info(
-            f"{folder}: {len(train)} images to train on, {len(held_out)} held out ({val or 'a split'}); {kind}"
-        )
+        say(f"{folder}: {len(train)} images to train on, {len(held_out)} held out ({val or 'a split'}); {kind}")
 
     def _arrays(self, files: list[str]) -> tuple[NDArray[np.bytes_], NDArray[np.int64] | None]:
         names = np.array([os.fsencode(file) for file in files])

@@ -191,8 +191,8 @@ class Distiller(FrozenEvaluation):
         stored, ours = record.get("teacher", {}), self.provenance
         if stored.get("sha256") != ours.sha256:
             raise TinymimError(
-                f"this checkpoint was distilled from teacher {stored.get('name')}, "
-                f"sha256 {str(stored.get('sha256'))[:12]}, and the recipe names {ours.name}, sha256 {ours.sha256[:12]}; resume with the same teacher"
+                f"this checkpoint was distilled from teacher {stored.get('name')} (sha256 {stored.get('sha256')}), "
+                f"and the recipe names {ours.name} (sha256 {ours.sha256}); resume with the same teacher"
             )
         heads = record["backbone"]["architecture"]["heads"]
         if heads != self.backbone.heads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -48,27 +49,16 @@ class SaveRecipe(SaveConfigCallback):
         folder.write_json(place / "environment.json", folder.environment())
 
 
-class Results(pl.Callback):
-    """Write the final figures into the run folder."""
+class Validated(pl.Callback):
+    """Remember the step of the newest validation, so that a run ends with the figures of its final weights."""
 
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._start = time.monotonic()
+    def __init__(self) -> None:
+        self.step = -1
 
-    @rank_zero_only
-    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Metrics of the last epoch, seconds, sizes and what the weights came from."""
-        backbone: Any = module.backbone
-        content = {
-            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
-            "seconds": round(time.monotonic() - self._start, 1),
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "parameters": sum(p.numel() for p in backbone.parameters()),
-            "weights": str(getattr(module, "provenance", None) or "from scratch"),
-            "backbone": backbone.record(),
-        }
-        folder.write_json(Path(trainer.default_root_dir) / "results.json", content)
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note the step."""
+        if not trainer.sanity_checking:
+            self.step = trainer.global_step
 
 
 class TinymimCLI(LightningCLI):
@@ -76,28 +66,25 @@ class TinymimCLI(LightningCLI):
 
     Args:
         arguments: subcommand first, recipes replaced by their resolved text.
-        overwrite_callbacks: builds the callbacks of a fit; :func:`check` has its own.
+        checking: fit a few steps and write nothing.
     """
 
     def __init__(self, arguments: list[str], checking: bool = False):
         self.checking = checking
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-            super().__init__(
-                pl.LightningModule,
-                pl.LightningDataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                save_config_callback=None if checking else SaveRecipe,
-                parser_class=Parser,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                trainer_defaults={"enable_model_summary": False, "use_distributed_sampler": False},
-                args=arguments,
-            )
+        super().__init__(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None if checking else SaveRecipe,
+            save_config_kwargs={"save_to_log_dir": False},
+            parser_class=Parser,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults={"enable_model_summary": False, "use_distributed_sampler": False},
+            args=arguments,
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Keys of a recipe beside Lightning's own."""
@@ -115,18 +102,14 @@ class TinymimCLI(LightningCLI):
         """Settle the run folder, then build the trainer with our records, guard and progress."""
         config = self.config[self.subcommand]
         self.run_dir = Path(config.run_dir or Path("runs") / config.name)
-        checkpoint = config.get("ckpt_path")
-        if checkpoint == "last":
-            found = folder.last_checkpoint(self.run_dir)
-            say(f"resuming from {found}" if found else f"nothing to resume in {self.run_dir}: starting from zero")
-            checkpoint = config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(found) if found else None
-        if checkpoint and not Path(checkpoint).is_file():
-            raise TinymimError(f"ckpt_path: there is no checkpoint at {checkpoint}")
+        resume = config.get("ckpt_path") is not None
+        if config.get("ckpt_path") == "last":
+            self._resolve_last(config)
+        if (path := config.get("ckpt_path")) and not Path(path).is_file():
+            raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
         fresh = self.subcommand == "fit" and not self.checking
         if fresh and getattr(rank_zero_only, "rank", 0) == 0:
-            folder.claim(
-                self.run_dir, resume=bool(checkpoint) or config.get("ckpt_path") == "last", overwrite=config.overwrite
-            )
+            folder.claim(self.run_dir, resume, config.overwrite)
         kwargs["default_root_dir"] = str(self.run_dir)
         kwargs["plugins"] = [folder.SafeCheckpointIO(), *_listed(config.trainer.plugins)]
         kwargs["enable_progress_bar"] = False if self.checking else config.trainer.enable_progress_bar
@@ -134,6 +117,39 @@ class TinymimCLI(LightningCLI):
             kwargs["logger"] = self._loggers() if fresh else False
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks(fresh)}
         return super().instantiate_trainer(**kwargs)
+
+    def _resolve_last(self, config: Any) -> None:
+        """Put the path in place of ``last``, or nothing in a fresh folder."""
+        found = folder.last_checkpoint(self.run_dir)
+        if found is None and self.subcommand != "fit":
+            raise TinymimError(f"ckpt_path: {self.run_dir} holds no checkpoint yet")
+        say(f"resuming from {found}" if found else f"nothing to resume in {self.run_dir}: starting from zero")
+        config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(found) if found else None
+
+    def before_fit(self) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def after_fit(self) -> None:
+        """Validate the final weights if the last epoch did not, and write the figures."""
+        if self.checking or self.trainer.interrupted:
+            return
+        metrics = dict(self.trainer.callback_metrics)
+        if self._validated.step != self.trainer.global_step:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            metrics |= self.trainer.callback_metrics
+        backbone: Any = self.model.backbone
+        content = {
+            "metrics": {name: float(value) for name, value in metrics.items()},
+            "seconds": round(time.monotonic() - self._start, 1),
+            "epochs": self.trainer.current_epoch,
+            "steps": self.trainer.global_step,
+            "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+            "weights": str(getattr(self.model, "provenance", None) or "from scratch"),
+            "backbone": backbone.record(),
+        }
+        if self.trainer.is_global_zero:
+            folder.write_json(self.run_dir / "results.json", content)
 
     def _loggers(self) -> list[Any]:
         where = {"save_dir": str(self.run_dir), "name": "", "version": ""}
@@ -149,8 +165,9 @@ class TinymimCLI(LightningCLI):
         common: dict[str, Any] = {"dirpath": self.run_dir / "checkpoints", "enable_version_counter": False}
         best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, **common)
         last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
-        rates = LearningRateMonitor("step")
-        return [NonFiniteGuard(), preflight.Preflight(), *progress, rates, Results(), best, last]
+        self._validated = Validated()
+        records = [LearningRateMonitor("step"), self._validated, best, last]
+        return [NonFiniteGuard(), preflight.Preflight(), *progress, *records]
 
 
 class Predictions(pl.Callback):
@@ -217,6 +234,13 @@ def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
     """Run with expected warnings off, and with Lightning's own words for a user's mistake as ours."""
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was claimed on purpose
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     try:
         return build()
     except MisconfigurationException as error:

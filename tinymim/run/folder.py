@@ -27,7 +27,15 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tinymim.errors import TinymimError
 from tinymim.weights import write_atomically
 
-WRITTEN = ("config.yaml", "environment.json", "checkpoints", "metrics.csv", "results.json", "predictions.npz")
+WRITTEN = (
+    "config.yaml",
+    "environment.json",
+    "checkpoints",
+    "metrics.csv",
+    "hparams.yaml",
+    "results.json",
+    "predictions.npz",
+)
 PACKAGES = (
     "tinymim",
     "torch",

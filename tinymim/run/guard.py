@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tinymim.errors import TinymimError
+from tinymim.run.folder import last_checkpoint
 
 
 class NonFiniteGuard(pl.Callback):
@@ -51,8 +53,7 @@ class NonFiniteGuard(pl.Callback):
         """
         if self._bad is None or (step := int(self._bad)) < 0:
             return
-        callbacks = [c for c in trainer.checkpoint_callbacks if getattr(c, "last_model_path", "")]
-        good = next((getattr(c, "last_model_path", "") for c in callbacks), "")
+        good = last_checkpoint(Path(trainer.default_root_dir))
         kept = f"the last good checkpoint is {good}" if good else "no checkpoint had been written yet"
         raise TinymimError(
             f"the loss is not finite at step {step} (epoch {trainer.current_epoch}); {kept}. "

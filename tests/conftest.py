@@ -1,0 +1,54 @@
+"""Small networks and cards that several tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tinymim import weights
+from tinymim.architecture import Architecture
+from tinymim.backbones import Backbone
+
+TINY = {"img_size": 16, "patch_size": 4, "depth": 3}
+
+
+def tiny(width: int, heads: int, depth: int = 3, **options: object) -> Architecture:
+    """A ViT of a few thousand weights for 16x16 images in 4x4 patches."""
+    return Architecture(options={**TINY, "embed_dim": width, "num_heads": heads, "depth": depth, **options})
+
+
+def write_card(folder: Path, name: str, architecture: Architecture, sha256: str | None, **fields: object) -> Path:
+    """A card for ``NAME.safetensors`` in the same folder."""
+    content = {
+        "name": name,
+        "architecture": {"arch": architecture.arch, "options": architecture.options, "heads": architecture.heads},
+        "file": f"{name}.safetensors",
+        "sha256": sha256,
+        "licence": "Apache-2.0",
+        "citation": "none",
+        "source": "a test",
+        **fields,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def teacher_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A card ``tiny_teacher`` with random weights (width 24, 4 heads, depth 3), found by name."""
+    folder = tmp_path / "teachers"
+    folder.mkdir()
+    torch.manual_seed(0)
+    architecture = tiny(24, 4)
+    file = folder / "tiny_teacher.safetensors"
+    backbone = Backbone(architecture)
+    with torch.no_grad():  # relations far from uniform, so that there is something to learn
+        for block in backbone.vit.blocks:
+            block.attn.qkv.weight.mul_(20)
+    weights.export(backbone, file, {"licence": "Apache-2.0"})
+    monkeypatch.setenv("TINYMIM_TEACHERS", str(folder))
+    return write_card(folder, "tiny_teacher", architecture, weights.sha256(file))

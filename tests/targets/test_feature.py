@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tinymim.architecture import Architecture
+from tinymim.backbones import TAPS, Backbone, Tap, skeleton
+from tinymim.errors import TinymimError
+from tinymim.targets import Feature, Target
+from tinymim.targets.base import target_block, whiten
+
+TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 4}
+STUDENT = {**TEACHER, "embed_dim": 12, "num_heads": 3}
+
+
+def sized(**options):
+    return skeleton(Architecture(options=TEACHER | options))
+
+
+def bound(target, **student):
+    torch.manual_seed(0)
+    target.bind(sized(), sized(**STUDENT | student), 2)
+    return target
+
+
+def readings(tap="ffn_post", seed=0, student_prefix=1):
+    """Teacher and student tokens, far from mean 0 and variance 1."""
+    generator = torch.Generator().manual_seed(seed)
+    teacher = 3 * torch.randn(2, 17, 24, generator=generator) + 2
+    student = 4 * torch.randn(2, 16 + student_prefix, 12, generator=generator) - 1
+    return {Tap(2, tap): teacher}, {Tap(3, tap): student}
+
+
+def by_hand(target, teacher, student, first=(1, 1)):
+    """The whitened teacher's and the projected student's tokens, ``(B, N, 24)`` in float64."""
+    t, s = (next(iter(r.values()))[:, n:] for r, n in zip((teacher, student), first, strict=True))
+    t, s = (tokens.numpy().astype(np.float64) for tokens in (t, s))
+    weight, bias = (p.detach().numpy().astype(np.float64) for p in target.projection.parameters())
+    t = (t - t.mean(-1, keepdims=True)) / np.sqrt(t.var(-1, keepdims=True) + 1e-5)
+    return t, s @ weight.T + bias
+
+
+def smooth_l1(t, s, beta=2.0):
+    gap = np.abs(s - t)
+    assert gap.min() < beta < gap.max()
+    return np.where(gap < beta, gap**2 / (2 * beta), gap - beta / 2).mean()
+
+
+def cosine(t, s):
+    return 1 - ((t * s).sum(-1) / np.linalg.norm(t, axis=-1) / np.linalg.norm(s, axis=-1)).mean()
+
+
+LOSSES = {
+    "smooth_l1": smooth_l1,
+    "mse": lambda t, s: ((s - t) ** 2).mean(),
+    "l1": lambda t, s: np.abs(s - t).mean(),
+    "cosine": cosine,
+}
+
+
+def test_whiten__is_mean_and_variance_of_the_channels():
+    tokens = torch.tensor([[1.0, 2.0, 3.0, 6.0], [1e-3, -1e-3, 1e-3, -1e-3]])
+    x = tokens.numpy().astype(np.float64)
+    expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    assert expected[0] == pytest.approx(np.array([-2, -1, 0, 3]) / np.sqrt(3.5 + 1e-5))
+    assert whiten(tokens).numpy() == pytest.approx(expected, rel=1e-5)
+    assert whiten(tokens.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_feature__each_loss_on_the_patches(loss):
+    target = bound(Feature(loss=loss))
+    teacher, student = readings()
+    expected = LOSSES[loss](*by_hand(target, teacher, student))
+    assert sum(target(teacher, student).values()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_feature__beta_moves_where_smooth_l1_turns():
+    target = bound(Feature(beta=0.5))
+    teacher, student = readings()
+    expected = smooth_l1(*by_hand(target, teacher, student), beta=0.5)
+    assert sum(target(teacher, student).values()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_feature__with_cls_on_request():
+    target = bound(Feature(cls=True, loss="mse"))
+    teacher, student = readings()
+    expected = LOSSES["mse"](*by_hand(target, teacher, student, first=(0, 0)))
+    assert sum(target(teacher, student).values()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_feature__patches_meet_where_the_prefixes_differ():
+    target = bound(Feature(loss="mse"), reg_tokens=2)
+    teacher, student = readings(student_prefix=3)
+    expected = LOSSES["mse"](*by_hand(target, teacher, student, first=(1, 3)))
+    assert sum(target(teacher, student).values()).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("tap", TAPS)
+def test_feature__reads_the_tap_asked_for(tap):
+    target = bound(Feature(tap=tap, teacher_block=1))
+    assert target.teacher_taps() == [Tap(1, tap)]
+    assert target.student_taps() == [Tap(3, tap)]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_feature__student_and_projection_receive_gradient_and_the_teacher_none(loss):
+    target = Feature(loss=loss)
+    teacher, student = (Backbone(Architecture(options=options)) for options in (TEACHER, STUDENT))
+    target.bind(teacher.requires_grad_(False), student, 3)
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        given = teacher.read(images, target.teacher_taps())
+    sum(target(given, student.read(images, target.student_taps())).values()).backward()
+    assert {name for name, _ in target.named_parameters()} == {"projection.weight", "projection.bias"}
+    assert all(p.grad.abs().sum() > 0 for p in target.parameters())
+    assert student.vit.patch_embed.proj.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_feature__grids_and_blocks_must_fit():
+    with pytest.raises(TinymimError, match=r"4x4.*2x2"):
+        bound(Feature(), patch_size=8)
+    with pytest.raises(TinymimError, match=r"feature\.student_block: 7 .*1 to 3"):
+        bound(Feature(student_block=7))
+
+
+@pytest.mark.parametrize(("depths", "block"), [((12, 12), 12), ((24, 12), 18), ((6, 3), 4), ((3, 6), 2)])
+def test_target_block__last_for_equal_depths_else_three_quarters(depths, block):
+    assert target_block(*(sized(depth=depth) for depth in depths)) == block
+
+
+class MeanToken(Target):
+    """A user's own target, as one would write it: mean tokens of two blocks by mean square."""
+
+    def fit(self, teacher, student):
+        self.up = torch.nn.Linear(student.width, teacher.width)
+
+    def teacher_taps(self):
+        return [Tap(self.blocks[0], "attn_post")]
+
+    def student_taps(self):
+        return [Tap(self.blocks[1], "attn_post")]
+
+    def forward(self, teacher, student):
+        t, s = teacher[self.teacher_taps()[0]], student[self.student_taps()[0]]
+        return {"": F.mse_loss(self.up(s.mean(1)), t.mean(1))}
+
+    def describe(self):
+        return "mean tokens"
+
+
+def test_target__a_users_own_class():
+    target = bound(MeanToken(weight=0.5, student_block=1))
+    assert (target.name, target.weight, target.blocks) == ("meantoken", 0.5, (2, 1))
+    teacher, student = (Backbone(Architecture(options=options)) for options in (TEACHER, STUDENT))
+    images = torch.rand(2, 3, 16, 16)
+    losses = target(teacher.read(images, target.teacher_taps()), student.read(images, target.student_taps()))
+    losses[""].backward()
+    assert losses[""].item() > 0
+    assert target.up.weight.grad.abs().sum() > 0
