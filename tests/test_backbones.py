@@ -334,7 +334,7 @@ def test_sincos__learned_is_neither():
 
 @pytest.mark.parametrize("build", [Backbone, skeleton])
 def test_sincos__width_must_divide_by_four(build):
-    with pytest.raises(TinymimError, match="divisible by 4.*22"):
+    with pytest.raises(TinymimError, match=r"divisible by 4.*22"):
         build(tiny({"embed_dim": 22, "num_heads": 2}, pos_embed="sincos"))
 
 

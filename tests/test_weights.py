@@ -157,7 +157,9 @@ def test_read__truncated(tmp_path, form, left):
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth", "bin"])
-@pytest.mark.parametrize("content", [b"<html>404: Not Found</html>\n", b"hello", bytes(100), b"version https://git-lfs"])
+@pytest.mark.parametrize(
+    "content", [b"<html>404: Not Found</html>\n", b"hello", bytes(100), b"version https://git-lfs"]
+)
 def test_read__what_is_no_weights_file(tmp_path, suffix, content):
     path = tmp_path / f"x.{suffix}"
     path.write_bytes(content)
@@ -206,7 +208,7 @@ def test_write_atomically__replaces_the_file_whole(tmp_path):
     for text in ("old", "new"):
         weights.write_atomically(file, lambda temporary, text=text: temporary.write_text(text))
         assert file.read_text() == text
-    assert os.listdir(file.parent) == ["x.txt"]
+    assert list(file.parent.iterdir()) == [file]
     assert file.stat().st_mode & 0o777 == 0o644
 
 
@@ -223,7 +225,7 @@ def test_write_atomically__a_failure_leaves_the_old_file_and_nothing_else(tmp_pa
     with pytest.raises(error, match="disk full"):
         weights.write_atomically(file, fail)
     assert file.read_text() == "old"
-    assert os.listdir(tmp_path) == ["x.txt"]
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_sha256__of_the_bytes(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return 2
     command = parser.parse_args(arguments[:1]).command
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin starve every other process
     try:
         return _command(command)(arguments[1:])
     except TinymimError as error:
@@ -54,10 +56,11 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 def _lightning(command: str, arguments: list[str]) -> int:
     from tinymim.run import fit
+    from tinymim.say import say
 
     folder = fit.run(command, arguments)
     if command == "fit":
-        print(f"the run is in {folder}")
+        say(f"the run is in {folder}")
     return 0
 
 

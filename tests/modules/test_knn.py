@@ -28,7 +28,7 @@ def test_knn__is_by_cosine_and_not_by_distance_or_length():
 
 
 def test_knn__similar_neighbours_weigh_more():
-    """One at 5 degrees against two at 30: exp((cos 5 - cos 30) / 0.07) = 5.7, more than 2."""
+    """One at 5 degrees against two at 30: exp((cos 5 - cos 30) / 0.07) = 6.4, more than 2."""
     bank, classes = at(5, 30, -30), labels(0, 1, 1)
     assert knn_top1(bank, classes, at(0), labels(0), k=3) == 1
     assert knn_top1(bank, classes, at(0), labels(1), k=3, temperature=10.0) == 1

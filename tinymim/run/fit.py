@@ -241,6 +241,8 @@ def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was claimed on purpose
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
+    warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
     try:
         return build()
     except MisconfigurationException as error:

@@ -27,15 +27,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tinymim.errors import TinymimError
 from tinymim.weights import write_atomically
 
-WRITTEN = (
-    "config.yaml",
-    "environment.json",
-    "checkpoints",
-    "metrics.csv",
-    "hparams.yaml",
-    "results.json",
-    "predictions.npz",
-)
+KEPT = ("checkpoints", "metrics.csv", "results.json", "predictions.npz")
+WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
 PACKAGES = (
     "tinymim",
     "torch",
@@ -52,6 +45,8 @@ PACKAGES = (
 def claim(folder: Path, resume: bool, overwrite: bool) -> None:
     """Make ``folder`` ready for a run, so that none is overwritten or resumed by accident.
 
+    A start that failed before anything was trained leaves nothing to lose, and does not count as a run.
+
     Raises:
         TinymimError: it holds a run and neither flag was given, it holds something else, or it cannot be written.
     """
@@ -59,17 +54,15 @@ def claim(folder: Path, resume: bool, overwrite: bool) -> None:
         raise TinymimError(f"run_dir: {folder} is a file; give a folder with --run_dir")
     inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if inside and not resume:
-        held = [name for name in inside if name in WRITTEN]
-        if not held:
+        if not any(_ours(name) for name in inside):
             raise TinymimError(f"run_dir: {folder} holds other files ({', '.join(inside[:4])}); give a new folder")
-        if not overwrite:
+        if not overwrite and any(name in KEPT for name in inside):
             raise TinymimError(
                 f"run_dir: {folder} holds a run already. Go on with it: --ckpt_path last. "
                 "Start it again and lose it: --overwrite true. Keep it: --run_dir ANOTHER_FOLDER"
             )
-        for path in folder.iterdir():
-            if path.name in WRITTEN or path.name.startswith("events.out."):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in filter(lambda path: _ours(path.name), list(folder.iterdir())):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable-{os.getpid()}"
@@ -79,6 +72,10 @@ def claim(folder: Path, resume: bool, overwrite: bool) -> None:
         raise TinymimError(
             f"run_dir: {folder} cannot be written ({error.strerror}); give another with --run_dir"
         ) from None
+
+
+def _ours(name: str) -> bool:
+    return name in WRITTEN or name.startswith("events.out.")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
