@@ -8,7 +8,9 @@ from typing import Any, Literal, cast
 import timm
 import torch
 from timm.layers import DropPath, build_sincos2d_pos_embed
+from timm.layers.attention import Attention
 from timm.models import VisionTransformer
+from timm.models.vision_transformer import Block
 from torch import nn
 
 from tinymim.errors import TinymimError
@@ -49,31 +51,49 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
     Raises:
         TinymimError: unknown architecture or option, not a plain ViT, or heads that do not divide the width.
     """
-    if not timm.is_model(architecture.arch):
-        near = ", ".join(timm.list_models(f"{architecture.arch[:8]}*")[:5]) or "vit_tiny_patch16_224"
-        raise TinymimError(f"arch: timm has no model {architecture.arch!r}; near it: {near}")
+    own = _as_published(architecture.arch)
     options = {"num_classes": 0, "global_pool": "", **architecture.options}
     heads = architecture.heads
-    width = options.get("embed_dim")
+    if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(own.blocks)):
+        heads = heads[0]
     if isinstance(heads, int):
         options["num_heads"] = heads
-    if width and options.get("num_heads"):
-        check_divides(options["num_heads"], width, architecture.arch)
+    width, count = options.get("embed_dim", own.embed_dim), options.get("num_heads", _attention(own, 1).num_heads)
+    if isinstance(width, int) and isinstance(count, int):
+        check_divides(count, width, architecture.arch)
     try:
-        vit = timm.create_model(architecture.arch, pretrained=False, **options)
-    except (TypeError, AssertionError, ValueError) as error:
-        raise TinymimError(
-            f"options: timm cannot build {architecture.arch} with {architecture.options}: {error}"
-        ) from None
-    if not isinstance(vit, VisionTransformer) or not hasattr(vit.blocks[0], "norm1"):
-        raise TinymimError(
-            f"arch: {architecture.arch} is not a plain Vision Transformer; use one of timm's vit_* models"
-        )
+        vit = _plain(timm.create_model(architecture.arch, pretrained=False, **options), architecture.arch)
+        if not len(vit.blocks):
+            raise ValueError("depth: a network needs at least one block")
+    except (TypeError, AssertionError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        given = architecture.options
+        raise TinymimError(f"options: timm cannot build {architecture.arch} with {given}: {error}") from None
     if isinstance(heads, list):
         _lay_out_heads(vit, architecture.arch, heads)
     if architecture.pos_embed == "sincos":
         _fix_sincos(vit, initialise)
     return vit
+
+
+def _as_published(arch: str) -> VisionTransformer:
+    """timm's network without any options, on the meta device: what the options are laid over."""
+    if not timm.is_model(arch):
+        near = ", ".join(timm.list_models(f"{arch[:8]}*")[:5]) or "vit_tiny_patch16_224"
+        raise TinymimError(f"arch: timm has no model {arch!r}; near it: {near}")
+    with torch.device("meta"):
+        return _plain(timm.create_model(arch, pretrained=False), arch)
+
+
+def _plain(vit: nn.Module, arch: str) -> VisionTransformer:
+    """The reader knows pre-norm blocks with ordinary attention; another kind would be read wrongly, and silently."""
+    blocks: list[Any] = list(vit.blocks) if isinstance(vit, VisionTransformer) else [None]
+    if any(type(block) is not Block or type(block.attn) is not Attention for block in blocks):
+        raise TinymimError(f"arch: {arch} is not a plain Vision Transformer; use one of timm's vit_* models")
+    return cast(VisionTransformer, vit)
+
+
+def _attention(vit: VisionTransformer, block: int) -> Any:
+    return cast(Any, vit.blocks[block - 1]).attn
 
 
 def _lay_out_heads(vit: VisionTransformer, arch: str, heads: list[int]) -> None:
@@ -87,11 +107,11 @@ def _fix_sincos(vit: VisionTransformer, initialise: bool) -> None:
     """Fixed 2-D sine-cosine positions (MAE appendix A.1); the CLS row is zero."""
     if vit.pos_embed is None:
         raise TinymimError("pos_embed: sincos asked of an architecture without position embedding")
+    if vit.embed_dim % 4:
+        raise TinymimError(f"pos_embed: sincos needs a width divisible by 4, and it is {vit.embed_dim}; use learned")
     vit.pos_embed.requires_grad_(False)
     if not initialise:
         return
-    if vit.embed_dim % 4:
-        raise TinymimError(f"pos_embed: sincos needs a width divisible by 4, and it is {vit.embed_dim}; use learned")
     patches = build_sincos2d_pos_embed(list(vit.patch_embed.grid_size), dim=vit.embed_dim, interleave_sin_cos=False)
     with torch.no_grad():
         vit.pos_embed.zero_()
@@ -120,7 +140,7 @@ def set_heads(vit: VisionTransformer, block: int, heads: int) -> None:
     Raises:
         TinymimError: ``heads`` does not divide the width; the message lists what does.
     """
-    attn = cast(Any, vit.blocks[block - 1]).attn
+    attn = _attention(vit, block)
     if heads == attn.num_heads:
         return
     check_divides(heads, attn.attn_dim, f"block {block}")

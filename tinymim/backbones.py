@@ -203,7 +203,9 @@ class Backbone(nn.Module):
     def record(self) -> dict[str, Any]:
         """What a checkpoint must say beside the weights, in plain types (see ``tinymim/weights.py``)."""
         architecture = dataclasses.asdict(self.architecture)
-        return {"architecture": {**architecture, "heads": self.heads}, "output_block": self.output_block}
+        options = {**architecture["options"], "depth": self.depth}  # blocks may have been cut off since it was built
+        architecture |= {"options": options, "heads": self.heads}
+        return {"architecture": architecture, "output_block": self.output_block}
 
 
 def skeleton(architecture: Architecture) -> Backbone:

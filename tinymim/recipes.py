@@ -14,12 +14,11 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
 from tinymim.errors import TinymimError
@@ -62,6 +61,7 @@ def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
     Raises:
         TinymimError: not YAML, a missing fragment, or fragments that extend each other in a ring.
     """
+    path = path.resolve()
     if path in above:
         raise TinymimError(f"{path} extends itself, by way of {', '.join(str(p) for p in above)}")
     try:
@@ -121,43 +121,60 @@ def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
         config = _merge(config, compose(path))
         if "name" not in config:
             config["name"] = path.stem
-    for key, value in _overrides(rest):
-        OmegaConf.update(config, _full_key(config, key), yaml.safe_load(value), force_add=True)
+    if not config:
+        return {}, rest
+    overrides, rest = _overrides(rest)
     try:
-        resolved = OmegaConf.to_container(config, resolve=True)
-        typing.cast(Config, resolved).pop("vars", None)
+        for key, value in overrides:
+            _override(config, key, value)
+        resolved = typing.cast(Config, OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise TinymimError(f"recipe: {str(error).splitlines()[0]}") from None
-    return typing.cast(Config, resolved), rest
+    resolved.pop("vars", None)
+    return resolved, rest
 
 
-def _overrides(arguments: list[str]) -> Iterable[tuple[str, str]]:
-    """``--a.b value`` and ``--a.b=value`` pairs; flags, and lists grown with ``+``, are left to the parser."""
-    for position, argument in enumerate(arguments):
+def _overrides(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """``--a.b value`` and ``--a.b=value`` pairs, and the rest: flags, and lists grown with ``+``."""
+    pairs, rest = [], []
+    pending = list(arguments)
+    while pending:
+        argument = pending.pop(0)
         key, given, value = argument.partition("=")
         if not key.startswith("--") or key.endswith("+") or key in ("--print_config", "--help"):
-            continue
-        if given:
-            yield key[2:], value
-        elif position + 1 < len(arguments) and not arguments[position + 1].startswith("--"):
-            yield key[2:], arguments[position + 1]
+            rest.append(argument)
+        elif given:
+            pairs.append((key[2:], value))
+        elif pending and not pending[0].startswith("--"):
+            pairs.append((key[2:], pending.pop(0)))
+        else:
+            rest.append(argument)
+    return pairs, rest
 
 
-def _full_key(config: DictConfig, key: str) -> str:
-    """``model.optim.base_lr`` as ``model.init_args.optim.base_lr``: the parser takes both."""
+def _override(config: DictConfig, key: str, text: str) -> None:
+    """Set one value; ``model.optim.base_lr`` means ``model.init_args.optim.base_lr``, as it does to the parser."""
+    try:
+        value: Any = typing.cast(DictConfig, OmegaConf.create(f"value: {text}"))._get_node("value")
+    except yaml.YAMLError:
+        raise TinymimError(f"--{key}: {text!r} is not YAML; quote it") from None
     node: Any = config
     full: list[str] = []
     for part in key.split("."):
         if isinstance(node, DictConfig) and "class_path" in node and part not in ("class_path", "init_args"):
             full.append("init_args")
             node = node.get("init_args")
-        full.append(part)
         if isinstance(node, DictConfig) and OmegaConf.is_interpolation(node, part):
-            node[part] = copy.deepcopy(
-                node[part]
-            )  # so that the change stays here and does not reach what it pointed at
+            last = len(full) + 1 == len(key.split(".")) + full.count("init_args")
+            node[part] = None if last else copy.deepcopy(node[part])  # the change must not reach what it pointed at
+        full.append(part)
         node = node.get(part) if isinstance(node, DictConfig) else None
-    return ".".join(full)
+    owner = OmegaConf.select(config, ".".join(full[:-1])) if full[:-1] else config
+    if full[-1] == "class_path" and isinstance(owner, DictConfig) and owner.get("class_path") != str(value):
+        owner.pop("init_args", None)
+    if key in ("model", "data") and isinstance(value, StringNode):
+        value = OmegaConf.create({"class_path": str(value)})
+    OmegaConf.update(config, ".".join(full), value, force_add=True)
 
 
 def mistakes(config: Config) -> tuple[list[str], Config]:
@@ -173,8 +190,7 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
             found.append(f"{part}: missing; a recipe names its class with {part}.class_path")
         else:
             _check_class(config[part], part, found)
-    if isinstance(trainer := config.get("trainer", {}), dict):
-        _check_signature(pl.Trainer.__init__, trainer, "trainer", "lightning's Trainer", found)
+    _check_signature(pl.Trainer.__init__, config.get("trainer") or {}, "trainer", "lightning's Trainer", found)
     return found, config
 
 
@@ -194,7 +210,10 @@ def _check_class(node: Any, path: str, found: list[str]) -> None:
     _check_signature(cls.__init__, arguments, f"{path}.init_args", node["class_path"], found)
 
 
-def _check_signature(function: Any, arguments: Config, path: str, owner: str, found: list[str]) -> None:
+def _check_signature(function: Any, arguments: Any, path: str, owner: str, found: list[str]) -> None:
+    if not isinstance(arguments, dict):
+        found.append(f"{path}: {arguments!r} is not a mapping of options to values")
+        return
     parameters = inspect.signature(function).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         _unknown(arguments, path, set(parameters) - {"self"}, owner, found)

@@ -183,6 +183,7 @@ def locate(source: str) -> Teacher:
                 f"teacher: {path} is no checkpoint of tinymim; describe it with a card (see teachers/) and name that"
             )
         network = skeleton(Architecture(**record["backbone"]["architecture"]))
+        network.output_block = record["backbone"]["output_block"]
         return Teacher(source, network, None, record.get("licence", "unknown"))
     card = find(source)
     return Teacher(source, skeleton(card.architecture), card.target_block, card.licence, card)

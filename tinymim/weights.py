@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pickle
+import struct
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,19 @@ RECORD = "tinymim"
 
 FOREIGN = ("decoder", "mask_token", "head.", "head_dist.", "fc_norm.", "lm_head.", "norm.")
 """Keys that belong to no encoder this project reads: decoders, mask tokens, classifiers, the final norm."""
+
+DAMAGED = (
+    SafetensorError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    struct.error,
+)
+"""What the readers raise on files that are cut short or are something else."""
 
 State = dict[str, Tensor]
 
@@ -94,8 +108,9 @@ def read(path: Path) -> File:
             f"{path} holds more than weights, and loading it would run code: {str(error).splitlines()[0]} "
             "Save it again as a plain state dict or as safetensors."
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise TinymimError(f"{path} is truncated or not a weights file ({str(error).splitlines()[0]})") from None
+    except DAMAGED as error:
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise TinymimError(f"{path} is truncated or not a weights file ({said})") from None
     return _unwrap(path, content)
 
 

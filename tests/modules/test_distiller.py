@@ -40,7 +40,7 @@ class NoiseData(ImageData):
 
 def distiller(*targets: Target, student: Architecture | None = None, **options: Any) -> Distiller:
     torch.manual_seed(1)
-    optim = Optim(base_lr=0.1, warmup_epochs=0)
+    optim = Optim(base_lr=0.3, warmup_epochs=0)
     return Distiller("tiny_teacher", student or tiny(12, 3), list(targets or [Relation()]), optim, **options)
 
 
@@ -64,7 +64,7 @@ def fitted(teacher_card: Path, tmp_path: Path) -> tuple[Distiller, pl.Trainer]:
 
 def test_distiller__lowers_its_loss(teacher_card: Path, tmp_path: Path) -> None:
     module, data = distiller(), NoiseData()
-    runner = trainer(tmp_path, max_epochs=20)
+    runner = trainer(tmp_path, max_epochs=40)
     data.setup("fit")
     batch = next(iter(data.val_dataloader()[0]))
     runner.fit(module, datamodule=data)
@@ -197,6 +197,20 @@ def test_problems__names_all_at_once(teacher_card: Path) -> None:
     assert any("img_size: 16" in line and "32" in line for line in found)
     assert any("teacher_block: 9" in line and "1 to 3" in line for line in found)
     assert any("5 does not divide" in line and "1, 2, 3, 4, 6, 8, 12, 24" in line for line in found)
+
+
+def test_chain__a_relation_student_teaches_relations_and_no_features_of_its_last_block(
+    fitted: tuple[Distiller, pl.Trainer], tmp_path: Path, teacher_card: Path
+) -> None:
+    module = distiller(Relation(), student=tiny(12, 3))
+    runner = trainer(tmp_path)
+    runner.fit(module, datamodule=NoiseData())
+    runner.save_checkpoint(tmp_path / "medium.ckpt")
+    relation, feature = distiller(Relation()), distiller(Feature())
+    relation.source = feature.source = str(tmp_path / "medium.ckpt")
+    assert relation.problems(image_size=16) == []
+    assert "wholly trained block is 2" in " ".join(feature.problems(image_size=16))
+    trainer(tmp_path).fit(relation, datamodule=NoiseData())
 
 
 def test_custom_target__from_user_code(teacher_card: Path, tmp_path: Path) -> None:

@@ -42,8 +42,11 @@ class Head(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Depth of each parameter, for timm's layer-wise learning-rate decay."""
-        stem = r"^backbone\.vit\.(?:cls_token|reg_token|pos_embed|patch_embed|norm_pre)"
-        return {"stem": stem, "blocks": [(r"^backbone\.vit\.blocks\.(\d+)", None), (r"^(?:norm|head)", (99999,))]}
+        return {
+            "stem": r"^backbone\.vit\.(?:cls_token|reg_token|pos_embed|patch_embed|norm_pre)",
+            "blocks": r"^backbone\.vit\.blocks\.(\d+)",
+            "head": r"^(?:norm|head|backbone\.vit\.norm\.)",
+        }
 
     def no_weight_decay(self) -> set[str]:
         """Parameters timm leaves without weight decay."""

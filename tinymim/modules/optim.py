@@ -67,9 +67,10 @@ def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, 
 
 
 def _groups(model: nn.Module, optim: Optim) -> Any:
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
     if optim.layer_decay < 1:
-        return param_groups_layer_decay(model, optim.weight_decay, layer_decay=optim.layer_decay)
-    return param_groups_weight_decay(model, optim.weight_decay)
+        return param_groups_layer_decay(model, optim.weight_decay, spared, layer_decay=optim.layer_decay)
+    return param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=spared)
 
 
 def _schedule(steps: int, warmup: int, floor: float, scale: float) -> Any:

@@ -19,6 +19,7 @@ from tinymim import recipes
 from tinymim.errors import TinymimError
 from tinymim.run import fit, folder
 from tinymim.say import say
+from tinymim.weights import write_atomically
 
 FIGURES = {
     "10-NN": ("probe", "val/knn_top1"),
@@ -52,7 +53,7 @@ def distill(recipe: str, overrides: list[str]) -> None:
         recipe: name or path.
         overrides: as for ``tinymim fit``; ``--run_dir``, ``--overwrite`` and ``--ckpt_path last`` mean the whole of it.
     """
-    config, rest = recipes.resolve(["--config", recipe, *overrides])
+    config, _ = recipes.resolve(["--config", recipe, *overrides])
     compare = config.get("compare")
     if not compare:
         where = fit.run("fit", ["--config", recipe, *overrides])
@@ -61,7 +62,7 @@ def distill(recipe: str, overrides: list[str]) -> None:
     place = Path(config.get("run_dir") or Path("runs") / config["name"])
     resume = config.get("ckpt_path") == "last"
     _claim(place, resume, bool(config.get("overwrite")))
-    rest = _without(rest, ("run_dir", "overwrite", "ckpt_path", "compare", "name"))
+    rest = _without(overrides, ("run_dir", "overwrite", "ckpt_path", "compare", "name"))
     rows = [Row(config["name"], recipe, rest), Row("from scratch", None, [])]
     seed = int(config.get("seed_everything", 0))
     cells = {row.title: [_cell(row, seed, place / _slug(row.title), compare)] for row in rows}
@@ -153,8 +154,15 @@ def _percent(values: list[float]) -> str:
 
 
 def _write(cells: dict[str, list[Cell]], place: Path) -> None:
+    """The figures of every cell as JSON, and the table as Markdown."""
     content = {name: [vars(cell) for cell in row] for name, row in cells.items()}
     folder.write_json(place / "table.json", content)
+    lines = [f"| student | {' | '.join(FIGURES)} | parameters |", "|---|" + "---:|" * (len(FIGURES) + 1)]
+    for name, row in cells.items():
+        shown = " | ".join(_percent([cell.figures[figure] for cell in row]) for figure in FIGURES)
+        lines.append(f"| {name} | {shown} | {row[0].parameters:,} |")
+    text = "\n".join(lines) + "\n"
+    write_atomically(place / "table.md", lambda temporary: temporary.write_text(text))
 
 
 def _find_study(name: str) -> Path:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymim.backbones import Backbone, Readings, Tap
+from tinymim.backbones import QKV, Backbone, Readings, Tap
 from tinymim.errors import TinymimError
 
 
@@ -43,8 +43,8 @@ class Target(nn.Module, ABC):
         Raises:
             TinymimError: the networks do not fit this target; the message names the field.
         """
-        self.teacher_block = self.teacher_block or target_block
-        self.student_block = self.student_block or student.depth
+        self.teacher_block = target_block if self.teacher_block is None else self.teacher_block
+        self.student_block = student.depth if self.student_block is None else self.student_block
         _in_range(f"{self.name}.teacher_block", self.teacher_block, teacher)
         _in_range(f"{self.name}.student_block", self.student_block, student)
         if teacher.grid != student.grid:
@@ -53,6 +53,12 @@ class Target(nn.Module, ABC):
                 f"give the student patch_size and img_size with the teacher's grid"
             )
         self.fit(teacher, student)
+        for tap in self.teacher_taps():
+            if tap.block > teacher.output_block and tap.name not in QKV:
+                raise TinymimError(
+                    f"{self.name}.teacher_block: {tap.block} gives out what nobody trained: the teacher's last wholly "
+                    f"trained block is {teacher.output_block}; read that, or distil relations"
+                )
 
     @property
     def blocks(self) -> tuple[int, int]:
