@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return 2
     command = parser.parse_args(arguments[:1]).command
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin starve every other process
+
+    if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return _command(command)(arguments[1:])
     except TinymimError as error:
