@@ -160,13 +160,13 @@ def _override(config: DictConfig, key: str, text: str) -> None:
         raise TinymimError(f"--{key}: {text!r} is not YAML; quote it") from None
     node: Any = config
     full: list[str] = []
-    for part in key.split("."):
+    parts = key.split(".")
+    for position, part in enumerate(parts, start=1):
         if isinstance(node, DictConfig) and "class_path" in node and part not in ("class_path", "init_args"):
             full.append("init_args")
             node = node.get("init_args")
         if isinstance(node, DictConfig) and OmegaConf.is_interpolation(node, part):
-            last = len(full) + 1 == len(key.split(".")) + full.count("init_args")
-            node[part] = None if last else copy.deepcopy(node[part])  # the change must not reach what it pointed at
+            node[part] = copy.deepcopy(node[part]) if position < len(parts) else None  # keep what it pointed at
         full.append(part)
         node = node.get(part) if isinstance(node, DictConfig) else None
     owner = OmegaConf.select(config, ".".join(full[:-1])) if full[:-1] else config

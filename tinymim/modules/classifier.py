@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from tinymim import teachers
 from tinymim.architecture import Architecture, set_drop_path
 from tinymim.backbones import Backbone, Tap, skeleton
 from tinymim.errors import TinymimError, several
-from tinymim.modules.evaluation import Neighbours
+from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.optim import Optim, configure
 from tinymim.weights import RECORD, Provenance
 
@@ -53,7 +52,7 @@ class Head(nn.Module):
         return {f"backbone.vit.{name}" for name in self.backbone.vit.no_weight_decay()}
 
 
-class Classifier(pl.LightningModule):
+class Classifier(Evaluated):
     """Fine-tune a backbone on labels, or probe it.
 
     Args:
@@ -94,7 +93,6 @@ class Classifier(pl.LightningModule):
         self.provenance: Provenance | None = None
         self.licence = "unknown"
         self.model: Head | None = None
-        self._neighbours = Neighbours()
 
     @property
     def head(self) -> Head:
@@ -199,33 +197,14 @@ class Classifier(pl.LightningModule):
         self.log("train/loss", loss.detach(), batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Accuracy on held-out images."""
-        self._evaluate("val", batch, dataloader_idx)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """As validation."""
-        self._evaluate("test", batch, dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """A probe reports 10-NN of the same frozen features."""
-        self._vote("val")
-
-    def on_test_epoch_end(self) -> None:
-        """As validation."""
-        self._vote("test")
-
-    def _vote(self, stage: str) -> None:
-        if (top1 := self._neighbours.top1()) is not None:
-            self.log(f"{stage}/knn_top1", top1, rank_zero_only=True)
-
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Class probabilities of a batch, with the indices of its images."""
         return {"index": batch["index"], "probabilities": self(batch["image"]).float().softmax(-1)}
 
-    def _evaluate(self, stage: str, batch: dict[str, Any], loader: int) -> None:
+    def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:
+        """Accuracy on held-out images; a probe reports 10-NN of the same frozen features too."""
         if self.linear_probe:
-            self._neighbours.add(self.backbone, batch, loader)
+            self.neighbours.add(self.backbone, batch, loader)
         if loader > 0:  # the bank is for nearest neighbours
             return
         logits = self(batch["image"]).float()

@@ -11,13 +11,13 @@ from tinymim import teachers
 from tinymim.architecture import Architecture, set_drop_path, set_heads
 from tinymim.backbones import Backbone, Tap, skeleton
 from tinymim.errors import TinymimError, several
-from tinymim.modules.evaluation import FrozenEvaluation
+from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.optim import Optim, configure
 from tinymim.targets.base import Target, target_block
 from tinymim.weights import RECORD, Provenance
 
 
-class Distiller(FrozenEvaluation):
+class Distiller(Evaluated):
     """Train a student so that its targets match a frozen teacher's on the same crops.
 
     The teacher is in eval mode and under inference mode; it is no submodule, so DDP does not see it and checkpoints

@@ -60,8 +60,8 @@ class Neighbours:
         return knn_top1(bank, bank_labels, queries, labels)
 
 
-class FrozenEvaluation(pl.LightningModule):
-    """Base of the modules that train without labels: validation reports their loss and 10-NN of the frozen backbone.
+class Evaluated(pl.LightningModule):
+    """Base of the modules: what validation and test report, by default the loss and 10-NN of the frozen backbone.
 
     The features are the mean patch token of the backbone's output block. The first validation loader is held out, the
     second is the bank; without labels only the loss is reported.
@@ -71,7 +71,7 @@ class FrozenEvaluation(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self._neighbours = Neighbours()
+        self.neighbours = Neighbours()
 
     @property
     def backbone(self) -> Backbone:
@@ -82,34 +82,35 @@ class FrozenEvaluation(pl.LightningModule):
         """Losses on a held-out batch, ``loss`` among them."""
         raise NotImplementedError
 
+    def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:
+        """One batch of ``stage``, from the held-out loader (0) or the bank (1)."""
+        if loader == 0:
+            losses = {f"{stage}/{name}": value for name, value in self.evaluate(batch).items()}
+            self.log_dict(losses, add_dataloader_idx=False, batch_size=len(batch["image"]), sync_dist=True)
+        self.neighbours.add(self.backbone, batch, loader)
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect features, and the loss on held-out images."""
-        self._evaluate("val", batch, dataloader_idx)
+        """Lightning's hook."""
+        self.evaluation_step("val", batch, dataloader_idx)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """As validation."""
-        self._evaluate("test", batch, dataloader_idx)
+        """Lightning's hook."""
+        self.evaluation_step("test", batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Let the neighbours vote."""
         self._vote("val")
 
     def on_test_epoch_end(self) -> None:
-        """As validation."""
+        """Let the neighbours vote."""
         self._vote("test")
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Features of a batch, with the indices of its images."""
         return {"index": batch["index"], "features": self.backbone.features(batch["image"]).float()}
 
-    def _evaluate(self, stage: str, batch: dict[str, Any], loader: int) -> None:
-        if loader == 0:
-            losses = {f"{stage}/{name}": value for name, value in self.evaluate(batch).items()}
-            self.log_dict(losses, add_dataloader_idx=False, batch_size=len(batch["image"]), sync_dist=True)
-        self._neighbours.add(self.backbone, batch, loader)
-
     def _vote(self, stage: str) -> None:
-        if (top1 := self._neighbours.top1()) is not None:
+        if (top1 := self.neighbours.top1()) is not None:
             self.log(f"{stage}/knn_top1", top1, rank_zero_only=True)
 
 

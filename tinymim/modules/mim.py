@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, choose_attention, skeleton
 from tinymim.errors import TinymimError, several
-from tinymim.modules.evaluation import FrozenEvaluation
+from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.optim import Optim, configure
 from tinymim.seeds import stream
 from tinymim.weights import RECORD
@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         return self.pixels(x[:, self.prefix :])
 
 
-class MAEPretrainer(FrozenEvaluation):
+class MAEPretrainer(Evaluated):
     """Pre-train a ViT to restore masked patches; the encoder sees the kept ones alone.
 
     Args:

@@ -158,16 +158,18 @@ class TinymimCLI(LightningCLI):
     def _callbacks(self, fresh: bool) -> list[pl.Callback]:
         if self.checking:
             return [NonFiniteGuard(), preflight.Preflight(stop=True)]
-        progress = [FitProgress()] if self.config[self.subcommand].trainer.enable_progress_bar is not False else []
+        config = self.config[self.subcommand].trainer
+        progress = [FitProgress()] if config.enable_progress_bar is not False else []
         if not fresh:
             return [*progress, *([Predictions(self.run_dir)] if self.subcommand == "predict" else [])]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
         common: dict[str, Any] = {"dirpath": self.run_dir / "checkpoints", "enable_version_counter": False}
         best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, **common)
         last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+        checkpoints = [] if config.enable_checkpointing is False else [best, last]
+        rates = [] if config.logger is False else [LearningRateMonitor("step")]
         self._validated = Validated()
-        records = [LearningRateMonitor("step"), self._validated, best, last]
-        return [NonFiniteGuard(), preflight.Preflight(), *progress, *records]
+        return [NonFiniteGuard(), preflight.Preflight(), *progress, *rates, self._validated, *checkpoints]
 
 
 class Predictions(pl.Callback):
@@ -243,6 +245,7 @@ def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # a probed backbone is meant to be
     try:
         return build()
     except MisconfigurationException as error:

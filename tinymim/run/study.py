@@ -26,6 +26,7 @@ FIGURES = {
     "linear probe": ("probe", "val/top1"),
     "fine-tuned": ("finetune", "val/top1"),
 }
+STAGES = ("pretrain", "probe", "finetune")
 
 
 @dataclass
@@ -120,20 +121,16 @@ def _stage(recipe: str, seed: int, place: Path, overrides: list[str]) -> dict[st
 
 def _claim(place: Path, resume: bool, overwrite: bool) -> None:
     """As :func:`folder.claim`, for the folder that holds a demo's several runs."""
-    inside = [path for path in place.glob("*") if (path / "pretrain").is_dir() or (path / "finetune").is_dir()]
-    inside += [path for path in place.glob("*") if (path / "probe").is_dir() and path not in inside]
-    if not inside or resume:
-        place.mkdir(parents=True, exist_ok=True)
+    inside = [path for path in place.glob("*/*") if path.name in STAGES]
+    if resume:
         return
-    if not overwrite:
+    if inside and not overwrite:
         raise TinymimError(
             f"run_dir: {place} holds runs already. Go on with them (finished ones are kept): --ckpt_path last. "
             "Start again and lose them: --overwrite true. Keep them: --run_dir ANOTHER_FOLDER"
         )
     for path in inside:
-        for stage in ("pretrain", "probe", "finetune"):
-            if (path / stage).is_dir():
-                folder.claim(path / stage, resume=False, overwrite=True)
+        folder.claim(path, resume=False, overwrite=True)
 
 
 def _show(cells: dict[str, list[Cell]], title: str) -> None:

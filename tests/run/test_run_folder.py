@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinymim.errors import TinymimError
+from tinymim.run.folder import SafeCheckpointIO, claim
+
+
+def test_claim__a_new_folder(tmp_path: Path) -> None:
+    claim(tmp_path / "a" / "b", resume=False, overwrite=False)
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_claim__a_run_is_kept_unless_a_flag_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(TinymimError, match=r"--ckpt_path last.*--overwrite true.*--run_dir"):
+        claim(tmp_path, resume=False, overwrite=False)
+    claim(tmp_path, resume=True, overwrite=False)
+    assert (tmp_path / "results.json").exists()
+
+
+def test_claim__overwriting_removes_our_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("checkpoints/last.ckpt", "config.yaml", "events.out.1", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    claim(tmp_path, resume=False, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_claim__somebody_elses_folder_is_never_written(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(TinymimError, match="other files"):
+            claim(tmp_path, resume=False, overwrite=overwrite)
+
+
+def test_claim__a_start_that_failed_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("x")
+    (tmp_path / "environment.json").write_text("x")
+    claim(tmp_path, resume=False, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints__a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    io, path = SafeCheckpointIO(), tmp_path / "last.ckpt"
+    io.save_checkpoint({"step": 1}, path)
+
+    def full(checkpoint: object, where: Path) -> None:
+        Path(where).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TinymimError, match=r"No space left.*untouched"):
+        io.save_checkpoint({"step": 2}, path)
+    assert io.load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_checkpoints__code_is_never_run(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "boom",))  # type: ignore[return-value]
+
+    torch.save({"a": Bomb()}, tmp_path / "bad.ckpt")
+    with pytest.raises(TinymimError, match="cannot be read"):
+        SafeCheckpointIO().load_checkpoint(tmp_path / "bad.ckpt", weights_only=False)
+    assert not (tmp_path / "boom").exists()
