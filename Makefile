@@ -1,13 +1,12 @@
 # Everything happens in .venv, which `make setup` builds from constraints.txt; the other targets call it first.
 
 RECIPE ?= relation_digits
-STUDY ?= digits
 ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill fit check test study-digits teacher teachers lint format clean
+.PHONY: help setup distill check test study-digits teacher teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"

@@ -216,8 +216,15 @@ def test_override__makes_what_is_not_there(write):
 def test_override__flags_and_growing_lists_are_left_to_the_parser(write):
     arguments = ["--print_config", "--overwrite", "--trainer.callbacks+=a.B", "--seed_everything", "3"]
     config, rest = recipes.resolve(["--config", str(write("recipe", "seed_everything: 1")), *arguments])
-    assert config == {"name": "recipe", "seed_everything": 3}
-    assert rest == ["--print_config", "--overwrite", "--trainer.callbacks+=a.B"]
+    assert config == {"name": "recipe", "seed_everything": 3, "overwrite": True}
+    assert rest == ["--print_config", "--trainer.callbacks+=a.B"]
+
+
+def test_override__a_class_by_its_bare_name(write):
+    config, _ = recipes.resolve(
+        ["--config", str(write("recipe", "seed_everything: 1")), "--data", "a.B", "--data.size=3"]
+    )
+    assert config["data"] == {"class_path": "a.B", "init_args": {"size": 3}}
 
 
 def test_override__that_is_not_yaml_is_the_users_mistake(write):

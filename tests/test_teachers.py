@@ -143,7 +143,9 @@ def test_problem__says_where_to_get_the_weights_and_where_to_put_them(home):
 
 def test_problem__says_how_to_rebuild(home):
     write(home.env, {"rebuild": "make small"})
-    assert f"run `make small` to make {home.env / 'small.pth'}" in teachers.locate("small").problem()
+    problem = teachers.locate("small").problem()
+    assert f"restore {home.env / 'small.pth'} from the repository" in problem
+    assert "`make small`" in problem
 
 
 def test_problem__none_where_the_weights_are(home):

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from tinymim import __version__
 from tinymim.errors import TinymimError
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    sys.path.append(str(Path.cwd()))  # a user's own targets lie where the command runs
     try:
         return _command(command)(arguments[1:])
     except TinymimError as error:

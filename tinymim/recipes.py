@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf, StringNode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tinymim.errors import TinymimError
@@ -123,7 +123,7 @@ def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
             config["name"] = path.stem
     if not config:
         return {}, rest
-    overrides, rest = _overrides(rest)
+    overrides, rest = split(rest)
     try:
         for key, value in overrides:
             _override(config, key, value)
@@ -134,8 +134,8 @@ def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
     return resolved, rest
 
 
-def _overrides(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """``--a.b value`` and ``--a.b=value`` pairs, and the rest: flags, and lists grown with ``+``."""
+def split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """``--a.b value`` and ``--a.b=value`` as pairs, and the rest: flags, and lists grown with ``+``."""
     pairs, rest = [], []
     pending = list(arguments)
     while pending:
@@ -147,6 +147,8 @@ def _overrides(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
             pairs.append((key[2:], value))
         elif pending and not pending[0].startswith("--"):
             pairs.append((key[2:], pending.pop(0)))
+        elif key == "--overwrite":
+            pairs.append((key[2:], "true"))
         else:
             rest.append(argument)
     return pairs, rest
@@ -172,8 +174,9 @@ def _override(config: DictConfig, key: str, text: str) -> None:
     owner = OmegaConf.select(config, ".".join(full[:-1])) if full[:-1] else config
     if full[-1] == "class_path" and isinstance(owner, DictConfig) and owner.get("class_path") != str(value):
         owner.pop("init_args", None)
-    if key in ("model", "data") and isinstance(value, StringNode):
-        value = OmegaConf.create({"class_path": str(value)})
+    if key in ("model", "data") and not isinstance(value, DictConfig):
+        owner[key] = {"class_path": str(value)}
+        return
     OmegaConf.update(config, ".".join(full), value, force_add=True)
 
 
@@ -194,10 +197,11 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
     return found, config
 
 
-def _check_class(node: Any, path: str, found: list[str]) -> None:
+def _check_class(node: Any, path: str, found: list[str]) -> bool:
+    """Whether the class is there; its mistakes are added to ``found``, and taken out of ``node``."""
     if not isinstance(node, dict) or not isinstance(node.get("class_path"), str):
         found.append(f"{path}: {node!r} names no class; give class_path, and init_args for its options")
-        return
+        return False
     _unknown(node, path, {"class_path", "init_args", "dict_kwargs"}, "a class", found)
     try:
         cls = _import(node["class_path"])
@@ -205,9 +209,10 @@ def _check_class(node: Any, path: str, found: list[str]) -> None:
         found.append(
             f"{path}.class_path: {node['class_path']} cannot be imported ({error}){_near_class(node['class_path'])}"
         )
-        return
+        return False
     arguments = node.get("init_args") or {}
     _check_signature(cls.__init__, arguments, f"{path}.init_args", node["class_path"], found)
+    return True
 
 
 def _check_signature(function: Any, arguments: Any, path: str, owner: str, found: list[str]) -> None:
@@ -227,8 +232,8 @@ def _check_values(arguments: Config, hints: dict[str, Any], path: str, found: li
         if _is_class(value):
             _check_class(value, where, found)
         elif isinstance(value, list) and value and all(_is_class(item) for item in value):
-            for number, item in enumerate(value):
-                _check_class(item, f"{where}[{number}]", found)
+            right = [_check_class(item, f"{where}[{number}]", found) for number, item in enumerate(value)]
+            arguments[key] = [item for item, good in zip(value, right, strict=True) if good]
         elif isinstance(value, dict) and (dataclass := _dataclass(hint)):
             allowed = {field.name for field in dataclasses.fields(dataclass)}
             _unknown(value, where, allowed, dataclass.__name__, found)

@@ -64,7 +64,7 @@ class Card:
         """What a user does to have the weights."""
         place = self.path.parent / self.file
         if self.rebuild:
-            return f"run `{self.rebuild}` to make {place}"
+            return f"restore {place} from the repository, or make it again with `{self.rebuild}`"
         return f"download {self.url} and put it at {place} (or in the folder $TINYMIM_TEACHERS names)"
 
 

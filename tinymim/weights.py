@@ -46,6 +46,9 @@ DAMAGED = (
 )
 """What the readers raise on files that are cut short or are something else."""
 
+KINDS = {"student.vit.": "a Distiller's", "encoder.vit.": "an MAEPretrainer's", "model.backbone.vit.": "a Classifier's"}
+"""Where each kind of module keeps its backbone, by which its checkpoints are known."""
+
 State = dict[str, Tensor]
 
 
@@ -72,7 +75,7 @@ class Provenance:
     licence: str = "unknown"
 
     def __str__(self) -> str:
-        check = "as its card says" if self.verified else "not on a card, so not compared"
+        check = "as its card says" if self.verified else "no recorded sha256 to compare with"
         extra = f" ({_some(self.unexpected)})" if self.unexpected else ""
         return (
             f"weights {self.name}: {self.path}, sha256 {self.sha256[:12]} ({check}), keys matched {self.matched}, "
@@ -103,10 +106,10 @@ def read(path: Path) -> File:
                 header = (stored.metadata() or {}).get(RECORD)
                 return File(path, {key: stored.get_tensor(key) for key in stored.keys()}, header and json.loads(header))  # noqa: SIM118
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
         raise TinymimError(
-            f"{path} holds more than weights, and loading it would run code: {str(error).splitlines()[0]} "
-            "Save it again as a plain state dict or as safetensors."
+            f"{path} is no plain state dict: it is damaged, or reading it would run code, which is never done. "
+            "Have it saved again as a plain state dict or as safetensors"
         ) from None
     except DAMAGED as error:
         said = str(error).partition("\n")[0] or type(error).__name__
@@ -159,6 +162,34 @@ def fill(backbone: Backbone, file: File) -> tuple[int, list[str]]:
         )
     backbone.vit.load_state_dict({key: file.state[key] for key in own}, strict=False)
     return len(own), sorted(file.state.keys() - own.keys())
+
+
+def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str) -> None:
+    """Raise unless a Lightning checkpoint with this record continues this very network.
+
+    Args:
+        record: of the checkpoint; ``None`` where it has none.
+        backbone: the recipe's.
+        prefix: where the recipe's module keeps it: another one means another kind of module.
+
+    Raises:
+        TinymimError: not ours, of another kind, of other sizes, or with another head layout.
+    """
+    if not record:
+        raise TinymimError(
+            "ckpt_path: this file is no checkpoint of tinymim; weights alone are given to a Classifier or as a teacher"
+        )
+    if record["prefix"] != prefix:
+        raise TinymimError(
+            f"ckpt_path: this checkpoint is {KINDS.get(record['prefix'], 'of another module')}, and the recipe trains "
+            f"{KINDS[prefix]}; to start from its weights give it as --model.weights (Classifier) or --model.teacher"
+        )
+    stored, own = record["backbone"]["architecture"], backbone.record()["architecture"]
+    if stored["heads"] != own["heads"]:
+        raise TinymimError(f"head layout: the checkpoint has heads {stored['heads']}, the recipe {own['heads']}")
+    sizes = [{"arch": one["arch"], **one["options"], "num_heads": None} for one in (stored, own)]
+    if sizes[0] != sizes[1]:
+        raise TinymimError(f"ckpt_path: the checkpoint's network is {sizes[0]}, and the recipe's {sizes[1]}")
 
 
 def from_record(record: dict[str, Any]) -> Backbone:

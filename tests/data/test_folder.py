@@ -282,11 +282,22 @@ def test_broken__too_large_to_decode(tmp_path, monkeypatch, caplog):
     assert "0.jpg: DecompressionBombError" in caplog.text
 
 
+def test_broken__a_held_out_set_without_a_readable_image_borrows_from_the_rest(tmp_path):
+    for i in range(12):
+        write(tmp_path / "ab"[i % 2] / f"{i}.jpg")
+    data = prepared(tmp_path)
+    assert len(data.held_out) == 1
+    BROKEN["empty"](Path(data.held_out.folder) / os.fsdecode(data.held_out.names[0]))
+    sample = data.held_out[Draw(0, 0)]
+    assert sample["index"] == 0
+    assert sample["image"].shape[0] == 3
+
+
 def test_broken__all_of_them(tmp_path):
     for i in range(4):
         BROKEN["empty"](write(tmp_path / f"{i}.jpg"))
     data = prepared(tmp_path)
-    with pytest.raises(TinymimError, match=r"3 images in a row that cannot be read") as caught:
+    with pytest.raises(TinymimError, match=r"4 images in a row that cannot be read") as caught:
         data.train[Draw(0, 0)]
     assert str(tmp_path) in str(caught.value)
 

@@ -77,7 +77,10 @@ def test_fit__resumes_where_it_was(run: Path, tmp_path: Path) -> None:
     assert "resuming from" in result.stderr
     assert "epoch 3/3" in result.stderr
     assert "epoch 1/3" not in result.stderr
-    assert json.loads((tmp_path / "copy" / "results.json").read_text())["steps"] == 33
+    results = json.loads((tmp_path / "copy" / "results.json").read_text())
+    assert results["steps"] == 33
+    assert results["seconds"] > json.loads((run / "results.json").read_text())["seconds"], "earlier pieces count"
+    assert (tmp_path / "copy" / "metrics-1.csv").read_text() == (run / "metrics.csv").read_text()
 
 
 def test_predict__writes_one_row_an_image(run: Path, tmp_path: Path) -> None:
@@ -169,6 +172,41 @@ def test_fit__in_two_processes_without_the_teacher_in_ddp(tmp_path: Path) -> Non
     assert result.returncode == 0, result.stderr
     assert "0.002 x total batch 128 / 256 = 0.001" in result.stderr
     assert json.loads((tmp_path / "ddp" / "results.json").read_text())["steps"] == 11
+
+
+def test_resume__refused_leaves_the_records_as_they_were(run: Path, tmp_path: Path) -> None:
+    before = (run / "config.yaml").read_bytes()
+    overrides = ("--model.student.options.num_heads", "6", "--ckpt_path", "last", "--run_dir", run)
+    refused(tinymim("fit", "--config", "relation_digits", *overrides), "head layout", "[3, 3, 3, 3, 3, 3]")
+    assert (run / "config.yaml").read_bytes() == before
+    (tmp_path / "metrics.csv").touch()
+    elsewhere = ("--ckpt_path", run / "checkpoints" / "last.ckpt", "--run_dir", tmp_path)
+    refused(tinymim("fit", "--config", "relation_digits", *elsewhere), "holds a run already", "--overwrite true")
+
+
+def test_checkpoint__of_another_kind_or_of_random_weights_is_refused(run: Path) -> None:
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    refused(
+        tinymim("test", "--config", "finetune_digits", "--ckpt_path", checkpoint), "a Distiller's", "--model.weights"
+    )
+    refused(tinymim("predict", "--config", "relation_digits", "--run_dir", run), "weights are random")
+
+
+def test_probe__is_tested_from_its_own_checkpoint(run: Path, tmp_path: Path) -> None:
+    weights = (
+        "--model.weights",
+        run / "checkpoints" / "last.ckpt",
+        "--trainer.max_epochs",
+        "1",
+        "--run_dir",
+        tmp_path / "p",
+    )
+    assert tinymim("fit", "--config", "probe_digits", *weights).returncode == 0
+    checkpoint = tmp_path / "p" / "checkpoints" / "last.ckpt"
+    result = tinymim("test", "--config", "probe_digits", "--ckpt_path", checkpoint)
+    assert result.returncode == 0, result.stderr
+    expected = json.loads((tmp_path / "p" / "results.json").read_text())["metrics"]["val/top1"]
+    assert f"{expected:.6f}" in result.stdout
 
 
 def test_check__reports_sizes_speed_and_time() -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tests.conftest import tiny
 from tests.modules.test_distiller import NoiseData, distiller, trainer
 from tinymim import weights
+from tinymim.architecture import Architecture
 from tinymim.errors import TinymimError
 from tinymim.modules import Classifier, Optim
 from tinymim.modules.evaluation import knn_top1
@@ -94,7 +95,11 @@ def test_blocks__outside_the_backbone(student: Path, tmp_path: Path) -> None:
 
 def test_heads__other_than_the_checkpoints_are_refused(student: Path, tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match=r"head layout.*\[3, 3, 3\].*\[6, 6, 6\]"):
-        fit(classifier(weights=str(student), architecture=tiny(12, 6)), tmp_path, epochs=0)
+        fit(
+            classifier(weights=str(student), architecture=Architecture(options=tiny(12, 3).options, heads=6)),
+            tmp_path,
+            epochs=0,
+        )
 
 
 def test_weights__a_file_of_another_kind_asks_for_a_card(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ class ImageData(pl.LightningDataModule):
 
     def problems(self) -> list[str]:
         """What keeps this data from being used, each with its remedy. Cheap: called before anything is loaded."""
-        return []
+        least = {"batch_size": (self.batch_size, 1), "num_workers": (self.num_workers, 0), "seed": (self.seed, 0)}
+        return [f"data.{name}: {value} is not {low} or more" for name, (value, low) in least.items() if value < low]
 
     @abstractmethod
     def prepare(self) -> None:

@@ -83,10 +83,13 @@ class DigitsData(ImageData):
         self.held_out_fraction, self.split_seed = held_out, split_seed
 
     def problems(self) -> list[str]:
-        """Only the fraction can be wrong."""
-        if 0 < self.held_out_fraction < 1:
-            return []
-        return [f"data.held_out: {self.held_out_fraction} is not a fraction between 0 and 1"]
+        """Values out of range."""
+        found = super().problems()
+        if not 0 < self.held_out_fraction < 1:
+            found.append(f"data.held_out: {self.held_out_fraction} is not a fraction between 0 and 1")
+        if self.image_size < 8:
+            found.append(f"data.image_size: {self.image_size} is less than the digits' own 8 pixels")
+        return found
 
     def prepare(self) -> None:
         """Read, split and upscale."""

@@ -81,6 +81,7 @@ class ImageFiles(Dataset[Sample]):
     ):
         self.folder, self.names, self.labels, self.view, self.seed = folder, names, labels, view, seed
         self._reported: set[str] = set()
+        self._spare: ImageFiles | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -91,31 +92,34 @@ class ImageFiles(Dataset[Sample]):
         Raises:
             TinymimError: neither the image nor any of those after it can be read.
         """
-        image, shown = self._read(draw.index)
+        image, label = self._read(draw.index)
         with nullcontext() if self.seed is None else seeded(self.seed, *draw):
             sample: Sample = {**self.view(image), "index": draw.index}
         if self.labels is not None:
-            sample["label"] = int(self.labels[shown])
+            sample["label"] = label
         return sample
 
     def some(self, indices: NDArray[np.int64], view: View, seed: int | None = None) -> ImageFiles:
         """Some of the images, in another view; what either reports unreadable, the other does not report again."""
         labels = None if self.labels is None else self.labels[indices]
         chosen = ImageFiles(self.folder, self.names[indices], labels, view, seed)
-        chosen._reported = self._reported
+        chosen._reported, chosen._spare = self._reported, self
         return chosen
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
+        """The image and its label; a broken one gives way to the next of its set, or of the set it was chosen from."""
         attempts = min(ATTEMPTS, len(self))
         for step in range(attempts):
             shown = (index + step) % len(self)
             path = f"{self.folder}/{os.fsdecode(self.names[shown])}"
             try:
-                return read_rgb(path), shown
+                return read_rgb(path), -1 if self.labels is None else int(self.labels[shown])
             except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
                 if path not in self._reported:
                     self._reported.add(path)
                     log.warning("skipping %s: %s: %s", path, type(error).__name__, error)
+        if self._spare is not None:
+            return self._spare._read(index)
         raise TinymimError(
             f"data.root: {self.folder} has {attempts} images in a row that cannot be read, up to {path}: "
             "are they images, and is the disk in order?"
@@ -172,14 +176,10 @@ class ImageFolderData(ImageData):
     def problems(self) -> list[str]:
         """A folder that is not there or has no images, and values out of range. Looks for one image and reads none."""
         checks = [
-            (self.batch_size >= 1, "batch_size", self.batch_size, "a positive number of images"),
-            (self.num_workers >= 0, "num_workers", self.num_workers, "a number of processes, 0 or more"),
-            (self.seed >= 0, "seed", self.seed, "a number of 0 or more"),
-            (self.split_seed >= 0, "split_seed", self.split_seed, "a number of 0 or more"),
             (0 < self.held_out_fraction < 1, "held_out", self.held_out_fraction, "a fraction between 0 and 1"),
             (self.bank_size >= 1, "bank_size", self.bank_size, "a positive number of images"),
         ]
-        found = self._root_problems()
+        found = self._root_problems() + super().problems()
         found += [f"data.{field}: {value} is not {right}" for good, field, value, right in checks if not good]
         view = (self.image_size, self.scale, self.color_jitter, self.rand_augment, self.random_erasing)
         return found + view_problems(*view)

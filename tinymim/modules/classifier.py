@@ -57,7 +57,8 @@ class Classifier(Evaluated):
 
     Args:
         weights: a checkpoint or export of this project, or a teacher card's name; ``None`` starts from scratch.
-        architecture: needed from scratch; with ``weights`` their own record is followed, head layout included.
+        architecture: needed from scratch. With ``weights`` their own record is followed, head layout included; of this,
+            ``heads`` alone is compared with it, if given.
         blocks: how much of the backbone to keep: ``all``, ``trained`` (up to the last block that pre-training trained
             whole), a number, or ``auto``: all for fine-tuning, trained for a probe.
         linear_probe: train the last linear layer alone, on frozen features.
@@ -70,6 +71,7 @@ class Classifier(Evaluated):
     """
 
     monitor = ("val/top1", "max")
+    prefix = "model.backbone.vit."
 
     def __init__(
         self,
@@ -142,6 +144,7 @@ class Classifier(Evaluated):
             )
         backbone.output_block = self._output_block(backbone)
         backbone.vit.blocks = backbone.vit.blocks[: backbone.output_block]
+        backbone.train()
         set_drop_path(backbone.vit, self.drop_path)
         reached = backbone.reached([Tap(backbone.output_block, "ffn_post")])
         for name, parameter in backbone.named_parameters():
@@ -161,10 +164,10 @@ class Classifier(Evaluated):
         located = teachers.locate(self.source)
         backbone, self.provenance = located.load()
         self.licence = self.provenance.licence
-        if self.architecture and skeleton(self.architecture).heads != backbone.heads:
+        if self.architecture and self.architecture.heads and skeleton(self.architecture).heads != backbone.heads:
             raise TinymimError(
                 f"head layout: {self.source} was trained with heads {backbone.heads}, and architecture.heads asks for "
-                f"{skeleton(self.architecture).heads}; leave architecture out to follow the weights"
+                f"{skeleton(self.architecture).heads}; leave it out to follow the weights"
             )
         return backbone
 
@@ -220,10 +223,17 @@ class Classifier(Evaluated):
         """AdamW with layer-wise decay of the learning rate."""
         return configure(self.head, self.optim, self.trainer)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the record of the backbone."""
-        record = {"backbone": self.backbone.record(), "prefix": "model.backbone.vit.", "licence": self.licence}
-        checkpoint[RECORD] = record
+    def origin(self) -> dict[str, Any]:
+        """The licence of the weights it started from."""
+        return {"licence": self.licence}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Follow a checkpoint that kept fewer blocks, as a probe's does, where the recipe names no weights."""
+        stored = (checkpoint.get(RECORD) or {}).get("backbone", {}).get("output_block", self.backbone.depth)
+        if self.source is None and self.blocks == "auto" and stored < self.backbone.depth:
+            self.backbone.vit.blocks = self.backbone.vit.blocks[:stored]
+            self.backbone.output_block = stored
+        super().on_load_checkpoint(checkpoint)
 
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people."""

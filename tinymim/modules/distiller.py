@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymim import teachers
-from tinymim.architecture import Architecture, set_drop_path, set_heads
+from tinymim.architecture import Architecture, check_divides, set_drop_path, set_heads
 from tinymim.backbones import Backbone, Tap, skeleton
 from tinymim.errors import TinymimError, several
 from tinymim.modules.evaluation import Evaluated
@@ -29,7 +29,7 @@ class Distiller(Evaluated):
         targets: what to distil; their losses are summed with their weights.
         optim: the optimiser.
         drop_path: stochastic depth of the student; the teacher has none.
-        drop_path_ramp: see :func:`tinymim.backbones.set_drop_path`.
+        drop_path_ramp: see :func:`tinymim.architecture.set_drop_path`.
         head_layout: ``uniform`` keeps the student's own heads in every block, and only the relation regroups them;
             ``published`` gives the student's target block the teacher's number of heads, as the paper's adaptive
             block does.
@@ -56,6 +56,8 @@ class Distiller(Evaluated):
         self.provenance: Provenance | None = None
         self._located: teachers.Teacher | None = None
         self._teacher: list[Backbone] = []  # in a list, so that it is no submodule
+
+    prefix = "student.vit."
 
     @property
     def backbone(self) -> Backbone:
@@ -103,6 +105,9 @@ class Distiller(Evaluated):
         for target in self._targets:
             try:
                 target.bind(located.skeleton, student, block)
+                if self.head_layout == "published":
+                    heads = located.skeleton.heads[target.blocks[0] - 1]
+                    check_divides(heads, student.width, f"the student, {student.architecture.arch}")
             except TinymimError as error:
                 found.append(str(error))
         return found
@@ -154,9 +159,11 @@ class Distiller(Evaluated):
         taken = self.backbone.read(batch.get("jittered", images), self._student_taps())
         losses: dict[str, Tensor] = {}
         total: Tensor | float = 0.0
-        for target in self._targets:
+        for number, target in enumerate(self._targets, start=1):
             parts = target(given, taken)
-            losses |= {"_".join(filter(None, ("loss", target.name, name))): value for name, value in parts.items()}
+            for part, value in parts.items():
+                name = "_".join(filter(None, ("loss", target.name, part)))
+                losses[name if name not in losses else f"{name}_{number}"] = value
             total = total + target.weight * sum(parts.values())
         return {"loss": torch.as_tensor(total), **losses}
 
@@ -176,27 +183,21 @@ class Distiller(Evaluated):
         """AdamW over the student and the targets' projections."""
         return configure(self, self.optim, self.trainer)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the record: student, head layout, output block, teacher."""
+    def origin(self) -> dict[str, Any]:
+        """The teacher and its licence, which passes on to the student."""
         assert self.provenance
         teacher = {"name": self.provenance.name, "sha256": self.provenance.sha256}
-        licence = self.provenance.licence
-        record = {"backbone": self.backbone.record(), "prefix": "student.vit.", "teacher": teacher, "licence": licence}
-        checkpoint[RECORD] = record
+        return {"teacher": teacher, "licence": self.provenance.licence}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another teacher or head layout."""
-        assert self.provenance
-        record = checkpoint.get(RECORD, {})
-        stored, ours = record.get("teacher", {}), self.provenance
-        if stored.get("sha256") != ours.sha256:
+        """Refuse a checkpoint of another network or another teacher."""
+        super().on_load_checkpoint(checkpoint)
+        stored, ours = checkpoint[RECORD]["teacher"], self.origin()["teacher"]
+        if stored["sha256"] != ours["sha256"]:
             raise TinymimError(
-                f"this checkpoint was distilled from teacher {stored.get('name')} (sha256 {stored.get('sha256')}), "
-                f"and the recipe names {ours.name} (sha256 {ours.sha256}); resume with the same teacher"
+                f"this checkpoint was distilled from teacher {stored['name']} (sha256 {stored['sha256']}), "
+                f"and the recipe names {ours['name']} (sha256 {ours['sha256']}); resume with the same teacher"
             )
-        heads = record["backbone"]["architecture"]["heads"]
-        if heads != self.backbone.heads:
-            raise TinymimError(f"head layout: the checkpoint has heads {heads}, the recipe {self.backbone.heads}")
 
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people: title and text of each line."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.backbones import Backbone
+from tinymim.weights import RECORD, check_record
 
 
 def knn_top1(
@@ -68,6 +69,8 @@ class Evaluated(pl.LightningModule):
     """
 
     monitor = ("val/loss", "min")
+    prefix = ""
+    """Where the backbone's weights lie in the state dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,6 +84,18 @@ class Evaluated(pl.LightningModule):
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses on a held-out batch, ``loss`` among them."""
         raise NotImplementedError
+
+    def origin(self) -> dict[str, Any]:
+        """What the checkpoint's record says beside the backbone: teacher, licence."""
+        return {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the record: architecture with head layout, output block, origin."""
+        checkpoint[RECORD] = {"backbone": self.backbone.record(), "prefix": self.prefix, **self.origin()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another kind, size or head layout."""
+        check_record(checkpoint.get(RECORD), self.backbone, self.prefix)
 
     def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:
         """One batch of ``stage``, from the held-out loader (0) or the bank (1)."""

@@ -16,7 +16,6 @@ from tinymim.errors import TinymimError, several
 from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.optim import Optim, configure
 from tinymim.seeds import stream
-from tinymim.weights import RECORD
 
 
 class Decoder(nn.Module):
@@ -81,6 +80,8 @@ class MAEPretrainer(Evaluated):
         self.decoder_sizes = (decoder_width, decoder_depth, decoder_heads)
         self.optim = optim or Optim(warmup_epochs=40)
         self.encoder: Backbone | None = None
+
+    prefix = "encoder.vit."
 
     @property
     def backbone(self) -> Backbone:
@@ -160,10 +161,6 @@ class MAEPretrainer(Evaluated):
     def configure_optimizers(self) -> Any:
         """AdamW over encoder and decoder."""
         return configure(self, self.optim, self.trainer)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the record of the encoder."""
-        checkpoint[RECORD] = {"backbone": self.backbone.record(), "prefix": "encoder.vit."}
 
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people."""

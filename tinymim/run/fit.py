@@ -33,32 +33,62 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what is wrong, without the usage text."""
         lines = [line for line in message.splitlines() if "Subtypes" not in line and "NoneType" not in line]
+        if "fit.data" in message or "required: " in message:
+            lines = ["no recipe: name one with --config, such as --config relation_digits"]
         raise TinymimError("\n".join(lines[:12])) from None
 
 
 class SaveRecipe(SaveConfigCallback):
-    """Write the resolved recipe and the environment into the run folder."""
+    """Write the resolved recipe and the environment into the run folder, once a checkpoint has been accepted."""
 
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Called on the first rank at set-up."""
-        if stage != "fit":
-            return
-        place = Path(trainer.default_root_dir)
-        text = self.parser.dump(self.config, skip_none=False)
-        write_atomically(place / "config.yaml", lambda temporary: temporary.write_text(text))
-        folder.write_json(place / "environment.json", folder.environment())
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning would write here already, before it is known whether the checkpoint fits the recipe."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write both files."""
+        if trainer.is_global_zero:
+            place = Path(trainer.default_root_dir)
+            text = self.parser.dump(self.config, skip_none=False)
+            write_atomically(place / "config.yaml", lambda temporary: temporary.write_text(text))
+            folder.write_json(place / "environment.json", folder.environment())
 
 
-class Validated(pl.Callback):
-    """Remember the step of the newest validation, so that a run ends with the figures of its final weights."""
+class Elapsed(pl.Callback):
+    """Seconds of training over all pieces of a resumed run, and the step of the newest validation.
+
+    The last epoch is always validated, so that a run ends with the figures of its final weights.
+    """
 
     def __init__(self) -> None:
-        self.step = -1
+        self.validated = self.first = -1
+        self._before, self._start = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """So far, earlier pieces included."""
+        return self._before + time.monotonic() - self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self._before = state_dict["seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock of this piece."""
+        self.first, self._start = trainer.global_step, time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Have the last epoch validated."""
+        if trainer.current_epoch + 1 == trainer.max_epochs and trainer.check_val_every_n_epoch:
+            trainer.check_val_every_n_epoch = 1
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Note the step."""
         if not trainer.sanity_checking:
-            self.step = trainer.global_step
+            self.validated = trainer.global_step
 
 
 class TinymimCLI(LightningCLI):
@@ -102,14 +132,19 @@ class TinymimCLI(LightningCLI):
         """Settle the run folder, then build the trainer with our records, guard and progress."""
         config = self.config[self.subcommand]
         self.run_dir = Path(config.run_dir or Path("runs") / config.name)
-        resume = config.get("ckpt_path") is not None
-        if config.get("ckpt_path") == "last":
+        asked = config.get("ckpt_path")
+        if asked is None and self.subcommand != "fit":
+            raise TinymimError(
+                "ckpt_path: name a checkpoint, or `last` of the run_dir; without one the weights are random"
+            )
+        if asked == "last":
             self._resolve_last(config)
         if (path := config.get("ckpt_path")) and not Path(path).is_file():
             raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
         fresh = self.subcommand == "fit" and not self.checking
         if fresh and getattr(rank_zero_only, "rank", 0) == 0:
-            folder.claim(self.run_dir, resume, config.overwrite)
+            ours = asked == "last" or (bool(path) and self.run_dir.resolve() in Path(path).resolve().parents)
+            folder.claim(self.run_dir, ours, config.overwrite)
         kwargs["default_root_dir"] = str(self.run_dir)
         kwargs["plugins"] = [folder.SafeCheckpointIO(), *_listed(config.trainer.plugins)]
         kwargs["enable_progress_bar"] = False if self.checking else config.trainer.enable_progress_bar
@@ -123,25 +158,26 @@ class TinymimCLI(LightningCLI):
         found = folder.last_checkpoint(self.run_dir)
         if found is None and self.subcommand != "fit":
             raise TinymimError(f"ckpt_path: {self.run_dir} holds no checkpoint yet")
-        say(f"resuming from {found}" if found else f"nothing to resume in {self.run_dir}: starting from zero")
+        if self.subcommand == "fit":
+            say(f"resuming from {found}" if found else f"nothing to resume in {self.run_dir}: starting from zero")
         config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(found) if found else None
-
-    def before_fit(self) -> None:
-        """Start the clock."""
-        self._start = time.monotonic()
 
     def after_fit(self) -> None:
         """Validate the final weights if the last epoch did not, and write the figures."""
         if self.checking or self.trainer.interrupted:
             return
+        untrained = self._elapsed.first in (-1, self.trainer.global_step)
+        if untrained and (self.run_dir / "results.json").is_file():  # a finished run was resumed
+            return
         metrics = dict(self.trainer.callback_metrics)
-        if self._validated.step != self.trainer.global_step:
+        seconds = self._elapsed.seconds
+        if self._elapsed.validated != self.trainer.global_step:
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
             metrics |= self.trainer.callback_metrics
         backbone: Any = self.model.backbone
         content = {
             "metrics": {name: float(value) for name, value in metrics.items()},
-            "seconds": round(time.monotonic() - self._start, 1),
+            "seconds": round(seconds, 1),
             "epochs": self.trainer.current_epoch,
             "steps": self.trainer.global_step,
             "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
@@ -168,8 +204,8 @@ class TinymimCLI(LightningCLI):
         last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
         checkpoints = [] if config.enable_checkpointing is False else [best, last]
         rates = [] if config.logger is False else [LearningRateMonitor("step")]
-        self._validated = Validated()
-        return [NonFiniteGuard(), preflight.Preflight(), *progress, *rates, self._validated, *checkpoints]
+        self._elapsed = Elapsed()
+        return [NonFiniteGuard(), preflight.Preflight(), *progress, *rates, self._elapsed, *checkpoints]
 
 
 class Predictions(pl.Callback):
@@ -245,8 +281,14 @@ def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # a probed backbone is meant to be
     try:
         return build()
     except MisconfigurationException as error:
         raise TinymimError(str(error)) from None
+    except RuntimeError as error:
+        if "Error(s) in loading state_dict" in str(error):
+            first = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
+            raise TinymimError(f"ckpt_path: the checkpoint does not fit this recipe: {first[:300]}") from None
+        raise

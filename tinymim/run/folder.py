@@ -1,9 +1,9 @@
-"""The folder of a run, and what lies in it::
+"""The folder of a run, and what lies in it.
 
 config.yaml          the resolved recipe
 environment.json     git revision, package versions, command line, date
 checkpoints/         best.ckpt and last.ckpt
-metrics.csv          what was logged, by step
+metrics.csv          what was logged, by step; metrics-1.csv and on are the pieces before a resume
 events.out.*         the same for TensorBoard
 results.json         the final figures
 predictions.npz      of `tinymim predict`
@@ -53,6 +53,9 @@ def claim(folder: Path, resume: bool, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise TinymimError(f"run_dir: {folder} is a file; give a folder with --run_dir")
     inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if resume and (log := folder / "metrics.csv").is_file():  # the logger would start it afresh
+        pieces = sum(name.startswith("metrics-") for name in inside)
+        log.rename(folder / f"metrics-{pieces + 1}.csv")
     if inside and not resume:
         if not any(_ours(name) for name in inside):
             raise TinymimError(f"run_dir: {folder} holds other files ({', '.join(inside[:4])}); give a new folder")
@@ -75,7 +78,7 @@ def claim(folder: Path, resume: bool, overwrite: bool) -> None:
 
 
 def _ours(name: str) -> bool:
-    return name in WRITTEN or name.startswith("events.out.")
+    return name in WRITTEN or name.startswith(("events.out.", "metrics-"))
 
 
 def last_checkpoint(folder: Path) -> Path | None:

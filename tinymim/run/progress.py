@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 
 class FitProgress(ProgressBar):
@@ -39,8 +39,8 @@ class FitProgress(ProgressBar):
         self._start, self._first = time.monotonic(), trainer.global_step
         self._reported = self._start
         if self._enabled and self.console.is_terminal:
-            columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%"))
-            self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), TimeElapsedColumn(), console=self.console)
+            columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(10), TextColumn("{task.percentage:>3.0f}%"))
+            self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self.console)
             self._task = self._bar.add_task("fit", total=self._steps(trainer), epoch="", text="")
             self._bar.start()
 

@@ -26,16 +26,25 @@ FIGURES = {
     "linear probe": ("probe", "val/top1"),
     "fine-tuned": ("finetune", "val/top1"),
 }
+SHARED = ("data", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
 STAGES = ("pretrain", "probe", "finetune")
 
 
 @dataclass
 class Row:
-    """One way to start: a recipe that pre-trains the student, or ``None`` for random weights."""
+    """One way to start.
+
+    Args:
+        title: in the table.
+        recipe: pre-trains the student; ``None`` leaves it random.
+        overrides: of that recipe.
+        later: overrides of the probe and the fine-tuning.
+    """
 
     title: str
     recipe: str | None
     overrides: list[str]
+    later: list[str]
 
 
 @dataclass
@@ -52,7 +61,8 @@ def distill(recipe: str, overrides: list[str]) -> None:
 
     Args:
         recipe: name or path.
-        overrides: as for ``tinymim fit``; ``--run_dir``, ``--overwrite`` and ``--ckpt_path last`` mean the whole of it.
+        overrides: as for ``tinymim fit``, of the recipe; those in :data:`SHARED` reach probe and fine-tuning too, and
+            ``--run_dir``, ``--overwrite`` and ``--ckpt_path last`` mean the whole of it.
     """
     config, _ = recipes.resolve(["--config", recipe, *overrides])
     compare = config.get("compare")
@@ -60,18 +70,23 @@ def distill(recipe: str, overrides: list[str]) -> None:
         where = fit.run("fit", ["--config", recipe, *overrides])
         say(f"the run is in {where}; the student is {where / 'checkpoints' / 'last.ckpt'}")
         return
-    place = Path(config.get("run_dir") or Path("runs") / config["name"])
-    resume = config.get("ckpt_path") == "last"
-    _claim(place, resume, bool(config.get("overwrite")))
-    rest = _without(overrides, ("run_dir", "overwrite", "ckpt_path", "compare", "name"))
-    rows = [Row(config["name"], recipe, rest), Row("from scratch", None, [])]
+    place = Path(config.get("run_dir") or Path("runs") / f"distill_{config['name']}")
+    _claim(place, config.get("ckpt_path") == "last", bool(config.get("overwrite")))
+    pairs, flags = recipes.split(overrides)
+    own = [f"--{key}={value}" for key, value in pairs if key not in ("run_dir", "overwrite", "ckpt_path", "compare")]
+    shared = [f"--{key}={value}" for key, value in pairs if key.startswith(SHARED)]
+    student = config["model"]["init_args"].get("student") or config["model"]["init_args"].get("architecture")
+    scratch = [f"--model.init_args.architecture={json.dumps(student)}"] if student else []
     seed = int(config.get("seed_everything", 0))
-    cells = {row.title: [_cell(row, seed, place / _slug(row.title), compare)] for row in rows}
+    rows = {
+        "student": Row(config["name"], recipe, own + flags, shared),
+        "scratch": Row("from scratch", None, [], shared + scratch),
+    }
+    cells = {row.title: [_cell(row, seed, place / name, compare)] for name, row in rows.items()}
     _show(cells, f"{config['name']}, seed {seed}, held-out images")
     _write(cells, place)
-    for row in rows:
-        print(f"{row.title}: {place / _slug(row.title)}")
-    print(f"the distilled student: {place / _slug(rows[0].title) / 'pretrain' / 'checkpoints' / 'last.ckpt'}")
+    print(f"all runs: {place}")
+    print(f"the distilled student: {place / 'student' / 'pretrain' / 'checkpoints' / 'last.ckpt'}")
 
 
 def run(name: str, overrides: list[str]) -> None:
@@ -82,11 +97,12 @@ def run(name: str, overrides: list[str]) -> None:
         overrides: for every pre-training recipe; ``--run_dir`` is the study's folder, ``--seeds`` a list.
     """
     study = yaml.safe_load(_find_study(name).read_text())
-    rest = list(overrides)
-    options = {key: _take(rest, key) for key in ("run_dir", "seeds")}
-    seeds = yaml.safe_load(options["seeds"]) if options["seeds"] else study["seeds"]
-    place = Path(options["run_dir"] or Path("runs") / f"study_{Path(name).stem}")
-    rows = [Row(title, recipe, rest if recipe else []) for title, recipe in study["rows"].items()]
+    pairs, flags = recipes.split(overrides)
+    options = dict(pairs)
+    rest = [f"--{key}={value}" for key, value in pairs if key not in ("run_dir", "seeds")] + flags
+    seeds = yaml.safe_load(options["seeds"]) if "seeds" in options else study["seeds"]
+    place = Path(options.get("run_dir", f"runs/study_{Path(name).stem}"))
+    rows = [Row(title, recipe, rest if recipe else [], []) for title, recipe in study["rows"].items()]
     cells: dict[str, list[Cell]] = {row.title: [] for row in rows}
     for seed in seeds:
         for row in rows:
@@ -99,12 +115,12 @@ def run(name: str, overrides: list[str]) -> None:
 
 def _cell(row: Row, seed: int, place: Path, stages: dict[str, str]) -> Cell:
     """Run what is not yet done of one row and seed."""
-    start: list[str] = []
+    start = list(row.later)
     done = []
     if row.recipe:
         done.append(_stage(row.recipe, seed, place / "pretrain", row.overrides))
         checkpoint = place / "pretrain" / "checkpoints" / "last.ckpt"
-        start = [f"--model.init_args.weights={checkpoint}", "--model.init_args.architecture=null"]
+        start += [f"--model.init_args.weights={checkpoint}", "--model.init_args.architecture=null"]
     results = {stage: _stage(stages[stage], seed, place / stage, start) for stage in ("probe", "finetune")}
     done += results.values()
     figures = {title: results[stage]["metrics"][metric] for title, (stage, metric) in FIGURES.items()}
@@ -172,26 +188,3 @@ def _find_study(name: str) -> Path:
 
 def _slug(title: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in title).strip("_").lower()
-
-
-def _take(arguments: list[str], key: str) -> str | None:
-    """Remove ``--key value`` or ``--key=value`` and return the value."""
-    for position, argument in enumerate(arguments):
-        name, given, value = argument.partition("=")
-        if name == f"--{key}":
-            if given:
-                del arguments[position]
-                return value
-            if position + 1 == len(arguments):
-                raise TinymimError(f"--{key} needs a value")
-            value = arguments[position + 1]
-            del arguments[position : position + 2]
-            return value
-    return None
-
-
-def _without(arguments: list[str], keys: tuple[str, ...]) -> list[str]:
-    rest = list(arguments)
-    for key in keys:
-        _take(rest, key)
-    return rest

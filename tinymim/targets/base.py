@@ -12,7 +12,7 @@ from tinymim.errors import TinymimError
 
 
 class Target(nn.Module, ABC):
-    """One thing to distil. Subclass it, implement the four methods, and name the class in a recipe.
+    """One thing to distil. Subclass it, implement the five methods, and name the class in a recipe.
 
     Args:
         weight: factor of this target's loss in the sum.
