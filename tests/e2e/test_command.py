@@ -98,7 +98,7 @@ def test_test__repeats_the_figures_of_the_run(run: Path) -> None:
     result = tinymim("test", "--config", "relation_digits", "--ckpt_path", run / "checkpoints" / "last.ckpt")
     assert result.returncode == 0, result.stderr
     expected = json.loads((run / "results.json").read_text())["metrics"]["val/knn_top1"]
-    assert f"{expected:.6f}" in result.stdout
+    assert str(expected)[:8] in result.stdout
 
 
 def test_classifier__reads_another_head_layout_never(run: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_fit__in_two_processes_without_the_teacher_in_ddp(tmp_path: Path) -> Non
         "fit", "--config", "relation_digits", "--trainer.max_epochs", "1", "--run_dir", tmp_path / "ddp", *overrides
     )
     assert result.returncode == 0, result.stderr
-    assert "0.002 x total batch 128 / 256 = 0.001" in result.stderr
+    assert "0.004 x total batch 128 / 256 = 0.002" in result.stderr
     assert json.loads((tmp_path / "ddp" / "results.json").read_text())["steps"] == 11
 
 
@@ -206,7 +206,7 @@ def test_probe__is_tested_from_its_own_checkpoint(run: Path, tmp_path: Path) -> 
     result = tinymim("test", "--config", "probe_digits", "--ckpt_path", checkpoint)
     assert result.returncode == 0, result.stderr
     expected = json.loads((tmp_path / "p" / "results.json").read_text())["metrics"]["val/top1"]
-    assert f"{expected:.6f}" in result.stdout
+    assert str(expected)[:8] in result.stdout
 
 
 def test_check__reports_sizes_speed_and_time() -> None:

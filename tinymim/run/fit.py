@@ -47,10 +47,14 @@ class SaveRecipe(SaveConfigCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write both files."""
         if trainer.is_global_zero:
-            place = Path(trainer.default_root_dir)
-            text = self.parser.dump(self.config, skip_none=False)
-            write_atomically(place / "config.yaml", lambda temporary: temporary.write_text(text))
-            folder.write_json(place / "environment.json", folder.environment())
+            self.save_config(trainer, pl_module, "fit")
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's place for it."""
+        place = Path(trainer.default_root_dir)
+        text = self.parser.dump(self.config, skip_none=False)
+        write_atomically(place / "config.yaml", lambda temporary: temporary.write_text(text))
+        folder.write_json(place / "environment.json", folder.environment())
 
 
 class Elapsed(pl.Callback):
