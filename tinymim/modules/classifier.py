@@ -93,6 +93,7 @@ class Classifier(Evaluated):
         self.num_classes = num_classes
         self.optim = optim or Optim(base_lr=5e-4, betas=(0.9, 0.999), warmup_epochs=5, min_lr=1e-6, layer_decay=0.65)
         self.provenance: Provenance | None = None
+        self._located: teachers.Teacher | None = None
         self.licence = "unknown"
         self.model: Head | None = None
 
@@ -123,20 +124,20 @@ class Classifier(Evaluated):
             if self.architecture is None:
                 raise TinymimError("weights: none given, and no architecture to start from scratch; set one of the two")
             return skeleton(self.architecture)
-        located = teachers.locate(self.source)
-        if problem := located.problem():
+        self._located = self._located or teachers.locate(self.source)
+        if problem := self._located.problem():
             raise TinymimError(problem.replace("teacher:", "weights:"))
-        return located.skeleton
+        return self._located.skeleton
 
     def configure_model(self) -> None:
         """Build or load the backbone, cut it after its output block, freeze what is not trained, add the head."""
         if self.model is not None:
             return
         data = getattr(self.trainer, "datamodule", None)
-        backbone = self._backbone()
-        size = getattr(data, "image_size", backbone.image_size[0])
+        size = getattr(data, "image_size", None) or self._skeleton().image_size[0]
         if found := self.problems(size):
             raise several("this recipe cannot run", found)
+        backbone = self._backbone()
         classes = self.num_classes or getattr(data, "num_classes", None)
         if not classes:
             raise TinymimError(
@@ -158,11 +159,10 @@ class Classifier(Evaluated):
         self.mix = Mixup(**self.mixing, num_classes=classes) if mixes else None
 
     def _backbone(self) -> Backbone:
-        if self.source is None:
+        if self._located is None:
             assert self.architecture
             return Backbone(self.architecture)
-        located = teachers.locate(self.source)
-        backbone, self.provenance = located.load()
+        backbone, self.provenance = self._located.load()
         self.licence = self.provenance.licence
         if self.architecture and self.architecture.heads and skeleton(self.architecture).heads != backbone.heads:
             raise TinymimError(

@@ -115,7 +115,6 @@ class MAEPretrainer(Evaluated):
         if found := self.problems(size or skeleton(self.architecture).image_size[0]):
             raise several("this recipe cannot run", found)
         encoder = Backbone(self.architecture)
-        encoder.vit.norm.requires_grad_(True)
         self.decoder = Decoder(encoder, *self.decoder_sizes)
         self.encoder = encoder
 
