@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -52,7 +53,8 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
         TinymimError: unknown architecture or option, not a plain ViT, or heads that do not divide the width.
     """
     own = _as_published(architecture.arch)
-    options = {"num_classes": 0, "global_pool": "", **architecture.options}
+    unfilled = {} if initialise else {"weight_init": "skip"}  # timm's initialisation is most of the time of a skeleton
+    options = {"num_classes": 0, "global_pool": "", **unfilled, **architecture.options}
     heads = architecture.heads
     if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(own.blocks)):
         heads = heads[0]
@@ -75,6 +77,7 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
     return vit
 
 
+@functools.cache
 def _as_published(arch: str) -> VisionTransformer:
     """timm's network without any options, on the meta device: what the options are laid over."""
     if not timm.is_model(arch):

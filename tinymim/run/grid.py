@@ -6,13 +6,15 @@ budget       overrides of every pre-training, as ``{trainer.max_epochs: 10}``
 stages       probe and finetune: ``{recipe, set}``, the same for every row
 prepare      id: ``{title, recipe, set}``: fits that come first; ``${prepare.ID}`` in a row is the checkpoint
 rows         id: ``{title, recipe, set}``: a way to pre-train the student; ``recipe: null`` leaves it random
-questions    id: ``{title, source, expects, rows, paper}``; ``paper`` gives its figure for some of the rows
+questions    id: ``{title, source, expects, rows, paper}``; ``rows`` is a list, or gives them titles of their own;
+             ``paper`` is its figure for some of the rows
 quick        laid over all of the above by ``--quick``
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
 from dataclasses import dataclass, field
@@ -55,14 +57,14 @@ class Question:
 
     Args:
         title: the question.
-        rows: ids.
+        rows: what each row is called here, by id.
         source: the table of the paper it repeats, or empty.
         expects: what the paper found, in words.
         paper: its figure for each row that it has.
     """
 
     title: str
-    rows: list[str]
+    rows: dict[str, str]
     source: str = ""
     expects: str = ""
     paper: dict[str, float] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class Study:
     prepare: dict[str, Row]
     rows: dict[str, Row]
     questions: dict[str, Question]
+    _definitions: dict[str, Definition] = field(default_factory=dict)
 
     def stages(self, row: str, place: Path, cell: Path) -> list[Stage]:
         """The fits of a row's cell, or of a prepared one.
@@ -102,22 +105,28 @@ class Study:
         Raises:
             TinymimError: an unknown recipe, or an override that is not YAML.
         """
+        if row in self._definitions:
+            return self._definitions[row]
         content: Definition = {}
         for stage in self.stages(row, Path(), Path("cell")):
-            config, _ = recipes.resolve(["--config", stage.recipe, *stage.overrides])
-            content[stage.name] = {k: v for k, v in config.items() if k not in ("name", "compare", "run_dir")}
+            content[stage.name] = {k: v for k, v in _resolved(stage).items() if k not in ("name", "compare", "run_dir")}
         for need in self.rows[row].needs if row in self.rows else []:
             content[f"prepare.{need}"] = self.definition(need)
-        return json.loads(json.dumps(content))
+        self._definitions[row] = json.loads(json.dumps(content))  # as it will be read from a file again
+        return self._definitions[row]
 
     def problems(self, rows: list[str]) -> list[str]:
         """Every mistake in the recipes of ``rows`` and of what they need, found without loading anything heavy."""
         found: list[str] = []
         needed = dict.fromkeys(need for row in rows for need in self.rows[row].needs)
+        seen: set[Stage] = set()  # all rows share their later stages
         for row in [*needed, *rows]:
             for stage in self.stages(row, Path(), Path("cell")):
+                if stage in seen:
+                    continue
+                seen.add(stage)
                 try:
-                    config, _ = recipes.resolve(["--config", stage.recipe, *stage.overrides])
+                    config = _resolved(stage)
                     later = any("weights=cell" in text for text in stage.overrides)  # of a checkpoint yet to come
                     unseen = later or (stage.name == "pretrain" and bool(self.rows[row].needs))
                     mistakes = recipes.mistakes(config)[0] if unseen else preflight.problems(config)
@@ -125,6 +134,11 @@ class Study:
                     mistakes = [str(error)]
                 found += [f"{row}, {stage.name}: {mistake}" for mistake in mistakes]
         return found
+
+
+@functools.cache
+def _resolved(stage: Stage) -> recipes.Config:
+    return recipes.resolve(["--config", stage.recipe, *stage.overrides])[0]
 
 
 def prepared(place: Path, name: str) -> Path:
@@ -184,7 +198,12 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> 
         ],
         prepare={id: _row(id, spec, [], shared) for id, spec in (content.get("prepare") or {}).items()},
         rows=rows,
-        questions={id: Question(**spec) for id, spec in content["questions"].items()},
+        questions={
+            id: Question(
+                **{**spec, "rows": {row: _title(spec["rows"], row) or rows[row].title for row in spec["rows"]}}
+            )
+            for id, spec in content["questions"].items()
+        },
     )
 
 
@@ -192,6 +211,10 @@ def _row(id: str, spec: dict[str, Any], below: list[str], above: list[str]) -> R
     texts = [*below, *_texts(spec.get("set")), *above] if spec.get("recipe") else []
     needs = dict.fromkeys(name for text in texts for name in PREPARED.findall(text))
     return Row(spec.get("title", id), spec.get("recipe"), texts, list(needs))
+
+
+def _title(rows: list[str] | dict[str, str], row: str) -> str | None:
+    return rows[row] if isinstance(rows, dict) else None
 
 
 def _texts(settings: dict[str, Any] | None) -> list[str]:
@@ -233,8 +256,12 @@ def _mistakes(content: dict[str, Any]) -> list[str]:
                 found.append(f"rows.{id}: ${{prepare.{name}}} is not in prepare")
     for id, spec in content["questions"].items():
         rows = spec.get("rows") or []
-        found += [f"questions.{id}: no row {row!r}{_near(row, content['rows'])}" for row in rows if row not in content["rows"]]
-        found += [f"questions.{id}.paper: {row!r} is not among its rows" for row in spec.get("paper") or {} if row not in rows]
+        found += [
+            f"questions.{id}: no row {row!r}{_near(row, content['rows'])}" for row in rows if row not in content["rows"]
+        ]
+        found += [
+            f"questions.{id}.paper: {row!r} is not among its rows" for row in spec.get("paper") or {} if row not in rows
+        ]
         found += [] if spec.get("title") and rows else [f"questions.{id}: needs a title and rows"]
     return found
 

@@ -23,7 +23,7 @@ from typing import Any
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
 from tinymim.run import folder, grid, tables, workers
-from tinymim.run.cells import FIGURES, percent
+from tinymim.run.cells import percent
 from tinymim.run.grid import Study
 from tinymim.run.progress import clock
 from tinymim.run.tables import Records
@@ -109,11 +109,11 @@ def write(study: Study, records: Records, place: Path) -> None:
     """Write every table of a study, each file whole or not at all."""
     parts = [_head(study, records)]
     for id, question in study.questions.items():
-        parts.append(tables.markdown(study, question, records))
+        parts.append(tables.markdown(question, records))
         _write_text(place / "tables" / f"{id}.md", parts[-1])
-        _write_text(place / "tables" / f"{id}.csv", tables.table(study, question, records))
+        _write_text(place / "tables" / f"{id}.csv", tables.table(question, records))
     _write_text(place / "study.md", "\n".join(parts))
-    kept = ("seed", "status", "figures", "parameters", "seconds", "wall_seconds", "error")
+    kept = ("seed", "status", "figures", "parameters", "seconds", "cpu_seconds", "error")
     cells = [
         {"row": row, **{key: record[key] for key in kept if key in record}}
         for row, by_seed in records.items()
@@ -153,19 +153,21 @@ def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[
     tasks, changed = [], []
     wanted = [(need, 0, place / "prepare" / need) for need in needs]
     wanted += [(row, seed, _cell(place, row, seed)) for seed in study.seeds for row in rows]
-    definitions = {row: study.definition(row) for row in [*needs, *rows]}
     for row, seed, where in wanted:
+        definition, stages = study.definition(row), study.stages(row, place, where)
         record = workers.read(where)
-        if record is None and where.exists() and any(where.iterdir()):
-            record = {"status": "unknown", "definition": {}}
-        if record and (lines := grid.differences(record["definition"], definitions[row])):
+        if record:
+            lines = grid.differences(record["definition"], definition)
+        else:
+            lines = ["runs without a cell.json"] if any((where / stage.name).exists() for stage in stages) else []
+        if lines:
             changed.append((where, lines))
         elif record and record["status"] == "done":
             continue
         is_row = row in study.rows
         name = f"{study.rows[row].title}, seed {seed}" if is_row else study.prepare[row].title
         required = [place / "prepare" / need for need in study.rows[row].needs] if is_row else []
-        tasks.append(Task(name, where, study.stages(row, place, where), seed, definitions[row], required))
+        tasks.append(Task(name, where, stages, seed, definition, required))
     if changed and not overwrite:
         shown = [f"{where}: {'; '.join(lines[:3])}{', ...' if len(lines) > 3 else ''}" for where, lines in changed[:6]]
         more = [f"and {len(changed) - 6} more"] if len(changed) > 6 else []
@@ -183,11 +185,9 @@ def _records(study: Study, place: Path) -> Records:
     """The records in a study's folder that its definition would make today, whichever seeds they are of."""
     found: Records = {row: {} for row in study.rows}
     for row in study.rows:
-        definition = None
         for where in (place / "cells" / row).glob("seed*"):
             record = workers.read(where)
-            definition = definition or study.definition(row)
-            if record and record["definition"] == definition:
+            if record and record["definition"] == study.definition(row):
                 found[row][record["seed"]] = record
     return found
 

@@ -8,7 +8,7 @@ import statistics
 from typing import Any
 
 from tinymim.run.cells import FIGURES, percent
-from tinymim.run.grid import Question, Study
+from tinymim.run.grid import Question
 
 Records = dict[str, dict[int, dict[str, Any]]]
 """Records of cells, by row and seed."""
@@ -25,40 +25,40 @@ def values(records: Records, row: str, figure: str) -> dict[int, float]:
     return {seed: r["figures"][figure] for seed, r in records.get(row, {}).items() if r["status"] == "done"}
 
 
-def markdown(study: Study, question: Question, records: Records) -> str:
+def markdown(question: Question, records: Records) -> str:
     """One question: its table, what the paper found, and how far the figures agree."""
     heads = [*FIGURES, "seeds", *(["paper"] if question.paper else [])]
     lines = [f"## {question.title}", "", f"| row | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
-    for row in question.rows:
+    for row, title in question.rows.items():
         shown = [percent(list(values(records, row, figure).values())) for figure in FIGURES]
         paper = [_paper(question, row)] if question.paper else []
-        lines.append(f"| {' | '.join([study.rows[row].title, *shown, _seeds(study, row, records), *paper])} |")
+        lines.append(f"| {' | '.join([title, *shown, _seeds(row, records), *paper])} |")
     source = f" ({question.source})" if question.source else ""
     if question.expects:
         lines += ["", f"The paper{source}: {question.expects.strip()}"]
-    if sentences := [text for figure in FIGURES if (text := agreement(study, question, records, figure))]:
+    if sentences := [text for figure in FIGURES if (text := agreement(question, records, figure))]:
         lines += ["", *(f"- {text}" for text in sentences)]
     return "\n".join(lines) + "\n"
 
 
-def table(study: Study, question: Question, records: Records) -> str:
+def table(question: Question, records: Records) -> str:
     """One question as CSV: mean and standard deviation in per cent, empty where there is none."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heads = [f"{figure} {part}" for figure in FIGURES for part in ("mean", "std")]
     writer.writerow(["row", "title", *heads, "seeds", "failed", "paper"])
-    for row in question.rows:
+    for row, title in question.rows.items():
         figures: list[str] = []
         for figure in FIGURES:
             found = [100 * value for value in values(records, row, figure).values()]
             figures.append(f"{statistics.mean(found):.3f}" if found else "")
             figures.append(f"{statistics.stdev(found):.3f}" if len(found) > 1 else "")
         done, failed = _counts(row, records)
-        writer.writerow([row, study.rows[row].title, *figures, done, failed, question.paper.get(row, "")])
+        writer.writerow([row, title, *figures, done, failed, question.paper.get(row, "")])
     return out.getvalue()
 
 
-def agreement(study: Study, question: Question, records: Records, figure: str) -> str:
+def agreement(question: Question, records: Records, figure: str) -> str:
     """How a figure's order agrees with the paper's, or which rows differ where the paper has none; empty below two
     finished rows."""
     found = {row: values(records, row, figure) for row in question.rows}
@@ -69,7 +69,7 @@ def agreement(study: Study, question: Question, records: Records, figure: str) -
             return ""
         best, worst = max(means, key=lambda row: means[row]), min(means, key=lambda row: means[row])
         gap = _difference(found[best], found[worst])
-        return f"{figure}: highest {_name(study, best)}, lowest {_name(study, worst)}; difference {gap}."
+        return f"{figure}: highest {_name(question, best)}, lowest {_name(question, worst)}; difference {gap}."
     theirs = max(papers, key=lambda row: papers[row])
     ours = max(papers, key=lambda row: means[row])
     rows = list(papers)
@@ -77,10 +77,10 @@ def agreement(study: Study, question: Question, records: Records, figure: str) -
     order = f"order of {len(rows)} rows against the paper's: Spearman {correlation:+.2f}" if len(rows) > 2 else ""
     if theirs == ours:
         second = max((row for row in rows if row != ours), key=lambda row: means[row])
-        text = f"the paper's best, {_name(study, theirs)}, is best here too, over {_name(study, second)} by "
+        text = f"the paper's best, {_name(question, theirs)}, is best here too, over {_name(question, second)} by "
         text += _difference(found[ours], found[second])
     else:
-        text = f"the paper's best is {_name(study, theirs)}; here {_name(study, ours)} is, by "
+        text = f"the paper's best is {_name(question, theirs)}; here {_name(question, ours)} is, by "
         text += _difference(found[ours], found[theirs])
     return f"{figure}: {'; '.join(filter(None, (text, order)))}."
 
@@ -109,15 +109,15 @@ def _difference(first: dict[int, float], second: dict[int, float]) -> str:
     return f"{mean:.1f} ± {spread:.1f} ({'within' if abs(mean) <= spread else 'outside'} the spread)"
 
 
-def _name(study: Study, row: str) -> str:
-    return f"*{study.rows[row].title}*"
+def _name(question: Question, row: str) -> str:
+    return f"*{question.rows[row]}*"
 
 
 def _paper(question: Question, row: str) -> str:
     return f"{question.paper[row]:.1f}" if row in question.paper else "-"
 
 
-def _seeds(study: Study, row: str, records: Records) -> str:
+def _seeds(row: str, records: Records) -> str:
     done, failed = _counts(row, records)
     return f"{done}, {failed} failed" if failed else str(done)
 

@@ -23,7 +23,7 @@ from tinymim.errors import TinymimError
 from tinymim.run import cells, folder
 from tinymim.run.cells import Stage
 
-PRELOADED = ["tinymim.run.cells", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
+PRELOADED = ["tinymim.run.workers", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
 RECORD = "cell.json"
 
 
@@ -99,15 +99,13 @@ def _work(task: Task, threads: int) -> None:
     assert parent is not None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the command's to handle
     threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
-    task.place.mkdir(parents=True, exist_ok=True)
+    _write(task, status="started")
     log = os.open(task.place / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     import torch
 
     torch.set_num_threads(threads)
-    _write(task, status="started")
-    start = time.monotonic()
     try:
         cell = cells.run(task.stages, task.seed, task.place)
     except TinymimError as error:
@@ -118,7 +116,7 @@ def _work(task: Task, threads: int) -> None:
         text = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         _write(task, status="failed", error=f"{text} ({task.place / 'log.txt'})")
     else:
-        _write(task, status="done", **vars(cell), wall_seconds=round(time.monotonic() - start, 1))
+        _write(task, status="done", **vars(cell), cpu_seconds=round(time.process_time(), 1))
 
 
 def _die_with(sentinel: int) -> None:
@@ -131,7 +129,9 @@ def _outcome(task: Task, exitcode: int | None) -> dict[str, Any]:
     """The record a worker left, or one that says how it ended."""
     record = read(task.place)
     if record is None or record["status"] == "started":
-        how = f"by signal {-exitcode} (9 is often a lack of memory)" if exitcode and exitcode < 0 else f"code {exitcode}"
+        how = (
+            f"by signal {-exitcode} (9 is often a lack of memory)" if exitcode and exitcode < 0 else f"code {exitcode}"
+        )
         return _fail(task, f"the worker process ended {how}; see {task.place / 'log.txt'}")
     return record
 
