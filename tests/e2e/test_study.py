@@ -6,7 +6,6 @@ import contextlib
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -55,8 +54,7 @@ SHORT = {
 
 
 def write_study(folder: Path, rows: dict[str, Any], **changes: Any) -> Path:
-    """A study of tiny cells whose one question asks about all rows; beside it, targets that go wrong."""
-    (folder / "odd_targets.py").write_text(TARGETS)
+    """A study of tiny cells whose one question asks about all rows."""
     later = {**SHORT, "trainer.enable_checkpointing": False}
     content = {
         "seeds": [0],
@@ -94,45 +92,59 @@ def states(place: Path) -> dict[str, str]:
     return {cell["row"]: cell["status"] for cell in json.loads((place / "study.json").read_text())["cells"]}
 
 
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for a study; the targets beside it can be imported."""
+    (tmp_path / "odd_targets.py").write_text(TARGETS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "odd_targets", raising=False)
+    return tmp_path / "run"
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc whether a process lives")
-def test_study__killed_in_the_middle_goes_on_where_it_was(tmp_path: Path) -> None:
-    path = write_study(tmp_path, {"scratch": {"recipe": None}, "slow": cls("Slow", **{"trainer.max_epochs": 2})})
-    place = tmp_path / "run"
-    command = [sys.executable, "-m", "tinymim", "study", str(path), "--run_dir", str(place), "--jobs", "1"]
-    begin = {"cwd": PROJECT, "env": {**os.environ, "PYTHONPATH": f"{PROJECT}:{tmp_path}"}, "text": True}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **begin)  # type: ignore[call-overload]
+def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    beside = place.parent
+    path = write_study(beside, {"scratch": {"recipe": None}, "slow": cls("Slow", **{"trainer.max_epochs": 2})})
+    arguments = [str(path), "--run_dir", str(place), "--jobs", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinymim", "study", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": f"{PROJECT}:{beside}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        wait_for(lambda: (tmp_path / "pid").exists() or process.poll() is not None, "the second step")
-        second = subprocess.run(command, capture_output=True, check=False, **begin)  # type: ignore[call-overload]
-        assert second.returncode == 1
-        assert "another command is working in" in second.stderr
+        written = place / "study.json"
+        wait_for(lambda: written.exists() and states(place) == {"scratch": "done"}, "the first cell")
+        wait_for((beside / "pid").exists, "the second step")
+        with pytest.raises(TinymimError, match="another command is working in"):
+            study.run(arguments)
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
-    worker = int((tmp_path / "pid").read_text())
+    worker = int((beside / "pid").read_text())
     wait_for(lambda: not alive(worker), "the worker's end")
     assert states(place) == {"scratch": "done"}
-    table = (place / "tables" / "all.md").read_text().splitlines()
-    assert table[5].split("|")[2:6] == [" - ", " - ", " - ", " 0 "]
-    before = (place / "cells" / "scratch" / "seed0" / "cell.json").stat().st_mtime_ns
+    assert "| slow | - | - | - | 0 | 1.0 |" in (place / "tables" / "all.md").read_text()
+    record = place / "cells" / "scratch" / "seed0" / "cell.json"
+    before = record.stat().st_mtime_ns
 
-    (tmp_path / "go").touch()
-    result = subprocess.run(command, capture_output=True, check=False, **begin)  # type: ignore[call-overload]
-    assert result.returncode == 0, result.stderr
-    assert "1 cells to run" in result.stderr
-    assert "[1/1] slow, seed 0: 10-NN " in result.stderr
+    (beside / "go").touch()
+    study.run(arguments)
+    out, err = capsys.readouterr()
+    assert "1 cells to run" in err
+    assert "[1/1] slow, seed 0: 10-NN " in err
     assert states(place) == {"scratch": "done", "slow": "done"}
-    assert (place / "cells" / "scratch" / "seed0" / "cell.json").stat().st_mtime_ns == before
-    log = (place / "cells" / "slow" / "seed0" / "log.txt").read_text()
-    assert "resuming from" in log
+    assert record.stat().st_mtime_ns == before
+    assert "resuming from" in (place / "cells" / "slow" / "seed0" / "log.txt").read_text()
     assert json.loads((place / "cells/slow/seed0/pretrain/results.json").read_text())["steps"] == 2
-    assert "## All" in result.stdout
-    assert "the paper's best" in result.stdout
+    assert "## All" in out
+    assert "the paper's best" in out
     with (place / "tables" / "all.csv").open() as stream:
         assert [row["seeds"] for row in csv.DictReader(stream)] == ["1", "1"]
 
 
-def test_study__one_failing_cell_does_not_lose_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study__one_failing_cell_does_not_lose_the_others(place: Path) -> None:
     rows = {
         "wrong": cls("Wrong"),
         "killed": cls("Killed"),
@@ -140,9 +152,7 @@ def test_study__one_failing_cell_does_not_lose_the_others(tmp_path: Path, monkey
         "scratch": {"recipe": None},
     }
     broken = {"recipe": "finetune_digits", "set": {**SHORT, "model.num_classes": 3}}
-    path = write_study(tmp_path, rows, prepare={"broken": broken})
-    monkeypatch.syspath_prepend(str(tmp_path))
-    place = tmp_path / "run"
+    path = write_study(place.parent, rows, prepare={"broken": broken})
     with pytest.raises(TinymimError) as raised:
         study.run([str(path), "--run_dir", str(place), "--jobs", "2"])
     said = str(raised.value)
@@ -155,14 +165,13 @@ def test_study__one_failing_cell_does_not_lose_the_others(tmp_path: Path, monkey
     assert "Traceback" in (place / "cells" / "wrong" / "seed0" / "log.txt").read_text()
 
 
-def test_study__another_definition_is_never_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = tmp_path / "run"
-    path = write_study(tmp_path, {"scratch": {"recipe": None}, "cls": cls()})
+def test_study__another_definition_is_never_mixed_in(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_study(place.parent, {"scratch": {"recipe": None}, "cls": cls()})
     arguments = [str(path), "--run_dir", str(place), "--jobs", "2"]
     study.run(arguments)
     first = {path: path.stat().st_mtime_ns for path in place.glob("cells/*/*/cell.json")}
     assert len(first) == 2
-    write_study(tmp_path, {"scratch": {"recipe": None}, "cls": cls(**{"trainer.max_epochs": 2})})
+    write_study(place.parent, {"scratch": {"recipe": None}, "cls": cls(**{"trainer.max_epochs": 2})})
     with pytest.raises(TinymimError, match=r"1 cells .* --overwrite(.|\n)*pretrain.trainer.max_epochs: 1, now 2"):
         study.run(arguments)
     study.run([*arguments, "--rows", "scratch"])

@@ -20,8 +20,14 @@ STUDY = {
         "relation": {"title": "relations", "recipe": "relation_digits", "set": {"model.drop_path": 0.1}},
         "tuned": {"recipe": "cls_digits", "set": {"model.teacher": "${prepare.tuned}"}},
     },
-    "questions": {"first": {"title": "What?", "rows": {"scratch": "none", "relation": None}, "paper": {"scratch": 1.5}}},
-    "quick": {"seeds": [5], "budget": {"trainer.max_epochs": 1}, "stages": {"probe": {"set": {"trainer.max_epochs": 2}}}},
+    "questions": {
+        "first": {"title": "What?", "rows": {"scratch": "none", "relation": None}, "paper": {"scratch": 1.5}}
+    },
+    "quick": {
+        "seeds": [5],
+        "budget": {"trainer.max_epochs": 1},
+        "stages": {"probe": {"set": {"trainer.max_epochs": 2}}},
+    },
 }
 
 
