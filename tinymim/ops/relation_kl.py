@@ -17,7 +17,7 @@ def relation_logits(a: Tensor, b: Tensor) -> Tensor:
         return (a.to(dtype) * a.shape[-1] ** -0.5) @ b.to(dtype).transpose(-2, -1)
 
 
-def relation_kl(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor) -> Tensor:
+def relation_kl(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float = 1.0, form: str = "auto") -> Tensor:
     """KL(R_teacher ‖ R_student) for the relation R_ab = softmax(A Bᵀ / sqrt(D)), by rows.
 
     Each network is scaled by its own head width. Both distributions stay in log space, so that a probability that
@@ -32,6 +32,6 @@ def relation_kl(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor) -> Tensor:
     Returns:
         A scalar: summed over keys, averaged over batch, heads and queries.
     """
-    teacher = F.log_softmax(relation_logits(tq, tk), dim=-1)
-    student = F.log_softmax(relation_logits(sq, sk), dim=-1)
+    teacher = F.log_softmax(relation_logits(tq, tk) / temperature, dim=-1)
+    student = F.log_softmax(relation_logits(sq, sk) / temperature, dim=-1)
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean()
