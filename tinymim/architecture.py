@@ -53,8 +53,7 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
         TinymimError: unknown architecture or option, not a plain ViT, or heads that do not divide the width.
     """
     own = _as_published(architecture.arch)
-    unfilled = {} if initialise else {"weight_init": "skip"}  # timm's initialisation is most of the time of a skeleton
-    options = {"num_classes": 0, "global_pool": "", **unfilled, **architecture.options}
+    options = {"num_classes": 0, "global_pool": "", **architecture.options}
     heads = architecture.heads
     if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(own.blocks)):
         heads = heads[0]
@@ -63,6 +62,8 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
     width, count = options.get("embed_dim", own.embed_dim), options.get("num_heads", _attention(own, 1).num_heads)
     if isinstance(width, int) and isinstance(count, int):
         check_divides(count, width, architecture.arch)
+    if not initialise:
+        options.setdefault("weight_init", "skip")  # filling the weights is most of the time of building a skeleton
     try:
         vit = _plain(timm.create_model(architecture.arch, pretrained=False, **options), architecture.arch)
         if not len(vit.blocks):
