@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from tinymim import seeds
 from tinymim.errors import TinymimError
 from tinymim.run import capture
-from tinymim.run.guard import NonFiniteGuard, Rewind, finite_each
+from tinymim.run.capture import finite_each
+from tinymim.run.guard import NonFiniteGuard, Rewind
 
 NAN, INF = float("nan"), float("inf")
 

@@ -150,9 +150,29 @@ def tensors(value: Any, name: str = "") -> Iterable[tuple[str, Tensor]]:
             yield from tensors(inner, f"{name}[{number}]")
 
 
+def finite_each(parts: list[Tensor], device: torch.device) -> Tensor:
+    """``(P,)``: whether all values of each are finite. Waits for no GPU.
+
+    By the largest magnitude on a GPU. On a CPU PyTorch finds that many times slower than the 2-norm, which serves
+    there, and is checked value by value where it is not finite, for it overflows above 1e19.
+    """
+    if not parts:
+        return torch.ones(0, dtype=torch.bool, device=device)
+    if device.type != "cpu":
+        return torch.stack(torch._foreach_norm(parts, float("inf"))).isfinite()
+    finite = torch.stack(torch._foreach_norm(parts)).isfinite()
+    for number in finite.logical_not().nonzero().flatten().tolist():
+        finite[number] = parts[number].isfinite().all()
+    return finite
+
+
 def nonfinite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
     """The names of those that hold NaN or infinity. Waits for the device."""
-    return [name for name, tensor in named if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    floats = [(name, tensor.detach()) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
+    if not floats:
+        return []
+    finite = finite_each([tensor for _, tensor in floats], floats[0][1].device).tolist()
+    return [name for (name, _), right in zip(floats, finite, strict=True) if not right]
 
 
 def bad_samples(batch: Any) -> list[int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tinymim.errors import TinymimError
-from tinymim.run.capture import Step, nonfinite, tensors
+from tinymim.run.capture import Step, finite_each, nonfinite, tensors
 from tinymim.run.folder import last_checkpoint, write_json
 
 FOLDER = "nonfinite"
@@ -202,16 +202,6 @@ class NonFiniteGuard(pl.Callback):
             f"{what}{after}; {kept}. {advice}Try a lower base_lr, a longer warm-up, --trainer.gradient_clip_val 1, "
             f"or --trainer.precision 32-true{rewind}"
         )
-
-
-def finite_each(gradients: list[Tensor], device: torch.device) -> Tensor:
-    """``(P,)``: whether each is finite. Waits for no device.
-
-    By the largest magnitude: unlike the 2-norm, it does not overflow where all values are finite.
-    """
-    if not gradients:
-        return torch.ones(0, dtype=torch.bool, device=device)
-    return torch.stack(torch._foreach_norm(gradients, float("inf"))).isfinite()
 
 
 def some(names: list[str], most: int = 3) -> str:
