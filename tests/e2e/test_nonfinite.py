@@ -108,6 +108,7 @@ def test_rewind__in_two_processes_passes_over_the_bad_step_and_finishes(
     run = tmp_path / "run"
     data = ["--data.class_path", "poisoned_data.Poisoned", "--data.image_size", "32"]
     processes = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "8"]
+    processes += ["--trainer.gradient_clip_val", "1"]  # what the message advises
     arguments = ["fit", "--config", "relation_digits", *data, *SHORT, *processes, "--on_nonfinite", "rewind"]
     result = tinymim(*arguments, "--run_dir", run, PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr

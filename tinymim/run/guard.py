@@ -138,7 +138,7 @@ class NonFiniteGuard(pl.Callback):
 
     def _late(self, device: torch.device, optimizer: Optimizer, scaled: bool) -> int:
         """How many steps later the verdict is read."""
-        if scaled or not getattr(optimizer, "_step_supports_amp_scaling", False):
+        if scaled or not all(group.get("fused") for group in optimizer.param_groups):
             return 0
         return BEHIND * (device.type == "cuda") if self.behind is None else self.behind
 
