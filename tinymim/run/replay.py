@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -101,21 +102,7 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
     module = preflight.build(pl.LightningModule, pruned.get("model"), found)
     if found:
         raise several("the captured recipe cannot be built", found)
-    options = config.get("trainer") or {}
-    device = options.get("accelerator") or "auto"
-    if device in ("gpu", "cuda") and not torch.cuda.is_available():
-        say("there is no GPU here: the step runs on the CPU")
-        device = "cpu"
-    trainer = pl.Trainer(
-        accelerator=device,
-        devices=1,
-        precision=options.get("precision"),
-        accumulate_grad_batches=options.get("accumulate_grad_batches") or 1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
+    trainer = _trainer(config.get("trainer") or {})
     trainer.datamodule = SimpleNamespace(**content["data"])  # type: ignore[attr-defined]
     trainer.fit_loop.epoch_progress.current.completed = content["epoch"]
     trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = (
@@ -130,6 +117,26 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
     module.to(trainer.strategy.root_device)
     trainer.precision_plugin.convert_module(module)
     return module, trainer
+
+
+def _trainer(options: dict[str, Any]) -> pl.Trainer:
+    device = options.get("accelerator") or "auto"
+    if device in ("gpu", "cuda") and not torch.cuda.is_available():
+        say("there is no GPU here: the step runs on the CPU")
+        device = "cpu"
+    try:
+        return pl.Trainer(
+            accelerator=device,
+            devices=1,
+            precision=options.get("precision"),
+            accumulate_grad_batches=options.get("accumulate_grad_batches") or 1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+    except MisconfigurationException as error:
+        raise TinymimError(f"{error} Another device: --trainer.accelerator cpu") from None
 
 
 def _load(module: pl.LightningModule, content: dict[str, Any]) -> None:
