@@ -135,7 +135,7 @@ def _trainer(options: dict[str, Any]) -> pl.Trainer:
             enable_model_summary=False,
             enable_progress_bar=False,
         )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ModuleNotFoundError) as error:
         raise TinymimError(f"{error} Another device: --trainer.accelerator cpu") from None
 
 
