@@ -132,7 +132,7 @@ def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: p
     (beside / "go").touch()
     study.run(arguments)
     out, err = capsys.readouterr()
-    assert "1 cells to run" in err
+    assert "1 cell(s) to run" in err
     assert "[1/1] slow, seed 0: 10-NN " in err
     assert states(place) == {"scratch": "done", "slow": "done"}
     assert record.stat().st_mtime_ns == before
@@ -156,7 +156,7 @@ def test_study__one_failing_cell_does_not_lose_the_others(place: Path) -> None:
     with pytest.raises(TinymimError) as raised:
         study.run([str(path), "--run_dir", str(place), "--jobs", "2"])
     said = str(raised.value)
-    assert "4 of 5 cells failed" in said
+    assert "4 of 5 cell(s) failed" in said
     assert "wrong, seed 0: ValueError: so it goes" in said
     assert "killed, seed 0: the worker process ended by signal 9" in said
     assert "waiting, seed 0: needs broken, which failed" in said
@@ -172,13 +172,13 @@ def test_study__another_definition_is_never_mixed_in(place: Path, capsys: pytest
     first = {path: path.stat().st_mtime_ns for path in place.glob("cells/*/*/cell.json")}
     assert len(first) == 2
     write_study(place.parent, {"scratch": {"recipe": None}, "cls": cls(**{"trainer.max_epochs": 2})})
-    with pytest.raises(TinymimError, match=r"1 cells .* --overwrite(.|\n)*pretrain.trainer.max_epochs: 1, now 2"):
+    with pytest.raises(TinymimError, match=r"1 cell\(s\) .* --overwrite(.|\n)*pretrain.trainer.max_epochs: 1, now 2"):
         study.run(arguments)
     study.run([*arguments, "--rows", "scratch"])
-    assert "0 cells to run" in capsys.readouterr().err
+    assert "0 cell(s) to run" in capsys.readouterr().err
     assert states(place) == {"scratch": "done"}, "the other cell is of another definition now, and not shown"
     study.run([*arguments, "--overwrite"])
-    assert "1 cells to run" in capsys.readouterr().err
+    assert "1 cell(s) to run" in capsys.readouterr().err
     assert json.loads((place / "cells/cls/seed0/pretrain/results.json").read_text())["epochs"] == 2
     assert [path.parts[-3] for path, then in first.items() if path.stat().st_mtime_ns == then] == ["scratch"]
 

@@ -94,14 +94,16 @@ def _run(study: Study, tasks: list[Task], place: Path, jobs: int) -> None:
         write(study, records, place)
 
     write(study, records, place)
-    say(f"study {study.name}: {len(tasks)} cells to run, {jobs} at once, in {place}")
+    say(f"study {study.name}: {len(tasks)} cell(s) to run, {jobs} at once, in {place}")
     try:
         workers.run(tasks, jobs, max(workers.cores() // jobs, 1), finished)
     except KeyboardInterrupt:
-        raise TinymimError(f"interrupted; {done} of {len(tasks)} cells are done, the same command goes on") from None
+        raise TinymimError(f"interrupted; {done} of {len(tasks)} cell(s) are done, the same command goes on") from None
     print((place / "study.md").read_text())
     if failures:
-        heading = f"study {study.name}: {len(failures)} of {len(tasks)} cells failed; the same command tries them again"
+        heading = (
+            f"study {study.name}: {len(failures)} of {len(tasks)} cell(s) failed; the same command tries them again"
+        )
         raise several(heading, failures)
 
 
@@ -172,7 +174,7 @@ def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[
         shown = [f"{where}: {'; '.join(lines[:3])}{', ...' if len(lines) > 3 else ''}" for where, lines in changed[:6]]
         more = [f"and {len(changed) - 6} more"] if len(changed) > 6 else []
         raise several(
-            f"{len(changed)} cells of {place} were made under another definition. Run these again and keep the others: "
+            f"{len(changed)} cell(s) of {place} were made under another definition. Run these again, keep the others: "
             "--overwrite. Keep them all: --run_dir ANOTHER_FOLDER. They differ",
             shown + more,
         )
