@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tinymim.architecture import Architecture, set_drop_path, set_heads
-from tinymim.backbones import QKV, TAPS, Backbone, Tap, skeleton
+from tinymim.backbones import QKV, TOKENS, Backbone, Tap, skeleton
 from tinymim.errors import TinymimError
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
@@ -22,7 +22,8 @@ KINDS = {
     "q and k normalised": {"qk_norm": True},
     "no biases": {"qkv_bias": False},
 }
-EVERYWHERE = [Tap(block, name) for block in (1, 2, 3) for name in TAPS]
+STAR = "deit_tiny_distilled_patch16_224"  # CLS and distillation token
+EVERYWHERE = [Tap(block, name) for block in (1, 2, 3) for name in TOKENS]
 some_taps = st.sets(st.sampled_from(EVERYWHERE), min_size=1, max_size=6)
 
 
@@ -44,9 +45,11 @@ def pictures(batch=2):
     return torch.rand(batch, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS.keys())
+@pytest.fixture(
+    scope="module", params=[{"arch": STAR}, *({"options": o} for o in KINDS.values())], ids=["distilled", *KINDS]
+)
 def kind(request):
-    return shaken(request.param)
+    return shaken(**request.param)
 
 
 def near(a, b):
@@ -116,7 +119,7 @@ class Trap(nn.Module):
         raise AssertionError("this part must not run")
 
 
-@pytest.mark.parametrize("name", TAPS)
+@pytest.mark.parametrize("name", TOKENS)
 def test_read__stops_at_the_deepest_tap(name):
     backbone = shaken()
     expected = backbone.read(pictures(), [Tap(2, name)])[Tap(2, name)]
@@ -155,7 +158,7 @@ def trained_by(backbone, taps):
     return {name for name, parameter in backbone.named_parameters() if parameter.grad is not None}
 
 
-@pytest.mark.parametrize("name", TAPS)
+@pytest.mark.parametrize("name", TOKENS)
 @pytest.mark.parametrize("block", [1, 2, 3])
 def test_reached__is_what_one_tap_trains(kind, block, name):
     assert kind.reached([Tap(block, name)]) == trained_by(kind, [Tap(block, name)])

@@ -8,6 +8,10 @@ input F(i-1), H = Attn(LN(F(i-1))), Ĥ = H + F(i-1), H~ = FFN(LN(Ĥ)) and F(i) =
     attn_post   Ĥ, after it
     ffn_pre     H~, MLP output before the residual
     ffn_post    F(i), the block's output
+
+One tap lies after the last block, and has ``(B, classes)`` instead of tokens:
+
+    logits      the final norm, pooling and classifier of a network that has one (a teacher; students have none)
 """
 
 from __future__ import annotations
@@ -17,15 +21,27 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import torch
+from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
 from tinymim.architecture import Architecture, build
 from tinymim.errors import TinymimError
+from tinymim.heads import Head
 
 QKV = ("q", "k", "v")
 ATTENTION = ("attn_pre", "attn_post")
 FFN = ("ffn_pre", "ffn_post")
-TAPS = QKV + ATTENTION + FFN
+TOKENS = QKV + ATTENTION + FFN
+LOGITS = "logits"
+TAPS = (*TOKENS, LOGITS)
+
+CLASSIFIER = ("norm.", "fc_norm.", "attn_pool.", "head.", "head_dist.")
+"""The parts of a timm ViT after its last block."""
+
+NO_CLASSIFIER = (
+    "has no classifier, so it has no logits; use a checkpoint of fine-tuning (`tinymim fit --config finetune_digits`), "
+    "or a card whose architecture.options say num_classes and global_pool"
+)
 
 
 class Tap(NamedTuple):
@@ -36,11 +52,14 @@ class Tap(NamedTuple):
 
 
 Readings = dict[Tap, Tensor]
-"""What a read gives: ``(B, N, D)`` for each tap, prefix tokens (CLS) first."""
+"""What a read gives: ``(B, N, D)`` for each tap, prefix tokens (CLS) first; ``(B, classes)`` for ``logits``."""
 
 
 class Backbone(nn.Module):
     """A timm ViT with its input normalisation, its head layout and the block its features are read from.
+
+    A teacher may have a classifier: timm's own, where the architecture's options say ``num_classes``, or a
+    :class:`Head` of this project in ``classifier``.
 
     Args:
         architecture: what to build.
@@ -56,6 +75,7 @@ class Backbone(nn.Module):
         self.vit = build(architecture, initialise)
         self.architecture = architecture
         self.output_block = output_block or self.depth
+        self.classifier: Head | None = None
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(architecture.std).view(1, -1, 1, 1), persistent=False)
 
@@ -91,8 +111,18 @@ class Backbone(nn.Module):
 
     @property
     def prefix(self) -> int:
-        """Tokens before the patches: CLS and registers."""
+        """Tokens before the patches: CLS, distillation token, registers."""
         return self.vit.num_prefix_tokens
+
+    @property
+    def distilled(self) -> bool:
+        """Whether its second token is a distillation token."""
+        return isinstance(self.vit, VisionTransformerDistilled)
+
+    @property
+    def classes(self) -> int | None:
+        """Outputs of its classifier; ``None`` where it has none."""
+        return self.classifier.form.classes if self.classifier else self.vit.num_classes or None
 
     @property
     def _blocks(self) -> list[Any]:
@@ -130,10 +160,10 @@ class Backbone(nn.Module):
             keep: as in :meth:`embed`.
 
         Returns:
-            ``(B, prefix + N, D)`` for each tap.
+            ``(B, prefix + N, D)`` for each tap, ``(B, classes)`` for ``logits``.
 
         Raises:
-            TinymimError: a tap outside the network.
+            TinymimError: a tap outside the network, or the logits of one without classifier.
         """
         wanted = self.check(taps)
         last = max(tap.block for tap in wanted)
@@ -145,8 +175,14 @@ class Backbone(nn.Module):
                 x = block(x)
                 continue
             x, parts = _run(block, x, names, stop=number == last)
+            if LOGITS in names:
+                parts[LOGITS] = self._classify(parts["ffn_post"])
             readings.update({Tap(number, name): parts[name] for name in names})
         return readings
+
+    def _classify(self, tokens: Tensor) -> Tensor:
+        """Logits ``(B, classes)`` of what the last block gives out, ``(B, prefix + N, D)``."""
+        return self.classifier(tokens) if self.classifier else self.vit.forward_head(self.vit.norm(tokens))
 
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
         """Mean of the patch tokens that ``block`` (default: the output block) gives out, ``(B, D)``."""
@@ -160,21 +196,23 @@ class Backbone(nn.Module):
         names = {tap.name for tap in wanted if tap.block == last}
         parts = ["norm1.", "attn.qkv."]
         parts += [f"attn.{name}_norm." for name in ("q", "k") if name in names]
-        if names & {*ATTENTION, *FFN}:
+        if names & {*ATTENTION, *FFN, LOGITS}:
             parts += ["attn.", "ls1."]
-        if names & {*FFN}:
+        if names & {*FFN, LOGITS}:
             parts += ["norm2.", "mlp.", "ls2."]
-        stem = ("cls_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
+        stem = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
         routes = [f"vit.{part}" for part in stem]
         routes += [f"vit.blocks.{number}." for number in range(last - 1)]
         routes += [f"vit.blocks.{last - 1}.{part}" for part in parts]
+        if LOGITS in names:
+            routes += ["classifier."] if self.classifier else [f"vit.{part}" for part in CLASSIFIER]
         return {name for name, _ in self.named_parameters() if name.startswith(tuple(routes))}
 
     def last_trained_block(self, taps: Iterable[Tap]) -> int:
         """The deepest block all of whose parts a loss on ``taps`` trains; 0 when there is none."""
         wanted = self.check(taps)
         last = max(tap.block for tap in wanted)
-        return last if any(tap.block == last and tap.name in FFN for tap in wanted) else last - 1
+        return last if any(tap.block == last and tap.name in (*FFN, LOGITS) for tap in wanted) else last - 1
 
     def check(self, taps: Iterable[Tap]) -> set[Tap]:
         """``taps`` as a set, or an error that names the one outside the network."""
@@ -188,6 +226,12 @@ class Backbone(nn.Module):
                 )
             if name not in TAPS:
                 raise TinymimError(f"unknown tap {name!r}; one of {', '.join(TAPS)}")
+            if name == LOGITS and block != self.depth:
+                raise TinymimError(
+                    f"logits come after the last block, {self.depth}, and block {block} was asked for them"
+                )
+            if name == LOGITS and not self.classes:
+                raise TinymimError(f"{self.architecture.arch} {NO_CLASSIFIER}")
         return wanted
 
     def describe(self) -> str:
@@ -236,7 +280,7 @@ def _run(block: Any, x: Tensor, names: set[str], stop: bool) -> tuple[Tensor, di
             return x, parts
     parts["attn_pre"] = block.ls1(block.attn(normed))
     parts["attn_post"] = x = x + block.drop_path1(parts["attn_pre"])
-    if stop and not names & {*FFN}:
+    if stop and not names & {*FFN, LOGITS}:
         return x, parts
     parts["ffn_pre"] = block.ls2(block.mlp(block.norm2(x)))
     parts["ffn_post"] = x = x + block.drop_path2(parts["ffn_pre"])

@@ -123,7 +123,9 @@ class Distiller(Evaluated):
         if found := self.problems(self._image_size()):
             raise several("this recipe cannot run", found)
         assert self._located
-        teacher, self.provenance = self._located.load()
+        teacher, self.provenance = self._located.load(
+            classifier=any(tap.name == "logits" for tap in self._teacher_taps())
+        )
         teacher.vit.blocks = teacher.vit.blocks[: max(tap.block for tap in self._teacher_taps())]
         self._teacher = [teacher]
         student = Backbone(self.architecture)
