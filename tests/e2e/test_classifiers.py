@@ -27,7 +27,6 @@ json.dump(said, open(sys.argv[2], "w"))
 """
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
 SHORT += ["--data.batch_size=16", "--trainer.precision=32-true", "--trainer.log_every_n_steps=1"]
-FEATURE = "--model.targets=[{class_path: tinymim.targets.Feature}]"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def said(runs: Path) -> dict[str, Any]:
     fits = {
         "teacher": ["finetune_digits", "--model.weights", "digits_mae"],
         "logits": ["logits_digits", "--model.teacher", last["teacher"]],
-        "star": ["relation_star_digits", FEATURE],
+        "star": ["relation_star_digits"],
         "hard": ["finetune_star_digits", *taught, "--model.weights", last["star"], "--model.head_layout", "uniform"],
         "soft": ["finetune_star_digits", *taught, "--model.deit.kind", "soft", "--model.mixup", "0.8"],
         "no teacher": ["logits_digits"],

@@ -99,7 +99,7 @@ class Classifier(Evaluated):
     @property
     def teacher(self) -> Backbone | None:
         """The teacher of DeiT-style distillation."""
-        return self._deit.backbone if self._deit else None
+        return self._deit.frozen.backbone if self._deit and self._deit.frozen else None
 
     def problems(self, image_size: int, classes: int | None = None) -> list[str]:
         """Everything that keeps the recipe from running.
@@ -124,7 +124,7 @@ class Classifier(Evaluated):
         if self.deit:
             try:
                 self._deit = self._deit or DeitTeacher(self.deit)
-                found += self._deit.problems(image_size, classes)
+                found += self._deit.problems(classes)
             except TinymimError as error:
                 found.append(str(error))
         return found
@@ -164,7 +164,7 @@ class Classifier(Evaluated):
         norm: Literal["layer", "none"] = "layer" if self.fc_norm else "none"
         self.model = Network(backbone, HeadForm(classes, self.pool, self.neck, "batch" if self.linear_probe else norm))
         if self._deit:
-            self._deit.load()
+            self._deit.load(half=self.trainer.precision == "bf16-mixed")
         self.metrics = nn.ModuleDict(
             {f"top{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
         )

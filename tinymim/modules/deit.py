@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim import teachers
-from tinymim.backbones import LOGITS, NO_CLASSIFIER, Backbone, Tap
+from tinymim.backbones import LOGITS, NO_CLASSIFIER, Tap
 from tinymim.errors import TinymimError
+from tinymim.modules.frozen import FrozenTeacher
 from tinymim.targets.logits import soft_kl
 from tinymim.weights import Provenance
 
@@ -53,7 +53,7 @@ def deit_loss(labelled: Tensor, distilled: Tensor, teacher: Tensor, options: Dei
 
 
 class DeitTeacher:
-    """The frozen teacher of a fine-tuning: no module, so that neither DDP nor checkpoints know of it.
+    """The teacher of a fine-tuning: found first, loaded later, and no module, as :class:`FrozenTeacher` is none.
 
     Args:
         options: of the recipe.
@@ -68,14 +68,13 @@ class DeitTeacher:
             self.located = teachers.locate(options.teacher)
         except TinymimError as error:
             raise TinymimError(f"deit.{error}") from None
-        self.backbone: Backbone | None = None
+        self.frozen: FrozenTeacher | None = None
         self.provenance: Provenance | None = None
 
-    def problems(self, image_size: int, classes: int | None) -> list[str]:
+    def problems(self, classes: int | None) -> list[str]:
         """What keeps it from teaching, each with its remedy. Reads no weights.
 
         Args:
-            image_size: of the data, in pixels.
             classes: of the data; ``None`` where they are not known yet.
         """
         found, options, network = [], self.options, self.located.skeleton
@@ -85,18 +84,16 @@ class DeitTeacher:
             found.append(f"deit.teacher: {options.teacher} {NO_CLASSIFIER}")
         elif classes and network.classes != classes:
             found.append(f"deit.teacher: {options.teacher} knows {network.classes} classes, and the data has {classes}")
-        if network.image_size != (image_size, image_size):
-            own = network.image_size[0]
-            found.append(f"deit.teacher: {options.teacher} takes {own} px, but data.image_size is {image_size}")
         if not 0 <= options.weight <= 1:
             found.append(f"deit.weight: {options.weight} is not a share from 0 to 1")
         if not options.temperature > 0:
             found.append(f"deit.temperature: {options.temperature} is not more than 0")
         return found
 
-    def load(self) -> None:
-        """Read its weights."""
-        self.backbone, self.provenance = self.located.load(classifier=True)
+    def load(self, half: bool) -> None:
+        """Read its weights; ``half`` as for :class:`FrozenTeacher`."""
+        backbone, self.provenance = self.located.load(classifier=True)
+        self.frozen = FrozenTeacher(backbone, [Tap(backbone.depth, LOGITS)], half=half)
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
@@ -119,9 +116,7 @@ class DeitTeacher:
         return [("DeiT teacher", f"{how}: {self.located.skeleton.describe()}"), ("", str(self.provenance))]
 
     def logits(self, images: Tensor) -> Tensor:
-        """``(B, classes)`` of ``(B, 3, H, W)`` images in [0, 1], mixed or not, as DeiT shows them to its teacher."""
-        assert self.backbone is not None, "load comes first"
-        tap = Tap(self.backbone.depth, LOGITS)
-        with torch.inference_mode():
-            logits = self.backbone.to(images.device).read(images, [tap])[tap]
-        return logits.clone()  # inference tensors cannot enter autograd
+        """``(B, classes)`` of the student's ``(B, 3, H, W)`` images in [0, 1], mixed where those are, as in DeiT."""
+        assert self.frozen is not None, "load comes first"
+        (logits,) = self.frozen.read(images).values()
+        return logits

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tinymim.errors import TinymimError
+from tinymim.ops.blocked import blocked
+
+Form = Literal["auto", "reference", "blocked", "triton"]
 
 
 def relation_logits(a: Tensor, b: Tensor) -> Tensor:
@@ -17,21 +24,62 @@ def relation_logits(a: Tensor, b: Tensor) -> Tensor:
         return (a.to(dtype) * a.shape[-1] ** -0.5) @ b.to(dtype).transpose(-2, -1)
 
 
-def relation_kl(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor) -> Tensor:
-    """KL(R_teacher ‖ R_student) for the relation R_ab = softmax(A Bᵀ / sqrt(D)), by rows.
+def relation_kl(
+    tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float = 1.0, form: Form = "auto"
+) -> Tensor:
+    """KL(R_teacher ‖ R_student) for the relation R_ab = softmax(A Bᵀ / (sqrt(D) · temperature)), by rows.
 
-    Each network is scaled by its own head width. Both distributions stay in log space, so that a probability that
-    underflows costs nothing.
+    Each network is scaled by its own head width. The gradient reaches the student's tensors only, and only once:
+    differentiating it again is an error but for ``reference``.
 
     Args:
-        tq: the teacher's A, ``(B, H, N, D_t)``.
-        tk: the teacher's B, likewise.
+        tq: the teacher's A, ``(B, H, N, D_t)``; may be an inference tensor.
+        tk: the teacher's B, likewise; may be the same tensor.
         sq: the student's A, ``(B, H, N, D_s)``.
         sk: the student's B, likewise.
+        temperature: divides the logits of both.
+        form: ``reference`` is the definition in plain PyTorch; ``blocked`` computes loss and gradients block by block;
+            ``triton`` streams over keys on a GPU; ``auto`` takes Triton's where it runs, else the blocked form.
 
     Returns:
-        A scalar: summed over keys, averaged over batch, heads and queries.
+        A scalar, at least in float32: summed over keys, averaged over batch, heads and queries.
+
+    Raises:
+        TinymimError: shapes, types or devices do not fit, or the form cannot run here; the message names the argument.
     """
-    teacher = F.log_softmax(relation_logits(tq, tk), dim=-1)
-    student = F.log_softmax(relation_logits(sq, sk), dim=-1)
+    _check(tq, tk, sq, sk, temperature, form)
+    if form == "reference":
+        return reference(tq, tk, sq, sk, temperature)
+    return blocked(tq, tk, sq, sk, temperature)
+
+
+def reference(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float) -> Tensor:
+    """The definition. Both distributions stay in log space, so that a probability that underflows costs nothing."""
+    with torch.no_grad():
+        teacher = F.log_softmax(relation_logits(tq, tk) / temperature, dim=-1)
+    student = F.log_softmax(relation_logits(sq, sk) / temperature, dim=-1)
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean()
+
+
+def _check(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float, form: str) -> None:
+    if form not in get_args(Form):
+        raise TinymimError(f"relation_kl.form: {form!r} is none of {', '.join(get_args(Form))}")
+    if not temperature > 0:
+        raise TinymimError(f"relation_kl.temperature: {temperature} must be greater than 0; 1 is the paper's")
+    for name, x in (("tq", tq), ("tk", tk), ("sq", sq), ("sk", sk)):
+        if x.dim() != 4 or 0 in x.shape:
+            raise TinymimError(f"relation_kl.{name}: shape {tuple(x.shape)} is not (B, H, N, D), all at least 1")
+        if not x.is_floating_point():
+            raise TinymimError(f"relation_kl.{name}: {x.dtype} is no floating-point type; convert it")
+        if x.device != tq.device:
+            raise TinymimError(f"relation_kl.{name}: on {x.device}, but tq is on {tq.device}; move it there")
+    for a, b, one, other in ((tq, tk, "tq", "tk"), (sq, sk, "sq", "sk")):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise TinymimError(
+                f"relation_kl.{other}: {tuple(b.shape)} {b.dtype} must be as {one}: {tuple(a.shape)} {a.dtype}"
+            )
+    if tq.shape[:3] != sq.shape[:3]:
+        raise TinymimError(
+            f"relation_kl.sq: (B, H, N) of the student is {tuple(sq.shape[:3])} and of the teacher "
+            f"{tuple(tq.shape[:3])}; regroup the channels into equally many heads, over the same tokens"
+        )

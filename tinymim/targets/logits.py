@@ -54,7 +54,7 @@ class Logits(Target):
 
     def student_taps(self) -> list[Tap]:
         """The output of the student's block."""
-        return [Tap(self.blocks[1], "ffn_post")]
+        return [Tap(self.blocks[0][1], "ffn_post")]
 
     def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
         """The loss between ``(B, classes)`` logits and ``(B, N, D_s)`` tokens."""
@@ -67,7 +67,7 @@ class Logits(Target):
         token = "CLS token" if self.cls else "mean patch token"
         return (
             f"{self.projection.out_features} classes, temperature {self.temperature:g}"
-            f"{' (loss x T²)' if self.t_squared else ''}: logits -> {token} of block {self.student_block}, linear"
+            f"{' (loss x T²)' if self.t_squared else ''}: logits -> {token} of block {self.blocks[0][1]}, linear"
         )
 
 
