@@ -43,13 +43,13 @@ test: setup lint  ## lint, types and tests
 	@$(BIN)/python -m pytest
 
 lint: setup  ## ruff and mypy
-	@$(BIN)/ruff check tinymim tests
-	@$(BIN)/ruff format --check tinymim tests
+	@$(BIN)/ruff check tinymim tests benchmarks
+	@$(BIN)/ruff format --check tinymim tests benchmarks
 	@$(BIN)/mypy
 
 format: setup  ## let ruff format the code
-	@$(BIN)/ruff check --fix tinymim tests
-	@$(BIN)/ruff format tinymim tests
+	@$(BIN)/ruff check --fix tinymim tests benchmarks
+	@$(BIN)/ruff format tinymim tests benchmarks
 
 clean:  ## remove .venv and caches, never runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,6 +21,7 @@ COMMANDS = {
     "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE",
     "study": "run the rows of a study over seeds, and print the table: tinymim study digits",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
+    "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
     "teachers": "list the teacher cards and whether their weights are here",
 }
 
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _command(name: str) -> Callable[[list[str]], int]:
     if name in LIGHTNING:
         return lambda rest: _lightning(name, rest)
-    return {"distill": _distill, "study": _study, "check": _check, "teachers": _teachers}[name]
+    return {"distill": _distill, "study": _study, "check": _check, "replay": _replay, "teachers": _teachers}[name]
 
 
 def _lightning(command: str, arguments: list[str]) -> int:
@@ -91,6 +92,12 @@ def _study(arguments: list[str]) -> int:
     name, rest = _named(arguments, "study")
     study.run(name, rest)
     return 0
+
+
+def _replay(arguments: list[str]) -> int:
+    from tinymim.run import replay
+
+    return replay.main(arguments)
 
 
 def _teachers(arguments: list[str]) -> int:

@@ -24,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from tinymim.errors import TinymimError
 
 PROJECT = Path(__file__).resolve().parents[1]
-KEYS = {"seed_everything", "trainer", "model", "data", "name", "run_dir", "overwrite", "compare"}
+NONFINITE = {"on_nonfinite": typing.Literal["stop", "rewind"], "max_rewinds": int}
+KEYS = {"seed_everything", "trainer", "model", "data", "name", "run_dir", "overwrite", "compare", *NONFINITE}
 COMMAND_KEYS = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
 
 Config = dict[str, Any]
@@ -188,6 +189,7 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
     config = copy.deepcopy(config)
     found: list[str] = []
     _unknown(config, "", KEYS | COMMAND_KEYS, "a recipe", found)
+    _check_values({key: config[key] for key in NONFINITE if key in config}, NONFINITE, "", found)
     for part in ("model", "data"):
         if part not in config:
             found.append(f"{part}: missing; a recipe names its class with {part}.class_path")
@@ -228,7 +230,7 @@ def _check_signature(function: Any, arguments: Any, path: str, owner: str, found
 
 def _check_values(arguments: Config, hints: dict[str, Any], path: str, found: list[str]) -> None:
     for key, value in list(arguments.items()):
-        where, hint = f"{path}.{key}", hints.get(key, Any)
+        where, hint = f"{path}.{key}".lstrip("."), hints.get(key, Any)
         if _is_class(value):
             _check_class(value, where, found)
         elif isinstance(value, list) and value and all(_is_class(item) for item in value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,28 @@ def seeded(*key: int) -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.default_generator.set_state(cpu)
+
+
+def snapshot(device: torch.device) -> dict[str, Any]:
+    """States of the global generators, Python's, NumPy's, torch's and that of ``device`` if it is a GPU, as tensors and
+    plain values. Waits for no device."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (str(name), np.asarray(keys).tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def restore(states: dict[str, Any], device: torch.device) -> None:
+    """Undo whatever was drawn since :func:`snapshot`; the GPU's generator is left alone where ``device`` is none."""
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def _sequence(key: tuple[int, ...]) -> np.random.SeedSequence:

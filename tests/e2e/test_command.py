@@ -303,7 +303,7 @@ def test_help__loads_nothing_heavy() -> None:
     code = "import sys; from tinymim.cli import main; main([]); sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert result.returncode == 0
-    for word in ("fit", "validate", "test", "predict", "distill", "study", "check", "teachers"):
+    for word in ("fit", "validate", "test", "predict", "distill", "study", "check", "replay", "teachers"):
         assert word in result.stdout
 
 

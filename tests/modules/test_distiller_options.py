@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from timm.layers import DropPath
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import tiny
 from tests.modules.test_distiller import NoiseData, distiller, trainer
@@ -17,7 +18,7 @@ from tinymim.modules.distiller import Distiller
 from tinymim.modules.frozen import FrozenTeacher
 from tinymim.modules.masking import fixed_keep, random_keep
 from tinymim.modules.reconstruction import Reconstruction, patchify
-from tinymim.targets import AttentionMap, Feature, Relation
+from tinymim.targets import CLS, AttentionMap, Feature, Relation
 
 SMALL = Reconstruction(weight=0.5, decoder_width=8, decoder_depth=1, decoder_heads=2)
 
@@ -180,6 +181,29 @@ def test_checkpointing_and_compile__change_no_gradient(option: str, teacher_card
     assert gradients[0].keys() == gradients[1].keys()
     for name, value in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], value, rtol=1e-4, atol=1e-6)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the operations that wait for a device to hand a value to Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.waits.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_step__hands_no_value_from_the_device_to_python(teacher_card: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"mask_ratio": 0.5, "reconstruction": SMALL, "teacher_drop_path": 0.1}
+    module = built(tmp_path, Relation(), Feature(), CLS(centring=True), AttentionMap(), **options).train()
+    with Reads() as reads:
+        module.losses(batch())["loss"].backward()
+        assert not reads.waits
+        batch()["index"].sum().item()  # the mode sees one where there is one
+    assert len(reads.waits) == 1
 
 
 def test_attention_map__as_a_target_of_the_distiller(teacher_card: Path, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, 
         betas=optim.betas,
         fused=trainer.precision != "16-mixed",  # the fp16 gradient scaler cannot clip under a fused step
     )
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # else Lightning refuses to clip in bf16
     scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
     schedule = [_schedule(steps, warmup, floor, scale) for scale in scales]
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)

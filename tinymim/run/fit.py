@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import logging
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import yaml
+from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -21,8 +23,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
 from tinymim.run import folder, preflight
-from tinymim.run.guard import NonFiniteGuard
-from tinymim.run.progress import FitProgress
+from tinymim.run.guard import Action, NonFiniteGuard, Rewind
+from tinymim.run.progress import Elapsed, FitProgress
 from tinymim.say import say
 from tinymim.weights import write_atomically
 
@@ -57,54 +59,17 @@ class SaveRecipe(SaveConfigCallback):
         folder.write_json(place / "environment.json", folder.environment())
 
 
-class Elapsed(pl.Callback):
-    """Seconds of training over all pieces of a resumed run, and the step of the newest validation.
-
-    The last epoch is always validated, so that a run ends with the figures of its final weights.
-    """
-
-    def __init__(self) -> None:
-        self.validated = self.first = -1
-        self._before, self._start = 0.0, time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """So far, earlier pieces included."""
-        return self._before + time.monotonic() - self._start
-
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self._before = state_dict["seconds"]
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock of this piece."""
-        self.first, self._start = trainer.global_step, time.monotonic()
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Have the last epoch validated."""
-        if trainer.current_epoch + 1 == trainer.max_epochs and trainer.check_val_every_n_epoch:
-            trainer.check_val_every_n_epoch = 1
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Note the step."""
-        if not trainer.sanity_checking:
-            self.validated = trainer.global_step
-
-
 class TinymimCLI(LightningCLI):
     """LightningCLI over composed recipes.
 
     Args:
         arguments: subcommand first, recipes replaced by their resolved text.
         checking: fit a few steps and write nothing.
+        rewinding: go on in the run folder, whatever lies there.
     """
 
-    def __init__(self, arguments: list[str], checking: bool = False):
-        self.checking = checking
+    def __init__(self, arguments: list[str], checking: bool = False, rewinding: bool = False):
+        self.checking, self.rewinding = checking, rewinding
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -125,6 +90,8 @@ class TinymimCLI(LightningCLI):
         parser.add_argument("--name", default="run", help="name of the recipe")
         parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME by default")
         parser.add_argument("--overwrite", type=bool, default=False, help="start again in a folder that holds a run")
+        parser.add_argument("--on_nonfinite", type=Action, default="stop", help="stop or rewind; see NonFiniteGuard")
+        parser.add_argument("--max_rewinds", type=NonNegativeInt, default=3, help="then a run stops after all")
         parser.add_argument(
             "--compare", type=dict | None, default=None, help="what `tinymim distill` does after this fit"
         )
@@ -147,7 +114,11 @@ class TinymimCLI(LightningCLI):
             raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
         fresh = self.subcommand == "fit" and not self.checking
         if fresh and getattr(rank_zero_only, "rank", 0) == 0:
-            ours = asked == "last" or (bool(path) and self.run_dir.resolve() in Path(path).resolve().parents)
+            ours = (
+                self.rewinding
+                or asked == "last"
+                or (bool(path) and self.run_dir.resolve() in Path(path).resolve().parents)
+            )
             folder.claim(self.run_dir, ours, config.overwrite)
         kwargs["default_root_dir"] = str(self.run_dir)
         kwargs["plugins"] = [folder.SafeCheckpointIO(), *_listed(config.trainer.plugins)]
@@ -187,6 +158,7 @@ class TinymimCLI(LightningCLI):
             "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
             "weights": str(getattr(self.model, "provenance", None) or "from scratch"),
             "backbone": backbone.record(),
+            "skipped_steps": [entry["step"] for entry in self._guard.skipped],
         }
         if self.trainer.is_global_zero:
             folder.write_json(self.run_dir / "results.json", content)
@@ -197,8 +169,9 @@ class TinymimCLI(LightningCLI):
 
     def _callbacks(self, fresh: bool) -> list[pl.Callback]:
         if self.checking:
-            return [NonFiniteGuard(), preflight.Preflight(stop=True)]
-        config = self.config[self.subcommand].trainer
+            return [NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
+        whole = self.config[self.subcommand]
+        config = whole.trainer
         progress = [FitProgress()] if config.enable_progress_bar is not False else []
         if not fresh:
             return [*progress, *([Predictions(self.run_dir)] if self.subcommand == "predict" else [])]
@@ -209,7 +182,8 @@ class TinymimCLI(LightningCLI):
         checkpoints = [] if config.enable_checkpointing is False else [best, last]
         rates = [] if config.logger is False else [LearningRateMonitor("step")]
         self._elapsed = Elapsed()
-        return [NonFiniteGuard(), preflight.Preflight(), *progress, *rates, self._elapsed, *checkpoints]
+        self._guard = NonFiniteGuard(whole.on_nonfinite, whole.max_rewinds)
+        return [self._guard, preflight.Preflight(), *progress, *rates, self._elapsed, *checkpoints]
 
 
 class Predictions(pl.Callback):
@@ -268,14 +242,20 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
         asked_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
         if not asked_only and (found := preflight.problems(config)):
             raise several(f"{config.get('name', 'recipe')} has {len(found)} mistake(s)", found)
-        rest = ["--config", yaml.safe_dump(config), *rest]
-    return _quietly(lambda: TinymimCLI([command, *rest], checking)).run_dir
+    rewinding = False
+    while True:
+        whole = [command, *(["--config", yaml.safe_dump(config)] if config else []), *rest]
+        try:
+            return _quietly(functools.partial(TinymimCLI, whole, checking, rewinding)).run_dir
+        except Rewind as rewind:
+            say(f"tinymim {command}: {rewind}")
+            rewinding = True
+            config["ckpt_path"] = str(rewind.checkpoint) if rewind.checkpoint else config.get("ckpt_path")
+        gc.collect()  # networks and optimiser of the attempt before, which hold each other in rings
 
 
-def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
-    """Run with expected warnings off, and with Lightning's own words for a user's mistake as ours."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
+def hush() -> None:
+    """Turn off warnings that are expected, and what Lightning says about itself."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -287,6 +267,13 @@ def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # a probed backbone is meant to be
+
+
+def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
+    """Run with expected warnings off, and with Lightning's own words for a user's mistake as ours."""
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    hush()
     try:
         return build()
     except MisconfigurationException as error:

@@ -7,6 +7,8 @@ metrics.csv          what was logged, by step; metrics-1.csv and on are the piec
 events.out.*         the same for TensorBoard
 results.json         the final figures
 predictions.npz      of `tinymim predict`
+nonfinite/           step_N.pt, for `tinymim replay`: a step whose loss or gradient was not finite;
+                     skipped.json: the steps that a rewind passes over
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tinymim.errors import TinymimError
 from tinymim.weights import write_atomically
 
-KEPT = ("checkpoints", "metrics.csv", "results.json", "predictions.npz")
+KEPT = ("checkpoints", "metrics.csv", "results.json", "predictions.npz", "nonfinite")
 WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
 PACKAGES = (
     "tinymim",

@@ -25,16 +25,19 @@ def problems(config: recipes.Config) -> list[str]:
     Nothing heavy is loaded: sizes and the presence of files decide.
     """
     found, pruned = recipes.mistakes(config)
-    data = _build(pl.LightningDataModule, pruned.get("data"), found)
-    model = _build(pl.LightningModule, pruned.get("model"), found)
+    data = build(pl.LightningDataModule, pruned.get("data"), found)
+    model = build(pl.LightningModule, pruned.get("model"), found)
     if hasattr(data, "problems"):
         found += data.problems()
     if hasattr(model, "problems"):
         found += model.problems(getattr(data, "image_size", None) or 224)
+    strategy = str((config.get("trainer") or {}).get("strategy"))
+    if config.get("on_nonfinite") == "rewind" and any(word in strategy for word in ("spawn", "fork", "notebook")):
+        found.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")
     return list(dict.fromkeys(found))
 
 
-def _build(base: type, node: Any, found: list[str]) -> Any:
+def build(base: type, node: Any, found: list[str]) -> Any:
     """The object a recipe describes, or ``None`` where its description was too wrong."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "part")

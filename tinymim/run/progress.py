@@ -1,4 +1,4 @@
-"""The progress of a fit: a rich bar in a terminal, a line now and then elsewhere."""
+"""The progress of a fit: a rich bar in a terminal, a line now and then elsewhere; and the time it took."""
 
 from __future__ import annotations
 
@@ -10,6 +10,44 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+
+class Elapsed(pl.Callback):
+    """Seconds of training over all pieces of a resumed run, and the step of the newest validation.
+
+    The last epoch is always validated, so that a run ends with the figures of its final weights.
+    """
+
+    def __init__(self) -> None:
+        self.validated = self.first = -1
+        self._before, self._start = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """So far, earlier pieces included."""
+        return self._before + time.monotonic() - self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self._before = state_dict["seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock of this piece."""
+        self.first, self._start = trainer.global_step, time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Have the last epoch validated."""
+        if trainer.current_epoch + 1 == trainer.max_epochs and trainer.check_val_every_n_epoch:
+            trainer.check_val_every_n_epoch = 1
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note the step."""
+        if not trainer.sanity_checking:
+            self.validated = trainer.global_step
 
 
 class FitProgress(ProgressBar):
