@@ -29,7 +29,7 @@ distill: setup  ## run RECIPE (default: the demo) and what it compares with, and
 check: setup  ## check RECIPE before it runs
 	@$(BIN)/tinymim check $(RECIPE) $(ARGS)
 
-study-digits: setup  ## the strategies of the README's table, three seeds each
+study-digits: setup  ## the paper's questions on the digits, three seeds each (ARGS=--quick: one, and shorter)
 	@$(BIN)/tinymim study digits $(ARGS)
 
 teacher: setup  ## rebuild the digits teacher and its card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -68,6 +69,8 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
     width, count = options.get("embed_dim", own.embed_dim), options.get("num_heads", _attention(own, 1).num_heads)
     if isinstance(width, int) and isinstance(count, int):
         check_divides(count, width, architecture.arch)
+    if not initialise:
+        options.setdefault("weight_init", "skip")  # filling the weights is most of the time of building a skeleton
     try:
         vit = _plain(timm.create_model(architecture.arch, pretrained=False, **options), architecture.arch)
         if not len(vit.blocks):
@@ -82,6 +85,7 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
     return vit
 
 
+@functools.cache
 def _as_published(arch: str) -> VisionTransformer:
     """timm's network without any options, on the meta device: what the options are laid over."""
     if not timm.is_model(arch):

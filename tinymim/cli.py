@@ -19,7 +19,7 @@ COMMANDS = {
     "test": "test a checkpoint, likewise",
     "predict": "write features or class probabilities of a checkpoint, likewise",
     "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE",
-    "study": "run the rows of a study over seeds, and print the table: tinymim study digits",
+    "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
     "teachers": "list the teacher cards and whether their weights are here",
@@ -79,18 +79,17 @@ def _check(arguments: list[str]) -> int:
 
 
 def _distill(arguments: list[str]) -> int:
-    from tinymim.run import study
+    from tinymim.run import distill
 
     recipe, rest = _named(arguments, "distill")
-    study.distill(recipe, rest)
+    distill.distill(recipe, rest)
     return 0
 
 
 def _study(arguments: list[str]) -> int:
     from tinymim.run import study
 
-    name, rest = _named(arguments, "study")
-    study.run(name, rest)
+    study.run(arguments)
     return 0
 
 

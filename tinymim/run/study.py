@@ -1,190 +1,233 @@
-"""Rows of a study: pre-train a student in some way, probe it, fine-tune it, over seeds, and put the figures in a table.
+"""``tinymim study``: every row of a study over seeds, cell by cell, and a table for each question.
 
-``tinymim distill`` is a study of two rows and one seed: the recipe's student, and the same student from scratch.
+RUN/cells/ROW/seedN/       cell.json (definition, state, figures), log.txt, and the run folders of its fits
+RUN/prepare/NAME/          fits that rows need first
+RUN/study.md, study.json   everything, written anew after each finished cell
+RUN/tables/                QUESTION.md and QUESTION.csv
+
+A study is resumed by the same command: finished cells are kept, and one that was cut off goes on from its last
+checkpoint. A cell made under another definition is never mixed in.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-from dataclasses import dataclass
+import argparse
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from rich.console import Console
-from rich.table import Table
-
 from tinymim import recipes
-from tinymim.errors import TinymimError
-from tinymim.run import fit, folder
+from tinymim.errors import TinymimError, several
+from tinymim.run import folder, grid, tables, workers
+from tinymim.run.cells import percent
+from tinymim.run.grid import Study
+from tinymim.run.progress import clock
+from tinymim.run.tables import Records
+from tinymim.run.workers import Task
 from tinymim.say import say
 from tinymim.weights import write_atomically
 
-FIGURES = {
-    "10-NN": ("probe", "val/knn_top1"),
-    "linear probe": ("probe", "val/top1"),
-    "fine-tuned": ("finetune", "val/top1"),
-}
-SHARED = ("data", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
-STAGES = ("pretrain", "probe", "finetune")
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tinymim study``; others are overrides of every pre-training recipe."""
+    options = argparse.ArgumentParser(
+        prog="tinymim study", description=__doc__.partition("\n")[0], allow_abbrev=False,
+        epilog="Further options are overrides of every pre-training, such as --trainer.max_epochs 5.",
+    )  # fmt: skip
+    options.add_argument("name", help="a study of recipes/studies, or a path")
+    options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
+    options.add_argument("--seeds", type=_numbers, help="such as 0,1,2, in place of the study's")
+    options.add_argument("--rows", type=_words, help="run these rows alone")
+    options.add_argument("--questions", type=_words, help="run the rows of these questions alone")
+    options.add_argument("--jobs", type=int, help="cells at once, sharing the cores; by default as many as cores")
+    options.add_argument("--run_dir", type=Path, help="by default runs/study_NAME, or runs/study_NAME_quick")
+    options.add_argument("--overwrite", action="store_true", help="run cells again whose definition has changed")
+    return options
 
 
-@dataclass
-class Row:
-    """One way to start.
+def run(arguments: list[str]) -> None:
+    """Run a study, or go on with it where it was left.
 
-    Args:
-        title: in the table.
-        recipe: pre-trains the student; ``None`` leaves it random.
-        overrides: of that recipe.
-        later: overrides of the probe and the fine-tuning.
+    Raises:
+        TinymimError: mistakes in the study, cells of another definition, an interruption, or failed cells at the end.
     """
+    options, rest = parser().parse_known_args(arguments)
+    overrides, unknown = recipes.split(rest)
+    if unknown:
+        raise TinymimError(f"no option of a study: {' '.join(unknown)}; tinymim study --help lists them")
+    study = grid.load(options.name, options.quick, [f"--{key}={value}" for key, value in overrides])
+    study.seeds = options.seeds or study.seeds
+    chosen = _chosen(study, options.rows or [], options.questions or [])
+    if found := study.problems(chosen):
+        raise several(f"study {study.name} has {len(found)} mistake(s)", found)
+    jobs = options.jobs if options.jobs is not None else workers.cores()
+    if jobs < 1:
+        raise TinymimError(f"--jobs: {jobs} is not 1 or more")
+    place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
+    with _locked(place):
+        tasks = _tasks(study, chosen, place, options.overwrite)
+        _run(study, tasks, place, jobs)
+    print(f"\nthe tables and all runs: {place}")
 
-    title: str
-    recipe: str | None
-    overrides: list[str]
-    later: list[str]
+
+def _run(study: Study, tasks: list[Task], place: Path, jobs: int) -> None:
+    """Run the tasks, keep the tables up to date, and tell how it went."""
+    records = _records(study, place)
+    start, done, failures = time.monotonic(), 0, []
+
+    def finished(task: Task, record: dict[str, Any]) -> None:
+        nonlocal done
+        done += 1
+        if task.place.parent.parent == place / "cells":
+            records.setdefault(task.place.parent.name, {})[task.seed] = record
+        figures = ", ".join(f"{title} {percent([value])}" for title, value in record.get("figures", {}).items())
+        if record["status"] != "done":
+            failures.append(f"{task.name}: {record['error']}")
+            figures = f"FAILED: {record['error']}"
+        spent = time.monotonic() - start
+        left = clock(spent / done * (len(tasks) - done))
+        say(f"[{done}/{len(tasks)}] {task.name}: {figures or 'done'} ({clock(spent)} so far, about {left} left)")
+        write(study, records, place)
+
+    write(study, records, place)
+    say(f"study {study.name}: {len(tasks)} cells to run, {jobs} at once, in {place}")
+    try:
+        workers.run(tasks, jobs, max(workers.cores() // jobs, 1), finished)
+    except KeyboardInterrupt:
+        raise TinymimError(f"interrupted; {done} of {len(tasks)} cells are done, the same command goes on") from None
+    print((place / "study.md").read_text())
+    if failures:
+        heading = f"study {study.name}: {len(failures)} of {len(tasks)} cells failed; the same command tries them again"
+        raise several(heading, failures)
 
 
-@dataclass
-class Cell:
-    """The figures of one row and seed."""
+def write(study: Study, records: Records, place: Path) -> None:
+    """Write every table of a study, each file whole or not at all."""
+    parts = [_head(study, records)]
+    for id, question in study.questions.items():
+        parts.append(tables.markdown(question, records))
+        _write_text(place / "tables" / f"{id}.md", parts[-1])
+        _write_text(place / "tables" / f"{id}.csv", tables.table(question, records))
+    _write_text(place / "study.md", "\n".join(parts))
+    kept = ("seed", "status", "figures", "parameters", "seconds", "cpu_seconds", "error")
+    cells = [
+        {"row": row, **{key: record[key] for key in kept if key in record}}
+        for row, by_seed in records.items()
+        for _, record in sorted(by_seed.items())
+    ]
+    folder.write_json(place / "study.json", {"environment": folder.environment(), "cells": cells})
 
-    figures: dict[str, float]
-    parameters: int
-    seconds: float
+
+def _head(study: Study, records: Records) -> str:
+    """Title, how far it is, and the settings."""
+    lines = [f"# Study {study.name}", ""]
+    lines += [study.about, ""] if study.about else []
+    done = sum(record["status"] == "done" for by_seed in records.values() for record in by_seed.values())
+    failed = sum(record["status"] == "failed" for by_seed in records.values() for record in by_seed.values())
+    whole = len(study.rows) * len(study.seeds)
+    lines.append(f"{done} cells done, {failed} failed; {len(study.rows)} rows x {len(study.seeds)} seeds are {whole}.")
+    settings = [("pre-training", [f"{key} {value}" for key, value in study.budget.items()])]
+    settings += [
+        (stage.name, [stage.recipe, *(text.removeprefix("--").replace("=", " ") for text in stage.overrides)])
+        for stage in study.later
+    ]
+    lines += [f"- {title}: {', '.join(texts)}" for title, texts in settings]
+    return "\n".join([*lines, "", tables.READING, ""])
 
 
-def distill(recipe: str, overrides: list[str]) -> None:
-    """Fit a recipe, then what its ``compare`` names, and print the table.
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
-    Args:
-        recipe: name or path.
-        overrides: as for ``tinymim fit``, of the recipe; those in :data:`SHARED` reach probe and fine-tuning too, and
-            ``--run_dir``, ``--overwrite`` and ``--ckpt_path last`` mean the whole of it.
+
+def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[Task]:
+    """The cells that are not done, one seed after the other, behind the fits they need.
+
+    Raises:
+        TinymimError: cells that are there were made under another definition, and ``overwrite`` was not given.
     """
-    config, _ = recipes.resolve(["--config", recipe, *overrides])
-    compare = config.get("compare")
-    if not compare:
-        where = fit.run("fit", ["--config", recipe, *overrides])
-        say(f"the run is in {where}; the student is {where / 'checkpoints' / 'last.ckpt'}")
-        return
-    place = Path(config.get("run_dir") or Path("runs") / f"distill_{config['name']}")
-    _claim(place, config.get("ckpt_path") == "last", bool(config.get("overwrite")))
-    pairs, flags = recipes.split(overrides)
-    own = [f"--{key}={value}" for key, value in pairs if key not in ("run_dir", "overwrite", "ckpt_path", "compare")]
-    shared = [f"--{key}={value}" for key, value in pairs if key.startswith(SHARED)]
-    student = config["model"]["init_args"].get("student") or config["model"]["init_args"].get("architecture")
-    scratch = [f"--model.init_args.architecture={json.dumps(student)}"] if student else []
-    seed = int(config.get("seed_everything", 0))
-    rows = {
-        "student": Row(config["name"], recipe, own + flags, shared),
-        "scratch": Row("from scratch", None, [], shared + scratch),
-    }
-    cells = {row.title: [_cell(row, seed, place / name, compare)] for name, row in rows.items()}
-    _show(cells, f"{config['name']}, seed {seed}, held-out images")
-    _write(cells, place)
-    print(f"all runs: {place}")
-    print(f"the distilled student: {place / 'student' / 'pretrain' / 'checkpoints' / 'last.ckpt'}")
-
-
-def run(name: str, overrides: list[str]) -> None:
-    """Run a study of ``recipes/studies``, or go on with it where it was left.
-
-    Args:
-        name: of the study, or a path.
-        overrides: for every pre-training recipe; ``--run_dir`` is the study's folder, ``--seeds`` a list.
-    """
-    study = yaml.safe_load(_find_study(name).read_text())
-    pairs, flags = recipes.split(overrides)
-    options = dict(pairs)
-    rest = [f"--{key}={value}" for key, value in pairs if key not in ("run_dir", "seeds")] + flags
-    seeds = yaml.safe_load(options["seeds"]) if "seeds" in options else study["seeds"]
-    place = Path(options.get("run_dir", f"runs/study_{Path(name).stem}"))
-    rows = [Row(title, recipe, rest if recipe else [], []) for title, recipe in study["rows"].items()]
-    cells: dict[str, list[Cell]] = {row.title: [] for row in rows}
-    for seed in seeds:
-        for row in rows:
-            say(f"== {row.title}, seed {seed}")
-            cells[row.title].append(_cell(row, seed, place / _slug(row.title) / f"seed{seed}", study))
-    _show(cells, f"study {Path(name).stem}, seeds {', '.join(map(str, seeds))}, held-out images")
-    _write(cells, place)
-    print(f"the table and all runs: {place}")
-
-
-def _cell(row: Row, seed: int, place: Path, stages: dict[str, str]) -> Cell:
-    """Run what is not yet done of one row and seed."""
-    start = list(row.later)
-    done = []
-    if row.recipe:
-        done.append(_stage(row.recipe, seed, place / "pretrain", row.overrides))
-        checkpoint = place / "pretrain" / "checkpoints" / "last.ckpt"
-        start += [f"--model.init_args.weights={checkpoint}", "--model.init_args.architecture=null"]
-    results = {stage: _stage(stages[stage], seed, place / stage, start) for stage in ("probe", "finetune")}
-    done += results.values()
-    figures = {title: results[stage]["metrics"][metric] for title, (stage, metric) in FIGURES.items()}
-    return Cell(figures, results["finetune"]["parameters"], sum(result["seconds"] for result in done))
-
-
-def _stage(recipe: str, seed: int, place: Path, overrides: list[str]) -> dict[str, Any]:
-    if not (place / "results.json").is_file():
-        say(f"-- {recipe}, seed {seed}: {place}")
-        begun = ["--ckpt_path", "last"] if place.exists() else []
-        fit.run("fit", ["--config", recipe, *overrides, f"--seed_everything={seed}", f"--run_dir={place}", *begun])
-    return json.loads((place / "results.json").read_text())
-
-
-def _claim(place: Path, resume: bool, overwrite: bool) -> None:
-    """As :func:`folder.claim`, for the folder that holds a demo's several runs."""
-    inside = [path for path in place.glob("*/*") if path.name in STAGES]
-    if resume:
-        return
-    if inside and not overwrite:
-        raise TinymimError(
-            f"run_dir: {place} holds runs already. Go on with them (finished ones are kept): --ckpt_path last. "
-            "Start again and lose them: --overwrite true. Keep them: --run_dir ANOTHER_FOLDER"
+    needs = dict.fromkeys(need for row in rows for need in study.rows[row].needs)
+    tasks, changed = [], []
+    wanted = [(need, 0, place / "prepare" / need) for need in needs]
+    wanted += [(row, seed, _cell(place, row, seed)) for seed in study.seeds for row in rows]
+    for row, seed, where in wanted:
+        definition, stages = study.definition(row), study.stages(row, place, where)
+        record = workers.read(where)
+        if record:
+            lines = grid.differences(record["definition"], definition)
+        else:
+            lines = ["runs without a cell.json"] if any((where / stage.name).exists() for stage in stages) else []
+        if lines:
+            changed.append((where, lines))
+        elif record and record["status"] == "done":
+            continue
+        is_row = row in study.rows
+        name = f"{study.rows[row].title}, seed {seed}" if is_row else study.prepare[row].title
+        required = [place / "prepare" / need for need in study.rows[row].needs] if is_row else []
+        tasks.append(Task(name, where, stages, seed, definition, required))
+    if changed and not overwrite:
+        shown = [f"{where}: {'; '.join(lines[:3])}{', ...' if len(lines) > 3 else ''}" for where, lines in changed[:6]]
+        more = [f"and {len(changed) - 6} more"] if len(changed) > 6 else []
+        raise several(
+            f"{len(changed)} cells of {place} were made under another definition. Run these again and keep the others: "
+            "--overwrite. Keep them all: --run_dir ANOTHER_FOLDER. They differ",
+            shown + more,
         )
-    for path in inside:
-        folder.claim(path, resume=False, overwrite=True)
+    for where, _ in changed:
+        shutil.rmtree(where)
+    return tasks
 
 
-def _show(cells: dict[str, list[Cell]], title: str) -> None:
-    table = Table(title=title)
-    table.add_column("student")
-    for column in (*FIGURES, "parameters", "seconds"):
-        table.add_column(column, justify="right")
-    for name, row in cells.items():
-        shown = [_percent([cell.figures[figure] for cell in row]) for figure in FIGURES]
-        table.add_row(name, *shown, f"{row[0].parameters:,}", f"{statistics.mean(cell.seconds for cell in row):.0f}")
-    Console().print(table)
+def _records(study: Study, place: Path) -> Records:
+    """The records in a study's folder that its definition would make today, whichever seeds they are of."""
+    found: Records = {row: {} for row in study.rows}
+    for row in study.rows:
+        for where in (place / "cells" / row).glob("seed*"):
+            record = workers.read(where)
+            if record and record["definition"] == study.definition(row):
+                found[row][record["seed"]] = record
+    return found
 
 
-def _percent(values: list[float]) -> str:
-    """Mean, and the spread (standard deviation over seeds) where there are several."""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean} %"
+def _cell(place: Path, row: str, seed: int) -> Path:
+    return place / "cells" / row / f"seed{seed}"
 
 
-def _write(cells: dict[str, list[Cell]], place: Path) -> None:
-    """The figures of every cell as JSON, and the table as Markdown."""
-    content = {name: [vars(cell) for cell in row] for name, row in cells.items()}
-    folder.write_json(place / "table.json", content)
-    lines = [f"| student | {' | '.join(FIGURES)} | parameters |", "|---|" + "---:|" * (len(FIGURES) + 1)]
-    for name, row in cells.items():
-        shown = " | ".join(_percent([cell.figures[figure] for cell in row]) for figure in FIGURES)
-        lines.append(f"| {name} | {shown} | {row[0].parameters:,} |")
-    text = "\n".join(lines) + "\n"
-    write_atomically(place / "table.md", lambda temporary: temporary.write_text(text))
+def _chosen(study: Study, rows: list[str], questions: list[str]) -> list[str]:
+    """The rows to run, each once.
+
+    Raises:
+        TinymimError: an unknown row or question.
+    """
+    for option, asked, known in (("rows", rows, study.rows), ("questions", questions, study.questions)):
+        if wrong := [word for word in asked if word not in known]:
+            raise TinymimError(f"--{option}: no {', '.join(wrong)} in study {study.name}; there are {', '.join(known)}")
+    asked = [*rows, *(row for question in questions for row in study.questions[question].rows)]
+    return list(dict.fromkeys(asked or study.rows))
 
 
-def _find_study(name: str) -> Path:
-    for path in [Path(name), *(base / "studies" / f"{name}.yaml" for base in recipes.folders())]:
-        if path.is_file():
-            return path
-    known = sorted(path.stem for base in recipes.folders() for path in (base / "studies").glob("*.yaml"))
-    raise TinymimError(f"unknown study {name!r}; there are: {', '.join(dict.fromkeys(known))}")
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """Keep a second command out of the folder; the system lets go of it when this process ends, however it ends."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = (place / ".lock").open("w")
+    except OSError as error:
+        raise TinymimError(f"run_dir: {place} cannot be written ({error.strerror}); give another --run_dir") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TinymimError(f"run_dir: another command is working in {place}; wait for it or give another") from None
+        yield
 
 
-def _slug(title: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in title).strip("_").lower()
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.strip("[]").split(",")]
