@@ -17,7 +17,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tinymim.architecture import Architecture, build
 from tinymim.errors import TinymimError
@@ -56,6 +58,8 @@ class Backbone(nn.Module):
         self.vit = build(architecture, initialise)
         self.architecture = architecture
         self.output_block = output_block or self.depth
+        self.checkpointing = False
+        """Recompute blocks in the backward pass instead of keeping what they computed: less memory, more time."""
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(architecture.std).view(1, -1, 1, 1), persistent=False)
 
@@ -106,19 +110,17 @@ class Backbone(nn.Module):
         """Tokens that enter block 1.
 
         Args:
-            images: ``(B, 3, H, W)`` in [0, 1].
+            images: ``(B, 3, H, W)`` in [0, 1]; resized where the network takes another size.
             keep: ``(B, K)`` indices of the patches to keep; the others are dropped. ``None`` keeps all.
 
         Returns:
             ``(B, prefix + N, D)``, or K patches instead of N.
         """
-        x = self.vit.patch_embed(self.normalise(images))
+        x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
         x = self.vit._pos_embed(x)
         choose_attention(self._blocks, x)
         if keep is not None:
-            prefix, patches = x[:, : self.prefix], x[:, self.prefix :]
-            patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-            x = torch.cat([prefix, patches], dim=1)
+            x = kept_tokens(x, keep, self.prefix)
         return self.vit.norm_pre(x)
 
     def read(self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None) -> Readings:
@@ -142,7 +144,7 @@ class Backbone(nn.Module):
         for number, block in enumerate(self._blocks[:last], start=1):
             names = {tap.name for tap in wanted if tap.block == number}
             if not names:
-                x = block(x)
+                x = checkpoint(block, x, use_reentrant=False) if self.checkpointing else block(x)
                 continue
             x, parts = _run(block, x, names, stop=number == last)
             readings.update({Tap(number, name): parts[name] for name in names})
@@ -190,6 +192,13 @@ class Backbone(nn.Module):
                 raise TinymimError(f"unknown tap {name!r}; one of {', '.join(TAPS)}")
         return wanted
 
+    def compile_blocks(self) -> None:
+        """Compile each block with ``torch.compile``, in place: names of weights stay, and equal blocks share code."""
+        for block in self._blocks:
+            block.compile()
+            for part in (block.attn, block.mlp):  # a tapped block is run part by part
+                part.compile()
+
     def describe(self) -> str:
         """One line for people: sizes and head layout."""
         heads = self.heads
@@ -212,6 +221,26 @@ def skeleton(architecture: Architecture) -> Backbone:
     """The network on the meta device: all its sizes, no memory and no weights."""
     with torch.device("meta"):
         return Backbone(architecture, initialise=False)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """``(B, 3, H, W)`` images in [0, 1] in another size, bicubic and antialiased; as they are where they fit."""
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def kept_tokens(tokens: Tensor, keep: Tensor, prefix: int) -> Tensor:
+    """The prefix and the kept patches, ``(B, prefix + K, D)``, of ``(B, prefix + N, D)`` tokens.
+
+    Args:
+        tokens: prefix first.
+        keep: ``(B, K)`` indices of patches.
+        prefix: tokens before the patches.
+    """
+    patches = tokens[:, prefix:]
+    patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+    return torch.cat([tokens[:, :prefix], patches], dim=1)
 
 
 def choose_attention(blocks: Iterable[Any], tokens: Tensor) -> None:

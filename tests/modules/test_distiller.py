@@ -219,10 +219,10 @@ def test_custom_target__from_user_code(teacher_card: Path, tmp_path: Path) -> No
             self.projection = torch.nn.Linear(student.width, teacher.width)
 
         def teacher_taps(self) -> list[Tap]:
-            return [Tap(self.blocks[0], "ffn_post")]
+            return [Tap(self.blocks[0][0], "ffn_post")]
 
         def student_taps(self) -> list[Tap]:
-            return [Tap(self.blocks[1], "ffn_post")]
+            return [Tap(self.blocks[0][1], "ffn_post")]
 
         def forward(self, teacher: Any, student: Any) -> dict[str, torch.Tensor]:
             t, s = teacher[self.teacher_taps()[0]].mean(1), student[self.student_taps()[0]].mean(1)

@@ -5,8 +5,10 @@ import torch
 
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
-from tinymim.modules.mim import Decoder, MAEPretrainer, patchify
+from tinymim.modules.masking import keep_smallest
+from tinymim.modules.mim import MAEPretrainer
 from tinymim.modules.optim import Optim
+from tinymim.modules.reconstruction import Decoder, patchify
 from tinymim.weights import RECORD
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
@@ -96,7 +98,7 @@ def test_mask_ratio__tokens_that_enter_the_encoder(ratio, kept):
     heard = []
     for block in module.backbone.vit.blocks:
         block.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0].shape))
-    keep = module.keep(torch.rand(3, 16))
+    keep = keep_smallest(torch.rand(3, 16), module.mask_ratio)
     assert kept == max(int(16 * (1 - ratio)), 1)
     assert keep.shape == (3, kept)
     module.loss(pictures(3), keep)
@@ -107,7 +109,7 @@ def test_mask_ratio__tokens_that_enter_the_encoder(ratio, kept):
 def test_keep__the_patches_with_the_smallest_noise():
     module = pretrainer()
     noise = torch.tensor([[0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6, 0.4] + [1.0] * 8])
-    assert module.keep(noise).tolist() == [[1, 3, 5, 7]]
+    assert keep_smallest(noise, module.mask_ratio).tolist() == [[1, 3, 5, 7]]
 
 
 @torch.no_grad()
@@ -152,7 +154,7 @@ def test_decoder__puts_each_token_in_its_patchs_place():
 
 def test_pretrainer__every_parameter_is_trained_but_fixed_positions():
     module = pretrainer()
-    module.loss(pictures(), module.keep(torch.rand(2, 16))).backward()
+    module.loss(pictures(), keep_smallest(torch.rand(2, 16), module.mask_ratio)).backward()
     assert {name for name, p in module.named_parameters() if p.requires_grad and p.grad is None} == set()
     fixed = MAEPretrainer(Architecture(options=TINY, pos_embed="sincos"), **DECODER)
     fixed._trainer = SimpleNamespace(datamodule=SimpleNamespace(image_size=16))

@@ -30,7 +30,7 @@ def readings(seed=0, batch=5):
 def by_hand(target, teacher, student):
     """The whitened teacher's and the projected student's CLS tokens, ``(B, 24)`` in float64."""
     t, s = (next(iter(r.values()))[:, 0].numpy().astype(np.float64) for r in (teacher, student))
-    weight, bias = (p.detach().numpy().astype(np.float64) for p in target.projection.parameters())
+    weight, bias = (p.detach().numpy().astype(np.float64) for p in target.projections.parameters())
     t = (t - t.mean(-1, keepdims=True)) / np.sqrt(t.var(-1, keepdims=True) + 1e-5)
     return t, s @ weight.T + bias
 
@@ -83,7 +83,7 @@ def test_cls__student_and_projection_receive_gradient_and_the_teacher_none(loss)
     with torch.no_grad():
         given = teacher.read(images, target.teacher_taps())
     sum(target(given, student.read(images, target.student_taps())).values()).backward()
-    assert {name for name, _ in target.named_parameters()} == {"projection.weight", "projection.bias"}
+    assert {name for name, _ in target.named_parameters()} == {"projections.0.weight", "projections.0.bias"}
     assert all(p.grad.abs().sum() > 0 for p in target.parameters())
     assert student.vit.cls_token.grad.abs().sum() > 0
     assert all(p.grad is None for p in teacher.parameters())
@@ -96,4 +96,62 @@ def test_cls__needs_a_class_token(side):
 
 
 def test_cls__describes_blocks_and_projection():
-    assert bound(CLS()).describe() == "cross_entropy: block 2 -> block 3, student projected 12 -> 24"
+    assert bound(CLS()).describe() == "cross_entropy: block 2 -> 3, student projected 12 -> 24 (linear)"
+
+
+def test_cls__mlp_projection_is_two_layers_with_gelu_between():
+    target = bound(CLS(projection="mlp", loss="smooth_l1"))
+    teacher, student = readings()
+    first, second = (layer for layer in target.projections[0] if isinstance(layer, torch.nn.Linear))
+    assert (first.in_features, second.out_features) == (12, 24)
+    x = student[Tap(3, "ffn_post")][:, 0] @ first.weight.T + first.bias
+    x = 0.5 * x * (1 + torch.erf(x / 2**0.5))
+    gap = (x @ second.weight.T + second.bias - by_hand_teacher(teacher)).abs()
+    expected = torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean()
+    assert sum(target(teacher, student).values()).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def by_hand_teacher(teacher):
+    t = teacher[Tap(2, "ffn_post")][:, 0]
+    return (t - t.mean(-1, keepdim=True)) / (t.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+
+
+def test_cls__centring_subtracts_the_mean_of_the_steps_before():
+    target, plain = bound(CLS(centring=True, centre_momentum=0.75)), bound(CLS())
+    plain.load_state_dict(target.state_dict(), strict=False)
+    first, second = readings(seed=0), readings(seed=1)
+    assert target(*first)[""].item() == pytest.approx(plain(*first)[""].item(), rel=1e-6)  # the centre starts at zero
+    centre = 0.25 * by_hand_teacher(first[0]).mean(0)
+    assert target.centre[0].numpy() == pytest.approx(centre.numpy(), rel=1e-5)
+    t = (by_hand_teacher(second[0]) - centre).softmax(-1)
+    log_s = plain.projections[0](second[1][Tap(3, "ffn_post")][:, 0]).log_softmax(-1)
+    assert target(*second)[""].item() == pytest.approx(-(t * log_s).sum(-1).mean().item(), rel=1e-5)
+
+
+def test_cls__evaluation_does_not_move_the_centre_and_checkpoints_keep_it():
+    target = bound(CLS(centring=True))
+    target(*readings())
+    kept = target.centre.clone()
+    target.eval()(*readings(seed=1))
+    assert torch.equal(target.centre, kept)
+    assert torch.equal(target.state_dict()["centre"], kept)
+
+
+def test_cls__several_blocks_are_averaged_each_with_its_projection():
+    target = bound(CLS(teacher_block=[1, 2], student_block=[2, 3]))
+    (t, s), (u, v) = readings(), readings(seed=1)
+    teacher = {Tap(2, "ffn_post"): t[Tap(2, "ffn_post")], Tap(1, "ffn_post"): u[Tap(2, "ffn_post")]}
+    student = {Tap(3, "ffn_post"): s[Tap(3, "ffn_post")], Tap(2, "ffn_post"): v[Tap(3, "ffn_post")]}
+    losses = target(teacher, student)
+    assert set(losses) == {"1to2", "2to3"}
+    one = bound(CLS())
+    one.projections[0].load_state_dict(target.projections[1].state_dict())
+    assert losses["2to3"].item() == pytest.approx(one(t, s)[""].item() / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"temperature": 0.0}, "temperature"), ({"centre_momentum": 1.0}, "momentum")]
+)
+def test_cls__options_out_of_range(options, message):
+    with pytest.raises(TinymimError, match=message):
+        bound(CLS(**options))

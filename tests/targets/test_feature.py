@@ -7,7 +7,7 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import TAPS, Backbone, Tap, skeleton
 from tinymim.errors import TinymimError
 from tinymim.targets import Feature, Target
-from tinymim.targets.base import target_block, whiten
+from tinymim.targets.base import settle_blocks, target_block, whiten
 
 TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 4}
 STUDENT = {**TEACHER, "embed_dim": 12, "num_heads": 3}
@@ -35,7 +35,7 @@ def by_hand(target, teacher, student, first=(1, 1)):
     """The whitened teacher's and the projected student's tokens, ``(B, N, 24)`` in float64."""
     t, s = (next(iter(r.values()))[:, n:] for r, n in zip((teacher, student), first, strict=True))
     t, s = (tokens.numpy().astype(np.float64) for tokens in (t, s))
-    weight, bias = (p.detach().numpy().astype(np.float64) for p in target.projection.parameters())
+    weight, bias = (p.detach().numpy().astype(np.float64) for p in target.projections.parameters())
     t = (t - t.mean(-1, keepdims=True)) / np.sqrt(t.var(-1, keepdims=True) + 1e-5)
     return t, s @ weight.T + bias
 
@@ -112,15 +112,35 @@ def test_feature__student_and_projection_receive_gradient_and_the_teacher_none(l
     with torch.no_grad():
         given = teacher.read(images, target.teacher_taps())
     sum(target(given, student.read(images, target.student_taps())).values()).backward()
-    assert {name for name, _ in target.named_parameters()} == {"projection.weight", "projection.bias"}
+    assert {name for name, _ in target.named_parameters()} == {"projections.0.weight", "projections.0.bias"}
     assert all(p.grad.abs().sum() > 0 for p in target.parameters())
     assert student.vit.patch_embed.proj.weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in teacher.parameters())
 
 
-def test_feature__grids_and_blocks_must_fit():
-    with pytest.raises(TinymimError, match=r"4x4.*2x2"):
-        bound(Feature(), patch_size=8)
+def test_feature__a_list_of_taps_is_averaged_each_with_its_projection():
+    target = bound(Feature(tap=["q", "k", "v"]))
+    assert target.teacher_taps() == [Tap(2, "q"), Tap(2, "k"), Tap(2, "v")]
+    teacher, student = {}, {}
+    for seed, tap in enumerate("qkv"):
+        for all_of, one in zip((teacher, student), readings(tap, seed), strict=True):
+            all_of.update(one)
+    losses = target(teacher, student)
+    assert list(losses) == ["q", "k", "v"]
+    single = bound(Feature(tap="k"))
+    single.projections[0].load_state_dict(target.projections[1].state_dict())
+    assert losses["k"].item() == pytest.approx(single(*readings("k", 1))[""].item() / 3, rel=1e-6)
+
+
+def test_feature__without_whitening_the_teacher_is_taken_as_it_is():
+    target = bound(Feature(whiten=False, loss="mse"))
+    teacher, student = readings()
+    _, s = by_hand(target, teacher, student)
+    expected = ((s - teacher[Tap(2, "ffn_post")][:, 1:].double().numpy()) ** 2).mean()
+    assert sum(target(teacher, student).values()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_feature__blocks_must_fit():
     with pytest.raises(TinymimError, match=r"feature\.student_block: 7 .*1 to 3"):
         bound(Feature(student_block=7))
 
@@ -130,6 +150,57 @@ def test_target_block__last_for_equal_depths_else_three_quarters(depths, block):
     assert target_block(*(sized(depth=depth) for depth in depths)) == block
 
 
+@pytest.mark.parametrize(
+    ("given", "settled"),
+    [
+        (1, [1]),
+        (0.5, [6]),
+        (0.75, [9]),
+        (0.01, [1]),
+        (0.999, [12]),
+        ([6, 12], [6, 12]),
+        ([0.25, 12], [3, 12]),
+        (3.0, [3]),
+    ],
+)
+def test_settle_blocks__numbers_fractions_and_lists(given, settled):
+    assert settle_blocks(given, sized(depth=12), "field") == settled
+
+
+@pytest.mark.parametrize("given", [0, 13, -1, 1.5, -0.5, [], [3, 13]])
+def test_settle_blocks__outside_the_network(given):
+    with pytest.raises(TinymimError, match=r"field: .* is out of range; .* 1 to 12"):
+        settle_blocks(given, sized(depth=12), "field")
+
+
+def test_target__one_block_serves_a_list_on_the_other_side_and_lists_must_be_as_long():
+    assert bound(Feature(teacher_block=[1, 2])).blocks == [(1, 3), (2, 3)]
+    assert bound(Feature(student_block=[1, 2])).blocks == [(2, 1), (2, 2)]
+    with pytest.raises(TinymimError, match=r"student_block: 3 blocks beside 2"):
+        bound(Feature(teacher_block=[1, 2], student_block=[1, 2, 3]))
+
+
+def test_target__binding_twice_changes_nothing():
+    target = bound(Feature(teacher_block=0.5))
+    blocks = target.blocks
+    target.bind(sized(), sized(**STUDENT), 2)
+    assert target.blocks == blocks == [(2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("block", "tap", "trained"), [(2, "q", True), (3, "q", False), (2, "ffn_post", False), (1, "ffn_post", True)]
+)
+def test_target__no_reading_of_what_the_teacher_never_trained(block, tap, trained):
+    teacher = sized()
+    teacher.output_block = 1  # as a student of relations in block 2 leaves it
+    target = Feature(tap=tap, teacher_block=block)
+    if trained:
+        target.bind(teacher, sized(**STUDENT), 2)
+        return
+    with pytest.raises(TinymimError, match="nobody trained"):
+        target.bind(teacher, sized(**STUDENT), 2)
+
+
 class MeanToken(Target):
     """A user's own target, as one would write it: mean tokens of two blocks by mean square."""
 
@@ -137,10 +208,10 @@ class MeanToken(Target):
         self.up = torch.nn.Linear(student.width, teacher.width)
 
     def teacher_taps(self):
-        return [Tap(self.blocks[0], "attn_post")]
+        return [Tap(self.blocks[0][0], "attn_post")]
 
     def student_taps(self):
-        return [Tap(self.blocks[1], "attn_post")]
+        return [Tap(self.blocks[0][1], "attn_post")]
 
     def forward(self, teacher, student):
         t, s = teacher[self.teacher_taps()[0]], student[self.student_taps()[0]]
@@ -152,7 +223,7 @@ class MeanToken(Target):
 
 def test_target__a_users_own_class():
     target = bound(MeanToken(weight=0.5, student_block=1))
-    assert (target.name, target.weight, target.blocks) == ("meantoken", 0.5, (2, 1))
+    assert (target.name, target.weight, target.blocks) == ("meantoken", 0.5, [(2, 1)])
     teacher, student = (Backbone(Architecture(options=options)) for options in (TEACHER, STUDENT))
     images = torch.rand(2, 3, 16, 16)
     losses = target(teacher.read(images, target.teacher_taps()), student.read(images, target.student_taps()))

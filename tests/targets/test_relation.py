@@ -69,7 +69,7 @@ def test_relation__regroups_the_student_into_the_teachers_heads():
 
 def test_relation__auto_is_the_target_blocks_number_of_heads():
     target = bound(Relation(), heads=[2, 6, 4], block=2)
-    assert target.heads == 6
+    assert target.aligned_heads() == {3: 6}
     teacher, student = both(target)
     expected = by_hand(teacher, student, "qk", heads=6, blocks=(2, 3))
     assert target(teacher, student)["qk"].item() == pytest.approx(expected, rel=1e-5)
@@ -132,9 +132,52 @@ def test_relation__without_cls_drops_registers_too():
     assert target(teacher, student)["qk"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_relation__without_cls_needs_as_many_on_both_sides():
-    with pytest.raises(TinymimError, match=r"relation\.cls"):
-        bound(Relation(cls=False), student={"reg_tokens": 1})
+def test_relation__tokens_that_one_side_alone_has_are_left_out():
+    target = bound(Relation(), student={"reg_tokens": 1})
+    generator = torch.Generator().manual_seed(0)
+    teacher = {tap: torch.randn(2, 17, 24, generator=generator) for tap in target.teacher_taps()}
+    student = {tap: torch.randn(2, 18, 12, generator=generator) for tap in target.student_taps()}
+    shared = {tap: torch.cat([tokens[:, :1], tokens[:, 2:]], dim=1) for tap, tokens in student.items()}
+    expected = by_hand(teacher, shared, "qk", heads=4)
+    assert target(teacher, student)["qk"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_relation__temperature_divides_the_products():
+    target = bound(Relation(temperature=2.0))
+    teacher, student = both(target)
+    halved = [
+        {tap: tokens / (2.0 if tap.name == "q" else 1.0) for tap, tokens in side.items()} for side in (teacher, student)
+    ]
+    expected = by_hand(*halved, "qk", heads=4)
+    assert target(teacher, student)["qk"].item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(TinymimError, match=r"relation\.temperature: 0"):
+        bound(Relation(temperature=0.0))
+
+
+def test_relation__raw_relations_by_smooth_l1():
+    target = bound(Relation(softmax=False, raw_loss="smooth_l1"))
+    teacher, student = both(target)
+    gaps = []
+    for image in range(2):
+        for head in range(4):
+            of_teacher, of_student = (
+                logits(side[Tap(3, "q")][image], side[Tap(3, "k")][image], 4, head) for side in (teacher, student)
+            )
+            gaps.append(np.abs(of_teacher - of_student))
+    gap = np.stack(gaps)
+    assert gap.min() < 1 < gap.max()
+    expected = np.where(gap < 1, gap**2 / 2, gap - 0.5).mean()
+    assert target(teacher, student)["qk"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_relation__several_blocks_each_with_its_teachers_heads():
+    target = bound(Relation(teacher_block=[1, 3], student_block=[2, 3]), heads=[6, 4, 4])
+    assert target.aligned_heads() == {2: 6, 3: 4}
+    teacher, student = both(target)
+    losses = target(teacher, student)
+    assert set(losses) == {"qk_1to2", "vv_1to2", "qk_3to3", "vv_3to3"}
+    expected = by_hand(teacher, student, "qk", heads=6, blocks=(1, 2)) / 2
+    assert losses["qk_1to2"].item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("pairs", [["qx"], ["q"], ["qk", "qkv"], ["QK"], []])
@@ -148,11 +191,6 @@ def test_relation__wrong_pairs(pairs):
 def test_relation__block_out_of_range(side, block):
     with pytest.raises(TinymimError, match=rf"relation\.{side}_block: {block} .*1 to 3"):
         bound(Relation(**{f"{side}_block": block}))
-
-
-def test_relation__grids_differ():
-    with pytest.raises(TinymimError, match=r"4x4.*2x2.*patch_size"):
-        bound(Relation(), student={"patch_size": 8})
 
 
 def test_relation__blocks_named_in_the_recipe_win():

@@ -10,22 +10,28 @@ from torch import Tensor, nn
 from tinymim.backbones import QKV, Backbone, Readings, Tap
 from tinymim.errors import TinymimError
 
+Blocks = int | float | list[int | float]
+"""Blocks as a recipe names them: a number from 1, a fraction of the depth in (0, 1) such as 0.75, or a list of them."""
+
 
 class Target(nn.Module, ABC):
     """One thing to distil. Subclass it, implement the five methods, and name the class in a recipe.
 
     Args:
         weight: factor of this target's loss in the sum.
-        teacher_block: block of the teacher to read, from 1; ``None`` takes the teacher card's, else the last when both
-            networks are equally deep, else ``round(0.75 x depth)`` (18 of 24; TinyMIM Table 10).
-        student_block: block of the student to read; ``None`` is its last.
+        teacher_block: block or blocks of the teacher to read (see :data:`Blocks`); ``None`` takes the teacher card's,
+            else the last when both networks are equally deep, else ``round(0.75 x depth)`` (18 of 24; TinyMIM Table
+            10). A list is read block by block beside the student's, and the losses are averaged over it.
+        student_block: likewise of the student; ``None`` is its last.
     """
 
-    def __init__(self, weight: float = 1.0, teacher_block: int | None = None, student_block: int | None = None):
+    def __init__(self, weight: float = 1.0, teacher_block: Blocks | None = None, student_block: Blocks | None = None):
         super().__init__()
         self.weight = weight
         self.teacher_block = teacher_block
         self.student_block = student_block
+        self.blocks: list[tuple[int, int]] = []
+        """The teacher's and the student's block of each comparison, once bound."""
 
     @property
     def name(self) -> str:
@@ -43,33 +49,29 @@ class Target(nn.Module, ABC):
         Raises:
             TinymimError: the networks do not fit this target; the message names the field.
         """
-        self.teacher_block = target_block if self.teacher_block is None else self.teacher_block
-        self.student_block = student.depth if self.student_block is None else self.student_block
-        _in_range(f"{self.name}.teacher_block", self.teacher_block, teacher)
-        _in_range(f"{self.name}.student_block", self.student_block, student)
-        if teacher.grid != student.grid:
+        read = target_block if self.teacher_block is None else self.teacher_block
+        trained = student.depth if self.student_block is None else self.student_block
+        teachers = settle_blocks(read, teacher, f"{self.name}.teacher_block")
+        students = settle_blocks(trained, student, f"{self.name}.student_block")
+        if len(teachers) != len(students) and 1 not in (len(teachers), len(students)):
             raise TinymimError(
-                f"{self.name}: the teacher sees {_by(teacher.grid)} patches and the student {_by(student.grid)}; "
-                f"give the student patch_size and img_size with the teacher's grid"
+                f"{self.name}.student_block: {len(students)} blocks beside {len(teachers)} of the teacher; "
+                "give equally many, or one for all"
             )
+        count = max(len(teachers), len(students))
+        self.blocks = list(zip(teachers * (count // len(teachers)), students * (count // len(students)), strict=True))
         self.fit(teacher, student)
         for tap in self.teacher_taps():
-            if tap.block > teacher.output_block and tap.name not in QKV:
+            trained_to = teacher.output_block + (tap.name in QKV)  # beyond it only the next block's q, k, v are trained
+            if tap.block > trained_to:
                 raise TinymimError(
                     f"{self.name}.teacher_block: {tap.block} gives out what nobody trained: the teacher's last wholly "
                     f"trained block is {teacher.output_block}; read that, or distil relations"
                 )
 
-    @property
-    def blocks(self) -> tuple[int, int]:
-        """The teacher's and the student's block, once bound."""
-        assert self.teacher_block is not None, "bind comes first"
-        assert self.student_block is not None, "bind comes first"
-        return self.teacher_block, self.student_block
-
     @abstractmethod
     def fit(self, teacher: Backbone, student: Backbone) -> None:
-        """Check what is particular to this target and build its projections."""
+        """Check what is particular to this target and build its projections; ``self.blocks`` is settled."""
 
     @abstractmethod
     def teacher_taps(self) -> list[Tap]:
@@ -87,6 +89,43 @@ class Target(nn.Module, ABC):
     def describe(self) -> str:
         """One line for people: what is read where, and how the two sides are aligned."""
 
+    def aligned_heads(self) -> dict[int, int]:
+        """Heads by student block, where this target regroups the student's channels into the teacher's heads."""
+        return {}
+
+    def part(self, name: str, blocks: tuple[int, int]) -> str:
+        """Name of a partial loss: ``name`` alone, with the student's and teacher's block where there are several."""
+        several = [f"{blocks[0]}to{blocks[1]}"] if len(self.blocks) > 1 else []
+        return "_".join(filter(None, (name, *several)))
+
+    def describe_blocks(self) -> str:
+        """Where both sides are read, for people."""
+        return "block " + ", ".join(f"{teacher} -> {student}" for teacher, student in self.blocks)
+
+
+def settle_blocks(given: Blocks, network: Backbone, field: str) -> list[int]:
+    """Block numbers, from 1, that a recipe means; a fraction is rounded to the nearest block.
+
+    Raises:
+        TinymimError: a number outside the network, or an empty list; the message names ``field``.
+    """
+    listed = given if isinstance(given, list) else [given]
+    blocks = [_settled(block, network.depth) for block in listed]
+    wrong = [block for block, number in zip(listed, blocks, strict=True) if not 1 <= number <= network.depth]
+    if wrong or not blocks:
+        raise TinymimError(
+            f"{field}: {wrong[0] if wrong else given} is out of range; {network.architecture.arch} has blocks 1 to "
+            f"{network.depth}, or give a fraction of the depth between 0 and 1, such as 0.75"
+        )
+    return blocks
+
+
+def _settled(block: int | float, depth: int) -> int:
+    """The block's number; 0 where it has none."""
+    if 0 < block < 1:
+        return max(round(block * depth), 1)
+    return int(block) if block == int(block) else 0
+
 
 def target_block(teacher: Backbone, student: Backbone) -> int:
     """The teacher block to distil from by rule: its last when depths are equal, else ``round(0.75 x depth)``."""
@@ -97,14 +136,3 @@ def whiten(tokens: Tensor) -> Tensor:
     """LayerNorm without affine over the channels of ``(..., D)``, in float32 (TinyMIM Eq. 8; arXiv 2205.14141)."""
     tokens = tokens.float()
     return F.layer_norm(tokens, tokens.shape[-1:])
-
-
-def _in_range(field: str, block: int, network: Backbone) -> None:
-    if not 1 <= block <= network.depth:
-        raise TinymimError(
-            f"{field}: {block} is out of range; {network.architecture.arch} has blocks 1 to {network.depth}"
-        )
-
-
-def _by(grid: tuple[int, int]) -> str:
-    return f"{grid[0]}x{grid[1]}"

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
+import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymim.backbones import Backbone, Readings, Tap
 from tinymim.errors import TinymimError
-from tinymim.targets.base import Target, whiten
+from tinymim.targets.base import Blocks, Target, whiten
 
 
 class CLS(Target):
-    """The teacher's CLS token, through a linear projection of the student's.
+    """The teacher's CLS token, through a projection of the student's.
 
     The paper writes KL(c_t ‖ c_s) without saying how tokens of different widths become comparable distributions. Here
-    the teacher's token is whitened, the student's projected to the teacher's width, and both pass a softmax.
+    the teacher's token is whitened, the student's projected to the teacher's width, and both pass a softmax over the
+    channels.
 
     Args:
         loss: ``cross_entropy`` (soft, with temperature), ``cosine`` or ``smooth_l1``.
         temperature: of both softmaxes; for ``cross_entropy`` alone.
+        centring: subtract a running mean of the teacher's tokens before its softmax, so that no channel wins in every
+            image (DINO, arXiv 2104.14294, section 3.1); for ``cross_entropy`` alone.
+        centre_momentum: share of the running mean that a step keeps.
+        projection: ``linear``, or ``mlp``: two linear layers with GELU between, as wide as the teacher.
         weight: factor of this target's loss in the sum.
         teacher_block: see :class:`Target`.
         student_block: see :class:`Target`.
@@ -30,42 +37,81 @@ class CLS(Target):
         self,
         loss: Literal["cross_entropy", "cosine", "smooth_l1"] = "cross_entropy",
         temperature: float = 1.0,
+        centring: bool = False,
+        centre_momentum: float = 0.9,
+        projection: Literal["linear", "mlp"] = "linear",
         weight: float = 1.0,
-        teacher_block: int | None = None,
-        student_block: int | None = None,
+        teacher_block: Blocks | None = None,
+        student_block: Blocks | None = None,
     ):
         super().__init__(weight, teacher_block, student_block)
         self.loss = loss
         self.temperature = temperature
+        self.centring, self.centre_momentum = centring, centre_momentum
+        self.kind = projection
 
     def fit(self, teacher: Backbone, student: Backbone) -> None:
-        """Build the projection; both networks need a CLS token."""
+        """Build the projections; both networks need a CLS token."""
         for network in (teacher, student):
             if not network.vit.has_class_token:
                 raise TinymimError(
                     f"cls: {network.architecture.arch} has no CLS token; use a feature or relation target"
                 )
-        self.projection = nn.Linear(student.width, teacher.width)
+        if not self.temperature > 0:
+            raise TinymimError(f"cls.temperature: {self.temperature} is not above 0; DINO's students use 0.1")
+        if not 0 <= self.centre_momentum < 1:
+            raise TinymimError(f"cls.centre_momentum: {self.centre_momentum} is not in [0, 1); DINO's is 0.9")
+        self._widths = (student.width, teacher.width)
+        self.projections = nn.ModuleList(self._projection() for _ in self.blocks)
+        self.register_buffer("centre", torch.zeros(len(self.blocks), teacher.width))
+
+    def _projection(self) -> nn.Module:
+        width, wide = self._widths
+        if self.kind == "linear":
+            return nn.Linear(width, wide)
+        return nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, wide))
 
     def teacher_taps(self) -> list[Tap]:
-        """The output of the target block."""
-        return [Tap(self.blocks[0], "ffn_post")]
+        """The output of the target blocks."""
+        return [Tap(block, "ffn_post") for block, _ in self.blocks]
 
     def student_taps(self) -> list[Tap]:
-        """The output of the student's block."""
-        return [Tap(self.blocks[1], "ffn_post")]
+        """The output of the student's blocks."""
+        return [Tap(block, "ffn_post") for _, block in self.blocks]
 
     def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
         """The loss between the first tokens of ``(B, N, D_t)`` and ``(B, N, D_s)``."""
-        t = whiten(teacher[self.teacher_taps()[0]][:, 0])
-        s = self.projection(student[self.student_taps()[0]][:, 0]).float()
+        losses = {}
+        for number, (blocks, project) in enumerate(zip(self.blocks, self.projections, strict=True)):
+            t = whiten(teacher[Tap(blocks[0], "ffn_post")][:, 0])
+            s = project(student[Tap(blocks[1], "ffn_post")][:, 0]).float()
+            losses[self.part("", blocks)] = self._loss(t, s, number) / len(self.blocks)
+        return losses
+
+    def _loss(self, t: Tensor, s: Tensor, number: int) -> Tensor:
         if self.loss == "cosine":
-            return {"": 1 - F.cosine_similarity(s, t, dim=-1).mean()}
+            return 1 - F.cosine_similarity(s, t, dim=-1).mean()
         if self.loss == "smooth_l1":
-            return {"": F.smooth_l1_loss(s, t)}
-        return {"": F.cross_entropy(s / self.temperature, (t / self.temperature).softmax(-1))}
+            return F.smooth_l1_loss(s, t)
+        if self.centring:
+            t = self._centred(t, number)
+        return F.cross_entropy(s / self.temperature, (t / self.temperature).softmax(-1))
+
+    def _centred(self, t: Tensor, number: int) -> Tensor:
+        """``(B, D)`` less the running mean of the steps before; training moves the mean, the same in all processes."""
+        centre = cast(Tensor, self.centre)[number]
+        centred = t - centre
+        if self.training:
+            mean = t.detach().mean(0)
+            if dist.is_initialized():
+                dist.all_reduce(mean)
+                mean /= dist.get_world_size()
+            with torch.no_grad():
+                centre.lerp_(mean, 1 - self.centre_momentum)
+        return centred
 
     def describe(self) -> str:
         """Loss, blocks and the projection."""
-        into = f"{self.projection.in_features} -> {self.projection.out_features}"
-        return f"{self.loss}: block {self.teacher_block} -> block {self.student_block}, student projected {into}"
+        how = ", centred" if self.centring and self.loss == "cross_entropy" else ""
+        into = f"{self._widths[0]} -> {self._widths[1]}"
+        return f"{self.loss}{how}: {self.describe_blocks()}, student projected {into} ({self.kind})"

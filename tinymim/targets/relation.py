@@ -14,7 +14,8 @@ from tinymim.backbones import QKV, Backbone, Readings, Tap
 from tinymim.errors import TinymimError
 from tinymim.ops import relation_kl
 from tinymim.ops.relation_kl import relation_logits
-from tinymim.targets.base import Target
+from tinymim.targets.base import Blocks, Target
+from tinymim.targets.tokens import Tokens
 
 
 class Relation(Target):
@@ -22,13 +23,16 @@ class Relation(Target):
 
     The teacher keeps its heads; the *student's* channels are regrouped into as many, so nothing is added to the
     student. With softmax the loss is KL(R_teacher ‖ R_student) summed over keys and averaged over batch, heads and
-    queries; without, the mean squared error of the raw scaled products (the paper does not state a loss for these).
+    queries; without, ``raw_loss`` of the scaled products (the paper does not state one).
 
     Args:
         pairs: the relations, two of the letters q, k, v each; their losses are added.
-        heads: ``auto`` is the teacher's number in that block; a number regroups both sides into it.
+        heads: ``auto`` is the teacher's number in its block; a number regroups both sides into it.
         softmax: ``False`` compares raw relations.
-        cls: keep the row and column of the CLS token (and other prefix tokens), as the published code does.
+        raw_loss: ``mse`` or ``smooth_l1``, for raw relations.
+        temperature: divides the products of both sides before the softmax; the paper has none.
+        cls: keep the row and column of the CLS token (and other shared prefix tokens), as the published code does.
+        form: of the operation, see :func:`tinymim.ops.relation_kl`.
         weight: factor of this target's loss in the sum.
         teacher_block: see :class:`Target`.
         student_block: see :class:`Target`.
@@ -39,63 +43,86 @@ class Relation(Target):
         pairs: Sequence[str] = ("qk", "vv"),
         heads: Literal["auto"] | int = "auto",
         softmax: bool = True,
+        raw_loss: Literal["mse", "smooth_l1"] = "mse",
+        temperature: float = 1.0,
         cls: bool = True,
+        form: Literal["auto", "reference", "blocked", "triton"] = "auto",
         weight: float = 1.0,
-        teacher_block: int | None = None,
-        student_block: int | None = None,
+        teacher_block: Blocks | None = None,
+        student_block: Blocks | None = None,
     ):
         super().__init__(weight, teacher_block, student_block)
         self.pairs = list(pairs)
         self.heads = heads
-        self.softmax = softmax
+        self.softmax, self.raw_loss = softmax, raw_loss
+        self.temperature = temperature
         self.cls = cls
+        self.form = form
 
     def fit(self, teacher: Backbone, student: Backbone) -> None:
-        """Settle the number of heads; both widths must divide by it."""
+        """Settle the number of heads of each block; both widths must divide by it."""
         wrong = [pair for pair in self.pairs if not re.fullmatch("[qkv]{2}", pair)]
         if wrong or not self.pairs:
             raise TinymimError(f"relation.pairs: {wrong or 'an empty list'} is not pairs of q, k, v such as [qk, vv]")
-        heads = teacher.heads[self.blocks[0] - 1] if self.heads == "auto" else self.heads
-        check_divides(heads, teacher.width, f"the teacher, {teacher.architecture.arch}")
-        check_divides(heads, student.width, f"the student, {student.architecture.arch}")
-        if not self.cls and teacher.prefix != student.prefix:
-            raise TinymimError("relation.cls: false needs equally many CLS tokens on both sides")
-        self.heads = heads
-        self._prefix = teacher.prefix
-        self._widths = (teacher.width // heads, student.width // heads)
+        if not self.temperature > 0:
+            raise TinymimError(f"relation.temperature: {self.temperature} is not above 0; the paper's is 1")
+        self._heads = [teacher.heads[block - 1] if self.heads == "auto" else self.heads for block, _ in self.blocks]
+        for heads in self._heads:
+            check_divides(heads, teacher.width, f"the teacher, {teacher.architecture.arch}")
+            check_divides(heads, student.width, f"the student, {student.architecture.arch}")
+        self._tokens = Tokens.match(teacher, student, self.cls, self.name)
+        self._sizes = (teacher.width, student.width)
 
-    def _taps(self, block: int) -> list[Tap]:
-        return [Tap(block, name) for name in QKV if any(name in pair for pair in self.pairs)]
+    @property
+    def _names(self) -> list[str]:
+        return [name for name in QKV if any(name in pair for pair in self.pairs)]
 
     def teacher_taps(self) -> list[Tap]:
-        """Those of q, k, v that the pairs name, in the teacher's target block."""
-        return self._taps(self.blocks[0])
+        """Those of q, k, v that the pairs name, in the teacher's target blocks."""
+        return [Tap(block, name) for block, _ in self.blocks for name in self._names]
 
     def student_taps(self) -> list[Tap]:
         """Likewise, in the student's."""
-        return self._taps(self.blocks[1])
+        return [Tap(block, name) for _, block in self.blocks for name in self._names]
+
+    def aligned_heads(self) -> dict[int, int]:
+        """The student's blocks and the teacher's number of heads there."""
+        return {block: heads for (_, block), heads in zip(self.blocks, self._heads, strict=True)}
 
     def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
-        """One loss a pair, from ``(B, N, D_t)`` and ``(B, N, D_s)`` readings."""
-        t = {tap.name: self._grouped(teacher[tap]) for tap in self.teacher_taps()}
-        s = {tap.name: self._grouped(student[tap]) for tap in self.student_taps()}
-        loss = relation_kl if self.softmax else raw_relation_mse
-        return {pair: loss(t[pair[0]], t[pair[1]], s[pair[0]], s[pair[1]]) for pair in self.pairs}
+        """One loss a pair (and block), from ``(B, N, D_t)`` and ``(B, N, D_s)`` readings."""
+        losses = {}
+        for blocks, heads in zip(self.blocks, self._heads, strict=True):
+            t, s = {}, {}
+            for name in self._names:
+                both = self._tokens(teacher[Tap(blocks[0], name)], student[Tap(blocks[1], name)])
+                t[name], s[name] = (tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in both)
+            for pair in self.pairs:
+                a, b = pair[0], pair[1]
+                loss = self._loss(t[a], t[b], s[a], s[b])
+                losses[self.part(pair, blocks)] = loss / len(self.blocks)
+        return losses
 
-    def _grouped(self, tokens: Tensor) -> Tensor:
-        """``(B, N, D)`` to ``(B, H, N, D/H)``."""
-        tokens = tokens if self.cls else tokens[:, self._prefix :]
-        return tokens.unflatten(-1, (int(self.heads), -1)).transpose(1, 2)
+    def _loss(self, tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor) -> Tensor:
+        if self.softmax:
+            return relation_kl(tq, tk, sq, sk, temperature=self.temperature, form=self.form)
+        return raw_relation_loss(tq, tk, sq, sk, self.raw_loss)
 
     def describe(self) -> str:
         """Pairs, blocks and the alignment of heads."""
-        form = "" if self.softmax else ", raw"
-        return (
-            f"{'+'.join(self.pairs)}{form}: block {self.teacher_block} -> block {self.student_block}, "
-            f"{self.heads} heads of {self._widths[0]} -> {self.heads} heads of {self._widths[1]}"
+        form = "" if self.softmax else f", raw, {self.raw_loss}"
+        form += f", temperature {self.temperature:g}" if self.temperature != 1 else ""
+        heads = "; ".join(
+            f"{count} heads of {self._sizes[0] // count} -> {count} heads of {self._sizes[1] // count}"
+            for count in dict.fromkeys(self._heads)
         )
+        cls = "" if self.cls else ", without CLS"
+        return f"{'+'.join(self.pairs)}{form}: {self.describe_blocks()}, {heads}{cls}{self._tokens.describe()}"
 
 
-def raw_relation_mse(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor) -> Tensor:
-    """Mean squared error of scaled products without softmax; arguments as in :func:`tinymim.ops.relation_kl`."""
-    return F.mse_loss(relation_logits(sq, sk), relation_logits(tq, tk))
+def raw_relation_loss(
+    tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, loss: Literal["mse", "smooth_l1"] = "mse"
+) -> Tensor:
+    """Loss of scaled products without softmax; tensors as in :func:`tinymim.ops.relation_kl`."""
+    compare = F.mse_loss if loss == "mse" else F.smooth_l1_loss
+    return compare(relation_logits(sq, sk), relation_logits(tq, tk))
