@@ -52,11 +52,11 @@ def relation_kl(
     _check(tq, tk, sq, sk, temperature, form)
     if form == "reference":
         return reference(tq, tk, sq, sk, temperature)
-    obstacle = _no_triton(tq, sq) if form != "blocked" else "not asked for"
-    if form == "triton" and obstacle:
-        raise TinymimError(f"relation_kl.form: triton cannot run here: {obstacle}; take auto or blocked")
-    if obstacle:
+    obstacle = "" if form == "blocked" else _no_triton(tq, sq)
+    if form == "blocked" or (form == "auto" and obstacle):
         return blocked(tq, tk, sq, sk, temperature)
+    if obstacle:
+        raise TinymimError(f"relation_kl.form: triton cannot run here: {obstacle}; take auto or blocked")
     from tinymim.ops.triton_kernels import triton_relation_kl
 
     return triton_relation_kl(tq, tk, sq, sk, temperature)
@@ -72,17 +72,24 @@ def reference(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float
 
 def _no_triton(tq: Tensor, sq: Tensor) -> str:
     """What keeps Triton's kernels from these tensors; empty if nothing does."""
-    if not sq.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"the tensors are on {sq.device}, and it needs a CUDA device"
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if sq.is_cuda and (torch.version.hip or torch.cuda.get_device_capability(sq.device) < (8, 0)):
-        return f"{torch.cuda.get_device_name(sq.device)} is not of NVIDIA's compute capability 8.0 or more"
     for x in (tq, sq):
         if x.dtype == torch.float64:
-            return "float64 tensors, which need the exact forms"
+            return "float64 tensors need an exact form"
         if x.shape[-1] > 128:
             return f"heads are {x.shape[-1]} wide, and 128 is the most"
+    return _no_triton_on(sq.device)
+
+
+@torch.compiler.assume_constant_result  # Dynamo cannot look at devices and packages
+def _no_triton_on(device: torch.device) -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":  # Triton's own switch: kernels run in NumPy, for tests
+        return ""
+    if device.type != "cuda":
+        return f"the tensors are on {device}, and it needs CUDA"
+    if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
+        return f"{torch.cuda.get_device_name(device)} is not of NVIDIA's compute capability 8.0 or above"
     return ""
 
 

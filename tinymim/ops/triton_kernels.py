@@ -13,6 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tinymim.ops.blocked import refuse_second_derivatives
+
+LEAST = tl.constexpr(-1e30)  # a logit that weighs nothing; unlike infinities, its differences are numbers
 LN2 = tl.constexpr(0.6931471805599453)
 PRECISION = tl.constexpr("tf32x3")  # float32 as three TF32 products: about 1e-6 from exact, on the matrix units
 BOOST = tl.constexpr(1024.0)  # float16 holds differences of small probabilities only when enlarged
@@ -36,7 +39,8 @@ def forward_kernel(
 ):  # fmt: skip
     """KL of a block of queries, and both distributions' log-sum-exps (base 2) for the backward pass.
 
-    With running maxima and sums, the KL of a row is ``Σ p_t (t - s) / Σ p_t - lse_t + lse_s``.
+    With t and s from their running maxima, the KL of a row is ``Σ e^t (t - s) / Σ e^t - log Σ e^t + log Σ e^s``: only
+    small numbers are subtracted. When a maximum moves, the sums and the cross term move with it.
     """
     blocks = tl.cdiv(N, ROWS)
     head = (tl.program_id(0) // blocks).to(tl.int64)
@@ -44,8 +48,8 @@ def forward_kernel(
     rows = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
     q_t = _tile(tq + b * tq_b + h * tq_h, rows, tq_n, tq_d, N, DT, PT)
     q_s = _tile(sq + b * sq_b + h * sq_h, rows, sq_n, sq_d, N, DS, PS)
-    max_t = tl.full((ROWS,), float("-inf"), tl.float32)
-    max_s = tl.full((ROWS,), float("-inf"), tl.float32)
+    max_t = tl.full((ROWS,), LEAST, tl.float32)
+    max_s = tl.full((ROWS,), LEAST, tl.float32)
     sum_t = tl.zeros((ROWS,), tl.float32)
     sum_s = tl.zeros((ROWS,), tl.float32)
     cross = tl.zeros((ROWS,), tl.float32)
@@ -56,23 +60,26 @@ def forward_kernel(
         k_s = _tile(sk + b * sk_b + h * sk_h, cols, sk_n, sk_d, N, DS, PS)
         t = tl.dot(q_t, tl.trans(k_t), input_precision=PRECISION) * scale_t
         s = tl.dot(q_s, tl.trans(k_s), input_precision=PRECISION) * scale_s
-        difference = t - s  # finite beyond N too, where p is 0
-        t = tl.where(inside, t, float("-inf"))
-        s = tl.where(inside, s, float("-inf"))
+        t = tl.where(inside, t, LEAST)
+        s = tl.where(inside, s, LEAST)
         new_t = tl.maximum(max_t, tl.max(t, 1))
         new_s = tl.maximum(max_s, tl.max(s, 1))
-        p = tl.exp2(t - new_t[:, None])
-        shrink = tl.exp2(max_t - new_t)
-        cross = cross * shrink + tl.sum(p * difference, 1)
+        t -= new_t[:, None]
+        s -= new_s[:, None]
+        p = tl.exp2(t)
+        move_t = max_t - new_t
+        move_s = max_s - new_s
+        shrink = tl.exp2(move_t)
+        cross = shrink * (cross + sum_t * (move_t - move_s)) + tl.sum(p * (t - s), 1)
         sum_t = sum_t * shrink + tl.sum(p, 1)
-        sum_s = sum_s * tl.exp2(max_s - new_s) + tl.sum(tl.exp2(s - new_s[:, None]), 1)
+        sum_s = sum_s * tl.exp2(move_s) + tl.sum(tl.exp2(s), 1)
         max_t, max_s = new_t, new_s
-    log_t = max_t + tl.log2(sum_t)
-    log_s = max_s + tl.log2(sum_s)
+    log_t = tl.log2(sum_t)
+    log_s = tl.log2(sum_s)
     place = head * N + rows
     tl.store(kl + place, (cross / sum_t - log_t + log_s) * LN2, mask=rows < N)
-    tl.store(lse_t + place, log_t, mask=rows < N)
-    tl.store(lse_s + place, log_s, mask=rows < N)
+    tl.store(lse_t + place, max_t + log_t, mask=rows < N)
+    tl.store(lse_s + place, max_s + log_s, mask=rows < N)
 
 
 @triton.jit
@@ -202,12 +209,14 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tokens, ctx.temperature = inputs
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.teacher = tokens[:2]  # inference tensors cannot be saved in the usual way, and these need no gradient
     ctx.save_for_backward(*tokens[2:], *output[1:])
 
 
 def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    refuse_second_derivatives()
     if grad is None:
         return (None,) * 5
     sq, sk, lse_t, lse_s = ctx.saved_tensors
