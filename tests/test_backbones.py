@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tinymim.architecture import Architecture, set_drop_path, set_heads
-from tinymim.backbones import QKV, TOKENS, Backbone, Tap, skeleton
+from tinymim.backbones import Backbone, skeleton
+from tinymim.blocks import QKV, TOKENS, Tap
 from tinymim.errors import TinymimError
 from tinymim.heads import Head, HeadForm
 

@@ -6,7 +6,8 @@ import yaml
 
 from tinymim import teachers, weights
 from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone, Tap, skeleton
+from tinymim.backbones import Backbone, skeleton
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 
 OPTIONS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}

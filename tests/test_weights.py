@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from tinymim import weights
 from tinymim.architecture import Architecture, set_heads
-from tinymim.backbones import Backbone, Tap
+from tinymim.backbones import Backbone
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 from tinymim.heads import Head, HeadForm
 

@@ -13,7 +13,7 @@ from tests.modules.test_classifier import classifier, fit, star
 from tests.modules.test_distiller import Noise, NoiseData, distiller, trainer
 from tests.targets.test_logits import kl_by_hand
 from tinymim import weights
-from tinymim.backbones import Tap
+from tinymim.blocks import Tap
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
 from tinymim.modules import Classifier

@@ -13,7 +13,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from tinymim import teachers
 from tinymim.architecture import Architecture, set_drop_path, set_heads
-from tinymim.backbones import Backbone, Tap, skeleton
+from tinymim.backbones import Backbone, skeleton
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.heads import HeadForm, Pool
 from tinymim.modules.deit import Deit, DeitTeacher, deit_loss

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim import teachers
-from tinymim.backbones import LOGITS, NO_CLASSIFIER, Tap
+from tinymim.backbones import NO_CLASSIFIER
+from tinymim.blocks import LOGITS, Tap
 from tinymim.errors import TinymimError
 from tinymim.modules.frozen import FrozenTeacher
 from tinymim.targets.logits import soft_kl

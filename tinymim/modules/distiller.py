@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from tinymim import teachers
 from tinymim.architecture import Architecture, set_drop_path, set_heads
-from tinymim.backbones import Backbone, Readings, Tap, resized, skeleton
+from tinymim.backbones import Backbone, resized, skeleton
+from tinymim.blocks import Readings, Tap
 from tinymim.errors import TinymimError, several
 from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.frozen import FrozenTeacher, View

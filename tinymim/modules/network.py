@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tinymim.backbones import Backbone, Tap
+from tinymim.backbones import Backbone
+from tinymim.blocks import Tap
 from tinymim.heads import Head, HeadForm, Pool
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymim.backbones import LOGITS, NO_CLASSIFIER, Backbone, Readings, Tap
+from tinymim.backbones import NO_CLASSIFIER, Backbone
+from tinymim.blocks import LOGITS, Readings, Tap
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Target
 
