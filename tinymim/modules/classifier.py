@@ -218,7 +218,7 @@ class Classifier(Evaluated):
         images, target = batch["image"], batch["label"]
         smoothing = self.mixing["label_smoothing"]
         if self.mix is not None and len(images) % 2 == 0:
-            images, target = self.mix(images, target)
+            images, target = self.mix(images.clone(), target)  # in place, and a captured batch must stay as it came
             smoothing = 0.0  # mixed targets are smoothed already
         each = self.head.each(images)
         if self._deit:

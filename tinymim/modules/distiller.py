@@ -191,12 +191,11 @@ class Distiller(Evaluated):
                 set_heads(student.vit, block, heads)
         if self.reconstruction:
             self.reconstructor = Reconstructor(student, self.reconstruction)
-        student.output_block = max(student.last_trained_block(self._student_taps(student)), 1)
-        reached = student.reached(self._student_taps(student))
-        for name, parameter in student.named_parameters():
-            if name not in reached:
-                parameter.requires_grad_(False)
-        self.unreachable = sum(p.numel() for n, p in student.named_parameters() if n not in reached)
+        read = self._student_taps(student)
+        student.output_block = max(student.last_trained_block(read), 1)
+        reached = student.reached(read)
+        dead = [p for name, p in student.named_parameters() if name not in reached]
+        self.unreachable = sum(parameter.requires_grad_(False).numel() for parameter in dead)
         student.checkpointing = self.checkpointing
         if self.compiled:
             student.compile_blocks()
