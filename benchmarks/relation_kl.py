@@ -36,7 +36,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """One row: sizes, type, and whether the baseline is run (its maps may not fit)."""
+    """One row of the table."""
 
     batch: int
     heads: int
