@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tinymim.architecture import Architecture, set_drop_path, set_heads
-from tinymim.backbones import QKV, TAPS, Backbone, Tap, skeleton
+from tinymim.backbones import Backbone, skeleton
+from tinymim.blocks import QKV, TOKENS, Tap
 from tinymim.errors import TinymimError
+from tinymim.heads import Head, HeadForm
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
 KINDS = {
@@ -22,7 +24,8 @@ KINDS = {
     "q and k normalised": {"qk_norm": True},
     "no biases": {"qkv_bias": False},
 }
-EVERYWHERE = [Tap(block, name) for block in (1, 2, 3) for name in TAPS]
+STAR = "deit_tiny_distilled_patch16_224"  # CLS and distillation token
+EVERYWHERE = [Tap(block, name) for block in (1, 2, 3) for name in TOKENS]
 some_taps = st.sets(st.sampled_from(EVERYWHERE), min_size=1, max_size=6)
 
 
@@ -44,9 +47,11 @@ def pictures(batch=2):
     return torch.rand(batch, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS.keys())
+@pytest.fixture(
+    scope="module", params=[{"arch": STAR}, *({"options": o} for o in KINDS.values())], ids=["distilled", *KINDS]
+)
 def kind(request):
-    return shaken(request.param)
+    return shaken(**request.param)
 
 
 def near(a, b):
@@ -116,7 +121,7 @@ class Trap(nn.Module):
         raise AssertionError("this part must not run")
 
 
-@pytest.mark.parametrize("name", TAPS)
+@pytest.mark.parametrize("name", TOKENS)
 def test_read__stops_at_the_deepest_tap(name):
     backbone = shaken()
     expected = backbone.read(pictures(), [Tap(2, name)])[Tap(2, name)]
@@ -155,7 +160,7 @@ def trained_by(backbone, taps):
     return {name for name, parameter in backbone.named_parameters() if parameter.grad is not None}
 
 
-@pytest.mark.parametrize("name", TAPS)
+@pytest.mark.parametrize("name", TOKENS)
 @pytest.mark.parametrize("block", [1, 2, 3])
 def test_reached__is_what_one_tap_trains(kind, block, name):
     assert kind.reached([Tap(block, name)]) == trained_by(kind, [Tap(block, name)])
@@ -419,3 +424,93 @@ def test_record__does_not_share_the_architecture():
     backbone = skeleton(tiny())
     backbone.record()["architecture"]["options"]["depth"] = 99
     assert dataclasses.asdict(backbone.architecture)["options"]["depth"] == 3
+
+
+SUPERVISED = {
+    "token": ({"num_classes": 5, "global_pool": "token"}, "vit_tiny_patch16_224"),
+    "avg, fc_norm": ({"num_classes": 5, "global_pool": "avg", "reg_tokens": 1}, "vit_tiny_patch16_224"),
+    "distilled": ({"num_classes": 5}, STAR),
+}
+
+
+@pytest.fixture(params=SUPERVISED.values(), ids=SUPERVISED.keys())
+def supervised(request):
+    options, arch = request.param
+    return shaken(options, arch=arch)
+
+
+@torch.no_grad()
+def test_logits__are_timms(supervised):
+    backbone, tap = supervised, Tap(3, "logits")
+    assert backbone.classes == 5
+    inner = [Tap(3, "ffn_post"), Tap(3, "v"), Tap(1, "q")]
+    read = backbone.read(pictures(), [tap, *inner])
+    assert near(read[tap], backbone.vit(backbone.normalise(pictures())))
+    assert read[tap].shape == (2, 5)
+    for other in inner:
+        assert near(read[other], backbone.read(pictures(), [other])[other])
+
+
+def test_logits__reached_is_what_they_train(supervised):
+    assert supervised.reached([Tap(3, "logits")]) == trained_by(supervised, [Tap(3, "logits")])
+    assert supervised.reached([Tap(3, "logits"), Tap(3, "q")]) == trained_by(
+        supervised, [Tap(3, "logits"), Tap(3, "q")]
+    )
+    assert supervised.last_trained_block([Tap(3, "logits")]) == 3
+
+
+@torch.no_grad()
+def test_logits__of_a_head_of_this_project():
+    backbone = shaken()
+    backbone.classifier = Head(24, 1, HeadForm(7, neck=8)).eval()
+    read = backbone.read(pictures(), [Tap(3, "logits"), Tap(3, "ffn_post")])
+    assert backbone.classes == 7
+    assert torch.equal(read[Tap(3, "logits")], backbone.classifier(read[Tap(3, "ffn_post")]))
+    with torch.enable_grad():
+        assert backbone.reached([Tap(3, "logits")]) == trained_by(backbone, [Tap(3, "logits")])
+
+
+def test_logits__come_after_the_last_block_of_a_network_with_a_classifier(supervised):
+    with pytest.raises(TinymimError, match="after the last block, 3, and block 2"):
+        supervised.read(pictures(), [Tap(2, "logits")])
+    with pytest.raises(TinymimError, match=r"has no classifier.*num_classes"):
+        shaken().read(pictures(), [Tap(3, "logits")])
+    assert shaken().classes is None
+
+
+@torch.no_grad()
+def test_star__tokens_are_cls_then_distillation_then_patches():
+    backbone = skeleton(Architecture(STAR, heads=12, pos_embed="sincos"))
+    assert (backbone.prefix, backbone.distilled, backbone.heads) == (2, True, [12] * 12)
+    assert backbone.vit.pos_embed.shape == (1, 198, 192)
+    small = shaken(arch=STAR)
+    assert not shaken().distilled
+    vit = small.vit
+    patches = vit.patch_embed(small.normalise(pictures()))
+    rows = [vit.cls_token.expand(2, -1, -1), vit.dist_token.expand(2, -1, -1), patches]
+    assert near(small.embed(pictures()), torch.cat(rows, 1) + vit.pos_embed)
+    assert not near(vit.cls_token, vit.dist_token)
+
+
+def test_star__sincos_leaves_the_rows_of_both_tokens_zero():
+    positions = Backbone(tiny(arch=STAR, pos_embed="sincos")).vit.pos_embed
+    assert not positions.requires_grad
+    assert positions.shape == (1, 18, 24)
+    assert not positions[0, :2].any()
+    assert torch.equal(positions[0, 2:], Backbone(tiny(pos_embed="sincos")).vit.pos_embed[0, 1:])
+
+
+@pytest.mark.parametrize("option", [{"reg_tokens": 1}, {"no_embed_class": True}])
+def test_star__options_that_timms_class_would_ignore_or_break_on(option):
+    with pytest.raises(TinymimError, match=f"{next(iter(option))} cannot be had with the distillation token"):
+        skeleton(tiny(option, arch=STAR))
+
+
+@torch.no_grad()
+def test_star__record_rebuilds_it():
+    backbone = shaken(arch=STAR, heads=[3, 6, 12])
+    record = json.loads(json.dumps(backbone.record()))
+    again = Backbone(Architecture(**record["architecture"]), record["output_block"]).eval()
+    again.load_state_dict(backbone.state_dict())
+    for tap in EVERYWHERE:
+        assert torch.equal(again.read(pictures(), [tap])[tap], backbone.read(pictures(), [tap])[tap])

@@ -7,6 +7,7 @@ import yaml
 from tinymim import teachers, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 
 OPTIONS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
@@ -241,3 +242,60 @@ def test_freeze__does_not_change_the_weights():
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     assert teachers.freeze(backbone) is backbone
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+CLASSIFIER = {"num_classes": 5, "global_pool": "token"}
+
+
+def publish_supervised(folder, architecture):
+    """A supervised ViT under timm's names, and its logits."""
+    torch.manual_seed(0)
+    vit = Backbone(Architecture(**architecture)).eval().vit
+    torch.nn.init.normal_(vit.head.weight)
+    torch.save(vit.state_dict(), folder / "small.pth")
+    return vit
+
+
+@torch.no_grad()
+def test_classifier__of_a_card_is_loaded_where_asked_and_left_elsewhere(home):
+    architecture = {"options": OPTIONS | CLASSIFIER, "mean": [0.4, 0.5, 0.6]}
+    vit = publish_supervised(home.env, architecture)
+    write(home.env, {"architecture": architecture})
+    located = teachers.locate("small")
+    assert located.classes == 5
+    backbone, provenance = located.load(classifier=True)
+    images, tap = torch.rand(2, 3, 16, 16), Tap(3, "logits")
+    assert torch.equal(backbone.read(images, [tap])[tap], vit(backbone.normalise(images)))
+    assert provenance.matched == len(vit.state_dict())
+    assert provenance.unexpected == []
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    plain, provenance = located.load()
+    assert plain.classes is None
+    assert plain.record()["architecture"]["options"]["num_classes"] == 0
+    assert provenance.unexpected == ["head.bias", "head.weight", "norm.bias", "norm.weight"]
+
+
+@pytest.mark.parametrize("key", ["head.weight", "norm.bias"])
+def test_classifier__is_never_random(home, key):
+    architecture = {"options": OPTIONS | CLASSIFIER}
+    state = publish_supervised(home.env, architecture).state_dict()
+    del state[key]
+    torch.save(state, home.env / "small.pth")
+    write(home.env, {"architecture": architecture})
+    with pytest.raises(TinymimError, match=rf"1 classifier weights missing \({key}\)"):
+        teachers.locate("small").load(classifier=True)
+
+
+def test_classifier__asked_of_a_teacher_without_one_names_the_remedy(home):
+    write(home.env)
+    weights.export(publish(home.env), home.env / "student.safetensors", {})
+    for source in ("small", str(home.env / "student.safetensors")):
+        located = teachers.locate(source)
+        assert located.classes is None
+        with pytest.raises(TinymimError, match=r"has no classifier.*finetune_digits.*num_classes and global_pool"):
+            located.load(classifier=True)
+
+
+def test_locate__nothing_named():
+    with pytest.raises(TinymimError, match=r"teacher: none is named; give a checkpoint's path or a card's name"):
+        teachers.locate("")

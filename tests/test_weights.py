@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 from tinymim import weights
 from tinymim.architecture import Architecture, set_heads
 from tinymim.backbones import Backbone
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
+from tinymim.heads import Head, HeadForm
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
 
@@ -231,3 +233,69 @@ def test_write_atomically__a_failure_leaves_the_old_file_and_nothing_else(tmp_pa
 def test_sha256__of_the_bytes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert weights.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+STAR = "deit_tiny_distilled_patch16_224"
+
+
+def test_star__goes_through_export_and_checkpoint_bit_for_bit(tmp_path):
+    backbone = tiny(arch=STAR, heads=[3, 6, 12], pos_embed="sincos")
+    weights.export(backbone, tmp_path / "star.safetensors", {})
+    state = {f"student.vit.{key}": value for key, value in backbone.vit.state_dict().items()}
+    content = {"state_dict": state, weights.RECORD: {"backbone": backbone.record(), "prefix": "student.vit."}}
+    for path in (tmp_path / "star.safetensors", saved(tmp_path / "star.ckpt", content)):
+        again, *_ = weights.load(path)
+        assert (again.distilled, again.heads) == (True, [3, 6, 12])
+        assert torch.equal(again.vit.dist_token, backbone.vit.dist_token)
+        assert torch.equal(features(again.eval()), features(backbone))
+
+
+def test_star__the_distillation_token_must_be_there_and_its_classifier_need_not(tmp_path):
+    backbone, other = tiny(0, arch=STAR), tiny(1, arch=STAR)
+    state = {**encoder(backbone), "head_dist.weight": torch.rand(5, 24)}
+    _, unexpected = weights.fill(other, weights.read(saved(tmp_path / "x.pth", state)))
+    assert unexpected == ["head_dist.weight"]
+    assert torch.equal(other.vit.dist_token, backbone.vit.dist_token)
+    del state["dist_token"]
+    with pytest.raises(TinymimError, match=r"1 encoder weights missing \(dist_token\)"):
+        weights.fill(other, weights.read(saved(tmp_path / "x.pth", state)))
+
+
+def fine_tuned(form, **fields):
+    """A backbone with a head of this project, and the Lightning checkpoint that would hold both."""
+    backbone = tiny(**fields)
+    backbone.classifier = Head(24, backbone.prefix, form).eval()
+    with torch.no_grad():
+        for parameter in backbone.classifier.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    state = {f"model.backbone.vit.{key}": value for key, value in backbone.vit.state_dict().items()}
+    state |= {f"model.{key}": value for key, value in backbone.classifier.state_dict().items()}
+    record = {"backbone": backbone.record(), "prefix": "model.backbone.vit.", "classifier": vars(form)}
+    return backbone, {"state_dict": {**state, "metrics.top1.tp": torch.zeros(1)}, weights.RECORD: record}
+
+
+FORMS = [HeadForm(5), HeadForm(5, "cls", 8), HeadForm(5, "cls_dist", 8), HeadForm(5, norm="batch")]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.pool} {form.norm} {form.neck}")
+@torch.no_grad()
+def test_classifier__is_loaded_with_the_backbone_it_was_trained_with(tmp_path, form):
+    backbone, content = fine_tuned(form, arch=STAR)
+    path = saved(tmp_path / "last.ckpt", content)
+    again, provenance, _ = weights.load(path, classifier=True)
+    images, tap = torch.rand(2, 3, 16, 16), Tap(3, "logits")
+    assert torch.equal(again.eval().read(images, [tap])[tap], backbone.read(images, [tap])[tap])
+    assert provenance.matched == len(encoder(backbone)) + len(backbone.classifier.state_dict())
+    assert weights.load(path)[0].classes is None
+
+
+@pytest.mark.parametrize("key", ["head.weight", "norm.bias", "neck.linear.weight", "head_dist.bias"])
+def test_classifier__with_a_weight_missing_or_of_another_shape_is_refused(tmp_path, key):
+    _, content = fine_tuned(HeadForm(5, "cls_dist", 8), arch=STAR)
+    taken = content["state_dict"].pop(f"model.{key}")
+    with pytest.raises(TinymimError, match=rf"1 classifier weights missing \({key}\)"):
+        weights.load(saved(tmp_path / "x.ckpt", content), classifier=True)
+    content["state_dict"][f"model.{key}"] = taken[:-1]
+    with pytest.raises(TinymimError, match=rf"1 of another shape \({key}"):
+        weights.load(saved(tmp_path / "x.ckpt", content), classifier=True)
+    assert weights.load(tmp_path / "x.ckpt")[0].depth == 3, "the backbone alone is whole"

@@ -11,6 +11,7 @@ import torch
 from timm.layers import DropPath, build_sincos2d_pos_embed
 from timm.layers.attention import Attention
 from timm.models import VisionTransformer
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
 from torch import nn
 
@@ -25,7 +26,8 @@ class Architecture:
     """A plain timm ViT and everything about it that its weights do not say.
 
     Args:
-        arch: timm's name, without weights.
+        arch: timm's name, without weights: a ``vit_*`` or ``deit_*`` model. The ``deit_*_distilled_*`` ones have a
+            distillation token after the CLS token, as TinyMIM*-T does.
         options: timm's own arguments laid over it (``embed_dim``, ``depth``, ``num_heads``, ``img_size``, ...).
         heads: attention heads, one number for all blocks or one for each; ``None`` keeps the architecture's own. The
             same channels in 3, 6 or 12 heads are three different networks, so this is part of the weights.
@@ -43,7 +45,7 @@ class Architecture:
 
 
 def build(architecture: Architecture, initialise: bool = True) -> VisionTransformer:
-    """The timm network, without classifier.
+    """The timm network; without classifier, unless ``options`` say ``num_classes`` (and ``global_pool``, how it pools).
 
     Args:
         architecture: what to build.
@@ -53,7 +55,12 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
         TinymimError: unknown architecture or option, not a plain ViT, or heads that do not divide the width.
     """
     own = _as_published(architecture.arch)
-    options = {"num_classes": 0, "global_pool": "", **architecture.options}
+    pool = "token" if isinstance(own, VisionTransformerDistilled) else ""  # the only one that timm lets this class have
+    options = {"num_classes": 0, "global_pool": pool, **architecture.options}
+    if pool and (wrong := [name for name in ("reg_tokens", "no_embed_class") if options.get(name)]):
+        raise TinymimError(
+            f"options: {', '.join(wrong)} cannot be had with the distillation token of {architecture.arch}"
+        )
     heads = architecture.heads
     if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(own.blocks)):
         heads = heads[0]
@@ -92,7 +99,7 @@ def _plain(vit: nn.Module, arch: str) -> VisionTransformer:
     """The reader knows pre-norm blocks with ordinary attention; another kind would be read wrongly, and silently."""
     blocks: list[Any] = list(vit.blocks) if isinstance(vit, VisionTransformer) else [None]
     if any(type(block) is not Block or type(block.attn) is not Attention for block in blocks):
-        raise TinymimError(f"arch: {arch} is not a plain Vision Transformer; use one of timm's vit_* models")
+        raise TinymimError(f"arch: {arch} is not a plain Vision Transformer; use one of timm's vit_* or deit_* models")
     return cast(VisionTransformer, vit)
 
 
@@ -108,7 +115,7 @@ def _lay_out_heads(vit: VisionTransformer, arch: str, heads: list[int]) -> None:
 
 
 def _fix_sincos(vit: VisionTransformer, initialise: bool) -> None:
-    """Fixed 2-D sine-cosine positions (MAE appendix A.1); the CLS row is zero."""
+    """Fixed 2-D sine-cosine positions (MAE appendix A.1); the rows of CLS and distillation token are zero."""
     if vit.pos_embed is None:
         raise TinymimError("pos_embed: sincos asked of an architecture without position embedding")
     if vit.embed_dim % 4:

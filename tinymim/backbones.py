@@ -1,48 +1,39 @@
 """The one reader: run a timm ViT up to the deepest block asked for, and give back what was asked.
 
-Blocks are numbered from 1, as papers do. The taps are those of TinyMIM section 3.1 (arXiv 2301.01296): for block i with
-input F(i-1), H = Attn(LN(F(i-1))), Ĥ = H + F(i-1), H~ = FFN(LN(Ĥ)) and F(i) = Ĥ + H~:
-
-    q, k, v     the projections of LN(F(i-1)), heads concatenated
-    attn_pre    H, attention output before the residual
-    attn_post   Ĥ, after it
-    ffn_pre     H~, MLP output before the residual
-    ffn_post    F(i), the block's output
+Blocks are numbered from 1, as papers do; what can be read of each is in ``tinymim/blocks.py``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinymim.architecture import Architecture, build
+from tinymim.blocks import ATTENTION, FFN, LOGITS, TAPS, Readings, Tap, choose_attention, kept_tokens, run_block
 from tinymim.errors import TinymimError
+from tinymim.heads import Head
 
-QKV = ("q", "k", "v")
-ATTENTION = ("attn_pre", "attn_post")
-FFN = ("ffn_pre", "ffn_post")
-TAPS = QKV + ATTENTION + FFN
+CLASSIFIER = ("norm.", "fc_norm.", "attn_pool.", "head.", "head_dist.")
+"""The parts of a timm ViT after its last block."""
 
-
-class Tap(NamedTuple):
-    """A place to read: ``block`` from 1 to the depth, ``name`` one of :data:`TAPS`."""
-
-    block: int
-    name: str
-
-
-Readings = dict[Tap, Tensor]
-"""What a read gives: ``(B, N, D)`` for each tap, prefix tokens (CLS) first."""
+NO_CLASSIFIER = (
+    "has no classifier, so it has no logits; use a checkpoint of fine-tuning (`tinymim fit --config finetune_digits`), "
+    "or a card whose architecture.options say num_classes and global_pool"
+)
 
 
 class Backbone(nn.Module):
     """A timm ViT with its input normalisation, its head layout and the block its features are read from.
+
+    A teacher may have a classifier: timm's own, where the architecture's options say ``num_classes``, or a
+    :class:`Head` of this project in ``classifier``.
 
     Args:
         architecture: what to build.
@@ -58,6 +49,7 @@ class Backbone(nn.Module):
         self.vit = build(architecture, initialise)
         self.architecture = architecture
         self.output_block = output_block or self.depth
+        self.classifier: Head | None = None
         self.checkpointing = False
         """Recompute blocks in the backward pass instead of keeping what they computed: less memory, more time."""
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, -1, 1, 1), persistent=False)
@@ -95,8 +87,18 @@ class Backbone(nn.Module):
 
     @property
     def prefix(self) -> int:
-        """Tokens before the patches: CLS and registers."""
+        """Tokens before the patches: CLS, distillation token, registers."""
         return self.vit.num_prefix_tokens
+
+    @property
+    def distilled(self) -> bool:
+        """Whether its second token is a distillation token."""
+        return isinstance(self.vit, VisionTransformerDistilled)
+
+    @property
+    def classes(self) -> int | None:
+        """Outputs of its classifier; ``None`` where it has none."""
+        return self.classifier.form.classes if self.classifier else self.vit.num_classes or None
 
     @property
     def _blocks(self) -> list[Any]:
@@ -132,10 +134,10 @@ class Backbone(nn.Module):
             keep: as in :meth:`embed`.
 
         Returns:
-            ``(B, prefix + N, D)`` for each tap.
+            ``(B, prefix + N, D)`` for each tap, ``(B, classes)`` for ``logits``.
 
         Raises:
-            TinymimError: a tap outside the network.
+            TinymimError: a tap outside the network, or the logits of one without classifier.
         """
         wanted = self.check(taps)
         last = max(tap.block for tap in wanted)
@@ -146,9 +148,15 @@ class Backbone(nn.Module):
             if not names:
                 x = checkpoint(block, x, use_reentrant=False) if self.checkpointing else block(x)
                 continue
-            x, parts = _run(block, x, names, stop=number == last)
+            x, parts = run_block(block, x, names, stop=number == last)
+            if LOGITS in names:
+                parts[LOGITS] = self._classify(parts["ffn_post"])
             readings.update({Tap(number, name): parts[name] for name in names})
         return readings
+
+    def _classify(self, tokens: Tensor) -> Tensor:
+        """Logits ``(B, classes)`` of what the last block gives out, ``(B, prefix + N, D)``."""
+        return self.classifier(tokens) if self.classifier else self.vit.forward_head(self.vit.norm(tokens))
 
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
         """Mean of the patch tokens that ``block`` (default: the output block) gives out, ``(B, D)``."""
@@ -162,21 +170,23 @@ class Backbone(nn.Module):
         names = {tap.name for tap in wanted if tap.block == last}
         parts = ["norm1.", "attn.qkv."]
         parts += [f"attn.{name}_norm." for name in ("q", "k") if name in names]
-        if names & {*ATTENTION, *FFN}:
+        if names & {*ATTENTION, *FFN, LOGITS}:
             parts += ["attn.", "ls1."]
-        if names & {*FFN}:
+        if names & {*FFN, LOGITS}:
             parts += ["norm2.", "mlp.", "ls2."]
-        stem = ("cls_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
+        stem = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
         routes = [f"vit.{part}" for part in stem]
         routes += [f"vit.blocks.{number}." for number in range(last - 1)]
         routes += [f"vit.blocks.{last - 1}.{part}" for part in parts]
+        if LOGITS in names:
+            routes += ["classifier."] if self.classifier else [f"vit.{part}" for part in CLASSIFIER]
         return {name for name, _ in self.named_parameters() if name.startswith(tuple(routes))}
 
     def last_trained_block(self, taps: Iterable[Tap]) -> int:
         """The deepest block all of whose parts a loss on ``taps`` trains; 0 when there is none."""
         wanted = self.check(taps)
         last = max(tap.block for tap in wanted)
-        return last if any(tap.block == last and tap.name in FFN for tap in wanted) else last - 1
+        return last if any(tap.block == last and tap.name in (*FFN, LOGITS) for tap in wanted) else last - 1
 
     def check(self, taps: Iterable[Tap]) -> set[Tap]:
         """``taps`` as a set, or an error that names the one outside the network."""
@@ -190,6 +200,12 @@ class Backbone(nn.Module):
                 )
             if name not in TAPS:
                 raise TinymimError(f"unknown tap {name!r}; one of {', '.join(TAPS)}")
+            if name == LOGITS and block != self.depth:
+                raise TinymimError(
+                    f"logits come after the last block, {self.depth}, and block {block} was asked for them"
+                )
+            if name == LOGITS and not self.classes:
+                raise TinymimError(f"{self.architecture.arch} {NO_CLASSIFIER}")
         return wanted
 
     def compile_blocks(self) -> None:
@@ -228,54 +244,3 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     if images.shape[-2:] == size:
         return images
     return F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def kept_tokens(tokens: Tensor, keep: Tensor, prefix: int) -> Tensor:
-    """The prefix and the kept patches, ``(B, prefix + K, D)``, of ``(B, prefix + N, D)`` tokens.
-
-    Args:
-        tokens: prefix first.
-        keep: ``(B, K)`` indices of patches.
-        prefix: tokens before the patches.
-    """
-    patches = tokens[:, prefix:]
-    patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-    return torch.cat([tokens[:, :prefix], patches], dim=1)
-
-
-def choose_attention(blocks: Iterable[Any], tokens: Tensor) -> None:
-    """Fused or explicit attention, whichever was measured faster for these ``(B, N, D)`` tokens.
-
-    On CPUs PyTorch's fused attention is up to 4x slower than the explicit products under bfloat16, but for wide
-    networks in inference; in float32 and on GPUs it is the faster.
-    """
-    explicit = tokens.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    explicit &= torch.is_grad_enabled() or tokens.shape[-1] < 512
-    for block in blocks:
-        block.attn.fused_attn = not explicit
-
-
-def _run(block: Any, x: Tensor, names: set[str], stop: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """One pre-norm block, keeping the parts in ``names``; with ``stop``, nothing beyond them is computed."""
-    parts: dict[str, Tensor] = {}
-    normed = block.norm1(x)
-    if names & {*QKV}:
-        parts.update(zip(QKV, _project(block.attn, normed), strict=True))
-        if stop and names <= {*QKV}:
-            return x, parts
-    parts["attn_pre"] = block.ls1(block.attn(normed))
-    parts["attn_post"] = x = x + block.drop_path1(parts["attn_pre"])
-    if stop and not names & {*FFN}:
-        return x, parts
-    parts["ffn_pre"] = block.ls2(block.mlp(block.norm2(x)))
-    parts["ffn_post"] = x = x + block.drop_path2(parts["ffn_pre"])
-    return x, parts
-
-
-def _project(attn: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v as attention uses them, heads concatenated: three ``(B, N, D)``."""
-    q, k, v = attn.qkv(normed).chunk(3, dim=-1)
-    if not isinstance(attn.q_norm, nn.Identity):
-        q = attn.q_norm(q.unflatten(-1, (attn.num_heads, -1))).flatten(-2)
-        k = attn.k_norm(k.unflatten(-1, (attn.num_heads, -1))).flatten(-2)
-    return q, k, v

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from tinymim import weights
 from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone, skeleton
+from tinymim.backbones import NO_CLASSIFIER, Backbone, skeleton
 from tinymim.errors import TinymimError
 from tinymim.weights import Provenance
 
@@ -26,6 +27,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 @dataclass
 class Card:
     """A teacher. ``sha256: null`` means that nobody has recorded it: it is printed on loading and not compared.
+
+    A supervised teacher's classifier, if the file holds one under timm's names, is stated by the architecture:
+    ``options: {num_classes: 1000, global_pool: token}``. It is loaded where its logits are distilled, and else left.
 
     Args:
         name: of the card.
@@ -133,6 +137,11 @@ class Teacher:
     licence: str
     card: Card | None = None
 
+    @property
+    def classes(self) -> int | None:
+        """Outputs of its classifier; ``None`` where it has none."""
+        return self.skeleton.classes
+
     def problem(self) -> str | None:
         """Why it cannot be loaded, or ``None``. Reads no weights, so a damaged file shows only on loading."""
         if self.card and not self.card.weights_path():
@@ -140,18 +149,24 @@ class Teacher:
             return f"teacher: the weights of {self.card.name} are not here; {self.card.how_to_get()}{demo}"
         return None
 
-    def load(self) -> tuple[Backbone, Provenance]:
+    def load(self, classifier: bool = False) -> tuple[Backbone, Provenance]:
         """The backbone, frozen and in eval mode, and where it came from.
 
+        Args:
+            classifier: with its classifier, so that ``Tap(depth, "logits")`` can be read.
+
         Raises:
-            TinymimError: weights missing, truncated, of another sha256, or not fitting the architecture.
+            TinymimError: weights missing, truncated, of another sha256, or not fitting the architecture; or a
+                classifier asked of a teacher without one.
         """
-        backbone, provenance = self._load()
+        if classifier and not self.classes:
+            raise TinymimError(f"teacher: {self.source} {NO_CLASSIFIER}")
+        backbone, provenance = self._load(classifier)
         return freeze(backbone), provenance
 
-    def _load(self) -> tuple[Backbone, Provenance]:
+    def _load(self, classifier: bool) -> tuple[Backbone, Provenance]:
         if self.card is None:
-            backbone, provenance, _ = weights.load(Path(self.source))
+            backbone, provenance, _ = weights.load(Path(self.source), classifier)
             return backbone, provenance
         if problem := self.problem():
             raise TinymimError(problem)
@@ -163,8 +178,11 @@ class Teacher:
                 f"teacher: {path} has sha256 {digest}, and card {self.card.path} says {self.card.sha256}: "
                 f"the file is damaged or another one; {self.card.how_to_get()}"
             )
-        backbone = Backbone(self.card.architecture, initialise=False)
-        matched, unexpected = weights.fill(backbone, weights.read(path))
+        architecture = self.card.architecture
+        if not classifier:
+            architecture = replace(architecture, options={**architecture.options, "num_classes": 0})
+        backbone = Backbone(architecture, initialise=False)
+        matched, unexpected = weights.fill(backbone, weights.read(path), classifier)
         verified = self.card.sha256 is not None
         return backbone, Provenance(self.card.name, str(path), digest, verified, matched, [], unexpected, self.licence)
 
@@ -173,8 +191,10 @@ def locate(source: str) -> Teacher:
     """Find a teacher by card name, card path, or path of a checkpoint of ours.
 
     Raises:
-        TinymimError: nothing there, or a file that is not ours.
+        TinymimError: nothing named, nothing there, or a file that is not ours.
     """
+    if not source:
+        raise TinymimError("teacher: none is named; give a checkpoint's path or a card's name (`tinymim teachers`)")
     path = Path(source)
     if path.suffix in (".ckpt", ".safetensors", ".pth", ".pt", ".bin"):
         record = weights.read(path).record
@@ -182,8 +202,8 @@ def locate(source: str) -> Teacher:
             raise TinymimError(
                 f"teacher: {path} is no checkpoint of tinymim; describe it with a card (see teachers/) and name that"
             )
-        network = skeleton(Architecture(**record["backbone"]["architecture"]))
-        network.output_block = record["backbone"]["output_block"]
+        with torch.device("meta"):
+            network = weights.from_record(record, classifier=True)
         return Teacher(source, network, None, record.get("licence", "unknown"))
     card = find(source)
     return Teacher(source, skeleton(card.architecture), card.target_block, card.licence, card)

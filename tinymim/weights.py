@@ -26,6 +26,7 @@ from torch import Tensor
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.errors import TinymimError
+from tinymim.heads import Head, HeadForm
 
 RECORD = "tinymim"
 """Key of the record in a Lightning checkpoint and in a safetensors header."""
@@ -54,11 +55,15 @@ State = dict[str, Tensor]
 
 @dataclass
 class File:
-    """A weights file as read: the backbone's ``state`` under timm's names, and the record if it is one of ours."""
+    """A weights file as read: the backbone's ``state`` under timm's names, and the record if it is one of ours.
+
+    A fine-tuned checkpoint has its classifier's weights too, in ``classifier`` under the names of :class:`Head`.
+    """
 
     path: Path
     state: State
     record: dict[str, Any] | None = None
+    classifier: State = field(default_factory=dict)
 
 
 @dataclass
@@ -124,22 +129,32 @@ def _unwrap(path: Path, content: Any) -> File:
     record = content.get(RECORD)
     state = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
     state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    classifier: State = {}
     if record:
         prefix = record["prefix"]
+        if record.get("classifier"):
+            around = prefix.removesuffix("backbone.vit.")
+            beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            classifier = {key.removeprefix(around): value for key, value in beside.items() if key.startswith(around)}
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not state:
         raise TinymimError(f"{path} holds no weights (keys: {_some(list(content))})")
-    return File(path, state, record)
+    return File(path, state, record, classifier)
 
 
-def fill(backbone: Backbone, file: File) -> tuple[int, list[str]]:
+def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int, list[str]]:
     """Load ``file`` into ``backbone``; every encoder weight must be there.
+
+    Args:
+        backbone: changed in place.
+        file: as read.
+        classifier: every weight of the backbone's classifier must be there as well, and is loaded.
 
     Returns:
         How many keys matched, and the keys the file has beyond them.
 
     Raises:
-        TinymimError: encoder weights missing or of another shape, or a head layout that differs from the file's record.
+        TinymimError: weights missing or of another shape, or a head layout that differs from the file's record.
     """
     if file.record:
         stored = file.record["backbone"]["architecture"]["heads"]
@@ -148,20 +163,34 @@ def fill(backbone: Backbone, file: File) -> tuple[int, list[str]]:
                 f"head layout: {file.path} was trained with heads {stored}, and {backbone.architecture.arch} is built "
                 f"with {backbone.heads}; the same weights in other heads are another network. Set heads: {stored}"
             )
-    own = {key: value for key, value in backbone.vit.state_dict().items() if not key.startswith(FOREIGN)}
-    missing = sorted(own.keys() - file.state.keys())
+    whole = backbone.vit.state_dict()
+    own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
+    _check_fit(file.path, backbone, "encoder", own, file.state)
+    head: State = {}
+    if classifier and backbone.classifier:
+        head = backbone.classifier.state_dict()
+        _check_fit(file.path, backbone, "classifier", head, file.classifier)
+        backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
+    elif classifier:
+        own = whole
+        _check_fit(file.path, backbone, "classifier", own, file.state)
+    backbone.vit.load_state_dict({key: file.state[key] for key in own}, strict=False)
+    return len(own) + len(head), sorted(file.state.keys() - own.keys())
+
+
+def _check_fit(path: Path, backbone: Backbone, part: str, own: State, stored: State) -> None:
+    """Raise unless ``stored`` has every weight of ``own``, in its shape."""
+    missing = sorted(own.keys() - stored.keys())
     reshaped = [
-        f"{key} {tuple(file.state[key].shape)}, not {tuple(value.shape)}"
+        f"{key} {tuple(stored[key].shape)}, not {tuple(value.shape)}"
         for key, value in own.items()
-        if key in file.state and file.state[key].shape != value.shape
+        if key in stored and stored[key].shape != value.shape
     ]
     if missing or reshaped:
         raise TinymimError(
-            f"{file.path} does not fit {backbone.describe()}: {len(missing)} encoder weights missing "
+            f"{path} does not fit {backbone.describe()}: {len(missing)} {part} weights missing "
             f"({_some(missing)}), {len(reshaped)} of another shape ({_some(reshaped)})"
         )
-    backbone.vit.load_state_dict({key: file.state[key] for key in own}, strict=False)
-    return len(own), sorted(file.state.keys() - own.keys())
 
 
 def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str) -> None:
@@ -192,20 +221,28 @@ def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str)
         raise TinymimError(f"ckpt_path: the checkpoint's network is {sizes[0]}, and the recipe's {sizes[1]}")
 
 
-def from_record(record: dict[str, Any]) -> Backbone:
-    """The network a record describes, without its weights."""
+def from_record(record: dict[str, Any], classifier: bool = False) -> Backbone:
+    """The network a record describes, without its weights; with ``classifier``, the one it was fine-tuned with too."""
     stored = record["backbone"]
-    return Backbone(Architecture(**stored["architecture"]), output_block=stored["output_block"], initialise=False)
+    backbone = Backbone(Architecture(**stored["architecture"]), output_block=stored["output_block"], initialise=False)
+    if classifier and (form := record.get("classifier")):
+        backbone.classifier = Head(backbone.width, backbone.prefix, HeadForm(**form))
+    return backbone
 
 
-def load(path: Path) -> tuple[Backbone, Provenance, dict[str, Any]]:
+def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, dict[str, Any]]:
     """The backbone in a file of ours: a Lightning checkpoint or an export.
+
+    Args:
+        path: of the file.
+        classifier: with the classifier it was fine-tuned with.
 
     Returns:
         The backbone, where it came from, and the file's record.
 
     Raises:
-        TinymimError: not a file of ours; the message says how to describe it with a card.
+        TinymimError: not a file of ours, and the message says how to describe it with a card; or one that was never
+            fine-tuned, and its classifier is asked for.
     """
     file = read(path)
     if not file.record:
@@ -213,8 +250,8 @@ def load(path: Path) -> tuple[Backbone, Provenance, dict[str, Any]]:
             f"{path} is no checkpoint of tinymim (its keys: {_some(sorted(file.state))}); "
             "describe it with a teacher card, as in teachers/, and name the card instead"
         )
-    backbone = from_record(file.record)
-    matched, unexpected = fill(backbone, file)
+    backbone = from_record(file.record, classifier)
+    matched, unexpected = fill(backbone, file, classifier)
     licence = file.record.get("licence", "unknown")
     return (
         backbone,

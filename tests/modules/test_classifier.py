@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,98 @@ def test_drop_path__rises_linearly(tmp_path: Path) -> None:
     fit(module, tmp_path, epochs=0)
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in module.backbone.vit.blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2])
+
+
+@pytest.fixture
+def published(teacher_card: Path, tmp_path: Path) -> Path:
+    """A student whose last block was trained with the teacher's 4 heads."""
+    runner = trainer(tmp_path)
+    runner.fit(distiller(head_layout="published"), datamodule=NoiseData())
+    runner.save_checkpoint(tmp_path / "published.ckpt")
+    return tmp_path / "published.ckpt"
+
+
+def test_head_layout__kept_or_the_architectures_own_in_every_block(published: Path, tmp_path: Path) -> None:
+    images = torch.rand(2, 3, 16, 16)
+    stored = weights.load(published)[0].eval()
+    found = {}
+    for layout in ("kept", "uniform"):
+        module = classifier(weights=str(published), head_layout=layout)
+        fit(module, tmp_path, epochs=0)
+        found[layout] = module.backbone.heads
+        with torch.no_grad():
+            same = torch.equal(module.backbone.eval().features(images, 3), stored.features(images, 3))
+        assert same == (layout == "kept"), "the same weights in other heads are another network"
+        assert module.backbone.record()["architecture"]["heads"] == found[layout]
+        said = dict(module.summary())["head layout"]
+        assert said == ("kept" if layout == "kept" else "uniform, 3 in every block; the weights come with 3, 3, 4")
+    assert found == {"kept": [3, 3, 4], "uniform": [3, 3, 3]}
+
+
+STAR = "deit_tiny_distilled_patch16_224"
+
+
+def star(width: int = 24, heads: int = 12) -> Architecture:
+    return Architecture(STAR, tiny(width, heads).options)
+
+
+def test_star__layer_decay_and_weight_decay_of_its_parts(tmp_path: Path) -> None:
+    module = classifier(architecture=star(), pool="cls_dist", neck=16)
+    runner = trainer(tmp_path, max_epochs=1)
+    runner.fit(module, datamodule=NoiseData())
+    names = {id(parameter): name for name, parameter in module.head.named_parameters()}
+    found = {
+        names[id(p)]: (group["lr_scale"], group["weight_decay"])
+        for group in runner.optimizers[0].param_groups
+        for p in group["params"]
+    }
+    assert found["backbone.vit.dist_token"] == found["backbone.vit.cls_token"] == (pytest.approx(0.65**4), 0.0)
+    for name in ("neck.linear.weight", "head.weight", "head_dist.weight"):
+        assert found[name] == (1.0, 0.05), name
+    assert found["neck.norm.weight"] == found["norm.weight"] == (1.0, 0.0)
+    assert "backbone.vit.norm.weight" not in found, "nothing reads timm's final norm"
+
+
+def test_star__both_classifiers_learn_from_labels_without_a_teacher(tmp_path: Path) -> None:
+    module = classifier(architecture=star(), pool="cls_dist", neck=16)
+    fit(module, tmp_path, epochs=1)
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    module.eval()
+    batch = {"image": torch.rand(6, 3, 16, 16), "label": torch.tensor([0, 1, 0, 1, 1, 0])}
+    cls, dist = module.head.each(batch["image"])
+    assert not torch.allclose(cls, dist)
+    expected = (F.cross_entropy(cls, batch["label"]) + F.cross_entropy(dist, batch["label"])) / 2
+    loss = module.training_step(batch, 0)
+    torch.testing.assert_close(loss, expected)
+    module.zero_grad()
+    loss.backward()
+    for part in (module.head.head, module.head.head_dist, module.backbone.vit.dist_token):
+        parameters = [part] if isinstance(part, torch.nn.Parameter) else part.parameters()  # type: ignore[union-attr]
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
+    predicted = module.predict_step({**batch, "index": torch.arange(6)}, 0)["probabilities"]
+    torch.testing.assert_close(predicted, (cls.softmax(-1) + dist.softmax(-1)) / 2)
+
+
+def test_classifier__of_another_pooling_is_no_continuation(tmp_path: Path) -> None:
+    module = classifier(architecture=tiny(24, 3), pool="cls")
+    runner = trainer(tmp_path, max_epochs=1)
+    runner.fit(module, datamodule=NoiseData())
+    runner.save_checkpoint(tmp_path / "cls.ckpt")
+    with pytest.raises(TinymimError, match=r"its classifier is .*'cls'.*'mean'"):
+        trainer(tmp_path, max_epochs=2).fit(
+            classifier(architecture=tiny(24, 3)), datamodule=NoiseData(), ckpt_path=tmp_path / "cls.ckpt"
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pool": "cls_dist"}, "pool: cls_dist, but .* has no distillation token"),
+        ({"neck": -1}, "neck: -1"),
+        ({"linear_probe": True, "neck": 8}, "linear_probe: .*no neck"),
+    ],
+)
+def test_problems__of_the_classifier(options: dict[str, Any], words: str) -> None:
+    found = classifier(architecture=tiny(24, 3), **options).problems(image_size=16)
+    assert len(found) == 1
+    assert re.match(words, found[0])

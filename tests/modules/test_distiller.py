@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tests.conftest import tiny
 from tinymim import weights
 from tinymim.architecture import Architecture
-from tinymim.backbones import Tap
+from tinymim.blocks import Tap
 from tinymim.data.base import ImageData
 from tinymim.errors import TinymimError
 from tinymim.modules import Distiller, Optim

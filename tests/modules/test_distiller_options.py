@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import tiny
 from tests.modules.test_distiller import NoiseData, distiller, trainer
-from tinymim.backbones import Backbone, Tap
+from tinymim.backbones import Backbone
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 from tinymim.modules.distiller import Distiller
 from tinymim.modules.frozen import FrozenTeacher

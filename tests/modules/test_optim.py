@@ -8,7 +8,8 @@ from torch import nn
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.errors import TinymimError
-from tinymim.modules.classifier import Head
+from tinymim.heads import HeadForm
+from tinymim.modules.network import Network
 from tinymim.modules.optim import Optim, configure, total_batch
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
@@ -97,7 +98,7 @@ def test_groups__no_decay_on_parameters_of_one_dimension():
 
 
 def head():
-    model = Head(Backbone(Architecture(options=TINY)), num_classes=10, frozen=False)
+    model = Network(Backbone(Architecture(options=TINY)), HeadForm(10))
     model.backbone.vit.norm.requires_grad_(False)  # nothing reads it
     return model
 

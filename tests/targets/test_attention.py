@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone, Tap, skeleton
+from tinymim.backbones import Backbone, skeleton
+from tinymim.blocks import Tap
 from tinymim.targets import AttentionMap
 
 TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 4}

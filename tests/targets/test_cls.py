@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone, Tap, skeleton
+from tinymim.backbones import Backbone, skeleton
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 from tinymim.targets import CLS
 

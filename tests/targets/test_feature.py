@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from tinymim.architecture import Architecture
-from tinymim.backbones import TAPS, Backbone, Tap, skeleton
+from tinymim.backbones import Backbone, skeleton
+from tinymim.blocks import TAPS, Tap
 from tinymim.errors import TinymimError
 from tinymim.targets import Feature, Target
 from tinymim.targets.base import settle_blocks, target_block, whiten

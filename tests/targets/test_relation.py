@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tinymim.architecture import Architecture
-from tinymim.backbones import Tap, skeleton
+from tinymim.backbones import skeleton
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 from tinymim.targets import Relation
 

@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from tinymim import teachers
-from tinymim.architecture import Architecture, set_drop_path
-from tinymim.backbones import Backbone, Tap, skeleton
+from tinymim.architecture import Architecture, set_drop_path, set_heads
+from tinymim.backbones import Backbone, skeleton
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
+from tinymim.heads import HeadForm, Pool
+from tinymim.modules.deit import Deit, DeitTeacher, deit_loss
 from tinymim.modules.evaluation import Evaluated
+from tinymim.modules.network import Network, pool_problems
 from tinymim.modules.optim import Optim, configure
 from tinymim.weights import RECORD, Provenance
-
-
-class Head(nn.Module):
-    """A backbone, the mean of its patch tokens, a norm and a linear layer.
-
-    Args:
-        backbone: read at its output block.
-        num_classes: outputs.
-        frozen: for a linear probe: the norm is BatchNorm without affine, as in MAE's probe; else LayerNorm.
-    """
-
-    def __init__(self, backbone: Backbone, num_classes: int, frozen: bool):
-        super().__init__()
-        self.backbone = backbone
-        self.norm: nn.Module = nn.BatchNorm1d(backbone.width, affine=False) if frozen else nn.LayerNorm(backbone.width)
-        self.head = nn.Linear(backbone.width, num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=2e-5 if not frozen else 0.01)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` of ``(B, 3, H, W)`` images in [0, 1]."""
-        return self.head(self.norm(self.backbone.features(images)))
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Depth of each parameter, for timm's layer-wise learning-rate decay."""
-        return {
-            "stem": r"^backbone\.vit\.(?:cls_token|reg_token|pos_embed|patch_embed|norm_pre)",
-            "blocks": r"^backbone\.vit\.blocks\.(\d+)",
-            "head": r"^(?:norm|head|backbone\.vit\.norm\.)",
-        }
-
-    def no_weight_decay(self) -> set[str]:
-        """Parameters timm leaves without weight decay."""
-        return {f"backbone.vit.{name}" for name in self.backbone.vit.no_weight_decay()}
 
 
 class Classifier(Evaluated):
@@ -68,6 +40,16 @@ class Classifier(Evaluated):
         label_smoothing: share of the target spread over all classes.
         num_classes: ``None`` takes the data's.
         optim: the optimiser; the defaults are the paper's for ViT-B.
+        head_layout: ``kept`` leaves every block the attention heads it was trained with; ``uniform`` regroups all into
+            the architecture's own number, as the published code does by building the network anew.
+        pool: ``mean`` of the patch tokens, as published; the ``cls`` token; or ``cls_dist``, a classifier on the CLS
+            token and one on the distillation token, whose probabilities are averaged. The paper does not state how
+            TinyMIM*-T pools; its checkpoint has two classifiers.
+        neck: channels of LayerNorm-Linear-GELU on every token after the last block, 1280 in TinyMIM*-T; 0 is none.
+        fc_norm: LayerNorm of the pooled token, shared by two classifiers. TinyMIM*-T's checkpoint has one, of a width
+            that the source does not state; here it has the neck's.
+        deit: DeiT-style distillation from a teacher with a classifier, into the classifier on the distillation token.
+            Without it both classifiers learn from the labels alone, half the loss each.
     """
 
     monitor = ("val/top1", "max")
@@ -85,20 +67,27 @@ class Classifier(Evaluated):
         label_smoothing: float = 0.0,
         num_classes: int | None = None,
         optim: Optim | None = None,
+        head_layout: Literal["kept", "uniform"] = "kept",
+        pool: Pool = "mean",
+        neck: int = 0,
+        fc_norm: bool = True,
+        deit: Deit | None = None,
     ):
         super().__init__()
         self.source, self.architecture = weights, architecture
         self.blocks, self.linear_probe, self.drop_path = blocks, linear_probe, drop_path
         self.mixing = {"mixup_alpha": mixup, "cutmix_alpha": cutmix, "label_smoothing": label_smoothing}
         self.num_classes = num_classes
+        self.head_layout, self.pool, self.neck, self.fc_norm, self.deit = head_layout, pool, neck, fc_norm, deit
         self.optim = optim or Optim(base_lr=5e-4, betas=(0.9, 0.999), warmup_epochs=5, min_lr=1e-6, layer_decay=0.65)
         self.provenance: Provenance | None = None
         self._located: teachers.Teacher | None = None
         self.licence = "unknown"
-        self.model: Head | None = None
+        self._deit: DeitTeacher | None = None
+        self.model: Network | None = None
 
     @property
-    def head(self) -> Head:
+    def head(self) -> Network:
         """The network."""
         assert self.model is not None, "configure_model comes first"
         return self.model
@@ -108,15 +97,37 @@ class Classifier(Evaluated):
         """The network without its classifier."""
         return self.head.backbone
 
-    def problems(self, image_size: int) -> list[str]:
-        """Everything that keeps the recipe from running."""
+    @property
+    def teacher(self) -> Backbone | None:
+        """The teacher of DeiT-style distillation."""
+        return self._deit.frozen.backbone if self._deit and self._deit.frozen else None
+
+    def problems(self, image_size: int, classes: int | None = None) -> list[str]:
+        """Everything that keeps the recipe from running.
+
+        Args:
+            image_size: of the data, in pixels.
+            classes: of the data, once they are known.
+        """
         found = []
         try:
-            size = self._skeleton().image_size
+            network = self._skeleton()
+            size = network.image_size
             if size != (image_size, image_size):
                 found.append(f"data.image_size: {image_size}, but the backbone takes {size[0]}; make them equal")
+            found += pool_problems(network, self.pool, self.deit is not None)
         except TinymimError as error:
             found.append(str(error))
+        if self.neck < 0:
+            found.append(f"neck: {self.neck} is not a number of channels; 0 is none")
+        if self.linear_probe and (self.neck or self.deit or self.pool == "cls_dist"):
+            found.append("linear_probe: trains one linear layer; it takes no neck, no deit, and pool mean or cls")
+        if self.deit:
+            try:
+                self._deit = self._deit or DeitTeacher(self.deit)
+                found += self._deit.problems(classes)
+            except TinymimError as error:
+                found.append(str(error))
         return found
 
     def _skeleton(self) -> Backbone:
@@ -135,10 +146,10 @@ class Classifier(Evaluated):
             return
         data = getattr(self.trainer, "datamodule", None)
         size = getattr(data, "image_size", None) or self._skeleton().image_size[0]
-        if found := self.problems(size):
+        classes = self.num_classes or getattr(data, "num_classes", None)
+        if found := self.problems(size, classes):
             raise several("this recipe cannot run", found)
         backbone = self._backbone()
-        classes = self.num_classes or getattr(data, "num_classes", None)
         if not classes:
             raise TinymimError(
                 "data: these images have no labels, and a classifier needs them; put each class in a folder of its own"
@@ -146,11 +157,15 @@ class Classifier(Evaluated):
         backbone.output_block = self._output_block(backbone)
         backbone.vit.blocks = backbone.vit.blocks[: backbone.output_block]
         backbone.train()
+        self._lay_out_heads(backbone)
         set_drop_path(backbone.vit, self.drop_path)
         reached = backbone.reached([Tap(backbone.output_block, "ffn_post")])
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name in reached and not self.linear_probe)
-        self.model = Head(backbone, classes, self.linear_probe)
+        norm: Literal["layer", "none"] = "layer" if self.fc_norm else "none"
+        self.model = Network(backbone, HeadForm(classes, self.pool, self.neck, "batch" if self.linear_probe else norm))
+        if self._deit:
+            self._deit.load(half=self.trainer.precision == "bf16-mixed")
         self.metrics = nn.ModuleDict(
             {f"top{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
         )
@@ -170,6 +185,15 @@ class Classifier(Evaluated):
                 f"{skeleton(self.architecture).heads}; leave it out to follow the weights"
             )
         return backbone
+
+    def _lay_out_heads(self, backbone: Backbone) -> None:
+        """Regroup where asked, and say so in the summary."""
+        self._layout: str = self.head_layout
+        if self.head_layout == "uniform":
+            own = skeleton(replace(backbone.architecture, heads=None)).heads[0]
+            self._layout += f", {own} in every block; the weights come with {', '.join(map(str, backbone.heads))}"
+            for block in range(1, backbone.depth + 1):
+                set_heads(backbone.vit, block, own)
 
     def _output_block(self, backbone: Backbone) -> int:
         blocks = self.blocks
@@ -192,11 +216,17 @@ class Classifier(Evaluated):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross-entropy, mixed and smoothed as asked."""
         images, target = batch["image"], batch["label"]
+        smoothing = self.mixing["label_smoothing"]
         if self.mix is not None and len(images) % 2 == 0:
-            images, target = self.mix(images, target)
-            loss = F.cross_entropy(self(images), target)
+            images, target = self.mix(images.clone(), target)  # in place, and a captured batch must stay as it came
+            smoothing = 0.0  # mixed targets are smoothed already
+        each = self.head.each(images)
+        if self._deit:
+            labelled = F.cross_entropy(each[0], target, label_smoothing=smoothing)
+            loss = deit_loss(labelled, each[1], self._deit.logits(images), self._deit.options)
         else:
-            loss = F.cross_entropy(self(images), target, label_smoothing=self.mixing["label_smoothing"])
+            losses = [F.cross_entropy(logits, target, label_smoothing=smoothing) for logits in each]
+            loss = torch.stack(losses).mean()
         self.log("train/loss", loss.detach(), batch_size=len(images))
         return loss
 
@@ -205,7 +235,7 @@ class Classifier(Evaluated):
         return {"index": batch["index"], "probabilities": self(batch["image"]).float().softmax(-1)}
 
     def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:
-        """Accuracy on held-out images; a probe reports 10-NN of the same frozen features too."""
+        """Accuracy on held-out images; a probe reports 10-NN of the frozen mean patch tokens too."""
         if self.linear_probe:
             self.neighbours.add(self.backbone, batch, loader)
         if loader > 0:  # the bank is for nearest neighbours
@@ -224,8 +254,12 @@ class Classifier(Evaluated):
         return configure(self.head, self.optim, self.trainer)
 
     def origin(self) -> dict[str, Any]:
-        """The licence of the weights it started from."""
-        return {"licence": self.licence}
+        """The classifier, and the licences of what it was made from."""
+        record: dict[str, Any] = {"licence": self.licence, "classifier": asdict(self.head.form)}
+        if self._deit:
+            licences = dict.fromkeys([*([self.licence] if self.source else []), self._deit.located.licence])
+            record |= {"licence": " and ".join(licences), "deit": self._deit.record()}
+        return record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Follow a checkpoint that kept fewer blocks, as a probe's does, where the recipe names no weights."""
@@ -234,10 +268,21 @@ class Classifier(Evaluated):
             self.backbone.vit.blocks = self.backbone.vit.blocks[:stored]
             self.backbone.output_block = stored
         super().on_load_checkpoint(checkpoint)
+        record, own = checkpoint[RECORD], asdict(self.head.form)
+        if record.get("classifier", own) != own:  # another pooling has weights of the same shapes
+            raise TinymimError(f"ckpt_path: its classifier is {record['classifier']}, and the recipe's {own}")
+        if self._deit:
+            self._deit.check(record.get("deit"))
 
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people."""
         start = str(self.provenance) if self.provenance else "from scratch: random weights"
         kind = "linear probe of frozen features" if self.linear_probe else "fine-tuning"
-        reads = f"{kind}, mean patch token of block {self.backbone.output_block}, {self.num_classes} classes"
-        return [("backbone", self.backbone.describe()), ("", start), ("classifier", reads)]
+        reads = f"{kind}, block {self.backbone.output_block}, {self.head.form.describe()}"
+        lines = [
+            ("backbone", self.backbone.describe()),
+            ("", start),
+            ("head layout", self._layout),
+            ("classifier", reads),
+        ]
+        return lines + (self._deit.summary() if self._deit else [])

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from tinymim import teachers
 from tinymim.architecture import Architecture, set_drop_path, set_heads
-from tinymim.backbones import Backbone, Readings, Tap, resized, skeleton
+from tinymim.backbones import Backbone, resized, skeleton
+from tinymim.blocks import Readings, Tap
 from tinymim.errors import TinymimError, several
 from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.frozen import FrozenTeacher, View
@@ -173,7 +174,7 @@ class Distiller(Evaluated):
             raise several("this recipe cannot run", found)
         assert self._located
         taps = [tap for target in self._targets for tap in target.teacher_taps()]
-        teacher, self.provenance = self._located.load()
+        teacher, self.provenance = self._located.load(classifier=any(tap.name == "logits" for tap in taps))
         self._frozen = FrozenTeacher(
             teacher,
             taps,
@@ -190,12 +191,11 @@ class Distiller(Evaluated):
                 set_heads(student.vit, block, heads)
         if self.reconstruction:
             self.reconstructor = Reconstructor(student, self.reconstruction)
-        student.output_block = max(student.last_trained_block(self._student_taps(student)), 1)
-        reached = student.reached(self._student_taps(student))
-        for name, parameter in student.named_parameters():
-            if name not in reached:
-                parameter.requires_grad_(False)
-        self.unreachable = sum(p.numel() for n, p in student.named_parameters() if n not in reached)
+        read = self._student_taps(student)
+        student.output_block = max(student.last_trained_block(read), 1)
+        reached = student.reached(read)
+        dead = [p for name, p in student.named_parameters() if name not in reached]
+        self.unreachable = sum(parameter.requires_grad_(False).numel() for parameter in dead)
         student.checkpointing = self.checkpointing
         if self.compiled:
             student.compile_blocks()

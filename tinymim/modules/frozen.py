@@ -9,7 +9,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from tinymim.architecture import set_drop_path
-from tinymim.backbones import Backbone, Readings, Tap, kept_tokens
+from tinymim.backbones import Backbone
+from tinymim.blocks import Readings, Tap, kept_tokens
 
 View = Literal["visible", "whole"]
 

@@ -10,7 +10,8 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from tinymim.backbones import Backbone, choose_attention
+from tinymim.backbones import Backbone
+from tinymim.blocks import choose_attention
 
 
 class Decoder(nn.Module):

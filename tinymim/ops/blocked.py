@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,20 +37,17 @@ def _blocked(
     dq, dk = (sq.new_zeros(sq.shape if gradients else 0, dtype=exact) for _ in range(2))
 
     blocks = list(_blocks(B, H, N, ELEMENTS_CUDA if sq.is_cuda else ELEMENTS))
-    size = max((b.stop - b.start) * (h.stop - h.start) * (r.stop - r.start) * N for b, h, r in blocks)
+    size = max((b.stop - b.start) * (h.stop - h.start) * (n.stop - n.start) * N for b, h, n in blocks)
     spaces = [sq.new_empty(size, dtype=exact) for _ in range(4)]
     rounded = sq.new_empty(size if gradients and product != exact else 0, dtype=product)
     terms = []
     with torch.autocast(sq.device.type, enabled=False):
-        for batch, heads, rows in blocks:
-
-            def heads_of(x: Tensor, batch: slice = batch, heads: slice = heads) -> Tensor:
-                return x[batch, heads].flatten(0, 1)
-
-            queries, keys = heads_of(sq)[:, rows], heads_of(sk)
-            shape = (len(queries), queries.shape[1], N)
-            t, s, p, q = (space[: shape[0] * shape[1] * N].view(shape) for space in spaces)
-            _logits(heads_of(tq)[:, rows], heads_of(tk), scale_t, out=t)
+        for *heads, rows in blocks:
+            t_queries, t_keys, queries, keys = (x[*heads].flatten(0, 1) for x in (tq, tk, sq, sk))
+            t_queries, queries = t_queries[:, rows], queries[:, rows]
+            shape = (*queries.shape[:2], N)
+            t, s, p, q = (space[: math.prod(shape)].view(shape) for space in spaces)
+            _logits(t_queries, t_keys, scale_t, out=t)
             _logits(queries, keys, scale_s, out=s)
             torch.softmax(t, -1, out=p)
             torch.softmax(s, -1, out=q)
@@ -60,8 +58,8 @@ def _blocked(
             difference = q.sub_(p)
             if product != exact:
                 difference = rounded[: difference.numel()].view(shape).copy_(difference)
-            heads_of(dq)[:, rows] = torch.bmm(difference, keys.to(product))
-            heads_of(dk).add_(torch.bmm(difference.transpose(1, 2), queries.to(product)))
+            dq[*heads].view(keys.shape)[:, rows] = torch.bmm(difference, keys.to(product))
+            dk[*heads].view(keys.shape).add_(torch.bmm(difference.transpose(1, 2), queries.to(product)))
     loss = torch.stack(terms).sum() / (B * H * N)
     return loss, dq.mul_(scale_s / (B * H * N)), dk.mul_(scale_s / (B * H * N))
 
@@ -106,19 +104,24 @@ def _(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float, gradie
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     _, dq, dk = output
+    ctx.mark_non_differentiable(dq, dk)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(dq, dk)
     ctx.dtypes = inputs[2].dtype, inputs[3].dtype
 
 
-def _backward(ctx: Any, grad: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
-    if any(x is not None for x in second):
-        raise NotImplementedError("relation_kl is differentiable once; second derivatives need form='reference'")
-    dq, dk = (
-        None if grad is None else (saved * grad).to(dtype)
-        for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-    )
+def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    refuse_second_derivatives()
+    if grad is None:
+        return (None,) * 6
+    dq, dk = ((saved * grad).to(dtype) for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
     return None, None, dq, dk, None, None
+
+
+def refuse_second_derivatives() -> None:
+    """To be called in a backward pass whose graph would lack the saved tensors' own derivatives."""
+    if torch.is_grad_enabled():  # create_graph=True
+        raise NotImplementedError("relation_kl is differentiable once; second derivatives need form='reference'")
 
 
 _blocked.register_autograd(_backward, setup_context=_keep)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from typing import Literal, get_args
 
 import torch
@@ -50,7 +52,14 @@ def relation_kl(
     _check(tq, tk, sq, sk, temperature, form)
     if form == "reference":
         return reference(tq, tk, sq, sk, temperature)
-    return blocked(tq, tk, sq, sk, temperature)
+    obstacle = "" if form == "blocked" else _no_triton(tq, sq)
+    if form == "blocked" or (form == "auto" and obstacle):
+        return blocked(tq, tk, sq, sk, temperature)
+    if obstacle:
+        raise TinymimError(f"relation_kl.form: triton cannot run here: {obstacle}; take auto or blocked")
+    from tinymim.ops.triton_kernels import triton_relation_kl
+
+    return triton_relation_kl(tq, tk, sq, sk, temperature)
 
 
 def reference(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float) -> Tensor:
@@ -59,6 +68,29 @@ def reference(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float
         teacher = F.log_softmax(relation_logits(tq, tk) / temperature, dim=-1)
     student = F.log_softmax(relation_logits(sq, sk) / temperature, dim=-1)
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean()
+
+
+def _no_triton(tq: Tensor, sq: Tensor) -> str:
+    """What keeps Triton's kernels from these tensors; empty if nothing does."""
+    for x in (tq, sq):
+        if x.dtype == torch.float64:
+            return "float64 tensors need an exact form"
+        if x.shape[-1] > 128:
+            return f"heads are {x.shape[-1]} wide, and 128 is the most"
+    return _no_triton_on(sq.device)
+
+
+@torch.compiler.assume_constant_result  # Dynamo cannot look at devices and packages
+def _no_triton_on(device: torch.device) -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":  # Triton's own switch: kernels run in NumPy, for tests
+        return ""
+    if device.type != "cuda":
+        return f"the tensors are on {device}, and it needs CUDA"
+    if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
+        return f"{torch.cuda.get_device_name(device)} is not of NVIDIA's compute capability 8.0 or above"
+    return ""
 
 
 def _check(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float, form: str) -> None:

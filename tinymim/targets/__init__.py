@@ -4,6 +4,7 @@ from tinymim.targets.attention import AttentionMap
 from tinymim.targets.base import Target
 from tinymim.targets.cls import CLS
 from tinymim.targets.feature import Feature
+from tinymim.targets.logits import Logits
 from tinymim.targets.relation import Relation
 
-__all__ = ["CLS", "AttentionMap", "Feature", "Relation", "Target"]
+__all__ = ["CLS", "AttentionMap", "Feature", "Logits", "Relation", "Target"]

@@ -8,7 +8,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.backbones import Backbone, Readings, Tap
+from tinymim.backbones import Backbone
+from tinymim.blocks import Readings, Tap
 from tinymim.ops.relation_kl import relation_logits
 from tinymim.targets.base import Blocks, Target
 from tinymim.targets.tokens import Tokens

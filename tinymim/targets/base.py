@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymim.backbones import QKV, Backbone, Readings, Tap
+from tinymim.backbones import Backbone
+from tinymim.blocks import QKV, Readings, Tap
 from tinymim.errors import TinymimError
 
 Blocks = int | float | list[int | float]

@@ -9,7 +9,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymim.backbones import Backbone, Readings, Tap
+from tinymim.backbones import Backbone
+from tinymim.blocks import Readings, Tap
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Blocks, Target, whiten
 

@@ -7,7 +7,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymim.backbones import Backbone, Readings, Tap
+from tinymim.backbones import Backbone
+from tinymim.blocks import Readings, Tap
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Blocks, Target, whiten
 from tinymim.targets.tokens import Tokens

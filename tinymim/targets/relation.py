@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.architecture import check_divides
-from tinymim.backbones import QKV, Backbone, Readings, Tap
+from tinymim.backbones import Backbone
+from tinymim.blocks import QKV, Readings, Tap
 from tinymim.errors import TinymimError
 from tinymim.ops import relation_kl
 from tinymim.ops.relation_kl import relation_logits

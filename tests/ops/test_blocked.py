@@ -1,0 +1,107 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
+
+from tests.ops.tokens import SHAPES, check_against_hand, draw
+from tinymim.ops import relation_kl
+from tinymim.ops.blocked import _blocks
+
+
+def blocked(*tokens):
+    return relation_kl(*tokens, form="blocked")
+
+
+@settings(max_examples=60, deadline=None)
+@given(**SHAPES, elements=st.integers(1, 600))
+def test_blocked__equals_the_formula_for_any_size_of_block(elements, **shape):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinymim.ops.blocked.ELEMENTS", elements)
+        check_against_hand(blocked, draw(**shape), 1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 9), st.integers(1, 500))
+def test_blocks__cover_every_query_once(images, heads, tokens, elements):
+    seen = torch.zeros(images, heads, tokens, dtype=torch.int)
+    for block in _blocks(images, heads, tokens, elements):
+        part = seen[block]
+        assert part.numel() * tokens <= max(elements, tokens)
+        assert part.shape[2] == tokens or part.shape[:2] == (1, 1)  # some queries of one head
+        assert part.shape[1] == heads or part.shape[0] == 1  # some heads of one image
+        part += 1
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("tokens", [[t.bfloat16() for t in draw(2, 3, 64, 8, 4, 0)], draw(2, 3, 64, 8, 4, 0)])
+def test_blocked__holds_no_whole_map(monkeypatch, tokens):
+    monkeypatch.setattr("tinymim.ops.blocked.ELEMENTS", 16 * 64)  # 16 queries of one head
+
+    def largest(form):
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            relation_kl(*tokens[:2], *(t.requires_grad_() for t in tokens[2:]), form=form).backward()
+        return max(event.self_cpu_memory_usage for event in profiled.events())
+
+    assert largest("reference") >= 4 * 2 * 3 * 64 * 64
+    assert largest("blocked") <= 4 * 2 * 3 * 64 * 8  # a tensor of tokens
+
+
+def test_blocked__computes_no_gradients_where_nobody_asks(monkeypatch):
+    tokens = draw(1, 2, 5, 4, 3, seed=0)
+    products = []
+    bmm = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *given: products.append(1) or bmm(*given))
+    blocked(*tokens)
+    with torch.no_grad():
+        blocked(*tokens[:2], *(t.requires_grad_() for t in tokens[2:]))
+    assert not products
+    blocked(*tokens)
+    assert products
+
+
+def test_blocked__refuses_a_second_derivative():
+    tq, tk, sq, sk = draw(1, 2, 5, 4, 3, seed=0)
+    loss = blocked(tq, tk, sq.requires_grad_(), sk)
+    with pytest.raises(NotImplementedError, match=r"differentiable once; .* form='reference'"):
+        torch.autograd.grad(loss, sq, create_graph=True)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_blocked__is_an_operator_as_pytorch_wants_them(gradients):
+    tq, tk, sq, sk = draw(1, 2, 5, 4, 3, seed=0)
+    tokens = [tq, tk, sq.requires_grad_(gradients), sk.requires_grad_(gradients)]
+    torch.library.opcheck(torch.ops.tinymim.relation_kl_blocked.default, (*tokens, 1.0, gradients))
+
+
+DDP = """
+import copy, sys, torch, torch.distributed as dist
+from tests.ops.tokens import draw
+from tinymim.ops import relation_kl
+
+class Student(torch.nn.Linear):
+    def forward(self, tq, tk, sq, sk):
+        return relation_kl(tq, tk, super().forward(sq), super().forward(sk), form="blocked")
+
+torch.manual_seed(0)
+student, rank, batch = Student(5, 5), int(sys.argv[1]), draw(4, 2, 7, 6, 5, seed=7)
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+whole = copy.deepcopy(student)
+whole(*batch).backward()
+parallel = torch.nn.parallel.DistributedDataParallel(student)
+parallel(*(t[2 * rank : 2 * rank + 2] for t in batch)).backward()
+torch.testing.assert_close(student.weight.grad, whole.weight.grad)
+"""
+
+
+def test_blocked__gradients_under_ddp_are_the_whole_batchs(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", DDP, str(rank), str(tmp_path / "store")], env=environment)
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]

@@ -1,0 +1,57 @@
+"""A backbone with a classifier: what a :class:`Classifier` trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from tinymim.backbones import Backbone
+from tinymim.blocks import Tap
+from tinymim.heads import Head, HeadForm, Pool
+
+
+class Network(Head):
+    """A backbone and its :class:`Head`; one module, whose names are those of the checkpoints.
+
+    Args:
+        backbone: read at its output block.
+        form: of the head.
+    """
+
+    def __init__(self, backbone: Backbone, form: HeadForm):
+        super().__init__(backbone.width, backbone.prefix, form)
+        self.backbone = backbone
+
+    def each(self, images: Tensor) -> list[Tensor]:
+        """Logits ``(B, classes)`` of each classifier, of ``(B, 3, H, W)`` images in [0, 1]."""
+        tap = Tap(self.backbone.output_block, "ffn_post")
+        return super().each(self.backbone.read(images, [tap])[tap])
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Depth of each parameter, for timm's layer-wise learning-rate decay."""
+        return {
+            "stem": r"^backbone\.vit\.(?:cls_token|dist_token|reg_token|pos_embed|patch_embed|norm_pre)",
+            "blocks": r"^backbone\.vit\.blocks\.(\d+)",
+            "head": r"^(?:neck|norm|head|backbone\.vit\.norm\.)",
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters timm leaves without weight decay."""
+        return {f"backbone.vit.{name}" for name in self.backbone.vit.no_weight_decay()}
+
+
+def pool_problems(network: Backbone, pool: Pool, deit: bool) -> list[str]:
+    """Why ``network``'s tokens cannot be pooled so, or, with ``deit``, why a teacher would have nothing to teach."""
+    arch, found = network.architecture.arch, []
+    distilled = "timm's deit_*_distilled_* models have one"
+    if pool == "cls" and not network.vit.has_class_token:
+        found.append(f"pool: cls, but {arch} has no CLS token; use mean")
+    if pool == "cls_dist" and not network.distilled:
+        found.append(f"pool: cls_dist, but {arch} has no distillation token; {distilled}")
+    if deit and pool != "cls_dist":
+        remedy = "set pool: cls_dist" if network.distilled else f"{arch} has no distillation token, and {distilled}"
+        found.append(
+            f"deit: the teacher's part is a classifier on the distillation token, and pool is {pool}; {remedy}"
+        )
+    return found

@@ -1,0 +1,86 @@
+"""A teacher's logits, the classic of distillation (Hinton et al., arXiv 1503.02531)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinymim.backbones import NO_CLASSIFIER, Backbone
+from tinymim.blocks import LOGITS, Readings, Tap
+from tinymim.errors import TinymimError
+from tinymim.targets.base import Target
+
+
+class Logits(Target):
+    """KL(teacher ‖ student) of softened class probabilities; needs a teacher with a classifier.
+
+    The student's logits come from one linear layer on the mean of its patch tokens. The layer is this target's
+    projection: it trains with the student and is not part of it.
+
+    Args:
+        temperature: T, that both sides' logits are divided by (3 as in DeiT's soft distillation).
+        t_squared: multiply the loss by T², so that the gradients keep their size whatever T is (section 2 there).
+        cls: read the student's CLS token in place of the mean patch token.
+        weight: factor of this target's loss in the sum.
+        student_block: see :class:`Target`; the teacher's logits always come after its last block.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 3.0,
+        t_squared: bool = True,
+        cls: bool = False,
+        weight: float = 1.0,
+        student_block: int | None = None,
+    ):
+        super().__init__(weight, student_block=student_block)
+        self.temperature = temperature
+        self.t_squared = t_squared
+        self.cls = cls
+
+    def fit(self, teacher: Backbone, student: Backbone) -> None:
+        """Build the student's classifier."""
+        if not self.temperature > 0:
+            raise TinymimError(f"logits.temperature: {self.temperature} is not more than 0")
+        if not teacher.classes:
+            raise TinymimError(f"logits: the teacher, {teacher.architecture.arch}, {NO_CLASSIFIER}")
+        if self.cls and not student.vit.has_class_token:
+            raise TinymimError(f"logits.cls: {student.architecture.arch} has no CLS token; leave cls out")
+        self._depth, self._prefix = teacher.depth, student.prefix
+        self.projection = nn.Linear(student.width, teacher.classes)
+
+    def teacher_taps(self) -> list[Tap]:
+        """The logits."""
+        return [Tap(self._depth, LOGITS)]
+
+    def student_taps(self) -> list[Tap]:
+        """The output of the student's block."""
+        return [Tap(self.blocks[0][1], "ffn_post")]
+
+    def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
+        """The loss between ``(B, classes)`` logits and ``(B, N, D_s)`` tokens."""
+        t, tokens = teacher[self.teacher_taps()[0]], student[self.student_taps()[0]]
+        s = self.projection(tokens[:, 0] if self.cls else tokens[:, self._prefix :].mean(dim=1))
+        return {"": soft_kl(t, s, self.temperature, self.t_squared)}
+
+    def describe(self) -> str:
+        """Classes, temperature and where the student is read."""
+        token = "CLS token" if self.cls else "mean patch token"
+        return (
+            f"{self.projection.out_features} classes, temperature {self.temperature:g}"
+            f"{' (loss x T²)' if self.t_squared else ''}: logits -> {token} of block {self.blocks[0][1]}, linear"
+        )
+
+
+def soft_kl(teacher: Tensor, student: Tensor, temperature: float, t_squared: bool = True) -> Tensor:
+    """KL(softmax(teacher / T) ‖ softmax(student / T)), mean over the batch, in float32; times T² with ``t_squared``.
+
+    Args:
+        teacher: logits ``(B, classes)``.
+        student: likewise.
+        temperature: T.
+        t_squared: as in Hinton et al. and in DeiT's Eq. 2.
+    """
+    t = (teacher.float() / temperature).log_softmax(-1)
+    s = (student.float() / temperature).log_softmax(-1)
+    return F.kl_div(s, t, reduction="batchmean", log_target=True) * (temperature**2 if t_squared else 1.0)
