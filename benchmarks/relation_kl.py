@@ -102,11 +102,16 @@ def seconds(run: Step, device: str) -> float:
 
 
 def in_turn(runs: list[Step], device: str, times: int) -> list[float]:
-    """Median seconds of each, run one after the other ``times`` times after two warm-up rounds."""
-    for run in 2 * runs:
-        run()
-    rounds = [[seconds(run, device) for run in runs] for _ in range(times)]
-    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+    """Median seconds of each, run one after the other ``times`` times.
+
+    Each is run once more before it is timed: else it would pay for pages that the one before gave back to the system.
+    """
+    taken: list[list[float]] = [[] for _ in runs]
+    for _ in range(times):
+        for run, times_taken in zip(runs, taken, strict=True):
+            run()
+            times_taken.append(seconds(run, device))
+    return [statistics.median(values) for values in taken]
 
 
 def extra_memory(name: str, case: Case) -> int:
