@@ -31,8 +31,10 @@ class Slow(CLS):
     def forward(self, teacher, student):
         here = pathlib.Path(__file__).parent
         self.steps += self.training
+        if self.steps > 1 and not (here / "go").exists():
+            (here / "new").write_text(str(os.getpid()))
+            (here / "new").rename(here / "pid")
         while self.steps > 1 and not (here / "go").exists():
-            (here / "pid").write_text(str(os.getpid()))
             time.sleep(0.05)
         return super().forward(teacher, student)
 
