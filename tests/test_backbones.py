@@ -2,18 +2,16 @@ import dataclasses
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tinymim.architecture import Architecture, set_drop_path, set_heads
+from tinymim.architecture import Architecture, set_heads
 from tinymim.backbones import Backbone, skeleton
 from tinymim.blocks import QKV, TOKENS, Tap
 from tinymim.errors import TinymimError
-from tinymim.heads import Head, HeadForm
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
 KINDS = {
@@ -263,129 +261,6 @@ def test_sizes__from_the_skeleton_without_memory():
     )
 
 
-@torch.no_grad()
-def test_heads__set_heads_makes_another_network_of_the_same_weights():
-    backbone = shaken()
-    before = backbone.read(pictures(), EVERYWHERE)
-    set_heads(backbone.vit, 2, 6)
-    after = backbone.read(pictures(), EVERYWHERE)
-    assert backbone.heads == [3, 6, 3]
-    assert near(after[Tap(2, "v")], before[Tap(2, "v")])
-    assert not near(after[Tap(2, "attn_pre")], before[Tap(2, "attn_pre")])
-    q, k, v = (after[Tap(2, name)].unflatten(-1, (6, 4)).transpose(1, 2) for name in QKV)
-    mixed = (q @ k.transpose(-2, -1) / math.sqrt(4)).softmax(-1) @ v
-    attn = backbone.vit.blocks[1].attn
-    assert near(attn.proj(mixed.transpose(1, 2).flatten(2)), after[Tap(2, "attn_pre")])
-    attn.fused_attn = False  # timm's other path, which reads its own scale
-    assert near(attn(backbone.vit.blocks[1].norm1(after[Tap(1, "ffn_post")])), after[Tap(2, "attn_pre")])
-
-
-@torch.no_grad()
-def test_heads__one_for_each_block():
-    listed, regrouped = shaken(heads=[1, 6, 12]), shaken()
-    for block, heads in enumerate([1, 6, 12], start=1):
-        set_heads(regrouped.vit, block, heads)
-    assert listed.heads == [1, 6, 12]
-    assert near(listed.features(pictures()), regrouped.features(pictures()))
-    assert not near(listed.features(pictures()), shaken().features(pictures()))
-
-
-def test_heads__one_number_for_all_blocks():
-    assert skeleton(tiny(heads=6)).heads == [6, 6, 6]
-    assert skeleton(Architecture(heads=12)).heads == [12] * 12
-
-
-def test_heads__list_of_the_wrong_length():
-    with pytest.raises(TinymimError, match="heads: 2 numbers for the 3 blocks"):
-        skeleton(tiny(heads=[3, 3]))
-
-
-@pytest.mark.parametrize("heads", [5, 0, [3, 5, 3], [3, 0, 3]])
-@pytest.mark.parametrize("explicit", [True, False], ids=["own width", "timm's width"])
-def test_heads__indivisible_lists_what_divides(heads, explicit):
-    options = {"embed_dim": 24} if explicit else {}
-    width, divisors = (24, "1, 2, 3, 4, 6, 8, 12, 24") if explicit else (192, "1, 2, 3, 4, 6, 8, 12, 16, 24")
-    architecture = Architecture(options={"depth": 3, **options}, heads=heads)
-    wrong = min(heads, key=lambda h: h == 3) if isinstance(heads, list) else heads
-    with pytest.raises(TinymimError, match=f"heads: {wrong} .*{width}.*: {divisors}"):
-        skeleton(architecture)
-
-
-def test_heads__fixed_where_q_and_k_are_normalised_by_head():
-    backbone = Backbone(tiny({"qk_norm": True}))
-    with pytest.raises(TinymimError, match="3 heads are fixed"):
-        set_heads(backbone.vit, 2, 6)
-    assert backbone.heads == [3, 3, 3]
-
-
-def test_sincos__fixed_and_zero_for_cls():
-    positions = Backbone(tiny({"img_size": (8, 12)}, pos_embed="sincos")).vit.pos_embed
-    assert not positions.requires_grad
-    assert positions.shape == (1, 1 + 2 * 3, 24)
-    assert not positions[0, 0].any()
-    rates = 10000.0 ** (-np.arange(6) / 6)
-    for row in range(2):
-        for column in range(3):
-            angles = np.concatenate([row * rates, column * rates])
-            expected = np.sort(np.concatenate([np.sin(angles), np.cos(angles)]))  # the order of channels is free
-            assert np.sort(positions[0, 1 + 3 * row + column].numpy()) == pytest.approx(expected, abs=1e-6)
-    assert len(positions[0].unique(dim=0)) == 7
-
-
-def test_sincos__learned_is_neither():
-    positions = Backbone(tiny()).vit.pos_embed
-    assert positions.requires_grad
-    assert positions[0, 0].any()
-
-
-@pytest.mark.parametrize("build", [Backbone, skeleton])
-def test_sincos__width_must_divide_by_four(build):
-    with pytest.raises(TinymimError, match=r"divisible by 4.*22"):
-        build(tiny({"embed_dim": 22, "num_heads": 2}, pos_embed="sincos"))
-
-
-@pytest.mark.parametrize(
-    ("depth", "ramp", "rates"),
-    [
-        (3, "linear", [0, 0.1, 0.2]),
-        (3, "constant", [0.2, 0.2, 0]),
-        (5, "linear", [0, 0.05, 0.1, 0.15, 0.2]),
-        (1, "linear", [0]),
-        (1, "constant", [0]),
-    ],
-)
-def test_set_drop_path__rates(depth, ramp, rates):
-    vit = Backbone(tiny({"depth": depth, "drop_path_rate": 0.5})).vit
-    set_drop_path(vit, 0.2, ramp)
-    for name in ("drop_path1", "drop_path2"):
-        assert [getattr(getattr(b, name), "drop_prob", 0) for b in vit.blocks] == pytest.approx(rates)
-    set_drop_path(vit, 0.0, ramp)
-    assert all(isinstance(b.drop_path1, nn.Identity) and isinstance(b.drop_path2, nn.Identity) for b in vit.blocks)
-
-
-def test_arch__unknown_gives_near_names():
-    with pytest.raises(TinymimError, match=r"'vit_tiny_patch16_244'.*vit_tiny_patch16_224"):
-        skeleton(Architecture("vit_tiny_patch16_244"))
-
-
-@pytest.mark.parametrize(
-    "arch", ["resnet18", "eva02_tiny_patch14_224", "vit_small_patch16_18x2_224", "vit_base_patch16_rpn_224"]
-)
-def test_arch__not_a_plain_vit(arch):
-    """A convnet, a rotary ViT, one with parallel blocks, and one that normalises after attention, not before."""
-    with pytest.raises(TinymimError, match=f"{arch} is not a plain"):
-        skeleton(Architecture(arch, options={"depth": 1} if arch.startswith("vit") else {}))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("dpeth", 3), ("depth", "three"), ("depth", 0), ("patch_size", 0), ("embed_dim", "wide"), ("num_heads", 0)],
-)
-def test_options__that_timm_cannot_build(name, value):
-    with pytest.raises(TinymimError, match=rf"{name}.*{value}|heads: {value}"):
-        skeleton(tiny({name: value}))
-
-
 @pytest.mark.parametrize("heads", [None, 6, [1, 6, 3]])
 @torch.no_grad()
 def test_record__rebuilds_the_network(heads):
@@ -424,93 +299,3 @@ def test_record__does_not_share_the_architecture():
     backbone = skeleton(tiny())
     backbone.record()["architecture"]["options"]["depth"] = 99
     assert dataclasses.asdict(backbone.architecture)["options"]["depth"] == 3
-
-
-SUPERVISED = {
-    "token": ({"num_classes": 5, "global_pool": "token"}, "vit_tiny_patch16_224"),
-    "avg, fc_norm": ({"num_classes": 5, "global_pool": "avg", "reg_tokens": 1}, "vit_tiny_patch16_224"),
-    "distilled": ({"num_classes": 5}, STAR),
-}
-
-
-@pytest.fixture(params=SUPERVISED.values(), ids=SUPERVISED.keys())
-def supervised(request):
-    options, arch = request.param
-    return shaken(options, arch=arch)
-
-
-@torch.no_grad()
-def test_logits__are_timms(supervised):
-    backbone, tap = supervised, Tap(3, "logits")
-    assert backbone.classes == 5
-    inner = [Tap(3, "ffn_post"), Tap(3, "v"), Tap(1, "q")]
-    read = backbone.read(pictures(), [tap, *inner])
-    assert near(read[tap], backbone.vit(backbone.normalise(pictures())))
-    assert read[tap].shape == (2, 5)
-    for other in inner:
-        assert near(read[other], backbone.read(pictures(), [other])[other])
-
-
-def test_logits__reached_is_what_they_train(supervised):
-    assert supervised.reached([Tap(3, "logits")]) == trained_by(supervised, [Tap(3, "logits")])
-    assert supervised.reached([Tap(3, "logits"), Tap(3, "q")]) == trained_by(
-        supervised, [Tap(3, "logits"), Tap(3, "q")]
-    )
-    assert supervised.last_trained_block([Tap(3, "logits")]) == 3
-
-
-@torch.no_grad()
-def test_logits__of_a_head_of_this_project():
-    backbone = shaken()
-    backbone.classifier = Head(24, 1, HeadForm(7, neck=8)).eval()
-    read = backbone.read(pictures(), [Tap(3, "logits"), Tap(3, "ffn_post")])
-    assert backbone.classes == 7
-    assert torch.equal(read[Tap(3, "logits")], backbone.classifier(read[Tap(3, "ffn_post")]))
-    with torch.enable_grad():
-        assert backbone.reached([Tap(3, "logits")]) == trained_by(backbone, [Tap(3, "logits")])
-
-
-def test_logits__come_after_the_last_block_of_a_network_with_a_classifier(supervised):
-    with pytest.raises(TinymimError, match="after the last block, 3, and block 2"):
-        supervised.read(pictures(), [Tap(2, "logits")])
-    with pytest.raises(TinymimError, match=r"has no classifier.*num_classes"):
-        shaken().read(pictures(), [Tap(3, "logits")])
-    assert shaken().classes is None
-
-
-@torch.no_grad()
-def test_star__tokens_are_cls_then_distillation_then_patches():
-    backbone = skeleton(Architecture(STAR, heads=12, pos_embed="sincos"))
-    assert (backbone.prefix, backbone.distilled, backbone.heads) == (2, True, [12] * 12)
-    assert backbone.vit.pos_embed.shape == (1, 198, 192)
-    small = shaken(arch=STAR)
-    assert not shaken().distilled
-    vit = small.vit
-    patches = vit.patch_embed(small.normalise(pictures()))
-    rows = [vit.cls_token.expand(2, -1, -1), vit.dist_token.expand(2, -1, -1), patches]
-    assert near(small.embed(pictures()), torch.cat(rows, 1) + vit.pos_embed)
-    assert not near(vit.cls_token, vit.dist_token)
-
-
-def test_star__sincos_leaves_the_rows_of_both_tokens_zero():
-    positions = Backbone(tiny(arch=STAR, pos_embed="sincos")).vit.pos_embed
-    assert not positions.requires_grad
-    assert positions.shape == (1, 18, 24)
-    assert not positions[0, :2].any()
-    assert torch.equal(positions[0, 2:], Backbone(tiny(pos_embed="sincos")).vit.pos_embed[0, 1:])
-
-
-@pytest.mark.parametrize("option", [{"reg_tokens": 1}, {"no_embed_class": True}])
-def test_star__options_that_timms_class_would_ignore_or_break_on(option):
-    with pytest.raises(TinymimError, match=f"{next(iter(option))} cannot be had with the distillation token"):
-        skeleton(tiny(option, arch=STAR))
-
-
-@torch.no_grad()
-def test_star__record_rebuilds_it():
-    backbone = shaken(arch=STAR, heads=[3, 6, 12])
-    record = json.loads(json.dumps(backbone.record()))
-    again = Backbone(Architecture(**record["architecture"]), record["output_block"]).eval()
-    again.load_state_dict(backbone.state_dict())
-    for tap in EVERYWHERE:
-        assert torch.equal(again.read(pictures(), [tap])[tap], backbone.read(pictures(), [tap])[tap])
