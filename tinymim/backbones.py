@@ -6,7 +6,8 @@ Blocks are numbered from 1, as papers do; what can be read of each is in ``tinym
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -143,12 +144,13 @@ class Backbone(nn.Module):
         last = max(tap.block for tap in wanted)
         x = self.embed(images, keep)
         readings: Readings = {}
+        run = partial(checkpoint, use_reentrant=False) if self.checkpointing else _called
         for number, block in enumerate(self._blocks[:last], start=1):
             names = {tap.name for tap in wanted if tap.block == number}
             if not names:
-                x = checkpoint(block, x, use_reentrant=False) if self.checkpointing else block(x)
+                x = run(block, x)
                 continue
-            x, parts = run_block(block, x, names, stop=number == last)
+            x, parts = run(run_block, block, x, names, number == last)
             if LOGITS in names:
                 parts[LOGITS] = self._classify(parts["ffn_post"])
             readings.update({Tap(number, name): parts[name] for name in names})
@@ -231,6 +233,10 @@ class Backbone(nn.Module):
         options = {**architecture["options"], "depth": self.depth}  # blocks may have been cut off since it was built
         architecture |= {"options": options, "heads": self.heads}
         return {"architecture": architecture, "output_block": self.output_block}
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def skeleton(architecture: Architecture) -> Backbone:

@@ -73,9 +73,12 @@ def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
         raise TinymimError(f"{path} is no recipe: it holds {own!r} where keys such as model and data belong")
     merged = OmegaConf.create({})
     for fragment in own.pop("extends", None) or []:
-        place = path.parent / f"{fragment}.yaml"
-        if not place.is_file():
-            raise TinymimError(f"{path} extends {fragment}, and there is no {place}")
+        places = [folder / f"{fragment}.yaml" for folder in (path.parent, *folders())]
+        place = next((place for place in places if place.is_file()), None)
+        if place is None:
+            raise TinymimError(
+                f"{path} extends {fragment}, and there is no {places[0]}, nor a shipped one of that name"
+            )
         merged = _merge(merged, compose(place, (*above, path)))
     return _merge(merged, own)
 

@@ -194,7 +194,10 @@ def locate(source: str) -> Teacher:
         TinymimError: nothing named, nothing there, or a file that is not ours.
     """
     if not source:
-        raise TinymimError("teacher: none is named; give a checkpoint's path or a card's name (`tinymim teachers`)")
+        raise TinymimError(
+            "teacher: none is named; give a checkpoint's path or a card's name (`tinymim teachers`); the recipe's "
+            "comments say which kind"
+        )
     path = Path(source)
     if path.suffix in (".ckpt", ".safetensors", ".pth", ".pt", ".bin"):
         record = weights.read(path).record

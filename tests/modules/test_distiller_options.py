@@ -207,6 +207,12 @@ def test_step__hands_no_value_from_the_device_to_python(teacher_card: Path, tmp_
     assert len(reads.waits) == 1
 
 
+def test_published_layout__holds_for_every_target(teacher_card: Path, tmp_path: Path) -> None:
+    module = built(tmp_path, AttentionMap(), Relation(), head_layout="published")
+    assert module.backbone.heads == [3, 3, 4]  # the teacher's 4 in the target block
+    assert "head by head" in module.targets[0].describe()  # type: ignore[operator]
+
+
 def test_attention_map__as_a_target_of_the_distiller(teacher_card: Path, tmp_path: Path) -> None:
     module, runner = distiller(AttentionMap()), trainer(tmp_path)
     runner.fit(module, datamodule=NoiseData())

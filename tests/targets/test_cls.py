@@ -151,7 +151,13 @@ def test_cls__several_blocks_are_averaged_each_with_its_projection():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"temperature": 0.0}, "temperature"), ({"centre_momentum": 1.0}, "momentum")]
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature"),
+        ({"centre_momentum": 1.0}, "momentum"),
+        ({"loss": "cosine", "centring": True}, "would do nothing"),
+        ({"loss": "smooth_l1", "temperature": 0.1}, "would do nothing"),
+    ],
 )
 def test_cls__options_out_of_range(options, message):
     with pytest.raises(TinymimError, match=message):

@@ -161,14 +161,14 @@ def test_target_block__last_for_equal_depths_else_three_quarters(depths, block):
         (0.999, [12]),
         ([6, 12], [6, 12]),
         ([0.25, 12], [3, 12]),
-        (3.0, [3]),
+        (1.0, [12]),
     ],
 )
 def test_settle_blocks__numbers_fractions_and_lists(given, settled):
     assert settle_blocks(given, sized(depth=12), "field") == settled
 
 
-@pytest.mark.parametrize("given", [0, 13, -1, 1.5, -0.5, [], [3, 13]])
+@pytest.mark.parametrize("given", [0, 13, -1, 1.5, 3.0, -0.5, True, [], [3, 13]])
 def test_settle_blocks__outside_the_network(given):
     with pytest.raises(TinymimError, match=r"field: .* is out of range; .* 1 to 12"):
         settle_blocks(given, sized(depth=12), "field")
@@ -179,6 +179,13 @@ def test_target__one_block_serves_a_list_on_the_other_side_and_lists_must_be_as_
     assert bound(Feature(student_block=[1, 2])).blocks == [(2, 1), (2, 2)]
     with pytest.raises(TinymimError, match=r"student_block: 3 blocks beside 2"):
         bound(Feature(teacher_block=[1, 2], student_block=[1, 2, 3]))
+
+
+def test_target__the_same_comparison_twice_is_a_mistake():
+    with pytest.raises(TinymimError, match=r"feature: teacher block 2 beside student block 2 is named twice"):
+        bound(Feature(teacher_block=[0.6, 0.7], student_block=[0.6, 0.7]))
+    with pytest.raises(TinymimError, match=r"feature.tap: .* names a tap twice"):
+        bound(Feature(tap=["q", "q"]))
 
 
 def test_target__binding_twice_changes_nothing():

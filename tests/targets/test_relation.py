@@ -143,6 +143,11 @@ def test_relation__tokens_that_one_side_alone_has_are_left_out():
     assert target(teacher, student)["qk"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_relation__a_pair_twice_is_a_mistake():
+    with pytest.raises(TinymimError, match=r"relation\.pairs: .* twice"):
+        bound(Relation(pairs=["qk", "vv", "qk"]))
+
+
 def test_relation__temperature_divides_the_products():
     target = bound(Relation(temperature=2.0))
     teacher, student = both(target)
@@ -153,6 +158,8 @@ def test_relation__temperature_divides_the_products():
     assert target(teacher, student)["qk"].item() == pytest.approx(expected, rel=1e-5)
     with pytest.raises(TinymimError, match=r"relation\.temperature: 0"):
         bound(Relation(temperature=0.0))
+    with pytest.raises(TinymimError, match=r"relation\.temperature: 2.* softmax is false"):
+        bound(Relation(temperature=2.0, softmax=False))
 
 
 def test_relation__raw_relations_by_smooth_l1():

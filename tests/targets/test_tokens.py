@@ -31,6 +31,16 @@ def test_tokens__without_cls_patches_alone():
     assert torch.equal(s, student[:, 3:])
 
 
+@pytest.mark.parametrize("teacher", [{"reg_tokens": 4}, {"reg_tokens": 1}])
+@pytest.mark.parametrize("student", [{"arch": "deit_tiny_distilled_patch16_224"}, {}])
+def test_tokens__registers_and_distillation_tokens_are_compared_with_nothing(teacher, student):
+    networks = sized(**teacher), skeleton(Architecture(options=SIZES, **student))
+    match = Tokens.match(*networks, True, "relation")
+    tokens = [torch.rand(2, network.prefix + 16, 12) for network in networks]
+    for given, own in zip(match(*tokens), tokens, strict=True):
+        assert torch.equal(given, torch.cat([own[:, :1], own[:, -16:]], dim=1))
+
+
 def test_tokens__a_network_without_cls_shares_no_prefix():
     match = Tokens.match(sized(class_token=False, global_pool="avg"), sized(), True, "relation")
     t, s = match(torch.rand(2, 16, 12), torch.rand(2, 17, 12))

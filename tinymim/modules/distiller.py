@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tinymim import teachers
 from tinymim.architecture import Architecture, set_drop_path, set_heads
 from tinymim.backbones import Backbone, resized, skeleton
-from tinymim.blocks import Readings, Tap
+from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.frozen import FrozenTeacher, View
@@ -159,7 +159,12 @@ class Distiller(Evaluated):
                         f"head_layout: published asks for {layout[number]} and for {heads} heads in block {number} of "
                         "the student; use uniform, or one head count a block"
                     )
-        self._layout = layout
+        if self.head_layout == "published" and not found:
+            for number, heads in layout.items():
+                set_heads(student.vit, number, heads)
+            for target in self._targets:  # once more, over the student as it will be
+                target.bind(located.skeleton, student, block)
+        self._heads = student.heads
         return found
 
     @property
@@ -186,9 +191,8 @@ class Distiller(Evaluated):
         )
         student = Backbone(self.architecture)
         set_drop_path(student.vit, self.drop_path, self.drop_path_ramp)
-        if self.head_layout == "published":
-            for block, heads in self._layout.items():
-                set_heads(student.vit, block, heads)
+        for block, heads in enumerate(self._heads, start=1):
+            set_heads(student.vit, block, heads)
         if self.reconstruction:
             self.reconstructor = Reconstructor(student, self.reconstruction)
         read = self._student_taps(student)
@@ -226,8 +230,11 @@ class Distiller(Evaluated):
                 losses[name if name not in losses else f"{name}_{number}"] = value
             total = total + target.weight * sum(parts.values())
         if self.reconstruction and keep is not None:
-            losses["loss_reconstruction"] = value = self._restore(taken, keep, view)
-            total = total + self.reconstruction.weight * value
+            assert self.reconstructor is not None
+            tokens = taken[Tap(student.depth, "ffn_post")]
+            restored = self.reconstructor(tokens, keep, resized(view, student.image_size), student)
+            losses["loss_reconstruction"] = restored
+            total = total + self.reconstruction.weight * restored
         return {"loss": torch.as_tensor(total), **losses}
 
     def _keep(self, images: Tensor, batch: dict[str, Any]) -> Tensor:
@@ -236,12 +243,6 @@ class Distiller(Evaluated):
         if self.training:
             return random_keep(images, patches, self.mask_ratio)
         return fixed_keep(batch["index"], patches, self.mask_ratio, images.device)
-
-    def _restore(self, taken: Readings, keep: Tensor, view: Tensor) -> Tensor:
-        """The reconstruction loss of what the student saw."""
-        assert self.reconstructor is not None
-        tokens = taken[Tap(self.backbone.depth, "ffn_post")]
-        return self.reconstructor(tokens, keep, resized(view, self.backbone.image_size), self.backbone)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step's loss."""

@@ -50,6 +50,7 @@ def relation_kl(
         TinymimError: shapes, types or devices do not fit, or the form cannot run here; the message names the argument.
     """
     _check(tq, tk, sq, sk, temperature, form)
+    tq, tk = tq.detach(), tk.detach()
     if form == "reference":
         return reference(tq, tk, sq, sk, temperature)
     obstacle = "" if form == "blocked" else _no_triton(tq, sq)
@@ -96,8 +97,8 @@ def _no_triton_on(device: torch.device) -> str:
 def _check(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float, form: str) -> None:
     if form not in get_args(Form):
         raise TinymimError(f"relation_kl.form: {form!r} is none of {', '.join(get_args(Form))}")
-    if not temperature > 0:
-        raise TinymimError(f"relation_kl.temperature: {temperature} must be greater than 0; 1 is the paper's")
+    if not 0 < temperature < float("inf"):
+        raise TinymimError(f"relation_kl.temperature: {temperature} must be a number above 0; 1 is the paper's")
     for name, x in (("tq", tq), ("tk", tk), ("sq", sq), ("sk", sk)):
         if x.dim() != 4 or 0 in x.shape:
             raise TinymimError(f"relation_kl.{name}: shape {tuple(x.shape)} is not (B, H, N, D), all at least 1")

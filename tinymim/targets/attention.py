@@ -24,8 +24,7 @@ class AttentionMap(Target):
     Args:
         loss: ``kl``, from the teacher's map to the student's, summed over keys and averaged over the rest; or ``mse``.
         average_heads: ``True`` averages over heads even where their numbers agree.
-        cls: keep the row and column of the CLS token (and other shared prefix tokens). Tokens are left out before the
-            softmax.
+        cls: keep the row and column of the CLS token; tokens are left out before the softmax.
         weight: factor of this target's loss in the sum.
         teacher_block: see :class:`Target`.
         student_block: see :class:`Target`.

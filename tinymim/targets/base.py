@@ -12,7 +12,8 @@ from tinymim.blocks import QKV, Readings, Tap
 from tinymim.errors import TinymimError
 
 Blocks = int | float | list[int | float]
-"""Blocks as a recipe names them: a number from 1, a fraction of the depth in (0, 1) such as 0.75, or a list of them."""
+"""Blocks as a recipe names them: a number from 1, a fraction of the depth such as 0.75 (1.0 is the last block, 1 the
+first), or a list of them."""
 
 
 class Target(nn.Module, ABC):
@@ -61,6 +62,11 @@ class Target(nn.Module, ABC):
             )
         count = max(len(teachers), len(students))
         self.blocks = list(zip(teachers * (count // len(teachers)), students * (count // len(students)), strict=True))
+        if twice := [pair for number, pair in enumerate(self.blocks) if pair in self.blocks[:number]]:
+            raise TinymimError(
+                f"{self.name}: teacher block {twice[0][0]} beside student block {twice[0][1]} is named twice "
+                f"(of {self.blocks}); name each once"
+            )
         self.fit(teacher, student)
         for tap in self.teacher_taps():
             trained_to = teacher.output_block + (tap.name in QKV)  # beyond it only the next block's q, k, v are trained
@@ -116,16 +122,16 @@ def settle_blocks(given: Blocks, network: Backbone, field: str) -> list[int]:
     if wrong or not blocks:
         raise TinymimError(
             f"{field}: {wrong[0] if wrong else given} is out of range; {network.architecture.arch} has blocks 1 to "
-            f"{network.depth}, or give a fraction of the depth between 0 and 1, such as 0.75"
+            f"{network.depth}, or give a fraction of the depth, such as 0.75; 1.0 is the last"
         )
     return blocks
 
 
 def _settled(block: int | float, depth: int) -> int:
     """The block's number; 0 where it has none."""
-    if 0 < block < 1:
-        return max(round(block * depth), 1)
-    return int(block) if block == int(block) else 0
+    if isinstance(block, float):
+        return max(round(block * depth), 1) if 0 < block <= 1 else 0
+    return 0 if isinstance(block, bool) else block
 
 
 def target_block(teacher: Backbone, student: Backbone) -> int:

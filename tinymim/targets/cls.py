@@ -60,6 +60,10 @@ class CLS(Target):
                 )
         if not self.temperature > 0:
             raise TinymimError(f"cls.temperature: {self.temperature} is not above 0; DINO's students use 0.1")
+        if self.loss != "cross_entropy" and (self.centring or self.temperature != 1):
+            raise TinymimError(
+                f"cls: temperature and centring would do nothing, as loss is {self.loss}; leave them out"
+            )
         if not 0 <= self.centre_momentum < 1:
             raise TinymimError(f"cls.centre_momentum: {self.centre_momentum} is not in [0, 1); DINO's is 0.9")
         self._widths = (student.width, teacher.width)

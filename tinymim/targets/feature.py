@@ -26,7 +26,7 @@ class Feature(Target):
         loss: ``smooth_l1`` (the paper's), ``mse``, ``l1`` or ``cosine``.
         beta: where smooth-L1 turns from square to straight; 2 in the paper.
         whiten: of the teacher's tokens; ``False`` compares them as they are.
-        cls: include the CLS (and other shared prefix) tokens; by default only patches count.
+        cls: include the CLS token; by default only patches count.
         weight: factor of this target's loss in the sum.
         teacher_block: see :class:`Target`. "Output feature" in the paper's Table 6 is the teacher's last block.
         student_block: see :class:`Target`.
@@ -54,6 +54,8 @@ class Feature(Target):
         """Build the projections from the student's width to the teacher's."""
         if not self.taps:
             raise TinymimError("feature.tap: an empty list; name at least one tap, such as ffn_post")
+        if len(set(self.taps)) < len(self.taps):
+            raise TinymimError(f"feature.tap: {self.taps} names a tap twice; name each once")
         if not self.beta > 0:
             raise TinymimError(f"feature.beta: {self.beta} is not above 0; the paper's is 2, and l1 is the limit at 0")
         self._tokens = Tokens.match(teacher, student, self.cls, self.name)

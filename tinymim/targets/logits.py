@@ -31,7 +31,7 @@ class Logits(Target):
         t_squared: bool = True,
         cls: bool = False,
         weight: float = 1.0,
-        student_block: int | None = None,
+        student_block: int | float | None = None,
     ):
         super().__init__(weight, student_block=student_block)
         self.temperature = temperature

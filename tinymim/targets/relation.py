@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -31,8 +32,9 @@ class Relation(Target):
         heads: ``auto`` is the teacher's number in its block; a number regroups both sides into it.
         softmax: ``False`` compares raw relations.
         raw_loss: ``mse`` or ``smooth_l1``, for raw relations.
-        temperature: divides the products of both sides before the softmax; the paper has none.
-        cls: keep the row and column of the CLS token (and other shared prefix tokens), as the published code does.
+        temperature: divides the products of both sides before the softmax; the paper has none, and neither have raw
+            relations.
+        cls: keep the row and column of the CLS token, as the published code does.
         form: of the operation, see :func:`tinymim.ops.relation_kl`.
         weight: factor of this target's loss in the sum.
         teacher_block: see :class:`Target`.
@@ -65,8 +67,14 @@ class Relation(Target):
         wrong = [pair for pair in self.pairs if not re.fullmatch("[qkv]{2}", pair)]
         if wrong or not self.pairs:
             raise TinymimError(f"relation.pairs: {wrong or 'an empty list'} is not pairs of q, k, v such as [qk, vv]")
-        if not self.temperature > 0:
-            raise TinymimError(f"relation.temperature: {self.temperature} is not above 0; the paper's is 1")
+        if len(set(self.pairs)) < len(self.pairs):
+            raise TinymimError(f"relation.pairs: {self.pairs} names a pair twice; name each once")
+        if not 0 < self.temperature < math.inf:
+            raise TinymimError(f"relation.temperature: {self.temperature} is not a number above 0; the paper's is 1")
+        if not self.softmax and self.temperature != 1:
+            raise TinymimError(
+                f"relation.temperature: {self.temperature} would do nothing, as softmax is false; leave it out"
+            )
         self._heads = [teacher.heads[block - 1] if self.heads == "auto" else self.heads for block, _ in self.blocks]
         for heads in self._heads:
             check_divides(heads, teacher.width, f"the teacher, {teacher.architecture.arch}")

@@ -16,14 +16,15 @@ from tinymim.errors import TinymimError
 class Tokens:
     """The tokens that two networks share: CLS where both have it, and the patches.
 
-    Prefix tokens that one side alone has (a distillation token, registers) are left out. Where the two grids differ the
+    Other prefix tokens (a distillation token, registers) mean something to their own network alone and are left out;
+    so is CLS where one side alone has it. Where the two grids differ the
     teacher's patch tokens are resampled to the student's grid, which bilinear interpolation of features can do as long
     as both grids cover the same image in the same shape.
 
     Args:
         grids: patches along height and width, teacher's and student's.
         prefixes: tokens before the patches, likewise; CLS comes first.
-        shared: prefix tokens that are compared.
+        shared: prefix tokens that are compared: 1, or 0 without CLS.
     """
 
     grids: tuple[tuple[int, int], tuple[int, int]]
@@ -37,7 +38,7 @@ class Tokens:
         Args:
             teacher: may be a skeleton.
             student: may be a skeleton.
-            with_cls: compare the prefix tokens that both have.
+            with_cls: compare the CLS token where both have it.
             name: of the target, for the error.
 
         Raises:
@@ -50,8 +51,7 @@ class Tokens:
                 f"can be resampled between grids of one shape only. Give the student patch_size and img_size for it"
             )
         both = teacher.vit.has_class_token and student.vit.has_class_token
-        shared = min(teacher.prefix, student.prefix) if with_cls and both else 0
-        return cls((teacher.grid, student.grid), (teacher.prefix, student.prefix), shared)
+        return cls((teacher.grid, student.grid), (teacher.prefix, student.prefix), int(with_cls and both))
 
     @property
     def same_grid(self) -> bool:
