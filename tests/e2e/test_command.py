@@ -217,7 +217,7 @@ def test_check__reports_sizes_speed_and_time() -> None:
         "width 192, depth 6, heads 6",
         "width 48, depth 6, heads 3",
         "6 heads of 32 -> 6 heads of 8",
-        "block 6 -> block 6",
+        "block 6 -> 6",
         "block 5 of 6",
         "that the loss cannot reach",
         "images/s",
