@@ -38,7 +38,7 @@ def _blocked(
 
     blocks = list(_blocks(B, H, N, ELEMENTS_CUDA if sq.is_cuda else ELEMENTS))
     size = max((b.stop - b.start) * (h.stop - h.start) * (n.stop - n.start) * N for b, h, n in blocks)
-    spaces = [sq.new_empty(size, dtype=exact) for _ in range(4)]
+    spaces = [sq.new_empty(size, dtype=exact) for _ in range(3)]
     rounded = sq.new_empty(size if gradients and product != exact else 0, dtype=product)
     terms = []
     with torch.autocast(sq.device.type, enabled=False):
@@ -46,13 +46,15 @@ def _blocked(
             t_queries, t_keys, queries, keys = (x[*heads].flatten(0, 1) for x in (tq, tk, sq, sk))
             t_queries, queries = t_queries[:, rows], queries[:, rows]
             shape = (*queries.shape[:2], N)
-            t, s, p, q = (space[: math.prod(shape)].view(shape) for space in spaces)
+            t, s, p = (space[: math.prod(shape)].view(shape) for space in spaces)
             _logits(t_queries, t_keys, scale_t, out=t)
             _logits(queries, keys, scale_s, out=s)
+            # log p = t - max t + log max p, likewise q: maxima are cheaper than exponentials, and do not underflow.
             torch.softmax(t, -1, out=p)
-            torch.softmax(s, -1, out=q)
-            shift = _log_sum_exp(t, p).sub_(_log_sum_exp(s, q))
-            terms.append(torch.dot(p.view(-1), t.sub_(s).sub_(shift).view(-1)))
+            peaks = t.amax(-1, keepdim=True).sub_(s.amax(-1, keepdim=True))
+            terms.append(torch.dot(p.view(-1), t.sub_(s).sub_(peaks).view(-1)))
+            q = torch.softmax(s, -1, out=t)
+            terms.append((p.amax(-1) / q.amax(-1)).log_().sum())
             if not gradients:
                 continue
             difference = q.sub_(p)
@@ -88,11 +90,6 @@ def _exact(*tensors: Tensor) -> torch.dtype:
 def _logits(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
     """``scale · A Bᵀ`` of ``(G, n, D)`` and ``(G, N, D)``; ``out``'s type is too wide to overflow."""
     torch.baddbmm(out, a.to(out.dtype), b.to(out.dtype).transpose(1, 2), beta=0, alpha=scale, out=out)
-
-
-def _log_sum_exp(logits: Tensor, softmax: Tensor) -> Tensor:
-    """Of each row, from its largest term, whose probability cannot underflow: maxima are cheaper than exponentials."""
-    return logits.amax(-1, keepdim=True).sub_(softmax.amax(-1, keepdim=True).log_())
 
 
 @_blocked.register_fake
