@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and how its text is put together."""
 
 
 class TinymimError(Exception):
@@ -13,3 +13,8 @@ def several(heading: str, problems: list[str]) -> TinymimError:
     if len(problems) == 1:
         return TinymimError(f"{heading}: {problems[0]}")
     return TinymimError(f"{heading}:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def misfit(error: RuntimeError) -> str:
+    """The first lines of PyTorch's error on a state dict that does not fit, as one."""
+    return "; ".join(line.strip() for line in str(error).splitlines()[1:4])[:300]

@@ -87,6 +87,18 @@ class Provenance:
             f"missing {len(self.missing)}, unexpected {len(self.unexpected)}{extra}, licence {self.licence}"
         )
 
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint says of a teacher with these weights."""
+        return {"name": self.name, "sha256": self.sha256}
+
+    def check_same(self, stored: dict[str, str], how: str) -> None:
+        """Raise unless a checkpoint that says ``stored`` of its teacher had these weights; ``how`` begins the error."""
+        if stored["sha256"] != self.sha256:
+            raise TinymimError(
+                f"{how} {stored['name']} (sha256 {stored['sha256']}), and the recipe names {self.name} "
+                f"(sha256 {self.sha256}); resume with the same teacher"
+            )
+
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
@@ -293,6 +305,11 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def _some(names: list[str], most: int = 4) -> str:

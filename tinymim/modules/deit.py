@@ -99,17 +99,13 @@ class DeitTeacher:
     def record(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
         assert self.provenance is not None, "load comes first"
-        teacher = {"name": self.provenance.name, "sha256": self.provenance.sha256}
-        return {"teacher": teacher, "kind": self.options.kind}
+        return {"teacher": self.provenance.identity(), "kind": self.options.kind}
 
     def check(self, record: dict[str, Any] | None) -> None:
         """Raise where a checkpoint with this record was taught by another teacher."""
-        stored, own = (record or {}).get("teacher"), self.record()["teacher"]
-        if stored and stored["sha256"] != own["sha256"]:
-            raise TinymimError(
-                f"deit.teacher: this checkpoint was taught by {stored['name']} (sha256 {stored['sha256']}), and the "
-                f"recipe names {own['name']} (sha256 {own['sha256']}); resume with the same teacher"
-            )
+        assert self.provenance is not None, "load comes first"
+        if stored := (record or {}).get("teacher"):
+            self.provenance.check_same(stored, "deit.teacher: this checkpoint was taught by")
 
     def summary(self) -> list[tuple[str, str]]:
         """What teaches, for people."""

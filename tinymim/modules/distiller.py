@@ -263,18 +263,13 @@ class Distiller(Evaluated):
     def origin(self) -> dict[str, Any]:
         """The teacher and its licence, which passes on to the student."""
         assert self.provenance
-        teacher = {"name": self.provenance.name, "sha256": self.provenance.sha256}
-        return {"teacher": teacher, "licence": self.provenance.licence}
+        return {"teacher": self.provenance.identity(), "licence": self.provenance.licence}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network or another teacher."""
         super().on_load_checkpoint(checkpoint)
-        stored, ours = checkpoint[RECORD]["teacher"], self.origin()["teacher"]
-        if stored["sha256"] != ours["sha256"]:
-            raise TinymimError(
-                f"this checkpoint was distilled from teacher {stored['name']} (sha256 {stored['sha256']}), "
-                f"and the recipe names {ours['name']} (sha256 {ours['sha256']}); resume with the same teacher"
-            )
+        assert self.provenance
+        self.provenance.check_same(checkpoint[RECORD]["teacher"], "this checkpoint was distilled from teacher")
 
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people: title and text of each line."""

@@ -22,6 +22,15 @@ BOOST = tl.constexpr(1024.0)  # float16 holds differences of small probabilities
 
 
 @triton.jit
+def _place(H, N, ROWS: tl.constexpr):
+    """What this program works on: a head counted over all images, its image and number in it, and its rows."""
+    blocks = tl.cdiv(N, ROWS)
+    head = (tl.program_id(0) // blocks).to(tl.int64)
+    rows = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
+    return head, head // H, head % H, rows
+
+
+@triton.jit
 def _tile(head, tokens, stride_n, stride_d, N, D: tl.constexpr, PAD: tl.constexpr):
     """Tokens of one head, ``(tokens, PAD)``: zero beyond N and D."""
     channels = tl.arange(0, PAD)
@@ -42,10 +51,7 @@ def forward_kernel(
     With t and s from their running maxima, the KL of a row is ``Σ e^t (t - s) / Σ e^t - log Σ e^t + log Σ e^s``: only
     small numbers are subtracted. When a maximum moves, the sums and the cross term move with it.
     """
-    blocks = tl.cdiv(N, ROWS)
-    head = (tl.program_id(0) // blocks).to(tl.int64)
-    b, h = head // H, head % H
-    rows = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
+    head, b, h, rows = _place(H, N, ROWS)
     q_t = _tile(tq + b * tq_b + h * tq_h, rows, tq_n, tq_d, N, DT, PT)
     q_s = _tile(sq + b * sq_b + h * sq_h, rows, sq_n, sq_d, N, DS, PS)
     max_t = tl.full((ROWS,), LEAST, tl.float32)
@@ -96,10 +102,7 @@ def gradient_kernel(
     ``dS = p_s - p_t`` is made anew from the logits and their log-sum-exps, in float32, and rounded once to the
     student's type for the product.
     """
-    blocks = tl.cdiv(N, ROWS)
-    head = (tl.program_id(0) // blocks).to(tl.int64)
-    b, h = head // H, head % H
-    rows = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
+    head, b, h, rows = _place(H, N, ROWS)
     r_t = _tile(rt + b * rt_b + h * rt_h, rows, rt_n, rt_d, N, DT, PT)
     r_s = _tile(rs + b * rs_b + h * rs_h, rows, rs_n, rs_d, N, DS, PS)
     if QUERIES:

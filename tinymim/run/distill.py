@@ -13,7 +13,7 @@ from tinymim.errors import TinymimError
 from tinymim.run import cells, fit, folder
 from tinymim.run.cells import FIGURES, SHARED, Cell, Stage, percent
 from tinymim.say import say
-from tinymim.weights import write_atomically
+from tinymim.weights import write_text
 
 STAGES = ("pretrain", "probe", "finetune")
 
@@ -84,7 +84,7 @@ def _write(measured: dict[str, Cell], place: Path) -> None:
     for name, cell in measured.items():
         lines.append(f"| {name} | {' | '.join(_figures(cell))} | {cell.parameters:,} |")
     text = "\n".join(lines) + "\n"
-    write_atomically(place / "table.md", lambda temporary: temporary.write_text(text))
+    write_text(place / "table.md", text)
 
 
 def _figures(cell: Cell) -> list[str]:

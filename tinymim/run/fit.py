@@ -21,12 +21,12 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from tinymim import recipes
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, misfit, several
 from tinymim.run import folder, preflight
 from tinymim.run.guard import Action, NonFiniteGuard, Rewind
 from tinymim.run.progress import Elapsed, FitProgress
 from tinymim.say import say
-from tinymim.weights import write_atomically
+from tinymim.weights import write_atomically, write_text
 
 
 class Parser(LightningArgumentParser):
@@ -55,7 +55,7 @@ class SaveRecipe(SaveConfigCallback):
         """Lightning's place for it."""
         place = Path(trainer.default_root_dir)
         text = self.parser.dump(self.config, skip_none=False)
-        write_atomically(place / "config.yaml", lambda temporary: temporary.write_text(text))
+        write_text(place / "config.yaml", text)
         folder.write_json(place / "environment.json", folder.environment())
 
 
@@ -280,6 +280,5 @@ def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
         raise TinymimError(str(error)) from None
     except RuntimeError as error:
         if "Error(s) in loading state_dict" in str(error):
-            first = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-            raise TinymimError(f"ckpt_path: the checkpoint does not fit this recipe: {first[:300]}") from None
+            raise TinymimError(f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}") from None
         raise

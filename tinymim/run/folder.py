@@ -27,7 +27,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from tinymim.errors import TinymimError
-from tinymim.weights import write_atomically
+from tinymim.weights import write_atomically, write_text
 
 KEPT = ("checkpoints", "metrics.csv", "results.json", "predictions.npz", "nonfinite")
 WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
@@ -91,7 +91,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def environment() -> dict[str, Any]:

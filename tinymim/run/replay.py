@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from tinymim import recipes
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, misfit, several
 from tinymim.run import capture, fit, preflight
 from tinymim.say import say
 from tinymim.seeds import restore
@@ -143,8 +143,7 @@ def _load(module: pl.LightningModule, content: dict[str, Any]) -> None:
     try:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as error:
-        first = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise TinymimError(f"the captured weights do not fit these overrides: {first[:300]}") from None
+        raise TinymimError(f"the captured weights do not fit these overrides: {misfit(error)}") from None
 
 
 def replay(content: dict[str, Any], module: pl.LightningModule, trainer: pl.Trainer) -> Outcome:

@@ -29,7 +29,7 @@ from tinymim.run.progress import clock
 from tinymim.run.tables import Records
 from tinymim.run.workers import Task
 from tinymim.say import say
-from tinymim.weights import write_atomically
+from tinymim.weights import write_text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,9 +112,9 @@ def write(study: Study, records: Records, place: Path) -> None:
     parts = [_head(study, records)]
     for id, question in study.questions.items():
         parts.append(tables.markdown(question, records))
-        _write_text(place / "tables" / f"{id}.md", parts[-1])
-        _write_text(place / "tables" / f"{id}.csv", tables.table(question, records))
-    _write_text(place / "study.md", "\n".join(parts))
+        write_text(place / "tables" / f"{id}.md", parts[-1])
+        write_text(place / "tables" / f"{id}.csv", tables.table(question, records))
+    write_text(place / "study.md", "\n".join(parts))
     kept = ("seed", "status", "figures", "parameters", "seconds", "cpu_seconds", "error")
     cells = [
         {"row": row, **{key: record[key] for key in kept if key in record}}
@@ -139,10 +139,6 @@ def _head(study: Study, records: Records) -> str:
     ]
     lines += [f"- {title}: {', '.join(texts)}" for title, texts in settings]
     return "\n".join([*lines, "", tables.READING, ""])
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[Task]:

@@ -73,5 +73,5 @@ def save(checkpoint: Path, card: teachers.Card) -> None:
     weights.export(backbone, path, {"licence": card.licence}, dtype=torch.bfloat16)
     digest = weights.sha256(path)
     text = re.sub(r"^sha256:.*$", f"sha256: {digest}", text, flags=re.MULTILINE)
-    weights.write_atomically(card.path, lambda temporary: temporary.write_text(text))
+    weights.write_text(card.path, text)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB), sha256 {digest}")
