@@ -208,17 +208,19 @@ class Classifier(Evaluated):
         """Logits ``(B, classes)`` of ``(B, 3, H, W)`` images in [0, 1]."""
         return self.head(images)
 
-    def on_train_epoch_start(self) -> None:
+    def train(self, mode: bool = True) -> Classifier:
         """A probed backbone stays in eval mode."""
-        if self.linear_probe:
+        super().train(mode)
+        if self.linear_probe and self.model is not None:
             self.backbone.eval()
+        return self
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross-entropy, mixed and smoothed as asked."""
         images, target = batch["image"], batch["label"]
         smoothing = self.mixing["label_smoothing"]
         if self.mix is not None and len(images) % 2 == 0:
-            images, target = self.mix(images.clone(), target)  # in place, and a captured batch must stay as it came
+            images, target = mixed(self.mix, images, target)
             smoothing = 0.0  # mixed targets are smoothed already
         each = self.head.each(images)
         if self._deit:
@@ -286,3 +288,21 @@ class Classifier(Evaluated):
             ("classifier", reads),
         ]
         return lines + (self._deit.summary() if self._deit else [])
+
+
+def mixed(mix: Mixup, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """timm's mixup and cutmix of images 1 and 2, 3 and 4, and so on, which stay together however processes share the
+    images of a step; timm mixes a batch with its reverse.
+
+    Args:
+        mix: changes its batch in place; it gets a copy.
+        images: ``(B, 3, H, W)``, B even.
+        target: ``(B,)`` classes.
+
+    Returns:
+        Images, and soft targets ``(B, classes)``, in the order they came in.
+    """
+    order = torch.tensor([*range(0, len(images), 2), *range(len(images) - 1, 0, -2)], device=images.device)
+    images, target = mix(images[order], target[order])
+    back = order.argsort()
+    return images[back], target[back]

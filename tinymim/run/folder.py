@@ -2,7 +2,8 @@
 
 config.yaml          the resolved recipe
 environment.json     git revision, package versions, command line, date
-checkpoints/         best.ckpt and last.ckpt
+checkpoints/         see tinymim/run/checkpoints.py
+progress.json        how far it is
 metrics.csv          what was logged, by step; metrics-1.csv and on are the pieces before a resume
 events.out.*         the same for TensorBoard
 results.json         the final figures
@@ -24,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from tinymim.errors import TinymimError
-from tinymim.weights import write_atomically, write_text
+from tinymim.weights import write_text
 
-KEPT = ("checkpoints", "metrics.csv", "results.json", "predictions.npz", "nonfinite")
+KEPT = ("checkpoints", "progress.json", "metrics.csv", "results.json", "predictions.npz", "nonfinite")
 WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
 PACKAGES = (
     "tinymim",
@@ -83,12 +83,6 @@ def _ours(name: str) -> bool:
     return name in WRITTEN or name.startswith(("events.out.", "metrics-"))
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Where ``--ckpt_path last`` resumes from, or ``None`` in a fresh folder."""
-    path = folder / "checkpoints" / "last.ckpt"
-    return path if path.is_file() else None
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
@@ -116,25 +110,3 @@ def _git() -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"revision": revision, "changed": bool(changed.strip())}
-
-
-class SafeCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that appear whole or not at all, and load without running code."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write, flush, rename; a full disk leaves the previous checkpoint as it was."""
-        try:
-            write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
-        except (OSError, RuntimeError) as error:
-            raise TinymimError(
-                f"checkpoint {path} could not be written ({error}); the one before it is untouched"
-            ) from error
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """Read weights and plain values alone, whatever ``weights_only`` says."""
-        try:
-            return super().load_checkpoint(path, map_location, weights_only=True)
-        except FileNotFoundError:
-            raise TinymimError(f"ckpt_path: there is no checkpoint at {path}") from None
-        except Exception as error:
-            raise TinymimError(f"ckpt_path: {path} cannot be read ({str(error).splitlines()[0]})") from None

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tinymim import recipes
 from tinymim.errors import TinymimError
+from tinymim.options import Saving
 from tinymim.run.progress import clock, images_per_second
 
 
@@ -31,6 +32,8 @@ def problems(config: recipes.Config) -> list[str]:
         found += data.problems()
     if hasattr(model, "problems"):
         found += model.problems(getattr(data, "image_size", None) or 224)
+    if isinstance(saving := pruned.get("checkpoint"), dict):
+        found += Saving(**saving).problems()
     strategy = str((config.get("trainer") or {}).get("strategy"))
     if config.get("on_nonfinite") == "rewind" and any(word in strategy for word in ("spawn", "fork", "notebook")):
         found.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")
