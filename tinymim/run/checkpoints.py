@@ -44,7 +44,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, run: Path, saving: Saving, preemption: Preemption, elapsed: Elapsed):
         self.run, self.saving, self.preemption, self.elapsed = run, saving, preemption, elapsed
         self.folder = run / "checkpoints"
-        self._lookout, self._looks = Lookout(), 0
+        self._lookout = Lookout()
 
     def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """From here on, signals wait for the end of a step."""
@@ -95,12 +95,11 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Save at the end of an epoch, which closes the records of the last one."""
         self._save(trainer)
-        if self._look(trainer)[0] and trainer.current_epoch + 1 != trainer.max_epochs:
+        if self._look(trainer, now=True)[0] and trainer.current_epoch + 1 != trainer.max_epochs:
             self._leave(trainer)
 
-    def _look(self, trainer: pl.Trainer, due: bool = False) -> tuple[bool, bool]:
-        self._looks += 1
-        return self._lookout.agree(trainer, self._looks, self.preemption.asked is not None, due)
+    def _look(self, trainer: pl.Trainer, due: bool = False, now: bool = False) -> tuple[bool, bool]:
+        return self._lookout.agree(trainer, self.preemption.asked is not None, due, now)
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / f"step-{trainer.global_step:08d}.ckpt"

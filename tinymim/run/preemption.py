@@ -21,8 +21,11 @@ ASKED = (signal.SIGTERM, signal.SIGUSR1)
 ECHO = 0.5
 """Seconds in which a signal is the first one's echo: a process group and its launcher both pass it on."""
 
-LOOK = 2.0
+LOOK = 1.0
 """Seconds between two looks of several processes at each other; each costs a small collective."""
+
+MOST = 10
+"""Steps between two looks at the most, as steps may become slower than they were."""
 
 
 class Preempted(TinymimError):  # noqa: N818  # not a mistake
@@ -101,22 +104,23 @@ class Lookout:
     """
 
     def __init__(self) -> None:
-        self._next, self._last, self._when = 0, 0, time.monotonic()
+        self._count, self._last, self._next, self._when = 0, 0, 0, time.monotonic()
 
-    def agree(self, trainer: pl.Trainer, count: int, asked: bool, due: bool = False) -> tuple[bool, bool]:
-        """``asked`` and ``due`` of any process, at the ``count``-th chance to look, which all processes have alike."""
+    def agree(self, trainer: pl.Trainer, asked: bool, due: bool = False, now: bool = False) -> tuple[bool, bool]:
+        """``asked`` and ``due`` of any process; all processes call this equally often, and ``now`` looks for sure."""
         if trainer.world_size == 1:
             return asked, due
-        if self._last <= count < self._next:
+        self._count += 1
+        if self._count < self._next and not now:
             return False, False
-        now = time.monotonic()
-        pace = (now - self._when) / max(count - self._last, 1)
-        wait = min(max(int(LOOK / max(pace, 1e-6)), 1), 1000)
+        time_ = time.monotonic()
+        pace = (time_ - self._when) / (self._count - self._last)
+        wait = min(max(int(LOOK / max(pace, 1e-6)), 1), MOST)
         notes = torch.tensor([float(asked), float(due), -float(wait)], device=trainer.strategy.root_device)
         dist.all_reduce(notes, op=dist.ReduceOp.MAX)
-        ended, due_, soonest = notes.tolist()
-        self._last, self._when, self._next = count, now, count - int(soonest)
-        return bool(ended), bool(due_)
+        any_asked, any_due, soonest = notes.tolist()
+        self._last, self._when, self._next = self._count, time_, self._count - int(soonest)
+        return bool(any_asked), bool(any_due)
 
 
 def end_with_parent() -> None:
