@@ -156,7 +156,6 @@ class Classifier(Evaluated):
             )
         backbone.output_block = self._output_block(backbone)
         backbone.vit.blocks = backbone.vit.blocks[: backbone.output_block]
-        backbone.train()
         self._lay_out_heads(backbone)
         set_drop_path(backbone.vit, self.drop_path)
         reached = backbone.reached([Tap(backbone.output_block, "ffn_post")])
@@ -172,6 +171,7 @@ class Classifier(Evaluated):
         self.num_classes = classes
         mixes = self.mixing["mixup_alpha"] > 0 or self.mixing["cutmix_alpha"] > 0
         self.mix = Mixup(**self.mixing, num_classes=classes) if mixes else None
+        self.train()
 
     def _backbone(self) -> Backbone:
         if self._located is None:
