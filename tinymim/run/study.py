@@ -19,7 +19,7 @@ from typing import Any
 
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
-from tinymim.run import folder, grid, lock, tables, workers
+from tinymim.run import folder, grid, lock, outline, tables, workers
 from tinymim.run.cells import percent
 from tinymim.run.grid import Study
 from tinymim.run.progress import clock
@@ -152,7 +152,7 @@ def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[
         definition, stages = study.definition(row), study.stages(row, place, where)
         record = workers.read(where)
         if record:
-            lines = grid.differences(record["definition"], definition)
+            lines = outline.differences(record["definition"], definition)
         else:
             lines = ["runs without a cell.json"] if any((where / stage.name).exists() for stage in stages) else []
         if lines:
