@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from tinymim.errors import TinymimError
-from tinymim.run.folder import claim
+from tinymim.run.folder import check, clear
+
+
+def claim(folder: Path, resume: bool, overwrite: bool) -> None:
+    """What a run does before it begins."""
+    check(folder, resume, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    clear(folder, resume)
 
 
 def test_claim__a_new_folder(tmp_path: Path) -> None:
@@ -41,3 +48,13 @@ def test_claim__a_start_that_failed_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text("x")
     claim(tmp_path, resume=False, overwrite=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_claim__resuming_clears_away_what_a_killed_run_left_half_written(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    kept = {".lock", "checkpoints", "last.ckpt", "metrics-1.csv"}
+    for name in (".lock", "metrics.csv", ".results.json.x1", "checkpoints/last.ckpt", "checkpoints/.last.ckpt.k3",
+                 "hpc_ckpt_1.ckpt", "hpc_ckpt_1.ckpt.sha256"):  # fmt: skip
+        (tmp_path / name).write_text("x")
+    claim(tmp_path, resume=True, overwrite=False)
+    assert {path.name for path in tmp_path.rglob("*")} == kept

@@ -9,12 +9,12 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
 import yaml
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
@@ -24,14 +24,15 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tinymim import recipes
 from tinymim.errors import TinymimError, misfit, several
 from tinymim.options import Action, Saving
-from tinymim.run import folder, preflight
+from tinymim.run import folder, lock, preflight
 from tinymim.run.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
 from tinymim.run.exact import Exact
 from tinymim.run.guard import NonFiniteGuard, Rewind
+from tinymim.run.predictions import Predictions
 from tinymim.run.preemption import Preempted, Preemption, end_with_parent, rank, started_by_lightning
 from tinymim.run.progress import Elapsed, FitProgress
 from tinymim.say import say
-from tinymim.weights import write_atomically, write_text
+from tinymim.weights import write_text
 
 LOST = re.compile(r"(Connection (closed|reset) by|Broken pipe|\[.*gloo|NCCL|Watchdog caught|Timed out waiting)", re.I)
 """What the collectives of PyTorch say when another process is gone."""
@@ -67,24 +68,39 @@ class SaveRecipe(SaveConfigCallback):
         folder.write_json(place / "environment.json", folder.environment())
 
 
+@dataclass
+class Attempt:
+    """One of the attempts at a run; a rewind makes another.
+
+    Args:
+        preemption: whether this process was asked to end.
+        held: keeps the lock of the run folder.
+        checking: fit a few steps and write nothing.
+        rewinding: go on in the run folder, whatever lies there.
+    """
+
+    preemption: Preemption
+    held: ExitStack
+    checking: bool = False
+    rewinding: bool = False
+
+
 class TinymimCLI(LightningCLI):
     """LightningCLI over composed recipes.
 
     Args:
         arguments: subcommand first, recipes replaced by their resolved text.
-        preemption: whether this process was asked to end.
-        checking: fit a few steps and write nothing.
-        rewinding: go on in the run folder, whatever lies there.
+        attempt: what it is for.
     """
 
-    def __init__(self, arguments: list[str], preemption: Preemption, checking: bool = False, rewinding: bool = False):
-        self.checking, self.rewinding, self._preemption = checking, rewinding, preemption
+    def __init__(self, arguments: list[str], attempt: Attempt):
+        self.attempt, self.checking = attempt, attempt.checking
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=None if checking else SaveRecipe,
+            save_config_callback=None if self.checking else SaveRecipe,
             save_config_kwargs={"save_to_log_dir": False},
             parser_class=Parser,
             seed_everything_default=0,
@@ -127,11 +143,13 @@ class TinymimCLI(LightningCLI):
         fresh = self.subcommand == "fit" and not self.checking
         if fresh and rank() == 0:
             ours = (
-                self.rewinding
+                self.attempt.rewinding
                 or asked == "last"
                 or (bool(asked) and self.run_dir.resolve() in Path(asked).resolve().parents)
             )
-            folder.claim(self.run_dir, ours, config.overwrite)
+            folder.check(self.run_dir, ours, config.overwrite)
+            self.attempt.held.enter_context(lock.hold(self.run_dir, "run_dir"))
+            folder.clear(self.run_dir, ours)
         kwargs["default_root_dir"] = str(self.run_dir)
         kwargs["plugins"] = [SafeCheckpointIO(), *_listed(config.trainer.plugins)]
         kwargs["enable_progress_bar"] = False if self.checking else config.trainer.enable_progress_bar
@@ -193,45 +211,12 @@ class TinymimCLI(LightningCLI):
         best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, **common)
         rates = [] if config.logger is False else [LearningRateMonitor("step")]
         self._elapsed = Elapsed()
-        last = Checkpoints(self.run_dir, whole.checkpoint, self._preemption, self._elapsed)
+        last = Checkpoints(self.run_dir, whole.checkpoint, self.attempt.preemption, self._elapsed)
         checkpoints = [] if config.enable_checkpointing is False else [best, last]
         self._guard = NonFiniteGuard(whole.on_nonfinite, whole.max_rewinds)
         seed = whole.seed_everything
         exact = Exact(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
         return [exact, self._guard, preflight.Preflight(), *progress, *rates, self._elapsed, *checkpoints]
-
-
-class Predictions(pl.Callback):
-    """Write what ``predict`` gives, ordered by image index, as NumPy arrays.
-
-    Args:
-        run_dir: the run folder; ``predictions.npz`` goes there.
-    """
-
-    def __init__(self, run_dir: Path):
-        self.path = run_dir / "predictions.npz"
-        self._parts: list[dict[str, torch.Tensor]] = []
-
-    def on_predict_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *args: Any) -> None:
-        """Keep a batch."""
-        self._parts.append({name: value.cpu() for name, value in outputs.items()})
-
-    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write them all."""
-        if trainer.world_size > 1:
-            raise TinymimError(
-                "predict: use one process (--trainer.devices 1); the images are not put together again over several"
-            )
-        joined = {name: torch.cat([part[name] for part in self._parts]).numpy() for name in self._parts[0]}
-        order = joined["index"].argsort()
-        arrays = {name: value[order] for name, value in joined.items()}
-
-        def save(temporary: Path) -> None:
-            with temporary.open("wb") as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
-
-        write_atomically(self.path, save)
-        say(f"wrote {self.path}: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
 
 
 def _listed(plugins: Any) -> list[Any]:
@@ -262,9 +247,10 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
     rewinding = False
     while True:
         whole = [command, *(["--config", yaml.safe_dump(config)] if config else []), *rest]
-        with Preemption() as preemption:
+        with Preemption() as preemption, ExitStack() as held:
             try:
-                return _quietly(functools.partial(TinymimCLI, whole, preemption, checking, rewinding)).run_dir
+                attempt = Attempt(preemption, held, checking, rewinding)
+                return _quietly(functools.partial(TinymimCLI, whole, attempt)).run_dir
             except Rewind as rewind:
                 say(f"tinymim {command}: {rewind}")
                 rewinding = True
