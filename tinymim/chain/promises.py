@@ -61,8 +61,12 @@ def check(chain: Chain) -> dict[str, Promise]:
 
 
 def problems(promises: dict[str, Promise], stages: Iterable[str]) -> list[str]:
-    """The mistakes of ``stages``, with their names."""
-    return [f"{name}: {problem}" for name in stages for problem in promises[name].problems]
+    """The mistakes of ``stages``, each once, with the names of those that share it."""
+    sharing: dict[str, list[str]] = {}
+    for name in stages:
+        for problem in promises[name].problems:
+            sharing.setdefault(problem, []).append(name)
+    return [f"{', '.join(names)}: {problem}" for problem, names in sharing.items()]
 
 
 def _promise(stage: Stage, chain: Chain, before: Promise | None) -> Promise:
