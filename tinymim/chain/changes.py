@@ -39,6 +39,7 @@ def decisive(stage: Stage) -> dict[str, Any]:
         options: dict[str, Any] = node.get("init_args") or node
         for name in names:
             options.pop(name, None)
+    config.pop("checkpoint", None)
     whole: dict[str, Any] = {"kind": stage.kind, "start": stage.start}
     if config:
         whole["total_batch"] = _total_batch(config)
@@ -69,7 +70,7 @@ def between(old: Chain, new: Chain) -> dict[str, list[str]]:
     for name in dict.fromkeys([*old.stages, *new.stages]):
         before, after = old.stages.get(name), new.stages.get(name)
         if before is None or after is None:
-            found[name] = ["a new stage" if before is None else "no longer there"]
+            found[name] = [f"{name}: {'a new stage' if before is None else 'no longer there'}"]
         elif lines := outline.differences(decisive(before), decisive(after), name):
             found[name] = lines
     if old.seeds != new.seeds:

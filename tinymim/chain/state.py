@@ -155,6 +155,8 @@ def as_edited(state: State) -> Chain:
         if stage.config and path.is_file():
             try:
                 config = json.loads(json.dumps(yaml.safe_load(path.read_text())))
+                if not isinstance(config, dict):
+                    raise TypeError(f"it holds {config!r} where keys such as model and data belong")
             except (yaml.YAMLError, TypeError) as error:
                 raise TinymimError(
                     f"{path} is no recipe any more: {error}; delete it to have it written anew"
