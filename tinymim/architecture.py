@@ -13,9 +13,10 @@ from timm.layers.attention import Attention
 from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
-from torch import nn
+from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
+from tinymim.seeds import shared_rand
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -129,6 +130,18 @@ def _fix_sincos(vit: VisionTransformer, initialise: bool) -> None:
         vit.pos_embed[0, -patches.shape[0] :] = patches
 
 
+class SharedDropPath(DropPath):
+    """timm's stochastic depth, with random numbers that do not depend on how many processes share a step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)``, each image's part dropped whole or scaled."""
+        if not self.drop_prob or not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        kept = shared_rand(len(x), *[1] * (x.dim() - 1), device=x.device) < keep
+        return x * (kept.to(x.dtype) / (keep if self.scale_by_keep else 1))
+
+
 def set_drop_path(vit: VisionTransformer, rate: float, ramp: Literal["linear", "constant"] = "linear") -> None:
     """Stochastic depth.
 
@@ -142,7 +155,7 @@ def set_drop_path(vit: VisionTransformer, rate: float, ramp: Literal["linear", "
     for index, block in enumerate(vit.blocks):
         part = index / max(depth - 1, 1) if ramp == "linear" else float(index < depth - 1)
         for name in ("drop_path1", "drop_path2"):
-            setattr(block, name, DropPath(rate * part) if rate * part > 0 else nn.Identity())
+            setattr(block, name, SharedDropPath(rate * part) if rate * part > 0 else nn.Identity())
 
 
 def set_heads(vit: VisionTransformer, block: int, heads: int) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinymim.architecture import Architecture, build
-from tinymim.blocks import ATTENTION, FFN, LOGITS, TAPS, Readings, Tap, choose_attention, kept_tokens, run_block
+from tinymim.blocks import ATTENTION, FFN, LOGITS, QKV, TAPS, Readings, Tap, choose_attention, kept_tokens, run_block
 from tinymim.errors import TinymimError
 from tinymim.heads import Head
 
@@ -39,17 +39,25 @@ class Backbone(nn.Module):
     Args:
         architecture: what to build.
         output_block: the block (from 1) whose output :meth:`features` reads by default; ``None`` is the last.
+        beyond: those of q, k, v that were trained in the block after it.
         initialise: leave ``False`` when weights are loaded right after.
 
     Raises:
         TinymimError: unknown architecture or option, not a plain ViT, or heads that do not divide the width.
     """
 
-    def __init__(self, architecture: Architecture, output_block: int | None = None, initialise: bool = True):
+    def __init__(
+        self,
+        architecture: Architecture,
+        output_block: int | None = None,
+        beyond: Iterable[str] = QKV,
+        initialise: bool = True,
+    ):
         super().__init__()
         self.vit = build(architecture, initialise)
         self.architecture = architecture
         self.output_block = output_block or self.depth
+        self.beyond = list(beyond)
         self.classifier: Head | None = None
         self.checkpointing = False
         """Recompute blocks in the backward pass instead of keeping what they computed: less memory, more time."""
@@ -190,6 +198,18 @@ class Backbone(nn.Module):
         last = max(tap.block for tap in wanted)
         return last if any(tap.block == last and tap.name in (*FFN, LOGITS) for tap in wanted) else last - 1
 
+    def mark_trained(self, taps: Iterable[Tap]) -> None:
+        """Note how far a loss on ``taps`` trains this network: its output block, and q, k and v beyond it."""
+        wanted = self.check(taps)
+        whole = self.last_trained_block(wanted)
+        names = {tap.name for tap in wanted if tap.block == whole + 1}
+        self.output_block = max(whole, 1)
+        self.beyond = [name for name in QKV if whole and (name in names or names & {*ATTENTION})]
+
+    def trained(self, tap: Tap) -> bool:
+        """Whether what ``tap`` reads was trained: up to the output block everything, and what lies beyond it."""
+        return tap.block <= self.output_block or (tap.block == self.output_block + 1 and tap.name in self.beyond)
+
     def check(self, taps: Iterable[Tap]) -> set[Tap]:
         """``taps`` as a set, or an error that names the one outside the network."""
         wanted = set(taps)
@@ -232,7 +252,7 @@ class Backbone(nn.Module):
         architecture = dataclasses.asdict(self.architecture)
         options = {**architecture["options"], "depth": self.depth}  # blocks may have been cut off since it was built
         architecture |= {"options": options, "heads": self.heads}
-        return {"architecture": architecture, "output_block": self.output_block}
+        return {"architecture": architecture, "output_block": self.output_block, "beyond": self.beyond}
 
 
 def _called(function: Callable[..., Any], *arguments: Any) -> Any:

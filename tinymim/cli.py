@@ -27,7 +27,8 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 for a user's mistake, 2 for a malformed command."""
+    """Run the command line and return its exit code: 0, 1 for a user's mistake, 2 for a malformed command, and 75 where
+    the cluster asked it to end and the same command would go on."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="tinymim",
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _command(command)(arguments[1:])
     except TinymimError as error:
         print(f"tinymim {command}: {error}", file=sys.stderr)
-        return 1
+        return error.code
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -2,10 +2,12 @@
 
 
 class TinymimError(Exception):
-    """A mistake the user can mend; the command prints its message alone and exits with 1.
+    """A mistake the user can mend; the command prints its message alone and exits with ``code``.
 
     The message names the field, the value, and what would be right.
     """
+
+    code = 1
 
 
 def several(heading: str, problems: list[str]) -> TinymimError:

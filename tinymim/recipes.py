@@ -21,11 +21,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tinymim import options
 from tinymim.errors import TinymimError
 
 PROJECT = Path(__file__).resolve().parents[1]
-NONFINITE = {"on_nonfinite": typing.Literal["stop", "rewind"], "max_rewinds": int}
-KEYS = {"seed_everything", "trainer", "model", "data", "name", "run_dir", "overwrite", "compare", *NONFINITE}
+KEYS = {"seed_everything", "trainer", "model", "data", "name", "run_dir", "overwrite", "compare", *options.RUN}
 COMMAND_KEYS = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
 
 Config = dict[str, Any]
@@ -192,7 +192,8 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
     config = copy.deepcopy(config)
     found: list[str] = []
     _unknown(config, "", KEYS | COMMAND_KEYS, "a recipe", found)
-    _check_values({key: config[key] for key in NONFINITE if key in config}, NONFINITE, "", found)
+    for key in options.RUN.keys() & config:
+        _check_values({key: config[key]}, options.RUN, "", found)
     for part in ("model", "data"):
         if part not in config:
             found.append(f"{part}: missing; a recipe names its class with {part}.class_path")

@@ -205,11 +205,16 @@ def locate(source: str) -> Teacher:
             raise TinymimError(
                 f"teacher: {path} is no checkpoint of tinymim; describe it with a card (see teachers/) and name that"
             )
-        with torch.device("meta"):
-            network = weights.from_record(record, classifier=True)
-        return Teacher(source, network, None, record.get("licence", "unknown"))
+        return promised(source, record)
     card = find(source)
     return Teacher(source, skeleton(card.architecture), card.target_block, card.licence, card)
+
+
+def promised(source: str, record: dict[str, Any]) -> Teacher:
+    """The teacher that a checkpoint with ``record`` is, whether it lies at ``source`` or is yet to be written there."""
+    with torch.device("meta"):
+        network = weights.from_record(record, classifier=True)
+    return Teacher(source, network, None, record.get("licence", "unknown"))
 
 
 def freeze(backbone: Backbone) -> Backbone:

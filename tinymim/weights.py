@@ -25,6 +25,7 @@ from torch import Tensor
 
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
+from tinymim.blocks import QKV
 from tinymim.errors import TinymimError
 from tinymim.heads import Head, HeadForm
 
@@ -236,7 +237,8 @@ def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str)
 def from_record(record: dict[str, Any], classifier: bool = False) -> Backbone:
     """The network a record describes, without its weights; with ``classifier``, the one it was fine-tuned with too."""
     stored = record["backbone"]
-    backbone = Backbone(Architecture(**stored["architecture"]), output_block=stored["output_block"], initialise=False)
+    beyond = stored.get("beyond", QKV)  # records of before it was noted: relations of all three were the only ones
+    backbone = Backbone(Architecture(**stored["architecture"]), stored["output_block"], beyond, initialise=False)
     if classifier and (form := record.get("classifier")):
         backbone.classifier = Head(backbone.width, backbone.prefix, HeadForm(**form))
     return backbone
@@ -291,7 +293,8 @@ def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.d
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to disk, and rename it into place."""
+    """Let ``write`` fill a temporary file beside ``path``, flush it to disk, rename it into place, and flush that too:
+    after a power cut it is the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -302,9 +305,19 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        _flush(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _flush(folder: Path) -> None:
+    """Have the names in ``folder`` on disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:

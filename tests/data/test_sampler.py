@@ -44,6 +44,29 @@ def test_epoch_sampler__ranks_share_one_order_in_turn(world):
     assert woven == order[: 50 // world * world]
 
 
+@pytest.mark.parametrize(("world", "batch", "accumulated"), [(1, 12, 1), (2, 6, 1), (3, 2, 2), (1, 4, 3), (6, 1, 2)])
+def test_epoch_sampler__steps_hold_the_same_samples_however_they_are_shared(world, batch, accumulated):
+    step = [draw.index for draw in EpochSampler(50, seed=1)][:48]
+    ranks = [list(EpochSampler(50, 1, rank, world, batch, accumulated)) for rank in range(world)]
+    assert {len(rank) for rank in ranks} == {48 // world}
+    starts = range(0, 48 // world, batch)
+    assert [draw.index for start in starts for rank in ranks for draw in rank[start : start + batch]] == step
+
+
+def test_epoch_sampler__begins_in_the_middle_of_one_epoch_alone():
+    sampler = EpochSampler(50, seed=1, batch_size=4)
+    before = drawn(sampler, 3)
+    sampler.begin(3, 5)
+    assert list(sampler) == before[20:]
+    assert len(sampler) == 48
+    assert len(drawn(sampler, 4)) == 48
+
+
+@pytest.mark.parametrize(("length", "world"), [(3, 2), (5, 2), (2, 1)])
+def test_epoch_sampler__a_set_smaller_than_a_batch_is_one(length, world):
+    assert [len(EpochSampler(length, 0, rank, world, 16, 4)) for rank in range(world)] == [length // world] * world
+
+
 @pytest.mark.parametrize(("length", "world"), [(10, 1), (10, 3), (2, 4)])
 def test_in_turn__each_sample_once_over_all_ranks(length, world):
     samplers = [InTurn(length, rank, world) for rank in range(world)]

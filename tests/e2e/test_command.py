@@ -53,7 +53,10 @@ def test_fit__says_what_it_trains_and_keeps_records(run: Path) -> None:
     recipe = yaml.safe_load((run / "config.yaml").read_text())
     assert recipe["trainer"]["max_epochs"] == 2
     assert recipe["data"]["init_args"]["seed"] == 0, "interpolations are resolved"
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    steps = {"step-00000011.ckpt", "step-00000022.ckpt"}
+    weights = {path.name for path in (run / "checkpoints").glob("*.ckpt")}
+    assert weights == {"best.ckpt", "last.ckpt"} | steps
+    assert (run / "checkpoints" / "last.ckpt").readlink() == Path("step-00000022.ckpt")
     assert "train/loss_relation_qk" in (run / "metrics.csv").read_text()
     assert list(run.glob("events.out.*"))
 

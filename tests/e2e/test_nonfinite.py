@@ -102,8 +102,8 @@ def test_rewind__in_two_processes_passes_over_the_bad_step_and_finishes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (list(_epoch(number)) for number in (0, 1))
-    # in the second epoch's second step alone, and in the second process, which takes every other image
-    index = next(i for i in second[16:32][1::2] if i not in first[: 3 * 16])
+    # in the second epoch's second step alone, and in the second process, which takes its latter half
+    index = next(i for i in second[24:32] if i not in first[: 3 * 16])
     (tmp_path / "poisoned_data.py").write_text(POISON.format(index=index))
     run = tmp_path / "run"
     data = ["--data.class_path", "poisoned_data.Poisoned", "--data.image_size", "32"]

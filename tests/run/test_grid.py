@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tinymim.errors import TinymimError
-from tinymim.run import grid
+from tinymim.run import grid, outline
 
 STUDY = {
     "seeds": [0, 1],
@@ -68,7 +68,7 @@ def test_prepare__a_row_reads_its_checkpoint_and_its_definition_is_part_of_the_r
     assert '--model.teacher="place/prepare/teacher/fit/checkpoints/last.ckpt"' in pretrain.overrides
     longer = {"teacher": {"recipe": "finetune_digits", "set": {"model.weights": "digits_mae", "trainer.max_epochs": 3}}}
     other = grid.load(written(tmp_path, prepare=longer))
-    assert grid.differences(study.definition("tuned"), other.definition("tuned")) == [
+    assert outline.differences(study.definition("tuned"), other.definition("tuned")) == [
         "prepare.teacher.fit.trainer.max_epochs: 20, now 3"
     ]
     assert study.definition("relation") == other.definition("relation")
@@ -129,16 +129,6 @@ def test_problems__of_every_row_with_its_name(tmp_path: Path) -> None:
     assert found[0].startswith("a, pretrain: ")
     assert "drop_path?" in found[0]
     assert "unknown recipe 'nowhere'" in found[1]
-
-
-def test_differences__names_what_changed_came_and_went() -> None:
-    old = {"a": {"x": 1, "y": [1]}, "b": 2}
-    assert grid.differences(old, old) == []
-    assert grid.differences(old, {"a": {"x": 2, "y": [1], "z": 3}}) == [
-        "a.x: 1, now 2",
-        'a.z: "nothing", now 3',
-        'b: 2, now "nothing"',
-    ]
 
 
 def test_digits__every_row_can_run() -> None:

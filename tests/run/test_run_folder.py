@@ -3,10 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from tinymim.errors import TinymimError
-from tinymim.run.folder import SafeCheckpointIO, claim
+from tinymim.run.folder import check, clear
+
+
+def claim(folder: Path, resume: bool, overwrite: bool) -> None:
+    """What a run does before it begins."""
+    check(folder, resume, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    clear(folder, resume)
 
 
 def test_claim__a_new_folder(tmp_path: Path) -> None:
@@ -44,27 +50,11 @@ def test_claim__a_start_that_failed_is_no_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_checkpoints__a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    io, path = SafeCheckpointIO(), tmp_path / "last.ckpt"
-    io.save_checkpoint({"step": 1}, path)
-
-    def full(checkpoint: object, where: Path) -> None:
-        Path(where).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(TinymimError, match=r"No space left.*untouched"):
-        io.save_checkpoint({"step": 2}, path)
-    assert io.load_checkpoint(path) == {"step": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-def test_checkpoints__code_is_never_run(tmp_path: Path) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (tmp_path / "boom",))  # type: ignore[return-value]
-
-    torch.save({"a": Bomb()}, tmp_path / "bad.ckpt")
-    with pytest.raises(TinymimError, match="cannot be read"):
-        SafeCheckpointIO().load_checkpoint(tmp_path / "bad.ckpt", weights_only=False)
-    assert not (tmp_path / "boom").exists()
+def test_claim__resuming_clears_away_what_a_killed_run_left_half_written(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    kept = {".lock", "checkpoints", "last.ckpt", "metrics-1.csv"}
+    for name in (".lock", "metrics.csv", ".results.json.x1", "checkpoints/last.ckpt", "checkpoints/.last.ckpt.k3",
+                 "hpc_ckpt_1.ckpt", "hpc_ckpt_1.ckpt.sha256"):  # fmt: skip
+        (tmp_path / name).write_text("x")
+    claim(tmp_path, resume=True, overwrite=False)
+    assert {path.name for path in tmp_path.rglob("*")} == kept

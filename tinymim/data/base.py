@@ -39,6 +39,7 @@ class ImageData(pl.LightningDataModule):
         super().__init__()
         self.image_size, self.batch_size, self.num_workers, self.seed = image_size, batch_size, num_workers, seed
         self._prepared = False
+        self._begun = (0, 0)
 
     def problems(self) -> list[str]:
         """What keeps this data from being used, each with its remedy. Cheap: called before anything is loaded."""
@@ -57,10 +58,16 @@ class ImageData(pl.LightningDataModule):
             self._prepared = True
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Augmented training images, in a new order each epoch; the last incomplete batch is dropped."""
-        rank, world = self._place()
-        sampler = EpochSampler(len(cast(Sized, self.train)), self.seed, rank, world)
-        return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
+        """Augmented training images, in a new order each epoch; those that fill no whole step are dropped."""
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        length = len(cast(Sized, self.train))
+        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated)
+        sampler.begin(*self._begun)
+        return self._loader(self.train, sampler)
+
+    def begin(self, epoch: int, batches: int) -> None:
+        """Let the next training loader go on in ``epoch`` after ``batches`` of this process's batches."""
+        self._begun = (epoch, batches)
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         """The held-out images, then the bank of labelled training images (absent where there are no labels)."""
@@ -80,13 +87,12 @@ class ImageData(pl.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, dataset: Dataset[Sample], sampler: Sampler[Draw], drop_last: bool = False) -> DataLoader[Sample]:
+    def _loader(self, dataset: Dataset[Sample], sampler: Sampler[Draw]) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            drop_last=drop_last,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # the loader must not draw from the training's numbers

@@ -20,30 +20,48 @@ class Draw(NamedTuple):
 class EpochSampler(Sampler[Draw]):
     """Every sample once an epoch, in an order that is a function of (seed, epoch).
 
+    The samples of one optimiser step lie beside each other in that order, whichever way processes and accumulated
+    batches share them; the last ones that fill no whole step are dropped.
+
     Args:
         length: samples in the dataset.
         seed: of the order.
         rank: this process.
-        world: processes; they share the order in turn, and the last samples that do not go round are dropped.
+        world: processes.
+        batch_size: of one process.
+        accumulated: batches in a step.
 
     Lightning calls :meth:`set_epoch`. The epoch travels with each index, so that persistent workers need not be told.
     """
 
-    def __init__(self, length: int, seed: int, rank: int = 0, world: int = 1):
+    def __init__(
+        self, length: int, seed: int, rank: int = 0, world: int = 1, batch_size: int = 1, accumulated: int = 1
+    ):
         self.length, self.seed, self.rank, self.world = length, seed, rank, world
+        self.batch_size = min(batch_size, max(length // world, 1))  # a set that fills no batch is one of its own
+        self.batches = length // (self.batch_size * world)
+        if self.batches > accumulated:
+            self.batches -= self.batches % accumulated
         self.epoch = 0
+        self._begun = (0, 0)
+
+    def begin(self, epoch: int, batches: int) -> None:
+        """Go on in ``epoch`` after ``batches`` of this process's batches."""
+        self.epoch, self._begun = epoch, (epoch, batches)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentations of the next pass."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length // self.world
+        return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[Draw]:
-        order = stream(self.seed, self.epoch).permutation(self.length)
-        shared = order[: len(self) * self.world]
-        return (Draw(self.epoch, int(index)) for index in shared[self.rank :: self.world])
+        epoch = self.epoch
+        order = stream(self.seed, epoch).permutation(self.length)
+        shared = order[: len(self) * self.world].reshape(self.batches, self.world, self.batch_size)
+        done = self._begun[1] if epoch == self._begun[0] else 0
+        return (Draw(epoch, int(index)) for index in shared[done:, self.rank].flat)
 
 
 class InTurn(Sampler[Draw]):

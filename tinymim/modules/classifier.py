@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -81,8 +82,6 @@ class Classifier(Evaluated):
         self.head_layout, self.pool, self.neck, self.fc_norm, self.deit = head_layout, pool, neck, fc_norm, deit
         self.optim = optim or Optim(base_lr=5e-4, betas=(0.9, 0.999), warmup_epochs=5, min_lr=1e-6, layer_decay=0.65)
         self.provenance: Provenance | None = None
-        self._located: teachers.Teacher | None = None
-        self.licence = "unknown"
         self._deit: DeitTeacher | None = None
         self.model: Network | None = None
 
@@ -154,16 +153,12 @@ class Classifier(Evaluated):
             raise TinymimError(
                 "data: these images have no labels, and a classifier needs them; put each class in a folder of its own"
             )
-        backbone.output_block = self._output_block(backbone)
-        backbone.vit.blocks = backbone.vit.blocks[: backbone.output_block]
-        backbone.train()
-        self._lay_out_heads(backbone)
+        self._settle(backbone)
         set_drop_path(backbone.vit, self.drop_path)
         reached = backbone.reached([Tap(backbone.output_block, "ffn_post")])
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name in reached and not self.linear_probe)
-        norm: Literal["layer", "none"] = "layer" if self.fc_norm else "none"
-        self.model = Network(backbone, HeadForm(classes, self.pool, self.neck, "batch" if self.linear_probe else norm))
+        self.model = Network(backbone, self._form(classes))
         if self._deit:
             self._deit.load(str(self.trainer.precision), self.trainer.strategy.root_device)
         self.metrics = nn.ModuleDict(
@@ -172,19 +167,42 @@ class Classifier(Evaluated):
         self.num_classes = classes
         mixes = self.mixing["mixup_alpha"] > 0 or self.mixing["cutmix_alpha"] > 0
         self.mix = Mixup(**self.mixing, num_classes=classes) if mixes else None
+        self.train()
 
     def _backbone(self) -> Backbone:
         if self._located is None:
             assert self.architecture
             return Backbone(self.architecture)
         backbone, self.provenance = self._located.load()
-        self.licence = self.provenance.licence
         if self.architecture and self.architecture.heads and skeleton(self.architecture).heads != backbone.heads:
             raise TinymimError(
                 f"head layout: {self.source} was trained with heads {backbone.heads}, and architecture.heads asks for "
                 f"{skeleton(self.architecture).heads}; leave it out to follow the weights"
             )
         return backbone
+
+    def _settle(self, backbone: Backbone) -> None:
+        """Cut ``backbone`` after its output block, and regroup its heads where asked."""
+        backbone.output_block = self._output_block(backbone)
+        backbone.vit.blocks = backbone.vit.blocks[: backbone.output_block]
+        self._lay_out_heads(backbone)
+
+    def _form(self, classes: int) -> HeadForm:
+        norm: Literal["layer", "none"] = "layer" if self.fc_norm else "none"
+        return HeadForm(classes, self.pool, self.neck, "batch" if self.linear_probe else norm)
+
+    def leaves(self) -> dict[str, Any]:
+        """A checkpoint's record. Where the number of classes is the data's and not known yet, it says 1."""
+        network = copy.deepcopy(self._skeleton())
+        self._settle(network)
+        form = asdict(self._form(self.num_classes or 1))
+        return {"backbone": network.record(), "prefix": self.prefix, "licence": self.licence, "classifier": form}
+
+    @property
+    def licence(self) -> str:
+        """Of all it was made from."""
+        own = [self._located.licence] if self._located else []
+        return " and ".join(dict.fromkeys([*own, *([self._deit.located.licence] if self._deit else [])])) or "unknown"
 
     def _lay_out_heads(self, backbone: Backbone) -> None:
         """Regroup where asked, and say so in the summary."""
@@ -208,17 +226,19 @@ class Classifier(Evaluated):
         """Logits ``(B, classes)`` of ``(B, 3, H, W)`` images in [0, 1]."""
         return self.head(images)
 
-    def on_train_epoch_start(self) -> None:
+    def train(self, mode: bool = True) -> Classifier:
         """A probed backbone stays in eval mode."""
-        if self.linear_probe:
+        super().train(mode)
+        if self.linear_probe and self.model is not None:
             self.backbone.eval()
+        return self
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross-entropy, mixed and smoothed as asked."""
         images, target = batch["image"], batch["label"]
         smoothing = self.mixing["label_smoothing"]
         if self.mix is not None and len(images) % 2 == 0:
-            images, target = self.mix(images.clone(), target)  # in place, and a captured batch must stay as it came
+            images, target = mixed(self.mix, images, target)
             smoothing = 0.0  # mixed targets are smoothed already
         each = self.head.each(images)
         if self._deit:
@@ -254,10 +274,7 @@ class Classifier(Evaluated):
     def origin(self) -> dict[str, Any]:
         """The classifier, and the licences of what it was made from."""
         record: dict[str, Any] = {"licence": self.licence, "classifier": asdict(self.head.form)}
-        if self._deit:
-            licences = dict.fromkeys([*([self.licence] if self.source else []), self._deit.located.licence])
-            record |= {"licence": " and ".join(licences), "deit": self._deit.record()}
-        return record
+        return record | ({"deit": self._deit.record()} if self._deit else {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Follow a checkpoint that kept fewer blocks, as a probe's does, where the recipe names no weights."""
@@ -284,3 +301,21 @@ class Classifier(Evaluated):
             ("classifier", reads),
         ]
         return lines + (self._deit.summary() if self._deit else [])
+
+
+def mixed(mix: Mixup, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """timm's mixup and cutmix of images 1 and 2, 3 and 4, and so on, which stay together however processes share the
+    images of a step; timm mixes a batch with its reverse.
+
+    Args:
+        mix: changes its batch in place; it gets a copy.
+        images: ``(B, 3, H, W)``, B even.
+        target: ``(B,)`` classes.
+
+    Returns:
+        Images, and soft targets ``(B, classes)``, in the order they came in.
+    """
+    order = torch.tensor([*range(0, len(images), 2), *range(len(images) - 1, 0, -2)], device=images.device)
+    images, target = mix(images[order], target[order])
+    back = order.argsort()
+    return images[back], target[back]

@@ -87,7 +87,6 @@ class Distiller(Evaluated):
         self.student: Backbone | None = None
         self.reconstructor: Reconstructor | None = None
         self.provenance: Provenance | None = None
-        self._located: teachers.Teacher | None = None
         self._frozen: FrozenTeacher | None = None
 
     @property
@@ -116,7 +115,7 @@ class Distiller(Evaluated):
         found = self._option_problems()
         located, student = None, None
         try:
-            located = self._located = teachers.locate(self.source)
+            located = self._located = self._located or teachers.locate(self.source)
             found += [problem] if (problem := located.problem()) else []
         except TinymimError as error:
             found.append(str(error))
@@ -171,19 +170,29 @@ class Distiller(Evaluated):
         )
         student = Backbone(self.architecture)
         set_drop_path(student.vit, self.drop_path, self.drop_path_ramp)
-        for block, heads in enumerate(self._heads, start=1):
-            set_heads(student.vit, block, heads)
+        self._settle(student)
         if self.reconstruction:
             self.reconstructor = Reconstructor(student, self.reconstruction)
-        read = self._student_taps(student)
-        student.output_block = max(student.last_trained_block(read), 1)
-        reached = student.reached(read)
+        reached = student.reached(self._student_taps(student))
         dead = [p for name, p in student.named_parameters() if name not in reached]
         self.unreachable = sum(parameter.requires_grad_(False).numel() for parameter in dead)
         student.checkpointing = self.checkpointing
         if self.compiled:
             student.compile_blocks()
         self.student = student
+
+    def _settle(self, student: Backbone) -> None:
+        """Give ``student`` the head layout that was settled, and note how far the targets train it."""
+        for block, heads in enumerate(self._heads, start=1):
+            set_heads(student.vit, block, heads)
+        student.mark_trained(self._student_taps(student))
+
+    def leaves(self) -> dict[str, Any]:
+        """A checkpoint's record: the student as it will be, under the teacher's licence."""
+        assert self._located, "problems comes first"
+        student = skeleton(self.architecture)
+        self._settle(student)
+        return {"backbone": student.record(), "prefix": self.prefix, "licence": self._located.licence}
 
     def _image_size(self) -> int:
         datamodule = getattr(self.trainer, "datamodule", None)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.backbones import Backbone
+from tinymim.teachers import Teacher
 from tinymim.weights import RECORD, check_record
 
 
@@ -75,6 +76,8 @@ class Evaluated(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.neighbours = Neighbours()
+        self._located: Teacher | None = None
+        """The weights it starts from or the teacher, found and not loaded."""
 
     @property
     def backbone(self) -> Backbone:
@@ -88,6 +91,15 @@ class Evaluated(pl.LightningModule):
     def origin(self) -> dict[str, Any]:
         """What the checkpoint's record says beside the backbone: teacher, licence."""
         return {}
+
+    def expect(self, start: Teacher) -> None:
+        """Take ``start`` for what the recipe's path names: a stage of a chain that has yet to run wrote no file."""
+        self._located = start
+
+    def leaves(self) -> dict[str, Any]:
+        """The record of this recipe's checkpoints, but for what only loaded weights tell (a teacher's sha256): from
+        sizes alone, once :meth:`problems` has found nothing against them."""
+        raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record: architecture with head layout, output block, origin."""

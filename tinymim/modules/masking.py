@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinymim.seeds import stream
+from tinymim.seeds import shared_rand, stream
 
 
 def keep_smallest(noise: Tensor, mask_ratio: float) -> Tensor:
@@ -17,7 +17,7 @@ def keep_smallest(noise: Tensor, mask_ratio: float) -> Tensor:
 
 def random_keep(images: Tensor, patches: int, mask_ratio: float) -> Tensor:
     """Fresh random masks for a training batch: ``(B, K)`` indices on the images' device."""
-    return keep_smallest(torch.rand(len(images), patches, device=images.device), mask_ratio)
+    return keep_smallest(shared_rand(len(images), patches, device=images.device), mask_ratio)
 
 
 def fixed_keep(index: Tensor, patches: int, mask_ratio: float, device: torch.device) -> Tensor:

@@ -71,6 +71,10 @@ class MAEPretrainer(Evaluated):
             found.append(f"architecture: {error}")
         return found
 
+    def leaves(self) -> dict[str, Any]:
+        """A checkpoint's record: an encoder trained whole."""
+        return {"backbone": skeleton(self.architecture).record(), "prefix": self.prefix}
+
     def configure_model(self) -> None:
         """Build the encoder and the decoder."""
         if self.encoder is not None:

@@ -54,7 +54,7 @@ def distill(recipe: str, overrides: list[str]) -> None:
 
 
 def _claim(place: Path, resume: bool, overwrite: bool) -> None:
-    """As :func:`folder.claim`, for the folder that holds a demo's several runs."""
+    """As :func:`folder.check`, for the folder that holds a demo's several runs."""
     inside = [path for path in place.glob("*/*") if path.name in STAGES]
     if resume:
         return
@@ -64,7 +64,7 @@ def _claim(place: Path, resume: bool, overwrite: bool) -> None:
             "Start again and lose them: --overwrite true. Keep them: --run_dir ANOTHER_FOLDER"
         )
     for path in inside:
-        folder.claim(path, resume=False, overwrite=True)
+        folder.clear(path, resume=False)
 
 
 def _show(measured: dict[str, Cell], title: str) -> None:

@@ -5,28 +5,37 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import re
+import sys
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
 import yaml
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from tinymim import recipes
 from tinymim.errors import TinymimError, misfit, several
-from tinymim.run import folder, preflight
-from tinymim.run.guard import Action, NonFiniteGuard, Rewind
+from tinymim.options import Action, Saving
+from tinymim.run import folder, lock, preflight
+from tinymim.run.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
+from tinymim.run.exact import Exact
+from tinymim.run.guard import NonFiniteGuard, Rewind
+from tinymim.run.predictions import Predictions
+from tinymim.run.preemption import Preempted, Preemption, end_with_parent, rank, started_by_lightning
 from tinymim.run.progress import Elapsed, FitProgress
 from tinymim.say import say
-from tinymim.weights import write_atomically, write_text
+from tinymim.weights import write_text
+
+LOST = re.compile(r"(Connection (closed|reset) by|Broken pipe|\[.*gloo|NCCL|Watchdog caught|Timed out waiting)", re.I)
+"""What the collectives of PyTorch say when another process is gone."""
 
 
 class Parser(LightningArgumentParser):
@@ -59,23 +68,39 @@ class SaveRecipe(SaveConfigCallback):
         folder.write_json(place / "environment.json", folder.environment())
 
 
+@dataclass
+class Attempt:
+    """One of the attempts at a run; a rewind makes another.
+
+    Args:
+        preemption: whether this process was asked to end.
+        held: keeps the lock of the run folder.
+        checking: fit a few steps and write nothing.
+        rewinding: go on in the run folder, whatever lies there.
+    """
+
+    preemption: Preemption
+    held: ExitStack
+    checking: bool = False
+    rewinding: bool = False
+
+
 class TinymimCLI(LightningCLI):
     """LightningCLI over composed recipes.
 
     Args:
         arguments: subcommand first, recipes replaced by their resolved text.
-        checking: fit a few steps and write nothing.
-        rewinding: go on in the run folder, whatever lies there.
+        attempt: what it is for.
     """
 
-    def __init__(self, arguments: list[str], checking: bool = False, rewinding: bool = False):
-        self.checking, self.rewinding = checking, rewinding
+    def __init__(self, arguments: list[str], attempt: Attempt):
+        self.attempt, self.checking = attempt, attempt.checking
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=None if checking else SaveRecipe,
+            save_config_callback=None if self.checking else SaveRecipe,
             save_config_kwargs={"save_to_log_dir": False},
             parser_class=Parser,
             seed_everything_default=0,
@@ -92,6 +117,7 @@ class TinymimCLI(LightningCLI):
         parser.add_argument("--overwrite", type=bool, default=False, help="start again in a folder that holds a run")
         parser.add_argument("--on_nonfinite", type=Action, default="stop", help="stop or rewind; see NonFiniteGuard")
         parser.add_argument("--max_rewinds", type=NonNegativeInt, default=3, help="then a run stops after all")
+        parser.add_argument("--checkpoint", type=Saving, default=Saving(), help="when checkpoints are written")
         parser.add_argument(
             "--compare", type=dict | None, default=None, help="what `tinymim distill` does after this fit"
         )
@@ -110,18 +136,22 @@ class TinymimCLI(LightningCLI):
             )
         if asked == "last":
             self._resolve_last(config)
-        if (path := config.get("ckpt_path")) and not Path(path).is_file():
+        elif (path := config.get("ckpt_path")) and not Path(path).is_file():
             raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
+        elif path and (problem := problem_of(Path(path))):
+            raise TinymimError(f"ckpt_path: {problem}; name another, or `last` for the newest whole one of the run_dir")
         fresh = self.subcommand == "fit" and not self.checking
-        if fresh and getattr(rank_zero_only, "rank", 0) == 0:
+        if fresh and rank() == 0:
             ours = (
-                self.rewinding
+                self.attempt.rewinding
                 or asked == "last"
-                or (bool(path) and self.run_dir.resolve() in Path(path).resolve().parents)
+                or (bool(asked) and self.run_dir.resolve() in Path(asked).resolve().parents)
             )
-            folder.claim(self.run_dir, ours, config.overwrite)
+            folder.check(self.run_dir, ours, config.overwrite)
+            self.attempt.held.enter_context(lock.hold(self.run_dir, "run_dir"))
+            folder.clear(self.run_dir, ours)
         kwargs["default_root_dir"] = str(self.run_dir)
-        kwargs["plugins"] = [folder.SafeCheckpointIO(), *_listed(config.trainer.plugins)]
+        kwargs["plugins"] = [SafeCheckpointIO(), *_listed(config.trainer.plugins)]
         kwargs["enable_progress_bar"] = False if self.checking else config.trainer.enable_progress_bar
         if config.trainer.logger is None:
             kwargs["logger"] = self._loggers() if fresh else False
@@ -130,7 +160,7 @@ class TinymimCLI(LightningCLI):
 
     def _resolve_last(self, config: Any) -> None:
         """Put the path in place of ``last``, or nothing in a fresh folder."""
-        found = folder.last_checkpoint(self.run_dir)
+        found = newest(self.run_dir)
         if found is None and self.subcommand != "fit":
             raise TinymimError(f"ckpt_path: {self.run_dir} holds no checkpoint yet")
         if self.subcommand == "fit":
@@ -162,6 +192,7 @@ class TinymimCLI(LightningCLI):
         }
         if self.trainer.is_global_zero:
             folder.write_json(self.run_dir / "results.json", content)
+            write_progress(self.run_dir, "done", self.trainer, self._elapsed)
 
     def _loggers(self) -> list[Any]:
         where = {"save_dir": str(self.run_dir), "name": "", "version": ""}
@@ -178,45 +209,14 @@ class TinymimCLI(LightningCLI):
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
         common: dict[str, Any] = {"dirpath": self.run_dir / "checkpoints", "enable_version_counter": False}
         best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, **common)
-        last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
-        checkpoints = [] if config.enable_checkpointing is False else [best, last]
         rates = [] if config.logger is False else [LearningRateMonitor("step")]
         self._elapsed = Elapsed()
+        last = Checkpoints(self.run_dir, whole.checkpoint, self.attempt.preemption, self._elapsed)
+        checkpoints = [] if config.enable_checkpointing is False else [best, last]
         self._guard = NonFiniteGuard(whole.on_nonfinite, whole.max_rewinds)
-        return [self._guard, preflight.Preflight(), *progress, *rates, self._elapsed, *checkpoints]
-
-
-class Predictions(pl.Callback):
-    """Write what ``predict`` gives, ordered by image index, as NumPy arrays.
-
-    Args:
-        run_dir: the run folder; ``predictions.npz`` goes there.
-    """
-
-    def __init__(self, run_dir: Path):
-        self.path = run_dir / "predictions.npz"
-        self._parts: list[dict[str, torch.Tensor]] = []
-
-    def on_predict_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *args: Any) -> None:
-        """Keep a batch."""
-        self._parts.append({name: value.cpu() for name, value in outputs.items()})
-
-    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write them all."""
-        if trainer.world_size > 1:
-            raise TinymimError(
-                "predict: use one process (--trainer.devices 1); the images are not put together again over several"
-            )
-        joined = {name: torch.cat([part[name] for part in self._parts]).numpy() for name in self._parts[0]}
-        order = joined["index"].argsort()
-        arrays = {name: value[order] for name, value in joined.items()}
-
-        def save(temporary: Path) -> None:
-            with temporary.open("wb") as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
-
-        write_atomically(self.path, save)
-        say(f"wrote {self.path}: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
+        seed = whole.seed_everything
+        exact = Exact(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
+        return [exact, self._guard, preflight.Preflight(), *progress, *rates, self._elapsed, *checkpoints]
 
 
 def _listed(plugins: Any) -> list[Any]:
@@ -242,15 +242,23 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
         asked_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
         if not asked_only and (found := preflight.problems(config)):
             raise several(f"{config.get('name', 'recipe')} has {len(found)} mistake(s)", found)
+    if started_by_lightning():
+        end_with_parent()
     rewinding = False
     while True:
         whole = [command, *(["--config", yaml.safe_dump(config)] if config else []), *rest]
-        try:
-            return _quietly(functools.partial(TinymimCLI, whole, checking, rewinding)).run_dir
-        except Rewind as rewind:
-            say(f"tinymim {command}: {rewind}")
-            rewinding = True
-            config["ckpt_path"] = str(rewind.checkpoint) if rewind.checkpoint else config.get("ckpt_path")
+        with Preemption() as preemption, ExitStack() as held:
+            try:
+                attempt = Attempt(preemption, held, checking, rewinding)
+                return _quietly(functools.partial(TinymimCLI, whole, attempt)).run_dir
+            except Rewind as rewind:
+                say(f"tinymim {command}: {rewind}")
+                rewinding = True
+                config["ckpt_path"] = str(rewind.checkpoint) if rewind.checkpoint else config.get("ckpt_path")
+            except Preempted as preempted:
+                if rank() == 0:
+                    raise
+                sys.exit(0 if started_by_lightning() else preempted.code)  # the first process tells, and for all
         gc.collect()  # networks and optimiser of the attempt before, which hold each other in rings
 
 
@@ -258,6 +266,7 @@ def hush() -> None:
     """Turn off warnings that are expected, and what Lightning says about itself."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)  # a dead child
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was claimed on purpose
@@ -266,6 +275,7 @@ def hush() -> None:
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the sampler is, by run/exact.py
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # a probed backbone is meant to be
 
 
@@ -281,4 +291,9 @@ def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
     except RuntimeError as error:
         if "Error(s) in loading state_dict" in str(error):
             raise TinymimError(f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}") from None
+        if LOST.search(str(error)):
+            raise TinymimError(
+                f"process {rank()} lost another one of this run, whose own words may stand above "
+                f"({str(error).strip().splitlines()[0][:200]}). --ckpt_path last goes on from the newest checkpoint"
+            ) from None
         raise

@@ -2,7 +2,8 @@
 
 config.yaml          the resolved recipe
 environment.json     git revision, package versions, command line, date
-checkpoints/         best.ckpt and last.ckpt
+checkpoints/         see tinymim/run/checkpoints.py
+progress.json        how far it is
 metrics.csv          what was logged, by step; metrics-1.csv and on are the pieces before a resume
 events.out.*         the same for TensorBoard
 results.json         the final figures
@@ -14,7 +15,6 @@ nonfinite/           step_N.pt, for `tinymim replay`: a step whose loss or gradi
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from tinymim.errors import TinymimError
-from tinymim.weights import write_atomically, write_text
+from tinymim.run import lock
+from tinymim.weights import write_text
 
-KEPT = ("checkpoints", "metrics.csv", "results.json", "predictions.npz", "nonfinite")
+KEPT = ("checkpoints", "progress.json", "metrics.csv", "results.json", "predictions.npz", "nonfinite")
 WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
 PACKAGES = (
     "tinymim",
@@ -44,49 +44,43 @@ PACKAGES = (
 )
 
 
-def claim(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Make ``folder`` ready for a run, so that none is overwritten or resumed by accident.
+def check(folder: Path, resume: bool, overwrite: bool) -> None:
+    """See that a run may begin in ``folder``, so that none is overwritten or resumed by accident. Writes nothing.
 
     A start that failed before anything was trained leaves nothing to lose, and does not count as a run.
 
     Raises:
-        TinymimError: it holds a run and neither flag was given, it holds something else, or it cannot be written.
+        TinymimError: it holds a run and neither flag was given, or it holds something else.
     """
     if folder.exists() and not folder.is_dir():
         raise TinymimError(f"run_dir: {folder} is a file; give a folder with --run_dir")
-    inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if resume and (log := folder / "metrics.csv").is_file():  # the logger would start it afresh
-        pieces = sum(name.startswith("metrics-") for name in inside)
-        log.rename(folder / f"metrics-{pieces + 1}.csv")
-    if inside and not resume:
-        if not any(_ours(name) for name in inside):
-            raise TinymimError(f"run_dir: {folder} holds other files ({', '.join(inside[:4])}); give a new folder")
-        if not overwrite and any(name in KEPT for name in inside):
-            raise TinymimError(
-                f"run_dir: {folder} holds a run already. Go on with it: --ckpt_path last. "
-                "Start it again and lose it: --overwrite true. Keep it: --run_dir ANOTHER_FOLDER"
-            )
+    inside = sorted(path.name for path in folder.iterdir() if path.name != lock.NAME) if folder.is_dir() else []
+    if not inside or resume:
+        return
+    if not any(_ours(name) for name in inside):
+        raise TinymimError(f"run_dir: {folder} holds other files ({', '.join(inside[:4])}); give a new folder")
+    if not overwrite and any(name in KEPT for name in inside):
+        raise TinymimError(
+            f"run_dir: {folder} holds a run already. Go on with it: --ckpt_path last. "
+            "Start it again and lose it: --overwrite true. Keep it: --run_dir ANOTHER_FOLDER"
+        )
+
+
+def clear(folder: Path, resume: bool) -> None:
+    """Make room for a run in ``folder``, which :func:`check` has passed and the caller holds the lock of."""
+    for path in [*folder.glob(".*"), *folder.glob("checkpoints/.*"), *folder.glob("hpc_ckpt_*")]:
+        if path.name != lock.NAME:  # half written when the run before was killed; or SLURM's copy of ours
+            path.unlink()
+    if not resume:
         for path in filter(lambda path: _ours(path.name), list(folder.iterdir())):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise TinymimError(
-            f"run_dir: {folder} cannot be written ({error.strerror}); give another with --run_dir"
-        ) from None
+    elif (log := folder / "metrics.csv").is_file():  # the logger would start it afresh
+        pieces = len(list(folder.glob("metrics-*.csv")))
+        log.rename(folder / f"metrics-{pieces + 1}.csv")
 
 
 def _ours(name: str) -> bool:
     return name in WRITTEN or name.startswith(("events.out.", "metrics-"))
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Where ``--ckpt_path last`` resumes from, or ``None`` in a fresh folder."""
-    path = folder / "checkpoints" / "last.ckpt"
-    return path if path.is_file() else None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -116,25 +110,3 @@ def _git() -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"revision": revision, "changed": bool(changed.strip())}
-
-
-class SafeCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that appear whole or not at all, and load without running code."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write, flush, rename; a full disk leaves the previous checkpoint as it was."""
-        try:
-            write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
-        except (OSError, RuntimeError) as error:
-            raise TinymimError(
-                f"checkpoint {path} could not be written ({error}); the one before it is untouched"
-            ) from error
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """Read weights and plain values alone, whatever ``weights_only`` says."""
-        try:
-            return super().load_checkpoint(path, map_location, weights_only=True)
-        except FileNotFoundError:
-            raise TinymimError(f"ckpt_path: there is no checkpoint at {path}") from None
-        except Exception as error:
-            raise TinymimError(f"ckpt_path: {path} cannot be read ({str(error).splitlines()[0]})") from None

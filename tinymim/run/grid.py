@@ -13,7 +13,6 @@ quick        laid over all of the above by ``--quick``
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import re
@@ -21,12 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
-from tinymim.run import cells, preflight
+from tinymim.run import cells, outline, preflight
 from tinymim.run.cells import Stage
+from tinymim.run.outline import near, texts, unknown
 
 KEYS = {
     "": {"seeds", "about", "budget", "stages", "prepare", "rows", "questions", "quick"},
@@ -146,18 +144,6 @@ def prepared(place: Path, name: str) -> Path:
     return place / "prepare" / name / "fit" / "checkpoints" / "last.ckpt"
 
 
-def differences(old: Definition, new: Definition, path: str = "") -> list[str]:
-    """Where two definitions differ, a line each, as ``pretrain.trainer.max_epochs: 10, now 15``."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{path}: {json.dumps(old)}, now {json.dumps(new)}"]
-    keys = dict.fromkeys([*old, *new])
-    return [
-        line
-        for key in keys
-        for line in differences(old.get(key, "nothing"), new.get(key, "nothing"), f"{path}.{key}".lstrip("."))
-    ]
-
-
 def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> Study:
     """Read a study.
 
@@ -169,13 +155,8 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> 
     Raises:
         TinymimError: no such study, or mistakes in it, all of them together.
     """
-    path = _find(name)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise TinymimError(f"{path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise TinymimError(f"{path} is no study: it holds {content!r} where keys such as rows and questions belong")
+    path = outline.find("study", name)
+    content = outline.read(path, "study", "rows and questions")
     brief = content.pop("quick", None)
     if quick:
         if not brief:
@@ -186,14 +167,14 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> 
     given = overrides or []
     shared = [text for text in given if text.removeprefix("--").startswith(cells.SHARED)]
     budget = content.get("budget") or {}
-    rows = {id: _row(id, spec, _texts(budget), given) for id, spec in content["rows"].items()}
+    rows = {id: _row(id, spec, texts(budget), given) for id, spec in content["rows"].items()}
     return Study(
         name=path.stem,
         seeds=content["seeds"],
         about=content.get("about", "").strip(),
         budget=budget,
         later=[
-            Stage(stage, spec["recipe"], (*_texts(spec.get("set")), *shared))
+            Stage(stage, spec["recipe"], (*texts(spec.get("set")), *shared))
             for stage, spec in content["stages"].items()
         ],
         prepare={id: _row(id, spec, [], shared) for id, spec in (content.get("prepare") or {}).items()},
@@ -208,18 +189,13 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> 
 
 
 def _row(id: str, spec: dict[str, Any], below: list[str], above: list[str]) -> Row:
-    texts = [*below, *_texts(spec.get("set")), *above] if spec.get("recipe") else []
-    needs = dict.fromkeys(name for text in texts for name in PREPARED.findall(text))
-    return Row(spec.get("title", id), spec.get("recipe"), texts, list(needs))
+    settings = [*below, *texts(spec.get("set")), *above] if spec.get("recipe") else []
+    needs = dict.fromkeys(name for text in settings for name in PREPARED.findall(text))
+    return Row(spec.get("title", id), spec.get("recipe"), settings, list(needs))
 
 
 def _title(rows: list[str] | dict[str, str], row: str) -> str | None:
     return rows[row] if isinstance(rows, dict) else None
-
-
-def _texts(settings: dict[str, Any] | None) -> list[str]:
-    """``{dotted.key: value}`` as overrides of a command line."""
-    return [f"--{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
 
 
 def _laid_over(below: Any, above: Any) -> Any:
@@ -231,7 +207,7 @@ def _laid_over(below: Any, above: Any) -> Any:
 def _mistakes(content: dict[str, Any]) -> list[str]:
     """What is wrong with the text of a study."""
     found = [f"{key}: missing" for key in ("seeds", "stages", "rows", "questions") if not content.get(key)]
-    found += _unknown(content, "", KEYS[""])
+    found += unknown(content, "", KEYS[""])
     if found:
         return found
     if not isinstance(content["seeds"], list) or not all(isinstance(seed, int) for seed in content["seeds"]):
@@ -241,7 +217,7 @@ def _mistakes(content: dict[str, Any]) -> list[str]:
             if not isinstance(spec, dict):
                 found.append(f"{part}.{id}: {spec!r} is not a mapping of {', '.join(sorted(KEYS[part]))}")
                 continue
-            found += _unknown(spec, f"{part}.{id}", KEYS[part])
+            found += unknown(spec, f"{part}.{id}", KEYS[part])
             if part in ("stages", "prepare") and not spec.get("recipe"):
                 found.append(f"{part}.{id}: names no recipe")
             if part == "prepare" and id in content["rows"]:
@@ -257,28 +233,10 @@ def _mistakes(content: dict[str, Any]) -> list[str]:
     for id, spec in content["questions"].items():
         rows = spec.get("rows") or []
         found += [
-            f"questions.{id}: no row {row!r}{_near(row, content['rows'])}" for row in rows if row not in content["rows"]
+            f"questions.{id}: no row {row!r}{near(row, content['rows'])}" for row in rows if row not in content["rows"]
         ]
         found += [
             f"questions.{id}.paper: {row!r} is not among its rows" for row in spec.get("paper") or {} if row not in rows
         ]
         found += [] if spec.get("title") and rows else [f"questions.{id}: needs a title and rows"]
     return found
-
-
-def _unknown(node: dict[str, Any], path: str, allowed: set[str]) -> list[str]:
-    wrong = [key for key in node if key not in allowed]
-    return [f"{path}.{key}".lstrip(".") + f": no such key{_near(key, allowed)}" for key in wrong]
-
-
-def _near(word: str, words: Any) -> str:
-    near = difflib.get_close_matches(str(word), list(words), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(words))}"
-
-
-def _find(name: str) -> Path:
-    for path in [Path(name), *(base / "studies" / f"{name}.yaml" for base in recipes.folders())]:
-        if path.is_file():
-            return path
-    known = sorted(path.stem for base in recipes.folders() for path in (base / "studies").glob("*.yaml"))
-    raise TinymimError(f"unknown study {name!r}; there are: {', '.join(dict.fromkeys(known))}")

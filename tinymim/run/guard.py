@@ -6,7 +6,7 @@ import json
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tinymim.errors import TinymimError
+from tinymim.options import Action
 from tinymim.run.capture import Step, finite_each, nonfinite, tensors
-from tinymim.run.folder import last_checkpoint, write_json
+from tinymim.run.checkpoints import newest
+from tinymim.run.folder import write_json
 
 FOLDER = "nonfinite"
 BEHIND = 2
 """Steps between a verdict and reading it on a GPU: enough that the device is hardly ever waited for, few enough that
 the batches held meanwhile are no burden."""
-
-Action = Literal["stop", "rewind"]
 
 
 class Rewind(TinymimError):  # noqa: N818  # a request more than an error
@@ -185,7 +185,7 @@ class NonFiniteGuard(pl.Callback):
             TinymimError: with the step, the last good checkpoint, and what to try.
         """
         run = Path(trainer.default_root_dir)
-        good = last_checkpoint(run)
+        good = newest(run)
         what += f" (epoch {epoch + 1})"
         if self.action == "rewind" and self.write and len(self.skipped) < self.rewinds:
             self.skipped.append({"step": step, "why": what})

@@ -6,6 +6,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import jsonargparse
@@ -16,7 +17,10 @@ from rich.table import Table
 
 from tinymim import recipes
 from tinymim.errors import TinymimError
+from tinymim.modules.evaluation import Evaluated
+from tinymim.options import Saving
 from tinymim.run.progress import clock, images_per_second
+from tinymim.teachers import Teacher
 
 
 def problems(config: recipes.Config) -> list[str]:
@@ -24,17 +28,40 @@ def problems(config: recipes.Config) -> list[str]:
 
     Nothing heavy is loaded: sizes and the presence of files decide.
     """
+    return inspect(config).problems
+
+
+@dataclass
+class Inspected:
+    """A recipe's mistakes, and its two parts, ``None`` where their description was too wrong to build them."""
+
+    problems: list[str]
+    data: Any
+    model: Any
+
+
+def inspect(config: recipes.Config, start: Teacher | None = None) -> Inspected:
+    """As :func:`problems`, with what was built on the way.
+
+    Args:
+        config: a resolved recipe.
+        start: what the path that the recipe names as teacher or weights will hold, where the file is yet to be written.
+    """
     found, pruned = recipes.mistakes(config)
     data = build(pl.LightningDataModule, pruned.get("data"), found)
     model = build(pl.LightningModule, pruned.get("model"), found)
+    if start and isinstance(model, Evaluated):
+        model.expect(start)
     if hasattr(data, "problems"):
         found += data.problems()
     if hasattr(model, "problems"):
         found += model.problems(getattr(data, "image_size", None) or 224)
+    if isinstance(saving := pruned.get("checkpoint"), dict):
+        found += Saving(**saving).problems()
     strategy = str((config.get("trainer") or {}).get("strategy"))
     if config.get("on_nonfinite") == "rewind" and any(word in strategy for word in ("spawn", "fork", "notebook")):
         found.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")
-    return list(dict.fromkeys(found))
+    return Inspected(list(dict.fromkeys(found)), data, model)
 
 
 def build(base: type, node: Any, found: list[str]) -> Any:

@@ -36,8 +36,9 @@ class Elapsed(pl.Callback):
         self._before = state_dict["seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock of this piece."""
+        """Start the clock of this piece, which may begin in the middle of the last epoch."""
         self.first, self._start = trainer.global_step, time.monotonic()
+        self.on_train_epoch_start(trainer, module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Have the last epoch validated."""

@@ -12,17 +12,14 @@ checkpoint. A cell made under another definition is never mixed in.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
-from tinymim.run import folder, grid, tables, workers
+from tinymim.run import folder, grid, lock, outline, tables, workers
 from tinymim.run.cells import percent
 from tinymim.run.grid import Study
 from tinymim.run.progress import clock
@@ -68,7 +65,7 @@ def run(arguments: list[str]) -> None:
     if jobs < 1:
         raise TinymimError(f"--jobs: {jobs} is not 1 or more")
     place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
-    with _locked(place):
+    with lock.hold(place, "run_dir"):
         tasks = _tasks(study, chosen, place, options.overwrite)
         _run(study, tasks, place, jobs)
     print(f"\nthe tables and all runs: {place}")
@@ -155,7 +152,7 @@ def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[
         definition, stages = study.definition(row), study.stages(row, place, where)
         record = workers.read(where)
         if record:
-            lines = grid.differences(record["definition"], definition)
+            lines = outline.differences(record["definition"], definition)
         else:
             lines = ["runs without a cell.json"] if any((where / stage.name).exists() for stage in stages) else []
         if lines:
@@ -205,22 +202,6 @@ def _chosen(study: Study, rows: list[str], questions: list[str]) -> list[str]:
             raise TinymimError(f"--{option}: no {', '.join(wrong)} in study {study.name}; there are {', '.join(known)}")
     asked = [*rows, *(row for question in questions for row in study.questions[question].rows)]
     return list(dict.fromkeys(asked or study.rows))
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Keep a second command out of the folder; the system lets go of it when this process ends, however it ends."""
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock = (place / ".lock").open("w")
-    except OSError as error:
-        raise TinymimError(f"run_dir: {place} cannot be written ({error.strerror}); give another --run_dir") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TinymimError(f"run_dir: another command is working in {place}; wait for it or give another") from None
-        yield
 
 
 def _words(text: str) -> list[str]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymim.backbones import Backbone
-from tinymim.blocks import QKV, Readings, Tap
+from tinymim.blocks import Readings, Tap
 from tinymim.errors import TinymimError
 
 Blocks = int | float | list[int | float]
@@ -68,13 +68,9 @@ class Target(nn.Module, ABC):
                 f"(of {self.blocks}); name each once"
             )
         self.fit(teacher, student)
-        for tap in self.teacher_taps():
-            trained_to = teacher.output_block + (tap.name in QKV)  # beyond it only the next block's q, k, v are trained
-            if tap.block > trained_to:
-                raise TinymimError(
-                    f"{self.name}.teacher_block: {tap.block} gives out what nobody trained: the teacher's last wholly "
-                    f"trained block is {teacher.output_block}; read that, or distil relations"
-                )
+        untrained = [tap for tap in self.teacher_taps() if not teacher.trained(tap)]
+        if untrained:
+            raise TinymimError(_untrained(self.name, untrained, teacher))
 
     @abstractmethod
     def fit(self, teacher: Backbone, student: Backbone) -> None:
@@ -132,6 +128,24 @@ def _settled(block: int | float, depth: int) -> int:
     if isinstance(block, float):
         return max(round(block * depth), 1) if 0 < block <= 1 else 0
     return 0 if isinstance(block, bool) else block
+
+
+def _untrained(name: str, taps: list[Tap], teacher: Backbone) -> str:
+    """Why a target cannot read ``taps``, and what can be done."""
+    block, output = taps[0].block, teacher.output_block
+    read = ", ".join(dict.fromkeys(tap.name for tap in taps if tap.block == block))
+    text = (
+        f"{name}.teacher_block: {block} gives out what nobody trained: {read}; the teacher's last wholly trained block "
+        f"is {output}"
+    )
+    if not teacher.beyond or output == teacher.depth:
+        return f"{text}; read that (teacher_block: {output})"
+    reached = ", ".join(teacher.beyond)
+    return (
+        f"{text}, and of block {output + 1} only {reached} were (a relation stops there). Read block {output} "
+        f"(teacher_block: {output}), distil relations of {reached}, or train the teacher with a target that goes on "
+        "to the end of the block, such as Feature, beside its own"
+    )
 
 
 def target_block(teacher: Backbone, student: Backbone) -> int:

@@ -1,0 +1,149 @@
+"""SIGTERM and SIGUSR1, with which a cluster takes its machines back: save, and leave with a code that says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from tinymim.errors import TinymimError
+
+ASKED = (signal.SIGTERM, signal.SIGUSR1)
+ECHO = 0.5
+"""Seconds in which a signal is the first one's echo: a process group and its launcher both pass it on."""
+
+LOOK = 1.0
+"""Seconds between two looks of several processes at each other; each costs a small collective."""
+
+MOST = 10
+"""Steps between two looks at the most, as steps may become slower than they were."""
+
+
+class Preempted(TinymimError):  # noqa: N818  # not a mistake
+    """The run was asked to end, and everything is saved."""
+
+    code = 75  # EX_TEMPFAIL: try again later
+
+
+class Preemption:
+    """Whether this process has been asked to end.
+
+    The first signal is noted, and acted on where nothing is half done; the second ends the process at once, which
+    harms no file, as files appear by renaming alone. Before training there is nothing to save, and the first one ends
+    it.
+    """
+
+    def __init__(self) -> None:
+        self.asked: signal.Signals | None = None
+        self._when = 0.0
+        self._deferring = False
+        self._trainer: pl.Trainer | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Preemption:
+        self._before = {number: signal.getsignal(number) for number in ASKED}
+        self.listen()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._trainer = None
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def listen(self, trainer: pl.Trainer | None = None) -> None:
+        """Take the signals over from whoever has them; Lightning would save in the middle of a step.
+
+        Args:
+            trainer: once it trains; a signal then waits for the end of a step.
+        """
+        self._deferring, self._trainer = trainer is not None, trainer
+        if threading.current_thread() is threading.main_thread():
+            for number in ASKED:
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.asked is not None:
+            if now - self._when > ECHO:
+                os._exit(Preempted.code)
+            return
+        self.asked, self._when = signal.Signals(number), now
+        launcher = self._trainer and self._trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(number)  # the processes that this one started
+        if not self._deferring:
+            raise Preempted(f"ended by {self.asked.name}; there was nothing to save yet")
+
+    def requeue(self, trainer: pl.Trainer) -> None:
+        """Have SLURM run the job again, by Lightning's plugin, where the signal was the one agreed on for that.
+
+        Called by all processes: its handler saves a checkpoint of its own on the way, ``hpc_ckpt_N.ckpt``, the same as
+        ours, which the next start clears away.
+        """
+        environment: Any = trainer._accelerator_connector.cluster_environment
+        slurm = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
+        if slurm and self.asked in (None, environment.requeue_signal):  # None: another process was asked
+            trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # type: ignore[arg-type]
+
+
+class Lookout:
+    """What the processes of a run agree on, seldom enough to cost nothing: whether to end, and whether to save.
+
+    One process looks at itself. Several compare notes about every :data:`LOOK` seconds, at a count of steps that all
+    of them know, as clocks and signals differ.
+    """
+
+    def __init__(self) -> None:
+        self._count, self._last, self._next, self._when = 0, 0, 0, time.monotonic()
+
+    def agree(self, trainer: pl.Trainer, asked: bool, due: bool = False, now: bool = False) -> tuple[bool, bool]:
+        """``asked`` and ``due`` of any process; all processes call this equally often, and ``now`` looks for sure."""
+        if trainer.world_size == 1:
+            return asked, due
+        self._count += 1
+        if self._count < self._next and not now:
+            return False, False
+        time_ = time.monotonic()
+        pace = (time_ - self._when) / (self._count - self._last)
+        wait = min(max(int(LOOK / max(pace, 1e-6)), 1), MOST)
+        notes = torch.tensor([float(asked), float(due), -float(wait)], device=trainer.strategy.root_device)
+        dist.all_reduce(notes, op=dist.ReduceOp.MAX)
+        any_asked, any_due, soonest = notes.tolist()
+        self._last, self._when, self._next = self._count, time_, self._count - int(soonest)
+        return bool(any_asked), bool(any_due)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone, so that no rank waits for it for ever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def rank() -> int:
+    """Of this process among all of a run, before there is a trainer that knows."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return int(os.environ.get("LOCAL_RANK", 0)) + int(os.environ.get("NODE_RANK", 0))
+
+
+def started_by_lightning() -> bool:
+    """Whether this process is one that the launcher of another process of this run started."""
+    outside = ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "RANK")
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and not any(name in os.environ for name in outside)
