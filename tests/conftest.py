@@ -46,11 +46,8 @@ def write_card(folder: Path, name: str, architecture: Architecture, sha256: str 
     return path
 
 
-@pytest.fixture
-def teacher_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A card ``tiny_teacher`` with random weights (width 24, 4 heads, depth 3), found by name."""
-    folder = tmp_path / "teachers"
-    folder.mkdir()
+def write_teacher(folder: Path) -> Path:
+    """A card ``tiny_teacher`` with random weights (width 24, 4 heads, depth 3)."""
     torch.manual_seed(0)
     architecture = tiny(24, 4)
     file = folder / "tiny_teacher.safetensors"
@@ -59,5 +56,13 @@ def teacher_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for block in backbone.vit.blocks:
             block.attn.qkv.weight.mul_(8)
     weights.export(backbone, file, {"licence": "Apache-2.0"})
-    monkeypatch.setenv("TINYMIM_TEACHERS", str(folder))
     return write_card(folder, "tiny_teacher", architecture, weights.sha256(file))
+
+
+@pytest.fixture
+def teacher_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The card of :func:`write_teacher`, found by name."""
+    folder = tmp_path / "teachers"
+    folder.mkdir()
+    monkeypatch.setenv("TINYMIM_TEACHERS", str(folder))
+    return write_teacher(folder)

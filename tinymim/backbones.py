@@ -117,17 +117,21 @@ class Backbone(nn.Module):
         """Images in [0, 1] to the values this network's weights expect."""
         return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
 
-    def embed(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+    def embed(
+        self, images: Tensor, keep: Tensor | None = None, replace: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Tokens that enter block 1.
 
         Args:
             images: ``(B, 3, H, W)`` in [0, 1]; resized where the network takes another size.
             keep: ``(B, K)`` indices of the patches to keep; the others are dropped. ``None`` keeps all.
+            replace: what to make of the ``(B, N, D)`` patches before they get their positions.
 
         Returns:
             ``(B, prefix + N, D)``, or K patches instead of N.
         """
         x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
+        x = replace(x) if replace else x
         x = self.vit._pos_embed(x)
         choose_attention(self._blocks, x)
         if keep is not None:

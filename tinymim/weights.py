@@ -48,7 +48,12 @@ DAMAGED = (
 )
 """What the readers raise on files that are cut short or are something else."""
 
-KINDS = {"student.vit.": "a Distiller's", "encoder.vit.": "an MAEPretrainer's", "model.backbone.vit.": "a Classifier's"}
+KINDS = {
+    "student.vit.": "a Distiller's",
+    "encoder.vit.": "an MAEPretrainer's",
+    "model.encoder.vit.": "a SimMIMPretrainer's",
+    "model.backbone.vit.": "a Classifier's",
+}
 """Where each kind of module keeps its backbone, by which its checkpoints are known."""
 
 State = dict[str, Tensor]

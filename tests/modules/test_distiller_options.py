@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import tiny
 from tests.modules.test_distiller import NoiseData, distiller, trainer
+from tinymim import weights
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
@@ -157,7 +158,7 @@ def test_half_teacher__gives_the_numbers_autocast_gives() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         with torch.inference_mode():
             expected = backbone.read(images, taps)
-        half = FrozenTeacher(backbone, taps, half=True)
+        half = FrozenTeacher(backbone, taps, dtype=torch.bfloat16)
         given = half.read(images)
     assert backbone.vit.blocks[0].attn.qkv.weight.dtype == torch.bfloat16
     assert backbone.vit.blocks[0].norm1.weight.dtype == torch.float32
@@ -168,6 +169,38 @@ def test_half_teacher__gives_the_numbers_autocast_gives() -> None:
 def test_half_teacher__follows_the_precision_of_the_run(teacher_card: Path, tmp_path: Path) -> None:
     kept = [built(tmp_path, precision=p).teacher.vit.blocks[0].mlp.fc1.weight.dtype for p in ("32-true", "bf16-mixed")]
     assert kept == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize(("precision", "run"), [("bfloat16", "32-true"), ("float32", "bf16-mixed")])
+def test_teacher_precision__is_its_own(precision: Any, run: str, teacher_card: Path, tmp_path: Path) -> None:
+    module = built(tmp_path, Relation(), Feature(), precision=run, teacher_precision=precision, drop_path=0.0)
+    images, taps = batch()["image"], module.frozen.taps
+    other = run == "bf16-mixed"
+    with torch.autocast("cpu", torch.bfloat16, enabled=not other), torch.no_grad():
+        expected = weights.load(teacher_card.with_suffix(".safetensors"))[0].eval().read(images, taps)
+    with torch.autocast("cpu", torch.bfloat16, enabled=other):
+        given = module.frozen.read(images)
+        loss = module.losses(batch())["loss"]
+    assert {tokens.dtype for tokens in given.values()} == {torch.float32}
+    assert all(torch.equal(given[tap], expected[tap].float()) for tap in taps)
+    assert any(expected[tap].dtype == torch.bfloat16 for tap in taps) != other
+    loss.backward()
+    assert loss.isfinite()
+    assert dict(module.summary())[""] == f"computes in {precision}"
+
+
+def test_teacher_precision__needs_a_run_whose_weights_are_float32(teacher_card: Path, tmp_path: Path) -> None:
+    with pytest.raises(TinymimError, match=r"teacher_precision: float32 goes with .* and it is bf16-true; use auto"):
+        built(tmp_path, Relation(), precision="bf16-true", teacher_precision="float32")
+
+
+def test_teacher_sharding__alone_leaves_the_teacher_whole(teacher_card: Path, tmp_path: Path) -> None:
+    module = built(tmp_path, Relation(), teacher_sharding=True)
+    assert module.frozen.processes == 1
+    assert all(type(parameter) is torch.nn.Parameter for parameter in module.teacher.parameters())
+    found = distiller(teacher_sharding=True, compile=True).problems(16)
+    assert [line.split(":")[0] for line in found] == ["teacher_sharding"]
+    assert "compile: false" in found[0]
 
 
 @pytest.mark.parametrize("option", ["gradient_checkpointing", "compile"])

@@ -2,7 +2,8 @@
 
 from tinymim.modules.classifier import Classifier
 from tinymim.modules.distiller import Distiller
-from tinymim.modules.mim import MAEPretrainer
+from tinymim.modules.mae import MAEPretrainer
 from tinymim.modules.optim import Optim
+from tinymim.modules.simmim import SimMIMPretrainer
 
-__all__ = ["Classifier", "Distiller", "MAEPretrainer", "Optim"]
+__all__ = ["Classifier", "Distiller", "MAEPretrainer", "Optim", "SimMIMPretrainer"]

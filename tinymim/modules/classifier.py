@@ -160,7 +160,7 @@ class Classifier(Evaluated):
             parameter.requires_grad_(name in reached and not self.linear_probe)
         self.model = Network(backbone, self._form(classes))
         if self._deit:
-            self._deit.load(half=self.trainer.precision == "bf16-mixed")
+            self._deit.load(str(self.trainer.precision), self.trainer.strategy.root_device)
         self.metrics = nn.ModuleDict(
             {f"top{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
         )
@@ -261,13 +261,11 @@ class Classifier(Evaluated):
         if loader > 0:  # the bank is for nearest neighbours
             return
         logits = self(batch["image"]).float()
-        size = len(logits)
-        loss = F.cross_entropy(logits, batch["label"])
-        self.log(f"{stage}/loss", loss, batch_size=size, add_dataloader_idx=False, sync_dist=True)
+        self.log_means(stage, {"loss": F.cross_entropy(logits, batch["label"])}, len(logits))
         for name, metric in self.metrics.items():
             assert isinstance(metric, MulticlassAccuracy)
             metric.update(logits, batch["label"])
-            self.log(f"{stage}/{name}", metric, batch_size=size, add_dataloader_idx=False)
+            self.log(f"{stage}/{name}", metric, batch_size=len(logits), add_dataloader_idx=False)
 
     def configure_optimizers(self) -> Any:
         """AdamW with layer-wise decay of the learning rate."""

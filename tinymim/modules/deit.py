@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from tinymim import teachers
 from tinymim.backbones import NO_CLASSIFIER
 from tinymim.blocks import LOGITS, Tap
 from tinymim.errors import TinymimError
-from tinymim.modules.frozen import FrozenTeacher
+from tinymim.modules.frozen import FrozenTeacher, Precision, teacher_dtype
 from tinymim.targets.logits import soft_kl
 from tinymim.weights import Provenance
 
@@ -26,12 +27,16 @@ class Deit:
         kind: ``hard``, the teacher's class (DeiT Eq. 3), or ``soft``, its probabilities (Eq. 2).
         weight: of the teacher in the loss; the labels have the rest. DeiT has 0.5 for hard and 0.1 for soft.
         temperature: of both softmaxes; for ``soft`` alone.
+        precision: what the teacher computes in, as a :class:`tinymim.modules.Distiller`'s ``teacher_precision``.
+        sharding: share the teacher's weights among all processes, likewise.
     """
 
     teacher: str
     kind: Literal["hard", "soft"] = "hard"
     weight: float = 0.5
     temperature: float = 3.0
+    precision: Precision = "auto"
+    sharding: bool = False
 
 
 def deit_loss(labelled: Tensor, distilled: Tensor, teacher: Tensor, options: Deit) -> Tensor:
@@ -91,10 +96,12 @@ class DeitTeacher:
             found.append(f"deit.temperature: {options.temperature} is not more than 0")
         return found
 
-    def load(self, half: bool) -> None:
-        """Read its weights; ``half`` as for :class:`FrozenTeacher`."""
+    def load(self, run: str, device: torch.device) -> None:
+        """Read its weights, for a trainer of that precision on that device."""
+        dtype = teacher_dtype(self.options.precision, run, "deit.precision")
         backbone, self.provenance = self.located.load(classifier=True)
-        self.frozen = FrozenTeacher(backbone, [Tap(backbone.depth, LOGITS)], half=half)
+        taps, shared_on = [Tap(backbone.depth, LOGITS)], device if self.options.sharding else None
+        self.frozen = FrozenTeacher(backbone, taps, dtype=dtype, shared_on=shared_on)
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
@@ -115,5 +122,5 @@ class DeitTeacher:
     def logits(self, images: Tensor) -> Tensor:
         """``(B, classes)`` of the student's ``(B, 3, H, W)`` images in [0, 1], mixed where those are, as in DeiT."""
         assert self.frozen is not None, "load comes first"
-        (logits,) = self.frozen.read(images).values()
+        (logits,) = self.frozen.read(images, training=True).values()
         return logits

@@ -13,9 +13,10 @@ from tinymim.backbones import Backbone, resized, skeleton
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.modules.evaluation import Evaluated
-from tinymim.modules.frozen import FrozenTeacher, View
+from tinymim.modules.frozen import FrozenTeacher, Precision, View, teacher_dtype
 from tinymim.modules.masking import fixed_keep, random_keep
 from tinymim.modules.optim import Optim, configure
+from tinymim.modules.pairing import HeadLayout, bind, size_problems
 from tinymim.modules.reconstruction import Reconstruction, Reconstructor
 from tinymim.targets.base import Target, target_block
 from tinymim.weights import RECORD, Provenance
@@ -45,6 +46,11 @@ class Distiller(Evaluated):
         reconstruction: an auxiliary loss on the dropped patches; needs a ``mask_ratio``.
         gradient_checkpointing: recompute the student's blocks in the backward pass: less memory, more time.
         compile: run the blocks of both networks through ``torch.compile``.
+        teacher_precision: what the teacher computes in: ``auto``, as the student does; or always ``float32`` or
+            ``bfloat16``, under autocast and with the weights of matrix products held in it.
+        teacher_sharding: share the weights of the teacher's blocks among all processes (FSDP2), for a teacher that does
+            not fit on one device: the same readings, and each block is gathered when it is run. The target blocks and
+            the patch embedding stay whole. In one process it does nothing.
     """
 
     prefix = "student.vit."
@@ -58,12 +64,14 @@ class Distiller(Evaluated):
         drop_path: float = 0.1,
         drop_path_ramp: Literal["linear", "constant"] = "constant",
         teacher_drop_path: float = 0.0,
-        head_layout: Literal["uniform", "published"] = "uniform",
+        head_layout: HeadLayout = "uniform",
         mask_ratio: float = 0.0,
         teacher_view: View = "visible",
         reconstruction: Reconstruction | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
+        teacher_precision: Precision = "auto",
+        teacher_sharding: bool = False,
     ):
         super().__init__()
         self.source = teacher
@@ -75,6 +83,7 @@ class Distiller(Evaluated):
         self.mask_ratio, self.teacher_view = mask_ratio, teacher_view
         self.reconstruction = reconstruction
         self.checkpointing, self.compiled = gradient_checkpointing, compile
+        self.teacher_precision, self.teacher_sharding = teacher_precision, teacher_sharding
         self.student: Backbone | None = None
         self.reconstructor: Reconstructor | None = None
         self.provenance: Provenance | None = None
@@ -87,10 +96,15 @@ class Distiller(Evaluated):
         return self.student
 
     @property
+    def frozen(self) -> FrozenTeacher:
+        """The teacher at work."""
+        assert self._frozen is not None, "configure_model comes first"
+        return self._frozen
+
+    @property
     def teacher(self) -> Backbone:
         """The frozen teacher, up to the deepest block read."""
-        assert self._frozen is not None, "configure_model comes first"
-        return self._frozen.backbone
+        return self.frozen.backbone
 
     def problems(self, image_size: int) -> list[str]:
         """Everything that keeps the recipe from running, each with its remedy. Needs sizes only, no weights.
@@ -110,8 +124,10 @@ class Distiller(Evaluated):
         except TinymimError as error:
             found.append(f"student: {error}")
         if located and student:
-            found += self._size_problems(located.skeleton, student, image_size)
-            found += self._bind(located, student)
+            found += size_problems(located.skeleton, student, image_size, self.mask_ratio > 0)
+            block = located.target_block or target_block(located.skeleton, student)
+            found += bind(self._targets, located.skeleton, student, block, self.head_layout)
+            self._heads = student.heads
         return found
 
     def _option_problems(self) -> list[str]:
@@ -121,49 +137,12 @@ class Distiller(Evaluated):
         for name in ("drop_path", "teacher_drop_path", "mask_ratio"):
             if not 0 <= getattr(self, name) < 1:
                 found.append(f"{name}: {getattr(self, name)} is not in [0, 1)")
+        if self.teacher_sharding and self.compiled:
+            found.append("teacher_sharding: FSDP2's hooks cannot be compiled; set compile: false, or do not shard")
         if self.reconstruction:
             found += [f"reconstruction.{problem}" for problem in self.reconstruction.problems()]
             if not self.mask_ratio:
                 found.append("reconstruction: nothing is dropped to restore; set mask_ratio (the paper's is 0.75)")
-        return found
-
-    def _size_problems(self, teacher: Backbone, student: Backbone, image_size: int) -> list[str]:
-        """Images are resized for one of the two networks at most."""
-        found = []
-        own, its = student.image_size[0], teacher.image_size[0]
-        if image_size not in (own, its):
-            sizes = f"{own}, and data.image_size is {image_size}" + (f"; the teacher takes {its}" if its != own else "")
-            found.append(f"student.options.img_size: {sizes}; make them equal")
-        if self.mask_ratio and teacher.grid != student.grid:
-            (rows, columns), (own_rows, own_columns) = teacher.grid, student.grid
-            found.append(
-                f"mask_ratio: both sides must keep the same patches, and the teacher sees {rows}x{columns}, the "
-                f"student {own_rows}x{own_columns}; give the student patch_size and img_size with the teacher's grid"
-            )
-        return found
-
-    def _bind(self, located: teachers.Teacher, student: Backbone) -> list[str]:
-        found = []
-        block = located.target_block or target_block(located.skeleton, student)
-        layout: dict[int, int] = {}
-        for target in self._targets:
-            try:
-                target.bind(located.skeleton, student, block)
-            except TinymimError as error:
-                found.append(str(error))
-                continue
-            for number, heads in target.aligned_heads().items():
-                if self.head_layout == "published" and layout.setdefault(number, heads) != heads:
-                    found.append(
-                        f"head_layout: published asks for {layout[number]} and for {heads} heads in block {number} of "
-                        "the student; use uniform, or one head count a block"
-                    )
-        if self.head_layout == "published" and not found:
-            for number, heads in layout.items():
-                set_heads(student.vit, number, heads)
-            for target in self._targets:  # once more, over the student as it will be
-                target.bind(located.skeleton, student, block)
-        self._heads = student.heads
         return found
 
     @property
@@ -184,9 +163,10 @@ class Distiller(Evaluated):
             taps,
             self.teacher_drop_path,
             self.drop_path_ramp,
-            half=self.trainer.precision == "bf16-mixed",
-            view=self.teacher_view,
-            compiled=self.compiled,
+            teacher_dtype(self.teacher_precision, str(self.trainer.precision), "teacher_precision"),
+            self.teacher_view,
+            self.compiled,
+            self.trainer.strategy.root_device if self.teacher_sharding else None,
         )
         student = Backbone(self.architecture)
         set_drop_path(student.vit, self.drop_path, self.drop_path_ramp)
@@ -224,11 +204,10 @@ class Distiller(Evaluated):
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Each target's losses, and their weighted sum as ``loss``. Scalars."""
-        assert self._frozen
         images, student = batch["image"], self.backbone
         view = batch.get("jittered", images)
         keep = self._keep(images, batch) if self.mask_ratio else None
-        given = self._frozen.read(images, keep, self.training)
+        given = self.frozen.read(images, keep, self.training)
         taken = student.read(view, self._student_taps(student), keep)
         losses: dict[str, Tensor] = {}
         total: Tensor | float = 0.0
@@ -265,6 +244,21 @@ class Distiller(Evaluated):
         """Losses on plain held-out images."""
         return self.losses(batch)
 
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Lightning's hook."""
+        trainer = self.trainer
+        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        self._finish(batches, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Lightning's hook."""
+        self._finish(self.trainer.num_test_batches, batch_idx, dataloader_idx)
+
+    def _finish(self, batches: list[int | float], batch: int, loader: int) -> None:
+        """After the last held-out batch, help those who share the teacher and have more, before losses are reduced."""
+        if loader == 0 and batch + 1 == batches[0]:
+            self.frozen.finish()
+
     def configure_optimizers(self) -> Any:
         """AdamW over the student and the projections and decoder that train with it."""
         return configure(self, self.optim, self.trainer)
@@ -287,6 +281,7 @@ class Distiller(Evaluated):
         lines = [
             ("teacher", self._located.skeleton.describe()),
             ("", str(self.provenance)),
+            *([("", how)] if (how := self.frozen.describe()) else []),
             ("student", student.describe()),
         ]
         lines += [(f"target {target.name} x{target.weight:g}", target.describe()) for target in self._targets]

@@ -116,9 +116,15 @@ class Evaluated(pl.LightningModule):
     def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:
         """One batch of ``stage``, from the held-out loader (0) or the bank (1)."""
         if loader == 0:
-            losses = {f"{stage}/{name}": value for name, value in self.evaluate(batch).items()}
-            self.log_dict(losses, add_dataloader_idx=False, batch_size=len(batch["image"]), sync_dist=True)
+            self.log_means(stage, self.evaluate(batch), len(batch["image"]))
         self.neighbours.add(self.backbone, batch, loader)
+
+    def log_means(self, stage: str, losses: dict[str, Tensor], images: int) -> None:
+        """Report means over the held-out images of all processes; these are the means of one batch of ``images``."""
+        # Lightning averages the processes' numbers of images and cuts the result to an integer: let it be one
+        weight = images * self.trainer.world_size
+        named = {f"{stage}/{name}": value for name, value in losses.items()}
+        self.log_dict(named, add_dataloader_idx=False, batch_size=weight, sync_dist=True)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Lightning's hook."""

@@ -1,6 +1,8 @@
-"""Which patches a masked network keeps."""
+"""Which patches a masked network keeps, and which squares of an image are masked."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -22,5 +24,24 @@ def random_keep(images: Tensor, patches: int, mask_ratio: float) -> Tensor:
 
 def fixed_keep(index: Tensor, patches: int, mask_ratio: float, device: torch.device) -> Tensor:
     """Masks that are a function of each image's ``(B,)`` index, so that held-out losses can be compared."""
-    noise = np.stack([stream(0, number).random(patches) for number in index.tolist()])
-    return keep_smallest(torch.from_numpy(noise), mask_ratio).to(device)
+    return keep_smallest(_fixed_noise(index, patches), mask_ratio).to(device)
+
+
+def mask_smallest(noise: Tensor, mask_ratio: float) -> Tensor:
+    """``(B, N)`` booleans, true at the smallest of ``(B, N)`` random numbers; their share is rounded up."""
+    masked = min(math.ceil(round(noise.shape[1] * mask_ratio, 6)), noise.shape[1])  # 0.6 x 5 is not quite 3
+    return noise.argsort(dim=1).argsort(dim=1) < masked
+
+
+def random_mask(images: Tensor, units: int, mask_ratio: float) -> Tensor:
+    """Fresh random masks for a training batch: ``(B, units)`` booleans on the images' device."""
+    return mask_smallest(shared_rand(len(images), units, device=images.device), mask_ratio)
+
+
+def fixed_mask(index: Tensor, units: int, mask_ratio: float, device: torch.device) -> Tensor:
+    """As :func:`random_mask`, but a function of each image's ``(B,)`` index."""
+    return mask_smallest(_fixed_noise(index, units), mask_ratio).to(device)
+
+
+def _fixed_noise(index: Tensor, length: int) -> Tensor:
+    return torch.from_numpy(np.stack([stream(0, number).random(length) for number in index.tolist()]))

@@ -1,71 +1,71 @@
-"""Masked image modelling: MAE (arXiv 2111.06377), to make teachers and to compare students with."""
+"""Masked image modelling: what MAE (``mae.py``) and SimMIM (``simmim.py``) have in common."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
 from tinymim.errors import TinymimError, several
 from tinymim.modules.evaluation import Evaluated
-from tinymim.modules.masking import fixed_keep, keep_smallest, random_keep
 from tinymim.modules.optim import Optim, configure
-from tinymim.modules.reconstruction import Decoder, decoder_problems, reconstruction_loss
 
 
-class MAEPretrainer(Evaluated):
-    """Pre-train a ViT to restore masked patches; the encoder sees the kept ones alone.
+class MaskedPretrainer(Evaluated):
+    """Base: pre-train a ViT to restore what is masked of images. Subclasses choose masks, build the rest, and say the
+    loss.
 
     Args:
         architecture: the encoder.
-        mask_ratio: share of patches dropped, in (0, 1).
-        decoder_width: channels of the decoder.
-        decoder_depth: its blocks.
-        decoder_heads: its heads.
-        norm_pix: standardise each target patch by its own mean and variance (unbiased, eps 1e-6), as MAE recommends.
+        mask_ratio: share masked, in (0, 1).
         optim: the optimiser.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        mask_ratio: float = 0.75,
-        decoder_width: int = 512,
-        decoder_depth: int = 8,
-        decoder_heads: int = 16,
-        norm_pix: bool = True,
-        optim: Optim | None = None,
-    ):
+    def __init__(self, architecture: Architecture, mask_ratio: float, optim: Optim):
         super().__init__()
-        self.architecture = architecture
-        self.mask_ratio, self.norm_pix = mask_ratio, norm_pix
-        self.decoder_sizes = (decoder_width, decoder_depth, decoder_heads)
-        self.optim = optim or Optim(warmup_epochs=40)
-        self.encoder: Backbone | None = None
-
-    prefix = "encoder.vit."
+        self.architecture, self.mask_ratio, self.optim = architecture, mask_ratio, optim
+        self._built = False
 
     @property
+    @abstractmethod
     def backbone(self) -> Backbone:
         """The encoder."""
-        assert self.encoder is not None, "configure_model comes first"
-        return self.encoder
+
+    @abstractmethod
+    def build(self, encoder: Backbone) -> None:
+        """Keep the encoder, and build what restores images with it."""
+
+    @abstractmethod
+    def random_masks(self, images: Tensor) -> Tensor:
+        """Fresh masks for a training batch, as :meth:`loss` takes them."""
+
+    @abstractmethod
+    def fixed_masks(self, index: Tensor) -> Tensor:
+        """Masks on this module's device that are a function of each image's ``(B,)`` index."""
+
+    @abstractmethod
+    def loss(self, images: Tensor, masks: Tensor) -> Tensor:
+        """A scalar, of ``(B, 3, H, W)`` images in [0, 1]."""
+
+    def option_problems(self, encoder: Backbone) -> list[str]:
+        """What keeps this method from running on ``encoder``, of which sizes are enough."""
+        return []
 
     def problems(self, image_size: int) -> list[str]:
         """Everything that keeps the recipe from running."""
         found = []
         if not 0 < self.mask_ratio < 1:
             found.append(f"mask_ratio: {self.mask_ratio} is not between 0 and 1")
-        width, _, heads = self.decoder_sizes
-        found += decoder_problems(width, heads)
         try:
-            size = skeleton(self.architecture).image_size
-            if size != (image_size, image_size):
+            encoder = skeleton(self.architecture)
+            found += self.option_problems(encoder)
+            if encoder.image_size != (image_size, image_size):
+                size = encoder.image_size[0]
                 found.append(
-                    f"architecture.options.img_size: {size[0]}, but data.image_size is {image_size}; make them equal"
+                    f"architecture.options.img_size: {size}, but data.image_size is {image_size}; make them equal"
                 )
         except TinymimError as error:
             found.append(f"architecture: {error}")
@@ -76,54 +76,26 @@ class MAEPretrainer(Evaluated):
         return {"backbone": skeleton(self.architecture).record(), "prefix": self.prefix}
 
     def configure_model(self) -> None:
-        """Build the encoder and the decoder."""
-        if self.encoder is not None:
+        """Build the encoder and what trains with it."""
+        if self._built:
             return
         size = getattr(getattr(self.trainer, "datamodule", None), "image_size", None)
         if found := self.problems(size or skeleton(self.architecture).image_size[0]):
             raise several("this recipe cannot run", found)
-        encoder = Backbone(self.architecture)
-        self.decoder = Decoder(encoder, *self.decoder_sizes)
-        self.encoder = encoder
-
-    def loss(self, images: Tensor, keep: Tensor) -> Tensor:
-        """Mean squared error over the dropped patches.
-
-        Args:
-            images: ``(B, 3, H, W)`` in [0, 1].
-            keep: ``(B, K)`` indices of the kept patches.
-        """
-        encoder = self.backbone
-        tokens = encoder.vit.norm(encoder.vit.blocks(encoder.embed(images, keep)))
-        return reconstruction_loss(self.decoder(tokens, keep), keep, images, encoder, self.norm_pix)
+        self.build(Backbone(self.architecture))
+        self._built = True
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step's loss, under fresh random masks."""
         images = batch["image"]
-        loss = self.loss(images, random_keep(images, self._patches, self.mask_ratio))
+        loss = self.loss(images, self.random_masks(images))
         self.log("train/loss", loss.detach(), batch_size=len(images))
         return loss
 
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The loss under masks that are a function of the image's index, so that runs can be compared."""
-        images = batch["image"]
-        keep = fixed_keep(batch["index"], self._patches, self.mask_ratio, images.device)
-        return {"loss": self.loss(images, keep)}
-
-    @property
-    def _patches(self) -> int:
-        return self.backbone.grid[0] * self.backbone.grid[1]
+        return {"loss": self.loss(batch["image"], self.fixed_masks(batch["index"]))}
 
     def configure_optimizers(self) -> Any:
-        """AdamW over encoder and decoder."""
+        """AdamW over the encoder and what trains with it."""
         return configure(self, self.optim, self.trainer)
-
-    def summary(self) -> list[tuple[str, str]]:
-        """What is about to be trained, for people."""
-        width, depth, heads = self.decoder_sizes
-        kept = keep_smallest(torch.zeros(1, self._patches), self.mask_ratio).shape[1]
-        return [
-            ("encoder", self.backbone.describe()),
-            ("decoder", f"width {width}, depth {depth}, heads {heads}"),
-            ("masking", f"{self.mask_ratio:.0%}: {kept} of {self._patches} patches enter the encoder"),
-        ]

@@ -1,0 +1,80 @@
+"""What the two processes of ``test_two_processes.py`` do together: ``python -m tests.modules.pair FOLDER``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from tests.conftest import tiny
+from tests.modules.test_distiller import Noise, NoiseData, trainer
+from tinymim.modules import Classifier, Distiller, Optim
+from tinymim.modules.sharding import held
+from tinymim.targets import CLS, Feature, Relation
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "masked": {"mask_ratio": 0.5, "teacher_drop_path": 0.5},
+    "half": {"teacher_precision": "bfloat16"},
+}
+"""Options of distillers, each of which is run with a whole teacher and with a shared one."""
+
+
+class Nine(Noise):
+    """Nine images: in batches of four, one process has two of them and the other one."""
+
+    def __len__(self) -> int:
+        return 9
+
+
+class Uneven(NoiseData):
+    """Sixteen images to train on, and nine held out."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.held_out, self.batch_size = Nine(), 4
+
+
+def distiller(**options: Any) -> Distiller:
+    """Reads blocks 1 and 3 of ``tiny_teacher``, so that block 2 can be shared."""
+    torch.manual_seed(1)
+    targets = [Relation(), Feature(teacher_block=1), CLS(centring=True)]
+    return Distiller("tiny_teacher", tiny(12, 3), targets, Optim(5.0, warmup_epochs=0), **options)
+
+
+def probe() -> Classifier:
+    """A linear probe with BatchNorm, whose running statistics the processes keep apart in training."""
+    torch.manual_seed(1)
+    return Classifier(architecture=tiny(12, 3), linear_probe=True, optim=Optim(5.0, warmup_epochs=0))
+
+
+def figures(runner: pl.Trainer) -> dict[str, float]:
+    """What its last evaluation found."""
+    return {name: float(value) for name, value in runner.callback_metrics.items() if name.startswith("val/")}
+
+
+def fit(module: Any, folder: Path) -> dict[str, Any]:
+    """An epoch of two steps and its evaluation, as both processes do them."""
+    runner = trainer(folder, max_epochs=1, devices=2, strategy="ddp")
+    runner.fit(module, datamodule=Uneven())
+    return {"figures": figures(runner), "weights": module.state_dict()}
+
+
+def main(folder: Path) -> None:
+    """Run all of it, and write what came out to ``FOLDER/RANK.pt``."""
+    found = {"probe": fit(probe(), folder)}
+    for name, options in VARIANTS.items():
+        for sharded in (False, True):
+            module = distiller(teacher_sharding=sharded, **options)
+            result = found[f"{name}, {'shared' if sharded else 'whole'}"] = fit(module, folder)
+            result |= {"held": held(module.teacher), "of": sum(p.numel() for p in module.teacher.parameters())}
+            result |= {"training": module.teacher.training, "summary": [text for _, text in module.summary()]}
+    torch.save(found, folder / f"{os.environ['LOCAL_RANK']}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,92 @@
+"""MAE (arXiv 2111.06377), to make teachers and to compare students with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tinymim.architecture import Architecture
+from tinymim.backbones import Backbone
+from tinymim.modules.masking import fixed_keep, keep_smallest, random_keep
+from tinymim.modules.mim import MaskedPretrainer
+from tinymim.modules.optim import Optim
+from tinymim.modules.reconstruction import Decoder, decoder_problems, reconstruction_loss
+
+
+class MAEPretrainer(MaskedPretrainer):
+    """Pre-train a ViT to restore masked patches; the encoder sees the kept ones alone.
+
+    Args:
+        architecture: the encoder.
+        mask_ratio: share of patches dropped, in (0, 1).
+        decoder_width: channels of the decoder.
+        decoder_depth: its blocks.
+        decoder_heads: its heads.
+        norm_pix: standardise each target patch by its own mean and variance (unbiased, eps 1e-6), as MAE recommends.
+        optim: the optimiser.
+    """
+
+    prefix = "encoder.vit."
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        mask_ratio: float = 0.75,
+        decoder_width: int = 512,
+        decoder_depth: int = 8,
+        decoder_heads: int = 16,
+        norm_pix: bool = True,
+        optim: Optim | None = None,
+    ):
+        super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40))
+        self.decoder_sizes, self.norm_pix = (decoder_width, decoder_depth, decoder_heads), norm_pix
+        self.encoder: Backbone | None = None
+
+    @property
+    def backbone(self) -> Backbone:
+        """The encoder."""
+        assert self.encoder is not None, "configure_model comes first"
+        return self.encoder
+
+    def option_problems(self, encoder: Backbone) -> list[str]:
+        """Sizes that no decoder can have."""
+        width, _, heads = self.decoder_sizes
+        return decoder_problems(width, heads)
+
+    def build(self, encoder: Backbone) -> None:
+        """Keep the encoder, and build the decoder."""
+        self.decoder = Decoder(encoder, *self.decoder_sizes)
+        self.encoder = encoder
+
+    def random_masks(self, images: Tensor) -> Tensor:
+        """``(B, K)`` indices of the kept patches."""
+        return random_keep(images, self._patches, self.mask_ratio)
+
+    def fixed_masks(self, index: Tensor) -> Tensor:
+        """``(B, K)`` indices of the kept patches."""
+        return fixed_keep(index, self._patches, self.mask_ratio, self.device)
+
+    def loss(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Mean squared error over the dropped patches.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1].
+            masks: ``(B, K)`` indices of the kept patches.
+        """
+        encoder = self.backbone
+        tokens = encoder.vit.norm(encoder.vit.blocks(encoder.embed(images, masks)))
+        return reconstruction_loss(self.decoder(tokens, masks), masks, images, encoder, self.norm_pix)
+
+    @property
+    def _patches(self) -> int:
+        return self.backbone.grid[0] * self.backbone.grid[1]
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What is about to be trained, for people."""
+        width, depth, heads = self.decoder_sizes
+        kept = keep_smallest(torch.zeros(1, self._patches), self.mask_ratio).shape[1]
+        return [
+            ("encoder", self.backbone.describe()),
+            ("decoder", f"width {width}, depth {depth}, heads {heads}"),
+            ("masking", f"{self.mask_ratio:.0%}: {kept} of {self._patches} patches enter the encoder"),
+        ]
