@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.run.test_exact import SHORT
 from tinymim.cli import main
@@ -89,3 +90,18 @@ def test_full_disk__keeps_the_checkpoint_before_and_says_so(tmp_path: Path, caps
     assert last is not None
     assert last.read_bytes() == before
     assert fit(run, "--ckpt_path", "last") == 0
+
+
+def test_signal__during_a_save_ends_the_run_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, write = tmp_path / "run", torch.save
+
+    def interrupted(content: dict[str, Any], stream: Any) -> None:
+        if content["global_step"] == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        write(content, stream)
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    assert fit(run, "--checkpoint.every_steps=2") == Preempted.code
+    last = newest(run)
+    assert last is not None
+    assert torch.load(last, weights_only=True)["global_step"] == 7, "the step after it"

@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tinymim.errors import TinymimError
 from tinymim.options import Saving
 from tinymim.run.folder import write_json
-from tinymim.run.preemption import Lookout, Preempted, Preemption
+from tinymim.run.preemption import Lookout, Preempted, Preemption, requeue
 from tinymim.run.progress import Elapsed
 from tinymim.say import say
 from tinymim.weights import sha256, write_atomically, write_text
@@ -65,11 +65,10 @@ class Checkpoints(Checkpoint):
             return
         minutes, steps = self.saving.every_minutes, self.saving.every_steps
         late = minutes is not None and time.monotonic() - self._saved >= 60 * minutes
-        ended, due = self._look(trainer, late)
-        if ended or due or (steps and trainer.global_step % steps == 0):
+        request, due = self._look(trainer, late)
+        if request or due or (steps and trainer.global_step % steps == 0):
             self._save(trainer)
-        if ended:
-            self._leave(trainer)
+        self._heed(request, trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Save before a validation, which may take longer than a cluster waits."""
@@ -90,17 +89,17 @@ class Checkpoints(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         """Leave in the middle of a validation; the resumed run starts it again."""
-        if batch_idx < self._common[dataloader_idx] and self._look(trainer)[0]:
-            self._leave(trainer)
+        if batch_idx < self._common[dataloader_idx]:  # batches that all processes have
+            self._heed(self._look(trainer)[0], trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Save at the end of an epoch, which closes the records of the last one."""
         self._save(trainer)
-        if self._look(trainer, now=True)[0] and trainer.current_epoch + 1 != trainer.max_epochs:
-            self._leave(trainer)
+        if trainer.current_epoch + 1 != trainer.max_epochs:
+            self._heed(self._look(trainer, now=True)[0], trainer)
 
-    def _look(self, trainer: pl.Trainer, due: bool = False, now: bool = False) -> tuple[bool, bool]:
-        return self._lookout.agree(trainer, self.preemption.asked is not None, due, now)
+    def _look(self, trainer: pl.Trainer, due: bool = False, now: bool = False) -> tuple[int, bool]:
+        return self._lookout.agree(trainer, self.preemption.request(trainer), due, now)
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / f"step-{trainer.global_step:08d}.ckpt"
@@ -115,15 +114,18 @@ class Checkpoints(Checkpoint):
                 logger.save()
             write_progress(self.run, "running", trainer, self.elapsed)
 
-    def _leave(self, trainer: pl.Trainer) -> None:
-        """End the run.
+    def _heed(self, request: int, trainer: pl.Trainer) -> None:
+        """End the run where that was asked.
 
         Raises:
-            Preempted: always.
+            Preempted: it was.
         """
+        if not request:
+            return
         if trainer.is_global_zero:
             write_progress(self.run, "preempted", trainer, self.elapsed)
-        self.preemption.requeue(trainer)
+        if request > 1:
+            requeue(trainer)
         asked = self.preemption.asked
         where = f"step {trainer.global_step} (epoch {trainer.current_epoch + 1})"
         saved = f"all is saved in {self.folder / 'last.ckpt'}; the same command with --ckpt_path last goes on"

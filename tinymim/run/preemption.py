@@ -84,16 +84,22 @@ class Preemption:
         if not self._deferring:
             raise Preempted(f"ended by {self.asked.name}; there was nothing to save yet")
 
-    def requeue(self, trainer: pl.Trainer) -> None:
-        """Have SLURM run the job again, by Lightning's plugin, where the signal was the one agreed on for that.
-
-        Called by all processes: its handler saves a checkpoint of its own on the way, ``hpc_ckpt_N.ckpt``, the same as
-        ours, which the next start clears away.
-        """
+    def request(self, trainer: pl.Trainer) -> int:
+        """0 while nothing was asked; 1, to end; 2, to end and have SLURM run the job again."""
+        if self.asked is None:
+            return 0
         environment: Any = trainer._accelerator_connector.cluster_environment
         slurm = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
-        if slurm and self.asked in (None, environment.requeue_signal):  # None: another process was asked
-            trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # type: ignore[arg-type]
+        return 1 + (slurm and self.asked == environment.requeue_signal)
+
+
+def requeue(trainer: pl.Trainer) -> None:
+    """Have SLURM run the job again, by Lightning's plugin.
+
+    Called by all processes: its handler saves a checkpoint of its own on the way, ``hpc_ckpt_N.ckpt``, the same as ours,
+    which the next start clears away.
+    """
+    trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # type: ignore[arg-type]
 
 
 class Lookout:
@@ -106,21 +112,21 @@ class Lookout:
     def __init__(self) -> None:
         self._count, self._last, self._next, self._when = 0, 0, 0, time.monotonic()
 
-    def agree(self, trainer: pl.Trainer, asked: bool, due: bool = False, now: bool = False) -> tuple[bool, bool]:
-        """``asked`` and ``due`` of any process; all processes call this equally often, and ``now`` looks for sure."""
+    def agree(self, trainer: pl.Trainer, request: int, due: bool = False, now: bool = False) -> tuple[int, bool]:
+        """The largest ``request``, and ``due``, of all processes. They call this equally often; ``now`` looks for sure."""
         if trainer.world_size == 1:
-            return asked, due
+            return request, due
         self._count += 1
         if self._count < self._next and not now:
-            return False, False
+            return 0, False
         time_ = time.monotonic()
         pace = (time_ - self._when) / (self._count - self._last)
         wait = min(max(int(LOOK / max(pace, 1e-6)), 1), MOST)
-        notes = torch.tensor([float(asked), float(due), -float(wait)], device=trainer.strategy.root_device)
+        notes = torch.tensor([float(request), float(due), -float(wait)], device=trainer.strategy.root_device)
         dist.all_reduce(notes, op=dist.ReduceOp.MAX)
-        any_asked, any_due, soonest = notes.tolist()
+        largest, any_due, soonest = notes.tolist()
         self._last, self._when, self._next = self._count, time_, self._count - int(soonest)
-        return bool(any_asked), bool(any_due)
+        return int(largest), bool(any_due)
 
 
 def end_with_parent() -> None:
