@@ -113,7 +113,7 @@ class Lookout:
         self._count, self._last, self._next, self._when = 0, 0, 0, time.monotonic()
 
     def agree(self, trainer: pl.Trainer, request: int, due: bool = False, now: bool = False) -> tuple[int, bool]:
-        """The largest ``request``, and ``due``, of all processes. They call this equally often; ``now`` looks for sure."""
+        """The largest ``request``, and ``due``, of all processes, which call this alike; ``now`` looks for sure."""
         if trainer.world_size == 1:
             return request, due
         self._count += 1
