@@ -96,8 +96,8 @@ class Preemption:
 def requeue(trainer: pl.Trainer) -> None:
     """Have SLURM run the job again, by Lightning's plugin.
 
-    Called by all processes: its handler saves a checkpoint of its own on the way, ``hpc_ckpt_N.ckpt``, the same as ours,
-    which the next start clears away.
+    Called by all processes: its handler saves a checkpoint of its own on the way, ``hpc_ckpt_N.ckpt``, with the content
+    of ours, which the next start clears away.
     """
     trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # type: ignore[arg-type]
 
