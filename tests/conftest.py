@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from tinymim import weights
+from tinymim import files, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 
@@ -56,7 +56,7 @@ def write_teacher(folder: Path) -> Path:
         for block in backbone.vit.blocks:
             block.attn.qkv.weight.mul_(8)
     weights.export(backbone, file, {"licence": "Apache-2.0"})
-    return write_card(folder, "tiny_teacher", architecture, weights.sha256(file))
+    return write_card(folder, "tiny_teacher", architecture, files.sha256(file))
 
 
 @pytest.fixture

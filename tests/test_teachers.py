@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from tinymim import teachers, weights
+from tinymim import files, teachers, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
 from tinymim.blocks import Tap
@@ -177,7 +177,7 @@ def test_load__frozen_in_eval_mode_and_the_same_network(home):
 @pytest.mark.parametrize("recorded", [True, False])
 def test_load__the_log_line_says_source_sha256_and_keys(home, recorded):
     backbone = publish(home.env)
-    digest = weights.sha256(home.env / "small.pth")
+    digest = files.sha256(home.env / "small.pth")
     write(home.env, {"sha256": digest if recorded else None})
     _, provenance = teachers.locate("small").load()
     count = len(backbone.vit.state_dict()) - 2  # all but the final norm's two
@@ -194,7 +194,7 @@ def test_load__the_log_line_says_source_sha256_and_keys(home, recorded):
 
 def test_load__another_sha256_is_an_error(home):
     publish(home.env)
-    digest, wrong = weights.sha256(home.env / "small.pth"), "0" * 64
+    digest, wrong = files.sha256(home.env / "small.pth"), "0" * 64
     write(home.env, {"sha256": wrong})
     with pytest.raises(TinymimError, match=rf"small\.pth has sha256 {digest}.*small\.yaml says {wrong}"):
         teachers.locate("small").load()
@@ -228,7 +228,7 @@ def test_locate__a_checkpoint_of_this_project(home, tmp_path):
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(backbone.features(images), original.features(images))
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    assert provenance.sha256 == weights.sha256(tmp_path / "student.safetensors")
+    assert provenance.sha256 == files.sha256(tmp_path / "student.safetensors")
 
 
 def test_locate__a_foreign_checkpoint_needs_a_card(home):

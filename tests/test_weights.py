@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tinymim import weights
+from tinymim import files, weights
 from tinymim.architecture import Architecture, set_heads
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
@@ -208,7 +208,7 @@ def test_read__refuses_a_pickle_that_runs_code(tmp_path, form):
 def test_write_atomically__replaces_the_file_whole(tmp_path):
     file = tmp_path / "deep" / "x.txt"
     for text in ("old", "new"):
-        weights.write_atomically(file, lambda temporary, text=text: temporary.write_text(text))
+        files.write_atomically(file, lambda temporary, text=text: temporary.write_text(text))
         assert file.read_text() == text
     assert list(file.parent.iterdir()) == [file]
     assert file.stat().st_mode & 0o777 == 0o644
@@ -225,14 +225,14 @@ def test_write_atomically__a_failure_leaves_the_old_file_and_nothing_else(tmp_pa
         raise error("disk full")
 
     with pytest.raises(error, match="disk full"):
-        weights.write_atomically(file, fail)
+        files.write_atomically(file, fail)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
 
 def test_sha256__of_the_bytes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
-    assert weights.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 STAR = "deit_tiny_distilled_patch16_224"

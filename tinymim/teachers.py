@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from tinymim import weights
+from tinymim import files, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import NO_CLASSIFIER, Backbone, skeleton
 from tinymim.errors import TinymimError
@@ -172,7 +172,7 @@ class Teacher:
             raise TinymimError(problem)
         path = self.card.weights_path()
         assert path
-        digest = weights.sha256(path)
+        digest = files.sha256(path)
         if self.card.sha256 and digest != self.card.sha256:
             raise TinymimError(
                 f"teacher: {path} has sha256 {digest}, and card {self.card.path} says {self.card.sha256}: "

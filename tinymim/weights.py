@@ -7,13 +7,9 @@ teacher card.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import pickle
 import struct
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +23,7 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import QKV
 from tinymim.errors import TinymimError
+from tinymim.files import sha256, write_atomically
 from tinymim.heads import Head, HeadForm
 
 RECORD = "tinymim"
@@ -104,12 +101,6 @@ class Provenance:
                 f"{how} {stored['name']} (sha256 {stored['sha256']}), and the recipe names {self.name} "
                 f"(sha256 {self.sha256}); resume with the same teacher"
             )
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read(path: Path) -> File:
@@ -295,39 +286,6 @@ def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.d
     }
     record = {"backbone": backbone.record(), "prefix": "", **extra}
     write_atomically(path, lambda temporary: save_file(state, temporary, metadata={RECORD: json.dumps(record)}))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to disk, rename it into place, and flush that too:
-    after a power cut it is the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _flush(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _flush(folder: Path) -> None:
-    """Have the names in ``folder`` on disk."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def _some(names: list[str], most: int = 4) -> str:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.e2e.test_command import PROJECT
-from tinymim import weights
+from tinymim import files, weights
 
 ONE_AFTER_ANOTHER = """
 import contextlib, io, json, sys
@@ -72,14 +72,14 @@ def test_fit__a_fine_tuned_checkpoint_gives_its_logits(said: dict[str, Any], run
     assert record(runs / "teacher")["classifier"] == {"classes": 10, "pool": "mean", "neck": 0, "norm": "layer"}
     assert "10 classes, temperature 3 (loss x T²): logits -> mean patch token of block 6" in said["logits"][1]
     assert "train/loss_logits" in (runs / "logits" / "metrics.csv").read_text()
-    taught = weights.sha256(runs / "teacher" / "checkpoints" / "last.ckpt")
+    taught = files.sha256(runs / "teacher" / "checkpoints" / "last.ckpt")
     assert record(runs / "logits")["teacher"]["sha256"] == taught
 
 
 def test_fit__a_star_student_is_distilled_and_fine_tuned_deit_style(said: dict[str, Any], runs: Path) -> None:
     for name in ("star", "hard", "soft"):
         assert said[name][0] == 0, said[name][1]
-    taught = weights.sha256(runs / "teacher" / "checkpoints" / "last.ckpt")
+    taught = files.sha256(runs / "teacher" / "checkpoints" / "last.ckpt")
     for name in ("hard", "soft"):
         assert f"{name} distillation, weight 0.5: vit_tiny_patch16_224: width 192, depth 6" in said[name][1]
         assert "CLS and distillation token, neck of 320 channels, 10 classes" in said[name][1]

@@ -12,7 +12,7 @@ from tests.conftest import tiny
 from tests.modules.test_classifier import classifier, fit, star
 from tests.modules.test_distiller import Noise, NoiseData, distiller, trainer
 from tests.targets.test_logits import kl_by_hand
-from tinymim import weights
+from tinymim import files, weights
 from tinymim.blocks import Tap
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
@@ -100,7 +100,7 @@ def test_teacher__frozen_in_eval_mode_and_out_of_module_and_checkpoint(taught: P
     content = torch.load(tmp_path / "star.ckpt", weights_only=True)
     assert {key.split(".")[0] for key in content["state_dict"]} == {"model"}
     record = content[weights.RECORD]
-    assert record["deit"] == {"teacher": {"name": "taught.ckpt", "sha256": weights.sha256(taught)}, "kind": "hard"}
+    assert record["deit"] == {"teacher": {"name": "taught.ckpt", "sha256": files.sha256(taught)}, "kind": "hard"}
     assert record["licence"] == "Apache-2.0", "the teacher's, for the student started from scratch"
     again = weights.load(tmp_path / "star.ckpt", classifier=True)[0].eval()
     images, tap = torch.rand(2, 3, 16, 16), Tap(3, "logits")

@@ -8,7 +8,7 @@ from tinymim import teachers
 from tinymim.chain.plan import CHECKPOINT
 from tinymim.chain.state import State
 from tinymim.errors import TinymimError
-from tinymim.weights import sha256
+from tinymim.files import sha256
 
 RESULTS = "results.json"
 EXPORTED = "student.safetensors"

@@ -12,12 +12,12 @@ from tinymim.chain.files import EXPORTED, RESULTS
 from tinymim.chain.plan import CHECKPOINT
 from tinymim.chain.runner import PROGRESS
 from tinymim.chain.state import Entry, State, read_json
-from tinymim.run import cells, folder, lock, tables
+from tinymim.files import write_json, write_text
+from tinymim.run import cells, lock, tables
 from tinymim.run.cells import FIGURES, percent
 from tinymim.run.grid import Question
 from tinymim.run.progress import clock
 from tinymim.run.tables import Records
-from tinymim.weights import write_text
 
 COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "cut off": "yellow", "failed": "red"}
 
@@ -96,7 +96,7 @@ def compare(state: State) -> str | None:
     text = tables.markdown(question, records, figures) + f"\n{tables.READING}\n"
     write_text(state.place / "table.md", text)
     rows = {title: {str(seed): record for seed, record in found.items()} for title, found in records.items()}
-    folder.write_json(state.place / "table.json", {"chain": state.chain.name, "rows": rows})
+    write_json(state.place / "table.json", {"chain": state.chain.name, "rows": rows})
     return text
 
 

@@ -22,8 +22,7 @@ import yaml
 from tinymim.chain import changes
 from tinymim.chain.plan import Chain, Stage
 from tinymim.errors import TinymimError
-from tinymim.run import folder
-from tinymim.weights import write_text
+from tinymim.files import write_json, write_text
 
 NAME = "chain.json"
 FORM = 1
@@ -77,7 +76,7 @@ class State:
             "stages": {key: asdict(entry) for key, entry in self.entries.items()},
             "chain": asdict(self.chain),
         }
-        folder.write_json(self.place / NAME, content)
+        write_json(self.place / NAME, content)
 
     def write_recipes(self) -> None:
         """Write each stage's recipe where it differs."""

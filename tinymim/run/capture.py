@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from tinymim.errors import TinymimError
+from tinymim.files import write_atomically
 from tinymim.seeds import snapshot
-from tinymim.weights import write_atomically
 
 FORMAT = 1
 ASKED = ("image_size", "num_classes", "batch_size")

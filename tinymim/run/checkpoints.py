@@ -21,12 +21,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from tinymim.errors import TinymimError
+from tinymim.files import sha256, write_atomically, write_json, write_text
 from tinymim.options import Saving
-from tinymim.run.folder import write_json
 from tinymim.run.preemption import Lookout, Preempted, Preemption, requeue
 from tinymim.run.progress import Elapsed
 from tinymim.say import say
-from tinymim.weights import sha256, write_atomically, write_text
 
 
 class Checkpoints(Checkpoint):

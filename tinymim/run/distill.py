@@ -10,10 +10,10 @@ from rich.table import Table
 
 from tinymim import recipes
 from tinymim.errors import TinymimError
+from tinymim.files import write_json, write_text
 from tinymim.run import cells, fit, folder
 from tinymim.run.cells import FIGURES, SHARED, Cell, Stage, percent
 from tinymim.say import say
-from tinymim.weights import write_text
 
 STAGES = ("pretrain", "probe", "finetune")
 
@@ -79,7 +79,7 @@ def _show(measured: dict[str, Cell], title: str) -> None:
 
 def _write(measured: dict[str, Cell], place: Path) -> None:
     """The figures as JSON, and the table as Markdown."""
-    folder.write_json(place / "table.json", {name: [vars(cell)] for name, cell in measured.items()})
+    write_json(place / "table.json", {name: [vars(cell)] for name, cell in measured.items()})
     lines = [f"| student | {' | '.join(FIGURES)} | parameters |", "|---|" + "---:|" * (len(FIGURES) + 1)]
     for name, cell in measured.items():
         lines.append(f"| {name} | {' | '.join(_figures(cell))} | {cell.parameters:,} |")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinymim import teachers, weights
+from tinymim import files, teachers, weights
 from tinymim.errors import TinymimError
 
 KEPT = ("teacher", "licence", "deit")
@@ -46,5 +46,5 @@ def export(source: str, file: Path, overwrite: bool = False) -> None:
         weights.export(backbone, file, extra)
     except OSError as error:
         raise TinymimError(f"file: {file} cannot be written ({error.strerror or error})") from None
-    digest = weights.sha256(file)
+    digest = files.sha256(file)
     print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB), sha256 {digest}, licence {extra['licence']}")

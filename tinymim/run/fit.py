@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from tinymim import recipes
+from tinymim import files, recipes
 from tinymim.errors import TinymimError, misfit, several
 from tinymim.options import Action, Saving
 from tinymim.run import folder, lock, preflight
@@ -173,7 +173,7 @@ class TinymimCLI(LightningCLI):
             "skipped_steps": [entry["step"] for entry in self._guard.skipped],
         }
         if self.trainer.is_global_zero:
-            folder.write_json(self.run_dir / "results.json", content)
+            files.write_json(self.run_dir / "results.json", content)
             write_progress(self.run_dir, "done", self.trainer, self._elapsed)
 
     def _loggers(self) -> list[Any]:

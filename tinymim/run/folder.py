@@ -14,7 +14,6 @@ nonfinite/           step_N.pt, for `tinymim replay`: a step whose loss or gradi
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,6 @@ import torch
 
 from tinymim.errors import TinymimError
 from tinymim.run import lock
-from tinymim.weights import write_text
 
 KEPT = ("checkpoints", "progress.json", "metrics.csv", "results.json", "predictions.npz", "nonfinite")
 WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
@@ -81,11 +79,6 @@ def clear(folder: Path, resume: bool) -> None:
 
 def _ours(name: str) -> bool:
     return name in WRITTEN or name.startswith(("events.out.", "metrics-"))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def environment() -> dict[str, Any]:

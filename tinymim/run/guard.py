@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tinymim.errors import TinymimError
+from tinymim.files import write_json
 from tinymim.options import Action
 from tinymim.run.capture import Step, finite_each, nonfinite, tensors
 from tinymim.run.checkpoints import newest
-from tinymim.run.folder import write_json
 
 FOLDER = "nonfinite"
 BEHIND = 2

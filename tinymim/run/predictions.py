@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from tinymim.errors import TinymimError
+from tinymim.files import write_atomically
 from tinymim.say import say
-from tinymim.weights import write_atomically
 
 
 class Predictions(pl.Callback):

@@ -9,10 +9,10 @@ import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
 from tinymim import recipes
+from tinymim.files import write_json, write_text
 from tinymim.run import folder
 from tinymim.run.outline import differences
 from tinymim.say import say
-from tinymim.weights import write_text
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -34,7 +34,7 @@ class SaveRecipe(SaveConfigCallback):
         if before.is_file() and (lines := differences(_recipe(before.read_text()), _recipe(text))):
             say(f"the run goes on with another recipe than it had: {'; '.join(lines)}")
         write_text(before, text)
-        folder.write_json(place / "environment.json", folder.environment())
+        write_json(place / "environment.json", folder.environment())
 
 
 def _recipe(text: str) -> recipes.Config:

@@ -19,6 +19,7 @@ from typing import Any
 
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
+from tinymim.files import write_json, write_text
 from tinymim.run import folder, grid, lock, outline, tables, workers
 from tinymim.run.cells import percent
 from tinymim.run.grid import Study
@@ -26,7 +27,6 @@ from tinymim.run.progress import clock
 from tinymim.run.tables import Records
 from tinymim.run.workers import Task
 from tinymim.say import say
-from tinymim.weights import write_text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -118,7 +118,7 @@ def write(study: Study, records: Records, place: Path) -> None:
         for row, by_seed in records.items()
         for _, record in sorted(by_seed.items())
     ]
-    folder.write_json(place / "study.json", {"environment": folder.environment(), "cells": cells})
+    write_json(place / "study.json", {"environment": folder.environment(), "cells": cells})
 
 
 def _head(study: Study, records: Records) -> str:

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tinymim import teachers, weights
+from tinymim import files, teachers, weights
 from tinymim.backbones import skeleton
 from tinymim.errors import TinymimError
 
@@ -71,7 +71,7 @@ def save(checkpoint: Path, card: teachers.Card) -> None:
     if not re.search(r"^sha256:.*$", text, flags=re.MULTILINE):
         raise TinymimError(f"card {card.path} has no sha256 line to fill in")
     weights.export(backbone, path, {"licence": card.licence}, dtype=torch.bfloat16)
-    digest = weights.sha256(path)
+    digest = files.sha256(path)
     text = re.sub(r"^sha256:.*$", f"sha256: {digest}", text, flags=re.MULTILINE)
-    weights.write_text(card.path, text)
+    files.write_text(card.path, text)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB), sha256 {digest}")

@@ -19,8 +19,9 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from tinymim import files
 from tinymim.errors import TinymimError
-from tinymim.run import cells, folder
+from tinymim.run import cells
 from tinymim.run.cells import Stage
 
 PRELOADED = ["tinymim.run.workers", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
@@ -142,7 +143,7 @@ def _fail(task: Task, error: str) -> dict[str, Any]:
 
 def _write(task: Task, **outcome: Any) -> dict[str, Any]:
     record = {"name": task.name, "seed": task.seed, **outcome, "definition": task.definition}
-    folder.write_json(task.place / RECORD, record)
+    files.write_json(task.place / RECORD, record)
     return record
 
 
