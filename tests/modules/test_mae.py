@@ -5,8 +5,8 @@ import torch
 
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
-from tinymim.modules.masking import keep_smallest
 from tinymim.modules.mae import MAEPretrainer
+from tinymim.modules.masking import keep_smallest
 from tinymim.modules.optim import Optim
 from tinymim.modules.reconstruction import Decoder, patchify
 from tinymim.weights import RECORD
