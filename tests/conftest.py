@@ -14,6 +14,13 @@ from tinymim.backbones import Backbone
 
 torch.set_num_threads(1)  # two threads on busy cores spend the time of tiny networks waiting for each other
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For the test that kills a chain."""
+    parser.addoption("--kills", type=int, default=3, help="how often it is killed")
+    parser.addoption("--dice", type=int, default=0, help="seed of the moments")
+
+
 TINY = {"img_size": 16, "patch_size": 4, "depth": 3}
 
 

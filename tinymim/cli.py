@@ -20,9 +20,12 @@ COMMANDS = {
     "predict": "write features or class probabilities of a checkpoint, likewise",
     "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE",
     "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
+    "chain": "run stages that start from each other: tinymim chain run | resume | status | plan",
+    "resume": "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
     "teachers": "list the teacher cards and whether their weights are here",
+    "export": "write a checkpoint's backbone as safetensors: tinymim export CHECKPOINT FILE",
 }
 
 
@@ -56,11 +59,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _command(name: str) -> Callable[[list[str]], int]:
     if name in LIGHTNING:
-        return lambda rest: _lightning(name, rest)
-    return {"distill": _distill, "study": _study, "check": _check, "replay": _replay, "teachers": _teachers}[name]
+        return lambda rest: lightning(name, rest)
+    others = {
+        "distill": _distill,
+        "study": _study,
+        "chain": _chain,
+        "resume": _resume,
+        "check": _check,
+        "replay": _replay,
+        "teachers": _teachers,
+        "export": _export,
+    }
+    return others[name]
 
 
-def _lightning(command: str, arguments: list[str]) -> int:
+def lightning(command: str, arguments: list[str]) -> int:
+    """``fit``, ``validate``, ``test`` or ``predict``."""
     from tinymim.run import fit
     from tinymim.say import say
 
@@ -92,6 +106,24 @@ def _study(arguments: list[str]) -> int:
 
     study.run(arguments)
     return 0
+
+
+def _chain(arguments: list[str]) -> int:
+    from tinymim.chain import command
+
+    return command.main(arguments)
+
+
+def _resume(arguments: list[str]) -> int:
+    from tinymim.chain import command
+
+    return command.resume(arguments)
+
+
+def _export(arguments: list[str]) -> int:
+    from tinymim.run import export
+
+    return export.main(arguments)
 
 
 def _replay(arguments: list[str]) -> int:

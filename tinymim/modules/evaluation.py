@@ -77,7 +77,6 @@ class Evaluated(pl.LightningModule):
         super().__init__()
         self.neighbours = Neighbours()
         self._located: Teacher | None = None
-        """The weights it starts from or the teacher, found and not loaded."""
 
     @property
     def backbone(self) -> Backbone:
@@ -91,6 +90,11 @@ class Evaluated(pl.LightningModule):
     def origin(self) -> dict[str, Any]:
         """What the checkpoint's record says beside the backbone: teacher, licence."""
         return {}
+
+    @property
+    def start(self) -> Teacher | None:
+        """The weights it starts from, or its teacher, found and not loaded; ``None`` where there are none."""
+        return self._located
 
     def expect(self, start: Teacher) -> None:
         """Take ``start`` for what the recipe's path names: a stage of a chain that has yet to run wrote no file."""

@@ -67,11 +67,13 @@ def run(stages: list[Stage], seed: int, place: Path) -> Cell:
         TinymimError: a stage cannot run.
     """
     results = {stage.name: _stage(stage, seed, place / stage.name) for stage in stages}
-    figures = {
-        title: results[stage]["metrics"][metric] for title, (stage, metric) in FIGURES.items() if stage in results
-    }
     parameters = results[stages[-1].name]["parameters"]
-    return Cell(figures, parameters, round(sum(result["seconds"] for result in results.values()), 1))
+    return Cell(figures(results), parameters, round(sum(result["seconds"] for result in results.values()), 1))
+
+
+def figures(results: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """The figures of a table in the ``results.json`` of a probe and a fine-tuning, or of one of them."""
+    return {title: results[stage]["metrics"][metric] for title, (stage, metric) in FIGURES.items() if stage in results}
 
 
 def _stage(stage: Stage, seed: int, place: Path) -> dict[str, Any]:

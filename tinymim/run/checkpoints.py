@@ -9,6 +9,7 @@ progress.json                            how far the run was when the newest was
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +211,22 @@ def _link(link: Path, path: Path) -> None:
     temporary.replace(link)
 
 
+class _Stream(io.FileIO):
+    """A file that remembers why a write failed, which torch's writer forgets."""
+
+    failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            left = memoryview(data).cast("B")
+            while left:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failed = error
+            raise
+        return len(data)
+
+
 class SafeCheckpointIO(TorchCheckpointIO):
     """Checkpoints that appear whole or not at all, with their checksum, and load without running code."""
 
@@ -219,8 +236,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
         recorded = _digest_of(path)
 
         def write(temporary: Path) -> None:
-            with temporary.open("wb") as stream:  # torch's own file writer aborts the process on a full disk
-                torch.save(checkpoint, stream)
+            with _Stream(temporary, "wb") as stream:
+                try:
+                    torch.save(checkpoint, stream)
+                except RuntimeError as error:
+                    raise stream.failed or error from None
             line = f"{sha256(temporary)}  {path.name}\n"
             before = recorded.read_text() if path.is_file() and recorded.is_file() else ""
             write_text(recorded, line + before)  # until the rename, the file of that name is the one before
@@ -232,7 +252,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 write_text(recorded, lines[0])
         except (OSError, RuntimeError) as error:
             raise TinymimError(
-                f"checkpoint {path} could not be written ({error}); the one before it is untouched"
+                f"checkpoint {path} could not be written ({error}); the one before it is untouched. Make room, and go "
+                "on with --ckpt_path last"
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import logging
@@ -18,7 +19,7 @@ import lightning.pytorch as pl
 import yaml
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from tinymim import recipes
@@ -31,8 +32,8 @@ from tinymim.run.guard import NonFiniteGuard, Rewind
 from tinymim.run.predictions import Predictions
 from tinymim.run.preemption import Preempted, Preemption, end_with_parent, rank, started_by_lightning
 from tinymim.run.progress import Elapsed, FitProgress
+from tinymim.run.record import SaveRecipe
 from tinymim.say import say
-from tinymim.weights import write_text
 
 LOST = re.compile(r"(Connection (closed|reset) by|Broken pipe|\[.*gloo|NCCL|Watchdog caught|Timed out waiting)", re.I)
 """What the collectives of PyTorch say when another process is gone."""
@@ -47,25 +48,6 @@ class Parser(LightningArgumentParser):
         if "fit.data" in message or "required: " in message:
             lines = ["no recipe: name one with --config, such as --config relation_digits"]
         raise TinymimError("\n".join(lines[:12])) from None
-
-
-class SaveRecipe(SaveConfigCallback):
-    """Write the resolved recipe and the environment into the run folder, once a checkpoint has been accepted."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Lightning would write here already, before it is known whether the checkpoint fits the recipe."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write both files."""
-        if trainer.is_global_zero:
-            self.save_config(trainer, pl_module, "fit")
-
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Lightning's place for it."""
-        place = Path(trainer.default_root_dir)
-        text = self.parser.dump(self.config, skip_none=False)
-        write_text(place / "config.yaml", text)
-        folder.write_json(place / "environment.json", folder.environment())
 
 
 @dataclass
@@ -288,6 +270,13 @@ def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
         return build()
     except MisconfigurationException as error:
         raise TinymimError(str(error)) from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" ({error.filename})" if error.filename else ""
+            raise TinymimError(
+                f"the disk is full{where}; checkpoints are untouched. Make room, and go on with --ckpt_path last"
+            ) from None
+        raise
     except RuntimeError as error:
         if "Error(s) in loading state_dict" in str(error):
             raise TinymimError(f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}") from None

@@ -72,33 +72,57 @@ def hold(folder: Path, what: str, beat: float = BEAT, patience: float = PATIENCE
 
 def _take(lock: int, folder: Path, what: str, patience: float) -> None:
     """Lock the file, or raise with its owner's name."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        decided = True
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise _busy(folder, what, _read(folder, wait=2.0)) from None
-        decided = False  # the file system knows no flock: what the file says must do
-    owner = _read(folder)
-    if not owner:
+    free = _flock(lock, fcntl.LOCK_EX)
+    if free is False:
+        said = _read(folder, wait=2.0)
+        if said or not _flock(lock, fcntl.LOCK_EX):  # whoever only looked is gone by now
+            raise _busy(folder, what, said)
+    said = _read(folder)
+    if not said:
         return
-    who = f"pid {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')}"
+    who = _name(said)
     ours = _self()
-    same_job = bool(ours["job"]) and owner.get("job") == ours["job"]
-    if not same_job and not (decided and owner.get("host") == ours["host"]):
+    same_job = bool(ours["job"]) and said.get("job") == ours["job"]
+    if not same_job and not (free and said.get("host") == ours["host"]):
         say(f"{folder} was in use by {who}; watching up to {patience:.0f} s whether it still is")
         if _touched(folder, patience):
-            raise _busy(folder, what, owner)
+            raise _busy(folder, what, said)
     say(f"{folder}: its lock is stale, {who} has ended without giving it back; taking it over")
+
+
+def _flock(lock: int, kind: int) -> bool | None:
+    """Whether the lock was free, and is held now; ``None`` on a file system without ``flock``, where what the file says
+    must do."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return True
+
+
+def owner(folder: Path) -> str | None:
+    """Who works in ``folder``, for people; ``None`` where nobody does, as far as can be seen from here at once."""
+    said = _read(folder)
+    if not said:
+        return None
+    if said.get("host") == socket.gethostname():
+        with (folder / NAME).open() as stream:
+            lives = not _flock(stream.fileno(), fcntl.LOCK_SH)
+    else:
+        lives = time.time() - (folder / NAME).stat().st_mtime < PATIENCE
+    return _name(said) if lives else None
+
+
+def _name(owner: dict[str, Any]) -> str:
+    return f"pid {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')}"
 
 
 def _busy(folder: Path, what: str, owner: dict[str, Any]) -> TinymimError:
     if not owner:
         return TinymimError(f"{what}: another command is working in {folder}; wait for it, or give another folder")
     return TinymimError(
-        f"{what}: another command is working in {folder}: pid {owner.get('pid')} on {owner.get('host')}, since "
-        f"{owner.get('since')} ({owner.get('command')}); wait for it, end it there with `kill {owner.get('pid')}`, or "
-        "give another folder"
+        f"{what}: another command is working in {folder}: {_name(owner)} ({owner.get('command')}); wait for it, end it "
+        f"there with `kill {owner.get('pid')}`, or give another folder"
     )
 
 
@@ -126,8 +150,8 @@ def _read(folder: Path, wait: float = 0.0) -> dict[str, Any]:
     end = time.monotonic() + wait
     while True:
         with contextlib.suppress(OSError, ValueError):
-            if isinstance(owner := json.loads((folder / NAME).read_text()), dict):
-                return owner
+            if isinstance(said := json.loads((folder / NAME).read_text()), dict):
+                return said
         if time.monotonic() >= end:
             return {}
         time.sleep(0.05)

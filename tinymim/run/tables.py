@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 from tinymim.run.cells import FIGURES, percent
@@ -25,18 +26,19 @@ def values(records: Records, row: str, figure: str) -> dict[int, float]:
     return {seed: r["figures"][figure] for seed, r in records.get(row, {}).items() if r["status"] == "done"}
 
 
-def markdown(question: Question, records: Records) -> str:
-    """One question: its table, what the paper found, and how far the figures agree."""
-    heads = [*FIGURES, "seeds", *(["paper"] if question.paper else [])]
+def markdown(question: Question, records: Records, figures: Iterable[str] = FIGURES) -> str:
+    """One question: its table of ``figures``, what the paper found, and how far they agree."""
+    figures = list(figures)
+    heads = [*figures, "seeds", *(["paper"] if question.paper else [])]
     lines = [f"## {question.title}", "", f"| row | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for row, title in question.rows.items():
-        shown = [percent(list(values(records, row, figure).values())) for figure in FIGURES]
+        shown = [percent(list(values(records, row, figure).values())) for figure in figures]
         paper = [_paper(question, row)] if question.paper else []
         lines.append(f"| {' | '.join([title, *shown, _seeds(row, records), *paper])} |")
     source = f" ({question.source})" if question.source else ""
     if question.expects:
         lines += ["", f"The paper{source}: {question.expects.strip()}"]
-    if sentences := [text for figure in FIGURES if (text := agreement(question, records, figure))]:
+    if sentences := [text for figure in figures if (text := agreement(question, records, figure))]:
         lines += ["", *(f"- {text}" for text in sentences)]
     return "\n".join(lines) + "\n"
 

@@ -1,0 +1,114 @@
+"""What a chain looks like from outside: the table of its stages, and the comparison at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tinymim.chain.files import EXPORTED, RESULTS
+from tinymim.chain.plan import CHECKPOINT
+from tinymim.chain.runner import PROGRESS
+from tinymim.chain.state import Entry, State, read_json
+from tinymim.run import cells, folder, lock, tables
+from tinymim.run.cells import FIGURES, percent
+from tinymim.run.grid import Question
+from tinymim.run.progress import clock
+from tinymim.run.tables import Records
+from tinymim.weights import write_text
+
+COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "cut off": "yellow", "failed": "red"}
+
+
+def status(state: State, console: Console | None = None) -> None:
+    """Print how far each stage is, from files alone: while the chain runs, and from another machine too."""
+    console = console or Console(highlight=False)
+    owner = lock.owner(state.place)
+    done = sum(entry.state == "done" for entry in state.entries.values())
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    table.add_column("stage", overflow="fold", min_width=16)
+    table.add_column("state", no_wrap=True)
+    for column in ("epoch", "metric", "time", "sha256"):
+        table.add_column(column, justify="right", no_wrap=True)
+    seed: int | None = None
+    for key, entry in state.entries.items():
+        if (own := state.chain.runs()[key]) != seed:
+            seed = own
+            table.add_section()
+            table.add_row(f"seed {seed}", style="bold")
+        table.add_row(*_row(state, key, entry, bool(owner)))
+    console.print(
+        f"chain {state.chain.name} in {state.place}: {done} of {len(state.entries)} stages done", soft_wrap=True
+    )
+    console.print(table)
+    console.print(f"at work: {owner}" if owner else "nobody is at work on it", soft_wrap=True)
+    for key, entry in state.entries.items():
+        if entry.error:
+            console.print(f"{key} failed: {entry.error}", soft_wrap=True)
+    if not owner and done < len(state.entries):
+        console.print(f"go on with: tinymim chain resume {state.place}", soft_wrap=True)
+
+
+def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str]:
+    place = state.place / key
+    results, progress = read_json(place / RESULTS), read_json(place / PROGRESS)
+    if entry.state == "waiting":  # what lies there is of an earlier form of it
+        results = progress = {}
+    shown = "cut off" if entry.state == "running" and not at_work else entry.state
+    epoch = f"{progress['epoch']}/{progress['epochs']}" if "epochs" in progress else str(results.get("epochs", "-"))
+    spent = results.get("seconds", progress.get("seconds"))
+    sha = entry.outputs.get(CHECKPOINT, entry.outputs.get(EXPORTED, "-"))[:12]
+    state_text = f"[{COLOURS[shown]}]{shown}[/]" if shown in COLOURS else shown
+    metric = _metric(results.get("metrics") or progress.get("metrics") or {})
+    return [state.stage(key).name, state_text, epoch, metric, "-" if spent is None else clock(spent), sha]
+
+
+def _metric(metrics: dict[str, float]) -> str:
+    """The one figure that says most: accuracy on labels, nearest neighbours, else the loss."""
+    for name, title in (("val/top1", "top-1"), ("val/knn_top1", "10-NN")):
+        if name in metrics:
+            return f"{title} {percent([metrics[name]])}"
+    loss = metrics.get("val/loss", metrics.get("train/loss"))
+    return "-" if loss is None else f"loss {loss:.4f}"
+
+
+def compare(state: State) -> str | None:
+    """Write the comparison of finished stages, ``table.md`` and ``table.json``.
+
+    Returns:
+        The table, or ``None`` where the chain has none.
+    """
+    wanted: dict[str, Any] = state.chain.compare
+    if not wanted:
+        return None
+    question = Question(
+        title=wanted["title"],
+        rows={title: title for title in wanted["rows"]},
+        source=wanted.get("source", ""),
+        expects=wanted.get("expects", ""),
+        paper=wanted.get("paper") or {},
+    )
+    records: Records = {title: _records(state, stages) for title, stages in wanted["rows"].items()}
+    kinds = {state.chain.stages[name].kind for stages in wanted["rows"].values() for name in stages}
+    figures = [figure for figure, (kind, _) in FIGURES.items() if kind in kinds]
+    text = tables.markdown(question, records, figures) + f"\n{tables.READING}\n"
+    write_text(state.place / "table.md", text)
+    rows = {title: {str(seed): record for seed, record in found.items()} for title, found in records.items()}
+    folder.write_json(state.place / "table.json", {"chain": state.chain.name, "rows": rows})
+    return text
+
+
+def _records(state: State, stages: list[str]) -> dict[int, dict[str, Any]]:
+    """The figures of a row, from each seed all of whose stages are done."""
+    keys: dict[int, list[str]] = {}
+    for key, seed in state.chain.runs().items():
+        if state.stage(key).name in stages:
+            keys.setdefault(seed or 0, []).append(key)
+    found = {}
+    for seed, own in keys.items():
+        if all(state.entries[key].state == "done" for key in own):
+            results = {state.stage(key).kind: read_json(state.place / key / RESULTS) for key in own}
+            found[seed] = {"status": "done", "figures": cells.figures(results)}
+    return found
