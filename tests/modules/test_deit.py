@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
 from tests.conftest import tiny
 from tests.modules.test_classifier import classifier, fit, star
@@ -32,7 +33,8 @@ def taught(teacher_card: Path, tmp_path: Path) -> Path:
 
 
 def student(teacher: Path | str, **options: Any) -> Classifier:
-    deit = Deit(str(teacher), **{key: options.pop(key) for key in ("kind", "weight", "temperature") if key in options})
+    own = ("kind", "weight", "temperature", "precision", "sharding")
+    deit = Deit(str(teacher), **{key: options.pop(key) for key in own if key in options})
     return classifier(**{"architecture": star(), "pool": "cls_dist", "neck": 16, "deit": deit, **options})
 
 
@@ -188,3 +190,20 @@ def test_logits__from_a_fine_tuned_checkpoint(taught: Path, tmp_path: Path) -> N
     assert module.backbone.output_block == 3
     with pytest.raises(TinymimError, match=r"logits: the teacher, .*has no classifier"):
         trainer(tmp_path).fit(distiller(Logits()), datamodule=NoiseData())
+
+
+def test_teacher__of_its_own_precision_and_whole_in_one_process(taught: Path, tmp_path: Path) -> None:
+    module = student(taught, precision="bfloat16", sharding=True)
+    trainer(tmp_path, max_epochs=1).fit(module, datamodule=NoiseData())
+    assert module.teacher is not None
+    assert {block.mlp.fc1.weight.dtype for block in module.teacher.vit.blocks} == {torch.bfloat16}
+    assert not any(isinstance(parameter, DTensor) for parameter in module.teacher.parameters())
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    images = batch()["image"]
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        tap = Tap(module.teacher.depth, "logits")
+        expected = weights.load(taught, classifier=True)[0].eval().read(images, [tap])[tap]
+    assert module._deit is not None
+    assert torch.equal(module._deit.logits(images), expected.float())
+    with pytest.raises(TinymimError, match=r"deit.precision: float32 goes with .* and it is bf16-true; use auto"):
+        trainer(tmp_path, precision="bf16-true").fit(student(taught, precision="float32"), datamodule=NoiseData())

@@ -47,7 +47,8 @@ class SimMIMPretrainer(MaskedPretrainer):
         mask_ratio: share of the squares masked, in (0, 1); their number is rounded up, as in the source.
         mask_unit: side of a masked square in pixels, a multiple of the patch.
         drop_path: stochastic depth, rising linearly with depth.
-        optim: the optimiser; the source's learning rate, betas and warm-up. It clips gradients at 5.
+        optim: the optimiser; with the source's learning rate, betas and warm-up. It also clips gradients at 5, which is
+            ``trainer.gradient_clip_val``.
     """
 
     prefix = "model.encoder.vit."
