@@ -35,6 +35,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 and srun takes SIGINT for a question."""
 
 PROGRESS = "progress.json"
+COMMAND = [sys.executable, "-m", "tinymim"]
 
 
 @dataclass
@@ -60,12 +61,10 @@ class Runner:
     Args:
         state: of the chain; kept up to date in its file.
         jobs: stages at once.
-        command: what runs ``tinymim``.
     """
 
-    def __init__(self, state: State, jobs: int = 1, command: list[str] | None = None):
+    def __init__(self, state: State, jobs: int = 1):
         self.state, self.jobs = state, jobs
-        self.command = command or [sys.executable, "-m", "tinymim"]
         self.running: dict[str, Running] = {}
         self._tried: set[str] = set()
         self._signals = 0
@@ -176,14 +175,14 @@ class Runner:
         state, stage, place = self.state, self.state.stage(key), self.state.place / key
         source = files.source(state, key)
         if stage.kind == "export":
-            return [*self.command, "export", str(source or stage.start), str(place / files.EXPORTED), "--overwrite"]
+            return [*COMMAND, "export", str(source or stage.start), str(place / files.EXPORTED), "--overwrite"]
         own = ["--config", str(recipe_path(state.place, stage.name)), f"--run_dir={json.dumps(str(place))}"]
         if (seed := state.chain.runs()[key]) is not None:
             own.append(f"--seed_everything={seed}")
         if stage.parent:
             option = "teacher" if stage.kind == "distill" else "weights"
             own.append(f"--model.{option}={json.dumps(str(source))}")
-        return [*shlex.split(state.launch), *self.command, "fit", *own, "--ckpt_path", "last"]
+        return [*shlex.split(state.launch), *COMMAND, "fit", *own, "--ckpt_path", "last"]
 
     def _ended(self, key: str) -> None:
         """Note how a stage has ended."""

@@ -22,7 +22,7 @@ import yaml
 from tinymim.chain import changes
 from tinymim.chain.plan import Chain, Stage
 from tinymim.errors import TinymimError
-from tinymim.run import folder
+from tinymim.run import folder, outline
 from tinymim.weights import write_text
 
 NAME = "chain.json"
@@ -153,12 +153,7 @@ def as_edited(state: State) -> Chain:
     for name, stage in state.chain.stages.items():
         path, config = recipe_path(state.place, name), stage.config
         if stage.config and path.is_file():
-            try:
-                config = json.loads(json.dumps(yaml.safe_load(path.read_text())))
-            except (yaml.YAMLError, TypeError) as error:
-                raise TinymimError(
-                    f"{path} is no recipe any more: {error}; delete it to have it written anew"
-                ) from None
+            config = json.loads(json.dumps(outline.read(path, "recipe", "model and data"), default=str))
         stages[name] = Stage(**{**asdict(stage), "config": config})
     return Chain(**{**vars(state.chain), "stages": stages})
 

@@ -57,14 +57,13 @@ def hold(folder: Path, what: str, beat: float = BEAT, patience: float = PATIENCE
         _take(lock, folder, what, patience)
         _write(lock, _self())
         beating.start()
-        yield
-        stop.set()
-        beating.join()
-        _write(lock, {})
-    finally:
-        stop.set()
-        if beating.ident:
+        try:
+            yield
+        finally:
+            stop.set()
             beating.join()  # it must not touch a descriptor that another file has got since
+            _write(lock, {})
+    finally:
         _held.discard(lock)
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_UN)  # a child just being forked may still have the descriptor
