@@ -1,4 +1,4 @@
-"""``tinymim chain`` and ``tinymim resume``: what they refuse, accept and keep, with real recipes and instant stages."""
+"""``tinymim chain`` and ``tinymim resume``: what they refuse and keep. The recipes are real, the fits are not."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_run__leaves_a_folder_that_needs_nothing_else(
 
 
 def test_run__neither_resumes_nor_overwrites_by_accident(done: Written, fake: Fake, tmp_path: Path) -> None:
-    with pytest.raises(TinymimError, match=r"holds a chain already\. Go on with it: --resume"):
+    with pytest.raises(TinymimError, match=r"holds a chain already. Go on with it: --resume"):
         done.run()
     assert done.run("--resume") == 0
     assert fake.calls() == []
@@ -168,7 +168,10 @@ def test_resume__a_recipe_that_was_edited(done: Written, fake: Fake) -> None:
     assert done.resume() == 0
     assert fake.calls() == []
     path.write_text("- no recipe")
-    with pytest.raises(TinymimError):
+    with pytest.raises(TinymimError, match=r"tiny.yaml is no recipe: it holds \['no recipe'\]"):
+        done.resume()
+    path.write_text("trainer: 5")
+    with pytest.raises(TinymimError, match=r"tiny.trainer: .*, now 5"):
         done.resume()
 
 

@@ -70,11 +70,12 @@ def test_hold__the_second_process_is_told_who_and_a_dead_one_is_no_owner(
     assert capsys.readouterr().err == "", "an orderly end leaves nothing to say"
 
 
-def test_hold__an_error_inside_frees_the_folder(tmp_path: Path) -> None:
+def test_hold__an_error_inside_frees_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), hold(tmp_path, "run_dir"):
         raise ZeroDivisionError
     with hold(tmp_path, "run_dir"):
         pass
+    assert capsys.readouterr().err == ""
 
 
 def test_hold__a_child_that_outlives_its_owner_does_not_keep_it(tmp_path: Path) -> None:

@@ -35,10 +35,8 @@ def decisive(stage: Stage) -> dict[str, Any]:
     """All that decides the results of a stage but its seed. Processes and batches count by the total batch alone."""
     config = copy.deepcopy(stage.config)
     for part, names in FREE.items():
-        node = config.get(part) or {}
-        options: dict[str, Any] = node.get("init_args") or node
         for name in names:
-            options.pop(name, None)
+            _options(config, part).pop(name, None)
     config.pop("checkpoint", None)
     whole: dict[str, Any] = {"kind": stage.kind, "start": stage.start}
     if config:
@@ -46,10 +44,16 @@ def decisive(stage: Stage) -> dict[str, Any]:
     return whole | config
 
 
+def _options(config: recipes.Config, part: str) -> dict[str, Any]:
+    """The options of a part, in place; none where somebody wrote something else there, which the check will say."""
+    node = config.get(part)
+    options = node.get("init_args", node) if isinstance(node, dict) else None
+    return options if isinstance(options, dict) else {}
+
+
 def _total_batch(config: recipes.Config) -> int | str:
     """Images of a step, taken out of ``config``; in words where Lightning settles the number of processes."""
-    trainer = config.setdefault("trainer", {})
-    options = (config.get("data") or {}).get("init_args") or {}
+    trainer, options = _options(config, "trainer"), _options(config, "data")
     images = options.pop("batch_size", "the data's own")
     steps, devices = trainer.pop("accumulate_grad_batches", None) or 1, trainer.pop("devices", None) or "auto"
     nodes = trainer.pop("num_nodes", None) or 1

@@ -38,7 +38,7 @@ class Promise:
 
 def seeded(config: recipes.Config, seed: int | None = None) -> recipes.Config:
     """A stage's recipe with its seed in place, its own where ``None``."""
-    number = config["seed_everything"] if seed is None else seed
+    number = config.get("seed_everything", 0) if seed is None else seed
     return {key: _filled(value, number) for key, value in config.items()} | {"seed_everything": number}
 
 

@@ -23,6 +23,7 @@ from tinymim.chain import changes
 from tinymim.chain.plan import Chain, Stage
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
+from tinymim.run import outline
 
 NAME = "chain.json"
 FORM = 1
@@ -152,14 +153,7 @@ def as_edited(state: State) -> Chain:
     for name, stage in state.chain.stages.items():
         path, config = recipe_path(state.place, name), stage.config
         if stage.config and path.is_file():
-            try:
-                config = json.loads(json.dumps(yaml.safe_load(path.read_text())))
-                if not isinstance(config, dict):
-                    raise TypeError(f"it holds {config!r} where keys such as model and data belong")
-            except (yaml.YAMLError, TypeError) as error:
-                raise TinymimError(
-                    f"{path} is no recipe any more: {error}; delete it to have it written anew"
-                ) from None
+            config = json.loads(json.dumps(outline.read(path, "recipe", "model and data"), default=str))
         stages[name] = Stage(**{**asdict(stage), "config": config})
     return Chain(**{**vars(state.chain), "stages": stages})
 
