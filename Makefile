@@ -1,18 +1,22 @@
 # Everything happens in .venv, which `make setup` builds from constraints.txt; the other targets call it first.
 
 RECIPE ?= relation_digits
+CHAIN ?= digits_l_m_s
 ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check test study-digits teacher teachers lint format clean
+.PHONY: help setup distill check chain resume test study-digits teacher teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 	@echo "recipes (make distill RECIPE=NAME ARGS=\"--trainer.max_epochs 5\"):"
-	@for f in recipes/*.yaml; do printf '  %-20s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
+	@for f in recipes/*.yaml; do printf '  %-22s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
+
+	@echo "chains (make chain CHAIN=NAME ARGS=\"--set seeds=[0]\"):"
+	@for f in recipes/chains/*.yaml; do printf '  %-22s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
 
 setup: .venv/ready  ## build .venv with the pinned packages
 
@@ -28,6 +32,12 @@ distill: setup  ## run RECIPE (default: the demo) and what it compares with, and
 
 check: setup  ## check RECIPE before it runs
 	@$(BIN)/tinymim check $(RECIPE) $(ARGS)
+
+chain: setup  ## run CHAIN, or go on with it (default: teacher -> medium -> tiny on the digits)
+	@$(BIN)/tinymim chain run $(CHAIN) --resume $(ARGS)
+
+resume: setup  ## go on with the run or the chain in the folder RUN
+	@$(BIN)/tinymim resume $(RUN) $(ARGS)
 
 study-digits: setup  ## the paper's questions on the digits, three seeds each (ARGS=--quick: one, and shorter)
 	@$(BIN)/tinymim study digits $(ARGS)
