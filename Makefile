@@ -13,9 +13,9 @@ help:  ## this list
 	@echo "targets:"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 	@echo "recipes (make distill RECIPE=NAME ARGS=\"--trainer.max_epochs 5\"):"
-	@for f in recipes/*.yaml; do printf '  %-20s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
-	@echo "chains (make chain CHAIN=NAME):"
-	@for f in recipes/chains/*.yaml; do printf '  %-20s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
+	@for f in recipes/*.yaml; do printf '  %-22s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
+	@echo "chains (make chain CHAIN=NAME ARGS=\"--set seeds=[0]\"):"
+	@for f in recipes/chains/*.yaml; do printf '  %-22s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
 
 setup: .venv/ready  ## build .venv with the pinned packages
 
@@ -32,7 +32,7 @@ distill: setup  ## run RECIPE (default: the demo) and what it compares with, and
 check: setup  ## check RECIPE before it runs
 	@$(BIN)/tinymim check $(RECIPE) $(ARGS)
 
-chain: setup  ## run CHAIN, or go on with it: stages that teach each other
+chain: setup  ## run CHAIN, or go on with it (default: teacher -> medium -> tiny on the digits)
 	@$(BIN)/tinymim chain run $(CHAIN) --resume $(ARGS)
 
 resume: setup  ## go on with the run or the chain in the folder RUN

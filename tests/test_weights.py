@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import stat
 
 import pytest
 import torch
@@ -299,3 +300,15 @@ def test_classifier__with_a_weight_missing_or_of_another_shape_is_refused(tmp_pa
     with pytest.raises(TinymimError, match=rf"1 of another shape \({key}"):
         weights.load(saved(tmp_path / "x.ckpt", content), classifier=True)
     assert weights.load(tmp_path / "x.ckpt")[0].depth == 3, "the backbone alone is whole"
+
+
+def test_write_text__the_file_is_on_disk_before_its_name_and_the_name_before_it_returns(tmp_path, monkeypatch):
+    path, flushed = tmp_path / "state.json", []
+
+    def fsync(opened):
+        content = path.read_text() if path.exists() else None
+        flushed.append((stat.S_ISDIR(os.fstat(opened).st_mode), content))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    weights.write_text(path, "new")
+    assert flushed == [(False, None), (True, "new")]

@@ -86,9 +86,9 @@ def mistakes(content: dict[str, Any]) -> list[str]:
 def _stage_mistakes(stage: Written, path: str) -> list[str]:
     name, kind = stage.get("name"), stage.get("kind")
     found = []
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,23}", name) or RESERVED.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,19}", name) or RESERVED.fullmatch(name):
         found.append(
-            f"{path}.name: {name!r} names no folder; take up to 24 letters, digits, - and _, and not recipes, logs, "
+            f"{path}.name: {name!r} names no folder; take up to 20 letters, digits, - and _, and not recipes, logs, "
             "previous or seedN"
         )
     if kind not in SOURCES:

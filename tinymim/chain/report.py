@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +13,7 @@ from tinymim.chain.runner import PROGRESS
 from tinymim.chain.state import Entry, State, read_json
 from tinymim.files import write_json, write_text
 from tinymim.run import cells, lock, tables
-from tinymim.run.cells import FIGURES, percent
+from tinymim.run.cells import FIGURES
 from tinymim.run.grid import Question
 from tinymim.run.progress import clock
 from tinymim.run.tables import Records
@@ -27,8 +26,8 @@ def status(state: State, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     owner = lock.owner(state.place)
     done = sum(entry.state == "done" for entry in state.entries.values())
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
-    table.add_column("stage", overflow="fold", min_width=16)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)  # every column at its widest makes 80 columns
+    table.add_column("stage", overflow="fold")
     table.add_column("state", no_wrap=True)
     for column in ("epoch", "metric", "time", "sha256"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -36,14 +35,13 @@ def status(state: State, console: Console | None = None) -> None:
     for key, entry in state.entries.items():
         if (own := state.chain.runs()[key]) != seed:
             seed = own
-            table.add_section()
             table.add_row(f"seed {seed}", style="bold")
         table.add_row(*_row(state, key, entry, bool(owner)))
     console.print(
-        f"chain {state.chain.name} in {state.place}: {done} of {len(state.entries)} stages done", soft_wrap=True
+        f"chain {state.chain.name} in {state.place}: {done} of {len(state.entries)} stages done\n", soft_wrap=True
     )
     console.print(table)
-    console.print(f"at work: {owner}" if owner else "nobody is at work on it", soft_wrap=True)
+    console.print(f"\nat work: {owner}" if owner else "\nnobody is at work on it", soft_wrap=True)
     for key, entry in state.entries.items():
         if entry.error:
             console.print(f"{key} failed: {entry.error}", soft_wrap=True)
@@ -69,7 +67,7 @@ def _metric(metrics: dict[str, float]) -> str:
     """The one figure that says most: accuracy on labels, nearest neighbours, else the loss."""
     for name, title in (("val/top1", "top-1"), ("val/knn_top1", "10-NN")):
         if name in metrics:
-            return f"{title} {percent([metrics[name]])}"
+            return f"{title} {metrics[name]:.1%}"
     loss = metrics.get("val/loss", metrics.get("train/loss"))
     return "-" if loss is None else f"loss {loss:.4f}"
 

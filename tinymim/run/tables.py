@@ -22,8 +22,9 @@ READING = (
 
 
 def values(records: Records, row: str, figure: str) -> dict[int, float]:
-    """A figure of the finished cells of a row, by seed."""
-    return {seed: r["figures"][figure] for seed, r in records.get(row, {}).items() if r["status"] == "done"}
+    """A figure of the finished cells of a row that measured it, by seed."""
+    done = {seed: record["figures"] for seed, record in records.get(row, {}).items() if record["status"] == "done"}
+    return {seed: figures[figure] for seed, figures in done.items() if figure in figures}
 
 
 def markdown(question: Question, records: Records, figures: Iterable[str] = FIGURES) -> str:
