@@ -310,5 +310,5 @@ def test_write_text__the_file_is_on_disk_before_its_name_and_the_name_before_it_
         flushed.append((stat.S_ISDIR(os.fstat(opened).st_mode), content))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    weights.write_text(path, "new")
+    files.write_text(path, "new")
     assert flushed == [(False, None), (True, "new")]

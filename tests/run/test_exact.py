@@ -76,6 +76,8 @@ def test_fit__ended_by_a_signal_goes_on_bit_for_bit(whole: Path, tmp_path: Path,
     assert (progress["state"], progress["step"], progress["steps"]) == ("preempted", step, 12)
     assert fit(run, TARGET, "--ckpt_path", "last") == 0
     assert_same(state(run), state(whole))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["ckpt_path"] is None, "which would follow the recipe into other folders"
     expected = json.loads((whole / "results.json").read_text())["metrics"]
     results = json.loads((run / "results.json").read_text())["metrics"]
     assert results == {name: expected[name] for name in results}

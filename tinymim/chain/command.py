@@ -90,8 +90,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(chain: Chain) -> int:
     promised = promises.check(chain)
-    promises.show(chain, promised)
     if found := promises.problems(promised, chain.stages):
+        say(f"chain {chain.name} cannot run yet: what follows may be wrong, and the reasons stand at its end\n")
+    promises.show(chain, promised)
+    if found:
         raise several(f"chain {chain.name} cannot run yet, {len(found)} mistake(s)", found)
     return 0
 

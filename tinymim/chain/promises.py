@@ -170,6 +170,8 @@ def _length(stage: Stage, promise: Promise, lengths: dict[str, int]) -> str:
     images = _images(promise.data, stage, lengths)
     if not images:
         return f"{text}; the images cannot be counted yet"
+    if batch < 1:
+        return text
     batches = max(images // batch, 1)
     limit = trainer.get("limit_train_batches")
     if limit is not None:

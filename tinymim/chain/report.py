@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tinymim.chain.files import EXPORTED, RESULTS
+from tinymim.chain.files import EXPORTED, RESULTS, outputs
 from tinymim.chain.plan import CHECKPOINT
 from tinymim.chain.runner import PROGRESS
 from tinymim.chain.state import Entry, State, read_json
@@ -18,7 +19,21 @@ from tinymim.run.grid import Question
 from tinymim.run.progress import clock
 from tinymim.run.tables import Records
 
-COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "cut off": "yellow", "failed": "red"}
+COLOURS = {
+    "done": "green",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "cut off": "yellow",
+    "failed": "red",
+    "altered": "red",
+}
+    "done": "green",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "cut off": "yellow",
+    "failed": "red",
+    "altered": "red",
+}
 
 
 def status(state: State, console: Console | None = None) -> None:
@@ -46,7 +61,7 @@ def status(state: State, console: Console | None = None) -> None:
         if entry.error:
             console.print(f"{key} failed: {entry.error}", soft_wrap=True)
     if not owner and done < len(state.entries):
-        console.print(f"go on with: tinymim chain resume {state.place}", soft_wrap=True)
+        console.print(f"go on with: tinymim chain resume {shlex.quote(str(state.place))}", soft_wrap=True)
 
 
 def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str]:
@@ -54,7 +69,9 @@ def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str]:
     results, progress = read_json(place / RESULTS), read_json(place / PROGRESS)
     if entry.state == "waiting":  # what lies there is of an earlier form of it
         results = progress = {}
-    shown = "cut off" if entry.state == "running" and not at_work else entry.state
+    shown: str = "cut off" if entry.state == "running" and not at_work else entry.state
+    if entry.state == "done" and outputs(state, key) != entry.outputs:
+        shown = "altered"
     epoch = f"{progress['epoch']}/{progress['epochs']}" if "epochs" in progress else str(results.get("epochs", "-"))
     spent = results.get("seconds", progress.get("seconds"))
     sha = entry.outputs.get(CHECKPOINT, entry.outputs.get(EXPORTED, "-"))[:12]

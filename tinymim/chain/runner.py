@@ -97,7 +97,7 @@ class Runner:
     def _verdict(self) -> int:
         state, entries = self.state, self.state.entries
         failures = [f"{key}: {entry.error}" for key, entry in entries.items() if entry.state == "failed"]
-        again = f"tinymim chain resume {state.place}"
+        again = f"tinymim chain resume {shlex.quote(str(state.place))}"
         if self._signals:
             done = sum(entry.state == "done" for entry in entries.values())
             for failure in failures:

@@ -10,6 +10,7 @@ progress.json                            how far the run was when the newest was
 from __future__ import annotations
 
 import io
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,7 +128,8 @@ class Checkpoints(Checkpoint):
             requeue(trainer)
         asked = self.preemption.asked
         where = f"step {trainer.global_step} (epoch {trainer.current_epoch + 1})"
-        saved = f"all is saved in {self.folder / 'last.ckpt'}; the same command with --ckpt_path last goes on"
+        again = f"tinymim resume {shlex.quote(str(self.run))}"
+        saved = f"all is saved in {self.folder / 'last.ckpt'}; `{again}` goes on"
         if trainer.sanity_checking:
             saved = "no step was taken, so there was nothing to save"
         raise Preempted(f"ended by {asked.name if asked else 'another process'} at {where}; {saved}")

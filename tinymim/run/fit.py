@@ -129,8 +129,13 @@ class TinymimCLI(LightningCLI):
                 or asked == "last"
                 or (bool(asked) and self.run_dir.resolve() in Path(asked).resolve().parents)
             )
+            own = functools.partial(lock.hold, self.run_dir, "run_dir")
+            used = (self.run_dir / lock.NAME).is_file()
+            if used:  # by a run, which may still be at work: that comes before what it has written
+                self.attempt.held.enter_context(own())
             folder.check(self.run_dir, ours, config.overwrite)
-            self.attempt.held.enter_context(lock.hold(self.run_dir, "run_dir"))
+            if not used:
+                self.attempt.held.enter_context(own())
             folder.clear(self.run_dir, ours)
         kwargs["default_root_dir"] = str(self.run_dir)
         kwargs["plugins"] = [SafeCheckpointIO(), *_listed(config.trainer.plugins)]

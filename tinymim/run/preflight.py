@@ -96,7 +96,7 @@ class Preflight(pl.Callback):
             return
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold")
-        table.add_column()
+        table.add_column(overflow="fold")  # long paths are wrapped, not cut
         lines: list[tuple[str, str]] = getattr(module, "summary", list)()
         for title, text in [*lines, ("parameters", parameters(module)), ("run", self._run(trainer))]:
             table.add_row(title, text)

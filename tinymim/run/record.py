@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import lightning.pytorch as pl
 import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
-from tinymim import recipes
 from tinymim.files import write_json, write_text
 from tinymim.run import folder
 from tinymim.run.outline import differences
@@ -30,13 +30,10 @@ class SaveRecipe(SaveConfigCallback):
         """Lightning's place for it."""
         place = Path(trainer.default_root_dir)
         text = self.parser.dump(self.config, skip_none=False)
+        for own in ("ckpt_path: null", "overwrite: false"):  # what was asked of this command alone
+            text = re.sub(rf"^{own.partition(':')[0]}: .*$", own, text, flags=re.MULTILINE)
         before = place / "config.yaml"
-        if before.is_file() and (lines := differences(_recipe(before.read_text()), _recipe(text))):
+        if before.is_file() and (lines := differences(*map(yaml.safe_load, (before.read_text(), text)))):
             say(f"the run goes on with another recipe than it had: {'; '.join(lines)}")
         write_text(before, text)
         write_json(place / "environment.json", folder.environment())
-
-
-def _recipe(text: str) -> recipes.Config:
-    """A resolved recipe without what belongs to one command."""
-    return {key: value for key, value in yaml.safe_load(text).items() if key not in ("ckpt_path", "overwrite")}

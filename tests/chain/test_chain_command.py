@@ -259,3 +259,17 @@ def test_chain_json__cannot_be_read(done: Written) -> None:
     path.write_text(text.replace('"form": 1', '"form": 2'))
     with pytest.raises(TinymimError, match="has form 2, and this version of tinymim reads 1"):
         done.resume()
+
+
+def test_status__says_where_a_finished_stage_was_altered(done: Written, capsys: pytest.CaptureFixture[str]) -> None:
+    (done.place / "medium/checkpoints/last.ckpt").write_text("other")
+    capsys.readouterr()
+    assert command.main(["status", str(done.place)]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "altered" in rows["medium"]
+    assert "altered" not in rows["tiny"]
+
+
+def test_plan__values_that_cannot_be_are_one_message(short: Written) -> None:
+    with pytest.raises(TinymimError, match=r"tiny: data.batch_size: 0 is not 1 or more"):
+        command.main(["plan", str(short.file), "--set", "tiny.data.batch_size=0"])
