@@ -27,13 +27,6 @@ COLOURS = {
     "failed": "red",
     "altered": "red",
 }
-    "done": "green",
-    "running": "cyan",
-    "interrupted": "yellow",
-    "cut off": "yellow",
-    "failed": "red",
-    "altered": "red",
-}
 
 
 def status(state: State, console: Console | None = None) -> None:
