@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.chain.conftest import Fake, branched
-from tinymim.chain.runner import PREEMPTED, Runner
+from tinymim.chain.runner import Runner
 from tinymim.chain.state import State, begin, load
 from tinymim.errors import TinymimError
+from tinymim.run.preemption import Preempted
 
 WHOLE = ["medium", "tiny", "other", "probe", "tuned", "shipped"]
 
@@ -116,7 +117,7 @@ def test_run__a_preempted_stage_interrupts_the_chain(
     how: str, state: State, fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.plan("tiny", how)
-    assert Runner(state).run() == PREEMPTED == 75
+    assert Runner(state).run() == Preempted.code == 75
     assert (
         f"interrupted, 1 of 6 stages are done; go on with: tinymim chain resume {state.place}\n"
         in capsys.readouterr().err
@@ -130,7 +131,7 @@ def test_run__a_preempted_stage_interrupts_the_chain(
 
 def test_run__a_failure_after_an_old_preemption_is_a_failure(state: State, fake: Fake) -> None:
     fake.plan("tiny", "launcher", "fail")
-    assert Runner(state).run() == PREEMPTED
+    assert Runner(state).run() == Preempted.code
     with pytest.raises(TinymimError, match="exit code 1"):
         again(state)
     assert states(state)["tiny"] == "failed"
@@ -143,7 +144,7 @@ def test_run__a_signal_reaches_the_stage(
     fake.plan("medium", "wait")
     thread = when((state.place / "medium/progress.json").exists, lambda: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
-    assert Runner(state).run() == PREEMPTED
+    assert Runner(state).run() == Preempted.code
     thread.join()
     assert signal.getsignal(number) is before
     assert "stopping: medium is asked to save" in capsys.readouterr().err
@@ -161,7 +162,7 @@ def test_run__a_second_signal_too(state: State, fake: Fake) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = when((state.place / "medium/progress.json").exists, twice)
-    assert Runner(state).run() == PREEMPTED
+    assert Runner(state).run() == Preempted.code
     thread.join()
     entry = load(state.place).entries["medium"]
     assert (entry.state, entry.exit_code) == ("interrupted", 130)

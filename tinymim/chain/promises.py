@@ -167,11 +167,11 @@ def _length(stage: Stage, promise: Promise, lengths: dict[str, int]) -> str:
     accumulate = trainer.get("accumulate_grad_batches") or 1
     batch = promise.data.batch_size * max(int(processes), 1) * nodes
     text = f"{epochs} epochs, total batch {batch * accumulate}"
+    if batch < 1:  # one of the mistakes
+        return text
     images = _images(promise.data, stage, lengths)
     if not images:
         return f"{text}; the images cannot be counted yet"
-    if batch < 1:
-        return text
     batches = max(images // batch, 1)
     limit = trainer.get("limit_train_batches")
     if limit is not None:

@@ -10,11 +10,11 @@ from rich.table import Table
 
 from tinymim.chain.files import EXPORTED, RESULTS, outputs
 from tinymim.chain.plan import CHECKPOINT
-from tinymim.chain.runner import PROGRESS
 from tinymim.chain.state import Entry, State, read_json
 from tinymim.files import write_json, write_text
 from tinymim.run import cells, lock, tables
 from tinymim.run.cells import FIGURES
+from tinymim.run.folder import PROGRESS
 from tinymim.run.grid import Question
 from tinymim.run.progress import clock
 from tinymim.run.tables import Records

@@ -25,16 +25,14 @@ from tinymim.chain.changes import digest
 from tinymim.chain.state import State, now, read_json, recipe_path
 from tinymim.errors import TinymimError, several
 from tinymim.run import folder, lock, workers
+from tinymim.run.folder import PROGRESS
+from tinymim.run.preemption import Preempted
 from tinymim.say import say
-
-PREEMPTED = 75
-"""Exit code of a fit, and of a chain, that was asked to stop and can go on: EX_TEMPFAIL, try again."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """What stops a chain. Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end torchrun,
 and srun takes SIGINT for a question."""
 
-PROGRESS = "progress.json"
 COMMAND = [sys.executable, "-m", "tinymim"]
 
 
@@ -73,7 +71,7 @@ class Runner:
         """Run all that can run.
 
         Returns:
-            0, or :data:`PREEMPTED` where a signal stopped it.
+            0, or :attr:`Preempted.code` where a signal stopped it.
 
         Raises:
             TinymimError: stages failed.
@@ -103,7 +101,7 @@ class Runner:
             for failure in failures:
                 say(f"failed: {failure}")
             say(f"chain {state.chain.name}: interrupted, {done} of {len(entries)} stages are done; go on with: {again}")
-            return PREEMPTED
+            return Preempted.code
         if failures:
             waiting = sum(entry.state == "waiting" for entry in entries.values())
             also = f", and {waiting} that start from them wait" if waiting else ""
@@ -197,7 +195,7 @@ class Runner:
             self.state.save()
             return
         saved = _written(place) != stage.before and read_json(place / PROGRESS).get("state") == "preempted"
-        if code == PREEMPTED or self._signals or (code and saved):
+        if code == Preempted.code or self._signals or (code and saved):
             entry.state, entry.ended = "interrupted", now()
             self.state.save()
             self._signals = self._signals or 1  # whoever stops one stage means the chain

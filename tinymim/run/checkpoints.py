@@ -24,6 +24,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tinymim.errors import TinymimError
 from tinymim.files import sha256, write_atomically, write_json, write_text
 from tinymim.options import Saving
+from tinymim.run.folder import PROGRESS
 from tinymim.run.preemption import Lookout, Preempted, Preemption, requeue
 from tinymim.run.progress import Elapsed
 from tinymim.say import say
@@ -148,7 +149,7 @@ def write_progress(
         "seconds": round(elapsed.seconds, 1),
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
     }
-    write_json(run / "progress.json", content)
+    write_json(run / PROGRESS, content)
 
 
 def newest(run: Path) -> Path | None:

@@ -27,7 +27,8 @@ import torch
 from tinymim.errors import TinymimError
 from tinymim.run import lock
 
-KEPT = ("checkpoints", "progress.json", "metrics.csv", "results.json", "predictions.npz", "nonfinite")
+PROGRESS = "progress.json"
+KEPT = ("checkpoints", PROGRESS, "metrics.csv", "results.json", "predictions.npz", "nonfinite")
 WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
 PACKAGES = (
     "tinymim",
