@@ -24,6 +24,7 @@ COMMANDS = {
     "resume": "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
+    "report": "one HTML page of a run, beside others: tinymim report runs/relation_digits",
     "teachers": "list the teacher cards and whether their weights are here",
     "export": "write a checkpoint's backbone as safetensors: tinymim export CHECKPOINT FILE",
 }
@@ -67,6 +68,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "resume": _resume,
         "check": _check,
         "replay": _replay,
+        "report": _report,
         "teachers": _teachers,
         "export": _export,
     }
@@ -118,6 +120,12 @@ def _resume(arguments: list[str]) -> int:
     from tinymim.chain import command
 
     return command.resume(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from tinymim.report import command
+
+    return command.main(arguments)
 
 
 def _export(arguments: list[str]) -> int:

@@ -1,0 +1,1 @@
+"""``tinymim report``: one page of a run, from its folder alone."""

@@ -1,0 +1,123 @@
+"""The page: what is said of a run, put into HTML that needs no other file."""
+
+from __future__ import annotations
+
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinymim import __version__, licences
+from tinymim.report.attention import gallery
+from tinymim.report.curves import charts, title_of
+from tinymim.report.runs import Run
+from tinymim.run.outline import differences
+
+FIGURES = ("val/top1", "val/top5", "val/knn_top1", "val/miou", "val/loss")
+"""What stands at the top and in the table, in this order."""
+
+ASIDE = ("run_dir", "name", "ckpt_path", "overwrite", "compare")
+"""Keys of a recipe that say nothing about the training."""
+
+
+def render(run: Run, others: list[Run], images: Path | None = None, count: int = 4) -> str:
+    """The page of a run.
+
+    Args:
+        run: the one it is about.
+        others: what it is compared with.
+        images: a folder of images for the attention maps; ``None`` takes the run's own held-out ones.
+        count: how many of them.
+
+    Returns:
+        HTML.
+    """
+    from jinja2 import Environment
+
+    template = Environment(autoescape=True, trim_blocks=True).from_string(
+        resources.files("tinymim.report").joinpath("page.html").read_text()
+    )
+    shown = gallery(run, images, count)
+    return template.render(
+        run=run,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        version=__version__,
+        warning=licences.warning(shown.licence) if shown.licence else None,
+        headline=list(_figures(run).items()),
+        facts=_facts(run),
+        charts=charts(run, others),
+        table=_table(run, others),
+        gallery=shown,
+        origin=_origin(run),
+        recipe=yaml.safe_dump(run.recipe, sort_keys=False),
+    )
+
+
+def _figures(run: Run) -> dict[str, str]:
+    return {_title(name): _value(name, run.metrics[name]) for name in FIGURES if name in run.metrics}
+
+
+def _title(name: str) -> str:
+    return title_of(name.removeprefix("val/"))
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.4f}" if name.endswith("loss") else f"{value:.1%}"
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    results = run.results
+    facts = [("starts from", results.get("weights") or run.start)]
+    if backbone := results.get("backbone"):
+        architecture = backbone["architecture"]
+        options = ", ".join(f"{name} {value}" for name, value in architecture["options"].items())
+        facts.append(("network", f"{architecture['arch']} with {options}" if options else architecture["arch"]))
+        facts.append(("heads", ", ".join(map(str, architecture["heads"]))))
+        facts.append(("features", f"of block {backbone['output_block']}, the last that was trained whole"))
+    if "parameters" in results:
+        facts.append(("parameters", f"{results['parameters']:,}"))
+    data = run.recipe.get("data") or {}
+    given = data.get("init_args") or {}
+    what = ", ".join(f"{name} {given[name]}" for name in ("root", "image_size", "batch_size") if given.get(name))
+    facts.append(("data", f"{str(data.get('class_path', '')).rpartition('.')[2]}: {what}"))
+    if skipped := results.get("skipped_steps"):
+        facts.append(("passed over", f"steps {', '.join(map(str, skipped))}: not finite"))
+    return facts
+
+
+def _table(run: Run, others: list[Run]) -> dict[str, Any]:
+    """Every run's figures, ``run`` first, and how each one's recipe differs from it."""
+    runs = [run, *others]
+    names = [name for name in FIGURES if any(name in one.metrics for one in runs)]
+    rows = []
+    for one in runs:
+        figures = [_value(name, one.metrics[name]) if name in one.metrics else "-" for name in names]
+        sizes = f"{one.results['parameters']:,}" if "parameters" in one.results else "-"
+        rows.append(
+            {
+                "name": one.name,
+                "start": f"{one.kind} from {one.start}",
+                "figures": [*figures, str(one.results.get("epochs", "-")), sizes],
+                "differences": _differences(run, one),
+            }
+        )
+    kinds = {one.kind for one in runs}
+    note = "they are of several kinds, whose losses cannot be compared" if len(kinds) > 1 else "one seed each"
+    return {"columns": [*(_title(name) for name in names), "epochs", "parameters"], "rows": rows, "note": note}
+
+
+def _differences(run: Run, other: Run) -> list[str]:
+    ours, theirs = ({k: v for k, v in one.recipe.items() if k not in ASIDE} for one in (run, other))
+    return [line.replace(", now ", ", there ") for line in differences(ours, theirs)]
+
+
+def _origin(run: Run) -> list[tuple[str, str]]:
+    environment = run.environment
+    git = environment.get("git") or {}
+    revision = f"{git['revision'][:12]}{' with changes' if git['changed'] else ''}" if git else "unknown"
+    packages = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
+    found = [("command", environment.get("command", "unknown")), ("revision", revision), ("packages", packages)]
+    found += [("device", environment.get("device", "unknown")), ("begun", environment.get("date", "unknown"))]
+    return [*found, ("seed", str(run.recipe.get("seed_everything")))]

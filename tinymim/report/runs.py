@@ -1,0 +1,132 @@
+"""A run folder as a page needs it: recipe, curves, figures."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinymim.chain.state import read_json
+from tinymim.errors import TinymimError
+from tinymim.run.folder import PROGRESS
+from tinymim.run.progress import clock
+
+Curves = dict[str, tuple[list[float], list[float]]]
+"""Steps and values of everything that was logged, by name."""
+
+
+@dataclass
+class Run:
+    """What lies in a run folder.
+
+    Args:
+        place: the folder.
+        name: the folder's, made longer where two runs share it.
+        recipe: its resolved recipe.
+        curves: what it logged.
+        results: ``results.json``; empty until the run is done.
+        progress: ``progress.json``.
+        environment: ``environment.json``.
+    """
+
+    place: Path
+    name: str
+    recipe: dict[str, Any]
+    curves: Curves
+    results: dict[str, Any]
+    progress: dict[str, Any]
+    environment: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final figures, or the newest of a run that goes on."""
+        return self.results.get("metrics") or self.progress.get("metrics") or {}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the recipe's module."""
+        return (self.recipe.get("model") or {}).get("init_args") or {}
+
+    @property
+    def source(self) -> str | None:
+        """The teacher, or the weights it started from, as the recipe names them."""
+        return self.arguments.get("teacher") or self.arguments.get("weights")
+
+    @property
+    def start(self) -> str:
+        """The same for people."""
+        return self.source or "from scratch"
+
+    @property
+    def kind(self) -> str:
+        """The class of its module."""
+        return str((self.recipe.get("model") or {}).get("class_path", "")).rpartition(".")[2]
+
+    @property
+    def parts(self) -> Any:
+        """What its loss is a sum of."""
+        return self.arguments.get("targets")
+
+    @property
+    def state(self) -> str:
+        """How far it is, in words."""
+        done = self.progress.get("state", "done" if self.results else "not begun")
+        epochs = f"{self.progress['epoch']} of {self.progress['epochs']} epochs" if "epochs" in self.progress else ""
+        spent = self.results.get("seconds", self.progress.get("seconds"))
+        return ", ".join(filter(None, (done, epochs, "" if spent is None else clock(spent))))
+
+
+def read(place: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        TinymimError: no run there; where it is a chain's or a demo's folder, the message names the runs in it.
+    """
+    if not (place / "config.yaml").is_file():
+        inside = sorted(path.parent for path in place.glob("**/config.yaml")) if place.is_dir() else []
+        if inside:
+            shown = ", ".join(str(path) for path in inside[:6]) + (", ..." if len(inside) > 6 else "")
+            raise TinymimError(f"run: {place} holds {len(inside)} runs; name one: {shown}")
+        what = "has no config.yaml, so it is no run folder" if place.is_dir() else "is no folder"
+        raise TinymimError(f"run: {place} {what}; give one that `tinymim fit` wrote, such as runs/relation_digits")
+    try:
+        recipe = yaml.safe_load((place / "config.yaml").read_text())
+        curves = _curves(place)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise TinymimError(f"run: {place} cannot be read: {error}") from None
+    files = (read_json(place / name) for name in ("results.json", PROGRESS, "environment.json"))
+    return Run(place, place.resolve().name, recipe, curves, *files)
+
+
+def beside(run: Run, most: int = 30) -> list[Run]:
+    """The finished runs in the folder that ``run``'s own lies in, newest first."""
+    results = [path for path in run.place.resolve().parent.glob("*/results.json") if path.parent != run.place.resolve()]
+    newest = sorted(results, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [read(path.parent) for path in newest[:most] if (path.parent / "config.yaml").is_file()]
+
+
+def distinguish(runs: list[Run]) -> None:
+    """Name runs whose folders share a name by their parents' too."""
+    names = [run.name for run in runs]
+    for run in runs:
+        if names.count(run.name) > 1:
+            run.name = f"{run.place.resolve().parent.name}/{run.name}"
+
+
+def _curves(place: Path) -> Curves:
+    """Of all pieces of a run; where a resumed piece logged a step again, the later value counts."""
+    numbered = sorted(place.glob("metrics-*.csv"), key=lambda path: int(path.stem.partition("-")[2]))
+    found: dict[str, dict[float, float]] = {}
+    for path in [*numbered, place / "metrics.csv"]:
+        if not path.is_file():
+            continue
+        with path.open(newline="") as stream:
+            for row in csv.DictReader(stream):
+                for name, value in row.items():
+                    if value and name not in ("epoch", "step"):
+                        found.setdefault(name, {})[float(row["step"])] = float(value)
+    steps = {name: sorted(values) for name, values in found.items()}
+    return {name: (steps[name], [values[step] for step in steps[name]]) for name, values in found.items()}
