@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check chain resume test torture study-digits teacher teachers lint format clean
+.PHONY: help setup distill check chain resume report test torture study-digits teacher teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
@@ -40,6 +40,9 @@ resume: setup  ## go on with the run or the chain in the folder RUN
 
 study-digits: setup  ## the paper's questions on the digits, three seeds each (ARGS=--quick: one, and shorter)
 	@$(BIN)/tinymim study digits $(ARGS)
+
+report: setup  ## one HTML page of the run in the folder RUN
+	@$(BIN)/tinymim report $(RUN) $(ARGS)
 
 teacher: setup  ## rebuild the digits teacher and its card
 	@$(BIN)/tinymim fit --config mae_digits --overwrite true $(ARGS)
