@@ -68,8 +68,11 @@ def bind(targets: list[Target], teacher: Backbone, student: Backbone, block: int
                     "the student; use uniform, or one head count a block"
                 )
     if layout == "published" and not found:
-        for number, heads in aligned.items():
-            set_heads(student.vit, number, heads)
+        try:
+            for number, heads in aligned.items():
+                set_heads(student.vit, number, heads)
+        except TinymimError as error:
+            return [f"head_layout: published cannot be had; {error}; use uniform"]
         for target in targets:  # once more, over the student as it will be
             target.bind(teacher, student, block)
     return found
