@@ -43,8 +43,9 @@ class Side:
     @property
     def caption(self) -> str:
         """Which map is shown."""
-        query = "CLS token" if self.network.vit.has_class_token else "mean patch"
-        return f"{self.title}: block {self.block}, {query}, mean of {self.network.heads[self.block - 1]} heads"
+        query = "CLS token" if self.network.has_cls else "mean patch"
+        bias = "" if self.network.maskable else ", without its position bias"
+        return f"{self.title}: block {self.block}, {query}, mean of {self.network.heads[self.block - 1]} heads{bias}"
 
 
 @dataclass
@@ -151,7 +152,7 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
         readings = network.read(image[None], taps.values())
         heads = network.heads[block - 1]
         maps = log_attention(readings[taps["q"]], readings[taps["k"]], heads)[0].exp().mean(0)
-    rows = maps[:1] if network.vit.has_class_token else maps[network.prefix :]
+    rows = maps[:1] if network.has_cls else maps[network.prefix :]
     to_patches = rows.mean(0)[network.prefix :]
     return (to_patches / to_patches.sum()).unflatten(0, network.grid)
 
