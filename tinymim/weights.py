@@ -164,7 +164,7 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
                 f"with {backbone.heads}; the same weights in other heads are another network. Set heads: {stored}"
             )
     whole = backbone.vit.state_dict()
-    state = formats.fitted(file.state, whole)
+    state = backbone.fit(formats.fitted(file.state, whole))
     own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
     _check_fit(file, backbone, "encoder", own, state)
     head: State = {}
