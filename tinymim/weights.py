@@ -111,9 +111,10 @@ def read(path: Path) -> File:
         with safe_open(path, framework="pt") as stored:
             header = (stored.metadata() or {}).get(RECORD)
             state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-            return File(path, state, json.loads(header)) if header else _foreign(path, state)
+            record = json.loads(header) if header else None
     except (SafetensorError, *pickles.DAMAGED) as error:
         raise pickles.damaged(path, error) from None
+    return File(path, state, record) if record else _foreign(path, state)
 
 
 def _unwrap(path: Path, content: Any) -> File:
