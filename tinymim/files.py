@@ -17,6 +17,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def checksum_beside(path: Path) -> Path:
+    """Where the sha256 of a checkpoint stands, as ``sha256sum`` writes and checks it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, flush it to disk, rename it into place, and flush that too:
     after a power cut it is the old file or the new one, whole."""

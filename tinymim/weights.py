@@ -23,7 +23,7 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import QKV
 from tinymim.errors import TinymimError
-from tinymim.files import sha256, write_atomically
+from tinymim.files import checksum_beside, sha256, write_atomically
 from tinymim.heads import Head, HeadForm
 
 RECORD = "tinymim"
@@ -71,19 +71,20 @@ class File:
 
 @dataclass
 class Provenance:
-    """Where loaded weights came from, for the log line and for checkpoints."""
+    """Where loaded weights came from, for the log line and for checkpoints; ``verified`` is what says the same sha256,
+    or empty."""
 
     name: str
     path: str
     sha256: str
-    verified: bool
+    verified: str
     matched: int
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     licence: str = "unknown"
 
     def __str__(self) -> str:
-        check = "as its card says" if self.verified else "no recorded sha256 to compare with"
+        check = f"as {self.verified} says" if self.verified else "no recorded sha256 to compare with"
         extra = f" ({_some(self.unexpected)})" if self.unexpected else ""
         return (
             f"weights {self.name}: {self.path}, sha256 {self.sha256[:12]} ({check}), keys matched {self.matched}, "
@@ -263,11 +264,21 @@ def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, di
     backbone = from_record(file.record, classifier)
     matched, unexpected = fill(backbone, file, classifier)
     licence = file.record.get("licence", "unknown")
-    return (
-        backbone,
-        Provenance(path.name, str(path), sha256(path), False, matched, [], unexpected, licence),
-        file.record,
-    )
+    return backbone, Provenance(path.name, str(path), *_checked(path), matched, [], unexpected, licence), file.record
+
+
+def _checked(path: Path) -> tuple[str, str]:
+    """The sha256 of a file of ours, and what says the same.
+
+    Raises:
+        TinymimError: what was noted beside it is another.
+    """
+    digest, recorded = sha256(path), checksum_beside(path.resolve())
+    if not recorded.is_file():
+        return digest, ""
+    if digest not in recorded.read_text().split():
+        raise TinymimError(f"{path} has sha256 {digest}, and {recorded.name} beside it says another: it is damaged")
+    return digest, f"{recorded.name} beside it"
 
 
 def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
