@@ -26,6 +26,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 NEEDED = ("architecture", "file", "licence", "citation", "source")
 """What a card has to say besides its name."""
 
+SHA256_LINE = re.compile(r"^sha256:.*$", flags=re.MULTILINE)
+
 
 @dataclass
 class Card:
@@ -95,18 +97,17 @@ class Card:
         """What a user does to have the weights."""
         if self.rebuild:
             return f"restore {self.place} from the repository, or make it again with `{self.rebuild}`"
-        where = f"and put it at {self.place} (or in the folder $TINYMIM_TEACHERS names)"
-        if self.address:
-            return f"`tinymim teachers fetch {self.name}`, or download {self.address} {where}"
-        return f"download it by hand from {self.page} {where}"
+        return f"`tinymim teachers fetch {self.name}`, or {self.by_hand()}" if self.address else self.by_hand()
 
-    def terms(self) -> str:
-        """The licence in a sentence, with what it forbids."""
-        if re.search(r"\bnc\b", self.licence, flags=re.IGNORECASE):
-            return f"{self.licence}: not for commercial use, and neither are its students"
-        if self.licence.startswith(("none", "unknown")):
-            return f"{self.licence}: ask whoever made it before you use it"
-        return f"{self.licence}; it passes on to students"
+    def by_hand(self) -> str:
+        """Where a person finds the weights, and where to put them."""
+        where = self.address or self.page or "wherever it was"
+        return f"download it from {where} and put it at {self.place} (or in the folder $TINYMIM_TEACHERS names)"
+
+    def check_recordable(self) -> None:
+        """Raise unless the card's file has a line for the sha256."""
+        if not (self.path.is_file() and SHA256_LINE.search(self.path.read_text())):
+            raise TinymimError(f"card {self.path} has no sha256 line to fill in")
 
     def record_sha256(self, digest: str) -> None:
         """Write the weights' sha256 into the card's file.
@@ -114,10 +115,17 @@ class Card:
         Raises:
             TinymimError: the card has no line for it.
         """
-        text, found = re.subn(r"^sha256:.*$", f"sha256: {digest}", self.path.read_text(), flags=re.MULTILINE)
-        if not found:
-            raise TinymimError(f"card {self.path} has no sha256 line to fill in")
-        files.write_text(self.path, text)
+        self.check_recordable()
+        files.write_text(self.path, SHA256_LINE.sub(f"sha256: {digest}", self.path.read_text()))
+
+
+def terms(licence: str) -> str:
+    """A licence in a sentence, with what it forbids."""
+    if re.search(r"\bnc\b", licence, flags=re.IGNORECASE):
+        return f"{licence}: not for commercial use, and neither are its students"
+    if licence.startswith(("none", "unknown")):
+        return f"{licence}: ask whoever made it before you use it"
+    return f"{licence}; it passes on to students"
 
 
 def folders() -> list[Path]:

@@ -40,7 +40,7 @@ def unreachable(url: str) -> str | None:
 
 @functools.cache
 def _no_connection(host: str, port: int) -> str | None:
-    """Why no connection can be had. A resolver without network may take half a minute to say so: it is not waited for."""
+    """Why no connection can be had. A resolver without network takes up to half a minute to say so: no need to wait."""
     said: list[str | None] = []
 
     def connect() -> None:

@@ -65,7 +65,7 @@ class Told:
         heads: attention heads, one number or one for each block.
         mean: of the input.
         std: of the input.
-        licence: of the weights.
+        licence: of the weights; empty where nobody says it.
         options: timm's options beside the sizes.
     """
 
@@ -73,7 +73,7 @@ class Told:
     heads: int | list[int] | None = None
     mean: Colour | None = None
     std: Colour | None = None
-    licence: str = "unknown"
+    licence: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -117,7 +117,7 @@ def card(path: Path, file: File) -> Card:
         name=path.name if path.name not in IN_FOLDER else path.parent.name,
         architecture=architecture,
         file=str(path.resolve()),
-        licence=told.licence,
+        licence=told.licence or "unknown",
         citation="none",
         source=f"a file of form {file.form}, without a card",
     )
@@ -149,7 +149,7 @@ def beside(path: Path) -> Told:
             (config.get("model_args") or {}).get("num_heads"),
             _colour(published.get("mean")),
             _colour(published.get("std")),
-            published.get("license") or "unknown",
+            published.get("license") or "",
             config.get("model_args") or {},
         )
     images = path.parent / "preprocessor_config.json"
@@ -190,13 +190,16 @@ def deduce(path: Path, file: File, told: Told) -> tuple[Architecture | None, lis
     held = contents.look(file.state)
     if held is None or held.width is None or held.patch is None:
         raise TinymimError(f"teacher: {path} holds {contents.describe(file.form, file.state)}")
+    heads: int | list[int] | None
     arch, heads = PUBLISHED.get((held.kind, held.width, held.depth), (BASES[held.kind], None))
     arch = told.arch or arch
     if _only_relations(file.state, held.depth):
         heads = None  # TinyMIM's students have other heads in that block than those of their size
     table = file.state.get("rel_pos_bias.relative_position_bias_table")
     table = file.state.get("blocks.0.attn.relative_position_bias_table", table)
-    heads = told.heads or (table.shape[1] if table is not None else heads)
+    if table is not None:
+        heads = table.shape[1]
+    heads = told.heads or heads
     fixed = _is_sincos(file.state.get("pos_embed"))
     mean, std = _normalisation(held, file.form, fixed)
     mean, std = told.mean or mean, told.std or std

@@ -37,7 +37,7 @@ def card(source: str) -> Card:
     name = source.removeprefix(PREFIX)
     arch, _, tag = name.partition(".")
     if not timm.is_model(arch):
-        near = difflib.get_close_matches(arch, timm.list_models("*", module=None), n=3) or ["vit_base_patch16_224"]
+        near = difflib.get_close_matches(arch, timm.list_models(), n=3) or ["vit_base_patch16_224"]
         raise TinymimError(f"teacher: timm has no model {arch!r}; near it: {', '.join(near)}")
     tags = [known.partition(".")[2] for known in timm.list_models(f"{arch}.*", pretrained=True)]
     published = get_pretrained_cfg(name, allow_unregistered=False) if tag in ("", *tags) else None

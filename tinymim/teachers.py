@@ -75,9 +75,12 @@ class Teacher:
         if not classifier:
             architecture = replace(architecture, options={**architecture.options, "num_classes": 0})
         backbone = Backbone(architecture, initialise=False)
-        matched, unexpected = weights.fill(backbone, weights.read(path), classifier)
+        file = weights.read(path)
+        matched, unexpected = weights.fill(backbone, file, classifier)
         verified = "its card" if self.card.sha256 else ""
-        return backbone, Provenance(self.card.name, str(path), digest, verified, matched, [], unexpected, self.licence)
+        return backbone, Provenance(
+            self.card.name, str(path), digest, verified, matched, [], unexpected, self.licence, file.form
+        )
 
 
 def locate(source: str) -> Teacher:
