@@ -63,7 +63,12 @@ def test_load__the_log_line_says_source_sha256_and_keys(home, recorded):
     assert "\n" not in line
     for part in ("small", str(home.env / "small.pth"), digest[:12], "licence MIT"):
         assert part in line
-    for part in (f"keys matched {count}", "missing 0", "unexpected 4", "decoder, mask token"):
+    for part in (
+        f"keys matched {count}",
+        "missing 0",
+        "unexpected 4 (decoder, mask token, final norm (2))",
+        "form MAE",
+    ):
         assert part in line
     assert ("as its card says" in line) == recorded
 

@@ -86,7 +86,6 @@ NAMES = (
     (r"\.mlp\.(w2|up_proj)\.", ".mlp.fc1_x."),
     (r"\.mlp\.(w3|weights_out|down_proj)\.", ".mlp.fc2."),
     (r"\.mlp\.ffn_ln\.", ".mlp.norm."),
-    (r"\.attn\.inner_attn_ln\.", ".attn.norm."),
 )
 """Patterns in other authors' names, and what timm says instead; all are tried, in this order."""
 

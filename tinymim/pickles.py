@@ -52,8 +52,6 @@ class Called:
 HARMLESS = {
     "argparse.Namespace": Fields,  # MAE, TinyMIM, BEiT, DINO, iBOT: the command line
     "yacs.config.CfgNode": Fields,  # SimMIM: the configuration
-    "fvcore.common.config.CfgNode": Fields,
-    "types.SimpleNamespace": Fields,
     "numpy.core.multiarray.scalar": Called,  # the best accuracy, as numpy counts it; before numpy 2
     "numpy._core.multiarray.scalar": Called,
     "numpy.core.multiarray._reconstruct": Called,
@@ -61,7 +59,7 @@ HARMLESS = {
     "numpy.ndarray": Called,
     "numpy.dtype": Called,
     "pathlib.PosixPath": Called,  # a folder on the command line
-    "pathlib._local.PosixPath": Called,
+    "pathlib._local.PosixPath": Called,  # since Python 3.13
 }
 """Classes of objects that published checkpoints hold beside their weights, and what stands in for each."""
 

@@ -112,9 +112,10 @@ def read(path: Path) -> File:
         with safe_open(path, framework="pt") as stored:
             header = (stored.metadata() or {}).get(RECORD)
             state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-            return File(path, state, json.loads(header)) if header else _foreign(path, state)
+            record = json.loads(header) if header else None
     except (SafetensorError, *pickles.DAMAGED) as error:
         raise pickles.damaged(path, error) from None
+    return File(path, state, record) if record else _foreign(path, state)
 
 
 def _unwrap(path: Path, content: Any) -> File:
@@ -165,7 +166,7 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
                 f"with {backbone.heads}; the same weights in other heads are another network. Set heads: {stored}"
             )
     whole = backbone.vit.state_dict()
-    state = formats.fitted(backbone.fit(file.state), whole)
+    state = backbone.fit(formats.fitted(file.state, whole))
     own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
     _check_fit(file, backbone, "encoder", own, state)
     head: State = {}
