@@ -15,7 +15,7 @@ CONTENT = bytes(range(256)) * 5000
 class Server(http.server.BaseHTTPRequestHandler):
     """Gives CONTENT; how is said by the path."""
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         if self.path == "/missing.pth":
             self.send_error(404)
             return
@@ -98,7 +98,10 @@ def test_unreachable__does_not_wait_for_a_slow_resolver(monkeypatch):
     monkeypatch.setattr(download.socket, "create_connection", slow)
     monkeypatch.setattr(download, "PATIENCE", 0.05)
     try:
-        assert download.unreachable("https://slow.example.org/x") == "no connection to slow.example.org within 0.05 seconds"
+        assert (
+            download.unreachable("https://slow.example.org/x")
+            == "no connection to slow.example.org within 0.05 seconds"
+        )
         assert begun.is_set()
     finally:
         released.set()

@@ -188,5 +188,7 @@ def test_classifier__asked_of_a_teacher_without_one_names_the_remedy(home):
 
 
 def test_locate__nothing_named():
-    with pytest.raises(TinymimError, match=r"teacher: none is named; give a checkpoint's path, a card's name .* or timm:NAME"):
+    with pytest.raises(
+        TinymimError, match=r"teacher: none is named; give a checkpoint's path, a card's name .* or timm:NAME"
+    ):
         teachers.locate("")

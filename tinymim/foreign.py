@@ -20,11 +20,12 @@ from timm.layers import build_sincos2d_pos_embed
 
 from tinymim import cards, contents
 from tinymim.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture
-from tinymim.backbones import skeleton
+from tinymim.backbones import Backbone, skeleton
 from tinymim.cards import Card
 from tinymim.contents import Contents
 from tinymim.errors import TinymimError
 from tinymim.formats import State
+from tinymim.positions import TABLE
 from tinymim.weights import File
 
 SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin")
@@ -35,20 +36,20 @@ BASES = {"ViT": "vit_base_patch16_224", "BEiT": "beit_base_patch16_224", "EVA-02
 """What the sizes of an uncommon network of each class are laid over."""
 
 PUBLISHED = {
-    ("ViT", 192, 12): ("vit_tiny_patch16_224", 3),
-    ("ViT", 384, 12): ("vit_small_patch16_224", 6),
-    ("ViT", 768, 12): ("vit_base_patch16_224", 12),
-    ("ViT", 1024, 24): ("vit_large_patch16_224", 16),
-    ("ViT", 1280, 32): ("vit_huge_patch14_224", 16),
-    ("ViT", 1536, 40): ("vit_giant_patch14_dinov2", 24),
-    ("BEiT", 768, 12): ("beit_base_patch16_224", 12),
-    ("BEiT", 1024, 24): ("beit_large_patch16_224", 16),
-    ("EVA-02", 192, 12): ("eva02_tiny_patch14_224", 3),
-    ("EVA-02", 384, 12): ("eva02_small_patch14_224", 6),
-    ("EVA-02", 768, 12): ("eva02_base_patch14_224", 12),
-    ("EVA-02", 1024, 24): ("eva02_large_patch14_224", 16),
+    ("ViT", 192, 12): "vit_tiny_patch16_224",
+    ("ViT", 384, 12): "vit_small_patch16_224",
+    ("ViT", 768, 12): "vit_base_patch16_224",
+    ("ViT", 1024, 24): "vit_large_patch16_224",
+    ("ViT", 1280, 32): "vit_huge_patch14_224",
+    ("ViT", 1536, 40): "vit_giant_patch14_dinov2",
+    ("BEiT", 768, 12): "beit_base_patch16_224",
+    ("BEiT", 1024, 24): "beit_large_patch16_224",
+    ("EVA-02", 192, 12): "eva02_tiny_patch14_224",
+    ("EVA-02", 384, 12): "eva02_small_patch14_224",
+    ("EVA-02", 768, 12): "eva02_base_patch14_224",
+    ("EVA-02", 1024, 24): "eva02_large_patch14_224",
 }
-"""Networks by class, width and depth: timm's name, and their heads."""
+"""Networks by class, width and depth, whose heads are known."""
 
 IMAGENET_FORMS = ("MAE", "SimMIM", "iBOT", "DINOv2", "BEiTv2", "TinyMIM*")
 """Forms whose authors normalise images by ImageNet's mean and standard deviation."""
@@ -190,29 +191,31 @@ def deduce(path: Path, file: File, told: Told) -> tuple[Architecture | None, lis
     held = contents.look(file.state)
     if held is None or held.width is None or held.patch is None:
         raise TinymimError(f"teacher: {path} holds {contents.describe(file.form, file.state)}")
-    heads: int | list[int] | None
-    arch, heads = PUBLISHED.get((held.kind, held.width, held.depth), (BASES[held.kind], None))
-    arch = told.arch or arch
-    if _only_relations(file.state, held.depth):
-        heads = None  # TinyMIM's students have other heads in that block than those of their size
-    table = file.state.get("rel_pos_bias.relative_position_bias_table")
-    table = file.state.get("blocks.0.attn.relative_position_bias_table", table)
-    if table is not None:
-        heads = table.shape[1]
-    heads = told.heads or heads
+    common = PUBLISHED.get((held.kind, held.width, held.depth))
+    network = skeleton(Architecture(told.arch or common or BASES[held.kind]))
+    heads = told.heads or _heads_in_tables(file.state)
+    if not heads and common and not _only_relations(file.state, held.depth):
+        heads = network.heads[0]
     fixed = _is_sincos(file.state.get("pos_embed"))
     mean, std = _normalisation(held, file.form, fixed)
     mean, std = told.mean or mean, told.std or std
     unsaid = [name for name, value in {"heads": heads, "mean": mean, "std": std}.items() if not value]
     if heads is None or mean is None or std is None:
         return None, unsaid
-    options = {**_sizes(arch, held, file.state), **told.options}
-    return Architecture(arch, options, heads, "sincos" if fixed else "learned", mean, std), []
+    options = {**_sizes(network, held, file.state), **told.options}
+    return Architecture(network.architecture.arch, options, heads, "sincos" if fixed else "learned", mean, std), []
+
+
+def _heads_in_tables(state: State) -> int | None:
+    """Relative position biases have a column for each head."""
+    tables = (value for key, value in state.items() if key.endswith(TABLE))
+    return next((table.shape[1] for table in tables), None)
 
 
 def _only_relations(state: State, depth: int) -> bool:
     """Whether what follows attention in the last block is as it was born, and was trained in the first: so it is where
-    relations were distilled."""
+    relations were distilled, and such students of TinyMIM's authors have other heads there than networks of their size
+    have elsewhere."""
 
     def untouched(block: int) -> bool:
         scale, shift = (state.get(f"blocks.{block}.{part}") for part in ("norm2.weight", "mlp.fc1.bias"))
@@ -239,9 +242,8 @@ def _normalisation(held: Contents, form: str, fixed: bool) -> tuple[Colour | Non
     return None, None
 
 
-def _sizes(arch: str, held: Contents, state: State) -> dict[str, Any]:
-    """timm's options that make ``arch`` a network for ``state``: those that are not its own already."""
-    network = skeleton(Architecture(arch))
+def _sizes(network: Backbone, held: Contents, state: State) -> dict[str, Any]:
+    """timm's options that make of ``network`` one for ``state``: those that are not its own already."""
     own = contents.look(network.vit.state_dict())
     assert own
     sizes = {
@@ -259,5 +261,5 @@ def _grid(held: Contents, state: State) -> int:
     """Patches along a side."""
     if (positions := state.get("pos_embed")) is not None:
         return math.isqrt(positions.shape[1])  # the prefix is smaller than what the next square has more
-    tables = [value for key, value in state.items() if key.endswith("relative_position_bias_table")]
+    tables = [value for key, value in state.items() if key.endswith(TABLE)]
     return (math.isqrt(len(tables[0]) - 3) + 1) // 2 if tables else 0
