@@ -193,6 +193,9 @@ def deduce(path: Path, file: File, told: Told) -> tuple[Architecture | None, lis
         raise TinymimError(f"teacher: {path} holds {contents.describe(file.form, file.state)}")
     common = PUBLISHED.get((held.kind, held.width, held.depth))
     network = skeleton(Architecture(told.arch or common or BASES[held.kind]))
+    own = contents.look(network.vit.state_dict())
+    if not own or own.kind != held.kind:
+        raise TinymimError(f"arch: {network.architecture.arch} is no {held.kind}, and {path} holds a {held}")
     heads = told.heads or _heads_in_tables(file.state)
     if not heads and common and not _only_relations(file.state, held.depth):
         heads = network.heads[0]
@@ -202,7 +205,7 @@ def deduce(path: Path, file: File, told: Told) -> tuple[Architecture | None, lis
     unsaid = [name for name, value in {"heads": heads, "mean": mean, "std": std}.items() if not value]
     if heads is None or mean is None or std is None:
         return None, unsaid
-    options = {**_sizes(network, held, file.state), **told.options}
+    options = {**_sizes(network, own, held, file.state), **told.options}
     return Architecture(network.architecture.arch, options, heads, "sincos" if fixed else "learned", mean, std), []
 
 
@@ -242,10 +245,8 @@ def _normalisation(held: Contents, form: str, fixed: bool) -> tuple[Colour | Non
     return None, None
 
 
-def _sizes(network: Backbone, held: Contents, state: State) -> dict[str, Any]:
+def _sizes(network: Backbone, own: Contents, held: Contents, state: State) -> dict[str, Any]:
     """timm's options that make of ``network`` one for ``state``: those that are not its own already."""
-    own = contents.look(network.vit.state_dict())
-    assert own
     sizes = {
         "img_size": (_grid(held, state) * (held.patch or 1), network.image_size[0]),
         "patch_size": (held.patch, own.patch),
