@@ -8,6 +8,7 @@ between two patches, to the products of q and k: a table for each block, or one 
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
@@ -66,7 +67,8 @@ def relative(vit: ViT) -> bool:
 def fit_positions(vit: ViT, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], int | None]:
     """Fit the positions in a state dict to the grid of ``vit``, where they were trained on another.
 
-    Embeddings are resampled bicubically and BEiT's tables as its authors do (geometric grid); the prefix keeps its own.
+    Embeddings are resampled bicubically, and tables after BEiT's authors, whose grid is finer near no offset, by timm's
+    linear interpolation; the prefix keeps its own.
     A fixed sine-cosine embedding is resampled like a learned one, as MAE's authors do: made anew for a larger grid it
     would hold positions that the weights have never seen. Rotations come from the grid alone and are in no file.
 
@@ -88,7 +90,8 @@ def fit_positions(vit: ViT, state: dict[str, Tensor]) -> tuple[dict[str, Tensor]
             if side := _side(stored.shape[1] - prefix):
                 fitted[key], found = resample_abs_pos_embed(stored, list(grid), [side, side], prefix), side
         elif key.endswith(TABLE) and (offsets := _side(len(stored) - 3)) % 2:  # 3 rows are the prefix's
-            fitted[key] = resize_rel_pos_bias_table(stored, grid, tuple(own.shape))
+            with warnings.catch_warnings(action="ignore"):  # of how timm indexes
+                fitted[key] = resize_rel_pos_bias_table(stored, grid, tuple(own.shape))
             found = (offsets + 1) // 2
     return fitted, found or None
 
