@@ -143,6 +143,21 @@ def test_fetch__without_network_says_where_from_and_where_to(run, home, monkeypa
     assert "no address that a program can fetch; download it from https://example.org/drive" in err
 
 
+def test_fetch__interrupted(run, home, server, monkeypatch):
+    folder, address = server
+    publish(folder)
+    write(home.env, {"url": f"{address}/small.pth"})
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download.Progress, "update", interrupt)
+    code, _, err = run("fetch", "small")
+    assert code == 1
+    assert "interrupted" in err
+    assert [path.name for path in home.env.iterdir()] == ["small.yaml"]
+
+
 def test_verify__reads_it_all(run, home):
     path = write_teacher(home.env)
     code, out, _ = run("verify", "tiny_teacher")
