@@ -164,7 +164,14 @@ def tinymim_star(own):
 
 
 def distributed(own):
-    return {f"module._orig_mod.{key}": value for key, value in own.items()}
+    """As `DistributedDataParallel` and `torch.compile` leave it."""
+    return {f"module._orig_mod.{key}": value for key, value in mae(own)["model"].items()}
+
+
+def nested(own):
+    """An encoder and a decoder that are built alike, in a Lightning module."""
+    decoder = {f"model.decoder.{key}": value for key, value in block("blocks.0", 16).items()}
+    return {"state_dict": {f"model.encoder.{key}": value for key, value in own.items()} | decoder, "epoch": 3}
 
 
 LAID_OUT = Architecture("vit_tiny_patch16_224", SIZES, heads=[3, 6])
@@ -184,7 +191,8 @@ FORMS = {
     "eva02 base": (eva02_base, EVA02_BASE, "EVA-02", "token classifier (2), mask token, final norm (2)"),
     "tinymim": (tinymim, LAID_OUT, TIMM, "final norm (2)"),
     "tinymim star": (tinymim_star, STAR, "TinyMIM*", "neck (4), final norm (2), classifier (4)"),
-    "distributed": (distributed, VIT, TIMM, ""),
+    "distributed": (distributed, VIT, "MAE", "decoder (19), mask token, final norm (2)"),
+    "nested": (nested, VIT, TIMM, "unexpected 12 (model (12))"),
 }
 
 

@@ -34,7 +34,7 @@ from tinymim.blocks import (
 )
 from tinymim.errors import TinymimError
 from tinymim.heads import Head
-from tinymim.positions import Positions, enter, fit_positions, kept_positions, relative, rotary
+from tinymim.positions import Positions, enter, fit_positions, relative, rotary
 
 NO_CLASSIFIER = (
     "has no classifier, so it has no logits; use a checkpoint of fine-tuning (`tinymim fit --config finetune_digits`), "
@@ -167,14 +167,12 @@ class Backbone(nn.Module):
         self, images: Tensor, keep: Tensor | None = None, replace: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, list[Positions]]:
         """As :meth:`embed`, and what each block is told beside the tokens."""
-        x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
-        x, positions = enter(self.vit, replace(x) if replace else x)
-        choose_attention(self._blocks, x)
-        if keep is None:
-            return x, positions
-        if not self.maskable:
+        if keep is not None and not self.maskable:
             raise TinymimError(f"{self.architecture.arch} {NOT_MASKABLE}")
-        return kept_tokens(x, keep, self.prefix), [kept_positions(one, keep) for one in positions]
+        x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
+        x, positions = enter(self.vit, replace(x) if replace else x, keep)
+        choose_attention(self._blocks, x)
+        return x if keep is None else kept_tokens(x, keep, self.prefix), positions
 
     def read(self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None) -> Readings:
         """Run as far as the deepest tap and no further; of its block, only the parts that the taps need.

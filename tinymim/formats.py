@@ -41,8 +41,8 @@ FORMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("TinyMIM*", (r"(^|\.)dist_token$", r"(^|\.)conv1x1\.")),
     ("timm, MAE or TinyMIM", (r"(^|\.)blocks\.\d+\.",)),
 )
-"""Each form, and patterns each of which one of its keys has; the first that fits. The last three authors use the same
-names for their encoders."""
+"""Each form, and patterns each of which one of its keys has; the first that fits. timm's, MAE's and TinyMIM's encoders
+have the same names."""
 
 OTHERS = (
     ("Swin Transformer", r"(^|\.)layers\.\d+\.blocks\."),
@@ -52,11 +52,15 @@ OTHERS = (
 )
 """Networks that are no plain ViT, for the refusal."""
 
-PATCHES = re.compile(r"((?:\w+\.)*?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection)\.weight")
-FIRST_BLOCK = re.compile(r"((?:\w+\.)*?)(?:blocks|encoder\.layer|layers)\.0\.(?:norm1|layernorm_before)\.weight")
-"""By these a file's encoder is found under whatever prefix: ``module.``, ``backbone.``, ``encoder.``, ``beit.``, ..."""
+BLOCKS = re.compile(
+    r"((?:[a-z_]\w*\.)*?)(?:blocks|encoder\.layer|layers)\.\d+\.(?:norm[12]|layernorm_(?:before|after))\.(?:weight|bias)",
+    re.IGNORECASE,
+)
+PATCHES = re.compile(r"(.*?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection)\.weight")
+"""By these an encoder is found under whatever prefix: ``backbone.``, ``encoder.``, ``beit.``, ...; one with patches is
+preferred, for a decoder may have blocks as well."""
 
-BUFFERS = re.compile(r"(^|\.)(relative_position_index|k_bias|rope\.freqs_(cos|sin))$")
+BUFFERS = re.compile(r"(^|\.)(relative_position_index|rope\.freqs_(cos|sin))$")
 """What a network computes for itself, and some files hold."""
 
 NAMES = (
@@ -130,7 +134,7 @@ def recognised(path: Path, state: State) -> tuple[str, State]:
     Raises:
         TinymimError: there are several networks in it.
     """
-    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    state = {re.sub(r"^(module\.)+", "", key.replace("_orig_mod.", "")): value for key, value in state.items()}
     prefix = _prefix(path, state)
     if prefix is None:
         return next((name for name, mark in OTHERS if _any(state, mark)), UNKNOWN), state
@@ -148,17 +152,14 @@ def _any(keys: Iterable[str], pattern: str) -> bool:
 
 def _prefix(path: Path, state: State) -> str | None:
     """What stands before the encoder's names; ``None`` where no ViT is found."""
-    if any(_any(state, mark) for _, mark in OTHERS):
-        return None
-    for anchor in (PATCHES, FIRST_BLOCK):
-        found = sorted({match[1] for match in map(anchor.fullmatch, state) if match})
-        if len(found) > 1:
-            raise TinymimError(
-                f"{path} holds {len(found)} networks, under {', '.join(map(repr, found))}; save one by itself"
-            )
-        if found:
-            return found[0]
-    return None
+    found = {match[1] for match in map(BLOCKS.fullmatch, state) if match}
+    if len(found) > 1:
+        found &= {match[1] for match in map(PATCHES.fullmatch, state) if match}
+    if len(found) > 1:
+        raise TinymimError(
+            f"{path} holds {len(found)} networks, under {', '.join(map(repr, sorted(found)))}; save one by itself"
+        )
+    return found.pop() if found else None
 
 
 def _renamed(key: str) -> str:
