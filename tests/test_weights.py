@@ -51,7 +51,7 @@ def test_export__loads_as_the_same_network(tmp_path):
     assert (provenance.name, provenance.path, provenance.licence) == ("student.safetensors", str(file), "MIT")
     assert provenance.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert provenance.matched == len(encoder(backbone))
-    assert (provenance.missing, provenance.unexpected, provenance.verified) == ([], [], False)
+    assert (provenance.missing, provenance.unexpected, provenance.verified) == ([], [], "")
     assert record["teacher"] == {"name": "t"}
 
 

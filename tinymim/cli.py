@@ -25,7 +25,7 @@ COMMANDS = {
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
     "report": "one HTML page of a run, beside others: tinymim report runs/relation_digits",
-    "teachers": "list the teacher cards and whether their weights are here",
+    "teachers": "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add",
     "export": "write a checkpoint's backbone as safetensors: tinymim export CHECKPOINT FILE",
 }
 

@@ -10,11 +10,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tinymim.errors import TinymimError
+
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def checksum_beside(path: Path) -> Path:
+    """Where the sha256 of a checkpoint stands, as ``sha256sum`` writes and checks it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def noted(path: Path, digest: str) -> str:
+    """What notes ``digest`` as the sha256 of a file of ours, ``NAME.sha256 beside it``; empty where nothing does.
+
+    Raises:
+        TinymimError: another one is noted.
+    """
+    beside = checksum_beside(path.resolve())
+    if not beside.is_file():
+        return ""
+    if digest not in beside.read_text().split():
+        raise TinymimError(f"{path} has sha256 {digest}, and {beside.name} beside it says another: it is damaged")
+    return f"{beside.name} beside it"
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -21,7 +21,7 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import QKV
 from tinymim.errors import TinymimError
-from tinymim.files import sha256, write_atomically
+from tinymim.files import noted, sha256, write_atomically
 from tinymim.formats import State
 from tinymim.heads import Head, HeadForm
 
@@ -60,12 +60,13 @@ class File:
 
 @dataclass
 class Provenance:
-    """Where loaded weights came from, for the log line and for checkpoints."""
+    """Where loaded weights came from, for the log line and for checkpoints; ``verified`` is what says the same sha256,
+    or empty."""
 
     name: str
     path: str
     sha256: str
-    verified: bool
+    verified: str
     matched: int
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -73,7 +74,7 @@ class Provenance:
     form: str = OURS
 
     def __str__(self) -> str:
-        check = "as its card says" if self.verified else "no recorded sha256 to compare with"
+        check = f"as {self.verified} says" if self.verified else "no recorded sha256 to compare with"
         extra = f" ({contents.by_meaning(self.unexpected)})" if self.unexpected else ""
         return (
             f"weights {self.name}: {self.path}, sha256 {self.sha256[:12]} ({check}), form {self.form}, "
@@ -263,12 +264,9 @@ def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, di
         )
     backbone = from_record(file.record, classifier)
     matched, unexpected = fill(backbone, file, classifier)
-    licence = file.record.get("licence", "unknown")
-    return (
-        backbone,
-        Provenance(path.name, str(path), sha256(path), False, matched, [], unexpected, licence),
-        file.record,
-    )
+    licence, digest = file.record.get("licence", "unknown"), sha256(path)
+    verified = noted(path, digest)
+    return backbone, Provenance(path.name, str(path), digest, verified, matched, [], unexpected, licence), file.record
 
 
 def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:

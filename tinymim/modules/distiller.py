@@ -30,7 +30,7 @@ class Distiller(Evaluated):
     the published code's where it has the choice, else the paper's.
 
     Args:
-        teacher: a card's name (``tinymim teachers``), a card's path, or a checkpoint of this project.
+        teacher: a card's name (``tinymim teachers``) or path, ``timm:NAME``, or the path of a checkpoint.
         student: the architecture to train, from random weights.
         targets: what to distil; their losses are summed with their weights.
         optim: the optimiser.
