@@ -158,7 +158,7 @@ def speeds(title: str, root: Path, rounds: int, workers: int) -> Table:
         ),
     )
     if workers:
-        draws, cores = draws * 4, min(workers, len(os.sched_getaffinity(0)))
+        draws, cores = draws * 4, min(workers, os.cpu_count() or 1)
         ways = {
             f"torchvision, {workers} workers": loaded(plain, draws, workers),
             f"ours, {workers} workers": loaded(fast, draws, workers),

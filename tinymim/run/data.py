@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
         "check", help="counts, sizes, broken files, duplicates; exit code 1 if it found faults"
     )
     checking.add_argument("folder", help="with train/ and val/, with class folders, or with images anyhow")
-    checking.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (all cores)")
+    checking.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (one a core)")
     checking.add_argument("--crop", type=int, default=224, help="count images with a side below this (224)")
     checking.add_argument("--json", type=Path, help="write all findings to this file")
     asked = parser.parse_args(arguments)
