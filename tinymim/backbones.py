@@ -146,6 +146,7 @@ class Backbone(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] to the values this network's weights expect."""
+        assert images.is_floating_point(), "bytes become floats in ImageData.on_after_batch_transfer"
         return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
 
     def embed(

@@ -26,6 +26,7 @@ COMMANDS = {
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
     "report": "one HTML page of a run, beside others: tinymim report runs/relation_digits",
     "teachers": "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add",
+    "data": "look through a folder of images for what is wrong with it: tinymim data check DIR",
     "export": "write a checkpoint's backbone as safetensors: tinymim export CHECKPOINT FILE",
 }
 
@@ -69,6 +70,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "check": _check,
         "replay": _replay,
         "report": _report,
+        "data": _data,
         "teachers": _teachers,
         "export": _export,
     }
@@ -138,6 +140,12 @@ def _replay(arguments: list[str]) -> int:
     from tinymim.run import replay
 
     return replay.main(arguments)
+
+
+def _data(arguments: list[str]) -> int:
+    from tinymim.run import data
+
+    return data.main(arguments)
 
 
 def _teachers(arguments: list[str]) -> int:

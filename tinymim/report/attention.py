@@ -18,10 +18,11 @@ from torch import Tensor
 from tinymim import recipes, teachers, weights
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
-from tinymim.data.folder import image_files
+from tinymim.data.batches import unit
 from tinymim.data.sampler import Draw
-from tinymim.data.transforms import PlainView, read_rgb
+from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
+from tinymim.images import image_files, read_rgb
 from tinymim.modules.distiller import Distiller
 from tinymim.report.curves import data_uri
 from tinymim.report.runs import Run
@@ -111,7 +112,7 @@ def _held_out(data: Any, count: int) -> list[Tensor]:
         raise TinymimError("the recipe's data module cannot be built")
     data.setup("test")
     pool = data.held_out or data.train
-    return [pool[Draw(0, int(index))]["image"] for index in np.linspace(0, len(pool) - 1, min(count, len(pool)))]
+    return [unit(pool[Draw(0, int(index))]["image"]) for index in np.linspace(0, len(pool) - 1, min(count, len(pool)))]
 
 
 def _from_folder(folder: Path, count: int) -> list[Tensor]:
@@ -124,7 +125,7 @@ def _from_folder(folder: Path, count: int) -> list[Tensor]:
     view, shown = PlainView(SIDE), []
     for name in chosen:
         try:
-            shown.append(view(read_rgb(f"{folder}/{name}"))["image"])
+            shown.append(unit(view(read_rgb(f"{folder}/{name}"))["image"]))
         except Exception as error:  # decoders raise all sorts
             raise TinymimError(f"images: {folder}/{name} cannot be read: {type(error).__name__}: {error}") from None
     return shown
