@@ -26,6 +26,8 @@ CLASSIFIER, ENCODER = "ViTForImageClassification", "ViTModel"
 PREPROCESSOR = {"image_processor_type": "BitImageProcessor", "do_convert_rgb": True, "do_resize": True, "resample": 3}
 """ViT's own processor would squeeze an image into a square; this one resizes and crops, as the project does."""
 
+ROUNDING = "The processor resizes with torchvision, which may round a pixel to the next grey level where PIL does not."
+
 
 def write(source: Source, folder: Path) -> Contents:
     """Fill ``folder`` with ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``, and open it with
@@ -72,7 +74,7 @@ def write(source: Source, folder: Path) -> Contents:
             block=network.output_block,
             last="probabilities = outputs.logits.softmax(dim=-1)\n" if network.classes else "",
         ),
-        notes=[] if network.classes else [untrained],
+        notes=[ROUNDING] if network.classes else [untrained, ROUNDING],
         differences=_check(source.backbone, kind, folder),
         packages=["transformers"],
     )

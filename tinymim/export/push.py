@@ -58,15 +58,13 @@ class Hub:
         Raises:
             TinymimError: the hub refuses; the folder stays.
         """
-        from huggingface_hub.errors import HfHubHTTPError
-
         try:
             made = self.api.create_repo(self.repo, private=self.private or None, exist_ok=True)
             self.api.upload_folder(
                 repo_id=made.repo_id, folder_path=folder, commit_message="Export of tinymim", delete_patterns="*"
             )
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            said = str(error).strip().splitlines()[0]
+        except Exception as error:  # of the hub, of its HTTP library or of the network: their types differ by version
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
             raise TinymimError(
                 f"push: {self.repo}: {said}; the export is in {folder}: `hf upload {self.repo} {folder}` tries again"
             ) from None

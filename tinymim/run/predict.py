@@ -164,7 +164,7 @@ class Reader:
             raise TinymimError(
                 f"checkpoint: it takes images of {self.size}x{width} px, and images are cropped to squares"
             )
-        if pool == "cls" and not network.vit.has_class_token:
+        if pool == "cls" and getattr(network.vit, "cls_token", None) is None:
             raise TinymimError(f"pool: cls, but {network.architecture.arch} has no CLS token; use mean")
         if not classes and not network.trained(self.tap):
             say(f"block {self.tap.block} was not trained whole; the output block is {network.output_block}")
@@ -193,13 +193,14 @@ class Reader:
 def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: list[str]) -> Iterator[Columns]:
     """Columns of each batch, its unreadable images left out and noted in ``broken``."""
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(names))
         for items in loader:
             for index, why in items:
                 if isinstance(why, str):
                     broken.append(names[index])
-                    bar.console.print(f"unreadable, left out: {names[index]}: {why}", markup=False, soft_wrap=True)
+                    console.print(f"unreadable, left out: {names[index]}: {why}", markup=False, soft_wrap=True)
             good = [(index, image) for index, image in items if not isinstance(image, str)]
             if good:
                 paths = np.array([_text(names[index]) for index, _ in good])
