@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 
-from tinymim import files, weights
+from tinymim import cards, files, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 
@@ -66,3 +68,18 @@ def teacher_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("TINYMIM_TEACHERS", str(folder))
     return write_teacher(folder)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An empty working folder, ``$TINYMIM_TEACHERS`` beside it, a project without teachers and an empty hub cache."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("TINYMIM_TEACHERS", str(tmp_path / "mine"))
+    monkeypatch.setattr(cards, "PROJECT", tmp_path / "project")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    places = SimpleNamespace(env=tmp_path / "mine", cwd=tmp_path / "here/teachers", own=tmp_path / "project/teachers")
+    (tmp_path / "project").mkdir()
+    for folder in vars(places).values():
+        folder.mkdir()
+    return places

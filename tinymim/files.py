@@ -12,11 +12,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tinymim.errors import TinymimError
+
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def checksum_beside(path: Path) -> Path:
+    """Where the sha256 of a checkpoint stands, as ``sha256sum`` writes and checks it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def checked(path: Path) -> tuple[str, str]:
+    """The sha256 of a file of ours, and what notes the same; empty where nothing does.
+
+    Raises:
+        TinymimError: what is noted beside it is another.
+    """
+    digest, noted = sha256(path), checksum_beside(path.resolve())
+    if not noted.is_file():
+        return digest, ""
+    if digest not in noted.read_text().split():
+        raise TinymimError(f"{path} has sha256 {digest}, and {noted.name} beside it says another: it is damaged")
+    return digest, f"{noted.name} beside it"
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -1,130 +1,22 @@
-"""Teacher cards: what a teacher is, where its weights are, and the one way to load it, frozen.
+"""Teachers: a network with its weights, found by name or path, and the one way to load it, frozen.
 
-A card is ``teachers/NAME.yaml``. Cards are looked for in ``$TINYMIM_TEACHERS``, ``./teachers`` and the project's own
-``teachers/``; a weights file lies beside its card or in any of these folders.
+A teacher is named by its card (``tinymim/cards.py``), as ``timm:NAME`` (``tinymim/published.py``), or by the path of a
+checkpoint of ours, or of somebody else's whose architecture its weights tell (``tinymim/foreign.py``).
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from tinymim import files, weights
-from tinymim.architecture import Architecture
+from tinymim import cards, files, foreign, published, weights
 from tinymim.backbones import NO_CLASSIFIER, Backbone, skeleton
+from tinymim.cards import Card
 from tinymim.errors import TinymimError
 from tinymim.weights import Provenance
-
-PROJECT = Path(__file__).resolve().parents[1]
-
-
-@dataclass
-class Card:
-    """A teacher. ``sha256: null`` means that nobody has recorded it: it is printed on loading and not compared.
-
-    A supervised teacher's classifier, if the file holds one under timm's names, is stated by the architecture:
-    ``options: {num_classes: 1000, global_pool: token}``. It is loaded where its logits are distilled, and else left.
-
-    Args:
-        name: of the card.
-        architecture: with head layout and input normalisation.
-        file: name of the weights file.
-        url: where the file comes from; empty for one this project makes.
-        sha256: of the file.
-        target_block: the block to distil from; ``None`` leaves it to the rule.
-        labels_seen: whether labels were used in its training.
-        licence: of the weights; it passes on to students.
-        citation: the paper.
-        source: who trained it, on what.
-        rebuild: the command that makes it again, if there is one.
-        path: of the card itself.
-    """
-
-    name: str
-    architecture: Architecture
-    file: str
-    licence: str
-    citation: str
-    source: str
-    url: str = ""
-    sha256: str | None = None
-    target_block: int | None = None
-    labels_seen: bool = False
-    rebuild: str = ""
-    path: Path = Path()
-
-    def weights_path(self) -> Path | None:
-        """The weights file, or ``None`` where it is not on this machine."""
-        places = [self.path.parent / self.file, *(folder / self.file for folder in folders())]
-        return next((place for place in places if place.is_file()), None)
-
-    def how_to_get(self) -> str:
-        """What a user does to have the weights."""
-        place = self.path.parent / self.file
-        if self.rebuild:
-            return f"restore {place} from the repository, or make it again with `{self.rebuild}`"
-        return f"download {self.url} and put it at {place} (or in the folder $TINYMIM_TEACHERS names)"
-
-
-def folders() -> list[Path]:
-    """Where cards and weights are looked for, first match wins."""
-    own = os.environ.get("TINYMIM_TEACHERS")
-    return [*([Path(own)] if own else []), Path("teachers"), PROJECT / "teachers"]
-
-
-def cards() -> list[Card]:
-    """Every card, by name."""
-    found: dict[str, Path] = {}
-    for folder in reversed(folders()):
-        found.update({path.stem: path for path in folder.glob("*.yaml")})
-    return [read_card(found[name]) for name in sorted(found)]
-
-
-def find(name: str) -> Card:
-    """The card called ``name``, or the card at that path.
-
-    Raises:
-        TinymimError: no such card; the message gives the nearest names.
-    """
-    if name.endswith((".yaml", ".yml")):
-        return read_card(Path(name))
-    for folder in folders():
-        if (path := folder / f"{name}.yaml").is_file():
-            return read_card(path)
-    known = [card.name for card in cards()]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
-    raise TinymimError(
-        f"teacher: no card {name!r}; near it: {', '.join(near)}. `tinymim teachers` lists them; "
-        "a checkpoint is named by its path"
-    )
-
-
-def read_card(path: Path) -> Card:
-    """Parse one card.
-
-    Raises:
-        TinymimError: unreadable, or fields missing or unknown.
-    """
-    try:
-        content: dict[str, Any] = yaml.safe_load(path.read_text())
-        content["architecture"] = Architecture(**content["architecture"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise TinymimError(f"teacher card {path} cannot be read: {error}") from None
-    known = {field.name for field in fields(Card)} - {"path"}
-    if unknown := sorted(content.keys() - known):
-        raise TinymimError(
-            f"teacher card {path}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-        )
-    try:
-        return Card(**content, path=path)
-    except TypeError as error:
-        raise TinymimError(f"teacher card {path}: {str(error).split('__init__() ')[-1]}") from None
 
 
 @dataclass
@@ -145,13 +37,15 @@ class Teacher:
 
     def problem(self) -> str | None:
         """Why it cannot be loaded, or ``None``. Reads no weights, so a damaged file shows only on loading."""
-        if self.card and not self.card.weights_path():
-            demo = "" if self.card.rebuild else ". The demo needs no download: `tinymim distill relation_digits`"
-            return f"teacher: the weights of {self.card.name} are not here; {self.card.how_to_get()}{demo}"
-        return None
+        if not self.card or self.card.weights_path():
+            return None
+        if is_published(self.source):
+            return published.missing(self.card)
+        demo = "" if self.card.rebuild else ". The demo needs no download: `tinymim distill relation_digits`"
+        return f"teacher: the weights of {self.card.name} are not here; {self.card.how_to_get()}{demo}"
 
     def load(self, classifier: bool = False) -> tuple[Backbone, Provenance]:
-        """The backbone, frozen and in eval mode, and where it came from.
+        """The backbone, frozen and in eval mode, and where it came from. Those of ``timm:NAME`` are fetched if need be.
 
         Args:
             classifier: with its classifier, so that ``Tap(depth, "logits")`` can be read.
@@ -171,8 +65,7 @@ class Teacher:
             return backbone, provenance
         if problem := self.problem():
             raise TinymimError(problem)
-        path = self.card.weights_path()
-        assert path
+        path = self.card.weights_path() or published.fetch(self.card)
         digest = files.sha256(path)
         if self.card.sha256 and digest != self.card.sha256:
             raise TinymimError(
@@ -183,32 +76,57 @@ class Teacher:
         if not classifier:
             architecture = replace(architecture, options={**architecture.options, "num_classes": 0})
         backbone = Backbone(architecture, initialise=False)
-        matched, unexpected = weights.fill(backbone, weights.read(path), classifier)
-        verified = self.card.sha256 is not None
-        return backbone, Provenance(self.card.name, str(path), digest, verified, matched, [], unexpected, self.licence)
+        file = weights.read(path)
+        matched, unexpected = weights.fill(backbone, file, classifier)
+        verified = "its card" if self.card.sha256 else ""
+        return backbone, Provenance(
+            self.card.name, str(path), digest, verified, matched, [], unexpected, self.licence, file.form
+        )
 
 
 def locate(source: str) -> Teacher:
-    """Find a teacher by card name, card path, or path of a checkpoint of ours.
+    """Find a teacher by card name, card path, ``timm:NAME``, or path of a file or folder with weights.
 
     Raises:
-        TinymimError: nothing named, nothing there, or a file that is not ours.
+        TinymimError: nothing named, nothing there, or a file that does not say enough of itself.
     """
     if not source:
         raise TinymimError(
-            "teacher: none is named; give a checkpoint's path or a card's name (`tinymim teachers`); the recipe's "
-            "comments say which kind"
+            "teacher: none is named; give a checkpoint's path, a card's name (`tinymim teachers`) or timm:NAME; the "
+            "recipe's comments say which kind"
         )
-    path = Path(source)
-    if path.suffix in (".ckpt", ".safetensors", ".pth", ".pt", ".bin"):
-        record = weights.read(path).record
-        if not record:
-            raise TinymimError(
-                f"teacher: {path} is no checkpoint of tinymim; describe it with a card (see teachers/) and name that"
-            )
-        return promised(source, record)
-    card = find(source)
+    if path := foreign.weights_in(source):
+        file = weights.read(path)
+        if file.record:
+            return promised(str(path), file.record)
+        card = foreign.card(path, file)
+    else:
+        card = named(source)
     return Teacher(source, skeleton(card.architecture), card.target_block, card.licence, card)
+
+
+def named(source: str) -> Card:
+    """The card by that name or path, or the one made for ``timm:NAME``.
+
+    Raises:
+        TinymimError: there is none.
+    """
+    return published.card(source) if is_published(source) else cards.find(source)
+
+
+def file_of(source: str) -> Path | None:
+    """The file of weights that ``source`` names; ``None`` where there is none here.
+
+    Raises:
+        TinymimError: nothing of that name.
+    """
+    path = foreign.weights_in(source) or named(source).weights_path()
+    return path if path and path.is_file() else None
+
+
+def is_published(source: str) -> bool:
+    """Whether ``source`` is ``timm:NAME``."""
+    return source.startswith(published.PREFIX)
 
 
 def promised(source: str, record: dict[str, Any]) -> Teacher:

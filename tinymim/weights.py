@@ -8,8 +8,6 @@ teacher card.
 from __future__ import annotations
 
 import json
-import pickle
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
+from tinymim import contents, formats, pickles
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import QKV
 from tinymim.errors import TinymimError
-from tinymim.files import sha256, write_atomically
+from tinymim.files import checked, write_atomically
+from tinymim.formats import State
 from tinymim.heads import Head, HeadForm
 
 RECORD = "tinymim"
@@ -31,19 +30,6 @@ RECORD = "tinymim"
 
 FOREIGN = ("decoder", "mask_token", "head.", "head_dist.", "fc_norm.", "lm_head.", "norm.")
 """Keys that belong to no encoder this project reads: decoders, mask tokens, classifiers, the final norm."""
-
-DAMAGED = (
-    SafetensorError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    struct.error,
-)
-"""What the readers raise on files that are cut short or are something else."""
 
 KINDS = {
     "student.vit.": "a Distiller's",
@@ -53,7 +39,8 @@ KINDS = {
 }
 """Where each kind of module keeps its backbone, by which its checkpoints are known."""
 
-State = dict[str, Tensor]
+OURS = "tinymim"
+"""The form of this project's own files."""
 
 
 @dataclass
@@ -61,32 +48,37 @@ class File:
     """A weights file as read: the backbone's ``state`` under timm's names, and the record if it is one of ours.
 
     A fine-tuned checkpoint has its classifier's weights too, in ``classifier`` under the names of :class:`Head`.
+    A file of others has the name of its published ``form`` (see ``tinymim/formats.py``).
     """
 
     path: Path
     state: State
     record: dict[str, Any] | None = None
     classifier: State = field(default_factory=dict)
+    form: str = OURS
 
 
 @dataclass
 class Provenance:
-    """Where loaded weights came from, for the log line and for checkpoints."""
+    """Where loaded weights came from, for the log line and for checkpoints; ``verified`` is what says the same sha256,
+    or empty."""
 
     name: str
     path: str
     sha256: str
-    verified: bool
+    verified: str
     matched: int
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     licence: str = "unknown"
+    form: str = OURS
 
     def __str__(self) -> str:
-        check = "as its card says" if self.verified else "no recorded sha256 to compare with"
-        extra = f" ({_some(self.unexpected)})" if self.unexpected else ""
+        check = f"as {self.verified} says" if self.verified else "no recorded sha256 to compare with"
+        extra = f" ({contents.by_meaning(self.unexpected)})" if self.unexpected else ""
         return (
-            f"weights {self.name}: {self.path}, sha256 {self.sha256[:12]} ({check}), keys matched {self.matched}, "
+            f"weights {self.name}: {self.path}, sha256 {self.sha256[:12]} ({check}), form {self.form}, "
+            f"keys matched {self.matched}, "
             f"missing {len(self.missing)}, unexpected {len(self.unexpected)}{extra}, licence {self.licence}"
         )
 
@@ -114,30 +106,25 @@ def read(path: Path) -> File:
     """
     if not path.is_file():
         raise TinymimError(f"no weights file at {path}")
+    if path.suffix != ".safetensors":
+        return _unwrap(path, pickles.load(path))
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as stored:
-                header = (stored.metadata() or {}).get(RECORD)
-                return File(path, {key: stored.get_tensor(key) for key in stored.keys()}, header and json.loads(header))  # noqa: SIM118
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise TinymimError(
-            f"{path} is no plain state dict: it is damaged, or reading it would run code, which is never done. "
-            "Have it saved again as a plain state dict or as safetensors"
-        ) from None
-    except DAMAGED as error:
-        said = str(error).partition("\n")[0] or type(error).__name__
-        raise TinymimError(f"{path} is truncated or not a weights file ({said})") from None
-    return _unwrap(path, content)
+        with safe_open(path, framework="pt") as stored:
+            header = (stored.metadata() or {}).get(RECORD)
+            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            record = json.loads(header) if header else None
+    except (SafetensorError, *pickles.DAMAGED) as error:
+        raise pickles.damaged(path, error) from None
+    return File(path, state, record) if record else _foreign(path, state)
 
 
 def _unwrap(path: Path, content: Any) -> File:
-    """Find the state dict in a checkpoint: ours and Lightning's, ``model`` of MAE, or plain."""
+    """Find the state dict in a checkpoint of ours, or one of others'."""
     if not isinstance(content, dict):
         raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
-    record = content.get(RECORD)
-    state = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
-    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    record, state = content.get(RECORD), formats.unwrapped(content)
+    if state and not record:
+        return _foreign(path, state)
     classifier: State = {}
     if record:
         prefix = record["prefix"]
@@ -147,8 +134,13 @@ def _unwrap(path: Path, content: Any) -> File:
             classifier = {key.removeprefix(around): value for key, value in beside.items() if key.startswith(around)}
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not state:
-        raise TinymimError(f"{path} holds no weights (keys: {_some(list(content))})")
+        raise TinymimError(f"{path} holds no weights (keys: {_some([str(key) for key in content])})")
     return File(path, state, record, classifier)
+
+
+def _foreign(path: Path, state: State) -> File:
+    form, state = formats.recognised(path, state)
+    return File(path, state, form=form)
 
 
 def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int, list[str]]:
@@ -160,10 +152,11 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
         classifier: every weight of the backbone's classifier must be there as well, and is loaded.
 
     Returns:
-        How many keys matched, and the keys the file has beyond them.
+        How many keys matched, and the keys the file has beyond them: none of an encoder.
 
     Raises:
-        TinymimError: weights missing or of another shape, or a head layout that differs from the file's record.
+        TinymimError: an encoder's weights missing, left over or of another shape, or a head layout that differs from
+            the file's record.
     """
     if file.record:
         stored = file.record["backbone"]["architecture"]["heads"]
@@ -173,32 +166,41 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
                 f"with {backbone.heads}; the same weights in other heads are another network. Set heads: {stored}"
             )
     whole = backbone.vit.state_dict()
+    state = backbone.fit(formats.fitted(file.state, whole))
     own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
-    _check_fit(file.path, backbone, "encoder", own, file.state)
+    _check_fit(file, backbone, "encoder", own, state)
     head: State = {}
     if classifier and backbone.classifier:
         head = backbone.classifier.state_dict()
-        _check_fit(file.path, backbone, "classifier", head, file.classifier)
+        _check_fit(file, backbone, "classifier", head, file.classifier)
         backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
     elif classifier:
         own = whole
-        _check_fit(file.path, backbone, "classifier", own, file.state)
-    backbone.vit.load_state_dict({key: file.state[key] for key in own}, strict=False)
-    return len(own) + len(head), sorted(file.state.keys() - own.keys())
+        _check_fit(file, backbone, "classifier", own, state)
+    backbone.vit.load_state_dict({key: state[key] for key in own}, strict=False)
+    return len(own) + len(head), sorted(state.keys() - own.keys())
 
 
-def _check_fit(path: Path, backbone: Backbone, part: str, own: State, stored: State) -> None:
-    """Raise unless ``stored`` has every weight of ``own``, in its shape."""
-    missing = sorted(own.keys() - stored.keys())
-    reshaped = [
-        f"{key} {tuple(stored[key].shape)}, not {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in stored and stored[key].shape != value.shape
-    ]
-    if missing or reshaped:
+def _check_fit(file: File, backbone: Backbone, part: str, own: State, stored: State) -> None:
+    """Raise unless ``stored`` has every weight of ``own``, in its shape, and nothing more of an encoder."""
+    left = stored.keys() - own.keys()
+    over = {key for key in left if key.startswith(contents.ENCODER)}
+    problems = {
+        f"{part} weights missing": contents.by_meaning(own.keys() - stored.keys()),
+        "left over": contents.by_meaning(over),
+        "of another shape": _some(
+            [
+                f"{key} {tuple(stored[key].shape)}, not {tuple(value.shape)}"
+                for key, value in own.items()
+                if key in stored and stored[key].shape != value.shape
+            ]
+        ),
+    }
+    if any(problems.values()):
+        told = {**problems, "left out": contents.by_meaning(left - over)}
         raise TinymimError(
-            f"{path} does not fit {backbone.describe()}: {len(missing)} {part} weights missing "
-            f"({_some(missing)}), {len(reshaped)} of another shape ({_some(reshaped)})"
+            f"{file.path} holds {contents.describe(file.form, file.state)}, which do not fit {backbone.describe()}. "
+            f"{'; '.join(f'{what}: {keys}' for what, keys in told.items() if keys)}{contents.advice(stored, own)}"
         )
 
 
@@ -257,17 +259,13 @@ def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, di
     file = read(path)
     if not file.record:
         raise TinymimError(
-            f"{path} is no checkpoint of tinymim (its keys: {_some(sorted(file.state))}); "
+            f"{path} is no checkpoint of tinymim: it holds {contents.describe(file.form, file.state)}; "
             "describe it with a teacher card, as in teachers/, and name the card instead"
         )
     backbone = from_record(file.record, classifier)
     matched, unexpected = fill(backbone, file, classifier)
     licence = file.record.get("licence", "unknown")
-    return (
-        backbone,
-        Provenance(path.name, str(path), sha256(path), False, matched, [], unexpected, licence),
-        file.record,
-    )
+    return backbone, Provenance(path.name, str(path), *checked(path), matched, [], unexpected, licence), file.record
 
 
 def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
@@ -289,5 +287,5 @@ def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.d
 
 
 def _some(names: list[str], most: int = 4) -> str:
-    shown = ", ".join(names[:most]) or "none"
+    shown = ", ".join(names[:most])
     return f"{shown}, ..." if len(names) > most else shown

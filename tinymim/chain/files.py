@@ -33,15 +33,15 @@ def source(state: State, key: str) -> Path | None:
     """The file that a stage starts from; ``None`` where it starts from nothing, or the file is not here."""
     start, parent = state.stage(key).start, state.chain.parent(key)
     if parent:
-        path: Path | None = state.place / parent / CHECKPOINT
-    elif start and not Path(start).is_file():
+        path = state.place / parent / CHECKPOINT
+    elif start:
         try:
-            path = teachers.find(start).weights_path()
+            return teachers.file_of(start)
         except TinymimError:
             return None
     else:
-        path = Path(start) if start else None
-    return path if path and path.is_file() else None
+        return None
+    return path if path.is_file() else None
 
 
 def inputs(state: State, key: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tinymim import recipes, teachers
+from tinymim import cards, recipes, teachers
 from tinymim.errors import TinymimError
 from tinymim.run.outline import near, unknown
 
@@ -143,10 +143,10 @@ def _is_file(named: str) -> bool:
 
 
 def _known_card(named: str, stages: dict[str, str]) -> None:
-    cards = [card.name for card in teachers.cards()]
-    if named not in cards:
+    known = cards.paths()
+    if named not in known and not teachers.is_published(named):
         raise TinymimError(
-            f"{named!r} is neither a stage nor a teacher card{near(named, [*stages, *cards])} "
+            f"{named!r} is neither a stage nor a teacher card{near(named, [*stages, *known])} "
             "(a checkpoint is named by its path)"
         )
 

@@ -45,7 +45,7 @@ def pool_problems(network: Backbone, pool: Pool, deit: bool) -> list[str]:
     """Why ``network``'s tokens cannot be pooled so, or, with ``deit``, why a teacher would have nothing to teach."""
     arch, found = network.architecture.arch, []
     distilled = "timm's deit_*_distilled_* models have one"
-    if pool == "cls" and not network.vit.has_class_token:
+    if pool == "cls" and not network.has_cls:
         found.append(f"pool: cls, but {arch} has no CLS token; use mean")
     if pool == "cls_dist" and not network.distilled:
         found.append(f"pool: cls_dist, but {arch} has no distillation token; {distilled}")

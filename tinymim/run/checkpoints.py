@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from tinymim.errors import TinymimError
-from tinymim.files import sha256, write_atomically, write_json, write_text
+from tinymim.files import checksum_beside, sha256, write_atomically, write_json, write_text
 from tinymim.options import Saving
 from tinymim.run.folder import PROGRESS
 from tinymim.run.preemption import Lookout, Preempted, Preemption, requeue
@@ -110,7 +110,7 @@ class Checkpoints(Checkpoint):
             _link(self.folder / "last.ckpt", path)
             for old in sorted(self.folder.glob("step-*.ckpt"), key=_age)[: -self.saving.keep]:
                 old.unlink()
-                _digest_of(old).unlink(missing_ok=True)
+                checksum_beside(old).unlink(missing_ok=True)
             for logger in trainer.loggers:
                 logger.save()
             write_progress(self.run, "running", trainer, self.elapsed)
@@ -191,7 +191,7 @@ def _age(path: Path) -> tuple[int, str]:
 def problem_of(path: Path) -> str | None:
     """Why a checkpoint cannot be resumed from, or ``None``. One without a checksum beside it is read to find out."""
     real = path.resolve()
-    recorded = _digest_of(real)
+    recorded = checksum_beside(real)
     if not recorded.is_file():
         try:
             torch.load(real, map_location="meta", weights_only=True)
@@ -201,10 +201,6 @@ def problem_of(path: Path) -> str | None:
     if sha256(real) in recorded.read_text().split():
         return None
     return f"{real} is damaged: its sha256 is not the one in {recorded.name}"
-
-
-def _digest_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
 
 
 def _link(link: Path, path: Path) -> None:
@@ -237,7 +233,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write, flush, rename; a full disk leaves the previous checkpoint as it was."""
         path = Path(path)
-        recorded = _digest_of(path)
+        recorded = checksum_beside(path)
 
         def write(temporary: Path) -> None:
             with _Stream(temporary, "wb") as stream:
@@ -272,4 +268,4 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Remove it and its checksum."""
         super().remove_checkpoint(path)
-        _digest_of(Path(path)).unlink(missing_ok=True)
+        checksum_beside(Path(path)).unlink(missing_ok=True)

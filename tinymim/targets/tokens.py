@@ -50,7 +50,7 @@ class Tokens:
                 f"{name}: the teacher sees {rows}x{columns} patches and the student {own_rows}x{own_columns}; tokens "
                 f"can be resampled between grids of one shape only. Give the student patch_size and img_size for it"
             )
-        both = teacher.vit.has_class_token and student.vit.has_class_token
+        both = teacher.has_cls and student.has_cls
         return cls((teacher.grid, student.grid), (teacher.prefix, student.prefix), int(with_cls and both))
 
     @property

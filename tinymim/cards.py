@@ -1,0 +1,185 @@
+"""Teacher cards: what a teacher is, whose it is, and where its weights are.
+
+A card is ``teachers/NAME.yaml``. Cards are looked for in ``$TINYMIM_TEACHERS``, ``./teachers`` and the project's own
+``teachers/``; a weights file lies beside its card, in any of these folders, or in the Hugging Face hub's cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+from tinymim import files
+from tinymim.architecture import Architecture
+from tinymim.errors import TinymimError
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+NEEDED = ("architecture", "file", "licence", "citation", "source")
+"""What a card has to say besides its name."""
+
+SHA256_LINE = re.compile(r"^sha256:.*$", flags=re.MULTILINE)
+
+
+@dataclass
+class Card:
+    """A teacher. ``sha256: null`` means that nobody has recorded it: it is printed on loading and not compared.
+
+    A supervised teacher's classifier, if the file holds one under timm's names, is stated by the architecture:
+    ``options: {num_classes: 1000, global_pool: token}``. It is loaded where its logits are distilled, and else left.
+
+    Args:
+        name: of the card.
+        architecture: with head layout and input normalisation.
+        file: name of the weights file here, whatever it is called where it comes from.
+        hub: where the file comes from on the Hugging Face hub, as ``owner/repository/file``.
+        url: where it comes from elsewhere; empty for one this project makes.
+        page: where a person finds it, if there is no address that a program can fetch.
+        sha256: of the file.
+        target_block: the block to distil from; ``None`` leaves it to the rule.
+        labels_seen: whether labels were used in its training.
+        licence: of the weights; it passes on to students.
+        citation: the paper.
+        source: who trained it, on what.
+        note: what else a user should know: why that block, native sizes, doubts about the licence.
+        rebuild: the command that makes it again, if there is one.
+        path: of the card itself.
+    """
+
+    name: str
+    architecture: Architecture
+    file: str
+    licence: str
+    citation: str
+    source: str
+    hub: str = ""
+    url: str = ""
+    page: str = ""
+    sha256: str | None = None
+    target_block: int | None = None
+    labels_seen: bool = False
+    note: str = ""
+    rebuild: str = ""
+    path: Path = Path()
+
+    @property
+    def place(self) -> Path:
+        """Where its weights file belongs."""
+        return self.path.parent / self.file
+
+    @property
+    def address(self) -> str:
+        """What a program fetches; empty where there is no such address."""
+        return hf_hub_url(*self.on_hub) if self.hub else self.url
+
+    @property
+    def on_hub(self) -> tuple[str, str]:
+        """Repository and file on the Hugging Face hub."""
+        owner, repository, file = self.hub.split("/", 2)
+        return f"{owner}/{repository}", file
+
+    def weights_path(self) -> Path | None:
+        """The weights file, or ``None`` where it is not on this machine."""
+        places = [self.place, *(folder / self.file for folder in folders())]
+        if self.hub and isinstance(cached := try_to_load_from_cache(*self.on_hub), str):
+            places.append(Path(cached))
+        return next((place for place in places if place.is_file()), None)
+
+    def how_to_get(self) -> str:
+        """What a user does to have the weights."""
+        if self.rebuild:
+            return f"restore {self.place} from the repository, or make it again with `{self.rebuild}`"
+        return f"`tinymim teachers fetch {self.name}`, or {self.by_hand()}" if self.address else self.by_hand()
+
+    def by_hand(self) -> str:
+        """Where a person finds the weights, and where to put them."""
+        where = self.address or self.page or "wherever it was"
+        return f"download it from {where} and put it at {self.place} (or in the folder $TINYMIM_TEACHERS names)"
+
+    def check_recordable(self) -> None:
+        """Raise unless the card's file has a line for the sha256."""
+        if not (self.path.is_file() and SHA256_LINE.search(self.path.read_text())):
+            raise TinymimError(f"card {self.path} has no sha256 line to fill in")
+
+    def record_sha256(self, digest: str) -> None:
+        """Write the weights' sha256 into the card's file.
+
+        Raises:
+            TinymimError: the card has no line for it.
+        """
+        self.check_recordable()
+        files.write_text(self.path, SHA256_LINE.sub(f"sha256: {digest}", self.path.read_text()))
+
+
+def terms(licence: str) -> str:
+    """A licence in a sentence, with what it forbids."""
+    if re.search(r"\bnc\b", licence, flags=re.IGNORECASE):
+        return f"{licence}: not for commercial use, and neither are its students"
+    if licence.startswith(("none", "unknown")):
+        return f"{licence}: ask whoever made it before you use it"
+    return f"{licence}; it passes on to students"
+
+
+def folders() -> list[Path]:
+    """Where cards and weights are looked for, first match wins."""
+    own = os.environ.get("TINYMIM_TEACHERS")
+    return [*([Path(own)] if own else []), Path("teachers"), PROJECT / "teachers"]
+
+
+def paths() -> dict[str, Path]:
+    """The file of every card, by name; it may be unreadable."""
+    found: dict[str, Path] = {}
+    for folder in reversed(folders()):
+        found.update({path.stem: path for path in folder.glob("*.yaml")})
+    return {name: found[name] for name in sorted(found)}
+
+
+def find(name: str) -> Card:
+    """The card called ``name``, or the card at that path.
+
+    Raises:
+        TinymimError: no such card; the message gives the nearest names.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return read(Path(name))
+    known = paths()
+    if name in known:
+        return read(known[name])
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or [*known]
+    raise TinymimError(
+        f"teacher: no card {name!r}; near it: {', '.join(near)}. `tinymim teachers` lists them; "
+        "a checkpoint is named by its path, and timm's weights as timm:NAME"
+    )
+
+
+def read(path: Path) -> Card:
+    """Parse one card.
+
+    Raises:
+        TinymimError: unreadable, or fields missing or unknown.
+    """
+    try:
+        content: dict[str, Any] = yaml.safe_load(path.read_text())
+        content["architecture"] = Architecture(**content["architecture"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise TinymimError(f"teacher card {path} cannot be read: {said}") from None
+    known = {field.name for field in dataclasses.fields(Card)} - {"path"}
+    if unknown := sorted(content.keys() - known):
+        raise TinymimError(
+            f"teacher card {path}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
+    if missing := [name for name in ("name", *NEEDED) if not content.get(name)]:
+        raise TinymimError(f"teacher card {path}: {', '.join(missing)} missing or empty")
+    card = Card(**content, path=path)
+    if card.hub.count("/") < 2 and card.hub:
+        raise TinymimError(f"teacher card {path}: hub: {card.hub!r} is not owner/repository/file")
+    return card

@@ -1,0 +1,112 @@
+"""Files from the network: a quick look whether there is one, and a download that is whole or not at all."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import socket
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from huggingface_hub import constants
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from tinymim import __version__, files
+from tinymim.errors import TinymimError
+
+PATIENCE = 3.0
+"""Seconds to wait for a connection."""
+
+STALLED = 30.0
+"""Seconds without a byte after which a download is given up."""
+
+CHUNK = 1 << 20
+
+
+def unreachable(url: str) -> str | None:
+    """Why nothing can be fetched from ``url`` now, or ``None``; answers within :data:`PATIENCE` seconds."""
+    if url.startswith(constants.ENDPOINT) and constants.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    wanted = urlsplit(url)
+    proxy = urllib.request.getproxies().get(wanted.scheme)
+    through = urlsplit(proxy) if proxy and not urllib.request.proxy_bypass(wanted.netloc) else wanted
+    port = through.port or (443 if through.scheme == "https" else 80)
+    return _no_connection(str(through.hostname), port)
+
+
+@functools.cache
+def _no_connection(host: str, port: int) -> str | None:
+    """Why no connection can be had. A resolver without network takes up to half a minute to say so: no need to wait."""
+    said: list[str | None] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=PATIENCE).close()
+            said.append(None)
+        except OSError as error:
+            said.append(f"no connection to {host} ({error.strerror or error})")
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return said[0] if said else f"no connection to {host} within {PATIENCE:g} seconds"
+
+
+def download(url: str, place: Path, sha256: str | None = None) -> str:
+    """Fetch ``url`` into ``place`` with a progress bar, whole or not at all.
+
+    Args:
+        url: http or https.
+        place: the file; the folder is made.
+        sha256: what the file must have; ``None`` takes any.
+
+    Returns:
+        Its sha256.
+
+    Raises:
+        TinymimError: no connection, an answer that is no such file, or one cut short or of another sha256.
+    """
+    if problem := unreachable(url):
+        raise TinymimError(f"{url} cannot be fetched: {problem}")
+    digest = ""
+
+    def write(temporary: Path) -> None:
+        nonlocal digest
+        _receive(url, temporary)
+        digest = files.sha256(temporary)
+        if sha256 and digest != sha256:
+            raise TinymimError(f"{url} has sha256 {digest}, and {sha256} was expected: it is damaged or another file")
+
+    try:
+        files.write_atomically(place, write)
+    except urllib.error.HTTPError as error:
+        raise TinymimError(f"{url} cannot be fetched: the server says {error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise TinymimError(f"{url} cannot be fetched into {place}: {getattr(error, 'reason', None) or error}") from None
+    return digest
+
+
+def _receive(url: str, temporary: Path) -> None:
+    """Write what ``url`` gives into ``temporary``."""
+    request = urllib.request.Request(url, headers={"User-Agent": f"tinymim/{__version__}"})
+    with urllib.request.urlopen(request, timeout=STALLED) as answer, temporary.open("wb") as file, _bar() as bar:
+        if answer.headers.get_content_type() == "text/html":
+            raise TinymimError(f"{url} gave a web page, not a file; download it by hand")
+        size = int(answer.headers.get("Content-Length") or 0)
+        task = bar.add_task(Path(urlsplit(url).path).name, total=size or None)
+        received = 0
+        while piece := answer.read(CHUNK):
+            file.write(piece)
+            received += len(piece)
+            bar.update(task, completed=received)
+    if received < size:
+        raise TinymimError(f"{url} was cut off after {received} of {size} bytes; try again")
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))

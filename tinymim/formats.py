@@ -1,0 +1,214 @@
+"""Published forms of weights files: known by their keys, and brought under timm's names.
+
+A foreign state dict becomes the same weights under the names of timm's ``VisionTransformer``, q, k and v in one matrix,
+whatever its authors call them; :func:`fitted` then spells them as one network does. timm's own filters know only the
+files of their own class, and resample or leave over what here is refused, so they are not used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinymim.errors import TinymimError
+
+State = dict[str, Tensor]
+
+WRAPPERS = ("state_dict", "model", "module", "teacher", "student")
+"""Where checkpoints keep the state dict, the first that holds weights: of iBOT's and DINO's two networks the teacher,
+which is what their authors evaluate."""
+
+UNKNOWN = "unknown"
+
+FORMS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Hugging Face ViTMAE", (r"^decoder\.decoder_",)),
+    ("Hugging Face data2vec-vision", (r"^data2vec_vision\.",)),
+    ("Hugging Face BEiT or data2vec-vision", (r"\.lambda_1$",)),
+    ("Hugging Face DINOv2", (r"\.layer_scale1\.lambda1$",)),
+    ("Hugging Face ViT", (r"embeddings\.patch_embeddings\.projection\.",)),
+    ("SimMIM", (r"^encoder\.mask_token$", r"^decoder\.0\.")),
+    ("MAE", (r"^decoder_embed\.",)),
+    ("iBOT", (r"(^|\.)masked_embed$|(^|\.)head\.(mlp|last_layer)\.",)),
+    ("DINOv2", (r"(^|\.)mask_token$", r"\.ls1\.gamma$")),
+    ("EVA-02", (r"\.mlp\.w(1|12)\.", r"\.attn\.q_bias$")),
+    ("BEiTv2", (r"^cls_pt_layers\.",)),
+    ("BEiT or data2vec-vision", (r"\.relative_position_bias_table$", r"(^|\.)mask_token$|relative_position_index$")),
+    ("TinyMIM*", (r"(^|\.)dist_token$", r"(^|\.)conv1x1\.")),
+    ("timm, MAE or TinyMIM", (r"(^|\.)blocks\.\d+\.",)),
+)
+"""Each form, and patterns each of which one of its keys has; the first that fits. The last three authors use the same
+names for their encoders."""
+
+OTHERS = (
+    ("Swin Transformer", r"(^|\.)layers\.\d+\.blocks\."),
+    ("hierarchical network", r"(^|\.)stages\.\d+\."),
+    ("ResNet", r"(^|\.)layer1\.0\.conv1\."),
+    ("CLIP", r"(^|\.)resblocks\.\d+\."),
+)
+"""Networks that are no plain ViT, for the refusal."""
+
+PATCHES = re.compile(r"((?:\w+\.)*?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection)\.weight")
+FIRST_BLOCK = re.compile(r"((?:\w+\.)*?)(?:blocks|encoder\.layer|layers)\.0\.(?:norm1|layernorm_before)\.weight")
+"""By these a file's encoder is found under whatever prefix: ``module.``, ``backbone.``, ``encoder.``, ``beit.``, ..."""
+
+BUFFERS = re.compile(r"(^|\.)(relative_position_index|k_bias|rope\.freqs_(cos|sin))$")
+"""What a network computes for itself, and some files hold."""
+
+NAMES = (
+    # Hugging Face, in published files and since transformers 5
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.distillation_token$", "dist_token"),
+    (r"^embeddings\.", ""),
+    (r"^(encoder\.layer|layers)\.(\d+)\.", r"blocks.\2."),
+    (r"^(encoder\.relative_position_bias|shared_position_bias)\.", "rel_pos_bias."),
+    (r"(\.attention\.attention)?\.relative_position_bias\.relative", ".attn.relative"),
+    (r"\.attention(\.attention)?\.(query|q_proj)\.", ".attn.q_proj."),
+    (r"\.attention(\.attention)?\.(key|k_proj)\.", ".attn.k_proj."),
+    (r"\.attention(\.attention)?\.(value|v_proj)\.", ".attn.v_proj."),
+    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.(lambda_|gamma_|layer_scale)([12])(\.lambda1)?$", r".ls\2.gamma"),
+    (r"^layernorm\.", "norm."),
+    (r"^pooler\.layernorm\.", "fc_norm."),
+    (r"^classifier\.", "head."),
+    # gated MLPs: the gate's half first
+    (r"\.mlp\.(w12|weights_in)\.", ".mlp.fc1."),
+    (r"\.mlp\.(w1|gate_proj)\.", ".mlp.fc1_g."),
+    (r"\.mlp\.(w2|up_proj)\.", ".mlp.fc1_x."),
+    (r"\.mlp\.(w3|weights_out|down_proj)\.", ".mlp.fc2."),
+    (r"\.mlp\.ffn_ln\.", ".mlp.norm."),
+)
+"""Patterns in other authors' names, and what timm says instead; all are tried, in this order."""
+
+SPELLINGS = {
+    "attn.qkv.weight": (("attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight"),),
+    "attn.qkv.bias": (
+        ("attn.q_proj.bias", "attn.k_proj.bias", "attn.v_proj.bias"),
+        ("attn.q_bias", "attn.k_bias", "attn.v_bias"),
+    ),
+    "mlp.fc1.weight": (("mlp.fc1_g.weight", "mlp.fc1_x.weight"),),
+    "mlp.fc1.bias": (("mlp.fc1_g.bias", "mlp.fc1_x.bias"),),
+    "ls1.gamma": (("gamma_1",),),
+    "ls2.gamma": (("gamma_2",),),
+}
+"""One tensor of a block, and the tensors that other networks of timm's have instead, in the same order of rows."""
+
+KEY_BIASES = ("attn.k_proj.bias", "attn.k_bias")
+"""BEiT and EVA have none, which is as good as zeros. A network without one takes no file that has other values."""
+
+BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")
+
+
+def unwrapped(content: dict[str, Any]) -> State:
+    """The tensors in the innermost state dict of a checkpoint; empty where there are none."""
+    inner = (unwrapped(content[key]) for key in WRAPPERS if isinstance(content.get(key), dict))
+    own = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    return next((state for state in inner if state), own)
+
+
+def recognised(path: Path, state: State) -> tuple[str, State]:
+    """Which form a foreign state dict has, and its weights under timm's names.
+
+    Args:
+        path: of the file, for the error.
+        state: as stored.
+
+    Returns:
+        The form's name, and the weights: the encoder's as a ``VisionTransformer`` has them, the others (decoder,
+        classifier, ...) under the names they were stored with. A form that is not known is :data:`UNKNOWN`, or the
+        name of a network that is no ViT, and its keys stay as they are.
+
+    Raises:
+        TinymimError: there are several networks in it.
+    """
+    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    prefix = _prefix(path, state)
+    if prefix is None:
+        return next((name for name, mark in OTHERS if _any(state, mark)), UNKNOWN), state
+    form = next((name for name, marks in FORMS if all(_any(state, mark) for mark in marks)), UNKNOWN)
+    named: State = {}
+    for key, value in sorted(state.items(), key=lambda item: item[0].startswith(prefix)):  # the encoder's names win
+        if not BUFFERS.search(key):
+            named[_renamed(key.removeprefix(prefix))] = value
+    return form, _with_registers(_joined(named))
+
+
+def _any(keys: Iterable[str], pattern: str) -> bool:
+    return any(re.search(pattern, key) for key in keys)
+
+
+def _prefix(path: Path, state: State) -> str | None:
+    """What stands before the encoder's names; ``None`` where no ViT is found."""
+    if any(_any(state, mark) for _, mark in OTHERS):
+        return None
+    for anchor in (PATCHES, FIRST_BLOCK):
+        found = sorted({match[1] for match in map(anchor.fullmatch, state) if match})
+        if len(found) > 1:
+            raise TinymimError(
+                f"{path} holds {len(found)} networks, under {', '.join(map(repr, found))}; save one by itself"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _renamed(key: str) -> str:
+    for pattern, name in NAMES:
+        key = re.sub(pattern, name, key)
+    return key
+
+
+def _joined(state: State) -> State:
+    """Blocks in the spelling of timm's ``VisionTransformer``; tensors that lack their others stay as they are."""
+    state = dict(state)
+    for block in sorted({match[1] for match in map(BLOCK.fullmatch, state) if match}):
+        for whole, spellings in SPELLINGS.items():
+            for parts in spellings:
+                names = [block + part for part in parts]
+                there = [name in state for name in names]
+                if not any(there) or not all(
+                    ok or name.endswith(KEY_BIASES) for ok, name in zip(there, names, strict=True)
+                ):
+                    continue
+                zeros = torch.zeros_like(next(state[name] for name in names if name in state))
+                state[block + whole] = torch.cat([state.pop(name, zeros) for name in names])
+    return state
+
+
+def _with_registers(state: State) -> State:
+    """DINOv2 adds positions before it inserts registers, so the CLS token may have its own added, as timm has it."""
+    if "register_tokens" not in state or not {"cls_token", "pos_embed"} <= state.keys():
+        return state
+    state = dict(state)
+    state["reg_token"] = state.pop("register_tokens")
+    state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+    state["pos_embed"] = state["pos_embed"][:, 1:]
+    return state
+
+
+def fitted(state: State, own: Iterable[str]) -> State:
+    """``state`` in the spelling of the network whose keys are ``own``; what it has no name for stays as it is."""
+    own = set(own)
+    spelt: State = {}
+    for key, value in state.items():
+        match = None if key in own else BLOCK.fullmatch(key)
+        spelling = next(
+            (parts for parts in SPELLINGS.get(match[2], ()) if match[1] + parts[0] in own) if match else iter(()), None
+        )
+        if not match or not spelling:
+            spelt[key] = value
+            continue
+        for part, rows in zip(spelling, value.chunk(len(spelling)), strict=True):
+            name = match[1] + part
+            if name in own or part not in KEY_BIASES or rows.any():
+                spelt[name] = rows
+    return spelt

@@ -1,0 +1,91 @@
+"""Read a pickled checkpoint without running any code in it.
+
+Authors leave objects beside their weights: the ``argparse.Namespace`` of a command line, a ``CfgNode``, a numpy scalar
+of the best accuracy. For the classes named here an inert stand-in takes the object's place, so that the weights can be
+read; the classes themselves are never imported or called. Whatever else a pickle asks for is refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinymim.errors import TinymimError
+
+DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    struct.error,
+)
+"""What the readers raise on files that are cut short or are something else."""
+
+
+class Fields:
+    """In place of an object with fields, or of a dict with a name."""
+
+    def __new__(cls, *_: Any) -> Any:
+        """An ordinary dict: PyTorch's reader sets the items and fields of no other kind."""
+        return OrderedDict()
+
+
+class Called:
+    """In place of what a call would have made: nothing is called, and its arguments are dropped."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+HARMLESS = {
+    "argparse.Namespace": Fields,  # MAE, TinyMIM, BEiT, DINO, iBOT: the command line
+    "yacs.config.CfgNode": Fields,  # SimMIM: the configuration
+    "numpy.core.multiarray.scalar": Called,  # the best accuracy, as numpy counts it; before numpy 2
+    "numpy._core.multiarray.scalar": Called,
+    "numpy.core.multiarray._reconstruct": Called,
+    "numpy._core.multiarray._reconstruct": Called,
+    "numpy.ndarray": Called,
+    "numpy.dtype": Called,
+    "pathlib.PosixPath": Called,  # a folder on the command line
+    "pathlib._local.PosixPath": Called,  # since Python 3.13
+}
+"""Classes of objects that published checkpoints hold beside their weights, and what stands in for each."""
+
+
+def load(path: Path) -> Any:
+    """What ``torch.load`` reads of ``path`` with ``weights_only``, and stand-ins for :data:`HARMLESS`.
+
+    Raises:
+        TinymimError: truncated, no pickle of PyTorch's, or asking for code to be run.
+    """
+    stand_ins: list[Any] = [(stand_in, name) for name, stand_in in HARMLESS.items()]
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        raise TinymimError(
+            f"{path} is no plain state dict: it is damaged, or reading it would run code"
+            f"{f' ({asked[1]})' if asked else ''}, which is never done. "
+            "Have it saved again as a plain state dict or as safetensors"
+        ) from None
+    except DAMAGED as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> TinymimError:
+    """The error for a file on which a reader stumbled."""
+    said = str(error).partition("\n")[0] or type(error).__name__
+    return TinymimError(f"{path} is truncated or not a weights file ({said})")
