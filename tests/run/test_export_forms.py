@@ -144,8 +144,46 @@ def test_timm__of_a_distillation_token(tmp_path: Path, photo: Image.Image) -> No
     assert "timm averages the logits of the two classifiers" in (tmp_path / "out/README.md").read_text()
     bare, images = opened(export_folder(source, "timm", tmp_path / "bare", classifier=False), photo)
     assert torch.allclose(bare.forward_features(images), tokens, atol=1e-5)
-    with pytest.raises(TinymimError, match=r"hf: ViTModel cannot express deit_tiny_dist.*\(tokens other than a CLS"):
+    with pytest.raises(
+        TinymimError, match=r"hf: ViTModel cannot express deit_tiny_dist.*\(timm's VisionTransformerDist"
+    ):
         export_folder(source, "hf", tmp_path / "hf", classifier=False)
+
+
+OTHERS = {
+    "EVA-02": ("eva02_tiny_patch14_224", {}),
+    "BEiT": ("beit_base_patch16_224", {}),
+    "DINOv2 with registers": ("vit_small_patch14_reg4_dinov2", {}),
+    "no CLS": ("vit_tiny_patch16_224", {"class_token": False}),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("form", [None, HeadForm(3)], ids=["features", "classifier"])
+def test_timm__and_programs_of_other_kinds(
+    kind: str, form: HeadForm | None, tmp_path: Path, photo: Image.Image
+) -> None:
+    arch, options = OTHERS[kind]
+    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    made = network(Architecture(arch, {**sizes, **options}), form)
+    source = str(checkpoint(tmp_path / "it.ckpt", made))
+    model, images = opened(export_folder(source, "timm", tmp_path / "timm"), photo)
+    (tokens,) = model.forward_intermediates(images, indices=[1], output_fmt="NLC", intermediates_only=True)
+    expected = made.features(view(photo))
+    assert torch.allclose(tokens.mean(dim=1), expected, atol=1e-5)
+    if form:
+        logits = made.read(view(photo), [Tap(2, "logits")])[Tap(2, "logits")]
+        assert torch.allclose(model(images), logits, atol=1e-5)
+    elif kind != "BEiT":
+        assert torch.allclose(model(images), expected, atol=1e-5)
+    else:
+        program = torch.export.load(export_folder(source, "torch-export", tmp_path / "program") / "model.pt2").module()
+        both = torch.cat([view(photo), view(photo).flip(-1)])
+        assert torch.allclose(program(both)[0], made.features(both), atol=1e-5)
+        assert "passes a last norm that was never trained" in (tmp_path / "timm/README.md").read_text()
+    with pytest.raises(TinymimError, match="hf: ViTModel cannot express"):
+        export_folder(source, "hf", tmp_path / "hf")
 
 
 @torch.no_grad()
@@ -440,7 +478,7 @@ def test_command__default_folder_and_what_it_says(
     out = capsys.readouterr().out
     assert "wrote exports/mine-timm (" in out
     assert "largest differences from the network: features 0.0e+00" in out
-    assert "WARNING: not for commercial use: the licence is CC-BY-NC-4.0" in out
+    assert "WARNING: licence CC-BY-NC-4.0: not for commercial use" in out
     assert (tmp_path / "exports/mine-timm/config.json").is_file()
 
 

@@ -17,7 +17,6 @@ from tests.conftest import tiny, write_teacher
 from tests.run.made import NAMES, checkpoint, network
 from tinymim import cli, files
 from tinymim.blocks import Tap
-from tinymim.export import card
 from tinymim.heads import HeadForm
 from tinymim.run.export import export_folder
 
@@ -57,7 +56,7 @@ def test_card__of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert front["pipeline_tag"] == "image-feature-extraction"
     assert {"tinymim", "distillation", "masked-image-modeling"} <= set(front["tags"])
     assert text.startswith("\n# mine\n")
-    assert "> **Not for commercial use: the licence is CC-BY-NC-4.0" in text
+    assert "> **Not for commercial use, and neither are its students.** The licence is inherited: CC-BY-NC-4.0." in text
     assert f"| teacher | tiny_teacher, sha256 `{digest}` |" in text
     assert "| tiny_teacher | a test; labels not seen; licence Apache-2.0 |" in text
     assert f"sha256 `{files.sha256(source)}`" in text
@@ -89,8 +88,7 @@ def test_card__of_a_fine_tuned_network_names_its_teacher(tmp_path: Path) -> None
 def test_card__names_data_and_weights_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYMIM_TEACHERS", str(tmp_path))
     path = write_teacher(tmp_path)
-    url = "https://huggingface.co/timm/vit_tiny/resolve/main/model.safetensors"
-    path.write_text(path.read_text() + f"url: {url}\n")
+    path.write_text(path.read_text() + "hub: timm/vit_tiny/model.safetensors\n")
     data = {"class_path": "tinymim.data.HFData", "init_args": {"source": "me/birds"}}
     source = run(tmp_path / "run", {**CONFIG, "data": data}, teacher={"name": "tiny_teacher", "sha256": "c" * 64})
     front, _ = parts(export_folder(str(source), "timm", tmp_path / "out"))
@@ -109,9 +107,16 @@ def test_card__names_data_and_weights_of_the_hub(tmp_path: Path, monkeypatch: py
             {"license": "other", "license_name": "apache-2.0-and-cc-by-nc-4.0"},
             "not for commercial use",
         ),
+        ("CC-BY-NC", {"license": "other", "license_name": "cc-by-nc"}, "not for commercial use"),
         ("research only", {"license": "other", "license_name": "research-only"}, "not for commercial use"),
-        ("unknown", {"license": "unknown"}, "licence unstated"),
-        ("MIT and unknown", {"license": "other", "license_name": "mit-and-unknown"}, "licence unstated"),
+        ("SYNC 2.0", {"license": "other", "license_name": "sync-2.0"}, None),
+        ("unknown", {"license": "unknown"}, "ask whoever made it"),
+        ("MIT and unknown", {"license": "other", "license_name": "mit-and-unknown"}, "ask whoever made it"),
+        (
+            "none stated; no permission is given",
+            {"license": "other", "license_name": "none-stated-no-permission-is-given"},
+            "ask whoever made it",
+        ),
     ],
 )
 def test_licence__as_the_hub_has_it_and_loud(
@@ -123,10 +128,6 @@ def test_licence__as_the_hub_has_it_and_loud(
     said = capsys.readouterr().out
     assert ("WARNING" in said, "[!WARNING]" in text) == (warning is not None, warning is not None)
     assert warning is None or (warning in said and warning in text.lower())
-
-
-def test_restriction__is_no_part_of_a_word() -> None:
-    assert card.restriction("SYNC-2.0") is None
 
 
 class Hub:

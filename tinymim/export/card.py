@@ -12,16 +12,12 @@ from typing import Any
 
 import yaml
 
-from tinymim import __version__, teachers
+from tinymim import __version__, cards
 from tinymim.errors import TinymimError
 from tinymim.export.source import Source
 
 HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
 """Identifiers that the hub knows, of those that teachers have; another one is ``other`` with its name."""
-
-RESTRICTED = re.compile(r"\bNC\b|non-?commercial|not for commercial|research[ -]only", re.IGNORECASE)
-
-UNSTATED = ("", "unknown", "none", "unstated")
 
 TRAINER = (
     "max_epochs",
@@ -80,17 +76,6 @@ def shown(contents: Contents) -> str:
     return ", ".join(f"{name} {value:.1e}" for name, value in contents.differences.items())
 
 
-def restriction(licence: str) -> str | None:
-    """Why a licence asks for a warning, or ``None``."""
-    if RESTRICTED.search(licence):
-        return f"not for commercial use: the licence is {licence}, inherited from the weights it was made from"
-    if any(part.strip().lower() in UNSTATED for part in licence.split(" and ")):
-        return (
-            "licence unstated: the weights it was made from state none, so no use of it is granted; ask their authors"
-        )
-    return None
-
-
 def _front_matter(source: Source, contents: Contents, config: dict[str, Any]) -> dict[str, Any]:
     classifies = bool(source.backbone.classes)
     found: dict[str, Any] = _licence(source.provenance.licence)
@@ -98,8 +83,8 @@ def _front_matter(source: Source, contents: Contents, config: dict[str, Any]) ->
     found["pipeline_tag"] = "image-classification" if classifies else "image-feature-extraction"
     found["tags"] = [TAG, "masked-image-modeling", "distillation", "vision-transformer"]
     teacher = _teacher_card(source)
-    if teacher and (repo := re.match(r"https://huggingface\.co/([\w.-]+/[\w.-]+)/resolve/", teacher.url)):
-        found["base_model"] = repo[1]
+    if teacher and teacher.hub:
+        found["base_model"] = teacher.on_hub[0]
     if data := _hub_data(config):
         found["datasets"] = [data]
     return found
@@ -107,10 +92,10 @@ def _front_matter(source: Source, contents: Contents, config: dict[str, Any]) ->
 
 def _licence(licence: str) -> dict[str, str]:
     """``license`` as the hub has it."""
-    name = licence.strip().lower().replace(" ", "-")
+    name = re.sub(r"[^a-z0-9.]+", "-", licence.lower())
     if name in HUB_LICENCES:
         return {"license": name}
-    return {"license": "unknown"} if name in UNSTATED else {"license": "other", "license_name": name}
+    return {"license": "unknown"} if licence == "unknown" else {"license": "other", "license_name": name}
 
 
 def _hub_data(config: dict[str, Any]) -> str | None:
@@ -123,8 +108,9 @@ def _hub_data(config: dict[str, Any]) -> str | None:
 
 
 def _warning(licence: str) -> list[str]:
-    reason = restriction(licence)
-    return [f"> [!WARNING]\n> **{reason[0].upper()}{reason[1:]}.**\n"] if reason else []
+    if not (against := cards.restriction(licence)):
+        return []
+    return [f"> [!WARNING]\n> **{against[0].upper()}{against[1:]}.** The licence is inherited: {licence}.\n"]
 
 
 def _shape(source: Source) -> list[str]:
@@ -157,13 +143,13 @@ def _teacher(source: Source) -> dict[str, Any] | None:
     return record.get("teacher") or record.get("start", {}).get("teacher")
 
 
-def _teacher_card(source: Source) -> teachers.Card | None:
+def _teacher_card(source: Source) -> cards.Card | None:
     """The card of the teacher or, where there is none, of the weights it started from, if there is one."""
     named = source.card or _teacher(source) or source.record.get("start")
     if not isinstance(named, dict):
         return named
     try:
-        return teachers.find(named["name"])
+        return cards.find(named["name"])
     except TinymimError:
         return None
 
@@ -181,7 +167,8 @@ def _origin(source: Source) -> list[tuple[str, ...]]:
     if found := _teacher_card(source):
         labels = "seen" if found.labels_seen else "not seen"
         rows.append((found.name, f"{found.source}; labels {labels}; licence {found.licence}"))
-        rows += [("citation", found.citation)] + [("source", found.url)] * bool(found.url)
+        address = found.address or found.page
+        rows += [("citation", found.citation)] + [("address", address)] * bool(address)
     return rows
 
 

@@ -84,7 +84,9 @@ def problems(network: Backbone) -> list[str]:
     """What of a network in timm's form ``ViTModel`` lacks."""
     vit: Any = network.vit
     found = []
-    if type(vit) is not VisionTransformer or not vit.has_class_token or network.prefix != 1 or vit.no_embed_class:
+    if type(vit) is not VisionTransformer:
+        return [f"timm's {type(vit).__name__} is another kind of network"]
+    if not network.has_cls or network.prefix != 1 or vit.no_embed_class:
         found.append("tokens other than a CLS token with a position, then patches")
     if vit.pos_embed is None:
         found.append("no position embedding")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinymim import teachers
+from tinymim import cards, teachers
 from tinymim.backbones import NO_CLASSIFIER, Backbone
 from tinymim.blocks import LOGITS, Tap
 from tinymim.errors import TinymimError
@@ -19,7 +19,7 @@ from tinymim.weights import Provenance
 WEIGHTS = "model.safetensors"
 """The weights in an exported folder, as timm and Hugging Face look for them."""
 
-KEPT = ("teacher", "start", "deit")
+KEPT = ("teacher", "start", "deit", "ema")
 """Where a network came from, in its checkpoint's record."""
 
 
@@ -40,7 +40,7 @@ class Source:
     backbone: Backbone
     provenance: Provenance
     record: dict[str, Any]
-    card: teachers.Card | None
+    card: cards.Card | None
     left_out: str = ""
 
     @property
@@ -66,25 +66,19 @@ def load(source: str, classifier: bool | None = None) -> Source:
     """Load what ``source`` names.
 
     Args:
-        source: a checkpoint's path, an exported folder that timm opens, or a teacher card's name.
+        source: what :func:`tinymim.teachers.locate` takes: a checkpoint's path, an exported folder, a card's name, ...
         classifier: with its classifier; ``None`` where it has one.
 
     Raises:
         TinymimError: nothing to read, or a classifier asked of a network without one.
     """
-    folder = Path(source)
-    if (inside := folder / WEIGHTS).is_file():
-        source = str(inside)
     located = teachers.locate(source)
     if classifier and not located.classes:
         raise TinymimError(f"{source} {NO_CLASSIFIER}")
-    wanted = bool(located.classes) if classifier is None else classifier
-    backbone, provenance = located.load(wanted)
-    loaded = Source(provenance.name, backbone, provenance, located.record or {}, located.card)
-    path = Path(provenance.path)
-    loaded.name = loaded.run.name if loaded.run else folder.resolve().name if inside.is_file() else path.stem
-    if located.card:
-        loaded.name = located.card.name
+    backbone, provenance = located.load(bool(located.classes) if classifier is None else classifier)
+    loaded = Source("", backbone, provenance, located.record or {}, located.card)
+    folder = loaded.run or Path(source).resolve()
+    loaded.name = located.card.name if located.card else folder.name if folder.is_dir() else folder.stem
     return loaded
 
 

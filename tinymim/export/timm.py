@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import LOGITS, Tap
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, misfit
 from tinymim.export.card import Contents
 from tinymim.export.source import WEIGHTS, Source, difference, resized_side, sample
 from tinymim.heads import Head
@@ -66,13 +66,15 @@ def as_timm(backbone: Backbone) -> Backbone:
     stored = backbone.record()["architecture"]
     architecture = Architecture(**{**stored, "options": stored["options"] | options})
     network = Backbone(architecture, backbone.output_block, backbone.beyond, initialise=False)
-    own = {key: value for key, value in backbone.vit.state_dict().items() if not key.startswith(FOREIGN)}
+    whole = backbone.vit.state_dict()
+    own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
     if backbone.classes and not backbone.classifier:
-        own = backbone.vit.state_dict()
-    unused = {f"{name}.{part}": fill for name in ("norm", "fc_norm") for part, fill in (("weight", 1.0), ("bias", 0.0))}
-    expected = network.vit.state_dict()
-    rest = {key: torch.full_like(expected[key], unused[key]) for key in unused.keys() & expected.keys()}
-    network.vit.load_state_dict(rest | own | _named(head, network))
+        own = whole
+    untrained = {key: value for key, value in network.vit.state_dict().items() if key.startswith(("norm.", "fc_norm."))}
+    try:
+        network.vit.load_state_dict(untrained | own | _named(backbone, head, network))
+    except RuntimeError as error:
+        raise TinymimError(f"timm's {architecture.arch} does not take these weights: {misfit(error)}") from None
     return network.eval()
 
 
@@ -147,10 +149,16 @@ def _folded(head: Head) -> State:
     return state
 
 
-def _named(head: State, network: Backbone) -> State:
+def _named(backbone: Backbone, head: State, network: Backbone) -> State:
     """A head's weights under timm's names."""
-    norm = "fc_norm" if isinstance(network.vit.fc_norm, nn.LayerNorm) else "norm"
-    return {key.replace("norm.", f"{norm}.") if key.startswith("norm.") else key: value for key, value in head.items()}
+    name = "fc_norm" if isinstance(network.vit.fc_norm, nn.LayerNorm) else "norm"
+    theirs, ours = getattr(network.vit, name), backbone.classifier and backbone.classifier.norm
+    if isinstance(ours, nn.LayerNorm) and theirs.eps != ours.eps:
+        raise TinymimError(
+            f"classifier: the norm before it has eps {ours.eps:g}, and in {network.architecture.arch} it has "
+            f"{theirs.eps:g}; --no-classifier exports the backbone alone"
+        )
+    return {key.replace("norm.", f"{name}.") if key.startswith("norm.") else key: value for key, value in head.items()}
 
 
 def write_weights(state: State, folder: Path, header: dict[str, str]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from tinymim import files, weights
+from tinymim import cards, files, weights
 from tinymim.errors import TinymimError
 from tinymim.export import hf, onnx, program, source, timm
-from tinymim.export.card import TAG, card, restriction, shown
+from tinymim.export.card import TAG, card, shown
 from tinymim.export.push import Hub
 
 FORMS = {"timm": timm.write, "hf": hf.write, "onnx": onnx.write, "torch-export": program.write}
@@ -139,7 +139,7 @@ def export_folder(
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"wrote {folder} ({size / 1e6:.1f} MB), blocks 1 to {loaded.backbone.depth}; {lines[0]}")
     licence = loaded.provenance.licence
-    print(f"licence {licence}" + (f". WARNING: {reason}" if (reason := restriction(licence)) else ""))
+    print(f"{'WARNING: ' if cards.restriction(licence) else ''}licence {cards.terms(licence)}")
     return folder
 
 

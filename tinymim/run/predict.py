@@ -164,7 +164,7 @@ class Reader:
             raise TinymimError(
                 f"checkpoint: it takes images of {self.size}x{width} px, and images are cropped to squares"
             )
-        if pool == "cls" and getattr(network.vit, "cls_token", None) is None:
+        if pool == "cls" and not network.has_cls:
             raise TinymimError(f"pool: cls, but {network.architecture.arch} has no CLS token; use mean")
         if not classes and not network.trained(self.tap):
             say(f"block {self.tap.block} was not trained whole; the output block is {network.output_block}")
