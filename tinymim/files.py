@@ -73,7 +73,11 @@ def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
         if path.exists():
             before = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
             path.replace(before)
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except BaseException:
+                before.replace(path)
+                raise
             shutil.rmtree(before)
         else:
             temporary.replace(path)

@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from tests.conftest import tiny, write_teacher
+from tests.modules.test_distiller import NoiseData, distiller, trainer
 from tests.run.made import NAMES, checkpoint, network
 from tinymim import cli, files
 from tinymim.blocks import Tap
 from tinymim.heads import HeadForm
+from tinymim.modules import Classifier
 from tinymim.run.export import export_folder
 
 CONFIG = {
@@ -83,6 +85,24 @@ def test_card__of_a_fine_tuned_network_names_its_teacher(tmp_path: Path) -> None
     assert f"| teacher | gone, sha256 `{'b' * 64}` |" in text
     assert f"| started from | last.ckpt, sha256 `{'a' * 64}` |" in text
     assert "## Recipe" not in text
+
+
+class Named(NoiseData):
+    classes = ["ant", "bee"]
+
+
+def test_card__after_distillation_and_fine_tuning(teacher_card: Path, tmp_path: Path) -> None:
+    student, runner = distiller(), trainer(tmp_path, max_epochs=0)
+    runner.fit(student, datamodule=NoiseData())
+    runner.save_checkpoint(tmp_path / "student.ckpt")
+    tuned, runner = Classifier(str(tmp_path / "student.ckpt"), pool="cls"), trainer(tmp_path, max_epochs=0)
+    runner.fit(tuned, datamodule=Named())
+    runner.save_checkpoint(tmp_path / "tuned.ckpt")
+    _, text = parts(export_folder(str(tmp_path / "tuned.ckpt"), "timm", tmp_path / "out"))
+    teacher = files.sha256(teacher_card.with_suffix(".safetensors"))
+    assert f"| teacher | tiny_teacher, sha256 `{teacher}` |" in text
+    assert f"| started from | student.ckpt, sha256 `{files.sha256(tmp_path / 'student.ckpt')}` |" in text
+    assert json.loads((tmp_path / "out/config.json").read_text())["label_names"] == ["ant", "bee"]
 
 
 def test_card__names_data_and_weights_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

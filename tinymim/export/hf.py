@@ -200,7 +200,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, {kind}
 
-folder = "."  # this folder
+folder = "."  # this folder, or OWNER/NAME on the hub
 processor = AutoImageProcessor.from_pretrained(folder)
 model = {kind}.from_pretrained(folder{options}).eval()
 inputs = processor(images=Image.open("image.jpg").convert("RGB"), return_tensors="pt")

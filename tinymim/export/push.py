@@ -60,9 +60,7 @@ class Hub:
         """
         try:
             made = self.api.create_repo(self.repo, private=self.private or None, exist_ok=True)
-            self.api.upload_folder(
-                repo_id=made.repo_id, folder_path=folder, commit_message="Export of tinymim", delete_patterns="*"
-            )
+            self.api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Export of tinymim")
         except Exception as error:  # of the hub, of its HTTP library or of the network: their types differ by version
             said = str(error).strip().partition("\n")[0] or type(error).__name__
             raise TinymimError(

@@ -250,7 +250,7 @@ LAST = {True: "    probabilities = model(images).softmax(dim=-1)", False: ""}
 
 
 def _notes(backbone: Backbone, network: Backbone) -> list[str]:
-    notes = []
+    notes = ["On the hub, `hf-hub:OWNER/NAME` stands in place of `local-dir:FOLDER`."]
     if network.classes:
         notes.append("`model(images)` gives logits.")
         if backbone.classifier and backbone.classifier.form.pool == "cls_dist":
