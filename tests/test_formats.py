@@ -2,13 +2,15 @@
 
 import argparse
 import re
+from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
 from tests.conftest import write_card
-from tinymim import teachers, weights
+from tinymim import formats, teachers, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
@@ -162,7 +164,14 @@ def tinymim_star(own):
 
 
 def distributed(own):
-    return {f"module._orig_mod.{key}": value for key, value in own.items()}
+    """As `DistributedDataParallel` and `torch.compile` leave it."""
+    return {f"module._orig_mod.{key}": value for key, value in mae(own)["model"].items()}
+
+
+def nested(own):
+    """An encoder and a decoder that are built alike, in a Lightning module."""
+    decoder = {f"model.decoder.{key}": value for key, value in block("blocks.0", 16).items()}
+    return {"state_dict": {f"model.encoder.{key}": value for key, value in own.items()} | decoder, "epoch": 3}
 
 
 LAID_OUT = Architecture("vit_tiny_patch16_224", SIZES, heads=[3, 6])
@@ -182,7 +191,8 @@ FORMS = {
     "eva02 base": (eva02_base, EVA02_BASE, "EVA-02", "token classifier (2), mask token, final norm (2)"),
     "tinymim": (tinymim, LAID_OUT, TIMM, "final norm (2)"),
     "tinymim star": (tinymim_star, STAR, "TinyMIM*", "neck (4), final norm (2), classifier (4)"),
-    "distributed": (distributed, VIT, TIMM, ""),
+    "distributed": (distributed, VIT, "MAE", "decoder (19), mask token, final norm (2)"),
+    "nested": (nested, VIT, TIMM, "unexpected 12 (model (12))"),
 }
 
 
@@ -318,3 +328,53 @@ def test_read__two_networks_in_one_dict_are_refused(tmp_path):
     torch.save({f"{part}.{key}": own[key] for part in ("student", "ema") for key in own}, tmp_path / "x.pth")
     with pytest.raises(TinymimError, match=r"x\.pth holds 2 networks, under 'ema\.', 'student\.'; save one"):
         weights.read(tmp_path / "x.pth")
+
+
+ODD = {
+    "no axis": lambda value: value.flatten()[0],
+    "none": lambda value: value[:0],
+    "one row more": lambda value: torch.cat([value, value[:1]]),
+    "flat": lambda value: value.flatten(),
+    "missing": lambda value: None,
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_fill__a_tensor_of_odd_shape_is_refused_or_was_left_out(tmp_path, name):
+    publish, architecture, *_ = FORMS[name]
+    theirs, ours = network(architecture, 0), network(architecture, 1)
+    state, spared = formats.unwrapped(publish(encoder(theirs))), torch.Generator().manual_seed(0)
+    for key in (list(state)[int(i)] for i in torch.randperm(len(state), generator=spared)[:12]):
+        for change in ODD.values():
+            odd = {**state, key: change(state[key])}
+            form, named = formats.recognised(tmp_path, {k: v for k, v in odd.items() if v is not None})
+            refused = ""
+            try:
+                weights.fill(ours, weights.File(tmp_path, named, form=form))
+            except TinymimError as error:
+                refused = str(error)
+            assert "\n" not in refused
+            assert refused or torch.equal(outputs(ours), outputs(theirs)), f"{key} is no part of the encoder"
+
+
+def test_read__keys_and_nesting_nobody_publishes(tmp_path):
+    around = {"model": {}, 3: torch.rand(2)}
+    around["model"]["model"] = around
+    torch.save(around, tmp_path / "x.pth")
+    with pytest.raises(TinymimError, match=r"x\.pth holds no weights \(keys: model, 3\)"):
+        weights.read(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("size", [16, 24])
+@pytest.mark.parametrize("name", ["beit", "beit fine-tuned", "dinov2", "dinov2 giant", "eva02", "eva02 base"])
+def test_fill__timms_own_filter_gives_the_same(name, size):
+    """timm converts some of these forms too, and resamples: an independent account of the names."""
+    publish, architecture, *_ = FORMS[name]
+    state = formats.unwrapped(publish(encoder(network(of(architecture, img_size=size), 0))))
+    ours, timms = network(architecture, 1), network(architecture, 2)
+    form, named = formats.recognised(Path("x.pth"), state)
+    weights.fill(ours, weights.File(Path("x.pth"), named, form=form))
+    module = {"beit": timm.models.beit, "eva02": timm.models.eva}.get(name[:5].strip(), timm.models.vision_transformer)
+    beside = timms.vit.load_state_dict(module.checkpoint_filter_fn(dict(state), timms.vit), strict=False)
+    assert set(beside.missing_keys) <= {"norm.weight", "norm.bias", "fc_norm.weight", "fc_norm.bias"}
+    assert torch.equal(outputs(ours), outputs(timms))

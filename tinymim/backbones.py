@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from tinymim.architecture import Architecture, build
 from tinymim.blocks import (
     ATTENTION,
+    CLASSIFIER,
     FFN,
     LOGITS,
     QKV,
@@ -27,28 +29,19 @@ from tinymim.blocks import (
     Tap,
     choose_attention,
     kept_tokens,
-    parts_reached,
+    routes,
     run_block,
 )
 from tinymim.errors import TinymimError
 from tinymim.heads import Head
-from tinymim.positions import Positions, enter, fit_positions, kept_positions, relative, rotary
-
-STEM = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
-"""The parts of a timm ViT before its first block."""
-
-CLASSIFIER = ("norm.", "fc_norm.", "attn_pool.", "head.", "head_dist.")
-"""Those after its last block."""
+from tinymim.positions import Positions, enter, fit_positions, relative, rotary
 
 NO_CLASSIFIER = (
     "has no classifier, so it has no logits; use a checkpoint of fine-tuning (`tinymim fit --config finetune_digits`), "
     "or a card whose architecture.options say num_classes and global_pool"
 )
 
-NOT_MASKABLE = (
-    "cannot be run on a part of the patches: its relative position bias is laid out for all of them; show it the whole "
-    "image (teacher_view: whole)"
-)
+NOT_MASKABLE = "cannot be run on a part of the patches, as its relative position bias is laid out for all of them"
 
 
 class Backbone(nn.Module):
@@ -128,8 +121,13 @@ class Backbone(nn.Module):
         return self.vit.cls_token is not None
 
     @property
+    def plain(self) -> bool:
+        """Whether it is a plain ViT, whose blocks need nothing but tokens."""
+        return isinstance(self.vit, VisionTransformer)
+
+    @property
     def maskable(self) -> bool:
-        """Whether it can be run on a part of the patches; a relative position bias is laid out for all of them."""
+        """Whether it can be run on a part of the patches."""
         return not relative(self.vit)
 
     @property
@@ -169,14 +167,12 @@ class Backbone(nn.Module):
         self, images: Tensor, keep: Tensor | None = None, replace: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, list[Positions]]:
         """As :meth:`embed`, and what each block is told beside the tokens."""
-        x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
-        x, positions = enter(self.vit, replace(x) if replace else x)
-        choose_attention(self._blocks, x)
-        if keep is None:
-            return x, positions
-        if not self.maskable:
+        if keep is not None and not self.maskable:
             raise TinymimError(f"{self.architecture.arch} {NOT_MASKABLE}")
-        return kept_tokens(x, keep, self.prefix), [kept_positions(one, keep) for one in positions]
+        x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
+        x, positions = enter(self.vit, replace(x) if replace else x, keep)
+        choose_attention(self._blocks, x)
+        return x if keep is None else kept_tokens(x, keep, self.prefix), positions
 
     def read(self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None) -> Readings:
         """Run as far as the deepest tap and no further; of its block, only the parts that the taps need.
@@ -220,17 +216,10 @@ class Backbone(nn.Module):
     def reached(self, taps: Iterable[Tap]) -> set[str]:
         """Names of the parameters on which a read of ``taps`` depends, known from the reader's own route."""
         wanted = self.check(taps)
-        last = max(tap.block for tap in wanted)
-        names = {tap.name for tap in wanted if tap.block == last}
-        routes = [f"vit.{part}" for part in STEM]
-        attended = last > 1 or names & {*ATTENTION, *FFN, LOGITS}
-        routes += ["vit.rel_pos_bias."] if attended else []
-        routes += ["vit.rope."] if attended or names & {"q", "k"} else []
-        routes += [f"vit.blocks.{number}." for number in range(last - 1)]
-        routes += [f"vit.blocks.{last - 1}.{part}" for part in parts_reached(names)]
-        if LOGITS in names:
-            routes += ["classifier."] if self.classifier else [f"vit.{part}" for part in CLASSIFIER]
-        return {name for name, _ in self.named_parameters() if name.startswith(tuple(routes))}
+        begin = [f"vit.{part}" for part in routes(wanted)]
+        if any(tap.name == LOGITS for tap in wanted):
+            begin += ["classifier."] if self.classifier else [f"vit.{part}" for part in CLASSIFIER]
+        return {name for name, _ in self.named_parameters() if name.startswith(tuple(begin))}
 
     def last_trained_block(self, taps: Iterable[Tap]) -> int:
         """The deepest block all of whose parts a loss on ``taps`` trains; 0 when there is none."""

@@ -38,6 +38,13 @@ LOGITS = "logits"
 TAPS = (*TOKENS, LOGITS)
 
 
+STEM = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
+"""The parts of a timm ViT before its first block."""
+
+CLASSIFIER = ("norm.", "fc_norm.", "attn_pool.", "head.", "head_dist.")
+"""Those after its last block."""
+
+
 class Tap(NamedTuple):
     """A place to read: ``block`` from 1 to the depth, ``name`` one of :data:`TAPS`."""
 
@@ -93,15 +100,24 @@ def run_block(
     return x, parts
 
 
-def parts_reached(names: set[str]) -> list[str]:
-    """How the parameters begin on which the taps called ``names`` depend, of those in their own block."""
+def routes(taps: Iterable[Tap]) -> list[str]:
+    """How the names begin of those of a timm ViT's parameters on which a read of ``taps`` depends."""
+    last = max(tap.block for tap in taps)
+    names = {tap.name for tap in taps if tap.block == last}
+    attended = bool(names & {*ATTENTION, *FFN, LOGITS})
     parts = ["norm1.", "attn.qkv.", "attn.q_bias", "attn.v_bias"]
     parts += [f"attn.{name}_{part}." for name in QKV if name in names for part in ("proj", "norm")]
-    if names & {*ATTENTION, *FFN, LOGITS}:
+    if attended:
         parts += ["attn.", "ls1.", "gamma_1"]
     if names & {*FFN, LOGITS}:
         parts += ["norm2.", "mlp.", "ls2.", "gamma_2"]
-    return parts
+    found = [*STEM, *(f"blocks.{number}." for number in range(last - 1))]
+    found += [f"blocks.{last - 1}.{part}" for part in parts]
+    if attended or last > 1:
+        found += ["rel_pos_bias."]
+    if attended or last > 1 or names & {"q", "k"}:
+        found += ["rope."]
+    return found
 
 
 def _scaled(block: Any, branch: int, x: Tensor) -> Tensor:

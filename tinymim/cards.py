@@ -39,7 +39,7 @@ class Card:
     Args:
         name: of the card.
         architecture: with head layout and input normalisation.
-        file: name of the weights file here, whatever it is called where it comes from.
+        file: the weights file here, by name or path, whatever it is called where it comes from.
         hub: where the file comes from on the Hugging Face hub, as ``owner/repository/file``.
         url: where it comes from elsewhere; empty for one this project makes.
         page: where a person finds it, if there is no address that a program can fetch.

@@ -24,7 +24,7 @@ COMMANDS = {
     "resume": "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
-    "teachers": "list the teacher cards and whether their weights are here",
+    "teachers": "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add",
     "export": "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
 }
 

@@ -50,17 +50,20 @@ MEANINGS = (
     (r"(.*\.)?(mask_token|masked_embed)", "mask token"),
     (r"lm_head\.", "token classifier"),
     (r"cls_pt_", "blocks of the CLS pre-training"),
-    (r"(.*\.)?((dino_|ibot_)?head\.(mlp|last_layer)|(dino|ibot)_head)", "projection head"),
+    (r"(.*\.)?((dino_|ibot_)?head\.(mlp|last_)|(dino|ibot)_head)", "projection head"),
     (r"(head|head_dist)\.", "classifier"),
     (r"(norm|fc_norm)\.", "final norm"),
     (r"conv1x1\.|neck\.", "neck"),
     (r"pooler\.", "pooler"),
 )
 
+Shapes = dict[str, tuple[int, ...]]
+"""By the names that all blocks share."""
+
 
 @dataclass(frozen=True)
 class Contents:
-    """The network that a state dict under timm's names belongs to, as far as keys and shapes say.
+    """The network that a state dict under timm's names belongs to; a size that its shapes do not say is 0.
 
     Args:
         kind: its class, a key of :data:`FAMILIES`.
@@ -72,10 +75,10 @@ class Contents:
     """
 
     kind: str
-    width: int | None
+    width: int
     depth: int
-    patch: int | None
-    mlp_ratio: float | None
+    patch: int
+    mlp_ratio: float
     options: dict[str, Any]
 
     def __str__(self) -> str:
@@ -89,24 +92,24 @@ def look(state: State) -> Contents | None:
     blocks = [int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", key) for key in state) if match]
     if not blocks:
         return None
-    shape = {re.sub(r"^blocks\.\d+\.", "", key): value.shape for key, value in state.items()}
-    kernel, back = shape.get("patch_embed.proj.weight", ()), shape.get("mlp.fc2.weight", ())
-    width = next((shape[name][0] for name in ("norm1.weight", "mlp.fc2.weight") if name in shape), None)
-    gated = "mlp.fc1_g.weight" in shape or (back and shape.get("mlp.fc1.weight", (0,))[0] == 2 * back[1])
+    shape = {re.sub(r"^blocks\.\d+\.", "", key): tuple(value.shape) for key, value in state.items()}
+    hidden = _size(shape, "mlp.fc2.weight", 1, 2)
+    width = _size(shape, "norm1.weight", 0, 1) or _size(shape, "mlp.fc2.weight", 0, 2)
+    gated = "mlp.fc1_g.weight" in shape or (hidden and _size(shape, "mlp.fc1.weight", 0, 2) == 2 * hidden)
     tables = {"attn.relative_position_bias_table", "rel_pos_bias.relative_position_bias_table"} & shape.keys()
     scaled = bool({"ls1.gamma", "gamma_1"} & shape.keys())
     kind = "BEiT" if tables else "EVA-02" if gated and not scaled else "ViT"
-    return Contents(
-        kind,
-        width,
-        max(blocks) + 1,
-        kernel[-1] if len(kernel) == 4 else None,
-        round(back[1] / back[0], 3) if back else None,
-        _options(kind, scaled, shape),
-    )
+    patch, ratio = _size(shape, "patch_embed.proj.weight", 3, 4), hidden / width if width else 0
+    return Contents(kind, width, max(blocks) + 1, patch, ratio, _options(kind, scaled, shape))
 
 
-def _options(kind: str, scaled: bool, shape: dict[str, Any]) -> dict[str, Any]:
+def _size(shape: Shapes, name: str, axis: int, axes: int) -> int:
+    """Of a tensor that has so many ``axes``; 0 where there is none."""
+    found = shape.get(name, ())
+    return found[axis] if len(found) == axes else 0
+
+
+def _options(kind: str, scaled: bool, shape: Shapes) -> dict[str, Any]:
     if kind == "EVA-02":
         return {"scale_mlp": "mlp.norm.weight" in shape}
     init = {"init_values": 1e-5 if scaled else None}
@@ -116,8 +119,7 @@ def _options(kind: str, scaled: bool, shape: dict[str, Any]) -> dict[str, Any]:
             "use_rel_pos_bias": "attn.relative_position_bias_table" in shape,
             "use_shared_rel_pos_bias": "rel_pos_bias.relative_position_bias_table" in shape,
         }
-    registers = shape["reg_token"][1] if "reg_token" in shape else 0
-    positions = shape["pos_embed"][1] if "pos_embed" in shape else 0
+    registers, positions = _size(shape, "reg_token", 1, 3), _size(shape, "pos_embed", 1, 3)
     without = math.isqrt(positions) ** 2 == positions  # as many as patches in a square: the prefix has none
     return (
         init

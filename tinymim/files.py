@@ -26,18 +26,18 @@ def checksum_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def checked(path: Path) -> tuple[str, str]:
-    """The sha256 of a file of ours, and what notes the same; empty where nothing does.
+def noted(path: Path, digest: str) -> str:
+    """What notes ``digest`` as the sha256 of a file of ours, ``NAME.sha256 beside it``; empty where nothing does.
 
     Raises:
-        TinymimError: what is noted beside it is another.
+        TinymimError: another one is noted.
     """
-    digest, noted = sha256(path), checksum_beside(path.resolve())
-    if not noted.is_file():
-        return digest, ""
-    if digest not in noted.read_text().split():
-        raise TinymimError(f"{path} has sha256 {digest}, and {noted.name} beside it says another: it is damaged")
-    return digest, f"{noted.name} beside it"
+    beside = checksum_beside(path.resolve())
+    if not beside.is_file():
+        return ""
+    if digest not in beside.read_text().split():
+        raise TinymimError(f"{path} has sha256 {digest}, and {beside.name} beside it says another: it is damaged")
+    return f"{beside.name} beside it"
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -41,8 +41,8 @@ FORMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("TinyMIM*", (r"(^|\.)dist_token$", r"(^|\.)conv1x1\.")),
     ("timm, MAE or TinyMIM", (r"(^|\.)blocks\.\d+\.",)),
 )
-"""Each form, and patterns each of which one of its keys has; the first that fits. The last three authors use the same
-names for their encoders."""
+"""Each form, and patterns each of which one of its keys has; the first that fits. timm's, MAE's and TinyMIM's encoders
+have the same names."""
 
 OTHERS = (
     ("Swin Transformer", r"(^|\.)layers\.\d+\.blocks\."),
@@ -52,11 +52,15 @@ OTHERS = (
 )
 """Networks that are no plain ViT, for the refusal."""
 
-PATCHES = re.compile(r"((?:\w+\.)*?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection)\.weight")
-FIRST_BLOCK = re.compile(r"((?:\w+\.)*?)(?:blocks|encoder\.layer|layers)\.0\.(?:norm1|layernorm_before)\.weight")
-"""By these a file's encoder is found under whatever prefix: ``module.``, ``backbone.``, ``encoder.``, ``beit.``, ..."""
+BLOCKS = re.compile(
+    r"((?:[a-z_]\w*\.)*?)(?:blocks|encoder\.layer|layers)\.\d+\.(?:norm[12]|layernorm_(?:before|after))\.(?:weight|bias)",
+    re.IGNORECASE,
+)
+PATCHES = re.compile(r"(.*?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection)\.weight")
+"""By these an encoder is found under whatever prefix: ``backbone.``, ``encoder.``, ``beit.``, ...; one with patches is
+preferred, for a decoder may have blocks as well."""
 
-BUFFERS = re.compile(r"(^|\.)(relative_position_index|k_bias|rope\.freqs_(cos|sin))$")
+BUFFERS = re.compile(r"(^|\.)(relative_position_index|rope\.freqs_(cos|sin))$")
 """What a network computes for itself, and some files hold."""
 
 NAMES = (
@@ -108,11 +112,11 @@ KEY_BIASES = ("attn.k_proj.bias", "attn.k_bias")
 BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")
 
 
-def unwrapped(content: dict[str, Any]) -> State:
-    """The tensors in the innermost state dict of a checkpoint; empty where there are none."""
-    inner = (unwrapped(content[key]) for key in WRAPPERS if isinstance(content.get(key), dict))
-    own = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-    return next((state for state in inner if state), own)
+def unwrapped(content: dict[Any, Any], most: int = 3) -> State:
+    """The tensors in the innermost state dict of a checkpoint, at ``most`` so deep; empty where there are none."""
+    inside = [content[key] for key in WRAPPERS if most and isinstance(content.get(key), dict)]
+    own = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return next((state for state in (unwrapped(one, most - 1) for one in inside) if state), own)
 
 
 def recognised(path: Path, state: State) -> tuple[str, State]:
@@ -130,7 +134,7 @@ def recognised(path: Path, state: State) -> tuple[str, State]:
     Raises:
         TinymimError: there are several networks in it.
     """
-    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    state = {re.sub(r"^(module\.)+", "", key.replace("_orig_mod.", "")): value for key, value in state.items()}
     prefix = _prefix(path, state)
     if prefix is None:
         return next((name for name, mark in OTHERS if _any(state, mark)), UNKNOWN), state
@@ -148,17 +152,14 @@ def _any(keys: Iterable[str], pattern: str) -> bool:
 
 def _prefix(path: Path, state: State) -> str | None:
     """What stands before the encoder's names; ``None`` where no ViT is found."""
-    if any(_any(state, mark) for _, mark in OTHERS):
-        return None
-    for anchor in (PATCHES, FIRST_BLOCK):
-        found = sorted({match[1] for match in map(anchor.fullmatch, state) if match})
-        if len(found) > 1:
-            raise TinymimError(
-                f"{path} holds {len(found)} networks, under {', '.join(map(repr, found))}; save one by itself"
-            )
-        if found:
-            return found[0]
-    return None
+    found = {match[1] for match in map(BLOCKS.fullmatch, state) if match}
+    if len(found) > 1:
+        found &= {match[1] for match in map(PATCHES.fullmatch, state) if match}
+    if len(found) > 1:
+        raise TinymimError(
+            f"{path} holds {len(found)} networks, under {', '.join(map(repr, sorted(found)))}; save one by itself"
+        )
+    return found.pop() if found else None
 
 
 def _renamed(key: str) -> str:
@@ -168,47 +169,50 @@ def _renamed(key: str) -> str:
 
 
 def _joined(state: State) -> State:
-    """Blocks in the spelling of timm's ``VisionTransformer``; tensors that lack their others stay as they are."""
+    """Blocks in the spelling of timm's ``VisionTransformer``; what lacks its other parts stays as it is."""
     state = dict(state)
     for block in sorted({match[1] for match in map(BLOCK.fullmatch, state) if match}):
         for whole, spellings in SPELLINGS.items():
             for parts in spellings:
                 names = [block + part for part in parts]
-                there = [name in state for name in names]
-                if not any(there) or not all(
-                    ok or name.endswith(KEY_BIASES) for ok, name in zip(there, names, strict=True)
-                ):
-                    continue
-                zeros = torch.zeros_like(next(state[name] for name in names if name in state))
-                state[block + whole] = torch.cat([state.pop(name, zeros) for name in names])
+                shapes = {state[name].shape for name in names if name in state}
+                complete = all(name in state or name.endswith(KEY_BIASES) for name in names)
+                if complete and len(shapes) == 1 and all(shapes):
+                    zeros = torch.zeros_like(state[names[0]])
+                    state[block + whole] = torch.cat([state.pop(name, zeros) for name in names])
     return state
 
 
 def _with_registers(state: State) -> State:
     """DINOv2 adds positions before it inserts registers, so the CLS token may have its own added, as timm has it."""
-    if "register_tokens" not in state or not {"cls_token", "pos_embed"} <= state.keys():
+    token, positions = state.get("cls_token"), state.get("pos_embed")
+    if "register_tokens" not in state or token is None or positions is None:
+        return state
+    if positions.dim() != 3 or positions[:, :1].shape != token.shape:
         return state
     state = dict(state)
     state["reg_token"] = state.pop("register_tokens")
-    state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-    state["pos_embed"] = state["pos_embed"][:, 1:]
+    state["cls_token"] = token + positions[:, :1]
+    state["pos_embed"] = positions[:, 1:]
     return state
 
 
 def fitted(state: State, own: Iterable[str]) -> State:
     """``state`` in the spelling of the network whose keys are ``own``; what it has no name for stays as it is."""
-    own = set(own)
-    spelt: State = {}
+    own, spelt = set(own), dict[str, Tensor]()
     for key, value in state.items():
-        match = None if key in own else BLOCK.fullmatch(key)
-        spelling = next(
-            (parts for parts in SPELLINGS.get(match[2], ()) if match[1] + parts[0] in own) if match else iter(()), None
-        )
-        if not match or not spelling:
-            spelt[key] = value
-            continue
-        for part, rows in zip(spelling, value.chunk(len(spelling)), strict=True):
-            name = match[1] + part
-            if name in own or part not in KEY_BIASES or rows.any():
-                spelt[name] = rows
+        spelt |= _spelt(key, value, own)
     return spelt
+
+
+def _spelt(key: str, value: Tensor, own: set[str]) -> State:
+    match = BLOCK.fullmatch(key)
+    if key in own or not match or not value.dim():
+        return {key: value}
+    block, whole = match.groups()
+    for parts in SPELLINGS.get(whole, ()):
+        rows = value.chunk(len(parts))
+        if block + parts[0] in own and len(rows) == len(parts):
+            named = zip((block + part for part in parts), rows, strict=True)
+            return {name: part for name, part in named if name in own or not name.endswith(KEY_BIASES) or part.any()}
+    return {key: value}

@@ -1,13 +1,14 @@
 """Where a patch is: how each family of networks says it to its blocks, and how that is fitted to another grid.
 
-All but some BEiTs add an embedding to the tokens that enter block 1. timm's Eva networks may rotate q and k in every
-block by the patch's place (rope, arXiv 2104.09864), the prefix left as it is. BEiTs may add a bias, by the offset
-between two patches, to the products of q and k: a table for each block, or one that all share.
+Most add an embedding to the tokens that enter block 1. timm's Eva networks may rotate q and k in every block by the
+patch's place (rope, arXiv 2104.09864), the prefix left as it is. BEiTs may add a bias, by the offset between two
+patches, to the products of q and k: a table for each block, or one that all share.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
@@ -24,15 +25,16 @@ Positions = dict[str, Tensor]
 TABLE = "relative_position_bias_table"
 
 
-def enter(vit: ViT, patches: Tensor) -> tuple[Tensor, list[Positions]]:
+def enter(vit: ViT, patches: Tensor, keep: Tensor | None = None) -> tuple[Tensor, list[Positions]]:
     """What enters the blocks.
 
     Args:
         vit: whose patch embedding they come from.
         patches: as it gives them, ``(B, N, D)``.
+        keep: ``(B, K)`` indices of the patches that the blocks will see; ``None`` is all of them.
 
     Returns:
-        ``(B, prefix + N, D)`` tokens, and what each block is told beside them.
+        ``(B, prefix + N, D)`` tokens of all patches, and what each block is told beside those it will see.
     """
     depth = len(vit.blocks)
     if isinstance(vit, Beit):
@@ -41,15 +43,18 @@ def enter(vit: ViT, patches: Tensor) -> tuple[Tensor, list[Positions]]:
         return x, [{} if vit.rel_pos_bias is None else {"shared_rel_pos_bias": vit.rel_pos_bias()}] * depth
     if isinstance(vit, Eva):
         x, rope = vit._pos_embed(patches)
-        each = [rope] * depth if rope is None or not vit.rope_mixed else rope
-        return vit.norm_pre(x), [{} if one is None else {"rope": one} for one in each][:depth]
+        if rope is None:
+            return vit.norm_pre(x), [{}] * depth
+        rope = rope if keep is None else _kept(rope, keep)
+        return vit.norm_pre(x), [{"rope": rope[block] if vit.rope_mixed else rope} for block in range(depth)]
     return vit.norm_pre(vit._pos_embed(patches)), [{}] * depth
 
 
-def kept_positions(positions: Positions, keep: Tensor) -> Positions:
-    """``positions`` of the ``(B, K)`` patches in ``keep``; rotations by patch, or by head and patch, alone."""
-    kept = {name: rope[..., keep, :] for name, rope in positions.items()}
-    return {name: rope.unsqueeze(1) if rope.dim() == 3 else rope.transpose(0, 1) for name, rope in kept.items()}
+def _kept(rope: Tensor, keep: Tensor) -> Tensor:
+    """Rotations of the ``(B, K)`` patches: ``(B, 1, K, C)`` of ``(N, C)``, the same for all heads; or
+    ``(depth, B, H, K, C)`` of ``(depth, H, N, C)``."""
+    kept = rope[..., keep, :]
+    return kept.unsqueeze(1) if rope.dim() == 2 else kept.transpose(1, 2)
 
 
 def rotary(vit: ViT) -> bool:
@@ -66,9 +71,10 @@ def relative(vit: ViT) -> bool:
 def fit_positions(vit: ViT, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], int | None]:
     """Fit the positions in a state dict to the grid of ``vit``, where they were trained on another.
 
-    Embeddings are resampled bicubically and BEiT's tables as its authors do (geometric grid); the prefix keeps its own.
-    A fixed sine-cosine embedding is resampled like a learned one, as MAE's authors do: made anew for a larger grid it
-    would hold positions that the weights have never seen. Rotations come from the grid alone and are in no file.
+    Embeddings are resampled bicubically; tables as BEiT's authors do, on a grid that is finer around the middle, by
+    timm's linear interpolation; the prefix keeps its own. A fixed sine-cosine embedding is resampled like a learned
+    one, as MAE's authors do: made anew for a larger grid it would hold positions that the weights have never seen.
+    Rotations come from the grid alone and are in no file.
 
     Args:
         vit: sizes are enough.
@@ -88,7 +94,8 @@ def fit_positions(vit: ViT, state: dict[str, Tensor]) -> tuple[dict[str, Tensor]
             if side := _side(stored.shape[1] - prefix):
                 fitted[key], found = resample_abs_pos_embed(stored, list(grid), [side, side], prefix), side
         elif key.endswith(TABLE) and (offsets := _side(len(stored) - 3)) % 2:  # 3 rows are the prefix's
-            fitted[key] = resize_rel_pos_bias_table(stored, grid, tuple(own.shape))
+            with warnings.catch_warnings(action="ignore"):  # of how timm indexes
+                fitted[key] = resize_rel_pos_bias_table(stored, grid, tuple(own.shape))
             found = (offsets + 1) // 2
     return fitted, found or None
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from tinymim import cards, files, foreign, published, weights
+from tinymim import files, foreign, published, weights
 from tinymim.backbones import NO_CLASSIFIER, Backbone, skeleton
-from tinymim.cards import Card
+from tinymim.cards import Card, find
 from tinymim.errors import TinymimError
 from tinymim.weights import Provenance
 
@@ -111,7 +111,7 @@ def named(source: str) -> Card:
     Raises:
         TinymimError: there is none.
     """
-    return published.card(source) if is_published(source) else cards.find(source)
+    return published.card(source) if is_published(source) else find(source)
 
 
 def file_of(source: str) -> Path | None:

@@ -21,7 +21,7 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import QKV
 from tinymim.errors import TinymimError
-from tinymim.files import checked, write_atomically
+from tinymim.files import noted, sha256, write_atomically
 from tinymim.formats import State
 from tinymim.heads import Head, HeadForm
 
@@ -264,8 +264,9 @@ def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, di
         )
     backbone = from_record(file.record, classifier)
     matched, unexpected = fill(backbone, file, classifier)
-    licence = file.record.get("licence", "unknown")
-    return backbone, Provenance(path.name, str(path), *checked(path), matched, [], unexpected, licence), file.record
+    licence, digest = file.record.get("licence", "unknown"), sha256(path)
+    verified = noted(path, digest)
+    return backbone, Provenance(path.name, str(path), digest, verified, matched, [], unexpected, licence), file.record
 
 
 def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:

@@ -32,6 +32,12 @@ def init_args(stage: plan.Stage) -> dict[str, Any]:
     return stage.config["model"]["init_args"]
 
 
+def test_load__starts_from_timms_weights_by_name(tmp_path: Path) -> None:
+    found = chain(tmp_path, [{**MEDIUM, "teacher": "timm:vit_base_patch16_224.mae"}])
+    assert init_args(found.stages["medium"])["teacher"] == "timm:vit_base_patch16_224.mae"
+    assert found.stages["medium"].parent is None
+
+
 def test_load__stages_in_an_order_that_can_run_and_what_each_starts_from(tmp_path: Path) -> None:
     found = chain(tmp_path, [TUNED, {**TINY, "teacher": "medium"}, MEDIUM, SHIPPED, PROBED])
     assert list(found.stages) == ["medium", "tiny", "tuned", "shipped", "probed"]

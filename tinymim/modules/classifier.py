@@ -29,7 +29,7 @@ class Classifier(Evaluated):
     """Fine-tune a backbone on labels, or probe it.
 
     Args:
-        weights: a checkpoint or export of this project, or a teacher card's name; ``None`` starts from scratch.
+        weights: a checkpoint, or what else a Distiller takes as its teacher; ``None`` starts from scratch.
         architecture: needed from scratch. With ``weights`` their own record is followed, head layout included; of this,
             ``heads`` alone is compared with it, if given.
         blocks: how much of the backbone to keep: ``all``, ``trained`` (up to the last block that pre-training trained

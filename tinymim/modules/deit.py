@@ -23,7 +23,7 @@ class Deit:
     """What the classifier on the distillation token learns from.
 
     Args:
-        teacher: a card's name or path, or a fine-tuned checkpoint of this project; it needs a classifier.
+        teacher: as a Distiller's, or a fine-tuned checkpoint of this project; it needs a classifier.
         kind: ``hard``, the teacher's class (DeiT Eq. 3), or ``soft``, its probabilities (Eq. 2).
         weight: of the teacher in the loss; the labels have the rest. DeiT has 0.5 for hard and 0.1 for soft.
         temperature: of both softmaxes; for ``soft`` alone.

@@ -30,7 +30,7 @@ class Distiller(Evaluated):
     the published code's where it has the choice, else the paper's.
 
     Args:
-        teacher: a card's name (``tinymim teachers``), a card's path, or a checkpoint of this project.
+        teacher: a card's name (``tinymim teachers``) or path, ``timm:NAME``, or the path of a checkpoint.
         student: the architecture to train, from random weights.
         targets: what to distil; their losses are summed with their weights.
         optim: the optimiser.
@@ -124,7 +124,8 @@ class Distiller(Evaluated):
         except TinymimError as error:
             found.append(f"student: {error}")
         if located and student:
-            found += size_problems(located.skeleton, student, image_size, self.mask_ratio > 0)
+            masked = self.teacher_view if self.mask_ratio else None
+            found += size_problems(located.skeleton, student, image_size, masked)
             block = located.target_block or target_block(located.skeleton, student)
             found += bind(self._targets, located.skeleton, student, block, self.head_layout)
             self._heads = student.heads

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from tinymim.backbones import Backbone
-from tinymim.blocks import Tap
+from tinymim.blocks import STEM, Tap
 from tinymim.heads import Head, HeadForm, Pool
 
 
@@ -30,8 +30,9 @@ class Network(Head):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Depth of each parameter, for timm's layer-wise learning-rate decay."""
+        stem = "|".join(part.removesuffix(".") for part in (*STEM, "rope", "rel_pos_bias"))
         return {
-            "stem": r"^backbone\.vit\.(?:cls_token|dist_token|reg_token|pos_embed|patch_embed|norm_pre)",
+            "stem": rf"^backbone\.vit\.(?:{stem})",
             "blocks": r"^backbone\.vit\.blocks\.(\d+)",
             "head": r"^(?:neck|norm|head|backbone\.vit\.norm\.)",
         }

@@ -40,6 +40,8 @@ def fetch(card: Card, record: bool) -> None:
         digest = download(card.address, card.place, card.sha256)
     except TinymimError as error:
         raise TinymimError(f"{error}; {card.by_hand()}") from None
+    except KeyboardInterrupt:
+        raise TinymimError(f"{card.name}: the download was interrupted, and nothing of it is left") from None
     check = "as its card says" if card.sha256 else "which its card does not say"
     if record and not card.sha256:
         card.record_sha256(digest)

@@ -19,7 +19,8 @@ class Tokens:
     Other prefix tokens (a distillation token, registers) mean something to their own network alone and are left out;
     so is CLS where one side alone has it. Where the two grids differ the
     teacher's patch tokens are resampled to the student's grid, which bilinear interpolation of features can do as long
-    as both grids cover the same image in the same shape.
+    as both grids cover the same image in the same shape. Products of resampled q and k are the resampled products of q
+    and k, with rope or without, as they are linear in either.
 
     Args:
         grids: patches along height and width, teacher's and student's.
