@@ -57,7 +57,7 @@ def test_head__by_hand(pool, norm, neck):
         x = gelu(applied(normed(x, head.neck.norm, 1e-6), head.neck.linear))
     pooled = {"mean": [x[:, 2:].mean(1)], "cls": [x[:, 0]], "cls_dist": [x[:, 0], x[:, 1]]}[pool]
     if norm == "layer":
-        pooled = [normed(one, head.norm, 1e-5) for one in pooled]
+        pooled = [normed(one, head.norm, 1e-6) for one in pooled]
     expected = [applied(one, linear) for one, linear in zip(pooled, (head.head, head.head_dist), strict=False)]
     each = head.each(tokens())
     assert len(each) == len(expected)

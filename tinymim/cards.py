@@ -121,11 +121,17 @@ class Card:
 
 def terms(licence: str) -> str:
     """A licence in a sentence, with what it forbids."""
-    if re.search(r"\bnc\b", licence, flags=re.IGNORECASE):
-        return f"{licence}: not for commercial use, and neither are its students"
-    if licence.startswith(("none", "unknown")):
-        return f"{licence}: ask whoever made it before you use it"
-    return f"{licence}; it passes on to students"
+    against = restriction(licence)
+    return f"{licence}: {against}" if against else f"{licence}; it passes on to students"
+
+
+def restriction(licence: str) -> str | None:
+    """What stands against using weights under ``licence``, which may be several joined by "and"; or ``None``."""
+    if re.search(r"\bnc\b|non-?commercial|research[ -]only", licence, flags=re.IGNORECASE):
+        return "not for commercial use, and neither are its students"
+    if any(part.startswith(("none", "unknown")) for part in licence.split(" and ")):
+        return "no permission was stated: ask whoever made it before you use it"
+    return None
 
 
 def folders() -> list[Path]:

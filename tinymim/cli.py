@@ -17,7 +17,7 @@ COMMANDS = {
     "fit": "train one recipe: tinymim fit --config relation_digits [--trainer.max_epochs 5 ...]",
     "validate": "validate a checkpoint: tinymim validate --config RECIPE --ckpt_path FILE",
     "test": "test a checkpoint, likewise",
-    "predict": "write features or class probabilities of a checkpoint, likewise",
+    "predict": "write features or classes: tinymim predict CHECKPOINT --images FOLDER; of a recipe's images, likewise",
     "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE",
     "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
     "chain": "run stages that start from each other: tinymim chain run | resume | status | plan",
@@ -27,7 +27,7 @@ COMMANDS = {
     "report": "one HTML page of a run, beside others: tinymim report runs/relation_digits",
     "teachers": "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add",
     "data": "look through a folder of images for what is wrong with it: tinymim data check DIR",
-    "export": "write a checkpoint's backbone as safetensors: tinymim export CHECKPOINT FILE",
+    "export": "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
 }
 
 
@@ -78,7 +78,12 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 
 def lightning(command: str, arguments: list[str]) -> int:
-    """``fit``, ``validate``, ``test`` or ``predict``."""
+    """``fit``, ``validate``, ``test`` or ``predict`` over a recipe; ``predict`` over a folder, where a checkpoint comes
+    first."""
+    if command == "predict" and arguments and not arguments[0].startswith("-"):
+        from tinymim.run import predict
+
+        return predict.main(arguments)
     from tinymim.run import fit
     from tinymim.say import say
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +57,44 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Let ``fill`` fill a temporary folder beside ``path``, flush its files to disk, and rename it into place; what was
+    there before makes room only then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        fill(temporary)
+        for file in filter(Path.is_file, temporary.rglob("*")):
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        temporary.chmod(0o755)
+        if path.exists():
+            before = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            path.replace(before)
+            try:
+                temporary.replace(path)
+            except BaseException:
+                before.replace(path)
+                raise
+            shutil.rmtree(before)
+        else:
+            temporary.replace(path)
+        _flush(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def unwritten(error: Exception) -> str | None:
+    """Why a file could not be written, in words; ``None`` where ``error`` is of something else."""
+    text = str(error).partition("\n")[0]
+    if "No space left" in text or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return "the disk is full"
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror or text
+    return text if "PytorchStreamWriter" in text or type(error).__name__ == "SafetensorError" else None
 
 
 def _flush(folder: Path) -> None:

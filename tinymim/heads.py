@@ -54,7 +54,7 @@ class Head(nn.Module):
         self.prefix, self.form = prefix, form
         self.neck: nn.Module = _neck(width, form.neck) if form.neck else nn.Identity()
         pooled = form.neck or width
-        self.norm: nn.Module = nn.LayerNorm(pooled) if form.norm == "layer" else nn.Identity()
+        self.norm: nn.Module = nn.LayerNorm(pooled, eps=1e-6) if form.norm == "layer" else nn.Identity()
         if form.norm == "batch":
             self.norm = nn.BatchNorm1d(pooled, affine=False)
         self.head = nn.Linear(pooled, form.classes)

@@ -38,7 +38,7 @@ def enter(vit: ViT, patches: Tensor, keep: Tensor | None = None) -> tuple[Tensor
     """
     depth = len(vit.blocks)
     if isinstance(vit, Beit):
-        x = torch.cat([vit.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        x = torch.cat([vit.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         x = vit.pos_drop(x if vit.pos_embed is None else x + vit.pos_embed)
         return x, [{} if vit.rel_pos_bias is None else {"shared_rel_pos_bias": vit.rel_pos_bias()}] * depth
     if isinstance(vit, Eva):

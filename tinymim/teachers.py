@@ -28,6 +28,7 @@ class Teacher:
     target_block: int | None
     licence: str
     card: Card | None = None
+    record: dict[str, Any] | None = None
 
     @property
     def classes(self) -> int | None:
@@ -132,7 +133,7 @@ def promised(source: str, record: dict[str, Any]) -> Teacher:
     """The teacher that a checkpoint with ``record`` is, whether it lies at ``source`` or is yet to be written there."""
     with torch.device("meta"):
         network = weights.from_record(record, classifier=True)
-    return Teacher(source, network, None, record.get("licence", "unknown"))
+    return Teacher(source, network, None, record.get("licence", "unknown"), record=record)
 
 
 def freeze(backbone: Backbone) -> Backbone:

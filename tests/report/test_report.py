@@ -19,7 +19,6 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.cli import main
 from tinymim.errors import TinymimError
-from tinymim.licences import warning
 from tinymim.report import runs
 from tinymim.report.attention import attention
 from tinymim.run.checkpoints import newest
@@ -152,14 +151,6 @@ def test_a_map_is_the_attention_that_timm_computes(prefix: str) -> None:
     torch.testing.assert_close(attention(network, 2, image).flatten(), expected)
 
 
-def test_a_licence_warns() -> None:
-    assert "Not for commercial use" in (warning("CC-BY-NC-4.0") or "")
-    assert "Not for commercial use" in (warning("Apache-2.0 and CC-BY-NC-4.0") or "")
-    assert "No licence is stated" in (warning("unknown") or "")
-    assert warning("Apache-2.0") is None
-    assert warning("MIT") is None
-
-
 def test_a_teachers_licence_stands_at_the_top(relation: Path, tmp_path: Path) -> None:
     place = tmp_path / "bound"
     shutil.copytree(relation, place, symlinks=True)
@@ -171,7 +162,7 @@ def test_a_teachers_licence_stands_at_the_top(relation: Path, tmp_path: Path) ->
         path.unlink()
     torch.save(content, place / "checkpoints" / "last.ckpt")
     assert main(["report", str(place), "--count", "0"]) == 0
-    assert "Not for commercial use" in (place / "report.html").read_text()
+    assert "not for commercial use" in (place / "report.html").read_text()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.modules.test_distiller import NoiseData, distiller, trainer
-from tinymim import cli, weights
+from tinymim import cli, files, weights
 from tinymim.errors import TinymimError
 from tinymim.run.export import export
 
@@ -31,7 +31,7 @@ def test_export__the_same_network_under_the_same_licence(checkpoint: Path, capsy
     assert (has["teacher"], provenance.licence) == (had["teacher"], "Apache-2.0")
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(before.eval().features(images), after.eval().features(images))
-    assert f"sha256 {weights.sha256(file)}, licence Apache-2.0" in capsys.readouterr().out
+    assert f"sha256 {files.sha256(file)}, licence Apache-2.0" in capsys.readouterr().out
 
 
 def test_export__overwrites_when_asked_alone(checkpoint: Path) -> None:

@@ -82,6 +82,7 @@ class Classifier(Evaluated):
         self.head_layout, self.pool, self.neck, self.fc_norm, self.deit = head_layout, pool, neck, fc_norm, deit
         self.optim = optim or Optim(base_lr=5e-4, betas=(0.9, 0.999), warmup_epochs=5, min_lr=1e-6, layer_decay=0.65)
         self.provenance: Provenance | None = None
+        self.class_names: list[str] | None = None
         self._deit: DeitTeacher | None = None
         self.model: Network | None = None
 
@@ -164,7 +165,7 @@ class Classifier(Evaluated):
         self.metrics = nn.ModuleDict(
             {f"top{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
         )
-        self.num_classes = classes
+        self.num_classes, self.class_names = classes, getattr(data, "classes", None)
         mixes = self.mixing["mixup_alpha"] > 0 or self.mixing["cutmix_alpha"] > 0
         self.mix = Mixup(**self.mixing, num_classes=classes) if mixes else None
         self.train()
@@ -272,8 +273,13 @@ class Classifier(Evaluated):
         return configure(self.head, self.optim, self.trainer)
 
     def origin(self) -> dict[str, Any]:
-        """The classifier, and the licences of what it was made from."""
+        """The classifier, the names of its classes, what it was made from and the licences of that."""
         record: dict[str, Any] = {"licence": self.licence, "classifier": asdict(self.head.form)}
+        if self.provenance and self._located:
+            before = self._located.record or {}
+            record["start"] = self.provenance.identity() | {key: before[key] for key in ("teacher",) if key in before}
+        if self.class_names:
+            record["classes"] = self.class_names
         return record | ({"deit": self._deit.record()} if self._deit else {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tinymim import __version__, licences
+from tinymim import __version__, cards
 from tinymim.report.attention import gallery
 from tinymim.report.curves import charts, title_of
 from tinymim.report.runs import Run
@@ -44,7 +44,7 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
         run=run,
         written=time.strftime("%Y-%m-%d %H:%M"),
         version=__version__,
-        warning=licences.warning(shown.licence) if shown.licence else None,
+        warning=_warning(shown.licence),
         headline=list(_figures(run).items()),
         facts=_facts(run),
         charts=charts(run, others),
@@ -53,6 +53,11 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
         origin=_origin(run),
         recipe=yaml.safe_dump(run.recipe, sort_keys=False),
     )
+
+
+def _warning(licence: str | None) -> str | None:
+    """What stands against using the weights, in a sentence."""
+    return f"Licence {cards.terms(licence)}." if licence and cards.restriction(licence) else None
 
 
 def _figures(run: Run) -> dict[str, str]:

@@ -1,0 +1,122 @@
+"""A program that ``torch.export.load`` opens, with nothing of this project: images in [0, 1] in, features out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from tinymim.export.card import Contents
+from tinymim.export.source import Outputs, Source, difference, resized_side, sample
+
+FILE = "model.pt2"
+MOST = 1e-5
+"""Largest difference allowed between a program's outputs and ours."""
+
+BATCHES = (1, 2, 5)
+"""Numbers of images that a written file is tried with; it was traced with 3."""
+
+
+def write(source: Source, folder: Path) -> Contents:
+    """Fill ``folder`` with ``model.pt2`` and ``config.json``, and load and try the program.
+
+    Args:
+        source: what to write.
+        folder: empty.
+
+    Raises:
+        TinymimError: its outputs differ.
+    """
+    outputs = Outputs(source.backbone)
+    torch.export.save(traced(outputs), folder / FILE)
+    write_config(source, outputs, folder)
+    program = torch.export.load(folder / FILE).module()
+    return Contents(
+        library="pytorch",
+        snippet=SNIPPET.format(file=FILE, preparing=preparing(source), outputs=", ".join(outputs.names)),
+        notes=notes(outputs),
+        differences=compare(outputs, program, MOST, "the program's"),
+        packages=["torch"],
+    )
+
+
+def traced(outputs: Outputs) -> ExportedProgram:
+    """The graph, for any number of images."""
+    images = sample(outputs.backbone, 3)
+    with torch.no_grad():
+        program = torch.export.export(outputs, (images,), dynamic_shapes={"images": {0: Dim("batch")}})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine, which are nobody else's business
+    return program
+
+
+def compare(outputs: Outputs, run: Callable[[Tensor], tuple[Tensor, ...]], most: float, whose: str) -> dict[str, float]:
+    """Largest differences between a written graph and the network, over several numbers of images.
+
+    Args:
+        outputs: of the network.
+        run: the graph, as read again.
+        most: what is allowed.
+        whose: outputs, for the error.
+
+    Raises:
+        TinymimError: more than that.
+    """
+    found = dict.fromkeys(outputs.names, 0.0)
+    for count in BATCHES:
+        images = sample(outputs.backbone, count)
+        with torch.inference_mode():
+            for name, got, own in zip(outputs.names, run(images), outputs(images), strict=True):
+                found[name] = max(found[name], difference(got, own, most, f"{whose} {name}"))
+    return found
+
+
+def write_config(source: Source, outputs: Outputs, folder: Path) -> None:
+    """``config.json``: what goes in and comes out, and our record."""
+    network = outputs.backbone
+    content: dict[str, Any] = {
+        "input": {"images": ["batch", 3, *network.image_size], "range": [0, 1], "normalised_inside": True},
+        "outputs": outputs.names,
+        "backbone": network.record(),
+        **source.kept(),
+    }
+    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def preparing(source: Source) -> str:
+    """Lines of a snippet that make ``images`` of a file as the project does, with torchvision alone."""
+    size = source.backbone.image_size[0]
+    return PREPARING.format(side=resized_side(size), size=size)
+
+
+def notes(outputs: Outputs) -> list[str]:
+    """What a card says of a graph."""
+    height, width = outputs.backbone.image_size
+    block = outputs.backbone.output_block
+    return [
+        f"The input is `images`, `(batch, 3, {height}, {width})`, RGB in [0, 1]: the normalisation is inside.",
+        f"The outputs are `features`, the mean patch token of block {block}, and `tokens`, all of that block's, "
+        f"the first {outputs.backbone.prefix} not patches" + ("; and `logits`." if outputs.backbone.classes else "."),
+    ]
+
+
+PREPARING = """\
+view = v2.Compose([v2.Resize([{side}], interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop([{size}, {size}])])
+image = v2.functional.pil_to_tensor(view(Image.open("image.jpg").convert("RGB")))
+images = image.unsqueeze(0) / 255  # in [0, 1]"""
+
+SNIPPET = """\
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+program = torch.export.load("{file}").module()
+{preparing}
+with torch.inference_mode():
+    {outputs} = program(images)
+"""

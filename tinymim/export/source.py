@@ -1,0 +1,174 @@
+"""What is exported or predicted with: a backbone, perhaps its classifier, and all that is known of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinymim import cards, teachers
+from tinymim.backbones import NO_CLASSIFIER, Backbone
+from tinymim.blocks import LOGITS, Tap
+from tinymim.errors import TinymimError
+from tinymim.weights import Provenance
+
+WEIGHTS = "model.safetensors"
+"""The weights in an exported folder, as timm and Hugging Face look for them."""
+
+KEPT = ("teacher", "start", "deit", "ema")
+"""Where a network came from, in its checkpoint's record."""
+
+
+@dataclass
+class Source:
+    """A loaded network.
+
+    Args:
+        name: for people and for names of folders.
+        backbone: in eval mode; with its classifier, where that is wanted.
+        provenance: where its weights came from.
+        record: what its checkpoint says besides the backbone; empty for a card's.
+        card: of a teacher named by its card.
+        left_out: what :func:`cut` took away, for the model card.
+    """
+
+    name: str
+    backbone: Backbone
+    provenance: Provenance
+    record: dict[str, Any]
+    card: cards.Card | None
+    left_out: str = ""
+
+    @property
+    def run(self) -> Path | None:
+        """The run folder that its checkpoint lies in, if it lies in one."""
+        folder = Path(self.provenance.path).resolve().parent.parent
+        return folder if not self.card and (folder / "config.yaml").is_file() else None
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of its classes, where it has a classifier and they are known."""
+        return self.record.get("classes") if self.backbone.classes else None
+
+    def kept(self) -> dict[str, Any]:
+        """What of its record goes with the backbone wherever that goes."""
+        named = {"classes": self.classes} if self.classes else {}
+        return (
+            {"licence": self.provenance.licence} | {key: self.record[key] for key in KEPT if key in self.record} | named
+        )
+
+
+def load(source: str, classifier: bool | None = None) -> Source:
+    """Load what ``source`` names.
+
+    Args:
+        source: what :func:`tinymim.teachers.locate` takes: a checkpoint's path, an exported folder, a card's name, ...
+        classifier: with its classifier; ``None`` where it has one.
+
+    Raises:
+        TinymimError: nothing to read, or a classifier asked of a network without one.
+    """
+    located = teachers.locate(source)
+    if classifier and not located.classes:
+        raise TinymimError(f"{source} {NO_CLASSIFIER}")
+    backbone, provenance = located.load(bool(located.classes) if classifier is None else classifier)
+    loaded = Source("", backbone, provenance, located.record or {}, located.card)
+    folder = loaded.run or Path(source).resolve()
+    loaded.name = located.card.name if located.card else folder.name if folder.is_dir() else folder.stem
+    return loaded
+
+
+def cut(source: Source, blocks: str) -> None:
+    """Drop blocks from the end.
+
+    Args:
+        source: changed in place.
+        blocks: ``trained`` keeps those up to the output block, ``all`` all of them, or a number.
+
+    Raises:
+        TinymimError: a number outside the network, or one that takes the block its classifier reads.
+    """
+    backbone = source.backbone
+    depth, output = backbone.depth, backbone.output_block
+    kept = {"trained": output, "all": depth}.get(blocks, int(blocks) if blocks.isdecimal() else 0)
+    if not 1 <= kept <= depth:
+        raise TinymimError(
+            f"blocks: {blocks} is neither trained, nor all, nor a number from 1 to {depth}, the depth of "
+            f"{backbone.architecture.arch}"
+        )
+    if kept == depth:
+        return
+    if backbone.classes:
+        raise TinymimError(f"blocks: {blocks} takes block {depth}, which the classifier reads; add --no-classifier")
+    backbone.vit.blocks = backbone.vit.blocks[:kept]
+    backbone.output_block = min(output, kept)
+    some = f", of which no more was trained than {', '.join(backbone.beyond)}" if backbone.beyond else ""
+    gone = (
+        f"Block {depth} of the network is" if kept == depth - 1 else f"Blocks {kept + 1} to {depth} of the network are"
+    )
+    source.left_out = f"{gone} left out{some if kept == output else ''}."
+
+
+def needs(package: str, extra: str) -> None:
+    """Raise unless ``package`` is installed, which the extra brings."""
+    if importlib.util.find_spec(package) is None:
+        raise TinymimError(f"{package} is not installed; pip install 'tinymim[{extra}]'")
+
+
+def resized_side(size: int) -> int:
+    """What the shorter side of an image is resized to before a square of ``size`` is cropped from it."""
+    from tinymim.data.transforms import PlainView  # tinymim.data brings Lightning, which takes seconds
+
+    return int(PlainView(size).resize.size[0])
+
+
+def sample(backbone: Backbone, count: int) -> Tensor:
+    """Images to compare two forms of a network on, ``(count, 3, H, W)`` in [0, 1]; always the same."""
+    return torch.rand(count, 3, *backbone.image_size, generator=torch.Generator().manual_seed(0))
+
+
+class Outputs(torch.nn.Module):
+    """What an export gives for images: the function that its file must compute.
+
+    Args:
+        backbone: read at its output block.
+    """
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone = backbone
+        self.names = ["features", "tokens"] + ["logits"] * bool(backbone.classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Of ``(B, 3, H, W)`` images in [0, 1]: features ``(B, D)``, the mean patch token of the output block; its
+        tokens ``(B, prefix + N, D)``; and logits ``(B, classes)`` where there is a classifier."""
+        tap = Tap(self.backbone.output_block, "ffn_post")
+        taps = [tap] + [Tap(self.backbone.depth, LOGITS)] * bool(self.backbone.classes)
+        read = self.backbone.read(images, taps)
+        return (read[tap][:, self.backbone.prefix :].mean(dim=1), *(read[one] for one in (tap, *taps[1:])))
+
+
+def difference(got: Tensor, expected: Tensor, most: float, what: str) -> float:
+    """The largest difference of two tensors.
+
+    Args:
+        got: from the file as written.
+        expected: from the network it was written from.
+        most: what is allowed, times the largest value where that is above 1: float32 has about 7 digits.
+        what: is compared, for the error.
+
+    Raises:
+        TinymimError: it is larger, or not a number.
+    """
+    found = float((got.float() - expected.float()).abs().max())
+    allowed = most * max(1.0, float(expected.abs().max()))
+    if not found <= allowed:
+        raise TinymimError(
+            f"{what}: as written they differ from the network's own by {found:.1e}, and {allowed:.1e} is allowed; "
+            "nothing is left behind"
+        )
+    return found
