@@ -81,19 +81,19 @@ class ImageData(pl.LightningDataModule):
         """The held-out images in their own order, or the training images where none are held out."""
         return self._in_turn(self.held_out or self.bank or self.train)
 
-    def _in_turn(self, dataset: Dataset[Sample]) -> DataLoader[Sample]:
-        return self._loader(dataset, InTurn(len(cast(Sized, dataset)), *self._place()))
+    def _in_turn(self, dataset: Dataset[Sample], lasting: bool = True) -> DataLoader[Sample]:
+        return self._loader(dataset, InTurn(len(cast(Sized, dataset)), *self._place()), lasting)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, dataset: Dataset[Sample], sampler: Sampler[Draw]) -> DataLoader[Sample]:
+    def _loader(self, dataset: Dataset[Sample], sampler: Sampler[Draw], lasting: bool = True) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=lasting and self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # the loader must not draw from the training's numbers
         )

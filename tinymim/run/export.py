@@ -8,7 +8,7 @@ from pathlib import Path
 from tinymim import files, teachers, weights
 from tinymim.errors import TinymimError
 
-KEPT = ("teacher", "licence", "deit")
+KEPT = ("teacher", "licence", "deit", "ema")
 """What of a checkpoint's record, besides the backbone, goes with it; its classifier stays behind."""
 
 

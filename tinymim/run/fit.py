@@ -23,10 +23,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from tinymim import files, recipes
+from tinymim.data.corrupted import CorruptedData
 from tinymim.errors import TinymimError, misfit, several
-from tinymim.options import Action, Saving
-from tinymim.run import folder, lock, preflight
+from tinymim.options import Action, Corruptions, Saving
+from tinymim.run import folder, lock, preflight, testing
 from tinymim.run.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
+from tinymim.run.evaluation_progress import EvaluationProgress
 from tinymim.run.exact import Exact
 from tinymim.run.guard import NonFiniteGuard, Rewind
 from tinymim.run.predictions import Predictions
@@ -59,12 +61,14 @@ class Attempt:
         held: keeps the lock of the run folder.
         checking: fit a few steps and write nothing.
         rewinding: go on in the run folder, whatever lies there.
+        corruptions: of a test.
     """
 
     preemption: Preemption
     held: ExitStack
     checking: bool = False
     rewinding: bool = False
+    corruptions: Corruptions | None = None
 
 
 class TinymimCLI(LightningCLI):
@@ -106,6 +110,16 @@ class TinymimCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would lay stored hyper-parameters over the command line; a run follows its recipe."""
+
+    def instantiate_classes(self) -> None:
+        """Lay corruptions over the data where they are asked for, and keep Lightning's own table of figures away: it
+        shows each figure under both loaders."""
+        super().instantiate_classes()
+        if self.attempt.corruptions:
+            self.datamodule = CorruptedData(self.datamodule, self.attempt.corruptions)
+        if self.subcommand in ("validate", "test"):
+            own = self.config_init[self.subcommand]
+            self._shown, own.verbose = own.verbose, False
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Settle the run folder, then build the trainer with our records, guard and progress."""
@@ -181,6 +195,18 @@ class TinymimCLI(LightningCLI):
             files.write_json(self.run_dir / "results.json", content)
             write_progress(self.run_dir, "done", self.trainer, self._elapsed)
 
+    def after_validate(self) -> None:
+        """Show the figures."""
+        self._finish(None)
+
+    def after_test(self) -> None:
+        """Show the figures, and write them."""
+        self._finish(self.run_dir)
+
+    def _finish(self, run_dir: Path | None) -> None:
+        path = self.config_init[self.subcommand].ckpt_path
+        testing.finish(self.trainer, self.model, self.datamodule, path, run_dir, self._shown)
+
     def _loggers(self) -> list[Any]:
         where = {"save_dir": str(self.run_dir), "name": "", "version": ""}
         return [CSVLogger(**where), TensorBoardLogger(**where)]  # type: ignore[arg-type]
@@ -190,7 +216,8 @@ class TinymimCLI(LightningCLI):
             return [NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
         whole = self.config[self.subcommand]
         config = whole.trainer
-        progress = [FitProgress()] if config.enable_progress_bar is not False else []
+        bar = FitProgress() if self.subcommand == "fit" else EvaluationProgress()
+        progress = [bar] if config.enable_progress_bar is not False else []
         if not fresh:
             return [*progress, *([Predictions(self.run_dir)] if self.subcommand == "predict" else [])]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
@@ -231,12 +258,16 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
             raise several(f"{config.get('name', 'recipe')} has {len(found)} mistake(s)", found)
     if started_by_lightning():
         end_with_parent()
+    corruptions = config.pop("corruptions", None)
+    if corruptions is not None and command != "test":
+        raise TinymimError("corruptions: they are for `tinymim test`; leave them out")
+    corrupting = Corruptions(**corruptions) if corruptions is not None else None
     rewinding = False
     while True:
         whole = [command, *(["--config", yaml.safe_dump(config)] if config else []), *rest]
         with Preemption() as preemption, ExitStack() as held:
             try:
-                attempt = Attempt(preemption, held, checking, rewinding)
+                attempt = Attempt(preemption, held, checking, rewinding, corrupting)
                 return _quietly(functools.partial(TinymimCLI, whole, attempt)).run_dir
             except Rewind as rewind:
                 say(f"tinymim {command}: {rewind}")
