@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinymim.data.base import ImageData, Sample
+from tinymim.data.fraction import few, fraction_problems
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, TrainView, read_rgb, view_problems
 from tinymim.errors import TinymimError, several
@@ -147,6 +148,7 @@ class ImageFolderData(ImageData):
         held_out: fraction kept from training where there is no ``val/``, evenly from all classes.
         split_seed: of that split, which stays the same whatever ``seed`` is.
         bank_size: at most so many labelled training images, spread evenly, serve as the bank of neighbours.
+        fraction: of the training images that is used, evenly from all classes: few-shot.
     """
 
     num_classes: int | None = None
@@ -167,11 +169,13 @@ class ImageFolderData(ImageData):
         held_out: float = 0.02,
         split_seed: int = 0,
         bank_size: int = 10000,
+        fraction: float = 1.0,
     ):
         super().__init__(image_size, batch_size, num_workers, seed)
         self.root, self.scale, self.flip, self.color_jitter = root, scale, flip, color_jitter
         self.rand_augment, self.random_erasing = rand_augment, random_erasing
         self.held_out_fraction, self.split_seed, self.bank_size = held_out, split_seed, bank_size
+        self.fraction = fraction
 
     def problems(self) -> list[str]:
         """A folder that is not there or has no images, and values out of range. Looks for one image and reads none."""
@@ -179,7 +183,7 @@ class ImageFolderData(ImageData):
             (0 < self.held_out_fraction < 1, "held_out", self.held_out_fraction, "a fraction between 0 and 1"),
             (self.bank_size >= 1, "bank_size", self.bank_size, "a positive number of images"),
         ]
-        found = self._root_problems() + super().problems()
+        found = self._root_problems() + super().problems() + fraction_problems(self.fraction)
         found += [f"data.{field}: {value} is not {right}" for good, field, value, right in checks if not good]
         view = (self.image_size, self.scale, self.color_jitter, self.rand_augment, self.random_erasing)
         return found + view_problems(*view)
@@ -233,6 +237,8 @@ class ImageFolderData(ImageData):
         else:
             train, held = _split(len(images), images.labels, self.held_out_fraction, self.split_seed)
             held_out = images.some(held, plain)
+        labels = None if images.labels is None else images.labels[train]
+        train = train[few(labels, len(train), self.fraction, self.split_seed)]
         self.train, self.held_out = images.some(train, view, self.seed), held_out
         self.bank = None
         if self.classes:

@@ -7,7 +7,7 @@ import os
 import pkgutil
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -72,6 +72,11 @@ class Labelled(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def classes_there(self) -> int:
+        """How many classes have images."""
+        return len(np.unique(self.labels))
 
     def __getitem__(self, draw: Draw) -> Sample:
         path, label = f"{self.folder}/{os.fsdecode(self.names[draw.index])}", int(self.labels[draw.index])
@@ -199,12 +204,17 @@ class RobustnessData(NamedSets):
         for name in filter(SUBSETS.get, report.numbers):
             report.notes.append(f"{TITLES[name]}: of the 1000 logits those of its 200 classes compete")
         for name in report.numbers:
-            whole, there = 200 if name in SUBSETS else 1000, len(_classes(name, self._parts(name)[name]))
-            if there < whole:
+            whole = 200 if name in SUBSETS else 1000
+            if (there := min(one.classes_there for one in self._of(name))) < whole:
                 report.notes.append(f"{TITLES[name]}: partial, {there} of its {whole} classes are in the folder")
         if left := sum(figures.unreadable for figures in found.values()):
             report.notes.append(f"{left} files could not be read and count in no figure; the log names them")
         return report
+
+    def _of(self, name: str) -> list[Labelled]:
+        """The images of a test set, which are several of ImageNet-C's."""
+        own = [one.images for one in self.sets if one.name == name or (name == "imagenet_c" and "/" in one.name)]
+        return cast(list[Labelled], own)
 
     def _corrupted(self, shots: dict[str, Figures], columns: dict[str, tuple[float, int]], report: Report) -> None:
         """Add what belongs to ImageNet-C."""

@@ -46,9 +46,13 @@ class Started(Evaluated):
             assert self.architecture
             return Backbone(self.architecture)
         backbone, self.provenance = self._located.load()
-        if self.architecture and self.architecture.heads and skeleton(self.architecture).heads != backbone.heads:
-            raise TinymimError(
-                f"head layout: {self.source} was trained with heads {backbone.heads}, and architecture.heads asks for "
-                f"{skeleton(self.architecture).heads}; leave it out to follow the weights"
-            )
+        if self.architecture and self.architecture.heads:
+            asked, adapted = skeleton(self.architecture).heads, backbone.output_block
+            if isinstance(self.architecture.heads, int):  # of all blocks but the one that has its teacher's number
+                asked[adapted : adapted + 1] = backbone.heads[adapted : adapted + 1]
+            if asked != backbone.heads:
+                raise TinymimError(
+                    f"head layout: {self.source} was trained with heads {backbone.heads}, and architecture.heads asks "
+                    f"for {asked}; leave it out to follow the weights"
+                )
         return backbone

@@ -1,4 +1,4 @@
-"""The progress of a test or validation over all its loaders: a rich bar in a terminal, a line now and then elsewhere."""
+"""The progress of a test or validation over all its loaders: a bar in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -44,6 +44,26 @@ class EvaluationProgress(ProgressBar):
         """Begin."""
         self._begin("validate", trainer.num_val_batches)
 
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """One more batch."""
+        self._advance()
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """One more batch."""
+        self._advance()
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Leave the bar."""
+        self._close()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Leave the bar."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self._close()
+
     def _begin(self, name: str, batches: list[int | float]) -> None:
         self._name, self._done, self._all, self._start = name, 0, int(sum(batches)), time.monotonic()
         if self._enabled and self.console.is_terminal:
@@ -52,8 +72,8 @@ class EvaluationProgress(ProgressBar):
             self._task = self._bar.add_task(name, total=self._all)
             self._bar.start()
 
-    def on_test_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
-        """One more batch; without a terminal, a line when another tenth is done."""
+    def _advance(self) -> None:
+        """Move the bar; without a terminal, print a line when another tenth is done."""
         self._done += 1
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done)
@@ -62,12 +82,7 @@ class EvaluationProgress(ProgressBar):
             words = f"{self._name}: batch {self._done} of {self._all}, {clock(left)} left"
             print(words, file=sys.stderr, flush=True)
 
-    on_validation_batch_end = on_test_batch_end
-
-    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
-        """Leave the bar."""
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-    on_validation_end = on_exception = on_test_end

@@ -126,7 +126,7 @@ class TinymimCLI(LightningCLI):
         config = self.config[self.subcommand]
         self.run_dir = Path(config.run_dir or Path("runs") / config.name)
         asked = config.get("ckpt_path")
-        if asked is None and self.subcommand != "fit":
+        if asked is None and self.subcommand != "fit" and not getattr(self.model, "complete", False):
             raise TinymimError(
                 "ckpt_path: name a checkpoint, or `last` of the run_dir; without one the weights are random"
             )

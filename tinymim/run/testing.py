@@ -6,16 +6,17 @@ test.md      the tables, on test sets with names
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from rich.console import Console
 from rich.table import Table
 
 from tinymim import files
-from tinymim.data.named import NamedSets, Report
+from tinymim.data.named import Figures, NamedSets, Report
 
 FILES = ("test.json", "test.md")
 
@@ -46,6 +47,7 @@ def finish(
     else:
         own, baseline = module.figures
         report = data.report(own, baseline)
+        report.notes += _limited(data, own)
         content |= {"sets": {name: asdict(figures) for name, figures in own.items()}, "report": report.numbers}
         content |= {"definitions": report.notes}
         for title, heads, rows in report.tables:
@@ -57,6 +59,13 @@ def finish(
     if folder:
         files.write_json(folder / FILES[0], content)
         console.print(f"written to {folder / FILES[0]}")
+
+
+def _limited(data: NamedSets, found: dict[str, Figures]) -> list[str]:
+    """A line where not all images were tested."""
+    images = sum(len(cast(Sized, one.images)) for one in data.sets)
+    seen = sum(figures.images + figures.unreadable for figures in found.values())
+    return [f"limited: {seen:,} of {images:,} images were tested"] if seen < images else []
 
 
 def markdown(report: Report, checkpoint: str | None) -> str:
