@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from tests.modules.test_distiller import NoiseData, trainer
 from tinymim import weights
-from tinymim.errors import TinymimError
+from tinymim.cli import main
 from tinymim.modules import Knn
 from tinymim.modules.evaluation import Neighbours, knn_top1
 
@@ -110,8 +111,15 @@ def test_knn_module__tests_weights_and_trains_nothing(k, blocks, teacher_card, t
     truth = torch.cat([batch["label"] for batch in batches])
     expected = knn_top1(features, truth, features, truth, k=k)
     assert float(runner.callback_metrics["test/knn_top1"]) == pytest.approx(expected)
-    with pytest.raises(TinymimError, match="Knn trains nothing"):
-        runner.fit(module, datamodule=NoiseData())
+
+
+def test_knn_module__needs_no_checkpoint_and_cannot_be_fitted(tmp_path, capsys):
+    recipe = ["--config", "knn_digits", "--model.weights", "digits_mae", "--run_dir", str(tmp_path)]
+    small = ["--trainer.limit_test_batches=1", "--data.batch_size=16", "--trainer.enable_progress_bar=false"]
+    assert main(["test", *recipe, *small]) == 0
+    assert "test/knn_top1" in json.loads((tmp_path / "test.json").read_text())["metrics"]
+    assert main(["fit", *recipe]) == 1
+    assert "Knn trains nothing; use it with `tinymim test`" in capsys.readouterr().err
 
 
 def test_knn_module__without_weights_or_with_none_to_vote():

@@ -84,11 +84,3 @@ class Knn(Started):
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """No loss."""
         return {}
-
-    def configure_optimizers(self) -> Any:
-        """Nothing is trained.
-
-        Raises:
-            TinymimError: always.
-        """
-        raise TinymimError("model: Knn trains nothing; use it with `tinymim test`")

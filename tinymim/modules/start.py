@@ -48,9 +48,10 @@ class Started(Evaluated):
         backbone, self.provenance = self._located.load()
         if self.architecture and self.architecture.heads:
             asked, adapted = skeleton(self.architecture).heads, backbone.output_block
+            fitting = list(asked)
             if isinstance(self.architecture.heads, int):  # of all blocks but the one that has its teacher's number
-                asked[adapted : adapted + 1] = backbone.heads[adapted : adapted + 1]
-            if asked != backbone.heads:
+                fitting[adapted : adapted + 1] = backbone.heads[adapted : adapted + 1]
+            if fitting != backbone.heads:
                 raise TinymimError(
                     f"head layout: {self.source} was trained with heads {backbone.heads}, and architecture.heads asks "
                     f"for {asked}; leave it out to follow the weights"

@@ -126,7 +126,10 @@ class TinymimCLI(LightningCLI):
         config = self.config[self.subcommand]
         self.run_dir = Path(config.run_dir or Path("runs") / config.name)
         asked = config.get("ckpt_path")
-        if asked is None and self.subcommand != "fit" and not getattr(self.model, "complete", False):
+        complete = getattr(self.model, "complete", False)
+        if complete and self.subcommand == "fit":
+            raise TinymimError(f"model: {type(self.model).__name__} trains nothing; use it with `tinymim test`")
+        if asked is None and self.subcommand != "fit" and not complete:
             raise TinymimError(
                 "ckpt_path: name a checkpoint, or `last` of the run_dir; without one the weights are random"
             )
@@ -200,8 +203,10 @@ class TinymimCLI(LightningCLI):
         self._finish(None)
 
     def after_test(self) -> None:
-        """Show the figures, and write them."""
-        self._finish(self.run_dir)
+        """Show the figures, and write them into the folder of the run that the checkpoint is of."""
+        path = Path(self.config_init[self.subcommand].ckpt_path or "")
+        given = self.config[self.subcommand].run_dir is not None or path.parent.name != "checkpoints"
+        self._finish(self.run_dir if given else path.parent.parent)
 
     def _finish(self, run_dir: Path | None) -> None:
         path = self.config_init[self.subcommand].ckpt_path

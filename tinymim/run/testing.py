@@ -43,7 +43,7 @@ def finish(
     if ema is not None:
         console.print(f"evaluated: the running average of the weights (ema {ema:g})")
     if not isinstance(data, NamedSets):
-        _print(console, "figures", ["figure", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
+        _print(console, "figures", ["figure", "value"], [[name, f"{value:.6f}"] for name, value in metrics.items()])
     else:
         own, baseline = module.figures
         report = data.report(own, baseline)
