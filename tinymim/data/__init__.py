@@ -2,5 +2,6 @@
 
 from tinymim.data.digits import DigitsData
 from tinymim.data.folder import ImageFolderData
+from tinymim.data.shapes import ShapesData
 
-__all__ = ["DigitsData", "ImageFolderData"]
+__all__ = ["DigitsData", "ImageFolderData", "ShapesData"]
