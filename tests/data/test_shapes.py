@@ -124,7 +124,7 @@ def test_window__shows_that_part_of_the_picture(mirrored):
         image, mask, depth = (array[16:80, 32:96] for array in expected[:3])
         if mirrored:
             image, mask, depth = image[:, ::-1], mask[:, ::-1], depth[:, ::-1]
-        assert (part.mask == mask).mean() > 0.98
+        assert (part.mask == mask).mean() > 0.96  # edges fall on other points
         assert np.abs(part.depth - depth).mean() < 0.02
         noise = 2 * whole.noise  # of two pictures of other noise
         assert np.abs(part.image.astype(float) - image).mean() < noise
