@@ -1,4 +1,4 @@
-"""Data modules. Images leave them in [0, 1]: each network normalises its own input."""
+"""Data modules. Images reach the modules in [0, 1]: each network normalises its own input."""
 
 from tinymim.data.digits import DigitsData
 from tinymim.data.folder import ImageFolderData
