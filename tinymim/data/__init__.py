@@ -2,6 +2,8 @@
 
 from tinymim.data.digits import DigitsData
 from tinymim.data.folder import ImageFolderData
+from tinymim.data.hf import HFData
 from tinymim.data.shapes import ShapesData
+from tinymim.data.shards import ShardsData
 
-__all__ = ["DigitsData", "ImageFolderData", "ShapesData"]
+__all__ = ["DigitsData", "HFData", "ImageFolderData", "ShapesData", "ShardsData"]
