@@ -48,7 +48,7 @@ def _impatient(url: str) -> dict[str, Any]:
     if protocol in ("http", "https"):
         import aiohttp
 
-        limits = aiohttp.ClientTimeout(total=None, connect=SECONDS, sock_connect=SECONDS, sock_read=6 * SECONDS)
+        limits = aiohttp.ClientTimeout(total=None, connect=SECONDS, sock_connect=SECONDS, sock_read=3 * SECONDS)
         return {"client_kwargs": {"timeout": limits}}
     if protocol in ("s3", "s3a"):
         return {"config_kwargs": {"connect_timeout": SECONDS, "retries": {"max_attempts": 1}}}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,12 @@ from tinymim.data.tars import IMAGES, Index, index, member_name
 from tinymim.data.viewed import ViewedData, class_names, numbered
 from tinymim.errors import TinymimError, several
 from tinymim.images import open_image
+from tinymim.say import say
 
 CACHE = "~/.cache/tinymim"
 OPEN = 64  # shards a process has open at once
+
+Item = TypeVar("Item")
 
 PLACE = np.dtype([("shard", np.int32), ("offset", np.int64), ("length", np.int64)])
 """Of an image: which shard, and which of its bytes."""
@@ -165,11 +168,11 @@ class ShardsData(ViewedData):
         if found := self.problems():
             raise several("the data cannot be used", found)
         places = [place for pattern in self.patterns.values() if pattern for place in expanded(pattern)]
-        missing = [url for url in places if is_url(url) and not local(url, self.cache / "shards").exists()]
+        missing = [place for place in places if is_url(place) and not self._local(place).exists()]
         for url in _tracked(missing, "fetching shards"):
-            fetch(url, local(url, self.cache / "shards"))
-        unknown = [path for place in places if (path := self._local(place)) not in self._indexes]
-        for path in _tracked(unknown, "reading what is in the shards"):
+            fetch(url, self._local(url))
+        unknown = {path: None for place in places if (path := self._local(place)) not in self._indexes}
+        for path in _tracked(list(unknown), "reading what is in the shards"):
             self._indexes[path] = index(path, self.label_key, self.cache / "indexes")
 
     def _local(self, place: str) -> Path:
@@ -226,7 +229,10 @@ def _problems(patterns: str | list[str]) -> list[str]:
     return [f"{len(missing)} of {len(places)} shards are not there, such as {missing[0]}"] if missing else []
 
 
-def _tracked(items: Sequence[Any], what: str) -> Any:
-    """``items`` one by one, with a bar in a terminal."""
+def _tracked(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """``items`` one by one: a line that says how many, and a bar in a terminal."""
+    if not items:
+        return items
+    say(f"{what}: {len(items)}")
     console = Console(stderr=True)
-    return track(items, what, console=console, disable=not items, transient=True)
+    return track(items, what, console=console, transient=True, disable=not console.is_terminal)
