@@ -10,11 +10,13 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tinymim.data.sampler import Draw, EpochSampler, InTurn
+from tinymim.data.batches import finished
+from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
 
 Sample = dict[str, Any]
-"""``image`` (3, H, W) in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees other
-colours."""
+"""``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
+other colours; ``draws`` where the device has something left to do. :meth:`ImageData.on_after_batch_transfer` makes
+floats in [0, 1] of a batch of them."""
 
 
 class ImageData(pl.LightningDataModule):
@@ -34,6 +36,8 @@ class ImageData(pl.LightningDataModule):
     held_out: Dataset[Sample] | None
     bank: Dataset[Sample] | None
     num_classes: int | None
+    order: Order | None = None
+    """Of the training images in an epoch, where some orders are read faster than others."""
 
     def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0):
         super().__init__()
@@ -61,7 +65,7 @@ class ImageData(pl.LightningDataModule):
         """Augmented training images, in a new order each epoch; those that fill no whole step are dropped."""
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         length = len(cast(Sized, self.train))
-        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated)
+        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated, self.order)
         sampler.begin(*self._begun)
         return self._loader(self.train, sampler)
 
@@ -80,6 +84,12 @@ class ImageData(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Sample]:
         """The held-out images in their own order, or the training images where none are held out."""
         return self._in_turn(self.held_out or self.bank or self.train)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Lightning's hook: what the modules get. Bytes, which travel in a quarter of the time, become floats here; who
+        reads a loader without a Trainer calls this too."""
+        batch = finished(batch)
+        return self.trainer.precision_plugin.convert_input(batch) if self.trainer else batch
 
     def _in_turn(self, dataset: Dataset[Sample], lasting: bool = True) -> DataLoader[Sample]:
         return self._loader(dataset, InTurn(len(cast(Sized, dataset)), *self._place()), lasting)

@@ -9,6 +9,7 @@ from typing import cast
 from torch.utils.data import Dataset
 
 from tinymim.data.base import ImageData, Sample
+from tinymim.data.batches import unit
 from tinymim.data.corruption_error import corruption_errors, mean_errors
 from tinymim.data.corruptions import CORRUPTIONS, corrupt
 from tinymim.data.named import Figures, NamedSet, NamedSets, Report, percent
@@ -35,7 +36,7 @@ class Corrupted(Dataset[Sample]):
 
     def __getitem__(self, draw: Draw) -> Sample:
         sample = self.images[draw]
-        return {**sample, "image": corrupt(sample["image"], self.name, self.severity, draw.index)}
+        return {**sample, "image": corrupt(unit(sample["image"]), self.name, self.severity, draw.index)}
 
 
 class CorruptedData(NamedSets):

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from tinymim.data.base import Sample
 from tinymim.data.corruption_error import ALEXNET, EXTRA, Errors, corruption_errors, mean_errors
 from tinymim.data.corruptions import SEVERITIES
-from tinymim.data.folder import image_files
 from tinymim.data.named import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.sampler import Draw
-from tinymim.data.transforms import PlainView, read_rgb
+from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError, several
+from tinymim.images import image_files, open_image
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class SquareView(PlainView):
 
     def __init__(self, image_size: int):
         super().__init__(image_size)
-        self.resize = v2.Resize([image_size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+        self.shorter = image_size
 
 
 class Labelled(Dataset[Sample]):
@@ -64,7 +63,7 @@ class Labelled(Dataset[Sample]):
         folder: that the names are relative to.
         names: of the files, ``(M,)``.
         labels: ``(M,)``.
-        view: from an RGB image to tensors.
+        view: from an image to what is shown of it.
     """
 
     def __init__(self, folder: str, names: NDArray[np.bytes_], labels: NDArray[np.int64], view: PlainView):
@@ -81,11 +80,11 @@ class Labelled(Dataset[Sample]):
     def __getitem__(self, draw: Draw) -> Sample:
         path, label = f"{self.folder}/{os.fsdecode(self.names[draw.index])}", int(self.labels[draw.index])
         try:
-            image = self.view(read_rgb(path))["image"]
+            image = self.view(open_image(path))["image"]
         except Exception as error:  # decoders raise all sorts on broken files
             log.warning("leaving out %s: %s: %s", path, type(error).__name__, error)
-            size = self.view.crop.size
-            image, label = torch.zeros(3, *size), -1
+            size = self.view.image_size
+            image, label = torch.zeros(3, size, size, dtype=torch.uint8), -1
         return {"image": image, "index": draw.index, "label": label}
 
 
