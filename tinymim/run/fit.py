@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import gc
-import logging
-import re
 import sys
-import warnings
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from tinymim import files, recipes
 from tinymim.data.corrupted import CorruptedData
-from tinymim.errors import TinymimError, misfit, several
+from tinymim.errors import TinymimError, several
 from tinymim.options import Action, Corruptions, Saving
 from tinymim.run import folder, lock, preflight, testing
 from tinymim.run.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
@@ -34,11 +29,9 @@ from tinymim.run.guard import NonFiniteGuard, Rewind
 from tinymim.run.predictions import Predictions
 from tinymim.run.preemption import Preempted, Preemption, end_with_parent, rank, started_by_lightning
 from tinymim.run.progress import Elapsed, FitProgress
+from tinymim.run.quiet import quietly
 from tinymim.run.record import SaveRecipe
 from tinymim.say import say
-
-LOST = re.compile(r"(Connection (closed|reset) by|Broken pipe|\[.*gloo|NCCL|Watchdog caught|Timed out waiting)", re.I)
-"""What the collectives of PyTorch say when another process is gone."""
 
 
 class Parser(LightningArgumentParser):
@@ -273,7 +266,7 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
         with Preemption() as preemption, ExitStack() as held:
             try:
                 attempt = Attempt(preemption, held, checking, rewinding, corrupting)
-                return _quietly(functools.partial(TinymimCLI, whole, attempt)).run_dir
+                return quietly(functools.partial(TinymimCLI, whole, attempt)).run_dir
             except Rewind as rewind:
                 say(f"tinymim {command}: {rewind}")
                 rewinding = True
@@ -283,47 +276,3 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
                     raise
                 sys.exit(0 if started_by_lightning() else preempted.code)  # the first process tells, and for all
         gc.collect()  # networks and optimiser of the attempt before, which hold each other in rings
-
-
-def hush() -> None:
-    """Turn off warnings that are expected, and what Lightning says about itself."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)  # a dead child
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was claimed on purpose
-    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
-    warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
-    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the sampler is, by run/exact.py
-    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # a probed backbone is meant to be
-
-
-def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
-    """Run with expected warnings off, and with Lightning's own words for a user's mistake as ours."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    hush()
-    try:
-        return build()
-    except MisconfigurationException as error:
-        raise TinymimError(str(error)) from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" ({error.filename})" if error.filename else ""
-            raise TinymimError(
-                f"the disk is full{where}; checkpoints are untouched. Make room, and go on with --ckpt_path last"
-            ) from None
-        raise
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" in str(error):
-            raise TinymimError(f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}") from None
-        if LOST.search(str(error)):
-            raise TinymimError(
-                f"process {rank()} lost another one of this run, whose own words may stand above "
-                f"({str(error).strip().splitlines()[0][:200]}). --ckpt_path last goes on from the newest checkpoint"
-            ) from None
-        raise
