@@ -1,7 +1,7 @@
 """What `tinymim test` and `validate` say, and what a test leaves in the run folder.
 
 test.json    the checkpoint, its figures, and on test sets with names those of each set and what they come to
-test.md      the tables, on test sets with names
+test.md      the tables
 """
 
 from __future__ import annotations
@@ -39,25 +39,27 @@ def finish(
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     content: dict[str, Any] = {"checkpoint": checkpoint, "data": type(data).__name__, "metrics": metrics}
     content["ema"] = ema = getattr(module, "taken_ema", None)
-    console = Console(highlight=False, soft_wrap=True, quiet=not shown)
-    if ema is not None:
-        console.print(f"evaluated: the running average of the weights (ema {ema:g})")
-    if not isinstance(data, NamedSets):
-        _print(console, "figures", ["figure", "value"], [[name, f"{value:.6f}"] for name, value in metrics.items()])
-    else:
+    if isinstance(data, NamedSets):
         own, baseline = module.figures
         report = data.report(own, baseline)
         report.notes += _limited(data, own)
         content |= {"sets": {name: asdict(figures) for name, figures in own.items()}, "report": report.numbers}
         content |= {"definitions": report.notes}
-        for title, heads, rows in report.tables:
-            _print(console, title, heads, rows)
-        for note in report.notes:
-            console.print(f"- {note}")
-        if folder:
-            files.write_text(folder / FILES[1], markdown(report, checkpoint))
+    else:
+        report = Report([("figures", ["figure", "value"], [[name, f"{value:.6f}"] for name, value in metrics.items()])])
     if folder:
         files.write_json(folder / FILES[0], content)
+        files.write_text(folder / FILES[1], markdown(report, checkpoint))
+    if not shown:
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    if ema is not None:
+        console.print(f"evaluated: the running average of the weights (ema {ema:g})")
+    for title, heads, rows in report.tables:
+        _print(console, title, heads, rows)
+    for note in report.notes:
+        console.print(f"- {note}")
+    if folder:
         console.print(f"written to {folder / FILES[0]}")
 
 
