@@ -36,6 +36,7 @@ KINDS = {
     "encoder.vit.": "an MAEPretrainer's",
     "model.encoder.vit.": "a SimMIMPretrainer's",
     "model.backbone.vit.": "a Classifier's",
+    "average.backbone.vit.": "a Classifier's with a running average",
 }
 """Where each kind of module keeps its backbone, by which its checkpoints are known."""
 

@@ -43,7 +43,7 @@ def prepared(root: Path, **options) -> ImageFolderData:
 
 
 def names(dataset) -> list[str]:
-    return [name.decode() for name in dataset.names]
+    return [name.decode() for name in dataset.rows]
 
 
 def likeness(a: Tensor, b: Tensor) -> float:

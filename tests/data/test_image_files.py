@@ -120,7 +120,7 @@ def test_broken__a_held_out_set_without_a_readable_image_borrows_from_the_rest(t
         write(tmp_path / "ab"[i % 2] / f"{i}.jpg")
     data = prepared(tmp_path)
     assert len(data.held_out) == 1
-    BROKEN["empty"](Path(data.held_out.folder) / os.fsdecode(data.held_out.names[0]))
+    BROKEN["empty"](Path(data.held_out.source) / os.fsdecode(data.held_out.rows[0]))
     sample = data.held_out[Draw(0, 0)]
     assert sample["index"] == 0
     assert sample["image"].shape[0] == 3

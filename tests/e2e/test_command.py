@@ -101,7 +101,8 @@ def test_test__repeats_the_figures_of_the_run(run: Path) -> None:
     result = tinymim("test", "--config", "relation_digits", "--ckpt_path", run / "checkpoints" / "last.ckpt")
     assert result.returncode == 0, result.stderr
     expected = json.loads((run / "results.json").read_text())["metrics"]["val/knn_top1"]
-    assert str(expected)[:8] in result.stdout
+    assert result.stdout.count(f"{expected:.6f}") == 1, "held-out images and bank share one figure"
+    assert json.loads((run / "test.json").read_text())["metrics"]["test/knn_top1"] == pytest.approx(expected)
 
 
 def test_classifier__reads_another_head_layout_never(run: Path, tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_probe__is_tested_from_its_own_checkpoint(run: Path, tmp_path: Path) -> 
     result = tinymim("test", "--config", "probe_digits", "--ckpt_path", checkpoint)
     assert result.returncode == 0, result.stderr
     expected = json.loads((tmp_path / "p" / "results.json").read_text())["metrics"]["val/top1"]
-    assert str(expected)[:8] in result.stdout
+    assert f"{expected:.6f}" in result.stdout
 
 
 def test_check__reports_sizes_speed_and_time() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from tests.conftest import tiny
 from tests.modules.test_distiller import Noise, NoiseData, trainer
+from tinymim.data.named import NamedSet, NamedSets, Report
 from tinymim.modules import Classifier, Distiller, Optim
 from tinymim.modules.sharding import held
 from tinymim.targets import CLS, Feature, Relation
@@ -39,6 +41,28 @@ class Uneven(NoiseData):
         self.held_out, self.batch_size = Nine(), 4
 
 
+class Named(NamedSets):
+    """Two test sets; of the second's nine images one cannot be read, and class 1 alone may be answered."""
+
+    num_classes = 2
+
+    def __init__(self) -> None:
+        super().__init__(image_size=16, batch_size=4)
+
+    def prepare(self) -> None:
+        self.sets = [NamedSet("all", Noise()), NamedSet("one", Torn(), [1])]
+
+    def report(self, found: Any, baseline: Any) -> Report:
+        return Report()
+
+
+class Torn(Nine):
+    """Of class 0 among those that may be answered, but for the last."""
+
+    def __getitem__(self, draw: Any) -> dict[str, Any]:
+        return {**super().__getitem__(draw), "label": -1 if draw.index == 8 else 0}
+
+
 def distiller(**options: Any) -> Distiller:
     """Reads blocks 1 and 3 of ``tiny_teacher``, so that block 2 can be shared."""
     torch.manual_seed(1)
@@ -47,7 +71,7 @@ def distiller(**options: Any) -> Distiller:
 
 
 def probe() -> Classifier:
-    """A linear probe with BatchNorm, whose running statistics the processes keep apart in training."""
+    """A linear probe with BatchNorm, whose statistics are those of all processes."""
     torch.manual_seed(1)
     return Classifier(architecture=tiny(12, 3), linear_probe=True, optim=Optim(5.0, warmup_epochs=0))
 
@@ -64,9 +88,17 @@ def fit(module: Any, folder: Path) -> dict[str, Any]:
     return {"figures": figures(runner), "weights": module.state_dict()}
 
 
+def counted(folder: Path, **options: Any) -> dict[str, Any]:
+    """What a test on sets with names counts."""
+    module = probe()
+    trainer(folder, **options).test(module, datamodule=Named(), verbose=False)
+    return {name: asdict(figures) for name, figures in module.figures[0].items()}
+
+
 def main(folder: Path) -> None:
     """Run all of it, and write what came out to ``FOLDER/RANK.pt``."""
     found = {"probe": fit(probe(), folder)}
+    found["probe"]["counted"] = counted(folder, devices=2, strategy="ddp")
     for name, options in VARIANTS.items():
         for sharded in (False, True):
             module = distiller(teacher_sharding=sharded, **options)

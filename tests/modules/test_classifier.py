@@ -168,6 +168,16 @@ def test_head_layout__kept_or_the_architectures_own_in_every_block(published: Pa
     assert found == {"kept": [3, 3, 4], "uniform": [3, 3, 3]}
 
 
+def test_heads__a_number_is_of_all_blocks_but_the_one_with_its_teachers(published: Path, tmp_path: Path) -> None:
+    same, other, listed = (Architecture(options=tiny(12, 3).options, heads=heads) for heads in (3, 6, [3, 3, 3]))
+    module = classifier(weights=str(published), architecture=same)
+    fit(module, tmp_path, epochs=0)
+    assert module.backbone.heads == [3, 3, 4]
+    for wrong in (other, listed):
+        with pytest.raises(TinymimError, match=r"head layout.*\[3, 3, 4\]"):
+            fit(classifier(weights=str(published), architecture=wrong), tmp_path, epochs=0)
+
+
 STAR = "deit_tiny_distilled_patch16_224"
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import write_teacher
-from tests.modules.pair import VARIANTS, Uneven, distiller, figures, probe
+from tests.modules.pair import VARIANTS, Uneven, counted, distiller, figures, probe
 from tests.modules.test_distiller import trainer
 
 Found = dict[str, dict[str, Any]]
@@ -95,3 +95,23 @@ def test_evaluation__counts_each_image_once_however_they_are_shared(name: str, f
     runner.validate(module, datamodule=Uneven(), verbose=False)
     assert found[name]["figures"] == pytest.approx(figures(runner), rel=1e-5)
     assert {"val/loss", "val/knn_top1"} < found[name]["figures"].keys()
+
+
+def test_named_sets__are_counted_once_however_they_are_shared(ranks: list[Found], tmp_path: Path) -> None:
+    expected = counted(tmp_path)
+    assert [expected["all"]["images"], expected["one"]["images"], expected["one"]["unreadable"]] == [16, 8, 1]
+    assert expected["one"]["top1"] == 1.0, "one class alone may be answered"
+    assert [found["probe"]["counted"] for found in ranks] == [expected, expected]
+
+
+def test_probe__its_batch_norm_sees_the_images_of_all_processes(found: Found, tmp_path: Path) -> None:
+    class Whole(Uneven):
+        def prepare(self) -> None:
+            super().prepare()
+            self.batch_size = 8
+
+    module, runner = probe(), trainer(tmp_path, max_epochs=1)
+    runner.fit(module, datamodule=Whole())
+    for name, value in module.state_dict().items():
+        if name != "model.norm.num_batches_tracked":
+            torch.testing.assert_close(found["probe"]["weights"][name], value, rtol=1e-4, atol=1e-5, msg=name)

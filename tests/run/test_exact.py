@@ -108,7 +108,10 @@ def test_fit__cut_off_without_warning_goes_on_from_its_last_step(whole: Path, tm
     ("config", "options"),
     [
         ("masked_mae_digits", []),
-        ("finetune_digits", ["--model.mixup=0.8", "--model.cutmix=1.0", "--model.label_smoothing=0.1"]),
+        (
+            "finetune_digits",
+            ["--model.mixup=0.8", "--model.cutmix=1.0", "--model.label_smoothing=0.1", "--model.ema=0.5"],
+        ),
         ("probe_digits", []),
     ],
 )

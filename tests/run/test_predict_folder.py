@@ -37,7 +37,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def views(folder: Path, names: list[str] = RELATIVE) -> Tensor:
-    return torch.stack([PlainView(16)(Image.open(folder / name).convert("RGB"))["image"] for name in names])
+    return torch.stack([PlainView(16)(Image.open(folder / name).convert("RGB"))["image"] for name in names]) / 255
 
 
 def student(folder: Path) -> tuple[Backbone, str]:

@@ -2,5 +2,9 @@
 
 from tinymim.data.digits import DigitsData
 from tinymim.data.folder import ImageFolderData
+from tinymim.data.hf import HFData
+from tinymim.data.robustness import RobustnessData
+from tinymim.data.shapes import ShapesData
+from tinymim.data.shards import ShardsData
 
-__all__ = ["DigitsData", "ImageFolderData"]
+__all__ = ["DigitsData", "HFData", "ImageFolderData", "RobustnessData", "ShapesData", "ShardsData"]

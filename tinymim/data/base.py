@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tinymim.data.batches import finished
-from tinymim.data.sampler import Draw, EpochSampler, InTurn
+from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
 
 Sample = dict[str, Any]
 """``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
@@ -36,6 +36,8 @@ class ImageData(pl.LightningDataModule):
     held_out: Dataset[Sample] | None
     bank: Dataset[Sample] | None
     num_classes: int | None
+    order: Order | None = None
+    """Of the training images in an epoch, where some orders are read faster than others."""
 
     def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0):
         super().__init__()
@@ -63,7 +65,7 @@ class ImageData(pl.LightningDataModule):
         """Augmented training images, in a new order each epoch; those that fill no whole step are dropped."""
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         length = len(cast(Sized, self.train))
-        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated)
+        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated, self.order)
         sampler.begin(*self._begun)
         return self._loader(self.train, sampler)
 
@@ -89,19 +91,19 @@ class ImageData(pl.LightningDataModule):
         batch = finished(batch)
         return self.trainer.precision_plugin.convert_input(batch) if self.trainer else batch
 
-    def _in_turn(self, dataset: Dataset[Sample]) -> DataLoader[Sample]:
-        return self._loader(dataset, InTurn(len(cast(Sized, dataset)), *self._place()))
+    def _in_turn(self, dataset: Dataset[Sample], lasting: bool = True) -> DataLoader[Sample]:
+        return self._loader(dataset, InTurn(len(cast(Sized, dataset)), *self._place()), lasting)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, dataset: Dataset[Sample], sampler: Sampler[Draw]) -> DataLoader[Sample]:
+    def _loader(self, dataset: Dataset[Sample], sampler: Sampler[Draw], lasting: bool = True) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=lasting and self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # the loader must not draw from the training's numbers
         )

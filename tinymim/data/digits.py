@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinymim.data.base import ImageData, Sample
+from tinymim.data.fraction import few, fraction_problems
 from tinymim.data.sampler import Draw
 from tinymim.seeds import stream
 
@@ -66,6 +67,7 @@ class DigitsData(ImageData):
         seed: of order and augmentation.
         held_out: fraction kept from training.
         split_seed: of the split, which stays the same whatever ``seed`` is.
+        fraction: of the training images that is used, evenly from all classes: few-shot.
     """
 
     num_classes = 10
@@ -78,13 +80,14 @@ class DigitsData(ImageData):
         seed: int = 0,
         held_out: float = 0.2,
         split_seed: int = 0,
+        fraction: float = 1.0,
     ):
         super().__init__(image_size, batch_size, num_workers, seed)
-        self.held_out_fraction, self.split_seed = held_out, split_seed
+        self.held_out_fraction, self.split_seed, self.fraction = held_out, split_seed, fraction
 
     def problems(self) -> list[str]:
         """Values out of range."""
-        found = super().problems()
+        found = super().problems() + fraction_problems(self.fraction)
         if not 0 < self.held_out_fraction < 1:
             found.append(f"data.held_out: {self.held_out_fraction} is not a fraction between 0 and 1")
         if self.image_size < 8:
@@ -103,6 +106,7 @@ class DigitsData(ImageData):
             random_state=self.split_seed,
             stratify=digits.target,
         )
+        train = train[few(digits.target[train], len(train), self.fraction, self.split_seed)]
         size = [self.image_size, self.image_size]
         small = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
         images = F.interpolate(small, size=size, mode="bilinear", align_corners=False).expand(-1, 3, -1, -1)

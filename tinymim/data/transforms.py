@@ -82,12 +82,12 @@ class PlainView:
     """
 
     def __init__(self, image_size: int):
-        self.image_size = image_size
+        self.image_size, self.shorter = image_size, round(image_size * 256 / 224)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """``image`` ``(3, image_size, image_size)``, uint8, of an image of any mode, decoded whole."""
         width, height = image.size
-        shorter, side = min(width, height), round(self.image_size * 256 / 224)
+        shorter, side = min(width, height), self.shorter
         pixels = resized(decoded(image)[0], height * side // shorter, width * side // shorter)
         top, left = (round((length - self.image_size) / 2) for length in pixels.shape[1:])
         return {"image": pixels[:, top : top + self.image_size, left : left + self.image_size]}

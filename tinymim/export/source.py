@@ -123,7 +123,7 @@ def resized_side(size: int) -> int:
     """What the shorter side of an image is resized to before a square of ``size`` is cropped from it."""
     from tinymim.data.transforms import PlainView  # tinymim.data brings Lightning, which takes seconds
 
-    return int(PlainView(size).resize.size[0])
+    return PlainView(size).shorter
 
 
 def sample(backbone: Backbone, count: int) -> Tensor:

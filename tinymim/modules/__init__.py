@@ -2,8 +2,9 @@
 
 from tinymim.modules.classifier import Classifier
 from tinymim.modules.distiller import Distiller
+from tinymim.modules.knn import Knn
 from tinymim.modules.mae import MAEPretrainer
 from tinymim.modules.optim import Optim
 from tinymim.modules.simmim import SimMIMPretrainer
 
-__all__ = ["Classifier", "Distiller", "MAEPretrainer", "Optim", "SimMIMPretrainer"]
+__all__ = ["Classifier", "Distiller", "Knn", "MAEPretrainer", "Optim", "SimMIMPretrainer"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -12,20 +12,23 @@ from timm.data import Mixup
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from tinymim import teachers
-from tinymim.architecture import Architecture, set_drop_path, set_heads
-from tinymim.backbones import Backbone, skeleton
+from tinymim.architecture import Architecture, set_drop_path
+from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.heads import HeadForm, Pool
+from tinymim.modules.average import copy_of, decay_at, follow, reconcile
+from tinymim.modules.cut import Blocks, HeadLayout, cut, lay_out
 from tinymim.modules.deit import Deit, DeitTeacher, deit_loss
-from tinymim.modules.evaluation import Evaluated
+from tinymim.modules.mixing import mixed
 from tinymim.modules.network import Network, pool_problems
 from tinymim.modules.optim import Optim, configure
-from tinymim.weights import RECORD, Provenance
+from tinymim.modules.start import Started
+from tinymim.modules.tested import OnNamedSets
+from tinymim.weights import RECORD
 
 
-class Classifier(Evaluated):
+class Classifier(OnNamedSets, Started):
     """Fine-tune a backbone on labels, or probe it.
 
     Args:
@@ -51,6 +54,8 @@ class Classifier(Evaluated):
             that the source does not state; here it has the neck's.
         deit: DeiT-style distillation from a teacher with a classifier, into the classifier on the distillation token.
             Without it both classifiers learn from the labels alone, half the loss each.
+        ema: decay of a running average of the weights, such as 0.9999, which rises to it (see ``average.py``). The
+            average is what is validated, tested, exported and started from; ``None`` keeps none.
     """
 
     monitor = ("val/top1", "max")
@@ -60,7 +65,7 @@ class Classifier(Evaluated):
         self,
         weights: str | None = None,
         architecture: Architecture | None = None,
-        blocks: Literal["auto", "all", "trained"] | int = "auto",
+        blocks: Blocks = "auto",
         linear_probe: bool = False,
         drop_path: float = 0.0,
         mixup: float = 0.0,
@@ -68,23 +73,27 @@ class Classifier(Evaluated):
         label_smoothing: float = 0.0,
         num_classes: int | None = None,
         optim: Optim | None = None,
-        head_layout: Literal["kept", "uniform"] = "kept",
+        head_layout: HeadLayout = "kept",
         pool: Pool = "mean",
         neck: int = 0,
         fc_norm: bool = True,
         deit: Deit | None = None,
+        ema: float | None = None,
     ):
-        super().__init__()
-        self.source, self.architecture = weights, architecture
+        super().__init__(weights, architecture)
         self.blocks, self.linear_probe, self.drop_path = blocks, linear_probe, drop_path
         self.mixing = {"mixup_alpha": mixup, "cutmix_alpha": cutmix, "label_smoothing": label_smoothing}
         self.num_classes = num_classes
         self.head_layout, self.pool, self.neck, self.fc_norm, self.deit = head_layout, pool, neck, fc_norm, deit
         self.optim = optim or Optim(base_lr=5e-4, betas=(0.9, 0.999), warmup_epochs=5, min_lr=1e-6, layer_decay=0.65)
-        self.provenance: Provenance | None = None
         self.class_names: list[str] | None = None
+        self.ema = self.taken_ema = ema
+        if ema is not None:
+            self.prefix = "average.backbone.vit."
         self._deit: DeitTeacher | None = None
         self.model: Network | None = None
+        self.average: Network | None = None
+        self.tested = None
 
     @property
     def head(self) -> Network:
@@ -120,6 +129,8 @@ class Classifier(Evaluated):
             found.append(str(error))
         if self.neck < 0:
             found.append(f"neck: {self.neck} is not a number of channels; 0 is none")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            found.append(f"ema: {self.ema} is not a decay from 0 to less than 1, such as 0.9999; null is none")
         if self.linear_probe and (self.neck or self.deit or self.pool == "cls_dist"):
             found.append("linear_probe: trains one linear layer; it takes no neck, no deit, and pool mean or cls")
         if self.deit:
@@ -129,16 +140,6 @@ class Classifier(Evaluated):
             except TinymimError as error:
                 found.append(str(error))
         return found
-
-    def _skeleton(self) -> Backbone:
-        if self.source is None:
-            if self.architecture is None:
-                raise TinymimError("weights: none given, and no architecture to start from scratch; set one of the two")
-            return skeleton(self.architecture)
-        self._located = self._located or teachers.locate(self.source)
-        if problem := self._located.problem():
-            raise TinymimError(problem.replace("teacher:", "weights:"))
-        return self._located.skeleton
 
     def configure_model(self) -> None:
         """Build or load the backbone, cut it after its output block, freeze what is not trained, add the head."""
@@ -160,6 +161,12 @@ class Classifier(Evaluated):
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name in reached and not self.linear_probe)
         self.model = Network(backbone, self._form(classes))
+        if self.ema is not None:
+            if (precision := str(self.trainer.precision)).endswith("16-true"):
+                raise TinymimError(
+                    f"model.ema: weights of precision {precision} are too coarse to average; use a mixed one"
+                )
+            self.average = copy_of(self.model)
         if self._deit:
             self._deit.load(str(self.trainer.precision), self.trainer.strategy.root_device)
         self.metrics = nn.ModuleDict(
@@ -170,23 +177,10 @@ class Classifier(Evaluated):
         self.mix = Mixup(**self.mixing, num_classes=classes) if mixes else None
         self.train()
 
-    def _backbone(self) -> Backbone:
-        if self._located is None:
-            assert self.architecture
-            return Backbone(self.architecture)
-        backbone, self.provenance = self._located.load()
-        if self.architecture and self.architecture.heads and skeleton(self.architecture).heads != backbone.heads:
-            raise TinymimError(
-                f"head layout: {self.source} was trained with heads {backbone.heads}, and architecture.heads asks for "
-                f"{skeleton(self.architecture).heads}; leave it out to follow the weights"
-            )
-        return backbone
-
     def _settle(self, backbone: Backbone) -> None:
         """Cut ``backbone`` after its output block, and regroup its heads where asked."""
-        backbone.output_block = self._output_block(backbone)
-        backbone.vit.blocks = backbone.vit.blocks[: backbone.output_block]
-        self._lay_out_heads(backbone)
+        cut(backbone, self.blocks, self.linear_probe)
+        self._layout = lay_out(backbone, self.head_layout)
 
     def _form(self, classes: int) -> HeadForm:
         norm: Literal["layer", "none"] = "layer" if self.fc_norm else "none"
@@ -202,34 +196,18 @@ class Classifier(Evaluated):
     @property
     def licence(self) -> str:
         """Of all it was made from."""
-        own = [self._located.licence] if self._located else []
-        return " and ".join(dict.fromkeys([*own, *([self._deit.located.licence] if self._deit else [])])) or "unknown"
-
-    def _lay_out_heads(self, backbone: Backbone) -> None:
-        """Regroup where asked, and say so in the summary."""
-        self._layout: str = self.head_layout
-        if self.head_layout == "uniform":
-            own = skeleton(replace(backbone.architecture, heads=None)).heads[0]
-            self._layout += f", {own} in every block; the weights come with {', '.join(map(str, backbone.heads))}"
-            for block in range(1, backbone.depth + 1):
-                set_heads(backbone.vit, block, own)
-
-    def _output_block(self, backbone: Backbone) -> int:
-        blocks = self.blocks
-        if blocks == "auto":
-            blocks = "trained" if self.linear_probe else "all"
-        number = {"all": backbone.depth, "trained": backbone.output_block}.get(str(blocks), blocks)
-        if not isinstance(number, int) or not 1 <= number <= backbone.depth:
-            raise TinymimError(f"blocks: {blocks} is outside the backbone, which has blocks 1 to {backbone.depth}")
-        return number
+        own = [super().licence] if self._located or not self._deit else []
+        return " and ".join(dict.fromkeys([*own, *([self._deit.located.licence] if self._deit else [])]))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` of ``(B, 3, H, W)`` images in [0, 1]."""
-        return self.head(images)
+        """Logits ``(B, classes)`` of ``(B, 3, H, W)`` images in [0, 1], of the average where there is one."""
+        return (self.average or self.head)(images)
 
     def train(self, mode: bool = True) -> Classifier:
-        """A probed backbone stays in eval mode."""
+        """A probed backbone and an average stay in eval mode."""
         super().train(mode)
+        if self.average is not None:
+            self.average.eval()
         if self.linear_probe and self.model is not None:
             self.backbone.eval()
         return self
@@ -250,6 +228,12 @@ class Classifier(Evaluated):
             loss = torch.stack(losses).mean()
         self.log("train/loss", loss.detach(), batch_size=len(images))
         return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Let the average follow, before anything is saved."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None and self.ema is not None:
+            follow(self.average, self.head, decay_at(self.trainer.global_step + 1, self.ema))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Class probabilities of a batch, with the indices of its images."""
@@ -280,20 +264,28 @@ class Classifier(Evaluated):
             record["start"] = self.provenance.identity() | {key: before[key] for key in ("teacher",) if key in before}
         if self.class_names:
             record["classes"] = self.class_names
+        record |= {"ema": self.ema} if self.ema is not None else {}
         return record | ({"deit": self._deit.record()} if self._deit else {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Follow a checkpoint that kept fewer blocks, as a probe's does, where the recipe names no weights."""
+        self.taken_ema = reconcile(checkpoint, self.ema, self.trainer.state.fn == "fit")
         stored = (checkpoint.get(RECORD) or {}).get("backbone", {}).get("output_block", self.backbone.depth)
         if self.source is None and self.blocks == "auto" and stored < self.backbone.depth:
-            self.backbone.vit.blocks = self.backbone.vit.blocks[:stored]
-            self.backbone.output_block = stored
+            for network in filter(None, (self.model, self.average)):
+                cut(network.backbone, stored, self.linear_probe)
         super().on_load_checkpoint(checkpoint)
-        record, own = checkpoint[RECORD], asdict(self.head.form)
-        if record.get("classifier", own) != own:  # another pooling has weights of the same shapes
-            raise TinymimError(f"ckpt_path: its classifier is {record['classifier']}, and the recipe's {own}")
+        own = asdict(self.head.form)
+        record = checkpoint[RECORD].get("classifier", own)
+        if record["classes"] != own["classes"]:
+            data = type(getattr(self.trainer, "datamodule", None)).__name__
+            raise TinymimError(
+                f"ckpt_path: its classifier has {record['classes']} classes, and {data} {own['classes']}"
+            )
+        if record != own:  # another pooling has weights of the same shapes
+            raise TinymimError(f"ckpt_path: its classifier is {record}, and the recipe's {own}")
         if self._deit:
-            self._deit.check(record.get("deit"))
+            self._deit.check(checkpoint[RECORD].get("deit"))
 
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people."""
@@ -306,22 +298,7 @@ class Classifier(Evaluated):
             ("head layout", self._layout),
             ("classifier", reads),
         ]
+        if self.ema is not None:
+            words = f"running average, decay {self.ema:g}, is evaluated and kept; its weights count as frozen below"
+            lines.append(("ema", words))
         return lines + (self._deit.summary() if self._deit else [])
-
-
-def mixed(mix: Mixup, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """timm's mixup and cutmix of images 1 and 2, 3 and 4, and so on, which stay together however processes share the
-    images of a step; timm mixes a batch with its reverse.
-
-    Args:
-        mix: changes its batch in place; it gets a copy.
-        images: ``(B, 3, H, W)``, B even.
-        target: ``(B,)`` classes.
-
-    Returns:
-        Images, and soft targets ``(B, classes)``, in the order they came in.
-    """
-    order = torch.tensor([*range(0, len(images), 2), *range(len(images) - 1, 0, -2)], device=images.device)
-    images, target = mix(images[order], target[order])
-    back = order.argsort()
-    return images[back], target[back]

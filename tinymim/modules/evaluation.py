@@ -41,9 +41,15 @@ def knn_top1(
 
 
 class Neighbours:
-    """Features gathered during an evaluation: loader 0 asks, loader 1 is the bank, and at the end they vote."""
+    """Features gathered during an evaluation: loader 0 asks, loader 1 is the bank, and at the end they vote.
 
-    def __init__(self) -> None:
+    Args:
+        k: neighbours.
+        temperature: of their weights.
+    """
+
+    def __init__(self, k: int = 10, temperature: float = 0.07) -> None:
+        self.k, self.temperature = k, temperature
         self._seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def add(self, backbone: Backbone, batch: dict[str, Any], loader: int) -> None:
@@ -55,11 +61,13 @@ class Neighbours:
     def top1(self) -> float | None:
         """The share of right votes over all processes, or ``None`` without labels or bank. Starts afresh."""
         seen, self._seen = self._seen, {}
-        if _everywhere(sorted(seen)) != [[0, 1]]:
+        if any(kinds != [0, 1] for kinds in _of_all(sorted(seen))):
             return None
-        queries, labels = _gather(seen[0])
-        bank, bank_labels = _gather(seen[1])
-        return knn_top1(bank, bank_labels, queries, labels)
+        queries, labels = _joined(seen[0])
+        banks = _of_all(_joined(seen[1]))  # the loaders share samples without padding, so each comes once
+        own = knn_top1(*_joined(banks), queries, labels, self.k, self.temperature)
+        asked = _of_all((own * len(labels), len(labels)))
+        return sum(right for right, _ in asked) / sum(count for _, count in asked)
 
 
 class Evaluated(pl.LightningModule):
@@ -151,20 +159,16 @@ class Evaluated(pl.LightningModule):
             self.log(f"{stage}/knn_top1", top1, rank_zero_only=True)
 
 
-def _gather(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """All features and labels of all processes; the loaders share samples without padding, so each comes once."""
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Features and labels as one."""
     features, labels = (torch.cat(list(part)) for part in zip(*parts, strict=True))
-    if not dist.is_initialized():
-        return features, labels
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, (features, labels))
-    return torch.cat([f for f, _ in everyone]), torch.cat([y for _, y in everyone])
+    return features, labels
 
 
-def _everywhere(value: Any) -> list[Any]:
-    """The distinct values that the processes hold."""
+def _of_all(value: Any) -> list[Any]:
+    """What each process holds."""
     if not dist.is_initialized():
         return [value]
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, value)
-    return [v for i, v in enumerate(everyone) if v not in everyone[:i]]
+    return everyone

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import gc
-import logging
-import re
 import sys
-import warnings
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +18,20 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from tinymim import files, recipes
-from tinymim.errors import TinymimError, misfit, several
-from tinymim.options import Action, Saving
-from tinymim.run import folder, lock, preflight
+from tinymim.data.corrupted import CorruptedData
+from tinymim.errors import TinymimError, several
+from tinymim.options import Action, Corruptions, Saving
+from tinymim.run import folder, lock, preflight, testing
 from tinymim.run.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
+from tinymim.run.evaluation_progress import EvaluationProgress
 from tinymim.run.exact import Exact
 from tinymim.run.guard import NonFiniteGuard, Rewind
 from tinymim.run.predictions import Predictions
 from tinymim.run.preemption import Preempted, Preemption, end_with_parent, rank, started_by_lightning
 from tinymim.run.progress import Elapsed, FitProgress
+from tinymim.run.quiet import quietly
 from tinymim.run.record import SaveRecipe
 from tinymim.say import say
-
-LOST = re.compile(r"(Connection (closed|reset) by|Broken pipe|\[.*gloo|NCCL|Watchdog caught|Timed out waiting)", re.I)
-"""What the collectives of PyTorch say when another process is gone."""
 
 
 class Parser(LightningArgumentParser):
@@ -59,12 +54,14 @@ class Attempt:
         held: keeps the lock of the run folder.
         checking: fit a few steps and write nothing.
         rewinding: go on in the run folder, whatever lies there.
+        corruptions: of a test.
     """
 
     preemption: Preemption
     held: ExitStack
     checking: bool = False
     rewinding: bool = False
+    corruptions: Corruptions | None = None
 
 
 class TinymimCLI(LightningCLI):
@@ -107,12 +104,25 @@ class TinymimCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning would lay stored hyper-parameters over the command line; a run follows its recipe."""
 
+    def instantiate_classes(self) -> None:
+        """Lay corruptions over the data where they are asked for, and keep Lightning's own table of figures away: it
+        shows each figure under both loaders."""
+        super().instantiate_classes()
+        if self.attempt.corruptions:
+            self.datamodule = CorruptedData(self.datamodule, self.attempt.corruptions)
+        if self.subcommand in ("validate", "test"):
+            own = self.config_init[self.subcommand]
+            self._shown, own.verbose = own.verbose, False
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Settle the run folder, then build the trainer with our records, guard and progress."""
         config = self.config[self.subcommand]
         self.run_dir = Path(config.run_dir or Path("runs") / config.name)
         asked = config.get("ckpt_path")
-        if asked is None and self.subcommand != "fit":
+        complete = getattr(self.model, "complete", False)
+        if complete and self.subcommand == "fit":
+            raise TinymimError(f"model: {type(self.model).__name__} trains nothing; use it with `tinymim test`")
+        if asked is None and self.subcommand != "fit" and not complete:
             raise TinymimError(
                 "ckpt_path: name a checkpoint, or `last` of the run_dir; without one the weights are random"
             )
@@ -181,6 +191,20 @@ class TinymimCLI(LightningCLI):
             files.write_json(self.run_dir / "results.json", content)
             write_progress(self.run_dir, "done", self.trainer, self._elapsed)
 
+    def after_validate(self) -> None:
+        """Show the figures."""
+        self._finish(None)
+
+    def after_test(self) -> None:
+        """Show the figures, and write them into the folder of the run that the checkpoint is of."""
+        path = Path(self.config_init[self.subcommand].ckpt_path or "")
+        given = self.config[self.subcommand].run_dir is not None or path.parent.name != "checkpoints"
+        self._finish(self.run_dir if given else path.parent.parent)
+
+    def _finish(self, run_dir: Path | None) -> None:
+        path = self.config_init[self.subcommand].ckpt_path
+        testing.finish(self.trainer, self.model, self.datamodule, path, run_dir, self._shown)
+
     def _loggers(self) -> list[Any]:
         where = {"save_dir": str(self.run_dir), "name": "", "version": ""}
         return [CSVLogger(**where), TensorBoardLogger(**where)]  # type: ignore[arg-type]
@@ -190,7 +214,8 @@ class TinymimCLI(LightningCLI):
             return [NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
         whole = self.config[self.subcommand]
         config = whole.trainer
-        progress = [FitProgress()] if config.enable_progress_bar is not False else []
+        bar = FitProgress() if self.subcommand == "fit" else EvaluationProgress()
+        progress = [bar] if config.enable_progress_bar is not False else []
         if not fresh:
             return [*progress, *([Predictions(self.run_dir)] if self.subcommand == "predict" else [])]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
@@ -231,13 +256,17 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
             raise several(f"{config.get('name', 'recipe')} has {len(found)} mistake(s)", found)
     if started_by_lightning():
         end_with_parent()
+    corruptions = config.pop("corruptions", None)
+    if corruptions is not None and command != "test":
+        raise TinymimError("corruptions: they are for `tinymim test`; leave them out")
+    corrupting = Corruptions(**corruptions) if corruptions is not None else None
     rewinding = False
     while True:
         whole = [command, *(["--config", yaml.safe_dump(config)] if config else []), *rest]
         with Preemption() as preemption, ExitStack() as held:
             try:
-                attempt = Attempt(preemption, held, checking, rewinding)
-                return _quietly(functools.partial(TinymimCLI, whole, attempt)).run_dir
+                attempt = Attempt(preemption, held, checking, rewinding, corrupting)
+                return quietly(functools.partial(TinymimCLI, whole, attempt)).run_dir
             except Rewind as rewind:
                 say(f"tinymim {command}: {rewind}")
                 rewinding = True
@@ -247,47 +276,3 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
                     raise
                 sys.exit(0 if started_by_lightning() else preempted.code)  # the first process tells, and for all
         gc.collect()  # networks and optimiser of the attempt before, which hold each other in rings
-
-
-def hush() -> None:
-    """Turn off warnings that are expected, and what Lightning says about itself."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)  # a dead child
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # the folder was claimed on purpose
-    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
-    warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
-    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the sampler is, by run/exact.py
-    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # a probed backbone is meant to be
-
-
-def _quietly(build: Callable[[], TinymimCLI]) -> TinymimCLI:
-    """Run with expected warnings off, and with Lightning's own words for a user's mistake as ours."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    hush()
-    try:
-        return build()
-    except MisconfigurationException as error:
-        raise TinymimError(str(error)) from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" ({error.filename})" if error.filename else ""
-            raise TinymimError(
-                f"the disk is full{where}; checkpoints are untouched. Make room, and go on with --ckpt_path last"
-            ) from None
-        raise
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" in str(error):
-            raise TinymimError(f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}") from None
-        if LOST.search(str(error)):
-            raise TinymimError(
-                f"process {rank()} lost another one of this run, whose own words may stand above "
-                f"({str(error).strip().splitlines()[0][:200]}). --ckpt_path last goes on from the newest checkpoint"
-            ) from None
-        raise

@@ -8,6 +8,7 @@ metrics.csv          what was logged, by step; metrics-1.csv and on are the piec
 events.out.*         the same for TensorBoard
 results.json         the final figures
 predictions.npz      of `tinymim predict`
+test.json, test.md   of `tinymim test`
 nonfinite/           step_N.pt, for `tinymim replay`: a step whose loss or gradient was not finite;
                      skipped.json: the steps that a rewind passes over
 """
@@ -25,10 +26,10 @@ from typing import Any
 import torch
 
 from tinymim.errors import TinymimError
-from tinymim.run import lock
+from tinymim.run import lock, testing
 
 PROGRESS = "progress.json"
-KEPT = ("checkpoints", PROGRESS, "metrics.csv", "results.json", "predictions.npz", "nonfinite")
+KEPT = ("checkpoints", PROGRESS, "metrics.csv", "results.json", "predictions.npz", *testing.FILES, "nonfinite")
 WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
 PACKAGES = (
     "tinymim",

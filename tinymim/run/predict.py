@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from tinymim import files
 from tinymim.blocks import LOGITS, Tap
-from tinymim.data.folder import EXTENSIONS, image_files
-from tinymim.data.transforms import PlainView, read_rgb
+from tinymim.data.batches import unit
+from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.export import source
+from tinymim.images import EXTENSIONS, image_files, open_image
 from tinymim.run.predictions import Columns, check_ending, write_table
 from tinymim.say import say
 
@@ -46,7 +47,7 @@ class Images(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         try:
-            return index, self.view(read_rgb(f"{self.folder}/{self.names[index]}"))["image"]
+            return index, self.view(open_image(f"{self.folder}/{self.names[index]}"))["image"]
         except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
             return index, f"{type(error).__name__}: {error}"
 
@@ -177,9 +178,9 @@ class Reader:
         return f"{self.backbone.width} features (block {self.tap.block}, {pooled})"
 
     def __call__(self, images: Tensor) -> Columns:
-        """Columns of ``(B, 3, H, W)`` images in [0, 1]."""
+        """Columns of ``(B, 3, H, W)`` images, uint8 or in [0, 1]."""
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            read = self.backbone.read(images.to(self.device), [self.tap])[self.tap].float()
+            read = self.backbone.read(unit(images.to(self.device)), [self.tap])[self.tap].float()
         if not self.classes:
             pooled = read[:, 0] if self.pool == "cls" else read[:, self.backbone.prefix :].mean(dim=1)
             return {"features": pooled.cpu().numpy()}

@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tinymim import recipes
+from tinymim.data.named import NamedSets
 from tinymim.errors import TinymimError
 from tinymim.modules.evaluation import Evaluated
-from tinymim.options import Saving
+from tinymim.modules.tested import OnNamedSets
+from tinymim.options import Corruptions, Saving
 from tinymim.run.progress import clock, images_per_second
 from tinymim.teachers import Teacher
 
@@ -58,6 +60,11 @@ def inspect(config: recipes.Config, start: Teacher | None = None) -> Inspected:
         found += model.problems(getattr(data, "image_size", None) or 224)
     if isinstance(saving := pruned.get("checkpoint"), dict):
         found += Saving(**saving).problems()
+    if isinstance(asked := pruned.get("corruptions"), dict):
+        found += Corruptions(**asked).problems()
+    if (asked is not None or isinstance(data, NamedSets)) and model and not isinstance(model, OnNamedSets):
+        what = "data: its test sets" if isinstance(data, NamedSets) else "corruptions: they"
+        found.append(f"{what} are for a classifier, and model is {type(model).__name__}; take a recipe of fine-tuning")
     strategy = str((config.get("trainer") or {}).get("strategy"))
     if config.get("on_nonfinite") == "rewind" and any(word in strategy for word in ("spawn", "fork", "notebook")):
         found.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tinymim import recipes
 from tinymim.errors import TinymimError, misfit, several
-from tinymim.run import capture, fit, preflight
+from tinymim.run import capture, preflight, quiet
 from tinymim.say import say
 from tinymim.seeds import restore
 
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tinymim replay", description=__doc__, allow_abbrev=False)
     parser.add_argument("file", type=Path, help="RUN/nonfinite/step_N.pt")
     parser.add_argument("--precision", help="another than it ran in, such as 32-true")
-    fit.hush()
+    quiet.hush()
     asked, overrides = parser.parse_known_args(arguments)
     content = capture.read(asked.file)
     if asked.precision:

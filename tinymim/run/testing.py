@@ -1,0 +1,89 @@
+"""What `tinymim test` and `validate` say, and what a test leaves in the run folder.
+
+test.json    the checkpoint, its figures, and on test sets with names those of each set and what they come to
+test.md      the tables
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.table import Table
+
+from tinymim import files
+from tinymim.data.named import Figures, NamedSets, Report
+
+FILES = ("test.json", "test.md")
+
+
+def finish(
+    trainer: pl.Trainer, module: Any, data: Any, checkpoint: str | None, folder: Path | None, shown: bool
+) -> None:
+    """Print the figures of an evaluation; of a test, write them too.
+
+    Args:
+        trainer: after the evaluation.
+        module: that was evaluated.
+        data: that it was evaluated on.
+        checkpoint: that was evaluated, ``None`` for the weights that the recipe names.
+        folder: of the run; ``None`` writes nothing.
+        shown: print them.
+    """
+    if not trainer.is_global_zero:
+        return
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    content: dict[str, Any] = {"checkpoint": checkpoint, "data": type(data).__name__, "metrics": metrics}
+    content["ema"] = ema = getattr(module, "taken_ema", None)
+    if isinstance(data, NamedSets):
+        own, baseline = module.figures
+        report = data.report(own, baseline)
+        report.notes += _limited(data, own)
+        content |= {"sets": {name: asdict(figures) for name, figures in own.items()}, "report": report.numbers}
+        content |= {"definitions": report.notes}
+    else:
+        report = Report([("figures", ["figure", "value"], [[name, f"{value:.6f}"] for name, value in metrics.items()])])
+    if folder:
+        files.write_json(folder / FILES[0], content)
+        files.write_text(folder / FILES[1], markdown(report, checkpoint))
+    if not shown:
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    if ema is not None:
+        console.print(f"evaluated: the running average of the weights (ema {ema:g})")
+    for title, heads, rows in report.tables:
+        _print(console, title, heads, rows)
+    for note in report.notes:
+        console.print(f"- {note}")
+    if folder:
+        console.print(f"written to {folder / FILES[0]}")
+
+
+def _limited(data: NamedSets, found: dict[str, Figures]) -> list[str]:
+    """A line where not all images were tested."""
+    images = sum(len(cast(Sized, one.images)) for one in data.sets)
+    seen = sum(figures.images + figures.unreadable for figures in found.values())
+    return [f"limited: {seen:,} of {images:,} images were tested"] if seen < images else []
+
+
+def markdown(report: Report, checkpoint: str | None) -> str:
+    """The tables and definitions of a report."""
+    parts = [f"`{checkpoint}`" if checkpoint else "the weights of the recipe"]
+    for title, heads, rows in report.tables:
+        lines = [f"**{title}**", "", f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+        parts.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
+    parts.append("\n".join(f"- {note}" for note in report.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _print(console: Console, title: str, heads: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
