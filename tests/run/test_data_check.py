@@ -31,7 +31,7 @@ def test_check__a_folder_in_order(folder, capsys):
     assert run(folder, "--crop", "42", "--json", str(folder.parent / "found.json")) == 0
     said = capsys.readouterr().out
     assert f"{folder}: in order" in said
-    assert "11 images in 2 classes of 5 to 6" in said
+    assert "11 images in 2 classes, 5 to 6 in each" in said
     found = json.loads((folder.parent / "found.json").read_text())
     assert found["images"] == 15
     assert found["splits"] == {"train/": {"a": 6, "b": 5}, "val/": {"a": 2, "b": 2}}

@@ -1,4 +1,4 @@
-"""``tinymim data check DIR``: what is in a folder of images, and what is wrong with it, before anything trains on it."""
+"""``tinymim data check DIR``: what is in a folder of images and what is wrong with it, before anything trains on it."""
 
 from __future__ import annotations
 
@@ -189,7 +189,9 @@ def show(findings: Findings, crop: int) -> None:
     table.add_column(overflow="fold")
     for split, each in findings.splits.items():
         counts = sorted(each.values())
-        spread = f" in {len(each)} classes of {counts[0]} to {counts[-1]}" if len(each) > 1 else f" {next(iter(each))}"
+        spread = (
+            f" in {len(each)} classes, {counts[0]} to {counts[-1]} in each" if len(each) > 1 else f" {next(iter(each))}"
+        )
         table.add_row(split, f"{sum(counts)} images{spread}")
         if 1 < len(each) <= SHOWN:
             table.add_row("", ", ".join(f"{label} {count}" for label, count in each.items()))
