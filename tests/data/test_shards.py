@@ -302,7 +302,11 @@ def test_broken_image__is_named_once_and_the_next_one_shown(tmp_path, caplog):
             assert (sample["index"], sample["label"]) == (9, 10 % 3)
     assert torch.equal(sample["image"], PlainView(SIDE)(data.held_out.image(10))["image"])
     (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("tinymim")]
-    assert "train-000001.tar: part/000009.jpg" in warning
+    name = f"{tmp_path}/shards/train-000001.tar: part/000009.jpg"
+    assert name in warning
+    parts = prepared(pattern, tmp_path, held_out=0.5)
+    assert all(part[Draw(0, i)] for part in (parts.train, parts.held_out) for i in range(len(part)))
+    assert parts.train.unreadable() == parts.held_out.unreadable() == [name]
 
 
 PROBLEMS = {

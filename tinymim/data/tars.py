@@ -53,7 +53,7 @@ def index(shard: Path, label_key: str, folder: Path) -> Index:
     """
     stat = shard.stat()
     known = np.array([json.dumps([FORMAT, str(shard.resolve()), stat.st_size, stat.st_mtime_ns, label_key])])
-    name = hashlib.sha256(os.fsencode(shard.resolve()) + b"\n" + label_key.encode()).hexdigest()[:24]
+    name = hashlib.sha256(os.fsencode(shard.resolve())).hexdigest()[:24]
     kept = folder / f"{name}.npz"
     try:
         with np.load(kept) as arrays:
