@@ -50,6 +50,7 @@ KINDS = {
     "encoder.vit.": "an MAEPretrainer's",
     "model.encoder.vit.": "a SimMIMPretrainer's",
     "model.backbone.vit.": "a Classifier's",
+    "network.backbone.vit.": "a Segmenter's",
 }
 """Where each kind of module keeps its backbone, by which its checkpoints are known."""
 

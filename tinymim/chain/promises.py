@@ -13,7 +13,7 @@ from rich.table import Table
 from tinymim import recipes, teachers
 from tinymim.chain.plan import CHECKPOINT, SEED, Chain, Stage
 from tinymim.errors import TinymimError
-from tinymim.modules import Classifier, Distiller
+from tinymim.modules import Classifier, Distiller, Segmenter
 from tinymim.run import preflight
 from tinymim.targets import Target
 from tinymim.teachers import Teacher
@@ -107,6 +107,8 @@ def _kind_problems(stage: Stage, model: Any) -> list[str]:
         kind = "distill"
     elif isinstance(model, Classifier):
         kind = "probe" if model.linear_probe else "finetune"
+    elif isinstance(model, Segmenter):
+        kind = "finetune"
     else:
         kind = "pretrain"
     if kind == stage.kind:

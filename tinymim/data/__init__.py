@@ -2,5 +2,6 @@
 
 from tinymim.data.digits import DigitsData
 from tinymim.data.folder import ImageFolderData
+from tinymim.data.segmentation import SegmentationFolderData
 
-__all__ = ["DigitsData", "ImageFolderData"]
+__all__ = ["DigitsData", "ImageFolderData", "SegmentationFolderData"]

@@ -14,7 +14,7 @@ from tinymim.data.sampler import Draw, EpochSampler, InTurn
 
 Sample = dict[str, Any]
 """``image`` (3, H, W) in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees other
-colours."""
+colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixels.py``)."""
 
 
 class ImageData(pl.LightningDataModule):
@@ -34,6 +34,10 @@ class ImageData(pl.LightningDataModule):
     held_out: Dataset[Sample] | None
     bank: Dataset[Sample] | None
     num_classes: int | None
+    mask_classes: int | None = None
+    """Classes of pixels, where images have masks."""
+    first_class = 0
+    """The first of them, in files of masks."""
 
     def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0):
         super().__init__()
@@ -81,16 +85,22 @@ class ImageData(pl.LightningDataModule):
         """The held-out images in their own order, or the training images where none are held out."""
         return self._in_turn(self.held_out or self.bank or self.train)
 
+    def name_of(self, index: int) -> str:
+        """A name for what is predicted of a held-out image, which may lie in folders."""
+        return f"{index:06d}"
+
     def _in_turn(self, dataset: Dataset[Sample]) -> DataLoader[Sample]:
         return self._loader(dataset, InTurn(len(cast(Sized, dataset)), *self._place()))
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, dataset: Dataset[Sample], sampler: Sampler[Draw]) -> DataLoader[Sample]:
+    def _loader(
+        self, dataset: Dataset[Sample], sampler: Sampler[Draw], batch_size: int | None = None
+    ) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=batch_size or self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",

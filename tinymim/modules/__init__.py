@@ -4,6 +4,7 @@ from tinymim.modules.classifier import Classifier
 from tinymim.modules.distiller import Distiller
 from tinymim.modules.mae import MAEPretrainer
 from tinymim.modules.optim import Optim
+from tinymim.modules.segmenter import Segmenter
 from tinymim.modules.simmim import SimMIMPretrainer
 
-__all__ = ["Classifier", "Distiller", "MAEPretrainer", "Optim", "SimMIMPretrainer"]
+__all__ = ["Classifier", "Distiller", "MAEPretrainer", "Optim", "Segmenter", "SimMIMPretrainer"]

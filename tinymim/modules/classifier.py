@@ -12,20 +12,19 @@ from timm.data import Mixup
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from tinymim import teachers
 from tinymim.architecture import Architecture, set_drop_path, set_heads
 from tinymim.backbones import Backbone, skeleton
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.heads import HeadForm, Pool
 from tinymim.modules.deit import Deit, DeitTeacher, deit_loss
-from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.network import Network, pool_problems
 from tinymim.modules.optim import Optim, configure
-from tinymim.weights import RECORD, Provenance
+from tinymim.modules.start import Started
+from tinymim.weights import RECORD
 
 
-class Classifier(Evaluated):
+class Classifier(Started):
     """Fine-tune a backbone on labels, or probe it.
 
     Args:
@@ -74,14 +73,12 @@ class Classifier(Evaluated):
         fc_norm: bool = True,
         deit: Deit | None = None,
     ):
-        super().__init__()
-        self.source, self.architecture = weights, architecture
+        super().__init__(weights, architecture)
         self.blocks, self.linear_probe, self.drop_path = blocks, linear_probe, drop_path
         self.mixing = {"mixup_alpha": mixup, "cutmix_alpha": cutmix, "label_smoothing": label_smoothing}
         self.num_classes = num_classes
         self.head_layout, self.pool, self.neck, self.fc_norm, self.deit = head_layout, pool, neck, fc_norm, deit
         self.optim = optim or Optim(base_lr=5e-4, betas=(0.9, 0.999), warmup_epochs=5, min_lr=1e-6, layer_decay=0.65)
-        self.provenance: Provenance | None = None
         self._deit: DeitTeacher | None = None
         self.model: Network | None = None
 
@@ -129,16 +126,6 @@ class Classifier(Evaluated):
                 found.append(str(error))
         return found
 
-    def _skeleton(self) -> Backbone:
-        if self.source is None:
-            if self.architecture is None:
-                raise TinymimError("weights: none given, and no architecture to start from scratch; set one of the two")
-            return skeleton(self.architecture)
-        self._located = self._located or teachers.locate(self.source)
-        if problem := self._located.problem():
-            raise TinymimError(problem.replace("teacher:", "weights:"))
-        return self._located.skeleton
-
     def configure_model(self) -> None:
         """Build or load the backbone, cut it after its output block, freeze what is not trained, add the head."""
         if self.model is not None:
@@ -169,18 +156,6 @@ class Classifier(Evaluated):
         self.mix = Mixup(**self.mixing, num_classes=classes) if mixes else None
         self.train()
 
-    def _backbone(self) -> Backbone:
-        if self._located is None:
-            assert self.architecture
-            return Backbone(self.architecture)
-        backbone, self.provenance = self._located.load()
-        if self.architecture and self.architecture.heads and skeleton(self.architecture).heads != backbone.heads:
-            raise TinymimError(
-                f"head layout: {self.source} was trained with heads {backbone.heads}, and architecture.heads asks for "
-                f"{skeleton(self.architecture).heads}; leave it out to follow the weights"
-            )
-        return backbone
-
     def _settle(self, backbone: Backbone) -> None:
         """Cut ``backbone`` after its output block, and regroup its heads where asked."""
         backbone.output_block = self._output_block(backbone)
@@ -201,8 +176,8 @@ class Classifier(Evaluated):
     @property
     def licence(self) -> str:
         """Of all it was made from."""
-        own = [self._located.licence] if self._located else []
-        return " and ".join(dict.fromkeys([*own, *([self._deit.located.licence] if self._deit else [])])) or "unknown"
+        own = [super().licence] if self._located or not self._deit else []
+        return " and ".join(dict.fromkeys([*own, *([self._deit.located.licence] if self._deit else [])]))
 
     def _lay_out_heads(self, backbone: Backbone) -> None:
         """Regroup where asked, and say so in the summary."""

@@ -11,7 +11,26 @@ from tinymim.blocks import Tap
 from tinymim.heads import Head, HeadForm, Pool
 
 
-class Network(Head):
+class Layered:
+    """What timm's layer-wise decay of the learning rate asks of a network that holds a ``backbone``: what is neither in
+    its stem nor in a block is head."""
+
+    backbone: Backbone
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Depth of each parameter."""
+        return {
+            "stem": r"^backbone\.vit\.(?:cls_token|dist_token|reg_token|pos_embed|patch_embed|norm_pre)",
+            "blocks": r"^backbone\.vit\.blocks\.(\d+)",
+            "head": r"",
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters timm leaves without weight decay."""
+        return {f"backbone.vit.{name}" for name in self.backbone.vit.no_weight_decay()}
+
+
+class Network(Layered, Head):
     """A backbone and its :class:`Head`; one module, whose names are those of the checkpoints.
 
     Args:
@@ -27,18 +46,6 @@ class Network(Head):
         """Logits ``(B, classes)`` of each classifier, of ``(B, 3, H, W)`` images in [0, 1]."""
         tap = Tap(self.backbone.output_block, "ffn_post")
         return super().each(self.backbone.read(images, [tap])[tap])
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Depth of each parameter, for timm's layer-wise learning-rate decay."""
-        return {
-            "stem": r"^backbone\.vit\.(?:cls_token|dist_token|reg_token|pos_embed|patch_embed|norm_pre)",
-            "blocks": r"^backbone\.vit\.blocks\.(\d+)",
-            "head": r"^(?:neck|norm|head|backbone\.vit\.norm\.)",
-        }
-
-    def no_weight_decay(self) -> set[str]:
-        """Parameters timm leaves without weight decay."""
-        return {f"backbone.vit.{name}" for name in self.backbone.vit.no_weight_decay()}
 
 
 def pool_problems(network: Backbone, pool: Pool, deit: bool) -> list[str]:
