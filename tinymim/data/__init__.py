@@ -3,5 +3,6 @@
 from tinymim.data.digits import DigitsData
 from tinymim.data.folder import ImageFolderData
 from tinymim.data.segmentation import SegmentationFolderData
+from tinymim.data.shapes import ShapesData
 
-__all__ = ["DigitsData", "ImageFolderData", "SegmentationFolderData"]
+__all__ = ["DigitsData", "ImageFolderData", "SegmentationFolderData", "ShapesData"]

@@ -1,0 +1,179 @@
+"""Coloured shapes made on the fly: any number of labelled images at any resolution, and what is where in each."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tinymim.data.base import ImageData, Sample
+from tinymim.data.sampler import Draw
+from tinymim.data.scenes import COLORS, KINDS, MOST, Picture, Scene, box, render, scene
+from tinymim.seeds import stream
+
+Label = Literal["shape", "color", "shape_color"]
+
+CLASSES: dict[str, tuple[str, ...]] = {
+    "shape": KINDS,
+    "color": COLORS,
+    "shape_color": tuple(f"{color} {kind}" for kind in KINDS for color in COLORS),
+}
+MASK_CLASSES = ("ground", *KINDS)
+
+
+class Shapes(Dataset[Sample]):
+    """Scenes of one set, drawn when asked for; augmentation looks at the scene through a smaller window, so that masks
+    and targets stay exact.
+
+    Args:
+        scenes: indices of the scenes.
+        set_seed: of the scenes.
+        image_size: in pixels.
+        label: what the main shape's class is.
+        masks: add ``mask``.
+        targets: add ``targets``.
+        seed: of the augmentation; ``None`` turns it off.
+        scale: least and greatest share of the area in a window; the main shape's centre always is in it.
+        flip: mirror half of the windows.
+    """
+
+    def __init__(
+        self,
+        scenes: range,
+        set_seed: int,
+        image_size: int,
+        label: Label = "shape",
+        masks: bool = False,
+        targets: bool = False,
+        seed: int | None = None,
+        scale: tuple[float, float] = (1.0, 1.0),
+        flip: bool = False,
+    ):
+        self.scenes, self.set_seed, self.image_size, self.label = scenes, set_seed, image_size, label
+        self.masks, self.targets = masks, targets
+        self.seed, self.scale, self.flip = seed, scale, flip
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        """``image``, ``index``, ``label``; perhaps ``mask`` ``(S, S)`` and ``targets`` (see :func:`targets_of`)."""
+        shown = self.scene(draw)
+        picture = render(shown, self.image_size)
+        pixels = picture.image.transpose(2, 0, 1).astype(np.float32, order="C") / np.float32(255)
+        sample: Sample = {"image": torch.from_numpy(pixels), "index": draw.index, "label": self._label(shown)}
+        if self.masks:
+            sample["mask"] = torch.from_numpy(picture.mask)
+        if self.targets:
+            sample["targets"] = targets_of(shown, picture)
+        return sample
+
+    def scene(self, draw: Draw) -> Scene:
+        """The scene that a sample shows in an epoch."""
+        whole = scene(self.set_seed, self.scenes[draw.index])
+        if self.seed is None:
+            return whole
+        rng = stream(self.seed, *draw)
+        side = rng.uniform(*self.scale) ** 0.5
+        main, mirrored = whole.shapes[0], self.flip and rng.random() < 0.5
+        margin = min(main.size, side) / 2  # as much of the main shape as the window can hold
+        x, y = (
+            rng.uniform(max(0, centre - side + margin), min(1 - side, centre - margin)) for centre in (main.x, main.y)
+        )
+        return whole.seen_through(x, y, side, mirrored)
+
+    def _label(self, shown: Scene) -> int:
+        main = shown.shapes[0]
+        return {"shape": main.kind, "color": main.color, "shape_color": main.kind * len(COLORS) + main.color}[
+            self.label
+        ]
+
+
+def targets_of(scene: Scene, picture: Picture) -> dict[str, Tensor]:
+    """What is where, the main shape first, in rows that batch: ``kind``, ``color`` (int64), ``x``, ``y``, ``size``,
+    ``angle``, ``depth`` (float32; in shares of the side, and radians), each ``(6,)``, and ``box`` in pixels ``(6, 4)``.
+
+    Shapes without a visible pixel are left out. Rows beyond the last have kind and colour -1, and zeros.
+    """
+    size = len(picture.image)
+    seen = [shape for shape, pixels in zip(scene.shapes, picture.visible, strict=True) if pixels]
+    found = {name: torch.full((MOST,), -1) for name in ("kind", "color")}
+    found |= {name: torch.zeros(MOST) for name in ("x", "y", "size", "angle", "depth")}
+    for name, column in found.items():
+        column[: len(seen)] = torch.tensor([getattr(shape, name) for shape in seen])
+    boxes = torch.zeros(MOST, 4)
+    boxes[: len(seen)] = torch.tensor([box(shape, size) for shape in seen]).view(-1, 4)
+    return {**found, "box": boxes}
+
+
+class ShapesData(ImageData):
+    """Coloured shapes, one of them the largest, on textured grounds; no file is read.
+
+    Args:
+        image_size: in pixels; the same scenes at every size.
+        batch_size: of one process.
+        num_workers: loading processes.
+        seed: of order and augmentation.
+        train_images: how many to train on; more of them leaves the first ones, and the held-out ones, as they were.
+        held_out_images: how many to hold out.
+        bank_size: training images that nearest neighbours are looked for in.
+        set_seed: of the scenes, which stay the same whatever ``seed`` is.
+        label: the class: the main shape's kind (``shape``, 8), its ``color`` (6) or both (``shape_color``, 48).
+        scale: least and greatest share of the area that a training image shows.
+        flip: mirror half of the training images.
+        masks: each pixel's class beside the image, see :data:`MASK_CLASSES`.
+        scene: each shape's kind, colour, place, size, angle, depth and box beside the image, see :func:`targets_of`.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        seed: int = 0,
+        train_images: int = 10000,
+        held_out_images: int = 1000,
+        bank_size: int = 2000,
+        set_seed: int = 0,
+        label: Label = "shape",
+        scale: tuple[float, float] = (0.4, 1.0),
+        flip: bool = True,
+        masks: bool = False,
+        scene: bool = False,
+    ):
+        super().__init__(image_size, batch_size, num_workers, seed)
+        self.train_images, self.held_out_images, self.bank_size = train_images, held_out_images, bank_size
+        self.set_seed, self.label, self.scale, self.flip = set_seed, label, scale, flip
+        self.masks, self.scene = masks, scene
+        self.mask_classes = len(MASK_CLASSES) if masks else None
+        self.classes = CLASSES.get(label, ())
+        self.num_classes = len(self.classes)
+
+    def problems(self) -> list[str]:
+        """Values out of range."""
+        least, most = self.scale
+        checks = [
+            (self.image_size >= 8, "image_size", self.image_size, "8 pixels or more"),
+            (self.train_images >= 1, "train_images", self.train_images, "1 or more"),
+            (self.held_out_images >= 1, "held_out_images", self.held_out_images, "1 or more"),
+            (self.bank_size >= 1, "bank_size", self.bank_size, "1 or more"),
+            (self.label in CLASSES, "label", self.label, f"one of {', '.join(get_args(Label))}"),
+            (0 < least <= most <= 1, "scale", list(self.scale), "two shares of the area, 0 < least <= greatest <= 1"),
+        ]
+        return super().problems() + [
+            f"data.{name}: {value} is not {right}" for good, name, value, right in checks if not good
+        ]
+
+    def prepare(self) -> None:
+        """Number the scenes: training images from 0 up, held-out ones from -1 down."""
+
+        def shapes(scenes: range, seed: int | None = None) -> Shapes:
+            options = (self.set_seed, self.image_size, self.label, self.masks, self.scene)
+            return Shapes(scenes, *options, seed, self.scale, self.flip)
+
+        self.train = shapes(range(self.train_images), self.seed)
+        self.bank = shapes(range(min(self.bank_size, self.train_images)))
+        self.held_out = shapes(range(-1, -1 - self.held_out_images, -1))
