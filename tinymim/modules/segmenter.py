@@ -228,11 +228,6 @@ class Segmenter(Started):
         whole, beyond = self._trained
         lines = [("backbone", self.backbone.describe()), ("", start), ("decoder", self.net.form.describe())]
         if whole < self.backbone.depth:
-            part = f", and {', '.join(beyond)} of block {whole + 1}" if beyond else ""
-            lines.append(
-                ("blocks", f"pre-trained up to block {whole}{part}; all {self.backbone.depth} are trained now")
-            )
-        return [
-            *lines,
-            ("window", f"{self.backbone.image_size[0]} px; the published relative position bias is left out"),
-        ]
+            part = f" and {', '.join(beyond)} of the next" if beyond else ""
+            lines.append(("blocks", f"pre-trained up to {whole}{part}; all {self.backbone.depth} are trained now"))
+        return [*lines, ("positions", f"{self._positions}; no relative position bias, which the published code adds")]
