@@ -118,12 +118,25 @@ def test_arch__unknown_gives_near_names():
 
 
 @pytest.mark.parametrize(
-    "arch", ["resnet18", "eva02_tiny_patch14_224", "vit_small_patch16_18x2_224", "vit_base_patch16_rpn_224"]
+    "arch",
+    [
+        "resnet18",
+        "convnextv2_atto",
+        "swin_tiny_patch4_window7_224",
+        "hiera_tiny_224",
+        "vit_small_patch16_18x2_224",
+        "vit_base_patch16_rpn_224",
+        "eva02_enormous_patch14_clip_224",
+        "vit_giant_patch16_sapiens2",
+    ],
 )
-def test_arch__not_a_plain_vit(arch):
-    """A convnet, a rotary ViT, one with parallel blocks, and one that normalises after attention, not before."""
-    with pytest.raises(TinymimError, match=f"{arch} is not a plain"):
-        skeleton(Architecture(arch, options={"depth": 1} if arch.startswith("vit") else {}))
+def test_arch__not_a_vit_that_can_be_read(arch):
+    """Convnets, networks with several grids or parallel blocks, those that normalise after attention and not before,
+    and one with fewer heads of k and v than of q."""
+    with pytest.raises(
+        TinymimError, match=rf"^arch: {arch} is no Vision Transformer .*vit_\*, deit_\*, beit\* or eva\*"
+    ):
+        skeleton(Architecture(arch, options={"depth": 1} if arch.startswith(("vit", "eva")) else {}))
 
 
 @pytest.mark.parametrize(

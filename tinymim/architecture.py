@@ -9,26 +9,34 @@ from typing import Any, Literal, cast
 import timm
 import torch
 from timm.layers import DropPath, build_sincos2d_pos_embed
-from timm.layers.attention import Attention
-from timm.models import VisionTransformer
+from timm.layers.attention import Attention, AttentionRope
+from timm.models import VisionTransformer, beit, eva
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
+from tinymim.positions import ViT
 from tinymim.seeds import shared_rand
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+KINDS: tuple[tuple[Any, Any, tuple[type, ...]], ...] = (
+    (VisionTransformer, Block, (Attention,)),
+    (eva.Eva, eva.EvaBlock, (eva.EvaAttention, AttentionRope)),
+    (beit.Beit, beit.Block, (beit.Attention,)),
+)
+"""The networks the reader knows, with their blocks and attention: all pre-norm."""
+
 
 @dataclass
 class Architecture:
-    """A plain timm ViT and everything about it that its weights do not say.
+    """A timm ViT and everything about it that its weights do not say.
 
     Args:
-        arch: timm's name, without weights: a ``vit_*`` or ``deit_*`` model. The ``deit_*_distilled_*`` ones have a
-            distillation token after the CLS token, as TinyMIM*-T does.
+        arch: timm's name, without weights: a ``vit_*``, ``deit_*``, ``beit*`` or ``eva*`` model. The
+            ``deit_*_distilled_*`` ones have a distillation token after the CLS token, as TinyMIM*-T does.
         options: timm's own arguments laid over it (``embed_dim``, ``depth``, ``num_heads``, ``img_size``, ...).
         heads: attention heads, one number for all blocks or one for each; ``None`` keeps the architecture's own. The
             same channels in 3, 6 or 12 heads are three different networks, so this is part of the weights.
@@ -45,7 +53,7 @@ class Architecture:
     std: tuple[float, float, float] = IMAGENET_STD
 
 
-def build(architecture: Architecture, initialise: bool = True) -> VisionTransformer:
+def build(architecture: Architecture, initialise: bool = True) -> ViT:
     """The timm network; without classifier, unless ``options`` say ``num_classes`` (and ``global_pool``, how it pools).
 
     Args:
@@ -53,7 +61,7 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
         initialise: leave ``False`` when weights are loaded right after.
 
     Raises:
-        TinymimError: unknown architecture or option, not a plain ViT, or heads that do not divide the width.
+        TinymimError: unknown architecture or option, not a ViT that can be read, or heads that do not divide the width.
     """
     own = _as_published(architecture.arch)
     pool = "token" if isinstance(own, VisionTransformerDistilled) else ""  # the only one that timm lets this class have
@@ -70,10 +78,10 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
     width, count = options.get("embed_dim", own.embed_dim), options.get("num_heads", _attention(own, 1).num_heads)
     if isinstance(width, int) and isinstance(count, int):
         check_divides(count, width, architecture.arch)
-    if not initialise:
+    if not initialise and isinstance(own, VisionTransformer):
         options.setdefault("weight_init", "skip")  # filling the weights is most of the time of building a skeleton
     try:
-        vit = _plain(timm.create_model(architecture.arch, pretrained=False, **options), architecture.arch)
+        vit = _known(timm.create_model(architecture.arch, pretrained=False, **options), architecture.arch)
         if not len(vit.blocks):
             raise ValueError("depth: a network needs at least one block")
     except (TypeError, AssertionError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
@@ -87,35 +95,42 @@ def build(architecture: Architecture, initialise: bool = True) -> VisionTransfor
 
 
 @functools.cache
-def _as_published(arch: str) -> VisionTransformer:
+def _as_published(arch: str) -> ViT:
     """timm's network without any options, on the meta device: what the options are laid over."""
     if not timm.is_model(arch):
         near = ", ".join(timm.list_models(f"{arch[:8]}*")[:5]) or "vit_tiny_patch16_224"
         raise TinymimError(f"arch: timm has no model {arch!r}; near it: {near}")
     with torch.device("meta"):
-        return _plain(timm.create_model(arch, pretrained=False), arch)
+        return _known(timm.create_model(arch, pretrained=False), arch)
 
 
-def _plain(vit: nn.Module, arch: str) -> VisionTransformer:
-    """The reader knows pre-norm blocks with ordinary attention; another kind would be read wrongly, and silently."""
-    blocks: list[Any] = list(vit.blocks) if isinstance(vit, VisionTransformer) else [None]
-    if any(type(block) is not Block or type(block.attn) is not Attention for block in blocks):
-        raise TinymimError(f"arch: {arch} is not a plain Vision Transformer; use one of timm's vit_* or deit_* models")
-    return cast(VisionTransformer, vit)
+def _known(vit: nn.Module, arch: str) -> ViT:
+    """The reader knows pre-norm blocks with equally many heads of q, k and v; others would be read wrongly."""
+    for network, block, attentions in KINDS:
+        blocks: list[Any] = list(cast(Any, vit).blocks) if isinstance(vit, network) else [None]
+        if all(
+            type(one) is block and type(one.attn) in attentions and getattr(one.attn, "num_kv_groups", 1) == 1
+            for one in blocks
+        ):
+            return cast(ViT, vit)
+    raise TinymimError(
+        f"arch: {arch} is no Vision Transformer that can be read (one grid of tokens, pre-norm blocks with ordinary "
+        "attention); use one of timm's vit_*, deit_*, beit* or eva* models"
+    )
 
 
-def _attention(vit: VisionTransformer, block: int) -> Any:
-    return cast(Any, vit.blocks[block - 1]).attn
+def _attention(vit: ViT, block: int) -> Any:
+    return cast(Any, vit).blocks[block - 1].attn
 
 
-def _lay_out_heads(vit: VisionTransformer, arch: str, heads: list[int]) -> None:
+def _lay_out_heads(vit: ViT, arch: str, heads: list[int]) -> None:
     if len(heads) != len(vit.blocks):
         raise TinymimError(f"heads: {len(heads)} numbers for the {len(vit.blocks)} blocks of {arch}")
     for number, count in enumerate(heads, start=1):
         set_heads(vit, number, count)
 
 
-def _fix_sincos(vit: VisionTransformer, initialise: bool) -> None:
+def _fix_sincos(vit: ViT, initialise: bool) -> None:
     """Fixed 2-D sine-cosine positions (MAE appendix A.1); the rows of CLS and distillation token are zero."""
     if vit.pos_embed is None:
         raise TinymimError("pos_embed: sincos asked of an architecture without position embedding")
@@ -142,7 +157,7 @@ class SharedDropPath(DropPath):
         return x * (kept.to(x.dtype) / (keep if self.scale_by_keep else 1))
 
 
-def set_drop_path(vit: VisionTransformer, rate: float, ramp: Literal["linear", "constant"] = "linear") -> None:
+def set_drop_path(vit: ViT, rate: float, ramp: Literal["linear", "constant"] = "linear") -> None:
     """Stochastic depth.
 
     Args:
@@ -158,15 +173,21 @@ def set_drop_path(vit: VisionTransformer, rate: float, ramp: Literal["linear", "
             setattr(block, name, SharedDropPath(rate * part) if rate * part > 0 else nn.Identity())
 
 
-def set_heads(vit: VisionTransformer, block: int, heads: int) -> None:
+def set_heads(vit: ViT, block: int, heads: int) -> None:
     """Regroup the channels of ``block`` (from 1) into ``heads`` attention heads: same weights, another network.
 
     Raises:
-        TinymimError: ``heads`` does not divide the width; the message lists what does.
+        TinymimError: ``heads`` does not divide the width; the message lists what does. Or the heads are part of what
+            the network's weights say.
     """
     attn = _attention(vit, block)
     if heads == attn.num_heads:
         return
+    if not isinstance(vit, VisionTransformer):
+        raise TinymimError(
+            f"heads: positions act by head in timm's {type(vit).__name__}, so the {attn.num_heads} heads of block "
+            f"{block} are fixed"
+        )
     check_divides(heads, attn.attn_dim, f"block {block}")
     if not isinstance(attn.q_norm, nn.Identity):
         raise TinymimError(f"heads: block {block} normalises q and k by head, so its {attn.num_heads} heads are fixed")

@@ -12,22 +12,36 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinymim.architecture import Architecture, build
-from tinymim.blocks import ATTENTION, FFN, LOGITS, QKV, TAPS, Readings, Tap, choose_attention, kept_tokens, run_block
+from tinymim.blocks import (
+    ATTENTION,
+    CLASSIFIER,
+    FFN,
+    LOGITS,
+    QKV,
+    TAPS,
+    Readings,
+    Tap,
+    choose_attention,
+    kept_tokens,
+    routes,
+    run_block,
+)
 from tinymim.errors import TinymimError
 from tinymim.heads import Head
-
-CLASSIFIER = ("norm.", "fc_norm.", "attn_pool.", "head.", "head_dist.")
-"""The parts of a timm ViT after its last block."""
+from tinymim.positions import Positions, enter, fit_positions, relative, rotary
 
 NO_CLASSIFIER = (
     "has no classifier, so it has no logits; use a checkpoint of fine-tuning (`tinymim fit --config finetune_digits`), "
     "or a card whose architecture.options say num_classes and global_pool"
 )
+
+NOT_MASKABLE = "cannot be run on a part of the patches, as its relative position bias is laid out for all of them"
 
 
 class Backbone(nn.Module):
@@ -43,7 +57,7 @@ class Backbone(nn.Module):
         initialise: leave ``False`` when weights are loaded right after.
 
     Raises:
-        TinymimError: unknown architecture or option, not a plain ViT, or heads that do not divide the width.
+        TinymimError: unknown architecture or option, not a ViT that can be read, or heads that do not divide the width.
     """
 
     def __init__(
@@ -59,6 +73,8 @@ class Backbone(nn.Module):
         self.output_block = output_block or self.depth
         self.beyond = list(beyond)
         self.classifier: Head | None = None
+        self.resampled_from: int | None = None
+        """Side of the grid its positions were trained on, where they had to be resampled to this one's."""
         self.checkpointing = False
         """Recompute blocks in the backward pass instead of keeping what they computed: less memory, more time."""
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, -1, 1, 1), persistent=False)
@@ -100,6 +116,21 @@ class Backbone(nn.Module):
         return self.vit.num_prefix_tokens
 
     @property
+    def has_cls(self) -> bool:
+        """Whether its first token is a CLS token."""
+        return self.vit.cls_token is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a plain ViT, whose blocks need nothing but tokens."""
+        return isinstance(self.vit, VisionTransformer)
+
+    @property
+    def maskable(self) -> bool:
+        """Whether it can be run on a part of the patches."""
+        return not relative(self.vit)
+
+    @property
     def distilled(self) -> bool:
         """Whether its second token is a distillation token."""
         return isinstance(self.vit, VisionTransformerDistilled)
@@ -130,13 +161,18 @@ class Backbone(nn.Module):
         Returns:
             ``(B, prefix + N, D)``, or K patches instead of N.
         """
+        return self._enter(images, keep, replace)[0]
+
+    def _enter(
+        self, images: Tensor, keep: Tensor | None = None, replace: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, list[Positions]]:
+        """As :meth:`embed`, and what each block is told beside the tokens."""
+        if keep is not None and not self.maskable:
+            raise TinymimError(f"{self.architecture.arch} {NOT_MASKABLE}")
         x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
-        x = replace(x) if replace else x
-        x = self.vit._pos_embed(x)
+        x, positions = enter(self.vit, replace(x) if replace else x, keep)
         choose_attention(self._blocks, x)
-        if keep is not None:
-            x = kept_tokens(x, keep, self.prefix)
-        return self.vit.norm_pre(x)
+        return x if keep is None else kept_tokens(x, keep, self.prefix), positions
 
     def read(self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None) -> Readings:
         """Run as far as the deepest tap and no further; of its block, only the parts that the taps need.
@@ -154,15 +190,15 @@ class Backbone(nn.Module):
         """
         wanted = self.check(taps)
         last = max(tap.block for tap in wanted)
-        x = self.embed(images, keep)
+        x, positions = self._enter(images, keep)
         readings: Readings = {}
         run = partial(checkpoint, use_reentrant=False) if self.checkpointing else _called
-        for number, block in enumerate(self._blocks[:last], start=1):
+        for number, (block, told) in enumerate(zip(self._blocks[:last], positions, strict=False), start=1):
             names = {tap.name for tap in wanted if tap.block == number}
             if not names:
-                x = run(block, x)
+                x = run(block, x, **told)
                 continue
-            x, parts = run(run_block, block, x, names, number == last)
+            x, parts = run(run_block, block, x, names, number == last, told)
             if LOGITS in names:
                 parts[LOGITS] = self._classify(parts["ffn_post"])
             readings.update({Tap(number, name): parts[name] for name in names})
@@ -180,21 +216,10 @@ class Backbone(nn.Module):
     def reached(self, taps: Iterable[Tap]) -> set[str]:
         """Names of the parameters on which a read of ``taps`` depends, known from the reader's own route."""
         wanted = self.check(taps)
-        last = max(tap.block for tap in wanted)
-        names = {tap.name for tap in wanted if tap.block == last}
-        parts = ["norm1.", "attn.qkv."]
-        parts += [f"attn.{name}_norm." for name in ("q", "k") if name in names]
-        if names & {*ATTENTION, *FFN, LOGITS}:
-            parts += ["attn.", "ls1."]
-        if names & {*FFN, LOGITS}:
-            parts += ["norm2.", "mlp.", "ls2."]
-        stem = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
-        routes = [f"vit.{part}" for part in stem]
-        routes += [f"vit.blocks.{number}." for number in range(last - 1)]
-        routes += [f"vit.blocks.{last - 1}.{part}" for part in parts]
-        if LOGITS in names:
-            routes += ["classifier."] if self.classifier else [f"vit.{part}" for part in CLASSIFIER]
-        return {name for name, _ in self.named_parameters() if name.startswith(tuple(routes))}
+        begin = [f"vit.{part}" for part in routes(wanted)]
+        if any(tap.name == LOGITS for tap in wanted):
+            begin += ["classifier."] if self.classifier else [f"vit.{part}" for part in CLASSIFIER]
+        return {name for name, _ in self.named_parameters() if name.startswith(tuple(begin))}
 
     def last_trained_block(self, taps: Iterable[Tap]) -> int:
         """The deepest block all of whose parts a loss on ``taps`` trains; 0 when there is none."""
@@ -246,10 +271,16 @@ class Backbone(nn.Module):
         heads = self.heads
         shown = str(heads[0]) if len(set(heads)) == 1 else ",".join(map(str, heads))
         (height, width), (grid_h, grid_w) = self.image_size, self.grid
+        told = ", rotary positions" if rotary(self.vit) else ", relative position bias" if relative(self.vit) else ""
         return (
             f"{self.architecture.arch}: width {self.width}, depth {self.depth}, heads {shown}, "
-            f"patch {self.patch[0]}, {height}x{width} px, {grid_h}x{grid_w} patches"
+            f"patch {self.patch[0]}, {height}x{width} px, {grid_h}x{grid_w} patches{told}"
         )
+
+    def fit(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``state`` with its positions resampled to this network's grid (see :func:`fit_positions`); it is noted."""
+        fitted, self.resampled_from = fit_positions(self.vit, state)
+        return fitted
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint must say beside the weights, in plain types (see ``tinymim/weights.py``)."""
@@ -259,8 +290,8 @@ class Backbone(nn.Module):
         return {"architecture": architecture, "output_block": self.output_block, "beyond": self.beyond}
 
 
-def _called(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+def _called(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    return function(*arguments, **named)
 
 
 def skeleton(architecture: Architecture) -> Backbone:

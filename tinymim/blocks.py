@@ -3,11 +3,15 @@
 Blocks are numbered from 1, as papers do. The taps are those of TinyMIM section 3.1 (arXiv 2301.01296): for block i with
 input F(i-1), H = Attn(LN(F(i-1))), Ĥ = H + F(i-1), H~ = FFN(LN(Ĥ)) and F(i) = Ĥ + H~:
 
-    q, k, v     the projections of LN(F(i-1)), heads concatenated
+    q, k, v     the projections of LN(F(i-1)) as attention multiplies them: q and k after their norms and after rope,
+                where a network has these; heads concatenated
     attn_pre    H, attention output before the residual
     attn_post   Ĥ, after it
     ffn_pre     H~, MLP output before the residual
     ffn_post    F(i), the block's output
+
+H and H~ are taken after layer scale, where a network has it. So softmax(q kᵀ / sqrt(d)) is the network's own attention
+map, but in a BEiT, which adds its relative position bias before the softmax (``tinymim/positions.py``).
 
 One tap lies after the last block, and has ``(B, classes)`` instead of tokens:
 
@@ -20,7 +24,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
+
+from tinymim.positions import Positions
 
 QKV = ("q", "k", "v")
 ATTENTION = ("attn_pre", "attn_post")
@@ -28,6 +36,13 @@ FFN = ("ffn_pre", "ffn_post")
 TOKENS = QKV + ATTENTION + FFN
 LOGITS = "logits"
 TAPS = (*TOKENS, LOGITS)
+
+
+STEM = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
+"""The parts of a timm ViT before its first block."""
+
+CLASSIFIER = ("norm.", "fc_norm.", "attn_pool.", "head.", "head_dist.")
+"""Those after its last block."""
 
 
 class Tap(NamedTuple):
@@ -66,27 +81,71 @@ def choose_attention(blocks: Iterable[Any], tokens: Tensor) -> None:
         block.attn.fused_attn = not explicit
 
 
-def run_block(block: Any, x: Tensor, names: set[str], stop: bool) -> tuple[Tensor, dict[str, Tensor]]:
+def run_block(
+    block: Any, x: Tensor, names: set[str], stop: bool, positions: Positions
+) -> tuple[Tensor, dict[str, Tensor]]:
     """One pre-norm block, keeping the parts in ``names``; with ``stop``, nothing beyond them is computed."""
     parts: dict[str, Tensor] = {}
     normed = block.norm1(x)
     if names & {*QKV}:
-        parts.update(zip(QKV, _project(block.attn, normed), strict=True))
+        parts.update(zip(QKV, _project(block.attn, normed, positions), strict=True))
         if stop and names <= {*QKV}:
             return x, parts
-    parts["attn_pre"] = block.ls1(block.attn(normed))
+    parts["attn_pre"] = _scaled(block, 1, block.attn(normed, **positions))
     parts["attn_post"] = x = x + block.drop_path1(parts["attn_pre"])
     if stop and not names & {*FFN, LOGITS}:
         return x, parts
-    parts["ffn_pre"] = block.ls2(block.mlp(block.norm2(x)))
+    parts["ffn_pre"] = _scaled(block, 2, block.mlp(block.norm2(x)))
     parts["ffn_post"] = x = x + block.drop_path2(parts["ffn_pre"])
     return x, parts
 
 
-def _project(attn: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def routes(taps: Iterable[Tap]) -> list[str]:
+    """How the names begin of those of a timm ViT's parameters on which a read of ``taps`` depends."""
+    last = max(tap.block for tap in taps)
+    names = {tap.name for tap in taps if tap.block == last}
+    attended = bool(names & {*ATTENTION, *FFN, LOGITS})
+    parts = ["norm1.", "attn.qkv.", "attn.q_bias", "attn.v_bias"]
+    parts += [f"attn.{name}_{part}." for name in QKV if name in names for part in ("proj", "norm")]
+    if attended:
+        parts += ["attn.", "ls1.", "gamma_1"]
+    if names & {*FFN, LOGITS}:
+        parts += ["norm2.", "mlp.", "ls2.", "gamma_2"]
+    found = [*STEM, *(f"blocks.{number}." for number in range(last - 1))]
+    found += [f"blocks.{last - 1}.{part}" for part in parts]
+    if attended or last > 1:
+        found += ["rel_pos_bias."]
+    if attended or last > 1 or names & {"q", "k"}:
+        found += ["rope."]
+    return found
+
+
+def _scaled(block: Any, branch: int, x: Tensor) -> Tensor:
+    """Layer scale: a module in plain ViTs, a parameter or nothing in the others."""
+    if hasattr(block, "ls1"):
+        return getattr(block, f"ls{branch}")(x)
+    gamma = getattr(block, f"gamma_{branch}")
+    return x if gamma is None else gamma * x
+
+
+def _project(attn: Any, normed: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v as attention uses them, heads concatenated: three ``(B, N, D)``."""
-    q, k, v = attn.qkv(normed).chunk(3, dim=-1)
-    if not isinstance(attn.q_norm, nn.Identity):
-        q = attn.q_norm(q.unflatten(-1, (attn.num_heads, -1))).flatten(-2)
-        k = attn.k_norm(k.unflatten(-1, (attn.num_heads, -1))).flatten(-2)
-    return q, k, v
+    if attn.qkv is None:
+        q, k, v = attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)
+    elif getattr(attn, "q_bias", None) is not None:
+        bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
+        q, k, v = F.linear(normed, attn.qkv.weight, bias).chunk(3, dim=-1)
+    else:
+        q, k, v = attn.qkv(normed).chunk(3, dim=-1)
+    rope = positions.get("rope")
+    if rope is None and isinstance(getattr(attn, "q_norm", None), nn.Identity | None):  # BEiT knows no norm of them
+        return q, k, v
+    q, k = (x.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for x in (q, k))
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    if rope is not None:
+        prefix, half = attn.num_prefix_tokens, attn.rotate_half
+        q, k = (
+            torch.cat([x[:, :, :prefix], apply_rot_embed_cat(x[:, :, prefix:], rope, half=half)], dim=2).type_as(v)
+            for x in (q, k)
+        )
+    return q.transpose(1, 2).flatten(2), k.transpose(1, 2).flatten(2), v

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,7 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
                 f"head layout: {file.path} was trained with heads {stored}, and {backbone.architecture.arch} is built "
                 f"with {backbone.heads}; the same weights in other heads are another network. Set heads: {stored}"
             )
+    file = replace(file, state=backbone.fit(file.state))
     whole = backbone.vit.state_dict()
     own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
     _check_fit(file.path, backbone, "encoder", own, file.state)

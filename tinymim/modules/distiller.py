@@ -124,7 +124,8 @@ class Distiller(Evaluated):
         except TinymimError as error:
             found.append(f"student: {error}")
         if located and student:
-            found += size_problems(located.skeleton, student, image_size, self.mask_ratio > 0)
+            masked = self.teacher_view if self.mask_ratio else None
+            found += size_problems(located.skeleton, student, image_size, masked)
             block = located.target_block or target_block(located.skeleton, student)
             found += bind(self._targets, located.skeleton, student, block, self.head_layout)
             self._heads = student.heads

@@ -139,6 +139,8 @@ class FrozenTeacher:
     def describe(self) -> str:
         """For people, what is not as usual; empty if nothing is."""
         said = [f"computes in {str(self.dtype).removeprefix('torch.')}"] if self.dtype else []
+        if (side := self.backbone.resampled_from) is not None:
+            said.append(f"positions resampled from {side}x{side} patches to {'x'.join(map(str, self.backbone.grid))}")
         if self.processes > 1:
             said.append(f"shared by {self.processes} processes, {held(self.backbone):,} weights in each")
         return ", ".join(said)

@@ -62,6 +62,11 @@ class MaskedPretrainer(Evaluated):
         try:
             encoder = skeleton(self.architecture)
             found += self.option_problems(encoder)
+            if not encoder.plain:
+                found.append(
+                    f"architecture.arch: {self.architecture.arch} can teach or be taught, but is not pre-trained here; "
+                    "use one of timm's plain vit_* or deit_* models"
+                )
             if encoder.image_size != (image_size, image_size):
                 size = encoder.image_size[0]
                 found.append(

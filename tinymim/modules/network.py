@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from tinymim.backbones import Backbone
-from tinymim.blocks import Tap
+from tinymim.blocks import STEM, Tap
 from tinymim.heads import Head, HeadForm, Pool
 
 
@@ -19,8 +19,9 @@ class Layered:
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Depth of each parameter."""
+        stem = "|".join(part.removesuffix(".") for part in (*STEM, "rope", "rel_pos_bias"))
         return {
-            "stem": r"^backbone\.vit\.(?:cls_token|dist_token|reg_token|pos_embed|patch_embed|norm_pre)",
+            "stem": rf"^backbone\.vit\.(?:{stem})",
             "blocks": r"^backbone\.vit\.blocks\.(\d+)",
             "head": r"",
         }
@@ -52,7 +53,7 @@ def pool_problems(network: Backbone, pool: Pool, deit: bool) -> list[str]:
     """Why ``network``'s tokens cannot be pooled so, or, with ``deit``, why a teacher would have nothing to teach."""
     arch, found = network.architecture.arch, []
     distilled = "timm's deit_*_distilled_* models have one"
-    if pool == "cls" and not network.vit.has_class_token:
+    if pool == "cls" and not network.has_cls:
         found.append(f"pool: cls, but {arch} has no CLS token; use mean")
     if pool == "cls_dist" and not network.distilled:
         found.append(f"pool: cls_dist, but {arch} has no distillation token; {distilled}")

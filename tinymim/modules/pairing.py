@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Literal
 
 from tinymim.architecture import set_heads
-from tinymim.backbones import Backbone
+from tinymim.backbones import NOT_MASKABLE, Backbone
 from tinymim.errors import TinymimError
+from tinymim.modules.frozen import View
 from tinymim.targets.base import Target
 
 HeadLayout = Literal["uniform", "published"]
 
 
-def size_problems(teacher: Backbone, student: Backbone, image_size: int, masked: bool) -> list[str]:
+def size_problems(teacher: Backbone, student: Backbone, image_size: int, masked: View | None) -> list[str]:
     """Why these two cannot see the same images; they are resized for one of the networks at most.
 
     Args:
         teacher: sizes are enough.
         student: likewise.
         image_size: of the data, in pixels.
-        masked: whether the student sees a part of the patches.
+        masked: what the teacher sees where the student sees a part of the patches; ``None`` where it sees all.
     """
     found = []
     own, its = student.image_size[0], teacher.image_size[0]
@@ -32,6 +33,10 @@ def size_problems(teacher: Backbone, student: Backbone, image_size: int, masked:
             f"mask_ratio: both sides must keep the same patches, and the teacher sees {rows}x{columns}, the "
             f"student {own_rows}x{own_columns}; give the student patch_size and img_size with the teacher's grid"
         )
+    if masked == "visible" and not teacher.maskable:
+        found.append(f"teacher_view: visible, but {teacher.architecture.arch} {NOT_MASKABLE}; use whole")
+    if masked and not student.maskable:
+        found.append(f"mask_ratio: {student.architecture.arch} {NOT_MASKABLE}; mask nothing")
     return found
 
 
@@ -63,8 +68,11 @@ def bind(targets: list[Target], teacher: Backbone, student: Backbone, block: int
                     "the student; use uniform, or one head count a block"
                 )
     if layout == "published" and not found:
-        for number, heads in aligned.items():
-            set_heads(student.vit, number, heads)
+        try:
+            for number, heads in aligned.items():
+                set_heads(student.vit, number, heads)
+        except TinymimError as error:
+            return [f"head_layout: published cannot be had; {error}; use uniform"]
         for target in targets:  # once more, over the student as it will be
             target.bind(teacher, student, block)
     return found

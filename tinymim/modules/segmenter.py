@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -90,6 +90,9 @@ class Segmenter(Started):
     def problems(self, image_size: int) -> list[str]:
         """Everything that keeps the recipe from running."""
         self._size = image_size
+        if self.source is None and self.architecture:
+            options = {**self.architecture.options, "img_size": image_size}
+            self.architecture = replace(self.architecture, options=options)
         least = {"decoder_width": (self.decoder_width, 1), "auxiliary": (self.auxiliary, 0)}
         least |= {"stride": (self.stride if self.stride is not None else 1, 1)}
         found = [f"{name}: {value} is not {low} or more" for name, (value, low) in least.items() if value < low]
@@ -133,16 +136,14 @@ class Segmenter(Started):
                 "data: these images have no masks; use SegmentationFolderData, or ShapesData with masks: true"
             )
         self.num_classes = classes
-        start = self._backbone()
-        backbone = at_size(start, size)
-        self._positions = "its own" if backbone is start else f"resampled from {start.grid[0]}x{start.grid[1]} patches"
+        backbone = at_size(self._backbone(), size)
         self._trained = backbone.output_block, backbone.beyond
         form = self._settle(backbone, classes)
         self.network = UPerNet(backbone, form)
         set_drop_path(backbone.vit, self.drop_path)
         reached = backbone.reached(self.network.taps)
         for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and name in reached)
+            parameter.requires_grad_(name in reached)
         figures: dict[str, Metric] = {
             "miou": MulticlassJaccardIndex(classes, ignore_index=UNLABELLED, validate_args=False),
             "pixel_accuracy": MulticlassAccuracy(
@@ -230,4 +231,6 @@ class Segmenter(Started):
         if whole < self.backbone.depth:
             part = f" and {', '.join(beyond)} of the next" if beyond else ""
             lines.append(("blocks", f"pre-trained up to {whole}{part}; all {self.backbone.depth} are trained now"))
-        return [*lines, ("positions", f"{self._positions}; no relative position bias, which the published code adds")]
+        if side := self.backbone.resampled_from:
+            lines.append(("positions", f"resampled from {side}x{side} patches"))
+        return lines

@@ -19,7 +19,8 @@ class AttentionMap(Target):
     """Attention maps softmax(Q Kᵀ / sqrt(d)), each network in its own heads.
 
     Equally many heads are compared one by one; otherwise each side's maps are first averaged over its heads, as
-    attention transfer does (Zagoruyko and Komodakis, arXiv 1612.03928).
+    attention transfer does (Zagoruyko and Komodakis, arXiv 1612.03928). q and k are those after rope; the relative
+    position bias of a BEiT is left out, as in :class:`Relation`.
 
     Args:
         loss: ``kl``, from the teacher's map to the student's, summed over keys and averaged over the rest; or ``mse``.

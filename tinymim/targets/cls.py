@@ -54,7 +54,7 @@ class CLS(Target):
     def fit(self, teacher: Backbone, student: Backbone) -> None:
         """Build the projections; both networks need a CLS token."""
         for network in (teacher, student):
-            if not network.vit.has_class_token:
+            if not network.has_cls:
                 raise TinymimError(
                     f"cls: {network.architecture.arch} has no CLS token; use a feature or relation target"
                 )

@@ -44,7 +44,7 @@ class Logits(Target):
             raise TinymimError(f"logits.temperature: {self.temperature} is not more than 0")
         if not teacher.classes:
             raise TinymimError(f"logits: the teacher, {teacher.architecture.arch}, {NO_CLASSIFIER}")
-        if self.cls and not student.vit.has_class_token:
+        if self.cls and not student.has_cls:
             raise TinymimError(f"logits.cls: {student.architecture.arch} has no CLS token; leave cls out")
         self._depth, self._prefix = teacher.depth, student.prefix
         self.projection = nn.Linear(student.width, teacher.classes)

@@ -27,6 +27,10 @@ class Relation(Target):
     student. With softmax the loss is KL(R_teacher ‖ R_student) summed over keys and averaged over batch, heads and
     queries; without, ``raw_loss`` of the scaled products (the paper does not state one).
 
+    A teacher's q and k are taken after rope, so ``qk`` is its attention map. A BEiT's is not quite: the relative
+    position bias that it adds to the products belongs to no token, and a relation, made of q and k alone, leaves it
+    out.
+
     Args:
         pairs: the relations, two of the letters q, k, v each; their losses are added.
         heads: ``auto`` is the teacher's number in its block; a number regroups both sides into it.

@@ -19,7 +19,8 @@ class Tokens:
     Other prefix tokens (a distillation token, registers) mean something to their own network alone and are left out;
     so is CLS where one side alone has it. Where the two grids differ the
     teacher's patch tokens are resampled to the student's grid, which bilinear interpolation of features can do as long
-    as both grids cover the same image in the same shape.
+    as both grids cover the same image in the same shape. Products of resampled q and k are the resampled products of q
+    and k, with rope or without, as they are linear in either.
 
     Args:
         grids: patches along height and width, teacher's and student's.
@@ -50,7 +51,7 @@ class Tokens:
                 f"{name}: the teacher sees {rows}x{columns} patches and the student {own_rows}x{own_columns}; tokens "
                 f"can be resampled between grids of one shape only. Give the student patch_size and img_size for it"
             )
-        both = teacher.vit.has_class_token and student.vit.has_class_token
+        both = teacher.has_cls and student.has_cls
         return cls((teacher.grid, student.grid), (teacher.prefix, student.prefix), int(with_cls and both))
 
     @property

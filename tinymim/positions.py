@@ -1,0 +1,106 @@
+"""Where a patch is: how each family of networks says it to its blocks, and how that is fitted to another grid.
+
+Most add an embedding to the tokens that enter block 1. timm's Eva networks may rotate q and k in every block by the
+patch's place (rope, arXiv 2104.09864), the prefix left as it is. BEiTs may add a bias, by the offset between two
+patches, to the products of q and k: a table for each block, or one that all share.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+from timm.models import Beit, Eva, VisionTransformer
+from torch import Tensor
+
+ViT = VisionTransformer | Eva | Beit
+"""The families the reader knows."""
+
+Positions = dict[str, Tensor]
+"""What a block is told beside its tokens, by the name of the argument: nothing in a plain ViT, ``rope`` in an Eva,
+``shared_rel_pos_bias`` in a BEiT."""
+
+TABLE = "relative_position_bias_table"
+
+
+def enter(vit: ViT, patches: Tensor, keep: Tensor | None = None) -> tuple[Tensor, list[Positions]]:
+    """What enters the blocks.
+
+    Args:
+        vit: whose patch embedding they come from.
+        patches: as it gives them, ``(B, N, D)``.
+        keep: ``(B, K)`` indices of the patches that the blocks will see; ``None`` is all of them.
+
+    Returns:
+        ``(B, prefix + N, D)`` tokens of all patches, and what each block is told beside those it will see.
+    """
+    depth = len(vit.blocks)
+    if isinstance(vit, Beit):
+        x = torch.cat([vit.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        x = vit.pos_drop(x if vit.pos_embed is None else x + vit.pos_embed)
+        return x, [{} if vit.rel_pos_bias is None else {"shared_rel_pos_bias": vit.rel_pos_bias()}] * depth
+    if isinstance(vit, Eva):
+        x, rope = vit._pos_embed(patches)
+        if rope is None:
+            return vit.norm_pre(x), [{}] * depth
+        rope = rope if keep is None else _kept(rope, keep)
+        return vit.norm_pre(x), [{"rope": rope[block] if vit.rope_mixed else rope} for block in range(depth)]
+    return vit.norm_pre(vit._pos_embed(patches)), [{}] * depth
+
+
+def _kept(rope: Tensor, keep: Tensor) -> Tensor:
+    """Rotations of the ``(B, K)`` patches: ``(B, 1, K, C)`` of ``(N, C)``, the same for all heads; or
+    ``(depth, B, H, K, C)`` of ``(depth, H, N, C)``."""
+    kept = rope[..., keep, :]
+    return kept.unsqueeze(1) if rope.dim() == 2 else kept.transpose(1, 2)
+
+
+def rotary(vit: ViT) -> bool:
+    """Whether q and k are rotated by the places of their patches."""
+    return isinstance(vit, Eva) and vit.rope is not None
+
+
+def relative(vit: ViT) -> bool:
+    """Whether the products of q and k get a bias by the offset between their patches."""
+    tables = (getattr(block.attn, TABLE) for block in vit.blocks) if isinstance(vit, Beit) else ()
+    return isinstance(vit, Beit) and (vit.rel_pos_bias is not None or any(table is not None for table in tables))
+
+
+def fit_positions(vit: ViT, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], int | None]:
+    """Fit the positions in a state dict to the grid of ``vit``, where they were trained on another.
+
+    Embeddings are resampled bicubically; tables as BEiT's authors do, on a grid that is finer around the middle, by
+    timm's linear interpolation; the prefix keeps its own. A fixed sine-cosine embedding is resampled like a learned
+    one, as MAE's authors do: made anew for a larger grid it would hold positions that the weights have never seen.
+    Rotations come from the grid alone and are in no file.
+
+    Args:
+        vit: sizes are enough.
+        state: under timm's names; the file's grid is taken to be square.
+
+    Returns:
+        ``state`` with its positions fitted, and the side of the grid they were resampled from, if they were. What does
+        not look like positions of another square grid stays as it is.
+    """
+    grid, fitted, found = tuple(vit.patch_embed.grid_size), dict(state), 0
+    for key, own in vit.state_dict().items():
+        stored = state.get(key, own)
+        if stored.shape == own.shape or stored.dim() != own.dim() or stored.shape[-1] != own.shape[-1]:
+            continue
+        if key == "pos_embed":
+            prefix = own.shape[1] - grid[0] * grid[1]
+            if side := _side(stored.shape[1] - prefix):
+                fitted[key], found = resample_abs_pos_embed(stored, list(grid), [side, side], prefix), side
+        elif key.endswith(TABLE) and (offsets := _side(len(stored) - 3)) % 2:  # 3 rows are the prefix's
+            with warnings.catch_warnings(action="ignore"):  # of how timm indexes
+                fitted[key] = resize_rel_pos_bias_table(stored, grid, tuple(own.shape))
+            found = (offsets + 1) // 2
+    return fitted, found or None
+
+
+def _side(count: int) -> int:
+    """Side of a square of ``count`` cells; 0 where there is none."""
+    side = math.isqrt(max(count, 0))
+    return side if side * side == count else 0
