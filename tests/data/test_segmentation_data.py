@@ -9,7 +9,7 @@ from PIL import Image
 from tinymim.data import SegmentationFolderData
 from tinymim.data.sampler import Draw
 from tinymim.data.segmentation_views import CropView, WholeView, distorted, fitted
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, own_words
 from tinymim.pixels import UNLABELLED
 from tinymim.seeds import stream
 
@@ -256,3 +256,14 @@ def test_mask__that_holds_no_classes_is_an_error_and_not_passed_over(mask, words
     data = prepared(tmp_path)
     with pytest.raises(TinymimError, match=words):
         data.train[Draw(0, 1)]
+
+
+def test_mask__that_a_loading_process_refuses_is_told_without_traceback(tmp_path):
+    write(tmp_path)
+    for path in (tmp_path / "annotations/training").iterdir():
+        Image.new("L", (40, 40), 9).save(path)
+    with pytest.raises(TinymimError) as caught:
+        next(iter(prepared(tmp_path, num_workers=1).train_dataloader()))
+    assert re.fullmatch(
+        r"data\.root: .*ADE_tra_\d\.png has a pixel of 9.* data\.zero_unlabelled", own_words(caught.value)
+    )
