@@ -312,6 +312,16 @@ MISTAKES = {
         f"{INIT}.targets[0].init_args.softmax:",
         "is not bool",
     ),
+    "option above": (
+        {"data": {"class_path": "tinymim.data.ImageFolderData", "init_args": {"root": "a", "flipp": True}}},
+        "data.init_args.flipp:",
+        "did you mean flip?",
+    ),
+    "value above": (
+        {"data": {"class_path": "tinymim.data.ShardsData", "init_args": {"train": "a", "window": 2, "bank_size": "x"}}},
+        "data.init_args.bank_size:",
+        "'x' is not int",
+    ),
     "module": ({"data.class_path": "tinymim.dta.DigitsData"}, "data.class_path:", "cannot be imported"),
     "class": ({"data.class_path": "tinymim.data.DigitData"}, "data.class_path:", "tinymim.data.DigitsData?"),
     "bare class": ({"data.class_path": "DigitsData"}, "data.class_path:", "cannot be imported"),

@@ -24,6 +24,7 @@ COMMANDS = {
     "resume": "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
+    "data": "look through a folder of images for what is wrong with it: tinymim data check DIR",
     "teachers": "list the teacher cards and whether their weights are here",
     "export": "write a checkpoint's backbone as safetensors: tinymim export CHECKPOINT FILE",
 }
@@ -67,6 +68,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "resume": _resume,
         "check": _check,
         "replay": _replay,
+        "data": _data,
         "teachers": _teachers,
         "export": _export,
     }
@@ -130,6 +132,12 @@ def _replay(arguments: list[str]) -> int:
     from tinymim.run import replay
 
     return replay.main(arguments)
+
+
+def _data(arguments: list[str]) -> int:
+    from tinymim.run import data
+
+    return data.main(arguments)
 
 
 def _teachers(arguments: list[str]) -> int:

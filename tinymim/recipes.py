@@ -199,7 +199,7 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
             found.append(f"{part}: missing; a recipe names its class with {part}.class_path")
         else:
             _check_class(config[part], part, found)
-    _check_signature(pl.Trainer.__init__, config.get("trainer") or {}, "trainer", "lightning's Trainer", found)
+    _check_signature([pl.Trainer.__init__], config.get("trainer") or {}, "trainer", "lightning's Trainer", found)
     return found, config
 
 
@@ -217,18 +217,27 @@ def _check_class(node: Any, path: str, found: list[str]) -> bool:
         )
         return False
     arguments = node.get("init_args") or {}
-    _check_signature(cls.__init__, arguments, f"{path}.init_args", node["class_path"], found)
+    above = (
+        [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)] if inspect.isclass(cls) else [cls]
+    )
+    _check_signature(above, arguments, f"{path}.init_args", node["class_path"], found)
     return True
 
 
-def _check_signature(function: Any, arguments: Any, path: str, owner: str, found: list[str]) -> None:
+def _check_signature(functions: list[Any], arguments: Any, path: str, owner: str, found: list[str]) -> None:
+    """``arguments`` of the first of ``functions``, which hands those it does not name, if it takes any, to the next."""
     if not isinstance(arguments, dict):
         found.append(f"{path}: {arguments!r} is not a mapping of options to values")
         return
-    parameters = inspect.signature(function).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        _unknown(arguments, path, set(parameters) - {"self"}, owner, found)
-    hints = typing.get_type_hints(inspect.unwrap(function))
+    known: set[str] = set()
+    hints: dict[str, Any] = {}
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        known |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
+        hints = typing.get_type_hints(inspect.unwrap(function)) | hints
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            _unknown(arguments, path, known, owner, found)
+            break
     _check_values(arguments, hints, path, found)
 
 

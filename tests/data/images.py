@@ -1,12 +1,16 @@
 """Small image files, and the data module over them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import default_collate
 
+from tinymim.data.batches import finished
 from tinymim.data.folder import ImageFolderData
+from tinymim.seeds import stream
 
 SIDE = 32
 
@@ -39,8 +43,14 @@ def prepared(root: Path, **options) -> ImageFolderData:
 
 
 def names(dataset) -> list[str]:
-    return [name.decode() for name in dataset.names]
+    return [name.decode() for name in dataset.rows]
 
 
 def likeness(a: Tensor, b: Tensor) -> float:
     return float(np.corrcoef(a.mean(0).flatten(), b.mean(0).flatten())[0, 1])
+
+
+def seen(view: Any, image: Image.Image, *key: int) -> dict[str, Tensor]:
+    """What a module gets to see of an image, ``(3, H, W)`` in [0, 1], with the random numbers of a key."""
+    batch = finished(default_collate([view(image, stream(*key))]))
+    return {name: images[0] for name, images in batch.items()}

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from tests.data.images import SIDE, class_folders, names, prepared, write
-from tinymim.data.folder import ImageFolderData, image_files
+from tinymim.data.folder import ImageFolderData
 from tinymim.data.sampler import Draw
-from tinymim.data.transforms import PlainView, read_rgb
+from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
+from tinymim.images import image_files, read_rgb
 
 # Layouts
 

@@ -4,17 +4,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.data.images import SIDE, class_folders, likeness, noise, prepared, write
+from tests.data.images import SIDE, class_folders, likeness, noise, prepared, seen, write
 from tinymim.data.folder import ImageFolderData
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, TrainView
-from tinymim.seeds import seeded
 
 
 def epoch_of(data: ImageFolderData, epoch: int) -> dict[int, Tensor]:
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    return {int(i): image for batch in loader for i, image in zip(batch["index"], batch["image"], strict=True)}
+    batches = (data.on_after_batch_transfer(batch, 0) for batch in loader)
+    return {int(i): image for batch in batches for i, image in zip(batch["index"], batch["image"], strict=True)}
 
 
 def test_augmentation__does_not_depend_on_workers(tmp_path):
@@ -35,7 +35,7 @@ def test_augmentation__differs_with_seed_epoch_and_index(tmp_path):
     image = first[Draw(1, 0)]["image"]
     assert torch.equal(prepared(tmp_path).train[Draw(1, 0)]["image"], image)
     others = [first[Draw(2, 0)], first[Draw(1, 1)], prepared(tmp_path, seed=1).train[Draw(1, 0)]]
-    assert not any(torch.allclose(other["image"], image, atol=0.05) for other in others)
+    assert not any(torch.allclose(other["image"] / 255, image / 255, atol=0.05) for other in others)
 
 
 def test_loader__fewer_images_than_a_batch(tmp_path):
@@ -51,19 +51,18 @@ def test_views__shape_type_and_range(size, strong):
     image = noise(1, *size)
     options = {"color_jitter": 0.9, "rand_augment": "rand-m9-mstd0.5-inc1", "random_erasing": 1.0} if strong else {}
     for view in (PlainView(SIDE), TrainView(SIDE, **options)):
-        for tensor in view(image).values():
+        for tensor in seen(view, image, 0).values():
             assert tensor.shape == (3, SIDE, SIDE)
             assert tensor.dtype == torch.float32
+            assert tensor.is_contiguous()
             assert 0 <= tensor.min() <= tensor.max() <= 1
 
 
 def test_jitter__shares_the_crop_and_leaves_image_alone():
     image = noise(2, 96, 80)
     for index in range(20):
-        with seeded(0, 0, index):
-            plain = TrainView(SIDE)(image)
-        with seeded(0, 0, index):
-            both = TrainView(SIDE, color_jitter=0.4)(image)
+        plain = seen(TrainView(SIDE), image, 0, 0, index)
+        both = seen(TrainView(SIDE, color_jitter=0.4), image, 0, 0, index)
         assert plain.keys() == {"image"}
         assert torch.equal(plain["image"], both["image"])
         assert likeness(both["image"], both["jittered"]) > 0.75  # of two different crops: about 0
@@ -74,29 +73,26 @@ def test_jitter__keeps_geometry_exactly():
     half = Image.new("RGB", (SIDE, SIDE), (60, 60, 60))
     half.paste((160, 160, 160), (0, 0, 11, 17))
     for index in range(10):
-        with seeded(index):
-            views = TrainView(SIDE, scale=(1, 1), flip=False, color_jitter=0.4)(half)
+        views = seen(TrainView(SIDE, scale=(1, 1), flip=False, color_jitter=0.4), half, index)
         bright = views["jittered"].mean(0)
         assert torch.equal(bright > (bright.min() + bright.max()) / 2, views["image"].mean(0) > 0.4)
 
 
 def test_jitter__has_no_hue():
     image = noise(3)
-    with seeded(0):
-        views = TrainView(SIDE, color_jitter=0.4)(Image.new("RGB", image.size, (120, 90, 60)))
+    views = seen(TrainView(SIDE, color_jitter=0.4), Image.new("RGB", image.size, (120, 90, 60)), 0)
     red, green, blue = views["jittered"].mean((1, 2))
     assert red > green > blue
 
 
 def test_flip__half_of_the_time_and_only_when_on():
     image = noise(4, SIDE, SIDE)
-    whole = TrainView(SIDE, scale=(1, 1), flip=False)(image)["image"]
+    whole = seen(TrainView(SIDE, scale=(1, 1), flip=False), image, 0)["image"]
 
     def flipped(view: TrainView, index: int) -> bool:
-        with seeded(index):
-            seen = view(image)["image"]
-        assert torch.equal(seen, whole) or torch.equal(seen, whole.flip(-1))
-        return torch.equal(seen, whole.flip(-1))
+        shown = seen(view, image, index)["image"]
+        assert torch.equal(shown, whole) or torch.equal(shown, whole.flip(-1))
+        return torch.equal(shown, whole.flip(-1))
 
     assert 10 < sum(flipped(TrainView(SIDE, scale=(1, 1)), i) for i in range(40)) < 30
     assert not any(flipped(TrainView(SIDE, scale=(1, 1), flip=False), i) for i in range(10))
@@ -106,8 +102,7 @@ def test_scale__bounds_the_crop():
     ramp = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (256, 1))).convert("RGB")
 
     def width(scale: tuple[float, float], index: int) -> float:
-        with seeded(index):
-            row = TrainView(SIDE, scale=scale)(ramp)["image"][0].mean(0)
+        row = seen(TrainView(SIDE, scale=scale), ramp, index)["image"][0].mean(0)
         return float(row.max() - row.min())
 
     assert max(width((0.2, 0.2), i) for i in range(20)) < 0.55  # sqrt(0.2 * 4 / 3) is 0.52
@@ -116,8 +111,7 @@ def test_scale__bounds_the_crop():
 
 def test_erasing__one_box_for_both_views():
     image = Image.new("RGB", (SIDE, SIDE), (100, 150, 200))
-    with seeded(1):
-        views = TrainView(SIDE, color_jitter=0.4, random_erasing=1.0)(image)
+    views = seen(TrainView(SIDE, color_jitter=0.4, random_erasing=1.0), image, 1)
     colour = torch.tensor([100, 150, 200]).view(3, 1, 1) / 255
     erased = ((views["image"] - colour).abs() > 1e-4).any(0)
     assert 0.015 < erased.float().mean() < 0.4
@@ -128,20 +122,17 @@ def test_erasing__one_box_for_both_views():
 
 def test_rand_augment__changes_images_as_seeded():
     image, view = noise(5, SIDE, SIDE), TrainView(SIDE, (1, 1), False, rand_augment="rand-m9-mstd0.5-inc1")
-    seen = []
-    for index in [0, 0, 1, 2, 3]:
-        with seeded(index):
-            seen.append(view(image)["image"])
-    assert torch.equal(seen[0], seen[1])
-    assert len({tensor.numpy().tobytes() for tensor in seen}) >= 3
+    shown = [seen(view, image, index)["image"] for index in [0, 0, 1, 2, 3, 4, 5, 6]]
+    assert torch.equal(shown[0], shown[1])
+    assert len({tensor.numpy().tobytes() for tensor in shown}) >= 4
 
 
 def test_plain__central_seven_eighths():
     image = np.zeros((64, 128, 3), np.uint8)
     image[4:60, 36:92] = 255  # 7/8 of the shorter side, in the middle
-    view = PlainView(28)(Image.fromarray(image))["image"]
+    view = seen(PlainView(28), Image.fromarray(image))["image"]
     assert view[:, 1:-1, 1:-1].min() > 0.95
-    assert PlainView(32)(Image.fromarray(image[:, :64]))["image"].mean() < 0.95
+    assert seen(PlainView(32), Image.fromarray(image[:, :64]))["image"].mean() < 0.95
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the old name works in all versions

@@ -22,7 +22,7 @@ from tinymim.errors import TinymimError
 from tinymim.modules import Classifier, Optim, Segmenter
 from tinymim.modules.sliding import slide
 from tinymim.modules.upernet import Pyramid, SharedDropout2d, UPerNet, UPerNetForm
-from tinymim.pixels import UNLABELLED, pixel_loss
+from tinymim.pixel_classes import UNLABELLED, pixel_loss
 from tinymim.resize import at_size
 from tinymim.run.masks import MaskFiles
 

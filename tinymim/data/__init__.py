@@ -1,8 +1,10 @@
-"""Data modules. Images leave them in [0, 1]: each network normalises its own input."""
+"""Data modules. Images reach the modules in [0, 1]: each network normalises its own input."""
 
 from tinymim.data.digits import DigitsData
 from tinymim.data.folder import ImageFolderData
+from tinymim.data.hf import HFData
 from tinymim.data.segmentation import SegmentationFolderData
 from tinymim.data.shapes import ShapesData
+from tinymim.data.shards import ShardsData
 
-__all__ = ["DigitsData", "ImageFolderData", "SegmentationFolderData", "ShapesData"]
+__all__ = ["DigitsData", "HFData", "ImageFolderData", "SegmentationFolderData", "ShapesData", "ShardsData"]

@@ -10,11 +10,13 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tinymim.data.sampler import Draw, EpochSampler, InTurn
+from tinymim.data.batches import finished
+from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
 
 Sample = dict[str, Any]
-"""``image`` (3, H, W) in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees other
-colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixels.py``)."""
+"""``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
+other colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixel_classes.py``); ``draws`` where the device
+has something left to do. :meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
 
 
 class ImageData(pl.LightningDataModule):
@@ -38,6 +40,8 @@ class ImageData(pl.LightningDataModule):
     """Classes of pixels, where images have masks."""
     first_class = 0
     """The first of them, in files of masks."""
+    order: Order | None = None
+    """Of the training images in an epoch, where some orders are read faster than others."""
 
     def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0):
         super().__init__()
@@ -65,7 +69,7 @@ class ImageData(pl.LightningDataModule):
         """Augmented training images, in a new order each epoch; those that fill no whole step are dropped."""
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         length = len(cast(Sized, self.train))
-        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated)
+        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated, self.order)
         sampler.begin(*self._begun)
         return self._loader(self.train, sampler)
 
@@ -88,6 +92,12 @@ class ImageData(pl.LightningDataModule):
     def name_of(self, index: int) -> str:
         """A name for what is predicted of a held-out image, which may lie in folders."""
         return f"{index:06d}"
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Lightning's hook: what the modules get. Bytes, which travel in a quarter of the time, become floats here; who
+        reads a loader without a Trainer calls this too."""
+        batch = finished(batch)
+        return self.trainer.precision_plugin.convert_input(batch) if self.trainer else batch
 
     def _in_turn(self, dataset: Dataset[Sample]) -> DataLoader[Sample]:
         return self._loader(dataset, InTurn(len(cast(Sized, dataset)), *self._place()))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from tinymim.seeds import stream
@@ -15,6 +17,10 @@ class Draw(NamedTuple):
 
     epoch: int
     index: int  # type: ignore[assignment]  # a tuple has a method of that name
+
+
+Order = Callable[[np.random.Generator], NDArray[np.int64]]
+"""All indices of a dataset, once each, as an epoch's random numbers have them."""
 
 
 class EpochSampler(Sampler[Draw]):
@@ -30,14 +36,22 @@ class EpochSampler(Sampler[Draw]):
         world: processes.
         batch_size: of one process.
         accumulated: batches in a step.
+        order: of an epoch; ``None`` shuffles all samples alike.
 
     Lightning calls :meth:`set_epoch`. The epoch travels with each index, so that persistent workers need not be told.
     """
 
     def __init__(
-        self, length: int, seed: int, rank: int = 0, world: int = 1, batch_size: int = 1, accumulated: int = 1
+        self,
+        length: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        batch_size: int = 1,
+        accumulated: int = 1,
+        order: Order | None = None,
     ):
-        self.length, self.seed, self.rank, self.world = length, seed, rank, world
+        self.length, self.seed, self.rank, self.world, self.order = length, seed, rank, world, order
         self.batch_size = min(batch_size, max(length // world, 1))  # a set that fills no batch is one of its own
         self.batches = length // (self.batch_size * world)
         if self.batches > accumulated:
@@ -58,7 +72,8 @@ class EpochSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         epoch = self.epoch
-        order = stream(self.seed, epoch).permutation(self.length)
+        rng = stream(self.seed, epoch)
+        order = self.order(rng) if self.order else rng.permutation(self.length)
         shared = order[: len(self) * self.world].reshape(self.batches, self.world, self.batch_size)
         done = self._begun[1] if epoch == self._begun[0] else 0
         return (Draw(epoch, int(index)) for index in shared[done:, self.rank].flat)
@@ -75,3 +90,18 @@ class InTurn(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         return (Draw(0, index) for index in self.indices)
+
+
+def in_windows(groups: NDArray[np.int64], window: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices shuffled within ``window`` groups at a time, the groups themselves shuffled before: reading in this order
+    stays within a few files, and no two epochs mix the same ones.
+
+    Args:
+        groups: of each sample, ascending, ``(M,)``.
+        window: groups whose samples are mixed.
+        rng: of the epoch.
+    """
+    members = np.split(np.arange(len(groups)), np.flatnonzero(np.diff(groups)) + 1)
+    order = [members[group] for group in rng.permutation(len(members))]
+    starts = range(0, len(order), window)
+    return np.concatenate([rng.permutation(np.concatenate(order[start : start + window])) for start in starts])

@@ -79,7 +79,8 @@ class Scene:
         map_ = np.array([[1, 0, 0], [start, sign * side, 0], [y, 0, side]])  # columns: at 0, along x, along y
 
         def moved(shape: Shape) -> Shape:
-            angle = sign * shape.angle % TURN[shape.kind] if TURN[shape.kind] else 0.0
+            angle = math.pi - shape.angle if mirrored else shape.angle
+            angle = angle % TURN[shape.kind] if TURN[shape.kind] else 0.0
             x_seen, y_seen = sign * (shape.x - start) / side, (shape.y - y) / side
             return replace(shape, x=x_seen, y=y_seen, size=shape.size / side, angle=angle)
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from tinymim.data.base import ImageData, Sample
-from tinymim.data.folder import ATTEMPTS, image_files
-from tinymim.data.sampler import Draw, InTurn
+from tinymim.data.image_files import Images
+from tinymim.data.sampler import InTurn
 from tinymim.data.segmentation_views import CropView, Mask, WholeView
-from tinymim.data.transforms import read_rgb
 from tinymim.errors import TinymimError, several
-from tinymim.pixels import UNLABELLED
+from tinymim.images import image_files, read_rgb
+from tinymim.pixel_classes import UNLABELLED
 from tinymim.say import say
-from tinymim.seeds import stream
-
-View = Callable[[Image.Image, Mask, np.random.Generator], dict[str, Tensor]]
-
-log = logging.getLogger(__name__)
 
 
 class Masks:
@@ -63,52 +57,41 @@ class Masks:
         return np.where(values < 0, UNLABELLED, values).astype(np.uint8)
 
 
-class SegmentationFiles(Dataset[Sample]):
-    """Images and their masks from files; in place of a pair that cannot be read, which the log names once, the next
-    readable one is shown.
+class SegmentationFiles(Images):
+    """Images and their masks from files; a pair that cannot be read gives way as an image alone does.
 
     Args:
-        pairs: paths of image and mask, by their common name without ending.
-        masks: how masks are read.
-        view: from both to tensors.
+        images: folder.
+        masks: folder.
+        pairs: names of image and mask in them, by what is common to both.
+        reader: how masks are read.
+        view: from an image and its mask to tensors.
         seed: of the view, which depends on (seed, epoch, index) alone.
     """
 
-    def __init__(self, pairs: dict[str, tuple[Path, Path]], masks: Masks, view: View, seed: int):
-        self.names, self.pairs = list(pairs), list(pairs.values())
-        self.masks, self.view, self.seed = masks, view, seed
-        self._reported: set[Path] = set()
+    def __init__(
+        self, images: Path, masks: Path, pairs: dict[str, tuple[str, str]], reader: Masks, view: Any, seed: int = 0
+    ):
+        rows = np.array([[os.fsencode(name) for name in pair] for pair in pairs.values()])
+        super().__init__(str(images), rows, None, view, seed)
+        self.masks, self.reader = masks, reader
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    def name(self, index: int) -> str:
+        """Path of the image."""
+        return f"{self.source}/{os.fsdecode(self.rows[index, 0])}"
 
-    def __getitem__(self, draw: Draw) -> Sample:
-        """The sample as it looks in an epoch.
+    def image(self, index: int) -> Any:
+        """An image and its mask.
 
         Raises:
-            TinymimError: neither the pair nor any of those after it can be read, or a mask holds no classes.
+            TinymimError: the mask holds no classes.
+            Exception: of many types, where either cannot be read, or their sizes differ.
         """
-        image, mask = self._read(draw.index)
-        return {**self.view(image, mask, stream(self.seed, *draw)), "index": draw.index}
-
-    def _read(self, index: int) -> tuple[Image.Image, Mask]:
-        attempts = min(ATTEMPTS, len(self))
-        for step in range(attempts):
-            path, beside = self.pairs[(index + step) % len(self)]
-            try:
-                image, mask = read_rgb(str(path)), self.masks.read(beside)
-                if image.size != mask.shape[::-1]:
-                    raise ValueError(
-                        f"its mask has {mask.shape[1]}x{mask.shape[0]} pixels, it {image.width}x{image.height}"
-                    )
-                return image, mask
-            except TinymimError:
-                raise
-            except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
-                if path not in self._reported:
-                    self._reported.add(path)
-                    log.warning("skipping %s: %s: %s", path, type(error).__name__, error)
-        raise TinymimError(f"data.root: {attempts} images in a row cannot be read with their masks, up to {path}")
+        image = read_rgb(self.name(index))
+        mask = self.reader.read(self.masks / os.fsdecode(self.rows[index, 1]))
+        if image.size != mask.shape[::-1]:
+            raise ValueError(f"its mask has {mask.shape[1]}x{mask.shape[0]} pixels, it {image.width}x{image.height}")
+        return image, mask
 
 
 class SegmentationFolderData(ImageData):
@@ -173,8 +156,8 @@ class SegmentationFolderData(ImageData):
                 found.append(str(error))
         return list(dict.fromkeys(found))
 
-    def _pairs(self, part: str) -> dict[str, tuple[Path, Path]]:
-        """Images and masks, by name and in that order.
+    def _pairs(self, part: str) -> tuple[Path, Path, dict[str, tuple[str, str]]]:
+        """The folders of images and masks, and their names in them, in order, by what is common to both.
 
         Raises:
             TinymimError: no such folders, or names that do not match.
@@ -195,7 +178,7 @@ class SegmentationFolderData(ImageData):
                 raise TinymimError(f"data.root: {len(alone)} files {what}, such as {', '.join(sorted(alone)[:3])}")
         if not pictures:
             raise TinymimError(f"data.root: no images in {images}")
-        return {stem: (images / pictures[stem], masks / marks[stem]) for stem in sorted(pictures)}
+        return images, masks, {stem: (pictures[stem], marks[stem]) for stem in sorted(pictures)}
 
     def prepare(self) -> None:
         """List the files.
@@ -206,8 +189,8 @@ class SegmentationFolderData(ImageData):
         if found := self.problems():
             raise several("the data cannot be used", found)
         crop = CropView(self.image_size, self.scale, self.ratio, self.most, self.flip, self.distort)
-        self.train = SegmentationFiles(self._pairs("training"), self.masks, crop, self.seed)
-        self.held_out = SegmentationFiles(self._pairs("validation"), self.masks, WholeView(self.scale), self.seed)
+        self.train = SegmentationFiles(*self._pairs("training"), self.masks, crop, self.seed)
+        self.held_out = SegmentationFiles(*self._pairs("validation"), self.masks, WholeView(self.scale))
         say(
             f"{self.root}: {len(self.train)} images to train on, {len(self.held_out)} held out; "
             f"{self.mask_classes} classes of pixels"
@@ -215,7 +198,7 @@ class SegmentationFolderData(ImageData):
 
     def name_of(self, index: int) -> str:
         """That of the image, without ending."""
-        return self.held_out.names[index]
+        return os.fsdecode(self.held_out.rows[index, 0]).rpartition(".")[0]
 
     def _in_turn(self, dataset: Any) -> DataLoader[Sample]:
         return self._loader(dataset, InTurn(len(dataset), *self._place()), batch_size=1)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tinymim.data.transforms import MEAN
-from tinymim.pixels import UNLABELLED
+from tinymim.data.batches import MEAN
+from tinymim.pixel_classes import UNLABELLED
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
+Pair = tuple[Image.Image, Mask]
 
 CROPS = 10  # tried for one that no class fills
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32, 0.5, 0.5, 18 / 180  # of 255, shares, and of the circle
@@ -45,8 +46,9 @@ class CropView:
         self.image_size, self.scale, self.ratio, self.most = image_size, scale, ratio, most
         self.flip, self.distort = flip, distort
 
-    def __call__(self, image: Image.Image, mask: Mask, rng: np.random.Generator) -> dict[str, Tensor]:
-        """``image`` ``(3, S, S)`` in [0, 1] and ``mask`` ``(S, S)``; everything random comes from ``rng``."""
+    def __call__(self, shown: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
+        """``image`` ``(3, S, S)`` and ``mask`` ``(S, S)``; everything random comes from ``rng``."""
+        image, mask = shown
         factor = rng.uniform(*self.ratio)
         image = image.resize(fitted(image.size, self.scale, factor), Image.Resampling.BILINEAR)
         labels = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
@@ -87,8 +89,9 @@ class WholeView:
     def __init__(self, scale: tuple[int, int] = (2048, 512)):
         self.scale = scale
 
-    def __call__(self, image: Image.Image, mask: Mask, rng: np.random.Generator) -> dict[str, Tensor]:
-        """``image`` ``(3, h, w)`` in [0, 1] and ``mask`` ``(H, W)``; nothing is random."""
+    def __call__(self, shown: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
+        """``image`` ``(3, h, w)`` and ``mask`` ``(H, W)``; nothing is random."""
+        image, mask = shown
         image = image.resize(fitted(image.size, self.scale), Image.Resampling.BILINEAR)
         return {"image": as_tensor(np.asarray(image)), "mask": torch.from_numpy(mask.astype(np.int64))}
 
@@ -126,8 +129,8 @@ def distorted(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def as_tensor(pixels: Pixels) -> Tensor:
-    """``(H, W, 3)`` to ``(3, H, W)`` in [0, 1]."""
-    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32, order="C") / np.float32(255))
+    """``(H, W, 3)`` to ``(3, H, W)``, bytes still: they become floats with the batch."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def _clipped(values: NDArray[np.floating]) -> Pixels:

@@ -1,43 +1,24 @@
-"""From an image file to the views a network sees: float tensors ``(3, H, W)`` in [0, 1], not normalised."""
+"""From an image file to the views a network sees: bytes ``(3, H, W)``, which a batch turns into floats in [0, 1]."""
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
-# ImageNet's, for augmentations that need a typical colour; nothing is normalised with them here.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
-
-def read_rgb(source: str | IO[bytes]) -> Image.Image:
-    """Decode an image of any mode to 8-bit RGB.
-
-    Alpha is dropped and EXIF orientation is not applied, as torchvision and timm have it.
-
-    Raises:
-        Exception: on a broken file, of many types: ``OSError``, ``SyntaxError``, ``DecompressionBombError`` and others.
-    """
-    with Image.open(source) as image:
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            # Pillow would clip 16-bit grey at 255, which turns nearly every such image white.
-            grey = np.clip(np.asarray(image, dtype=np.float32) / 257, 0, 255).round().astype(np.uint8)
-            return Image.fromarray(grey).convert("RGB")
-        if image.mode == "P":
-            return image.convert("RGBA").convert("RGB")  # straight to RGB warns about transparent palettes
-        return image.convert("RGB")
+from tinymim.data.batches import MEAN, finished
+from tinymim.data.draws import colours, crop_box, erased_box
+from tinymim.data.pixels import decoded, resized, resized_crop
+from tinymim.seeds import seeded
 
 
 class TrainView:
     """A random crop, perhaps flipped: ``image``; and perhaps ``jittered``, that crop in other colours for the student.
 
-    Everything random comes from the global generators (torch's, NumPy's and Python's), for the caller to seed. Colours
-    are drawn after crop, flip and RandAugment, so that ``image`` is the same with jitter and without.
+    Colours are drawn after crop, flip and RandAugment, so that ``image`` is the same with jitter and without.
 
     Args:
         image_size: side of the views, in pixels.
@@ -46,6 +27,7 @@ class TrainView:
         color_jitter: strength of brightness, contrast and saturation in ``jittered`` (TinyMIM: 0.4); 0 leaves it out.
         rand_augment: timm's description, such as ``rand-m9-mstd0.5-inc1`` (fine-tuning); both views have it.
         random_erasing: probability of filling a box with noise (fine-tuning: 0.25); both views have the same box.
+        device_augment: only draw colours and boxes, for :func:`tinymim.data.batches.finished` to do what is drawn.
     """
 
     def __init__(
@@ -56,32 +38,40 @@ class TrainView:
         color_jitter: float = 0.0,
         rand_augment: str | None = None,
         random_erasing: float = 0.0,
+        device_augment: bool = False,
     ):
-        self.crop = v2.RandomResizedCrop(
-            image_size, scale=tuple(scale), interpolation=v2.InterpolationMode.BICUBIC, antialias=True
-        )
-        self.flip = v2.RandomHorizontalFlip(0.5) if flip else None
+        self.image_size, self.scale, self.flip = image_size, scale, flip
+        self.color_jitter, self.random_erasing, self.device_augment = color_jitter, random_erasing, device_augment
         self.augment = rand_augment_of(rand_augment, image_size) if rand_augment else None
-        self.jitter = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if color_jitter else None
-        self.erase = v2.RandomErasing(random_erasing, value="random") if random_erasing else None
 
-    def __call__(self, image: Image.Image) -> dict[str, Tensor]:
-        """Views of an RGB image: ``image`` and, with jitter, ``jittered``, each ``(3, image_size, image_size)``."""
-        view = self.crop(image)
-        if self.flip:
-            view = self.flip(view)
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> dict[str, Any]:
+        """Views of an image, uint8, ``(3, image_size, image_size)`` each.
+
+        Args:
+            image: of any mode, best not decoded yet (:func:`tinymim.images.open_image`).
+            rng: all that is random comes from it.
+
+        Returns:
+            ``image`` and, with jitter, ``jittered``; or ``image`` and what was drawn, ``draws``.
+        """
+        view = resized_crop(image, crop_box(rng, image.size, self.scale), self.image_size)
+        if self.flip and rng.random() < 0.5:
+            view = view.flip(-1)
         if self.augment:
-            view = self.augment(view)
-        names, views = ["image"], [_tensor(view)]
-        if self.jitter:
-            names.append("jittered")
-            views.append(_tensor(self.jitter(view)))
-        if self.erase:
-            # As timm's "pixel" mode, whose noise is standard normal once normalised; stacked, the views share the box.
-            mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-            erased = self.erase((torch.stack(views) - mean) / std)
-            views = list((erased * std + mean).clamp(0, 1))
-        return dict(zip(names, views, strict=True))
+            with seeded(int(rng.integers(2**63))):  # timm draws from the global generators
+                view = _tensor(self.augment(Image.fromarray(view.permute(1, 2, 0).numpy())))
+        draws: dict[str, Any] = {}
+        if self.color_jitter:
+            draws["colours"] = colours(rng, self.color_jitter)
+        if self.random_erasing:
+            draws["erased"] = erased_box(rng, self.image_size, self.random_erasing)
+        if self.device_augment:
+            return {"image": view, **({"draws": draws} if draws else {})}
+        alone = {name: torch.from_numpy(drawn)[None] for name, drawn in draws.items() if drawn.any()}
+        if not alone:
+            return {"image": view}
+        views = finished({"image": view[None], "draws": alone})
+        return {name: (255 * floats[0]).round().to(torch.uint8) for name, floats in views.items()}
 
 
 class PlainView:
@@ -92,14 +82,15 @@ class PlainView:
     """
 
     def __init__(self, image_size: int):
-        self.resize = v2.Resize(
-            [round(image_size * 256 / 224)], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
-        )
-        self.crop = v2.CenterCrop([image_size, image_size])
+        self.image_size = image_size
 
-    def __call__(self, image: Image.Image) -> dict[str, Tensor]:
-        """``image`` ``(3, image_size, image_size)`` of an RGB image."""
-        return {"image": _tensor(self.crop(self.resize(image)))}
+    def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """``image`` ``(3, image_size, image_size)``, uint8, of an image of any mode, decoded whole."""
+        width, height = image.size
+        shorter, side = min(width, height), round(self.image_size * 256 / 224)
+        pixels = resized(decoded(image)[0], height * side // shorter, width * side // shorter)
+        top, left = (round((length - self.image_size) / 2) for length in pixels.shape[1:])
+        return {"image": pixels[:, top : top + self.image_size, left : left + self.image_size]}
 
 
 def rand_augment_of(description: str, image_size: int) -> Any:
@@ -146,6 +137,4 @@ def view_problems(
 
 
 def _tensor(image: Image.Image) -> Tensor:
-    # NumPy, as torch wakes its threads for every image, which on a busy machine takes longer than all the rest.
-    planes = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
-    return torch.from_numpy(planes / np.float32(255))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

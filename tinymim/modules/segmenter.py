@@ -20,7 +20,7 @@ from tinymim.modules.optim import Optim, configure
 from tinymim.modules.sliding import slide
 from tinymim.modules.start import Started
 from tinymim.modules.upernet import UPerNet, UPerNetForm
-from tinymim.pixels import UNLABELLED, pixel_loss
+from tinymim.pixel_classes import UNLABELLED, pixel_loss
 from tinymim.resize import at_size
 from tinymim.weights import RECORD
 

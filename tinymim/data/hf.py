@@ -1,0 +1,212 @@
+"""Hugging Face datasets, on disk or from the hub, each image decoded when it is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tinymim.data.image_files import Images, View
+from tinymim.data.viewed import ViewedData, class_names, numbered
+from tinymim.errors import TinymimError, several
+from tinymim.images import open_image
+
+VALIDATION = ("validation", "val")  # what a dataset may call the split to hold out
+SECONDS = 5  # until a hub that does not answer is given up
+
+
+class TableImages(Images):
+    """Images in a column of a Hugging Face dataset.
+
+    Args:
+        source: what names the dataset.
+        column: the images alone, undecoded: rows of bytes, or of a path where there are none.
+        rows: which of them, ``(M,)``.
+        labels: ``(M,)``, or ``None``.
+        view: see :class:`Images`.
+        seed: see :class:`Images`.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        column: Any,
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int64] | None,
+        view: View,
+        seed: int = 0,
+    ):
+        super().__init__(source, rows, labels, view, seed)
+        self.column = column
+
+    def name(self, index: int) -> str:
+        """Which row it is."""
+        return f"{self.source}: row {self.rows[index]}"
+
+    def image(self, index: int) -> Image.Image:
+        """From the bytes in its row, or the file that the row names."""
+        (cell,) = self.column[int(self.rows[index])].values()
+        found = (cell["bytes"] or cell["path"]) if isinstance(cell, dict) else cell
+        return open_image(found)
+
+
+class HFData(ViewedData):
+    """A Hugging Face dataset: a folder that ``save_to_disk`` wrote, a folder or file that ``load_dataset`` reads
+    (parquet, arrow, images), or one on the hub by its name.
+
+    There are labels if all training rows have one and two or more differ.
+
+    Args:
+        dataset: path or name.
+        revision: of one on the hub.
+        subset: of one on the hub that has several.
+        train_split: to train on.
+        val_split: to hold out; ``None`` takes ``validation`` or ``val``, or holds a fraction of the other out.
+        image_key: column of the images.
+        label_key: column of the labels, if there is one.
+        options: of :class:`ViewedData`.
+    """
+
+    def __init__(
+        self,
+        dataset: str | None = None,
+        revision: str | None = None,
+        subset: str | None = None,
+        train_split: str = "train",
+        val_split: str | None = None,
+        image_key: str = "image",
+        label_key: str = "label",
+        **options: Any,
+    ):
+        super().__init__(**options)
+        self.dataset, self.revision, self.subset = dataset, revision, subset
+        self.train_split, self.val_split = train_split, val_split
+        self.image_key, self.label_key = image_key, label_key
+        self._splits: dict[str, Any] = {}
+
+    def problems(self) -> list[str]:
+        """No dataset there, no library to read it, and values out of range. Asks no server."""
+        found = super().problems()
+        if importlib.util.find_spec("datasets") is None:
+            found.insert(0, "data: HFData needs the datasets library: pip install 'tinymim[hf]'")
+        if self.dataset is None:
+            what = "a folder that save_to_disk wrote, or a name on the hub"
+            found.insert(0, f"data.dataset is not set: give --data.dataset PATH, {what}")
+        elif not self._path().exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.dataset):
+            found.insert(0, f"data.dataset: {self.dataset} does not exist, and is no name on the hub (OWNER/NAME)")
+        return found
+
+    def prepare_data(self) -> None:
+        """Lightning's hook, in one process a machine: fetch and convert, for the others to find."""
+        self._load()
+
+    def prepare(self) -> None:
+        """Open the dataset and split it.
+
+        Raises:
+            TinymimError: there are :meth:`problems`; the dataset cannot be read, or lacks a split or column; or the
+                held-out split has classes that the other lacks, or rows without a label.
+        """
+        self._load()
+        train, held_out = self._split(self.train_split), None
+        labels, names = self._labels(train)
+        self.classes = names if names and "" not in labels else class_names(labels)
+        if val := self.val_split or next((name for name in VALIDATION if name in self._splits), None):
+            held_out = self._images(val, self._labels(self._split(val))[0])
+        unlabelled = labels.count("")
+        why = f"{unlabelled} of {len(labels)} rows have none in {self.label_key!r}" if unlabelled else "all the same"
+        self.divide(self._images(self.train_split, labels), held_out, "dataset", why)
+
+    def _path(self) -> Path:
+        return Path(self.dataset or "").expanduser()
+
+    def _load(self) -> None:
+        """Have the splits.
+
+        Raises:
+            TinymimError: there are :meth:`problems`, or the dataset cannot be read.
+        """
+        if self._splits:
+            return
+        if found := self.problems():
+            raise several("the data cannot be used", found)
+        try:
+            found = self._opened()
+        except Exception as error:  # the library's are of many types
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            here = "" if self._path().exists() else "; is there a network? A folder on this machine needs none"
+            raise TinymimError(f"data.dataset: {self.dataset} cannot be read: {reason}{here}") from error
+        self._splits = dict(found) if isinstance(found, dict) else {self.train_split: found}
+
+    def _opened(self) -> Any:
+        import datasets
+
+        path = self._path()
+        if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            return datasets.load_from_disk(str(path))
+        if path.is_file():
+            kind = path.suffix.lstrip(".")
+            return datasets.load_dataset(kind, data_files=str(path))
+        if path.is_dir():
+            return datasets.load_dataset(str(path))
+        with _offline_unless_reached(str(self.dataset), self.revision):
+            return datasets.load_dataset(str(self.dataset), self.subset, revision=self.revision)
+
+    def _split(self, name: str) -> Any:
+        if name not in self._splits:
+            raise TinymimError(f"data: {self.dataset} has no split {name!r}; it has {', '.join(self._splits)}")
+        return self._splits[name]
+
+    def _labels(self, table: Any) -> tuple[list[str], list[str] | None]:
+        """A label a row, empty where there is none; and the names of all classes, where the dataset knows them."""
+        if self.label_key not in table.column_names:
+            return [""] * len(table), None
+        feature = table.features[self.label_key]
+        kind, names = str(getattr(feature, "dtype", feature)), getattr(feature, "names", None)
+        if not kind.lstrip("u").startswith(("int", "bool", "string", "large_string")):
+            raise TinymimError(f"data.label_key: {self.label_key} holds {kind}, and a label is a number or a name")
+        values = table.with_format(None)[self.label_key][:]
+        if names:
+            return ["" if value is None or value < 0 else names[value] for value in values], names
+        return ["" if value is None else str(value) for value in values], None
+
+    def _images(self, name: str, labels: list[str]) -> TableImages:
+        from datasets import Image as ImageFeature
+
+        table, source = self._split(name), f"{self.dataset} ({name})"
+        if self.image_key not in table.column_names:
+            raise TinymimError(
+                f"data.image_key: {source} has no column {self.image_key!r}; it has {', '.join(table.column_names)}"
+            )
+        column = table.select_columns([self.image_key]).with_format(None)
+        if isinstance(column.features[self.image_key], ImageFeature):
+            column = column.cast_column(self.image_key, ImageFeature(decode=False))
+        numbers = numbered(labels, self.classes, source) if self.classes else None
+        return TableImages(source, column, np.arange(len(table)), numbers, self.plain())
+
+
+@contextmanager
+def _offline_unless_reached(name: str, revision: str | None) -> Iterator[None]:
+    """Ask the hub once; where it does not answer, have the library look in its cache, not try again for half a
+    minute."""
+    import datasets
+    import huggingface_hub
+
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    try:
+        huggingface_hub.HfApi().dataset_info(name, revision=revision, timeout=SECONDS)
+    except huggingface_hub.errors.HfHubHTTPError:  # it answers: the library knows what that means
+        pass
+    except Exception:  # of whichever library it asks with
+        datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before

@@ -1,0 +1,133 @@
+"""Images as samples, wherever they are kept and whatever state they are in; and those kept in files."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
+
+from tinymim.data.base import Sample
+from tinymim.data.sampler import Draw
+from tinymim.errors import TinymimError
+from tinymim.images import open_image
+from tinymim.seeds import stream
+
+ATTEMPTS = 100  # neighbours tried in place of an unreadable image
+
+View = Callable[[Image.Image, np.random.Generator], dict[str, Any]]
+
+log = logging.getLogger(__name__)
+
+
+class Images(Dataset[Sample]):
+    """Images as samples; in place of an unreadable one, which the log names once, the next readable one is shown.
+    Subclasses know where they are kept.
+
+    Args:
+        source: what they are kept in, for people.
+        rows: where in it each is, ``(M,)``: one block of memory that forked workers share.
+        labels: ``(M,)``, or ``None``.
+        view: from an image and the sample's random numbers to what is shown of it.
+        seed: of those numbers, which are a function of (seed, epoch, index).
+    """
+
+    def __init__(self, source: str, rows: NDArray[Any], labels: NDArray[np.int64] | None, view: View, seed: int = 0):
+        self.source, self.rows, self.labels, self.view, self.seed = source, rows, labels, view, seed
+        self._whole, self._numbers = self, np.arange(len(rows))
+        self._unreadable = torch.zeros(len(rows), dtype=torch.bool).share_memory_()  # all workers write to it
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Of an image, for people."""
+
+    @abstractmethod
+    def image(self, index: int) -> Image.Image:
+        """An image, not decoded yet.
+
+        Raises:
+            Exception: of many types, where it cannot be read.
+        """
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        """The sample as it looks in an epoch.
+
+        Raises:
+            TinymimError: neither the image nor any of those after it can be read.
+        """
+        seen, label = self._read(draw.index, lambda image: self.view(image, stream(self.seed, *draw)))
+        return {**seen, "index": draw.index, **({} if self.labels is None else {"label": label})}
+
+    def some(self, indices: NDArray[np.int64], view: View, seed: int = 0) -> Self:
+        """Some of the images, in another view; what any such choice finds unreadable is named once."""
+        chosen = copy.copy(self)
+        chosen.rows, chosen.labels = self.rows[indices], None if self.labels is None else self.labels[indices]
+        chosen.view, chosen.seed, chosen._whole, chosen._numbers = view, seed, self, indices
+        return chosen
+
+    def unreadable(self) -> list[str]:
+        """Names of the images that this process and its workers could not read so far, here or in :meth:`some`."""
+        return [self._whole.name(int(row)) for row in self._unreadable.nonzero()]
+
+    def _read(self, index: int, view: Callable[[Image.Image], dict[str, Any]]) -> tuple[dict[str, Any], int]:
+        """A view and its label; a broken image gives way to the next of its set, or of the set it was chosen from."""
+        attempts, last = min(ATTEMPTS, len(self)), ""
+        for step in range(attempts):
+            shown = (index + step) % len(self)
+            try:
+                return view(self.image(shown)), -1 if self.labels is None else int(self.labels[shown])
+            except TinymimError:  # no broken file, but one that the recipe does not mean
+                raise
+            except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
+                last = f"{self.name(shown)}: {type(error).__name__}: {error}"
+                if step == 0:  # the others are named in their own turn, which only one worker has in an epoch
+                    self._report(shown, last)
+        if self._whole is not self:
+            return self._whole._read(index, view)
+        raise TinymimError(
+            f"data: {self.source} has {attempts} images in a row that cannot be read, up to {last}; "
+            "are they images, and is the disk in order?"
+        )
+
+    def _report(self, index: int, what: str) -> None:
+        """Name an unreadable image, unless any worker has done so."""
+        row = int(self._numbers[index])
+        if not self._unreadable[row]:
+            self._unreadable[row] = True
+            log.warning("skipping %s", what)
+
+
+class ImageFiles(Images):
+    """Images in files.
+
+    Args:
+        folder: that the names are relative to.
+        names: of the files, ``(M,)``, in fixed-width bytes.
+        labels: ``(M,)``, or ``None``.
+        view: see :class:`Images`.
+        seed: see :class:`Images`.
+    """
+
+    def __init__(
+        self, folder: str, names: NDArray[np.bytes_], labels: NDArray[np.int64] | None, view: View, seed: int = 0
+    ):
+        super().__init__(folder, names, labels, view, seed)
+
+    def name(self, index: int) -> str:
+        """Path of the file."""
+        return f"{self.source}/{os.fsdecode(self.rows[index])}"
+
+    def image(self, index: int) -> Image.Image:
+        """From its file."""
+        return open_image(self.name(index))

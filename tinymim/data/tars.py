@@ -1,0 +1,129 @@
+"""Where the samples of a WebDataset shard lie: read once from its tar's headers, and kept in a small file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinymim.errors import TinymimError
+from tinymim.files import write_atomically
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+FORMAT = 1  # of the files that keep an index
+BLOCK = 512  # bytes of a tar's headers, and what its members are padded to
+
+
+class Index(NamedTuple):
+    """The samples of one shard that have an image, in the tar's order.
+
+    Args:
+        offset: of each image in the file, ``(M,)``.
+        length: of each image, in bytes, ``(M,)``.
+        label: as the shard has it, in fixed-width bytes, empty where there is none, ``(M,)``.
+    """
+
+    offset: NDArray[np.int64]
+    length: NDArray[np.int64]
+    label: NDArray[np.bytes_]
+
+
+def index(shard: Path, label_key: str, folder: Path) -> Index:
+    """A shard's index.
+
+    Args:
+        shard: a tar file.
+        label_key: field of a sample's JSON that is its label, where it has no ``cls``.
+        folder: that indexes are kept in; one is good as long as its shard has the same size and time of change. One
+            that cannot be written there is made anew each time.
+
+    Raises:
+        TinymimError: the shard is no tar, or is cut short or damaged.
+    """
+    stat = shard.stat()
+    known = np.array([json.dumps([FORMAT, str(shard.resolve()), stat.st_size, stat.st_mtime_ns, label_key])])
+    name = hashlib.sha256(os.fsencode(shard.resolve())).hexdigest()[:24]
+    kept = folder / f"{name}.npz"
+    try:
+        with np.load(kept) as arrays:
+            if np.array_equal(arrays["shard"], known):
+                return Index(*(arrays[name] for name in Index._fields))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none yet, or not what was written
+        pass
+    found = read_index(shard, label_key)
+
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:
+            np.savez(stream, shard=known, **found._asdict())
+
+    with suppress(OSError):
+        write_atomically(kept, write)
+    return found
+
+
+def read_index(shard: Path, label_key: str) -> Index:
+    """As :func:`index`, from the shard."""
+    try:
+        with shard.open("rb") as stream:
+            samples = list(_samples(stream, label_key))
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise TinymimError(f"{shard} is damaged, or no plain tar file: {error}; make or fetch it again") from error
+    offset, length, label = ([sample[part] for sample in samples] for part in range(3))
+    return Index(np.array(offset, np.int64), np.array(length, np.int64), np.array(label, np.bytes_))
+
+
+def member_name(shard: Path, offset: int) -> str:
+    """The name of the member at ``offset``, for people: what the header before it says, perhaps shortened."""
+    with shard.open("rb") as stream:
+        stream.seek(offset - BLOCK)
+        return stream.read(100).rstrip(b"\0").decode(errors="replace")
+
+
+def _samples(stream: BinaryIO, label_key: str) -> Iterator[tuple[int, int, bytes]]:
+    """Offset and length of each sample's image, and its label."""
+    for key, files in groupby(_files(stream), key=lambda file: file[0]):
+        members = {extension: member for _, extension, member in files}
+        image = next((members[extension] for extension in IMAGES if extension in members), None)
+        if image:
+            yield image.offset_data, image.size, _label(stream, key, members, label_key)
+
+
+def _files(stream: BinaryIO) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Key, extension and header of each file, as WebDataset splits names: at the first dot of the last part."""
+    with tarfile.open(fileobj=stream, mode="r:") as tar:
+        for member in tar:
+            tar.members = []  # type: ignore[attr-defined]  # or it would keep them all
+            name = re.fullmatch(r"((?:.*/|)[^./]+)[.]([^/]*)", member.name)
+            if name and member.isreg():
+                yield name[1], name[2].lower(), member
+        end = tar.offset
+    stream.seek(end)
+    if stream.read(BLOCK) != bytes(BLOCK):  # tarfile takes a damaged header, or the end of the file, for the tar's end
+        raise ValueError(f"it ends or breaks off at byte {end}, without a tar's end mark")
+
+
+def _label(stream: BinaryIO, key: str, members: dict[str, tarfile.TarInfo], label_key: str) -> bytes:
+    def content(member: tarfile.TarInfo) -> bytes:
+        return os.pread(stream.fileno(), member.size, member.offset_data)
+
+    if "cls" in members:
+        return content(members["cls"]).strip()
+    if "json" in members:
+        try:
+            fields = json.loads(content(members["json"]))
+        except ValueError as error:
+            raise ValueError(f"{key}.json: {error}") from None
+        if isinstance(fields, dict) and fields.get(label_key) is not None:
+            return str(fields[label_key]).encode()
+    return b""
