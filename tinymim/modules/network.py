@@ -12,8 +12,7 @@ from tinymim.heads import Head, HeadForm, Pool
 
 
 class Layered:
-    """What timm's layer-wise decay of the learning rate asks of a network that holds a ``backbone``: what is neither in
-    its stem nor in a block is head."""
+    """What timm's layer-wise decay of the learning rate asks of a network that holds a ``backbone``: the rest is head."""
 
     backbone: Backbone
 
@@ -23,7 +22,7 @@ class Layered:
         return {
             "stem": rf"^backbone\.vit\.(?:{stem})",
             "blocks": r"^backbone\.vit\.blocks\.(\d+)",
-            "head": r"",
+            "head": r"^(?!backbone\.)|^backbone\.vit\.norm\.",
         }
 
     def no_weight_decay(self) -> set[str]:
