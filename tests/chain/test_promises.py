@@ -213,3 +213,6 @@ def test_kind__of_a_segmentation_is_finetune(tmp_path: Path) -> None:
     assert (left.skeleton.width, left.skeleton.output_block, left.licence) == (96, 6, "Apache-2.0")
     (wrong,) = mistakes(tmp_path, MEDIUM, {**masks, "kind": "probe"})
     assert "trains a Segmenter, which is of kind finetune" in wrong
+    tabled = chain(tmp_path, [MEDIUM, masks], compare={"title": "a table", "rows": {"a row": ["masks"]}})
+    (wrong,) = promises.problems(promises.check(tabled), tabled.stages)
+    assert wrong.startswith("masks: compare.rows: they show accuracy on labels")

@@ -12,7 +12,7 @@ from tinymim.heads import Head, HeadForm, Pool
 
 
 class Layered:
-    """What timm's layer-wise decay of the learning rate asks of a network that holds a ``backbone``: the rest is head."""
+    """What timm's layer-wise decay of the learning rate asks of a network: what is beside its ``backbone`` is head."""
 
     backbone: Backbone
 
