@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinymim import __version__
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, own_words
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _command(command)(arguments[1:])
     except TinymimError as error:
-        print(f"tinymim {command}: {error}", file=sys.stderr)
+        print(f"tinymim {command}: {own_words(error)}", file=sys.stderr)
         return error.code
 
 

@@ -17,6 +17,12 @@ def several(heading: str, problems: list[str]) -> TinymimError:
     return TinymimError(f"{heading}:\n" + "\n".join(f"  - {p}" for p in problems))
 
 
+def own_words(error: TinymimError) -> str:
+    """Its message; of one that a loading process raised, without the traceback that PyTorch puts around it."""
+    text = str(error)
+    return text.rpartition("tinymim.errors.TinymimError: ")[2].strip() if "DataLoader worker" in text else text
+
+
 def misfit(error: RuntimeError) -> str:
     """The first lines of PyTorch's error on a state dict that does not fit, as one."""
     return "; ".join(line.strip() for line in str(error).splitlines()[1:4])[:300]

@@ -37,6 +37,7 @@ KINDS = {
     "model.encoder.vit.": "a SimMIMPretrainer's",
     "model.backbone.vit.": "a Classifier's",
     "average.backbone.vit.": "a Classifier's with a running average",
+    "network.backbone.vit.": "a Segmenter's",
 }
 """Where each kind of module keeps its backbone, by which its checkpoints are known."""
 

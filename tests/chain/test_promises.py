@@ -201,3 +201,18 @@ def test_records__of_before_mean_all_three(teacher_card: Path, tmp_path: Path) -
     del record["backbone"]["beyond"]
     assert teachers.promised("x", record).skeleton.beyond == ["q", "k", "v"]
     assert all(parameter.is_meta for parameter in teachers.promised("x", record).skeleton.parameters())
+
+
+def test_kind__of_a_segmentation_is_finetune(tmp_path: Path) -> None:
+    masks = {"name": "masks", "kind": "finetune", "recipe": "segment_shapes", "weights": "medium"}
+    found = chain(tmp_path, [MEDIUM, masks])
+    promised = promises.check(found)
+    assert promises.problems(promised, found.stages) == []
+    left = promised["masks"].leaves
+    assert left is not None
+    assert (left.skeleton.width, left.skeleton.output_block, left.licence) == (96, 6, "Apache-2.0")
+    (wrong,) = mistakes(tmp_path, MEDIUM, {**masks, "kind": "probe"})
+    assert "trains a Segmenter, which is of kind finetune" in wrong
+    tabled = chain(tmp_path, [MEDIUM, masks], compare={"title": "a table", "rows": {"a row": ["masks"]}})
+    (wrong,) = promises.problems(promises.check(tabled), tabled.stages)
+    assert wrong.startswith("masks: compare.rows: they show accuracy on labels")

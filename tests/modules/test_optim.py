@@ -57,6 +57,19 @@ def test_schedule__zero_then_warm_up_then_cosine_to_min_lr():
     assert rate[100] == pytest.approx(0.1)
 
 
+def test_schedule__linear_from_the_first_step_with_the_warm_up_as_a_factor():
+    optim = Optim(base_lr=0.5, warmup_steps=30, warmup_epochs=1, schedule="linear")
+    rate, *_ = rates(optim, trainer(steps=100, epochs=10))
+    assert rate == pytest.approx([0.5 * min(step / 30, 1) * (1 - step / 100) for step in range(101)])
+    without, *_ = rates(Optim(base_lr=0.5, warmup_steps=0, min_lr=0.1, schedule="linear"), trainer(steps=100))
+    assert without == pytest.approx([0.1 + 0.4 * (1 - step / 100) for step in range(101)])
+
+
+def test_schedule__warm_up_in_steps_comes_before_epochs():
+    rate, *_ = rates(Optim(base_lr=0.5, warmup_steps=10, warmup_epochs=5), trainer(steps=100, epochs=10))
+    assert rate[:11] == pytest.approx([0.05 * step for step in range(11)])
+
+
 def test_schedule__ends_at_zero_by_default():
     rate, *_ = rates(Optim(base_lr=0.5, warmup_epochs=0), trainer(steps=10))
     assert rate[0] == 0.5

@@ -4,7 +4,16 @@ from tinymim.data.digits import DigitsData
 from tinymim.data.folder import ImageFolderData
 from tinymim.data.hf import HFData
 from tinymim.data.robustness import RobustnessData
+from tinymim.data.segmentation import SegmentationFolderData
 from tinymim.data.shapes import ShapesData
 from tinymim.data.shards import ShardsData
 
-__all__ = ["DigitsData", "HFData", "ImageFolderData", "RobustnessData", "ShapesData", "ShardsData"]
+__all__ = [
+    "DigitsData",
+    "HFData",
+    "ImageFolderData",
+    "RobustnessData",
+    "SegmentationFolderData",
+    "ShapesData",
+    "ShardsData",
+]

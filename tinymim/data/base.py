@@ -15,8 +15,8 @@ from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
 
 Sample = dict[str, Any]
 """``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
-other colours; ``draws`` where the device has something left to do. :meth:`ImageData.on_after_batch_transfer` makes
-floats in [0, 1] of a batch of them."""
+other colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixel_classes.py``); ``draws`` where the
+device has something left to do. :meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
 
 
 class ImageData(pl.LightningDataModule):
@@ -36,6 +36,10 @@ class ImageData(pl.LightningDataModule):
     held_out: Dataset[Sample] | None
     bank: Dataset[Sample] | None
     num_classes: int | None
+    mask_classes: int | None = None
+    """Classes of pixels, where images have masks."""
+    first_class = 0
+    """The first of them, in files of masks."""
     order: Order | None = None
     """Of the training images in an epoch, where some orders are read faster than others."""
 
@@ -85,6 +89,10 @@ class ImageData(pl.LightningDataModule):
         """The held-out images in their own order, or the training images where none are held out."""
         return self._in_turn(self.held_out or self.bank or self.train)
 
+    def name_of(self, index: int) -> str:
+        """A name for what is predicted of a held-out image, which may lie in folders."""
+        return f"{index:06d}"
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Lightning's hook: what the modules get. Bytes, which travel in a quarter of the time, become floats here; who
         reads a loader without a Trainer calls this too."""
@@ -97,10 +105,16 @@ class ImageData(pl.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, dataset: Dataset[Sample], sampler: Sampler[Draw], lasting: bool = True) -> DataLoader[Sample]:
+    def _loader(
+        self,
+        dataset: Dataset[Sample],
+        sampler: Sampler[Draw],
+        lasting: bool = True,
+        batch_size: int | None = None,
+    ) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=batch_size or self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",

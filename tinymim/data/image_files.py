@@ -87,6 +87,8 @@ class Images(Dataset[Sample]):
             shown = (index + step) % len(self)
             try:
                 return view(self.image(shown)), -1 if self.labels is None else int(self.labels[shown])
+            except TinymimError:  # no broken file, but one that the recipe does not mean
+                raise
             except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
                 last = f"{self.name(shown)}: {type(error).__name__}: {error}"
                 if step == 0:  # the others are named in their own turn, which only one worker has in an epoch

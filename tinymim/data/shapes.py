@@ -148,6 +148,7 @@ class ShapesData(ImageData):
         self.train_images, self.held_out_images, self.bank_size = train_images, held_out_images, bank_size
         self.set_seed, self.label, self.scale, self.flip = set_seed, label, scale, flip
         self.masks, self.scene = masks, scene
+        self.mask_classes = len(MASK_CLASSES) if masks else None
         self.classes = CLASSES.get(label, ())
         self.num_classes = len(self.classes)
 

@@ -11,7 +11,26 @@ from tinymim.blocks import STEM, Tap
 from tinymim.heads import Head, HeadForm, Pool
 
 
-class Network(Head):
+class Layered:
+    """What timm's layer-wise decay of the learning rate asks of a network: what is beside its ``backbone`` is head."""
+
+    backbone: Backbone
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Depth of each parameter."""
+        stem = "|".join(part.removesuffix(".") for part in (*STEM, "rope", "rel_pos_bias"))
+        return {
+            "stem": rf"^backbone\.vit\.(?:{stem})",
+            "blocks": r"^backbone\.vit\.blocks\.(\d+)",
+            "head": r"^(?!backbone\.)|^backbone\.vit\.norm\.",
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters timm leaves without weight decay."""
+        return {f"backbone.vit.{name}" for name in self.backbone.vit.no_weight_decay()}
+
+
+class Network(Layered, Head):
     """A backbone and its :class:`Head`; one module, whose names are those of the checkpoints.
 
     Args:
@@ -27,19 +46,6 @@ class Network(Head):
         """Logits ``(B, classes)`` of each classifier, of ``(B, 3, H, W)`` images in [0, 1]."""
         tap = Tap(self.backbone.output_block, "ffn_post")
         return super().each(self.backbone.read(images, [tap])[tap])
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Depth of each parameter, for timm's layer-wise learning-rate decay."""
-        stem = "|".join(part.removesuffix(".") for part in (*STEM, "rope", "rel_pos_bias"))
-        return {
-            "stem": rf"^backbone\.vit\.(?:{stem})",
-            "blocks": r"^backbone\.vit\.blocks\.(\d+)",
-            "head": r"^(?:neck|norm|head|backbone\.vit\.norm\.)",
-        }
-
-    def no_weight_decay(self) -> set[str]:
-        """Parameters timm leaves without weight decay."""
-        return {f"backbone.vit.{name}" for name in self.backbone.vit.no_weight_decay()}
 
 
 def pool_problems(network: Backbone, pool: Pool, deit: bool) -> list[str]:

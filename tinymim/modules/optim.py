@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -17,15 +17,18 @@ from tinymim.say import say
 
 @dataclass
 class Optim:
-    """AdamW with linear warm-up and half a cosine, per step. The defaults are TinyMIM's for distillation.
+    """AdamW with linear warm-up and a schedule, per step. The defaults are TinyMIM's for distillation.
 
     Args:
         base_lr: learning rate for a total batch of 256; the one used is ``base_lr x total batch / 256``.
         weight_decay: none on biases, norms and whatever else has one dimension.
         betas: of AdamW.
         warmup_epochs: from 0 to the full rate; may be a fraction.
-        min_lr: the rate the cosine ends at.
+        min_lr: the rate it ends at.
         layer_decay: factor of the rate from each block to the one below it; 1 is none.
+        schedule: half a ``cosine`` that begins after the warm-up; or ``linear``, falling from the first step on, with
+            the warm-up as a factor: mmsegmentation's ``poly`` of power 1.
+        warmup_steps: in place of ``warmup_epochs``.
     """
 
     base_lr: float = 1.5e-4
@@ -34,6 +37,8 @@ class Optim:
     warmup_epochs: float = 15
     min_lr: float = 0.0
     layer_decay: float = 1.0
+    schedule: Literal["cosine", "linear"] = "cosine"
+    warmup_steps: int | None = None
 
 
 def total_batch(trainer: pl.Trainer) -> int:
@@ -53,6 +58,8 @@ def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, 
     steps = int(trainer.estimated_stepping_batches)
     epochs = max(trainer.max_epochs or 1, 1)
     warmup = round(min(optim.warmup_epochs / epochs, 1.0) * steps)
+    if optim.warmup_steps is not None:
+        warmup = min(optim.warmup_steps, steps)
     floor = optim.min_lr / lr if lr else 0.0
     optimizer = torch.optim.AdamW(
         _groups(model, optim),
@@ -62,7 +69,8 @@ def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, 
     )
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # else Lightning refuses to clip in bf16
     scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
-    schedule = [_schedule(steps, warmup, floor, scale) for scale in scales]
+    form = _linear if optim.schedule == "linear" else _cosine
+    schedule = [form(steps, warmup, floor, scale) for scale in scales]
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
@@ -74,7 +82,7 @@ def _groups(model: nn.Module, optim: Optim) -> Any:
     return param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=spared)
 
 
-def _schedule(steps: int, warmup: int, floor: float, scale: float) -> Any:
+def _cosine(steps: int, warmup: int, floor: float, scale: float) -> Any:
     """The factor of the learning rate at each step."""
 
     def factor(step: int) -> float:
@@ -82,5 +90,15 @@ def _schedule(steps: int, warmup: int, floor: float, scale: float) -> Any:
             return scale * step / warmup
         progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
         return scale * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    return factor
+
+
+def _linear(steps: int, warmup: int, floor: float, scale: float) -> Any:
+    """Likewise."""
+
+    def factor(step: int) -> float:
+        rising = min(step / warmup, 1.0) if warmup > 0 else 1.0
+        return scale * rising * (floor + (1 - floor) * (1 - min(step / steps, 1.0)))
 
     return factor

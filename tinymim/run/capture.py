@@ -33,7 +33,7 @@ from tinymim.files import write_atomically
 from tinymim.seeds import snapshot
 
 FORMAT = 1
-ASKED = ("image_size", "num_classes", "batch_size")
+ASKED = ("image_size", "num_classes", "mask_classes", "batch_size")
 
 
 @dataclass

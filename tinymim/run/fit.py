@@ -20,12 +20,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tinymim import files, recipes
 from tinymim.data.corrupted import CorruptedData
 from tinymim.errors import TinymimError, several
+from tinymim.modules import Segmenter
 from tinymim.options import Action, Corruptions, Saving
 from tinymim.run import folder, lock, preflight, testing
 from tinymim.run.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
 from tinymim.run.evaluation_progress import EvaluationProgress
 from tinymim.run.exact import Exact
 from tinymim.run.guard import NonFiniteGuard, Rewind
+from tinymim.run.masks import MaskFiles
 from tinymim.run.predictions import Predictions
 from tinymim.run.preemption import Preempted, Preemption, end_with_parent, rank, started_by_lightning
 from tinymim.run.progress import Elapsed, FitProgress
@@ -217,7 +219,8 @@ class TinymimCLI(LightningCLI):
         bar = FitProgress() if self.subcommand == "fit" else EvaluationProgress()
         progress = [bar] if config.enable_progress_bar is not False else []
         if not fresh:
-            return [*progress, *([Predictions(self.run_dir)] if self.subcommand == "predict" else [])]
+            writer = MaskFiles if isinstance(self.model, Segmenter) else Predictions
+            return [*progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
         common: dict[str, Any] = {"dirpath": self.run_dir / "checkpoints", "enable_version_counter": False}
         best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, **common)

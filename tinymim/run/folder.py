@@ -7,7 +7,7 @@ progress.json        how far it is
 metrics.csv          what was logged, by step; metrics-1.csv and on are the pieces before a resume
 events.out.*         the same for TensorBoard
 results.json         the final figures
-predictions.npz      of `tinymim predict`
+predictions.npz      of `tinymim predict`; of a Segmenter, masks/ with a PNG for each image
 test.json, test.md   of `tinymim test`
 nonfinite/           step_N.pt, for `tinymim replay`: a step whose loss or gradient was not finite;
                      skipped.json: the steps that a rewind passes over
@@ -29,7 +29,8 @@ from tinymim.errors import TinymimError
 from tinymim.run import lock, testing
 
 PROGRESS = "progress.json"
-KEPT = ("checkpoints", PROGRESS, "metrics.csv", "results.json", "predictions.npz", *testing.FILES, "nonfinite")
+PREDICTED = ("predictions.npz", "masks")
+KEPT = ("checkpoints", PROGRESS, "metrics.csv", "results.json", *PREDICTED, *testing.FILES, "nonfinite")
 WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
 PACKAGES = (
     "tinymim",

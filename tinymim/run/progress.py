@@ -120,7 +120,12 @@ class FitProgress(ProgressBar):
     def _text(self, trainer: pl.Trainer) -> str:
         seconds, done = time.monotonic() - self._start, trainer.global_step - self._first
         parts = []
-        for name, label in (("train/loss", "loss"), ("val/knn_top1", "10-NN"), ("val/top1", "top-1")):
+        for name, label in (
+            ("train/loss", "loss"),
+            ("val/knn_top1", "10-NN"),
+            ("val/top1", "top-1"),
+            ("val/miou", "mIoU"),
+        ):
             if name in trainer.callback_metrics:
                 value = float(trainer.callback_metrics[name])
                 parts.append(f"{label} {value:.4f}" if label == "loss" else f"{label} {value:.1%}")

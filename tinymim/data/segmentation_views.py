@@ -1,0 +1,137 @@
+"""From an image and its mask to what a segmentation network sees; ADE20K's pipeline as mmsegmentation has it.
+
+Images are 8-bit RGB arrays ``(H, W, 3)``, masks ``(H, W)`` classes with :data:`UNLABELLED` where there is none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from tinymim.data.batches import MEAN
+from tinymim.pixel_classes import UNLABELLED
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.uint8]
+Pair = tuple[Image.Image, Mask]
+
+CROPS = 10  # tried for one that no class fills
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 32, 0.5, 0.5, 18 / 180  # of 255, shares, and of the circle
+
+
+class CropView:
+    """A training sample: resized at random, cropped, perhaps mirrored and in other colours; ``image`` and ``mask``.
+
+    Args:
+        image_size: side of the crop, in pixels; what a smaller image lacks is a typical colour, and unlabelled.
+        scale: long and short side, in pixels, that an image is made to fit into.
+        ratio: least and greatest factor on ``scale``.
+        most: share of a crop's labelled pixels that one class may have; another crop is tried, at most ten times.
+        flip: mirror half of the crops.
+        distort: change brightness, contrast, saturation and hue, each of half of the crops.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        scale: tuple[int, int] = (2048, 512),
+        ratio: tuple[float, float] = (0.5, 2.0),
+        most: float = 0.75,
+        flip: bool = True,
+        distort: bool = True,
+    ):
+        self.image_size, self.scale, self.ratio, self.most = image_size, scale, ratio, most
+        self.flip, self.distort = flip, distort
+
+    def __call__(self, shown: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
+        """``image`` ``(3, S, S)`` and ``mask`` ``(S, S)``; everything random comes from ``rng``."""
+        image, mask = shown
+        factor = rng.uniform(*self.ratio)
+        image = image.resize(fitted(image.size, self.scale, factor), Image.Resampling.BILINEAR)
+        labels = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
+        left, top = self._corner(labels, rng)
+        box = (slice(top, top + self.image_size), slice(left, left + self.image_size))
+        pixels, labels = np.asarray(image)[box], labels[box]
+        if self.flip and rng.random() < 0.5:
+            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+        if self.distort:
+            pixels = distorted(pixels, rng)
+        size = self.image_size
+        whole = np.full((size, size, 3), np.round(255 * np.array(MEAN)), np.uint8)
+        whole[: pixels.shape[0], : pixels.shape[1]] = pixels
+        classes = np.full((size, size), UNLABELLED, np.uint8)
+        classes[: labels.shape[0], : labels.shape[1]] = labels
+        return {"image": as_tensor(whole), "mask": torch.from_numpy(classes.astype(np.int64))}
+
+    def _corner(self, labels: Mask, rng: np.random.Generator) -> tuple[int, int]:
+        """Left and top of a crop that no class fills, if ten tries find one."""
+        height, width = labels.shape
+        for _ in range(CROPS):
+            top = int(rng.integers(max(height - self.image_size, 0) + 1))
+            left = int(rng.integers(max(width - self.image_size, 0) + 1))
+            crop = labels[top : top + self.image_size, left : left + self.image_size]
+            counts = np.bincount(crop[crop != UNLABELLED])
+            if np.count_nonzero(counts) > 1 and counts.max() < self.most * counts.sum():
+                break
+        return left, top
+
+
+class WholeView:
+    """A held-out sample: the whole image, resized; the mask in its own size, in which figures are taken.
+
+    Args:
+        scale: long and short side, in pixels, that an image is made to fit into.
+    """
+
+    def __init__(self, scale: tuple[int, int] = (2048, 512)):
+        self.scale = scale
+
+    def __call__(self, shown: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
+        """``image`` ``(3, h, w)`` and ``mask`` ``(H, W)``; nothing is random."""
+        image, mask = shown
+        image = image.resize(fitted(image.size, self.scale), Image.Resampling.BILINEAR)
+        return {"image": as_tensor(np.asarray(image)), "mask": torch.from_numpy(mask.astype(np.int64))}
+
+
+def fitted(size: tuple[int, int], scale: tuple[int, int], factor: float = 1.0) -> tuple[int, int]:
+    """``size``, width and height, made to fit into ``scale`` times ``factor`` either way round, in its own shape."""
+    share = factor * min(max(scale) / max(size), min(scale) / min(size))
+    return max(round(size[0] * share), 1), max(round(size[1] * share), 1)
+
+
+def distorted(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """In other colours: SSD's photometric distortion, as mmsegmentation has it.
+
+    Brightness, then contrast either before or after saturation and hue; each with probability one half.
+    """
+    brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4)
+    asked = rng.random(4) < 0.5
+    first = rng.random() < 0.5
+
+    def contrasted(pixels: Pixels) -> Pixels:
+        return _clipped(pixels * (1 + CONTRAST * contrast)) if asked[1] else pixels
+
+    if asked[0]:
+        pixels = _clipped(pixels + BRIGHTNESS * brightness)
+    if first:
+        pixels = contrasted(pixels)
+    if asked[2] or asked[3]:
+        hsv = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("HSV")).astype(np.float32)
+        if asked[2]:
+            hsv[..., 1] *= 1 + SATURATION * saturation
+        if asked[3]:
+            hsv[..., 0] = (hsv[..., 0] + 256 * HUE * hue) % 256
+        pixels = np.asarray(Image.fromarray(_clipped(hsv), "HSV").convert("RGB"))
+    return pixels if first else contrasted(pixels)
+
+
+def as_tensor(pixels: Pixels) -> Tensor:
+    """``(H, W, 3)`` to ``(3, H, W)``, bytes still: they become floats with the batch."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _clipped(values: NDArray[np.floating]) -> Pixels:
+    return values.clip(0, 255).astype(np.uint8)
