@@ -52,7 +52,7 @@ teachers: setup  ## list the teacher cards, and whether their weights are here
 	@$(BIN)/tinymim teachers
 
 test: setup lint  ## lint, types and tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/e2e tests
 
 torture: setup  ## kill a chain 24 times at random moments, and compare what it ends with bit for bit
 	@$(BIN)/python -m pytest tests/e2e/test_torture.py --kills 24 -s $(ARGS)

@@ -13,6 +13,7 @@ import torch
 
 from tests.conftest import tiny
 from tests.modules.test_distiller import Noise, NoiseData, trainer
+from tinymim.backbones import Backbone, skeleton
 from tinymim.data.named import NamedSet, NamedSets, Report
 from tinymim.modules import Classifier, Distiller, Optim
 from tinymim.modules.sharding import held
@@ -70,10 +71,18 @@ def distiller(**options: Any) -> Distiller:
     return Distiller("tiny_teacher", tiny(12, 3), targets, Optim(5.0, warmup_epochs=0), **options)
 
 
+class Seeded(Classifier):
+    """From the same random weights, whatever the process drew before."""
+
+    def _backbone(self) -> Backbone:
+        torch.manual_seed(1)
+        return super()._backbone()
+
+
 def probe() -> Classifier:
     """A linear probe with BatchNorm, whose statistics are those of all processes."""
-    torch.manual_seed(1)
-    return Classifier(architecture=tiny(12, 3), linear_probe=True, optim=Optim(5.0, warmup_epochs=0))
+    skeleton(tiny(12, 3))  # timm's own network is built once a process, which draws numbers
+    return Seeded(architecture=tiny(12, 3), linear_probe=True, optim=Optim(5.0, warmup_epochs=0))
 
 
 def figures(runner: pl.Trainer) -> dict[str, float]:

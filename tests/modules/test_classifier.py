@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from tests.conftest import tiny
 from tests.modules.test_distiller import NoiseData, distiller, trainer
 from tinymim import weights
 from tinymim.architecture import Architecture
+from tinymim.backbones import Backbone
 from tinymim.errors import TinymimError
 from tinymim.modules import Classifier, Optim
+from tinymim.modules.cut import lay_out
 from tinymim.modules.evaluation import knn_top1
 
 
@@ -151,11 +154,11 @@ def published(teacher_card: Path, tmp_path: Path) -> Path:
     return tmp_path / "published.ckpt"
 
 
-def test_head_layout__kept_or_the_architectures_own_in_every_block(published: Path, tmp_path: Path) -> None:
+def test_head_layout__kept_or_one_number_in_every_block(published: Path, tmp_path: Path) -> None:
     images = torch.rand(2, 3, 16, 16)
     stored = weights.load(published)[0].eval()
     found = {}
-    for layout in ("kept", "uniform"):
+    for layout in ("kept", "uniform", "published"):
         module = classifier(weights=str(published), head_layout=layout)
         fit(module, tmp_path, epochs=0)
         found[layout] = module.backbone.heads
@@ -164,8 +167,13 @@ def test_head_layout__kept_or_the_architectures_own_in_every_block(published: Pa
         assert same == (layout == "kept"), "the same weights in other heads are another network"
         assert module.backbone.record()["architecture"]["heads"] == found[layout]
         said = dict(module.summary())["head layout"]
-        assert said == ("kept" if layout == "kept" else "uniform, 3 in every block; the weights come with 3, 3, 4")
-    assert found == {"kept": [3, 3, 4], "uniform": [3, 3, 3]}
+        one = f"{layout}, {found[layout][0]} in every block; the weights come with 3, 3, 4"
+        assert said == ("kept" if layout == "kept" else one)
+    assert found == {"kept": [3, 3, 4], "uniform": [3, 3, 3], "published": [3, 3, 3]}
+    backbone = Backbone(replace(tiny(24, 3), heads=[6, 6, 4]))
+    assert lay_out(backbone, "uniform").startswith("uniform, 6 in every block")
+    assert lay_out(backbone, "published").startswith("published, 3 in every block")
+    assert backbone.heads == [3, 3, 3]
 
 
 def test_heads__a_number_is_of_all_blocks_but_the_one_with_its_teachers(published: Path, tmp_path: Path) -> None:

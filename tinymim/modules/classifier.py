@@ -44,8 +44,9 @@ class Classifier(OnNamedSets, Started):
         label_smoothing: share of the target spread over all classes.
         num_classes: ``None`` takes the data's.
         optim: the optimiser; the defaults are the paper's for ViT-B.
-        head_layout: ``kept`` leaves every block the attention heads it was trained with; ``uniform`` regroups all into
-            the architecture's own number, as the published code does by building the network anew.
+        head_layout: ``kept`` leaves every block the attention heads it was trained with; ``uniform`` gives all blocks
+            the first one's, which undoes an adaptive block and which other libraries can express; ``published``
+            regroups all into the architecture's own number, as the published code does by building the network anew.
         pool: ``mean`` of the patch tokens, as published; the ``cls`` token; or ``cls_dist``, a classifier on the CLS
             token and one on the distillation token, whose probabilities are averaged. The paper does not state how
             TinyMIM*-T pools; its checkpoint has two classifiers.

@@ -10,7 +10,7 @@ from tinymim.backbones import Backbone, skeleton
 from tinymim.errors import TinymimError
 
 Blocks = Literal["auto", "all", "trained"] | int
-HeadLayout = Literal["kept", "uniform"]
+HeadLayout = Literal["kept", "uniform", "published"]
 
 
 def cut(backbone: Backbone, blocks: Blocks, frozen: bool) -> None:
@@ -37,7 +37,7 @@ def lay_out(backbone: Backbone, layout: HeadLayout) -> str:
     """Regroup the heads where asked, in place; what was done, for people."""
     if layout == "kept":
         return layout
-    own = skeleton(replace(backbone.architecture, heads=None)).heads[0]
+    own = backbone.heads[0] if layout == "uniform" else skeleton(replace(backbone.architecture, heads=None)).heads[0]
     before = ", ".join(map(str, backbone.heads))
     for block in range(1, backbone.depth + 1):
         set_heads(backbone.vit, block, own)

@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 import yaml
@@ -28,23 +28,13 @@ from tinymim.run.evaluation_progress import EvaluationProgress
 from tinymim.run.exact import Exact
 from tinymim.run.guard import NonFiniteGuard, Rewind
 from tinymim.run.masks import MaskFiles
+from tinymim.run.parser import Parser
 from tinymim.run.predictions import Predictions
 from tinymim.run.preemption import Preempted, Preemption, end_with_parent, rank, started_by_lightning
 from tinymim.run.progress import Elapsed, FitProgress
 from tinymim.run.quiet import quietly
 from tinymim.run.record import SaveRecipe
 from tinymim.say import say
-
-
-class Parser(LightningArgumentParser):
-    """jsonargparse with errors of a line instead of a page."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what is wrong, without the usage text."""
-        lines = [line for line in message.splitlines() if "Subtypes" not in line and "NoneType" not in line]
-        if "fit.data" in message or "required: " in message:
-            lines = ["no recipe: name one with --config, such as --config relation_digits"]
-        raise TinymimError("\n".join(lines[:12])) from None
 
 
 @dataclass
