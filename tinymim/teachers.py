@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from tinymim import files, foreign, published, weights
+from tinymim import files, weights
 from tinymim.backbones import NO_CLASSIFIER, Backbone, skeleton
 from tinymim.cards import Card, find
 from tinymim.errors import TinymimError
+from tinymim.foreign import local, published
 from tinymim.weights import Provenance
 
 
@@ -95,11 +96,11 @@ def locate(source: str) -> Teacher:
             "teacher: none is named; give a checkpoint's path, a card's name (`tinymim teachers`) or timm:NAME; the "
             "recipe's comments say which kind"
         )
-    if path := foreign.weights_in(source):
+    if path := local.weights_in(source):
         file = weights.read(path)
         if file.record:
             return promised(str(path), file.record)
-        card = foreign.card(path, file)
+        card = local.card(path, file)
     else:
         card = named(source)
     return Teacher(source, skeleton(card.architecture), card.target_block, card.licence, card)
@@ -120,7 +121,7 @@ def file_of(source: str) -> Path | None:
     Raises:
         TinymimError: nothing of that name.
     """
-    path = foreign.weights_in(source) or named(source).weights_path()
+    path = local.weights_in(source) or named(source).weights_path()
     return path if path and path.is_file() else None
 
 

@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tinymim import contents, formats, pickles
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import QKV
 from tinymim.errors import TinymimError
 from tinymim.files import noted, sha256, write_atomically
-from tinymim.formats import State
+from tinymim.foreign import contents, formats, pickles
+from tinymim.foreign.formats import State
 from tinymim.heads import Head, HeadForm
 
 RECORD = "tinymim"

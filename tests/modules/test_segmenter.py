@@ -20,10 +20,10 @@ from tinymim.data.base import ImageData
 from tinymim.data.segmentation import Masks
 from tinymim.errors import TinymimError
 from tinymim.modules import Classifier, Optim, Segmenter
+from tinymim.modules.resize import at_size
 from tinymim.modules.sliding import slide
 from tinymim.modules.upernet import Pyramid, SharedDropout2d, UPerNet, UPerNetForm
 from tinymim.pixel_classes import UNLABELLED, pixel_loss
-from tinymim.resize import at_size
 from tinymim.run.masks import MaskFiles
 
 CLASSES = 3

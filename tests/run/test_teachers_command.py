@@ -8,9 +8,10 @@ import yaml
 
 from tests.card_files import CARD, OPTIONS, publish, write
 from tests.conftest import write_teacher
-from tinymim import cards, cli, download, files, teachers, weights
+from tinymim import cards, cli, files, teachers, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
+from tinymim.foreign import download
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from tinymim.backbones import Backbone
 from tinymim.errors import TinymimError, several
 from tinymim.modules import upernet
 from tinymim.modules.optim import Optim, configure
+from tinymim.modules.resize import at_size
 from tinymim.modules.sliding import slide
 from tinymim.modules.start import Started
 from tinymim.modules.upernet import UPerNet, UPerNetForm
 from tinymim.pixel_classes import UNLABELLED, pixel_loss
-from tinymim.resize import at_size
 from tinymim.weights import RECORD
 
 

@@ -7,34 +7,13 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tinymim.run.progress import clock
+from tinymim.run.progress import Bar, clock
 
 
-class EvaluationProgress(ProgressBar):
-    """Batches done of those of all loaders, and time left.
-
-    Args:
-        lines: how many lines a whole evaluation prints where there is no terminal.
-    """
-
-    def __init__(self, lines: int = 10):
-        super().__init__()
-        self.lines = lines
-        self.console = Console(stderr=True)
-        self._enabled = True
-        self._bar: Progress | None = None
-
-    def disable(self) -> None:
-        """Lightning silences all ranks but the first."""
-        self._enabled = False
-
-    def enable(self) -> None:
-        """Undo :meth:`disable`."""
-        self._enabled = True
+class EvaluationProgress(Bar):
+    """Batches done of those of all loaders, and time left."""
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Begin."""
@@ -54,15 +33,11 @@ class EvaluationProgress(ProgressBar):
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Leave the bar."""
-        self._close()
+        self.close()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Leave the bar."""
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
-        self._close()
+        self.close()
 
     def _begin(self, name: str, batches: list[int | float]) -> None:
         self._name, self._done, self._all, self._start = name, 0, int(sum(batches)), time.monotonic()
@@ -77,12 +52,7 @@ class EvaluationProgress(ProgressBar):
         self._done += 1
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done)
-        elif self._enabled and self._done * self.lines // self._all > (self._done - 1) * self.lines // self._all:
+        elif self.due(self._done, self._all):
             left = (time.monotonic() - self._start) / self._done * (self._all - self._done)
             words = f"{self._name}: batch {self._done} of {self._all}, {clock(left)} left"
             print(words, file=sys.stderr, flush=True)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None

@@ -51,11 +51,11 @@ class Elapsed(pl.Callback):
             self.validated = trainer.global_step
 
 
-class FitProgress(ProgressBar):
-    """Epoch, loss, newest metric, images/s and time left for the whole run.
+class Bar(ProgressBar):
+    """Base of the progress bars: a rich one in a terminal, lines elsewhere.
 
     Args:
-        lines: how many lines a whole run prints where there is no terminal.
+        lines: how many lines the whole prints where there is no terminal.
     """
 
     def __init__(self, lines: int = 10):
@@ -72,6 +72,25 @@ class FitProgress(ProgressBar):
     def enable(self) -> None:
         """Undo :meth:`disable`."""
         self._enabled = True
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self.close()
+
+    def due(self, done: int, whole: int) -> bool:
+        """Whether a line is to be printed now that ``done`` of ``whole`` are done, without a terminal."""
+        reached = done * self.lines // whole > (done - 1) * self.lines // whole
+        return self._enabled and self._bar is None and reached
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class FitProgress(Bar):
+    """Epoch, loss, newest metric, images/s and time left for the whole run."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock and the bar."""
@@ -94,8 +113,7 @@ class FitProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Without a terminal, print a line when a tenth of the run is done."""
         done, epochs = trainer.current_epoch + 1, trainer.max_epochs or 1
-        due = done * self.lines // epochs > (done - 1) * self.lines // epochs
-        if self._enabled and self._bar is None and due:
+        if self.due(done, epochs):
             print(f"epoch {done}/{epochs}: {self._text(trainer)}", file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -103,16 +121,7 @@ class FitProgress(ProgressBar):
         if self._bar is not None:
             epoch = f"{trainer.current_epoch}/{trainer.max_epochs}"
             self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, text=self._text(trainer))
-            self._close()
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+            self.close()
 
     def _steps(self, trainer: pl.Trainer) -> int:
         return int(trainer.estimated_stepping_batches)

@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
-from tinymim import cards, contents, files, foreign, teachers, weights
+from tinymim import cards, files, teachers, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.cards import Card
-from tinymim.download import download
 from tinymim.errors import TinymimError
-from tinymim.foreign import Told
+from tinymim.foreign import contents, local
+from tinymim.foreign.download import download
+from tinymim.foreign.local import Told
 
 
 def fetch(card: Card, record: bool) -> None:
@@ -88,13 +89,13 @@ def add(asked: argparse.Namespace) -> None:
     Raises:
         TinymimError: something the weights do not say is not given, or there is such a card already.
     """
-    path = foreign.weights_in(asked.file)
+    path = local.weights_in(asked.file)
     if path is None:
-        raise TinymimError(f"{asked.file} is no file of weights ({', '.join(foreign.SUFFIXES)}) and no folder of them")
+        raise TinymimError(f"{asked.file} is no file of weights ({', '.join(local.SUFFIXES)}) and no folder of them")
     file = weights.read(path)
     if file.record:
         raise TinymimError(f"{path} is a checkpoint of tinymim, which needs no card: name it by its path")
-    beside = foreign.beside(path)
+    beside = local.beside(path)
     told = Told(
         asked.arch or beside.arch,
         _heads(asked.heads) or beside.heads,
@@ -103,7 +104,7 @@ def add(asked: argparse.Namespace) -> None:
         asked.licence or beside.licence,
         beside.options if not asked.arch else {},
     )
-    architecture, unsaid = foreign.deduce(path, file, told)
+    architecture, unsaid = local.deduce(path, file, told)
     missing = [name for name, given in (("name", asked.name), ("licence", told.licence)) if not given]
     if architecture is None or missing:
         raise TinymimError(

@@ -2,9 +2,10 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from tinymim import published, teachers, weights
+from tinymim import teachers, weights
 from tinymim.backbones import Backbone, skeleton
 from tinymim.errors import TinymimError
+from tinymim.foreign import published
 
 TINY = "timm:test_vit.r160_in1k"
 

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import write_card
-from tinymim import formats, teachers, weights
+from tinymim import teachers, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
+from tinymim.foreign import formats
 
 SIZES = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
 VIT = Architecture("vit_tiny_patch16_224", SIZES)

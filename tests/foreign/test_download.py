@@ -6,8 +6,8 @@ import threading
 import pytest
 from huggingface_hub import constants
 
-from tinymim import download
 from tinymim.errors import TinymimError
+from tinymim.foreign import download
 
 CONTENT = bytes(range(256)) * 5000
 

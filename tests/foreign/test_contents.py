@@ -3,7 +3,7 @@ import torch
 
 from tinymim.architecture import Architecture
 from tinymim.backbones import skeleton
-from tinymim.contents import by_meaning, describe, look
+from tinymim.foreign.contents import by_meaning, describe, look
 
 
 def block(number, *parts):

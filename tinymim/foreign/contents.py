@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from tinymim.formats import State
+from tinymim.foreign.formats import State
 
 ENCODER = (
     "blocks.",

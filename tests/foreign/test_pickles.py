@@ -11,8 +11,9 @@ import numpy
 import pytest
 import torch
 
-from tinymim import pickles, weights
+from tinymim import weights
 from tinymim.errors import TinymimError
+from tinymim.foreign import pickles
 
 STATE = {"blocks.0.norm1.weight": torch.arange(3.0)}
 

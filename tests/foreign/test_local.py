@@ -5,10 +5,11 @@ import torch
 from safetensors.torch import save_file
 
 from tests.card_files import publish, write
-from tinymim import foreign, teachers, weights
+from tinymim import teachers, weights
 from tinymim.architecture import IMAGENET_MEAN, Architecture
 from tinymim.backbones import Backbone
 from tinymim.errors import TinymimError
+from tinymim.foreign import local
 
 SMALL = {"img_size": 32, "depth": 12}
 """As deep as published, so that sizes tell; on few patches."""
@@ -68,9 +69,7 @@ def test_locate__a_mae_file_of_published_sizes(home, tmp_path, arch, options, po
 
 def test_locate__eva02_has_clips_input_mean(home, tmp_path):
     original = trained(
-        Architecture(
-            "eva02_tiny_patch14_224", {"img_size": 28}, mean=foreign.OPENAI_CLIP_MEAN, std=foreign.OPENAI_CLIP_STD
-        )
+        Architecture("eva02_tiny_patch14_224", {"img_size": 28}, mean=local.OPENAI_CLIP_MEAN, std=local.OPENAI_CLIP_STD)
     )
     backbone, _ = teachers.locate(put(tmp_path / "eva.safetensors", original.vit.state_dict())).load()
     assert backbone.architecture.mean[0] == 0.48145466

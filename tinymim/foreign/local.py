@@ -18,13 +18,14 @@ import torch
 from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from timm.layers import build_sincos2d_pos_embed
 
-from tinymim import cards, contents
+from tinymim import cards
 from tinymim.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture
 from tinymim.backbones import Backbone, skeleton
 from tinymim.cards import Card
-from tinymim.contents import Contents
 from tinymim.errors import TinymimError
-from tinymim.formats import State
+from tinymim.foreign import contents
+from tinymim.foreign.contents import Contents
+from tinymim.foreign.formats import State
 from tinymim.positions import TABLE
 from tinymim.weights import File
 

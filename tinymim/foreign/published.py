@@ -12,8 +12,8 @@ from timm.models import get_pretrained_cfg
 
 from tinymim.architecture import Architecture
 from tinymim.cards import Card, folders
-from tinymim.download import PATIENCE, unreachable
 from tinymim.errors import TinymimError
+from tinymim.foreign.download import PATIENCE, unreachable
 
 PREFIX = "timm:"
 

@@ -1,0 +1,1 @@
+"""Other people's weights: fetched, read without running their code, recognised, brought under timm's names."""
