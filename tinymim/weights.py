@@ -50,7 +50,7 @@ class File:
     """A weights file as read: the backbone's ``state`` under timm's names, and the record if it is one of ours.
 
     A fine-tuned checkpoint has its classifier's weights too, in ``classifier`` under the names of :class:`Head`.
-    A file of others has the name of its published ``form`` (see ``tinymim/formats.py``).
+    A file of others has the name of its published ``form`` (see ``tinymim/foreign/formats.py``).
     """
 
     path: Path
