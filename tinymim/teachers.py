@@ -1,7 +1,7 @@
 """Teachers: a network with its weights, found by name or path, and the one way to load it, frozen.
 
-A teacher is named by its card (``tinymim/cards.py``), as ``timm:NAME`` (``tinymim/foreign/published.py``), or by the path of a
-checkpoint of ours, or of somebody else's whose architecture its weights tell (``tinymim/foreign/local.py``).
+A teacher is named by its card (``tinymim/cards.py``), as ``timm:NAME`` (``tinymim/foreign/published.py``), or by the
+path of a checkpoint of ours, or of somebody else's whose architecture its weights tell (``tinymim/foreign/local.py``).
 """
 
 from __future__ import annotations
