@@ -130,7 +130,7 @@ def restriction(licence: str) -> str | None:
     if re.search(r"\bnc\b|non-?commercial|research[ -]only", licence, flags=re.IGNORECASE):
         return "not for commercial use, and neither are its students"
     if any(part.startswith(("none", "unknown")) for part in licence.split(" and ")):
-        return "no permission was stated: ask whoever made it before you use it"
+        return "no permission was stated: unless it is your own, ask whoever made it before you use it"
     return None
 
 
@@ -159,9 +159,10 @@ def find(name: str) -> Card:
     known = paths()
     if name in known:
         return read(known[name])
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or [*known]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+    close = f"; near it: {', '.join(near)}" if near else ""
     raise TinymimError(
-        f"teacher: no card {name!r}; near it: {', '.join(near)}. `tinymim teachers` lists them; "
+        f"teacher: no card {name!r}{close}. `tinymim teachers` lists them; "
         "a checkpoint is named by its path, and timm's weights as timm:NAME"
     )
 

@@ -78,9 +78,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 
 def lightning(command: str, arguments: list[str]) -> int:
-    """``fit``, ``validate``, ``test`` or ``predict`` over a recipe; ``predict`` over a folder, where a checkpoint comes
-    first."""
-    if command == "predict" and arguments and not arguments[0].startswith("-"):
+    """``fit``, ``validate``, ``test`` or ``predict`` over a recipe; without one, ``predict`` over a folder."""
+    if command == "predict" and not any(argument.partition("=")[0] == "--config" for argument in arguments):
         from tinymim.run import predict
 
         return predict.main(arguments)

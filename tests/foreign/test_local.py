@@ -172,6 +172,30 @@ def test_locate__transformers_folder(home, tmp_path):
         assert torch.allclose(backbone.features(x, block=1), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("field", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 1e-2)])
+def test_locate__transformers_folder_of_networks_that_compute_otherwise(home, tmp_path, field, value):
+    original = trained(Architecture("vit_tiny_patch16_224", SMALL))
+    put(tmp_path / "other/model.safetensors", original.vit.state_dict())
+    colours = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "other/preprocessor_config.json").write_text(json.dumps({**colours, "do_normalize": False}))
+    config = {"num_attention_heads": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+    (tmp_path / "other/config.json").write_text(json.dumps(config))
+    found = teachers.locate(str(tmp_path / "other")).skeleton.architecture
+    assert (found.mean, found.std) == ((0, 0, 0), (1, 1, 1))
+    (tmp_path / "other/config.json").write_text(json.dumps({**config, field: value}))
+    with pytest.raises(TinymimError, match=rf"config.json says .*{field} {value}.* would compute something else"):
+        teachers.locate(str(tmp_path / "other"))
+
+
+def test_locate__timms_folder_names_a_network_that_is_not_common(home, tmp_path):
+    original = trained(Architecture("vit_little_patch16_reg4_gap_256", {"img_size": 32, "depth": 2}))
+    put(tmp_path / "little/model.safetensors", original.vit.state_dict())
+    colours = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {"architecture": "vit_little_patch16_reg4_gap_256", "pretrained_cfg": colours}
+    (tmp_path / "little/config.json").write_text(json.dumps(config))
+    assert teachers.locate(str(tmp_path / "little")).skeleton.heads == original.heads
+
+
 def test_locate__an_export_of_ours_in_a_folder(home, tmp_path):
     (tmp_path / "out").mkdir()
     original = publish(tmp_path)

@@ -136,3 +136,13 @@ def test_load__names_of_other_versions(tmp_path):
         assert ours in path.read_bytes()
         path.write_bytes(path.read_bytes().replace(ours, theirs))
         assert weights.read(path).state.keys() == STATE.keys()
+
+
+def test_load__a_program_is_named_without_pytorchs_advice(tmp_path, recwarn):
+    path = tmp_path / "program.pt"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
+    recwarn.clear()
+    with pytest.raises(TinymimError) as refused:
+        pickles.load(path)
+    assert "weights_only" not in str(refused.value)
+    assert not recwarn.list

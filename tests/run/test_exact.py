@@ -166,3 +166,10 @@ def test_checkpoint__options_are_checked_with_the_rest_of_the_recipe(capsys: pyt
 def test_config__says_when_it_saves(whole: Path) -> None:
     saved = yaml.safe_load((whole / "config.yaml").read_text())["checkpoint"]
     assert saved == {"every_steps": None, "every_minutes": 10.0, "keep": 2}
+
+
+def test_check__writes_nothing_though_an_epoch_ends(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    short = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", "--data.batch_size=16"]
+    assert main(["check", "relation_digits", *short, "--trainer.check_val_every_n_epoch=1", f"--run_dir={place}"]) == 0
+    assert not place.exists()

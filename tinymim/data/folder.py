@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class ImageFolderData(ViewedData):
 
     def advice(self) -> str:
         """There is a command for it."""
-        return f". `tinymim data check {self.root}` looks at all of them"
+        return f". `tinymim data check {shlex.quote(str(self.root))}` looks at all of them"
 
     def _arrays(self, files: list[str]) -> tuple[NDArray[np.bytes_], NDArray[np.int64] | None]:
         names = np.array([os.fsencode(file) for file in files])

@@ -154,8 +154,16 @@ def beside(path: Path) -> Told:
             published.get("license") or "",
             config.get("model_args") or {},
         )
+    if config.get("hidden_act", "gelu") != "gelu" or config.get("layer_norm_eps", 0) > 1e-5:
+        said = f"hidden_act {config.get('hidden_act')}, layer_norm_eps {config.get('layer_norm_eps')}"
+        raise TinymimError(
+            f"teacher: {path.parent / 'config.json'} says {said}, and the networks that are read here have gelu and "
+            "1e-6: the same weights would compute something else"
+        )
     images = path.parent / "preprocessor_config.json"
     shown = _json(images) if images.is_file() else {}
+    if not shown.get("do_normalize", True):
+        shown |= {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
     return Told(
         heads=config.get("num_attention_heads"),
         mean=_colour(shown.get("image_mean")),
@@ -198,7 +206,7 @@ def deduce(path: Path, file: File, told: Told) -> tuple[Architecture | None, lis
     if not own or own.kind != held.kind:
         raise TinymimError(f"arch: {network.architecture.arch} is no {held.kind}, and {path} holds a {held}")
     heads = told.heads or _heads_in_tables(file.state)
-    if not heads and common and not _only_relations(file.state, held.depth):
+    if not heads and (told.arch or (common and not _only_relations(file.state, held.depth))):
         heads = network.heads[0]
     fixed = _is_sincos(file.state.get("pos_embed"))
     mean, std = _normalisation(held, file.form, fixed)

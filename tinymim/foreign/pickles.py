@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def load(path: Path) -> Any:
     """
     stand_ins: list[Any] = [(stand_in, name) for name, stand_in in HARMLESS.items()]
     try:
-        with torch.serialization.safe_globals(stand_ins):
+        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's own, on raw pickles and TorchScript, which are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
@@ -88,4 +90,6 @@ def load(path: Path) -> Any:
 def damaged(path: Path, error: Exception) -> TinymimError:
     """The error for a file on which a reader stumbled."""
     said = str(error).partition("\n")[0] or type(error).__name__
+    if "weights_only" in said:  # PyTorch's advice is to read it unsafely
+        said = "a program or a raw pickle"
     return TinymimError(f"{path} is truncated or not a weights file ({said})")

@@ -20,7 +20,8 @@ def charts(run: Run, others: list[Run]) -> dict[str, str]:
 
     Args:
         run: drawn in colour, training and held-out images together.
-        others: their held-out values are drawn thin and grey, a sum of losses only where it is of the same parts.
+        others: their held-out values are drawn thin and grey, of the same data alone, and a sum of losses
+            only where it is of the same parts.
     """
     rates = sorted(name for name in run.curves if name.startswith(RATE))
     names = dict.fromkeys(name.partition("/")[2] for name in run.curves if not name.startswith(RATE))
@@ -42,7 +43,7 @@ def _chart(name: str, run: Run, others: list[Run]) -> str:
     held_out = f"val/{name}"
     lines: list[Line] = []
     for other in others:
-        same = name != "loss" or (other.kind, other.parts) == (run.kind, run.parts)
+        same = other.data == run.data and (name != "loss" or (other.kind, other.parts) == (run.kind, run.parts))
         if same and held_out in other.curves:
             lines.append((*other.curves[held_out], OTHERS, "" if lines else "other runs, held out", 0.8))
     for stage, colour, label in (("train", TRAIN, "training"), ("val", OURS, "held out")):

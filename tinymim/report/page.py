@@ -74,7 +74,7 @@ def _value(name: str, value: float) -> str:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     results = run.results
-    facts = [("starts from", results.get("weights") or run.start)]
+    facts = [("starts from", results.get("weights") or run.source or "from scratch")]
     if backbone := results.get("backbone"):
         architecture = backbone["architecture"]
         options = ", ".join(f"{name} {value}" for name, value in architecture["options"].items())
@@ -95,7 +95,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 def _table(run: Run, others: list[Run]) -> dict[str, Any]:
     """Every run's figures, ``run`` first, and how each one's recipe differs from it."""
     runs = [run, *others]
-    names = [name for name in FIGURES if any(name in one.metrics for one in runs)]
+    names = sorted((n for n in FIGURES if any(n in one.metrics for one in runs)), key=lambda n: n not in run.metrics)
     rows = []
     for one in runs:
         figures = [_value(name, one.metrics[name]) if name in one.metrics else "-" for name in names]
@@ -103,13 +103,13 @@ def _table(run: Run, others: list[Run]) -> dict[str, Any]:
         rows.append(
             {
                 "name": one.name,
-                "start": f"{one.kind} from {one.start}",
+                "start": f"{one.kind} {one.start}, {one.data}",
                 "figures": [*figures, str(one.results.get("epochs", "-")), sizes],
                 "differences": _differences(run, one),
             }
         )
-    kinds = {one.kind for one in runs}
-    note = "they are of several kinds, whose losses cannot be compared" if len(kinds) > 1 else "one seed each"
+    same = len({(one.kind, one.data) for one in runs}) == 1
+    note = "one seed each" if same else "of several kinds or data: what is not of the same cannot be compared"
     return {"columns": [*(_title(name) for name in names), "epochs", "parameters"], "rows": rows, "note": note}
 
 

@@ -58,7 +58,14 @@ class Run:
     @property
     def start(self) -> str:
         """The same for people."""
-        return self.source or "from scratch"
+        return f"from {self.source}" if self.source else "from scratch"
+
+    @property
+    def data(self) -> str:
+        """The class of its data module, and its folder if it has one."""
+        data = self.recipe.get("data") or {}
+        root = (data.get("init_args") or {}).get("root")
+        return str(data.get("class_path", "")).rpartition(".")[2] + (f" of {root}" if root else "")
 
     @property
     def kind(self) -> str:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
+from tinymim.foreign import pickles
 from tinymim.seeds import snapshot
 
 FORMAT = 1
@@ -110,10 +111,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise TinymimError(f"there is no file at {path}; captures lie in the run folder, as nonfinite/step_N.pt")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise TinymimError(f"{path} cannot be read as a capture ({str(error).splitlines()[0]})") from None
+    content = pickles.load(path)
     if not isinstance(content, dict) or content.get("tinymim_capture") != FORMAT:
         raise TinymimError(
             f"{path} is no captured step of this version of tinymim; those are named nonfinite/step_N.pt"

@@ -23,6 +23,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from tinymim.errors import TinymimError
 from tinymim.files import checksum_beside, sha256, write_atomically, write_json, write_text
+from tinymim.foreign import pickles
 from tinymim.options import Saving
 from tinymim.run.folder import PROGRESS
 from tinymim.run.preemption import Lookout, Preempted, Preemption, requeue
@@ -194,9 +195,9 @@ def problem_of(path: Path) -> str | None:
     recorded = checksum_beside(real)
     if not recorded.is_file():
         try:
-            torch.load(real, map_location="meta", weights_only=True)
-        except Exception as error:
-            return f"{real} cannot be read ({str(error).splitlines()[0]})"
+            pickles.load(real)
+        except TinymimError as error:
+            return str(error)
         return None
     if sha256(real) in recorded.read_text().split():
         return None

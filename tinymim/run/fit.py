@@ -142,6 +142,8 @@ class TinymimCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.run_dir)
         kwargs["plugins"] = [SafeCheckpointIO(), *_listed(config.trainer.plugins)]
         kwargs["enable_progress_bar"] = False if self.checking else config.trainer.enable_progress_bar
+        if self.checking:
+            kwargs["enable_checkpointing"] = False
         if config.trainer.logger is None:
             kwargs["logger"] = self._loggers() if fresh else False
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks(fresh)}

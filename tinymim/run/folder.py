@@ -15,6 +15,7 @@ nonfinite/           step_N.pt, for `tinymim replay`: a step whose loss or gradi
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def environment() -> dict[str, Any]:
     """What a run depends on besides its recipe."""
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "git": _git(),
         "python": sys.version.split()[0],
         "packages": {name: metadata.version(name) for name in PACKAGES},

@@ -54,7 +54,8 @@ class Images(Dataset[Item]):
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim predict CHECKPOINT --images FOLDER``."""
-    parser = argparse.ArgumentParser(prog="tinymim predict", description=__doc__)
+    beside = "Of a recipe's own held-out images: tinymim predict --config RECIPE --ckpt_path last"
+    parser = argparse.ArgumentParser(prog="tinymim predict", description=__doc__, epilog=beside)
     parser.add_argument("checkpoint", help="a checkpoint, an exported folder for timm, or a teacher card's name")
     parser.add_argument("--images", type=Path, required=True, help="folder of images, looked through to any depth")
     parser.add_argument("--out", type=Path, default=Path("predictions.parquet"), help="ends in .parquet or .npz")
