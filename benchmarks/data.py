@@ -93,9 +93,9 @@ class Baseline(Dataset[tuple[torch.Tensor, int]]):
 
 def ours(root: Path) -> Dataset[dict[str, torch.Tensor]]:
     """The training images of the data module, all of them."""
-    data = ImageFolderData(str(root), SIZE, scale=SCALE)
+    data = ImageFolderData(str(root), image_size=SIZE, scale=SCALE)
     data.setup("fit")
-    images = data._files[0]
+    images = data._read[0]
     return images.some(np.arange(len(images)), TrainView(SIZE, SCALE))
 
 

@@ -366,3 +366,15 @@ def test_recipes__the_projects_own_have_no_mistakes_in_their_text(path):
     config = resolved(path)
     assert recipes.mistakes(config)[0] == []
     assert not set(config) - recipes.KEYS
+
+
+@pytest.mark.parametrize("named", [["--data", "{}"], ["--data.class_path", "{}"], ["--config", "{}.yaml"]])
+def test_data__another_class_keeps_the_options_that_it_takes(write, named):
+    options = "{batch_size: 7, seed: '${seed_everything}'}"
+    write("ground", f"data: {{class_path: tinymim.data.DigitsData, init_args: {options}}}")
+    recipe = write("recipe", "extends: [ground]\nseed_everything: 3\ndata: {init_args: {degrees: 5}}")
+    shards = "tinymim.data.ShardsData"
+    path = write(shards, f"data: {{class_path: {shards}}}")
+    given = [one.format(str(path).removesuffix(".yaml") if "yaml" in one else shards) for one in named]
+    data = resolved(recipe, *given, "--data.train", "x.tar")["data"]
+    assert data == {"class_path": shards, "init_args": {"batch_size": 7, "seed": 3, "train": "x.tar"}}

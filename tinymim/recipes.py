@@ -89,15 +89,28 @@ def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
 
 
 def _drop_replaced(below: DictConfig, above: DictConfig) -> None:
-    """Where ``above`` names another class, options of the old one must not reach the new."""
+    """Where ``above`` names another class, options of the old one must not reach the new; but a data module keeps those
+    that it takes too, which mean the same in all of them."""
     for key, value in above.items_ex(resolve=False):
         old = None if OmegaConf.is_interpolation(below, str(key)) else below.get(key)
         if not isinstance(value, DictConfig) or not isinstance(old, DictConfig):
             continue
         if "class_path" in value and "class_path" in old and value.class_path != old.class_path:
-            del below[key]
+            kept = _kept(str(value.class_path), old) if key == "data" else {}
+            below[key] = {"class_path": value.class_path, **({"init_args": kept} if kept else {})}
         else:
             _drop_replaced(old, value)
+
+
+def _kept(class_path: str, old: DictConfig) -> Config:
+    """The options of ``old`` that a class takes, interpolations as they are; none where it cannot be imported."""
+    try:
+        functions = _initialisers(_import(class_path))
+    except (ImportError, AttributeError, ValueError):
+        return {}
+    taken = {name for function in functions for name in inspect.signature(function).parameters}
+    options = OmegaConf.to_container(old.get("init_args") or OmegaConf.create({}), resolve=False)
+    return {key: value for key, value in typing.cast(Config, options).items() if key in taken}
 
 
 def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
@@ -176,11 +189,13 @@ def _override(config: DictConfig, key: str, text: str) -> None:
         full.append(part)
         node = node.get(part) if isinstance(node, DictConfig) else None
     owner = OmegaConf.select(config, ".".join(full[:-1])) if full[:-1] else config
+    if key in ("model", "data") and not isinstance(value, DictConfig):  # the class alone
+        owner.setdefault(key, {"class_path": None})
+        return _override(config, f"{key}.class_path", text)
     if full[-1] == "class_path" and isinstance(owner, DictConfig) and owner.get("class_path") != str(value):
+        kept = _kept(str(value), owner) if full[0] == "data" else {}
         owner.pop("init_args", None)
-    if key in ("model", "data") and not isinstance(value, DictConfig):
-        owner[key] = {"class_path": str(value)}
-        return
+        owner.update({"init_args": kept} if kept else {})
     OmegaConf.update(config, ".".join(full), value, force_add=True)
 
 
@@ -217,11 +232,15 @@ def _check_class(node: Any, path: str, found: list[str]) -> bool:
         )
         return False
     arguments = node.get("init_args") or {}
-    above = (
-        [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)] if inspect.isclass(cls) else [cls]
-    )
-    _check_signature(above, arguments, f"{path}.init_args", node["class_path"], found)
+    _check_signature(_initialisers(cls), arguments, f"{path}.init_args", node["class_path"], found)
     return True
+
+
+def _initialisers(cls: Any) -> list[Any]:
+    """What makes an instance: a class's own ``__init__`` and those above it, or a function."""
+    if not inspect.isclass(cls):
+        return [cls]
+    return [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
 
 
 def _check_signature(functions: list[Any], arguments: Any, path: str, owner: str, found: list[str]) -> None:

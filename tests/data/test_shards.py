@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 
 from tests.data.images import SIDE, class_folders, noise
 from tests.data.images import prepared as prepared_folder
-from tinymim.data import tars
+from tinymim.data import remote, tars
 from tinymim.data.sampler import Draw, EpochSampler, in_windows
 from tinymim.data.shards import ShardsData, expanded
 from tinymim.data.transforms import PlainView
+from tinymim.data.viewed import class_names
 from tinymim.errors import TinymimError
 from tinymim.seeds import stream
 
@@ -414,3 +415,16 @@ def test_url__without_network_or_protocol_is_one_line_at_once(tmp_path, url):
     with pytest.raises(TinymimError, match=rf"^{url} cannot be fetched .*is there a network") as caught:
         prepared(url, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_url__a_signed_one_is_no_file_name(tmp_path):
+    url = "https://host/bucket/train-000000.tar?X-Amz-Signature=" + "a" * 400
+    name = remote.local(url, tmp_path).name
+    assert name.endswith("-train-000000.tar")
+    assert "Amz" not in name
+    assert name != remote.local(url + "b", tmp_path).name
+
+
+def test_labels__with_zeros_before_them_are_names():
+    assert class_names(["000", "010", "001"]) == ["000", "001", "010"]
+    assert class_names(["2", "0"]) == ["0", "1", "2"]

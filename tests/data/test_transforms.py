@@ -7,7 +7,7 @@ from torch import Tensor
 from tests.data.images import SIDE, class_folders, likeness, noise, prepared, seen, write
 from tinymim.data.folder import ImageFolderData
 from tinymim.data.sampler import Draw
-from tinymim.data.transforms import PlainView, TrainView
+from tinymim.data.transforms import PlainView, TrainView, rand_augment_of
 
 
 def epoch_of(data: ImageFolderData, epoch: int) -> dict[int, Tensor]:
@@ -145,3 +145,10 @@ def test_recipe__builds_the_class():
     config = {"data": {"class_path": "tinymim.data.ImageFolderData", "init_args": options}}
     data = parser.instantiate_classes(parser.parse_object(config)).data
     assert (tuple(data.scale), data.held_out_fraction, data.batch_size) == ((0.3, 1.0), 0.1, 128)
+
+
+def test_rand_augment__never_posterises_to_nothing() -> None:
+    augment = rand_augment_of("rand-m9-mstd0.5-inc1", 32)
+    (posterize,) = [operation for operation in augment.ops if operation.name.startswith("Posterize")]
+    pixels = np.asarray(posterize.aug_fn(Image.new("RGB", (4, 4), (200, 100, 50)), 0))
+    assert set(np.unique(pixels)) == {0, 128}  # one bit of each channel

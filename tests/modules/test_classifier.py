@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.data import Mixup
 
 from tests.conftest import tiny
 from tests.modules.test_distiller import NoiseData, distiller, trainer
@@ -18,6 +19,7 @@ from tinymim.errors import TinymimError
 from tinymim.modules import Classifier, Optim
 from tinymim.modules.cut import lay_out
 from tinymim.modules.evaluation import knn_top1
+from tinymim.modules.mixing import mixed
 
 
 def classifier(**options: Any) -> Classifier:
@@ -136,6 +138,15 @@ def test_loss__smoothed_as_by_hand_and_mixed_targets_sum_to_one(tmp_path: Path) 
     assert mixing.mix is not None
     _, target = mixing.mix(batch["image"].clone(), batch["label"])
     torch.testing.assert_close(target.sum(-1), torch.ones(6))
+
+
+def test_mixed__the_last_of_an_odd_batch_stays_as_it_is() -> None:
+    images, labels = torch.rand(5, 3, 4, 4), torch.tensor([0, 1, 2, 0, 1])
+    blended, target = mixed(Mixup(mixup_alpha=1.0, label_smoothing=0.3, num_classes=3), images.clone(), labels)
+    assert torch.equal(blended[-1], images[-1])
+    torch.testing.assert_close(target[-1], torch.tensor([0.1, 0.8, 0.1]))
+    assert not (blended[:4] == images[:4]).flatten(1).all(1).any()
+    torch.testing.assert_close(target.sum(-1), torch.ones(5))
 
 
 def test_drop_path__rises_linearly(tmp_path: Path) -> None:

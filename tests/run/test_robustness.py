@@ -18,7 +18,7 @@ from tests.conftest import tiny
 from tests.data.images import write
 from tests.modules.test_distiller import NoiseData, trainer
 from tinymim.cli import main
-from tinymim.data import DigitsData
+from tinymim.data import DigitsData, robustness
 from tinymim.data.corruption_error import corruption_errors
 from tinymim.data.corruptions import corrupt
 from tinymim.data.sampler import Draw
@@ -162,8 +162,14 @@ def tested(folder: Path, module: Classifier) -> dict[str, Any]:
         target.mkdir(exist_ok=True)
         (place / SYNSETS[7] / "x.JPEG").rename(target / "z.JPEG")
     (folder / "r" / SYNSETS[INDICES["r"][3]] / "broken.JPEG").write_bytes(b"no image")
+    assert run_test(folder, f"--data.imagenet_c={folder / 'c'}") == 0  # every corruption, and few of the classes
+    partial = json.loads((folder / "thousand" / "test.json").read_text())
+    assert "mce" not in partial["report"]["imagenet_c"]
+    assert any("partial, so no mCE; not whole: its 1000 classes" in note for note in partial["definitions"])
     paths = {"imagenet": "imagenet", "imagenet_v2": "v2", "imagenet_a": "a", "imagenet_r": "r", "imagenet_c": "c"}
-    assert run_test(folder, *(f"--data.{name}={folder / path}" for name, path in paths.items())) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(robustness, "CLASSES", 1)
+        assert run_test(folder, *(f"--data.{name}={folder / path}" for name, path in paths.items())) == 0
     return json.loads((folder / "thousand" / "test.json").read_text())
 
 
@@ -308,3 +314,8 @@ def test_figures__of_an_ordinary_test_are_shown_once(folder: Path, capsys: pytes
     assert capsys.readouterr().out.count("test/top1") == 1
     content = json.loads((folder / "plain" / "test.json").read_text())
     assert set(content["metrics"]) == {"test/loss", "test/top1", "test/top5"}
+
+
+def test_limit__to_no_image_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_test(folder, f"--data.imagenet={folder / 'imagenet'}", "--trainer.limit_test_batches=0") == 1
+    assert "no image was tested" in capsys.readouterr().err

@@ -90,7 +90,8 @@ class Images(Dataset[Sample]):
             except TinymimError:  # no broken file, but one that the recipe does not mean
                 raise
             except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
-                last = f"{self.name(shown)}: {type(error).__name__}: {error}"
+                what = "not an image, or damaged" if "BytesIO" in str(error) else f"{type(error).__name__}: {error}"
+                last = f"{self.name(shown)}: {what}"
                 if step == 0:  # the others are named in their own turn, which only one worker has in an epoch
                     self._report(shown, last)
         if self._whole is not self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
@@ -21,7 +22,12 @@ def local(place: str, folder: Path) -> Path:
     """Where the file at a path or URL lies on this machine, fetched or not. What was fetched is not asked for again."""
     if not is_url(place):
         return Path(place)
-    return folder / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{place.rpartition('/')[2]}"
+    return folder / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{_name(place)}"
+
+
+def _name(url: str) -> str:
+    """The last part of a URL's path, without its query, which may be long, and secret."""
+    return urlsplit(url).path.rpartition("/")[2][-80:]
 
 
 def fetch(url: str, target: Path) -> None:

@@ -32,6 +32,9 @@ TITLES = {
     "imagenet_r": "IN-R",
     "imagenet_c": "IN-C",
 }
+CLASSES = 1000
+"""Of a whole test set that is not of a subset."""
+
 SUBSETS = {"imagenet_a": "imagenet_a", "imagenet_r": "imagenet_r"}
 """Those of 200 classes, and timm's table of them."""
 
@@ -203,7 +206,7 @@ class RobustnessData(NamedSets):
         for name in filter(SUBSETS.get, report.numbers):
             report.notes.append(f"{TITLES[name]}: of the 1000 logits those of its 200 classes compete")
         for name in report.numbers:
-            whole = 200 if name in SUBSETS else 1000
+            whole = 200 if name in SUBSETS else CLASSES
             if (there := min(one.classes_there for one in self._of(name))) < whole:
                 report.notes.append(f"{TITLES[name]}: partial, {there} of its {whole} classes are in the folder")
         if left := sum(figures.unreadable for figures in found.values()):
@@ -217,9 +220,12 @@ class RobustnessData(NamedSets):
 
     def _corrupted(self, shots: dict[str, Figures], columns: dict[str, tuple[float, int]], report: Report) -> None:
         """Add what belongs to ImageNet-C."""
-        errors, images = errors_of(shots), sum(figures.images for figures in shots.values())
+        errors = errors_of(shots)
+        images = sum(figures.images for name, figures in shots.items() if name.partition("/")[0] in ALEXNET)
         means, relative = mean_errors(errors), corruption_errors(errors, ALEXNET)
         partial = [name for name in ALEXNET if len(errors.get(name, {})) < len(SEVERITIES)]
+        if not partial and min(one.classes_there for one in self._of("imagenet_c")) < CLASSES:
+            partial = [f"its {CLASSES} classes"]
         numbers: dict[str, Any] = {"errors": errors, "images": images}
         report.numbers["imagenet_c"] = numbers
         if not partial:

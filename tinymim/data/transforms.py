@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -101,7 +103,7 @@ def rand_augment_of(description: str, image_size: int) -> Any:
     """
     from timm.data.auto_augment import rand_augment_transform  # most of a second, and only fine-tuning needs it
 
-    return rand_augment_transform(
+    augment = rand_augment_transform(
         description,
         {
             "translate_const": int(image_size * 0.45),
@@ -109,6 +111,15 @@ def rand_augment_of(description: str, image_size: int) -> Any:
             "interpolation": Image.Resampling.BICUBIC,
         },
     )
+    for operation in augment.ops:
+        if operation.name.startswith("Posterize"):
+            operation.aug_fn = functools.partial(_posterized, operation.aug_fn)
+    return augment
+
+
+def _posterized(posterize: Callable[..., Image.Image], image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    """timm's posterising, which now and then asks for no bits at all, what Pillow refuses: the least is one."""
+    return posterize(image, max(bits, 1), **options)
 
 
 def view_problems(

@@ -139,7 +139,7 @@ def class_names(labels: list[str]) -> list[str] | None:
     """The classes that labels speak of, in the order of their numbers, if there are two or more: small whole numbers
     are numbers of classes already, and other labels are names, sorted."""
     distinct = set(labels)
-    if all(label.isdecimal() and int(label) < NUMBERS for label in distinct):
+    if all(label.isdecimal() and label == str(int(label)) and int(label) < NUMBERS for label in distinct):
         names = [str(number) for number in range(max(map(int, distinct), default=0) + 1)]
     else:
         names = sorted(distinct)

@@ -25,6 +25,7 @@ from tinymim.modules.network import Network, pool_problems
 from tinymim.modules.optim import Optim, configure
 from tinymim.modules.start import Started
 from tinymim.modules.tested import OnNamedSets
+from tinymim.say import say
 from tinymim.weights import RECORD
 
 
@@ -217,7 +218,7 @@ class Classifier(OnNamedSets, Started):
         """Cross-entropy, mixed and smoothed as asked."""
         images, target = batch["image"], batch["label"]
         smoothing = self.mixing["label_smoothing"]
-        if self.mix is not None and len(images) % 2 == 0:
+        if self.mix is not None:
             images, target = mixed(self.mix, images, target)
             smoothing = 0.0  # mixed targets are smoothed already
         each = self.head.each(images)
@@ -283,6 +284,10 @@ class Classifier(OnNamedSets, Started):
             raise TinymimError(
                 f"ckpt_path: its classifier has {record['classes']} classes, and {data} {own['classes']}"
             )
+        trained_on = checkpoint[RECORD].get("classes")
+        if trained_on and self.class_names and trained_on != self.class_names:
+            named = [", ".join(names[:3]) for names in (trained_on, self.class_names)]
+            say(f"ckpt_path: its classes are {named[0]}, ..., the data's {named[1]}, ...: they are compared by number")
         if record != own:  # another pooling has weights of the same shapes
             raise TinymimError(f"ckpt_path: its classifier is {record}, and the recipe's {own}")
         if self._deit:

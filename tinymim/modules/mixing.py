@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from timm.data import Mixup
+from timm.data.mixup import mixup_target
 from torch import Tensor
 
 
@@ -13,12 +14,18 @@ def mixed(mix: Mixup, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         mix: changes its batch in place; it gets a copy.
-        images: ``(B, 3, H, W)``, B even.
+        images: ``(B, 3, H, W)``; the last of an odd number stays as it is.
         target: ``(B,)`` classes.
 
     Returns:
         Images, and soft targets ``(B, classes)``, in the order they came in.
     """
+    if len(images) % 2:
+        alone = mixup_target(target[-1:], mix.num_classes, smoothing=mix.label_smoothing)[:1]
+        if len(images) == 1:
+            return images, alone
+        others, targets = mixed(mix, images[:-1], target[:-1])
+        return torch.cat([others, images[-1:]]), torch.cat([targets, alone])
     order = torch.tensor([*range(0, len(images), 2), *range(len(images) - 1, 0, -2)], device=images.device)
     images, target = mix(images[order], target[order])
     back = order.argsort()

@@ -95,6 +95,8 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     if asked.workers < 1:
         raise TinymimError(f"--workers: {asked.workers} is not 1 or more")
+    if asked.json and (asked.json.is_dir() or not asked.json.parent.is_dir()):
+        raise TinymimError(f"--json: {asked.json} is a folder, or lies in none; give a file to be written")
     findings = check(asked.folder, asked.workers, asked.crop)
     show(findings, asked.crop)
     if asked.json:

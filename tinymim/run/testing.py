@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tinymim import files
 from tinymim.data.named import Figures, NamedSets, Report
+from tinymim.errors import TinymimError
 
 FILES = ("test.json", "test.md")
 
@@ -40,7 +41,9 @@ def finish(
     content: dict[str, Any] = {"checkpoint": checkpoint, "data": type(data).__name__, "metrics": metrics}
     content["ema"] = ema = getattr(module, "taken_ema", None)
     if isinstance(data, NamedSets):
-        own, baseline = module.figures
+        own, baseline = getattr(module, "figures", ({}, None))
+        if not own:
+            raise TinymimError("no image was tested: the sets are limited to none, or no file of them can be read")
         report = data.report(own, baseline)
         report.notes += _limited(data, own)
         content |= {"sets": {name: asdict(figures) for name, figures in own.items()}, "report": report.numbers}
