@@ -410,9 +410,16 @@ def test_url__that_is_not_there_or_ends_too_soon_leaves_nothing(server, tmp_path
     assert list((tmp_path / "shards").iterdir()) == []
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/a.tar", "http://nowhere.invalid/a.tar", "nosuch://x/a.tar"])
-def test_url__without_network_or_protocol_is_one_line_at_once(tmp_path, url):
-    with pytest.raises(TinymimError, match=rf"^{url} cannot be fetched .*is there a network") as caught:
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://127.0.0.1:9/a.tar", "is there a network"),
+        ("http://nowhere.invalid/a.tar", "is there a network"),
+        ("nosuch://x/a.tar", "needs a package"),
+    ],
+)
+def test_url__without_network_or_protocol_is_one_line_at_once(tmp_path, url, why):
+    with pytest.raises(TinymimError, match=rf"^{url} cannot be fetched .*{why}") as caught:
         prepared(url, tmp_path)
     assert "\n" not in str(caught.value)
 

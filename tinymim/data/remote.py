@@ -43,9 +43,9 @@ def fetch(url: str, target: Path) -> None:
         write_atomically(target, lambda temporary: files.get_file(path, str(temporary)))
     except Exception as error:  # each protocol has errors of its own
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise TinymimError(
-            f"{url} cannot be fetched ({reason}): is there a network, and is the address right?"
-        ) from error
+        known = not isinstance(error, ImportError) and "Protocol not known" not in str(error)
+        asked = "is there a network, and is the address right?" if known else "fsspec needs a package for this protocol"
+        raise TinymimError(f"{url} cannot be fetched ({reason}): {asked}") from error
 
 
 def _impatient(url: str) -> dict[str, Any]:

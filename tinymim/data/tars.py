@@ -78,7 +78,9 @@ def read_index(shard: Path, label_key: str) -> Index:
         with shard.open("rb") as stream:
             samples = list(_samples(stream, label_key))
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise TinymimError(f"{shard} is damaged, or no plain tar file: {error}; make or fetch it again") from error
+        raise TinymimError(
+            f"{shard} is damaged, or no plain tar file: {error}; delete it, and make or fetch it again"
+        ) from error
     offset, length, label = ([sample[part] for sample in samples] for part in range(3))
     return Index(np.array(offset, np.int64), np.array(length, np.int64), np.array(label, np.bytes_))
 
