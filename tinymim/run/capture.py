@@ -111,7 +111,10 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise TinymimError(f"there is no file at {path}; captures lie in the run folder, as nonfinite/step_N.pt")
-    content = pickles.load(path)
+    try:
+        content = pickles.load(path)
+    except TinymimError as error:
+        raise TinymimError(f"{path} cannot be read as a capture: {error}") from None
     if not isinstance(content, dict) or content.get("tinymim_capture") != FORMAT:
         raise TinymimError(
             f"{path} is no captured step of this version of tinymim; those are named nonfinite/step_N.pt"
