@@ -84,24 +84,24 @@ def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
 
 
 def _drop_replaced(below: DictConfig, above: DictConfig) -> None:
-    """Where ``above`` names another class, options of the old one must not reach the new; but a data module keeps those
-    that it takes too, which mean the same in all of them."""
+    """Where ``above`` names another class, options of the old one must not reach the new."""
     for key, value in above.items_ex(resolve=False):
         old = None if OmegaConf.is_interpolation(below, str(key)) else below.get(key)
         if not isinstance(value, DictConfig) or not isinstance(old, DictConfig):
             continue
         if "class_path" in value and "class_path" in old and value.class_path != old.class_path:
-            kept = _kept(str(value.class_path), old) if key == "data" else {}
-            below[key] = {"class_path": value.class_path, **({"init_args": kept} if kept else {})}
+            below[key] = _replaced(old, str(value.class_path), str(key))
         else:
             _drop_replaced(old, value)
 
 
-def _kept(class_path: str, old: DictConfig) -> Config:
-    """The options of ``old`` that a class takes, interpolations as they are."""
-    known = classes.taken(class_path)
+def _replaced(old: DictConfig, class_path: str, part: str) -> Config:
+    """A class in place of ``old``'s: without options, but in the part ``data`` with those that it takes too, which mean
+    the same in all data modules; interpolations stay as they are."""
+    known = classes.taken(class_path) if part == "data" else set()
     options = OmegaConf.to_container(old.get("init_args") or OmegaConf.create({}), resolve=False)
-    return {key: value for key, value in typing.cast(Config, options).items() if key in known}
+    kept = {key: value for key, value in typing.cast(Config, options).items() if key in known}
+    return {"class_path": class_path, **({"init_args": kept} if kept else {})}
 
 
 def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
@@ -184,9 +184,9 @@ def _override(config: DictConfig, key: str, text: str) -> None:
         owner.setdefault(key, {"class_path": None})
         return _override(config, f"{key}.class_path", text)
     if full[-1] == "class_path" and isinstance(owner, DictConfig) and owner.get("class_path") != str(value):
-        kept = _kept(str(value), owner) if full[0] == "data" else {}
+        other = _replaced(owner, str(value), full[0])
         owner.pop("init_args", None)
-        owner.update({"init_args": kept} if kept else {})
+        owner.update(other)
     OmegaConf.update(config, ".".join(full), value, force_add=True)
 
 

@@ -65,7 +65,7 @@ HARMLESS = {
 """Classes of objects that published checkpoints hold beside their weights, and what stands in for each."""
 
 
-def load(path: Path) -> Any:
+def load(path: Path, device: str = "cpu") -> Any:
     """What ``torch.load`` reads of ``path`` with ``weights_only``, and stand-ins for :data:`HARMLESS`.
 
     Raises:
@@ -75,7 +75,7 @@ def load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's own, on raw pickles and TorchScript, which are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         raise TinymimError(

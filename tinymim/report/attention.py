@@ -112,7 +112,12 @@ def _held_out(data: Any, count: int) -> list[Tensor]:
         raise TinymimError("the recipe's data module cannot be built")
     data.setup("test")
     pool = data.held_out or data.train
-    return [unit(pool[Draw(0, int(index))]["image"]) for index in np.linspace(0, len(pool) - 1, min(count, len(pool)))]
+    return [unit(pool[Draw(0, index)]["image"]) for index in _evenly(len(pool), count)]
+
+
+def _evenly(length: int, count: int) -> list[int]:
+    """``count`` of ``length`` positions, the first and the last among them."""
+    return [int(index) for index in np.linspace(0, length - 1, min(count, length))]
 
 
 def _from_folder(folder: Path, count: int) -> list[Tensor]:
@@ -121,7 +126,7 @@ def _from_folder(folder: Path, count: int) -> list[Tensor]:
     names = sorted(image_files(str(folder)))
     if not names:
         raise TinymimError(f"images: {folder} holds no images")
-    chosen = [names[int(index)] for index in np.linspace(0, len(names) - 1, min(count, len(names)))]
+    chosen = [names[index] for index in _evenly(len(names), count)]
     view, shown = PlainView(SIDE), []
     for name in chosen:
         try:

@@ -18,6 +18,9 @@ from tinymim.run.outline import differences
 FIGURES = ("val/top1", "val/top5", "val/knn_top1", "val/miou", "val/loss")
 """What stands at the top and in the table, in this order."""
 
+SIZES = ("image_size", "batch_size")
+"""What is said of a run's data beside its class and folder."""
+
 ASIDE = ("run_dir", "name", "ckpt_path", "overwrite", "compare")
 """Keys of a recipe that say nothing about the training."""
 
@@ -83,10 +86,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         facts.append(("features", f"of block {backbone['output_block']}, the last that was trained whole"))
     if "parameters" in results:
         facts.append(("parameters", f"{results['parameters']:,}"))
-    data = run.recipe.get("data") or {}
-    given = data.get("init_args") or {}
-    what = ", ".join(f"{name} {given[name]}" for name in ("root", "image_size", "batch_size") if given.get(name))
-    facts.append(("data", f"{str(data.get('class_path', '')).rpartition('.')[2]}: {what}"))
+    given = run.data_options
+    facts.append(("data", ", ".join([run.data, *(f"{name} {given[name]}" for name in SIZES if given.get(name))])))
     if skipped := results.get("skipped_steps"):
         facts.append(("passed over", f"steps {', '.join(map(str, skipped))}: not finite"))
     return facts

@@ -63,14 +63,21 @@ class Run:
     @property
     def data(self) -> str:
         """The class of its data module, and its folder if it has one."""
-        data = self.recipe.get("data") or {}
-        root = (data.get("init_args") or {}).get("root")
-        return str(data.get("class_path", "")).rpartition(".")[2] + (f" of {root}" if root else "")
+        root = self.data_options.get("root")
+        return self._class("data") + (f" of {root}" if root else "")
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        """Of the recipe's data module."""
+        return (self.recipe.get("data") or {}).get("init_args") or {}
+
+    def _class(self, part: str) -> str:
+        return str((self.recipe.get(part) or {}).get("class_path", "")).rpartition(".")[2]
 
     @property
     def kind(self) -> str:
         """The class of its module."""
-        return str((self.recipe.get("model") or {}).get("class_path", "")).rpartition(".")[2]
+        return self._class("model")
 
     @property
     def parts(self) -> Any:

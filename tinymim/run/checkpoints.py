@@ -195,7 +195,7 @@ def problem_of(path: Path) -> str | None:
     recorded = checksum_beside(real)
     if not recorded.is_file():
         try:
-            pickles.load(real)
+            pickles.load(real, "meta")
         except TinymimError as error:
             return str(error)
         return None
