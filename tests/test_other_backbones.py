@@ -13,8 +13,9 @@ from torch import nn
 from tests.test_backbones import EVERYWHERE, TINY, near, pictures, shaken, tiny, trained_by
 from tinymim.architecture import Architecture, set_drop_path, set_heads
 from tinymim.backbones import Backbone, skeleton
-from tinymim.blocks import QKV, TOKENS, Tap
+from tinymim.blocks import QKV, TOKENS, Tap, attention_bias
 from tinymim.errors import TinymimError
+from tinymim.targets.attention import log_attention
 
 EVA, EVA_BASE, DINOV3 = "eva02_tiny_patch14_224", "eva02_base_patch14_224", "vit_small_patch16_dinov3_qkvb"
 BEIT, SHARED = "beit_base_patch16_224", {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
@@ -168,6 +169,15 @@ def test_read__a_beits_q_and_k_are_without_its_bias(kind, monkeypatch):
     expected = own_map(backbone, pictures(), 2, monkeypatch)
     assert near((products + bias).softmax(-1), expected)
     assert not near(products.softmax(-1), expected)
+
+
+@torch.no_grad()
+def test_walk__maps_with_the_blocks_bias_are_the_networks_own(network, monkeypatch):
+    taps = [Tap(number, name) for number in (1, network.depth) for name in "qk"]
+    for number, parts, told in network.walk(pictures(), taps):
+        bias = attention_bias(network.vit.blocks[number - 1], told)
+        maps = log_attention(parts["q"], parts["k"], network.heads[number - 1], bias).exp()
+        assert near(maps, own_map(network, pictures(), number, monkeypatch))
 
 
 @pytest.mark.parametrize("kind", [*ROTARY, "BEiT without bias"])

@@ -6,7 +6,7 @@ Blocks are numbered from 1, as papers do; what can be read of each is in ``tinym
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -189,10 +189,23 @@ class Backbone(nn.Module):
         Raises:
             TinymimError: a tap outside the network, or the logits of one without classifier.
         """
+        return {
+            Tap(number, name): part
+            for number, parts, _ in self.walk(images, taps, keep)
+            for name, part in parts.items()
+        }
+
+    def walk(
+        self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None
+    ) -> Iterator[tuple[int, dict[str, Tensor], Positions]]:
+        """As :meth:`read`, one block after the other, so that nobody has to hold what all of them give.
+
+        Yields:
+            For each block with a tap: its number, its parts by name, and what it is told beside the tokens.
+        """
         wanted = self.check(taps)
         last = max(tap.block for tap in wanted)
         x, positions = self._enter(images, keep)
-        readings: Readings = {}
         run = partial(checkpoint, use_reentrant=False) if self.checkpointing else _called
         for number, (block, told) in enumerate(zip(self._blocks[:last], positions, strict=False), start=1):
             names = {tap.name for tap in wanted if tap.block == number}
@@ -202,8 +215,7 @@ class Backbone(nn.Module):
             x, parts = run(run_block, block, x, names, number == last, told)
             if LOGITS in names:
                 parts[LOGITS] = self._classify(parts["ffn_post"])
-            readings.update({Tap(number, name): parts[name] for name in names})
-        return readings
+            yield number, {name: parts[name] for name in names}, told
 
     def _classify(self, tokens: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of what the last block gives out, ``(B, prefix + N, D)``."""

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
-from tinymim.positions import Positions
+from tinymim.positions import TABLE, Positions
 
 QKV = ("q", "k", "v")
 ATTENTION = ("attn_pre", "attn_post")
@@ -98,6 +98,20 @@ def run_block(
     parts["ffn_pre"] = _scaled(block, 2, block.mlp(block.norm2(x)))
     parts["ffn_post"] = x = x + block.drop_path2(parts["ffn_pre"])
     return x, parts
+
+
+def attention_bias(block: Any, positions: Positions) -> Tensor | None:
+    """What a block adds to q kᵀ / sqrt(d) before its softmax, ``(1 or B, H, N, N)``; ``None`` in all but BEiTs with a
+    relative position bias, of the block's own or shared by all.
+
+    Args:
+        block: of a timm ViT.
+        positions: what it is told.
+    """
+    own = getattr(block.attn, TABLE, None)
+    shared = positions.get("shared_rel_pos_bias")
+    biases = [bias for bias in (None if own is None else block.attn._get_rel_pos_bias(), shared) if bias is not None]
+    return sum(biases[1:], biases[0]) if biases else None
 
 
 def routes(taps: Iterable[Tap]) -> list[str]:

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from tinymim import recipes, teachers, weights
 from tinymim.backbones import Backbone
-from tinymim.blocks import Tap
+from tinymim.blocks import Tap, attention_bias
 from tinymim.data.batches import unit
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.images import image_files, read_rgb
 from tinymim.modules.distiller import Distiller
-from tinymim.report.curves import data_uri
+from tinymim.pages.figures import data_uri
 from tinymim.report.runs import Run
 from tinymim.run import preflight
 from tinymim.run.checkpoints import newest
@@ -45,8 +45,7 @@ class Side:
     def caption(self) -> str:
         """Which map is shown."""
         query = "CLS token" if self.network.has_cls else "mean patch"
-        bias = "" if self.network.maskable else ", without its position bias"
-        return f"{self.title}: block {self.block}, {query}, mean of {self.network.heads[self.block - 1]} heads{bias}"
+        return f"{self.title}: block {self.block}, {query}, mean of {self.network.heads[self.block - 1]} heads"
 
 
 @dataclass
@@ -153,11 +152,10 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
         ``(rows, columns)`` of the network's grid, which sums to 1.
     """
     network.eval()
-    taps = {name: Tap(block, name) for name in "qk"}
     with torch.inference_mode():
-        readings = network.read(image[None], taps.values())
-        heads = network.heads[block - 1]
-        maps = log_attention(readings[taps["q"]], readings[taps["k"]], heads)[0].exp().mean(0)
+        (_, parts, told) = next(network.walk(image[None], [Tap(block, "q"), Tap(block, "k")]))
+        bias = attention_bias(network.vit.blocks[block - 1], told)
+        maps = log_attention(parts["q"], parts["k"], network.heads[block - 1], bias)[0].exp().mean(0)
     rows = maps[:1] if network.has_cls else maps[network.prefix :]
     to_patches = rows.mean(0)[network.prefix :]
     return (to_patches / to_patches.sum()).unflatten(0, network.grid)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import Any
 
+from tinymim.pages.figures import COLOURS, data_uri
 from tinymim.report.runs import Run
 
-OURS, TRAIN, OTHERS = "#0072b2", "#e69f00", "#999999"  # of Okabe and Ito's palette, told apart by any eye
+OURS, TRAIN, OTHERS = COLOURS[0], COLOURS[4], COLOURS[7]
 RATE = "lr/"
 
 Line = tuple[list[float], list[float], str, str, float]
@@ -71,8 +71,3 @@ def _draw(lines: list[Line]) -> str:
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True)
     return data_uri("svg+xml", out.getvalue().encode())
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """A picture as text, to be the source of an ``img``."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -86,7 +86,9 @@ class AttentionMap(Target):
         return f"{self.loss}: {self.describe_blocks()}, {'; '.join(dict.fromkeys(how))}{self._tokens.describe()}"
 
 
-def log_attention(q: Tensor, k: Tensor, heads: int) -> Tensor:
-    """Logarithm of the attention maps ``(B, H, N, N)`` of ``(B, N, D)`` queries and keys, in float32."""
+def log_attention(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """Logarithm of the attention maps ``(B, H, N, N)`` of ``(B, N, D)`` queries and keys, in float32; ``bias`` is added
+    to their products (see :func:`tinymim.blocks.attention_bias`)."""
     q, k = (tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (q, k))
-    return F.log_softmax(relation_logits(q, k), dim=-1)
+    logits = relation_logits(q, k)
+    return F.log_softmax(logits if bias is None else logits + bias, dim=-1)

@@ -1,0 +1,112 @@
+"""A document: sections of text, tables and pictures, as one HTML file that needs no other, or as Markdown."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from tinymim import __version__
+from tinymim.files import write_text
+from tinymim.pages.figures import data_uri
+
+
+@dataclass
+class Picture:
+    """A figure.
+
+    Args:
+        title: stands above it.
+        content: SVG or PNG.
+        files: where it lies too, and its data: paths relative to the document, such as ``figures/distance.png``.
+        text: what to see in it, and how it was made; also for those who see no pictures.
+        wide: takes the whole width of the page.
+    """
+
+    title: str
+    content: bytes
+    files: list[str] = field(default_factory=list)
+    text: str = ""
+    wide: bool = False
+
+    @property
+    def source(self) -> str:
+        """The picture itself, for an ``img``."""
+        return data_uri("png" if self.content.startswith(b"\x89PNG") else "svg+xml", self.content)
+
+
+@dataclass
+class Table:
+    """Rows of text under heads; the first column names the row. ``files`` is where its data lie too."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    title: str = ""
+    text: str = ""
+    files: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """As Markdown, figures to the right."""
+        lines = [self.heads, ["---", *["---:"] * (len(self.heads) - 1)], *self.rows]
+        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it, in this order: paragraphs, tables, pictures, remarks in small print."""
+
+    title: str
+    text: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Document:
+    """All of it.
+
+    Args:
+        title: of the page.
+        sections: in order.
+        about: a sentence or two under the title.
+        warning: what nobody may overlook, such as a licence.
+        settings: name and value of what decided the results, for the end of the page.
+    """
+
+    title: str
+    sections: list[Section] = field(default_factory=list)
+    about: str = ""
+    warning: str = ""
+    settings: list[tuple[str, str]] = field(default_factory=list)
+
+    def html(self) -> str:
+        """One file that needs no other."""
+        from jinja2 import Environment
+
+        text = resources.files("tinymim.pages").joinpath("document.html").read_text()
+        template = Environment(autoescape=True, trim_blocks=True).from_string(text)
+        return template.render(document=self, written=_now(), version=__version__)
+
+    def markdown(self) -> str:
+        """The same; pictures are named by their files."""
+        parts = [f"# {self.title}", self.about, f"> {self.warning}" if self.warning else ""]
+        for section in self.sections:
+            parts += [f"## {section.title}", *section.text]
+            for table in section.tables:
+                parts += [f"**{table.title}**" if table.title else "", table.markdown(), table.text]
+            for picture in section.pictures:
+                shown = next((file for file in picture.files if file.endswith((".png", ".svg"))), None)
+                parts += [f"![{picture.title}]({shown})" if shown else f"**{picture.title}**", picture.text]
+            parts += section.remarks
+        parts += ["\n".join(f"- {name}: {value}" for name, value in self.settings)]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write ``path`` as HTML or, where it ends in ``.md``, as Markdown; whole or not at all."""
+        write_text(path, self.markdown() if path.suffix == ".md" else self.html())
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M")
