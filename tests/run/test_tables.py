@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 
-
 from tinymim.run import tables
 from tinymim.run.cells import FIGURES
 from tinymim.run.grid import Question

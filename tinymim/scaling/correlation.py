@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,6 @@ class Correlation:
     spearman_low: float | None = None
     spearman_high: float | None = None
     slope: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``correlations.csv``."""
-        return asdict(self)
 
 
 def parts(found: list[Sign]) -> dict[str, list[Sign]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,36 +30,35 @@ RINGED = "Rings: the loss rose above that of a shorter run of the same model and
 Groups = dict[str, list[Sign]]
 
 
-def losses(found: list[Sign], folder: Path) -> list[Picture]:
+def losses(found: list[Sign], out: Path) -> list[Picture]:
     """Validation loss along iterations, a panel for each set of images; of the longest runs along size and data.
 
     Args:
         found: runs of one objective.
-        folder: of the files.
+        out: the page's folder; the files go into its ``figures``.
     """
     most = max(sign.row.iterations for sign in found)
     longest = {f"{most:,} iterations": [sign for sign in found if sign.row.iterations == most]}
-    charts: list[tuple[str, str, Groups, str, tuple[str, str]]] = [
-        ("loss_by_length", "Validation loss along training", _groups(found, DATA), "iterations", MODELS),
-        ("loss_by_size", "Validation loss along the model's size", longest, "parameters", DATA),
-        ("loss_by_data", "Validation loss along data", longest, "images", MODELS),
+    return [
+        _chart(out, "loss_by_length", "Validation loss along training", _groups(found, DATA), "iterations", MODELS),
+        _chart(out, "loss_by_size", "Validation loss along the model's size", longest, "parameters", DATA),
+        _chart(out, "loss_by_data", "Validation loss along data", longest, "images", MODELS),
     ]
-    return [_chart(folder / stem, *chart) for stem, *chart in charts]
 
 
-def _chart(stem: Path, title: str, panels: Groups, x: str, series: tuple[str, str]) -> Picture:
+def _chart(out: Path, name: str, title: str, panels: Groups, x: str, series: tuple[str, str]) -> Picture:
     """Panels of validation loss along ``x``; runs that differ by the seed alone are one point, their mean."""
     names = {"iterations": "iterations", "parameters": "weights of the encoder", "images": "training images"}
     everyone = _groups([sign for some in panels.values() for sign in some], series)
     with _panels(len(panels), sharey=True) as (fig, axes):
         for one, (panel, some) in zip(axes, panels.items(), strict=True):
             within = _groups(some, series)
-            for place, name in enumerate(everyone):
+            for place, label in enumerate(everyone):
                 points: dict[float, list[Sign]] = {}
-                for sign in sorted(within.get(name, []), key=lambda sign: getattr(sign.row, x)):
+                for sign in sorted(within.get(label, []), key=lambda sign: getattr(sign.row, x)):
                     points.setdefault(getattr(sign.row, x), []).append(sign)
                 means = {at: statistics.mean(sign.row.validation_loss for sign in p) for at, p in points.items()}
-                one.plot(list(means), list(means.values()), label=name, **_look(place, len(everyone)))
+                one.plot(list(means), list(means.values()), label=label, **_look(place, len(everyone)))
                 _ring(one, [(at, means[at]) for at, p in points.items() if any(sign.rose for sign in p)])
             one.set(title=panel if panel.endswith("iterations") else f"data: {panel}", xlabel=names[x])
             one.set_xscale("log")
@@ -66,10 +66,10 @@ def _chart(stem: Path, title: str, panels: Groups, x: str, series: tuple[str, st
         for one in axes[::COLUMNS]:
             one.set_ylabel("validation loss")
         _legend(fig, axes[0], series[0])
-        return _picture(fig, stem, title, RINGED)
+        return _picture(fig, out, _named(everyone, name), title, RINGED)
 
 
-def accuracy(found: list[Sign], folder: Path) -> list[Picture]:
+def accuracy(found: list[Sign], out: Path) -> list[Picture]:
     """Accuracy after fine-tuning against validation loss, and training loss where there is one; nothing without
     accuracies."""
     known = [sign for sign in found if sign.row.accuracy is not None]
@@ -86,10 +86,12 @@ def accuracy(found: list[Sign], folder: Path) -> list[Picture]:
             one.set_xlabel(f"{kind} loss")
         axes[0].set_ylabel("top-1 after fine-tuning, %")
         _legend(fig, axes[0], "model")
-        return [_picture(fig, folder / "accuracy_by_loss", "Accuracy against the loss of pre-training", RINGED)]
+        return [
+            _picture(fig, out, _named(models, "accuracy_by_loss"), "Accuracy against the loss of pre-training", RINGED)
+        ]
 
 
-def laws(found: list[Law], folder: Path) -> list[Picture]:
+def laws(found: list[Law], out: Path) -> list[Picture]:
     """The laws of one objective that were fitted, with their points and bands."""
     fitted = [(law, law.curve) for law in found if law.curve is not None]
     if not fitted:
@@ -103,7 +105,7 @@ def laws(found: list[Law], folder: Path) -> list[Picture]:
             one.set(xscale="log", xlabel=f"{law.axis}, {law.unit}", ylabel="validation loss")
             one.set_title(f"L = {curve.c[0]:.3f} + a·x$^{{-{curve.b[0]:.3f}}}$")
         text = "Points: the runs of the lowest loss at each place. Band: 95 % of the fits to resampled residuals."
-        return [_picture(fig, folder / "laws", "Power laws of the validation loss", text)]
+        return [_picture(fig, out, f"{slug(fitted[0][0].objective)}_laws", "Power laws of the validation loss", text)]
 
 
 @contextmanager
@@ -128,7 +130,7 @@ def _groups(found: Sequence[Sign], by: tuple[str, str]) -> Groups:
 
 
 def _look(place: int, count: int) -> dict[str, Any]:
-    """How series ``place`` of ``count`` ordered ones is drawn: from dark to light, with marker and dashes of its own."""
+    """How series ``place`` of ``count`` ordered ones is drawn: from dark to light, with marker and dashes."""
     import matplotlib as mpl
 
     colour = mpl.colormaps[figures.SEQUENTIAL](0.85 * place / max(count - 1, 1))
@@ -159,6 +161,15 @@ def _loss(sign: Sign, kind: str) -> Any:
     return getattr(sign.row, f"{kind}_loss")
 
 
-def _picture(fig: Figure, stem: Path, title: str, text: str) -> Picture:
-    files = [f"{stem.parent.parent.name}/{stem.parent.name}/{stem.name}{suffix}" for suffix in (".png", ".svg")]
-    return Picture(title, figures.save(fig, stem), files, text, wide=len(fig.axes) > 1)
+def slug(objective: str) -> str:
+    """What the files of an objective begin with."""
+    return re.sub(r"\W+", "_", objective)
+
+
+def _named(groups: Groups, name: str) -> str:
+    return f"{slug(next(iter(groups.values()))[0].row.objective)}_{name}"
+
+
+def _picture(fig: Figure, out: Path, name: str, title: str, text: str) -> Picture:
+    files = [f"figures/{name}.png", f"figures/{name}.svg"]
+    return Picture(title, figures.save(fig, out / "figures" / name), files, text, wide=len(fig.axes) > 1)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from tinymim.correlations import spearman
 from tinymim.scaling.correlation import Correlation, correlate, parts
 from tinymim.scaling.overfit import Sign, grouped
 from tinymim.scaling.table import Row
 
-AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot tell"
+VERDICTS = AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot tell"
 
 
 @dataclass(frozen=True)
@@ -224,12 +224,12 @@ def next_length(rows: list[Row]) -> str:
     steps = [
         (after.validation_loss > before.validation_loss, (after.accuracy or 0) > (before.accuracy or 0))
         for group in groups
-        for before, after in zip(group, group[1:], strict=False)
+        for before, after in pairwise(group)
     ]
     if not steps:
         return ""
     fell, rose = ([better for worse, better in steps if worse == up] for up in (False, True))
     return (
-        f"From one length to the next of the same model and data, the loss fell {len(fell)} times, and accuracy rose in "
-        f"{sum(fell)} of them; it rose {len(rose)} times, and accuracy still rose in {sum(rose)} of them."
+        f"From one length to the next of the same model and data, the loss fell {len(fell)} times, and accuracy "
+        f"rose in {sum(fell)} of them; it rose {len(rose)} times, and accuracy still rose in {sum(rose)} of them."
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -182,9 +183,7 @@ def _against(law: Law) -> list[str]:
         found.append(f"the exponent is known to a factor of {high / low:.1f} alone")
     if (law.interval("c") or (0, 0, 0))[1] < 0.01 * law.losses.min():
         found.append("the floor cannot be told from 0")
-    rises = [
-        after.row for before, after in zip(law.points, law.points[1:], strict=False) if above(after.row, before.row)
-    ]
+    rises = [after.row for before, after in pairwise(law.points) if above(after.row, before.row)]
     if rises:
         found.append(f"the loss rises at {', '.join(row.name for row in rises)}, which no such law follows")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -52,7 +53,7 @@ def signs(rows: Iterable[Row]) -> list[Sign]:
     for group in lengths.values():
         for place, row in enumerate(group[1:], 1):
             shorter[id(row)] = min(group[:place], key=lambda one: one.validation_loss)
-    larger = {id(row): after for group in slices.values() for row, after in zip(group, group[1:], strict=False)}
+    larger = {id(row): after for group in slices.values() for row, after in pairwise(group)}
     return [_sign(row, shorter.get(id(row)), larger.get(id(row))) for row in rows]
 
 

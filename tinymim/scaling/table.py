@@ -6,8 +6,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,15 @@ def done(rows: Iterable[Row]) -> list[Row]:
 
 def write(path: Path, rows: list[Row]) -> None:
     """Write ``rows`` as CSV, whole or not at all; what is not known stays empty."""
+    write_records(path, [asdict(row) for row in rows], [field.name for field in fields(Row)])
+
+
+def write_records(path: Path, records: Sequence[dict[str, Any]], heads: Iterable[str] = ()) -> None:
+    """Write records with the same keys as CSV, whole or not at all; without ``heads`` there must be one."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = [field.name for field in fields(Row)]
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_text(getattr(row, name)) for name in names])
+    writer.writerow(list(heads) or list(records[0]))
+    writer.writerows([_text(value) for value in record.values()] for record in records)
     write_text(path, out.getvalue())
 
 
