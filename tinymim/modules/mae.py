@@ -24,6 +24,8 @@ class MAEPretrainer(MaskedPretrainer):
         decoder_heads: its heads.
         norm_pix: standardise each target patch by its own mean and variance (unbiased, eps 1e-6), as MAE recommends.
         optim: the optimiser.
+        mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
+        train_loss: evaluate training images too, see :class:`tinymim.modules.evaluation.Evaluated`.
     """
 
     prefix = "encoder.vit."
@@ -37,8 +39,10 @@ class MAEPretrainer(MaskedPretrainer):
         decoder_heads: int = 16,
         norm_pix: bool = True,
         optim: Optim | None = None,
+        mask_seeds: int = 1,
+        train_loss: bool = False,
     ):
-        super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40))
+        super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40), mask_seeds, train_loss)
         self.decoder_sizes, self.norm_pix = (decoder_width, decoder_depth, decoder_heads), norm_pix
         self.encoder: Backbone | None = None
 
@@ -62,9 +66,9 @@ class MAEPretrainer(MaskedPretrainer):
         """``(B, K)`` indices of the kept patches."""
         return random_keep(images, self._patches, self.mask_ratio)
 
-    def fixed_masks(self, index: Tensor) -> Tensor:
+    def fixed_masks(self, index: Tensor, seed: int = 0) -> Tensor:
         """``(B, K)`` indices of the kept patches."""
-        return fixed_keep(index, self._patches, self.mask_ratio, self.device)
+        return fixed_keep(index, self._patches, self.mask_ratio, self.device, seed)
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """Mean squared error over the dropped patches.
