@@ -56,6 +56,15 @@ class MaskedPretrainer(Evaluated):
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """A scalar, of ``(B, 3, H, W)`` images in [0, 1]."""
 
+    @abstractmethod
+    def restore(self, images: Tensor, masks: Tensor) -> Tensor:
+        """What the network makes of masked images: ``(B, N, patch² x 3)`` pixels of all patches of the normalised
+        images, as :func:`tinymim.modules.reconstruction.patchify` has them."""
+
+    @abstractmethod
+    def hidden(self, masks: Tensor) -> Tensor:
+        """``(B, N)`` booleans, true where the network does not see a patch."""
+
     def option_problems(self, encoder: Backbone) -> list[str]:
         """What keeps this method from running on ``encoder``, of which sizes are enough."""
         return []

@@ -122,13 +122,17 @@ class SimMIMPretrainer(MaskedPretrainer):
             images: ``(B, 3, H, W)`` in [0, 1].
             masks: ``(B, units)`` booleans, true where a square is masked, squares by rows.
         """
-        masked = self._patches(masks)
+        masked = self.hidden(masks)
         target = patchify(self.backbone.normalise(images), self.backbone.patch)
-        error = (self.restorer(images, masked).float() - target).abs().mean(-1)
+        error = (self.restore(images, masks) - target).abs().mean(-1)
         return (error * masked).sum() / masked.sum()
 
-    def _patches(self, masks: Tensor) -> Tensor:
-        """``(B, N)``, true for the patches in the squares of ``(B, units)``."""
+    def restore(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Pixels of all patches."""
+        return self.restorer(images, self.hidden(masks)).float()
+
+    def hidden(self, masks: Tensor) -> Tensor:
+        """``(B, N)`` booleans, true for the patches in the squares of ``(B, units)``."""
         (height, width), (_, columns) = self.backbone.patch, self.backbone.image_size
         squares = masks.unflatten(1, (-1, columns // self.mask_unit))
         rows = squares.repeat_interleave(self.mask_unit // height, dim=1)
