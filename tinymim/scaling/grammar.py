@@ -95,7 +95,7 @@ def _objective_mistakes(path: str, objective: Any, content: Written) -> list[str
             found.append(f"{path}.sizes: {sizes!r} is not a list of sizes, such as {list(content['sizes'])}")
         else:
             found += [
-                f"{path}.sizes: no size {size!r}{near(size, map(str, content['sizes']))}"
+                f"{path}.sizes: no size {size!r}{near(size, [str(id) for id in content['sizes']])}"
                 for size in sizes
                 if size not in content["sizes"]
             ]
