@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tinymim.architecture import Architecture
+from tinymim.backbones import skeleton
 from tinymim.errors import TinymimError
 from tinymim.scaling import grid
 
@@ -46,7 +48,9 @@ def test_load__every_cell_is_a_stage_and_its_fine_tuning_starts_from_it(tmp_path
         "MAE-S-7_5-3k", "MAE-M-7_5-3k", "MAE-S-100-3k", "MAE-M-100-3k",
     ]  # fmt: skip
     tuned = {name for name in study.chain.stages if name.endswith("-ft")}
-    assert tuned == {f"{name}-ft" for name, cell in study.cells.items() if cell.length == 3000} | {"distil-S-100-100-ft"}
+    assert tuned == {f"{name}-ft" for name, cell in study.cells.items() if cell.length == 3000} | {
+        "distil-S-100-100-ft"
+    }
     assert len(study.chain.stages) == 9 + 5
     assert study.chain.seeds == [3, 4]
     assert study.chain.stages["MAE-M-100-3k-ft"].parent == "MAE-M-100-3k"
@@ -64,9 +68,13 @@ def test_load__a_cell_trains_its_size_on_its_fraction_for_its_length(tmp_path: P
     assert config["data"]["init_args"]["fraction"] == 0.075
     assert config["data"]["init_args"]["batch_size"] == 64
     options = model["architecture"]["options"]
-    assert (options["embed_dim"], options["depth"], options["num_heads"], options["patch_size"]) == (96, 5, 6, 4)
+    assert (options["embed_dim"], options["depth"], options["patch_size"]) == (96, 5, 4)
+    network = skeleton(Architecture(**model["architecture"]))
+    assert (network.width, network.depth, network.heads) == (96, 5, [6] * 5)
     assert (trainer["max_steps"], trainer["max_epochs"], trainer["val_check_interval"]) == (3000, -1, 750)
     assert trainer["check_val_every_n_epoch"] is None
+    thrice = grid.load(written(tmp_path, changed(set={"trainer.accumulate_grad_batches": 3}))).chain.stages
+    assert thrice["MAE-S-7_5-100"].config["trainer"]["val_check_interval"] == 75, "it counts batches"
     assert (model["optim"]["warmup_steps"], model["optim"]["base_lr"]) == (300, 0.5), "its own lies over all cells'"
     assert (model["mask_seeds"], model["train_loss"]) == (2, True)
     student = stages["distil-S-100-100"].config["model"]["init_args"]

@@ -110,7 +110,9 @@ def block(tokens: int, width: int) -> int:
 
 def counted(module: pl.LightningModule, tmp_path: Path, data: pl.LightningDataModule | None = None) -> int:
     counter = Compute()
-    trainer(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=[counter]).fit(module, datamodule=data or NoiseData())
+    trainer(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=[counter]).fit(
+        module, datamodule=data or NoiseData()
+    )
     return counter.flops
 
 
@@ -188,7 +190,9 @@ def test_optim__epochs_of_warm_up_need_epochs() -> None:
         max_epochs=-1,
         precision="32-true",
     )
-    with pytest.raises(TinymimError, match=r"optim\.warmup_epochs: trainer\.max_epochs is -1.*give optim\.warmup_steps"):
+    with pytest.raises(
+        TinymimError, match=r"optim\.warmup_epochs: trainer\.max_epochs is -1.*give optim\.warmup_steps"
+    ):
         configure(torch.nn.Linear(2, 2), Optim(warmup_epochs=3), runner)
 
 

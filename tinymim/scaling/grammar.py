@@ -6,7 +6,7 @@ from typing import Any
 
 from tinymim import recipes
 from tinymim.errors import TinymimError
-from tinymim.run.outline import near, unknown
+from tinymim.run.outline import near, texts, unknown
 
 Written = dict[str, Any]
 
@@ -22,10 +22,10 @@ KEYS = {
 NEEDED = ("objectives", "sizes", "fractions", "lengths")
 
 
-def resolved(recipe: str | list[str]) -> recipes.Config:
-    """A recipe, or several laid over each other."""
+def resolved(recipe: str | list[str], settings: dict[str, Any] | None = None) -> recipes.Config:
+    """A recipe, or several laid over each other, and settings over them."""
     listed = recipe if isinstance(recipe, list) else [recipe]
-    return recipes.resolve([text for one in listed for text in ("--config", one)])[0]
+    return recipes.resolve([*(text for one in listed for text in ("--config", one)), *texts(settings)])[0]
 
 
 def mistakes(content: Written) -> list[str]:

@@ -34,7 +34,8 @@ from tinymim.scaling.grammar import Written
 
 AXES = ("sizes", "fractions", "lengths")
 DEFAULTS: Written = {"warmup": 0.05, "seeds": [0], "mask_seeds": 3, "evaluations": 5}
-TIMM = {"width": "embed_dim", "depth": "depth", "heads": "num_heads"}
+PLACES = {"width": "options.embed_dim", "depth": "options.depth", "heads": "heads"}
+"""Of a size's numbers in an architecture."""
 TUNED = "-ft"
 """Ends the name of a cell's fine-tuning."""
 
@@ -107,7 +108,10 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> S
     if found := found or _name_mistakes(cells):
         raise several(f"{path} has {len(found)} mistake(s)", found)
     about = (content.get("about") or "").strip()
-    configs = {id: grammar.resolved(objective["recipe"]) for id, objective in content["objectives"].items()}
+    configs = {
+        id: grammar.resolved(objective["recipe"], {**(content.get("set") or {}), **(objective.get("set") or {})})
+        for id, objective in content["objectives"].items()
+    }
     stages = [stage for cell in cells.values() for stage in _stages(cell, content, configs[cell.objective])]
     whole = {"about": about, "seeds": content["seeds"], "stages": stages}
     return Study(path.stem, about, cells, plan.build(path.stem, whole, str(path), settings))
@@ -130,7 +134,7 @@ def _cells(content: Written) -> list[Cell]:
 
 
 def _stages(cell: Cell, content: Written, config: recipes.Config) -> list[Written]:
-    """A cell as stages of a chain; ``config`` is its objective's recipe."""
+    """A cell as stages of a chain; ``config`` is its objective's recipe with what is set."""
     objective = content["objectives"][cell.objective]
     options = (config.get("model") or {}).get("init_args") or {}
     distils = "teacher" in options
@@ -139,7 +143,7 @@ def _stages(cell: Cell, content: Written, config: recipes.Config) -> list[Writte
     own = {
         **(content.get("set") or {}),
         **(objective.get("set") or {}),
-        **{f"{network}.options.{TIMM[key]}": value for key, value in content["sizes"][cell.size].items()},
+        **{f"{network}.{PLACES[key]}": value for key, value in content["sizes"][cell.size].items()},
         "data.fraction": cell.fraction,
         "trainer.max_epochs": -1,
         "trainer.max_steps": cell.length,

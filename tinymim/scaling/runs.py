@@ -30,8 +30,8 @@ EACH = re.compile(rf"{LOSS}_mask\d+")
 
 
 def rows(study: Study, state: State) -> list[Row]:
-    """The cells that are done or have failed, in the order of the grid, seed by seed. A cell whose fine-tuning failed
-    is done, without an accuracy."""
+    """The cells that are done or have failed, by objective, then as they are run. A cell whose fine-tuning failed is
+    done, without an accuracy."""
     found = []
     for key, entry in state.entries.items():
         cell = study.cells.get(state.stage(key).name)
@@ -39,7 +39,8 @@ def rows(study: Study, state: State) -> list[Row]:
             found.append(_done(study, state, key, cell))
         elif cell and entry.state == "failed" and (row := _failed(state, key, cell, entry)):
             found.append(row)
-    return found
+    objectives = [cell.objective for cell in study.cells.values()]
+    return sorted(found, key=lambda row: objectives.index(row.objective))
 
 
 def _done(study: Study, state: State, key: str, cell: Cell) -> Row:
