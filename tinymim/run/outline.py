@@ -13,15 +13,15 @@ import yaml
 from tinymim import recipes
 from tinymim.errors import TinymimError
 
-FOLDERS = {"study": "studies", "chain": "chains"}
+FOLDERS = {"study": "studies", "chain": "chains", "program": "papers"}
 
 
 def find(kind: str, name: str) -> Path:
     """The file of a study or chain.
 
     Args:
-        kind: ``study`` or ``chain``.
-        name: of a file in ``recipes/studies`` or ``recipes/chains``, or a path.
+        kind: one of :data:`FOLDERS`.
+        name: of a file in that folder of ``recipes``, or a path.
 
     Raises:
         TinymimError: no such file; the message lists the names.
