@@ -1,0 +1,2 @@
+"""Read-only studies of trained ViTs: where their heads look, how alike their layers are, what distillation carried
+over."""
