@@ -1,2 +1,1 @@
-"""Read-only studies of trained ViTs: where their heads look, how alike their layers are, what distillation carried
-over."""
+"""Read-only studies of trained ViTs: where they look, how their heads differ, what they represent."""
