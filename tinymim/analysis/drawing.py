@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,10 @@ PANEL = 36
 
 MAP = 40
 """And of a heat map."""
+
+
+Draw = Callable[[Path], bytes]
+"""Draws a figure, saves it as PNG and SVG under a stem, and gives the SVG."""
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tinymim import recipes, teachers
-from tinymim.analysis import windows
-from tinymim.analysis.windows import Windowed
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.run import preflight
 from tinymim.seeds import seeded
-from tinymim.teachers import Teacher, freeze
+from tinymim.teachers import freeze
 from tinymim.weights import Provenance
 
 RANDOM = "random:"
 
-Network = Backbone | Windowed
+Network = Backbone
 
 
 @dataclass
@@ -51,7 +49,7 @@ class Subject:
     def trained(self, names: str, block: int) -> bool:
         """Whether all of ``names``, letters of q, k, v, were trained in ``block``: the blocks after the last that a
         distillation trained are as they were born, and would say nothing of it."""
-        return isinstance(self.network, Windowed) or all(self.network.trained(Tap(block, name)) for name in names)
+        return all(self.network.trained(Tap(block, name)) for name in names)
 
     @property
     def mapped(self) -> list[int]:
@@ -61,7 +59,7 @@ class Subject:
     @property
     def given_out(self) -> list[int]:
         """Blocks whose outputs are measured: those that were trained whole."""
-        last = self.depth if isinstance(self.network, Windowed) else self.network.output_block
+        last = self.network.output_block
         return list(range(1, last + 1))
 
     @property
@@ -161,3 +159,15 @@ def _title_of(source: str) -> str:
     else:
         name = path.resolve().parent.parent.name if path.parent.name == "checkpoints" else path.stem
     return f"random {name}" if source.startswith(RANDOM) else name
+
+
+def _load(title: str, source: str, seed: int) -> Subject:
+    name = source.removeprefix(RANDOM)
+    if name == source:
+        located = teachers.locate(source)
+        network, weights = located.load()
+        return Subject(title, source, network, weights.licence, weights, located.record or {})
+    architecture = teachers.locate(name).skeleton.architecture
+    with seeded(seed):
+        network = Backbone(replace(architecture, options={**architecture.options, "num_classes": 0}))
+    return Subject(title, source, freeze(network))
