@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -19,6 +18,7 @@ from tinymim.analysis.results import ABOUT, TABLES, Results
 from tinymim.errors import TinymimError
 from tinymim.run.predict import positive, usable_device
 from tinymim.say import say
+from tinymim.targets.relation import check_pairs
 
 OURS = {ABOUT, page.NAME, page.FIGURES, *(f"{name}.csv" for name in TABLES)}
 """What an analysis leaves in its folder."""
@@ -37,14 +37,16 @@ def main(arguments: list[str]) -> int:
     """Run ``tinymim analyze``."""
     parser = argparse.ArgumentParser(
         prog="tinymim analyze",
-        description="Attention distance, entropy and diversity of heads; CKA of blocks; agreement of relations: tables, "
-        "figures and one page.",
+        description="Attention distance, entropy and diversity of heads; CKA of blocks; agreement of relations: "
+        "tables, figures and one page.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL", help="a network; see below")
-    add("--data", required=True, help="a folder of images, digits, shapes, or a recipe, whose held-out images are taken")
+    add(
+        "--data", required=True, help="a folder of images, digits, shapes, or a recipe, whose held-out images are taken"
+    )
     add("--images", type=positive, default=1000, help="how many at most, spread evenly (1000)")
     add("--batch_size", type=positive, default=50, help="images at a time (50)")
     add("--measures", type=_some(MEASURES), default=MEASURES, help=f"some of {','.join(MEASURES)} (all)")
@@ -73,6 +75,7 @@ def _run(asked: argparse.Namespace) -> int:
     _check_out(asked.out)
     if "cka" in asked.measures and asked.batch_size < cka.LEAST:
         raise TinymimError(f"batch_size: {asked.batch_size} is not {cka.LEAST} or more, which CKA needs")
+    check_pairs(asked.relations, "relations")
     device = usable_device(asked.device)
     models = subjects.load(asked.models, asked.seed)
     titles = [model.title for model in models]

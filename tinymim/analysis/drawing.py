@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,6 @@ PANEL = 36
 
 MAP = 40
 """And of a heat map."""
-
-
-Draw = Callable[[Path], bytes]
-"""Draws a figure, saves it as PNG and SVG under a stem, and gives the SVG."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ def dots(results: Results, measure: Measure, stem: Path) -> bytes:
         for number, (title, one) in enumerate(zip(titles, axes, strict=False)):
             rows = of_model(results, title)
             look = figures.series(number)
-            one.plot([row["block"] for row in rows], [row[measure.column] for row in rows], ".", **_dot(look))
+            one.plot([row["block"] for row in rows], [row[measure.column] for row in rows], **_dot(look))
             line = means(rows, measure.column)
             one.plot(list(line), list(line.values()), color="black", linewidth=1)
             one.set_title(_short(title), color=look["color"])
@@ -80,7 +75,7 @@ def dots(results: Results, measure: Measure, stem: Path) -> bytes:
 def lines(results: Results, measures: Sequence[Measure], stem: Path) -> bytes:
     """The mean over heads of every block, all networks in one plot; a plot for each measure."""
     depths = {model["depth"] for model in results.models}
-    with figures.figure(len(measures), height=42, width=figures.WIDTH, squeeze=False, sharex=True) as (figure, axes):
+    with figures.figure(len(measures), height=52, width=figures.WIDTH, squeeze=False, sharex=True) as (figure, axes):
         for one, measure in zip(axes[:, 0], measures, strict=True):
             for number, model in enumerate(results.models):
                 line = means(of_model(results, model["title"]), measure.column)
@@ -106,7 +101,7 @@ def likeness(results: Results, pairs: Sequence[tuple[str, str]], stem: Path) -> 
             rows = [row for row in results.cka if (row["model_a"], row["model_b"]) == (a, b)]
             across, up, values = grid(rows, "block_b", "block_a", "cka")
             shown = _map(one, across, up, values, vmin=0, vmax=1)
-            one.set_title(_short(a) if a == b else f"{_short(a)} (up),\n{_short(b)} (across)")
+            one.set_title(_short(a) if a == b else f"{_short(a, 16)} (up),\n{_short(b, 16)} (across)", fontsize=7)
         figure.supxlabel("block", fontsize=8)
         figure.supylabel("block", fontsize=8)
         figure.colorbar(shown, ax=list(axes), label="linear CKA", aspect=30)
@@ -118,15 +113,17 @@ def agreement(results: Results, relation: str, stem: Path) -> bytes:
     factors; a frame marks the pair that was distilled."""
     from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
+    from matplotlib.ticker import LogLocator
 
     rows = [row for row in results.relations if row["relation"] == relation]
     students = list(dict.fromkeys(row["student"] for row in rows))
     positive = [row["kl"] for row in rows if row["kl"] > 0]
-    scale = LogNorm(max(min(positive), max(positive) / 1000), max(positive)) if positive else None
+    least = max(min(positive), max(positive) / 1000) if positive else 0
+    scale = LogNorm(least, max(positive)) if positive else None
     with _panels(len(students), MAP) as (figure, axes):
         for student, one in zip(students, axes, strict=False):
             across, up, values = grid([row for row in rows if row["student"] == student], *PAIR, "kl")
-            shown = _map(one, across, up, np.maximum(values, scale.vmin) if scale else values, norm=scale)
+            shown = _map(one, across, up, np.maximum(values, least), norm=scale)
             for teacher_block, student_block in distilled(results, student):
                 if student_block in across and teacher_block in up:
                     corner = (across.index(student_block) - 0.5, up.index(teacher_block) - 0.5)
@@ -134,7 +131,8 @@ def agreement(results: Results, relation: str, stem: Path) -> bytes:
             one.set_title(_short(student))
         figure.supxlabel("student's block", fontsize=8)
         figure.supylabel("teacher's block", fontsize=8)
-        figure.colorbar(shown, ax=list(axes), label="KL (nats), log scale", aspect=30)
+        ticks = {"ticks": LogLocator(subs=(1, 2, 5)), "format": "%g"} if scale else {}
+        figure.colorbar(shown, ax=list(axes), label="KL (nats), log scale", aspect=30, **ticks).minorticks_off()
         return figures.save(figure, stem)
 
 
@@ -164,9 +162,10 @@ def _panels(count: int, height: float, shared: bool = False) -> Iterator[tuple[A
     columns = min(count, 2)
     rows = math.ceil(count / columns)
     single = 1.5 if count == 1 else 1
-    with figures.figure(
-        rows, columns, height * single, figures.WIDTH, squeeze=False, sharex=shared, sharey=shared
-    ) as (figure, axes):
+    with figures.figure(rows, columns, height * single, figures.WIDTH, squeeze=False, sharex=shared, sharey=shared) as (
+        figure,
+        axes,
+    ):
         flat = list(axes.flat)
         for spare in flat[count:]:
             spare.set_visible(False)
@@ -175,7 +174,9 @@ def _panels(count: int, height: float, shared: bool = False) -> Iterator[tuple[A
 
 
 def _map(axes: Any, across: list[int], up: list[int], values: np.ndarray, **scale: Any) -> Any:
-    shown = axes.imshow(values, origin="lower", cmap=figures.SEQUENTIAL, aspect="auto", interpolation="nearest", **scale)
+    shown = axes.imshow(
+        values, origin="lower", cmap=figures.SEQUENTIAL, aspect="auto", interpolation="nearest", **scale
+    )
     for axis, blocks in ((axes.xaxis, across), (axes.yaxis, up)):
         step = math.ceil(len(blocks) / 6)
         axis.set_ticks(range(0, len(blocks), step), [str(block) for block in blocks[::step]])
@@ -184,9 +185,9 @@ def _map(axes: Any, across: list[int], up: list[int], values: np.ndarray, **scal
 
 
 def _dot(look: dict[str, Any]) -> dict[str, Any]:
-    return {"color": look["color"], "marker": look["marker"], "markersize": 3, "alpha": 0.7}
+    return {**look, "linestyle": "none", "markersize": 3, "alpha": 0.7}
 
 
-def _short(title: str) -> str:
-    """As much of a title as a panel has room for."""
-    return textwrap.shorten(title, 24, placeholder="…") if " " in title else title[:23] + "…" * (len(title) > 23)
+def _short(title: str, most: int = 20) -> str:
+    """As much of a title as there is room for: its beginning and its end."""
+    return title if len(title) <= most else f"{title[: most // 2]}…{title[-(most // 2 - 1) :]}"

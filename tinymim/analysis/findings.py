@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tinymim.analysis.drawing import distilled, means, of_model
@@ -11,6 +11,9 @@ from tinymim.analysis.results import Results, Row
 
 LOCAL = 0.5
 """Heads are called local whose distance is below this share of uniform attention's."""
+
+SEEN = 0.05
+"""A change of distance in pixels that shows in one decimal."""
 
 ALIKE = 0.9
 """Blocks are called nearly alike from this CKA on: the range that the paper's masked and contrastive models keep to."""
@@ -51,6 +54,30 @@ class Ends:
         return mean(self.last, "diversity_kl") / most if most else math.nan
 
 
+Columns = dict[str, Callable[[Ends], str]]
+"""Heads of a table, and what stands under each for a network."""
+
+DISTANCE_COLUMNS: Columns = {
+    "first third (px)": lambda one: f"{mean(one.first, 'distance_px'):.1f}",
+    "last third (px)": lambda one: f"{mean(one.last, 'distance_px'):.1f}",
+    "last / uniform": lambda one: f"{mean(one.last, 'distance_ratio'):.2f}",
+    "local heads, last third": lambda one: f"{one.local():.0%}",
+}
+ENTROPY_COLUMNS: Columns = {
+    "first third (nats)": lambda one: f"{mean(one.first, 'entropy_nats'):.2f}",
+    "last third (nats)": lambda one: f"{mean(one.last, 'entropy_nats'):.2f}",
+    "last / uniform": lambda one: f"{mean(one.last, 'entropy_ratio'):.2f}",
+    "sd of heads, last third": lambda one: f"{one.spread():.2f}",
+}
+DIVERSITY_COLUMNS: Columns = {
+    "greatest block (nats)": lambda one: f"{one.greatest()[1]:.3g}",
+    "its number": lambda one: str(one.greatest()[0]),
+    "last third (nats)": lambda one: f"{mean(one.last, 'diversity_kl'):.3g}",
+    "last / greatest": lambda one: f"{one.kept():.0%}" if math.isfinite(one.kept()) else "-",
+    "JS, last third (nats)": lambda one: f"{mean(one.last, 'diversity_js'):.3g}",
+}
+
+
 def ends(results: Results) -> dict[str, Ends]:
     """Both ends of every network."""
     return {title: Ends(of_model(results, title)) for title in results.titles}
@@ -65,16 +92,19 @@ def distance(found: dict[str, Ends]) -> list[str]:
     """Of attention distance."""
     local = {title: one.local() for title, one in found.items()}
     change = {title: one.change("distance_px") for title, one in found.items()}
-    words = (("rises", 1), ("falls", -1))
-    trend = [
-        f"{word} in {listed({title: f'{value:+.1f} px' for title, value in change.items() if value * sign > 0})}"
-        for word, sign in words
-        if any(value * sign > 0 for value in change.values())
-    ]
+    trend = {
+        word: {title: f"{value:+.1f} px" for title, value in change.items() if toward(value)}
+        for word, toward in (
+            ("rises", lambda value: value >= SEEN),
+            ("falls", lambda value: value <= -SEEN),
+            ("stays", lambda value: abs(value) < SEEN),
+        )
+    }
+    moves = together([f"{word} in {listed(shown)}" for word, shown in trend.items() if shown])
     return [
         f"Of the heads in the last third of the blocks, these look less than {LOCAL:g} times as far as uniform "
         f"attention: {listed({title: f'{share:.0%}' for title, share in local.items()})}; {_extremes(local, 'most')}.",
-        *([f"From the first third to the last the distance {' and '.join(trend)}."] if trend else []),
+        f"From the first third to the last the distance {moves}.",
     ]
 
 
@@ -109,15 +139,17 @@ def diversity(found: dict[str, Ends]) -> list[str]:
 
 def least_alike(results: Results, title: str) -> Row | None:
     """The two blocks of a network that CKA finds least alike."""
-    own = [row for row in results.cka if row["model_a"] == row["model_b"] == title and math.isfinite(row["cka"])]
-    return min(own, key=lambda row: row["cka"], default=None)
+    own = [row for row in results.cka if row["model_a"] == row["model_b"] == title and row["block_a"] < row["block_b"]]
+    return min((row for row in own if math.isfinite(row["cka"])), key=lambda row: row["cka"], default=None)
 
 
 def likeness(results: Results) -> list[str]:
     """Of CKA, within each network and between two."""
     least = {title: row for title in results.titles if (row := least_alike(results, title))}
-    shown = {title: f"{row['cka']:.2f}, {row['block_a']} and {row['block_b']}" for title, row in least.items()}
+    shown = {title: f"{row['cka']:.2f}, blocks {row['block_a']} and {row['block_b']}" for title, row in least.items()}
     alike = [title for title, row in least.items() if row["cka"] >= ALIKE]
+    if not least:
+        return []
     text = [f"The least CKA of two blocks of one network: {listed(shown)}."]
     text += [f"All blocks are nearly alike ({ALIKE:g} or more) in {together(alike) if alike else 'none of them'}."]
     pairs: dict[tuple[str, str], float] = {}
@@ -128,7 +160,9 @@ def likeness(results: Results) -> list[str]:
     if pairs:
         named = {f"{a} and {b}": f"{value:.2f}" for (a, b), value in pairs.items()}
         best = max(pairs, key=lambda pair: pairs[pair])
-        text += [f"Between two networks, their most alike blocks reach {listed(named)}: most for {together(list(best))}."]
+        text += [
+            f"Between two networks, their most alike blocks reach {listed(named)}: most for {together(list(best))}."
+        ]
     return text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from tinymim.images import EXTENSIONS, evenly, image_files, splits
 from tinymim.run import predict, preflight
 from tinymim.say import say
 
-MADE: dict[str, type[ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
+MADE: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
 """Data that need no file."""
 
 
@@ -96,8 +96,8 @@ def find(source: str, count: int, size: int) -> Images:
     """The images that ``--data`` names.
 
     Args:
-        source: a folder (of whose ``train/`` and ``val/``, if it has both, ``val/`` is read), ``digits``, ``shapes``, or
-            a recipe's name or file: its held-out images, or those it trains on where it holds none out.
+        source: a folder (of whose ``train/`` and ``val/``, if it has both, ``val/`` is read), ``digits``, ``shapes``,
+            or a recipe's name or file: its held-out images, or those it trains on where it holds none out.
         count: how many at most, spread evenly.
         size: side they are read in, in pixels.
 

@@ -109,7 +109,11 @@ def measure(
         about,
         [{"model": title, **row} for title, one in measured.items() for row in one.records()],
         _cka_rows(subjects, likeness, notes) if likeness.batches else [],
-        [row for student, agreement in pairs.items() for row in _trained(agreement, student, subjects, options.teacher)],
+        [
+            row
+            for student, agreement in pairs.items()
+            for row in _trained(agreement, student, subjects, options.teacher)
+        ],
     )
 
 

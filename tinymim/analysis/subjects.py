@@ -7,18 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
+
 from tinymim import recipes, teachers
+from tinymim.analysis import windows
+from tinymim.analysis.windows import Windowed
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
+from tinymim.foreign import published
 from tinymim.run import preflight
 from tinymim.seeds import seeded
-from tinymim.teachers import freeze
+from tinymim.teachers import Teacher, freeze
 from tinymim.weights import Provenance
 
 RANDOM = "random:"
 
-Network = Backbone
+Network = Backbone | Windowed
 
 
 @dataclass
@@ -49,7 +55,7 @@ class Subject:
     def trained(self, names: str, block: int) -> bool:
         """Whether all of ``names``, letters of q, k, v, were trained in ``block``: the blocks after the last that a
         distillation trained are as they were born, and would say nothing of it."""
-        return all(self.network.trained(Tap(block, name)) for name in names)
+        return isinstance(self.network, Windowed) or all(self.network.trained(Tap(block, name)) for name in names)
 
     @property
     def mapped(self) -> list[int]:
@@ -59,7 +65,7 @@ class Subject:
     @property
     def given_out(self) -> list[int]:
         """Blocks whose outputs are measured: those that were trained whole."""
-        last = self.network.output_block
+        last = self.depth if isinstance(self.network, Windowed) else self.network.output_block
         return list(range(1, last + 1))
 
     @property
@@ -84,26 +90,28 @@ class Subject:
         if self.provenance is None or "teacher" not in self.record:
             return []
         recipe = Path(self.provenance.path).resolve().parent.parent / "config.yaml"
-        if not recipe.is_file():
+        try:
+            model = preflight.inspect(recipes.resolve(["--config", str(recipe)])[0]).model
+        except TinymimError:  # there is none, or none that says so
             return []
-        model = preflight.inspect(recipes.resolve(["--config", str(recipe)])[0]).model
         return list(dict.fromkeys(pair for target in getattr(model, "targets", []) for pair in target.blocks))
 
     def as_dict(self) -> dict[str, Any]:
         """For the results."""
         network = self.network
-        (rows, columns), size = network.grid, network.image_size
+        vit: Any = network.swin if isinstance(network, Windowed) else network.vit
         weights = self.provenance
         return {
             "title": self.title,
             "source": self.source,
-            "network": network.describe(),
+            "arch": network.architecture.arch,
+            "width": vit.embed_dim,
             "depth": self.depth,
             "heads": network.heads,
-            "grid": [rows, columns],
-            "image_size": list(size),
-            "patch_px": network.patch[0],
-            "prefix_tokens": network.prefix,
+            "grid": list(vit.patch_embed.grid_size),
+            "image_size": list(network.image_size),
+            "patch_px": vit.patch_embed.patch_size[0],
+            "prefix_tokens": 0 if isinstance(network, Windowed) else network.prefix,
             "blocks_with_maps": self.mapped,
             "blocks_with_outputs": self.given_out,
             "weights": "random" if weights is None else weights.path,
@@ -136,7 +144,7 @@ def load(models: Sequence[str], seed: int) -> list[Subject]:
         try:
             found.append(_load(title, source, seed))
         except TinymimError as error:
-            problems.append(f"{title}: {str(error).removeprefix('teacher: ')}" if title != source else str(error))
+            problems.append(str(error).removeprefix("teacher: "))
     if problems:
         raise several("models", problems)
     return found
@@ -163,11 +171,38 @@ def _title_of(source: str) -> str:
 
 def _load(title: str, source: str, seed: int) -> Subject:
     name = source.removeprefix(RANDOM)
-    if name == source:
-        located = teachers.locate(source)
-        network, weights = located.load()
-        return Subject(title, source, network, weights.licence, weights, located.record or {})
-    architecture = teachers.locate(name).skeleton.architecture
-    with seeded(seed):
-        network = Backbone(replace(architecture, options={**architecture.options, "num_classes": 0}))
-    return Subject(title, source, freeze(network))
+    if name != source:
+        with seeded(seed):
+            return Subject(title, source, _random(name))
+    if windows.is_windowed(name):
+        swin, weights = windows.load(name)
+        return Subject(title, source, swin, weights.licence, weights)
+    located = _located(name)
+    network, weights = located.load()
+    return Subject(title, source, network, weights.licence, weights, located.record or {})
+
+
+def _random(name: str) -> Network:
+    """The network of that name, its weights drawn from the global generators."""
+    if windows.is_windowed(name):
+        return Windowed(published.card(name).architecture)
+    architecture = _located(name).skeleton.architecture
+    return freeze(Backbone(replace(architecture, options={**architecture.options, "num_classes": 0})))
+
+
+def _located(name: str) -> Teacher:
+    try:
+        return teachers.locate(name)
+    except TinymimError:
+        if teachers.is_published(name) and not _attends(arch := published.card(name).architecture.arch):
+            raise TinymimError(
+                f"{arch} has no attention, so there are no heads to look at; take one of timm's vit_*, deit_*, beit*, "
+                "eva* or swin* models"
+            ) from None
+        raise
+
+
+def _attends(arch: str) -> bool:
+    """Whether any part of timm's network is called attention."""
+    with torch.device("meta"):
+        return any("attn" in name for name, _ in timm.create_model(arch, pretrained=False).named_modules())
