@@ -64,7 +64,7 @@ class HeadMeasures:
     def __init__(self, options: Options | None = None):
         self.options = options or Options()
         self._moments: dict[int, Moments] = {}
-        self._uniform: dict[int, tuple[float, float]] = {}
+        self._uniform: dict[int, dict[str, float]] = {}
 
     @torch.inference_mode()
     def add(self, layer: Layer) -> None:
@@ -89,65 +89,79 @@ class HeadMeasures:
 
     def _record(self, block: int, head: int) -> dict[str, float]:
         moments = self._moments[block]
-        mean, sd = (
-            dict(zip(MEASURES, values[head - 1].tolist(), strict=True)) for values in (moments.mean, moments.sd)
-        )
-        for name, most in zip(MEASURES, self._uniform[block], strict=False):
-            ratio = name.partition("_")[0] + "_ratio"
-            mean[ratio], sd[ratio] = (values[name] / (most or math.nan) for values in (mean, sd))
-        return {key: value for name in mean for key, value in ((name, mean[name]), (f"{name}_sd", sd[name]))}
+        values: dict[str, float] = {}
+        for name, mean, sd in zip(
+            MEASURES, moments.mean[head - 1].tolist(), moments.sd[head - 1].tolist(), strict=True
+        ):
+            values |= {name: mean, f"{name}_sd": sd}
+            if most := self._uniform[block].get(name):
+                ratio = f"{name.partition('_')[0]}_ratio"
+                values |= {ratio: mean / most, f"{ratio}_sd": sd / most}
+        return values
 
 
 def measure(maps: Tensor, distances: Tensor, prefix: int, options: Options) -> Tensor:
-    """All :data:`MEASURES` of every head on every image, ``(b, H, 5)``.
+    """All :data:`MEASURES` of every head on every image, ``(b, H, 5)``: means over queries.
 
     Args:
         maps: log attention ``(b, W, H, prefix + Q, prefix + K)``; -inf is attention of 0.
-        distances: ``(Q, K)``.
+        distances: ``(Q, K)`` in pixels.
         prefix: tokens before the patches.
         options: what the paper leaves open.
     """
+    windows, queries = maps.shape[1], maps.shape[-2]
     mass = maps[..., prefix:, :prefix].exp().sum(-1).mean((1, 3))
-    patches = F.log_softmax(maps[..., prefix:, prefix:], dim=-1) if prefix else maps
-    weights = patches.exp()
-    distance = torch.einsum("bwhqk,qk->bh", weights, distances) / (maps.shape[1] * len(distances))
-    if options.cls == "keep":
-        patches, weights = maps, maps.exp()
-    entropy, kl, js = information(patches, weights, options.kl)
+    logs = _flat(F.log_softmax(maps[..., prefix:, prefix:], dim=-1) if prefix else maps)
+    attention = logs.exp()
+    distance = attention @ distances.flatten().repeat(windows) / (windows * len(distances))
+    if options.cls == "keep" and prefix:
+        logs = _flat(maps)
+        attention = logs.exp()
+    else:
+        queries -= prefix
+    entropy, kl, js = information(logs, attention, windows * queries, options.kl)
     return torch.stack([distance, entropy, kl, js, mass], dim=-1)
 
 
-def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+def _flat(maps: Tensor) -> Tensor:
+    """``(b, H, W·Q·K)``: sums over all queries and keys as one product, which is what makes them cheap."""
+    return maps.transpose(1, 2).flatten(2)
+
+
+def information(logs: Tensor, maps: Tensor, queries: int, kl: Direction) -> tuple[Tensor, Tensor, Tensor]:
     """Entropy of each head, and its mean KL and Jensen-Shannon divergence from the others, in nats: three ``(b, H)``.
 
-    All three are means over queries.
+    With own_h = sum A_h ln A_h, KL(A_h ‖ A_g) = own_h - sum A_h ln A_g, so one product of maps with logarithms has all
+    pairs; JS = (own_h + own_g - sum (A_h + A_g) ln (A_h + A_g)) / 2 + ln 2.
 
     Args:
-        logs: log attention, ``(b, W, H, Q, K)``.
+        logs: log attention, ``(b, H, M)``, all queries and keys in one.
         maps: its exponential.
-        direction: of the KL.
+        queries: how many.
+        kl: direction of the KL.
     """
-    b, W, H, Q, _ = maps.shape
-    logs = logs.clamp(min=torch.finfo(logs.dtype).min)  # so that 0 · ln 0 is 0; nothing else changes
-    crossed = torch.einsum("bwhqk,bwgqk->bhg", maps, logs) / (W * Q)  # of A_h and ln A_g
+    heads = maps.shape[1]
+    others = heads - 1 or math.nan
+    logs = logs.clamp(min=torch.finfo(logs.dtype).min)  # so that 0 · ln 0 is 0
+    crossed = (maps @ logs.mT).double() / queries
     own = crossed.diagonal(dim1=1, dim2=2)
-    pairs = own.unsqueeze(2) - crossed  # KL(A_h ‖ A_g)
-    means = {"forward": [2], "reverse": [1], "both": [1, 2]}[direction]
-    kl = sum(pairs.sum(side) for side in means) / (len(means) * (H - 1 or math.nan))
-    js = own.new_zeros(b, H, H)
-    for head in range(H - 1):
-        mixed = maps[:, :, head : head + 1] + maps[:, :, head + 1 :]
-        logs_mixed = mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log_()
-        js[:, head, head + 1 :] = torch.einsum("bwgqk,bwgqk->bg", mixed, logs_mixed) / (-2 * W * Q) + math.log(2)
-    js = js + js.mT
-    js = js.sum(2) / (H - 1 or math.nan) + (own.sum(1, keepdim=True) + (H - 2) * own) / (2 * (H - 1 or math.nan))
-    return -own, kl, js
+    pairs = own.unsqueeze(2) - crossed
+    sides = {"forward": [2], "reverse": [1], "both": [1, 2]}[kl]
+    divergence = torch.stack([pairs.sum(side) for side in sides]).mean(0) / others
+    js = torch.zeros_like(crossed)
+    for head in range(heads - 1):
+        mixed = maps[:, head : head + 1] + maps[:, head + 1 :]
+        shared = torch.linalg.vecdot(mixed, mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log_()).double() / queries
+        js[:, head, head + 1 :] = (own[:, head : head + 1] + own[:, head + 1 :] - shared) / 2 + math.log(2)
+    return -own, divergence, (js + js.mT).sum(2) / others
 
 
-def uniform(layer: Layer, options: Options) -> tuple[float, float]:
-    """Distance in pixels and entropy in nats of attention that is the same to all that a query may attend to."""
+def uniform(layer: Layer, options: Options) -> dict[str, float]:
+    """Distance and entropy of attention that is the same to all that a query may attend to; nan where that is the
+    query alone."""
     allowed = torch.ones_like(layer.distances)[None] if layer.allowed is None else layer.allowed.float()
     keys = allowed.sum(-1)
     distance = ((allowed * layer.distances).sum(-1) / keys).mean()
     kept = layer.prefix if options.cls == "keep" else 0
-    return distance.item(), (keys + kept).log().mean().item()
+    values = {"distance_px": distance.item(), "entropy_nats": (keys + kept).log().mean().item()}
+    return {name: value or math.nan for name, value in values.items()}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tinymim.analysis.layer import Layer, distances
+from tinymim.analysis.windows import Windowed
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap, attention_bias
 from tinymim.targets.attention import log_attention
@@ -16,7 +17,7 @@ TAPS = ("q", "k", "ffn_post")
 
 
 @torch.inference_mode()
-def layers(network: Backbone, images: Tensor) -> Iterator[Layer]:
+def layers(network: Backbone | Windowed, images: Tensor) -> Iterator[Layer]:
     """Run a network and give its blocks one by one; nothing is kept of those before.
 
     The network is put into eval mode. Its attention is its own: with rope, norms of q and k, and relative position
@@ -26,6 +27,9 @@ def layers(network: Backbone, images: Tensor) -> Iterator[Layer]:
         network: what to look at.
         images: ``(B, 3, H, W)`` in [0, 1].
     """
+    if isinstance(network, Windowed):
+        yield from network.layers(images)
+        return
     network.eval()
     between = distances(network.grid, network.patch).to(images.device)
     taps = [Tap(block, name) for block in range(1, network.depth + 1) for name in TAPS]
