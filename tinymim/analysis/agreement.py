@@ -7,7 +7,7 @@ computed once, not once a pair. With P = N·R, the relation relative to the unif
     mean over keys of P_teacher · (ln P_teacher - ln P_student),
 
 so its first term is one number a block of the teacher, and its second one matrix product for all pairs. Where relations
-are close to uniform both are small, so that their difference keeps its digits.
+are close to uniform both are small, and so is what float32 rounds off them.
 """
 
 from __future__ import annotations
