@@ -65,7 +65,7 @@ def dots(results: Results, measure: Measure, stem: Path) -> bytes:
             one.plot([row["block"] for row in rows], [row[measure.column] for row in rows], **_dot(look))
             line = means(rows, measure.column)
             one.plot(list(line), list(line.values()), color="black", linewidth=1)
-            one.set_title(_short(title), color=look["color"])
+            one.set_title(_short(title), color=look["color"], fontsize=7)
             figures.whole_numbers(one)
         figure.supxlabel("block", fontsize=8)
         figure.supylabel(measure.axis, fontsize=8)
@@ -101,7 +101,7 @@ def likeness(results: Results, pairs: Sequence[tuple[str, str]], stem: Path) -> 
             rows = [row for row in results.cka if (row["model_a"], row["model_b"]) == (a, b)]
             across, up, values = grid(rows, "block_b", "block_a", "cka")
             shown = _map(one, across, up, values, vmin=0, vmax=1)
-            one.set_title(_short(a) if a == b else f"{_short(a, 16)} (up),\n{_short(b, 16)} (across)", fontsize=7)
+            one.set_title(_short(a) if a == b else f"↑ {_short(a)}\n→ {_short(b)}", fontsize=7)
         figure.supxlabel("block", fontsize=8)
         figure.supylabel("block", fontsize=8)
         figure.colorbar(shown, ax=list(axes), label="linear CKA", aspect=30)
@@ -128,7 +128,7 @@ def agreement(results: Results, relation: str, stem: Path) -> bytes:
                 if student_block in across and teacher_block in up:
                     corner = (across.index(student_block) - 0.5, up.index(teacher_block) - 0.5)
                     one.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=figures.COLOURS[1], linewidth=2))
-            one.set_title(_short(student))
+            one.set_title(_short(student), fontsize=7)
         figure.supxlabel("student's block", fontsize=8)
         figure.supylabel("teacher's block", fontsize=8)
         ticks = {"ticks": LogLocator(subs=(1, 2, 5)), "format": "%g"} if scale else {}
@@ -188,6 +188,6 @@ def _dot(look: dict[str, Any]) -> dict[str, Any]:
     return {**look, "linestyle": "none", "markersize": 3, "alpha": 0.7}
 
 
-def _short(title: str, most: int = 20) -> str:
+def _short(title: str, most: int = 18) -> str:
     """As much of a title as there is room for: its beginning and its end."""
     return title if len(title) <= most else f"{title[: most // 2]}…{title[-(most // 2 - 1) :]}"

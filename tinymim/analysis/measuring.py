@@ -131,12 +131,12 @@ def _pairs(subjects: list[Subject], options: Options, notes: list[str]) -> dict[
             notes.append(f"{what}: left out, as attention in windows has no relations among all patches")
             continue
         try:
-            found[student.title] = Agreement(teacher.network, student.network, options.relations)
+            found[student.title] = pair = Agreement(teacher.network, student.network, options.relations)
         except TinymimError as error:
             notes.append(f"{what}: left out ({error})")
             continue
-        if teacher.network.grid != student.network.grid:
-            grids = ["{}x{}".format(*one.network.grid) for one in (teacher, student)]
+        if pair.teacher.grid != pair.student.grid:
+            grids = ["{}x{}".format(*one.grid) for one in (pair.teacher, pair.student)]
             notes.append(f"{what}: the teacher's {grids[0]} patches are resampled to the student's {grids[1]}")
     return found
 

@@ -141,7 +141,7 @@ def _cka(found: Results, folder: Path) -> Section:
     pictures = [_picture("Within each model", "Every block with every block.", within, drawn)]
     if across:
         drawn = drawing.likeness(found, across, between)
-        text = "The blocks of one model up, those of the other across."
+        text = "The blocks of one model up (↑), those of the other across (→)."
         pictures.append(_picture("Between models", text, between, drawn))
     rows = []
     for title in found.titles:
