@@ -95,7 +95,6 @@ def test_windowed__maps_and_outputs_are_timms_own(arch, options):
         assert torch.equal(layer.maps(slice(1, 2)), found[1:2])
         if layer.allowed is not None:
             shifted.append(layer.block)
-            assert found.exp()[:, ~layer.allowed.any(0).any(0)].numel() == 0
             assert found.exp().movedim(2, 0)[:, :, ~layer.allowed].max() < 1e-20
     assert shifted == [2, 4]
     assert network.heads == [2, 2, 4, 4]

@@ -109,51 +109,45 @@ def measure(maps: Tensor, distances: Tensor, prefix: int, options: Options) -> T
         prefix: tokens before the patches.
         options: what the paper leaves open.
     """
-    windows, queries = maps.shape[1], maps.shape[-2]
     mass = maps[..., prefix:, :prefix].exp().sum(-1).mean((1, 3))
-    logs = _flat(F.log_softmax(maps[..., prefix:, prefix:], dim=-1) if prefix else maps)
+    logs = F.log_softmax(maps[..., prefix:, prefix:], dim=-1) if prefix else maps
     attention = logs.exp()
-    distance = attention @ distances.flatten().repeat(windows) / (windows * len(distances))
-    if options.cls == "keep" and prefix:
-        logs = _flat(maps)
-        attention = logs.exp()
-    else:
-        queries -= prefix
-    entropy, kl, js = information(logs, attention, windows * queries, options.kl)
+    distance = (attention * distances).sum(-1).mean((1, 3))
+    if prefix and options.cls == "keep":
+        logs, attention = maps, maps.exp()
+    entropy, kl, js = information(logs, attention, options.kl)
     return torch.stack([distance, entropy, kl, js, mass], dim=-1)
 
 
-def _flat(maps: Tensor) -> Tensor:
-    """``(b, H, W·Q·K)``: sums over all queries and keys as one product, which is what makes them cheap."""
-    return maps.transpose(1, 2).flatten(2)
+def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+    """Entropy of each head, and its mean KL and Jensen-Shannon divergence from the others, in nats: three ``(b, H)``,
+    means over queries.
 
-
-def information(logs: Tensor, maps: Tensor, queries: int, kl: Direction) -> tuple[Tensor, Tensor, Tensor]:
-    """Entropy of each head, and its mean KL and Jensen-Shannon divergence from the others, in nats: three ``(b, H)``.
-
-    With own_h = sum A_h ln A_h, KL(A_h ‖ A_g) = own_h - sum A_h ln A_g, so one product of maps with logarithms has all
-    pairs; JS = (own_h + own_g - sum (A_h + A_g) ln (A_h + A_g)) / 2 + ln 2.
+    With own_h = sum A_h ln A_h, KL(A_h ‖ A_g) = own_h - sum A_h ln A_g, so one product of maps with logarithms gives
+    all pairs; JS = (own_h + own_g - sum (A_h + A_g) ln (A_h + A_g)) / 2 + ln 2. Sums over keys are float32, those over
+    queries float64.
 
     Args:
-        logs: log attention, ``(b, H, M)``, all queries and keys in one.
+        logs: log attention, ``(b, W, H, Q, K)``.
         maps: its exponential.
-        queries: how many.
-        kl: direction of the KL.
+        direction: of the KL.
     """
-    heads = maps.shape[1]
-    others = heads - 1 or math.nan
+    _, windows, heads, queries, _ = maps.shape
+    number, others = windows * queries, heads - 1 or math.nan
     logs = logs.clamp(min=torch.finfo(logs.dtype).min)  # so that 0 · ln 0 is 0
-    crossed = (maps @ logs.mT).double() / queries
+    products = (a.transpose(1, 2) @ b.transpose(1, 2).mT for a, b in zip(maps, logs, strict=True))  # in place by image
+    crossed = torch.stack([product.sum((0, 1), dtype=torch.float64) for product in products]) / number
     own = crossed.diagonal(dim1=1, dim2=2)
     pairs = own.unsqueeze(2) - crossed
-    sides = {"forward": [2], "reverse": [1], "both": [1, 2]}[kl]
-    divergence = torch.stack([pairs.sum(side) for side in sides]).mean(0) / others
+    sides = {"forward": [2], "reverse": [1], "both": [1, 2]}[direction]
+    kl = torch.stack([pairs.sum(side) for side in sides]).mean(0) / others
     js = torch.zeros_like(crossed)
     for head in range(heads - 1):
-        mixed = maps[:, head : head + 1] + maps[:, head + 1 :]
-        shared = torch.linalg.vecdot(mixed, mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log_()).double() / queries
+        mixed = maps[:, :, head : head + 1] + maps[:, :, head + 1 :]
+        terms = mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log_().mul_(mixed)
+        shared = terms.sum(-1).sum((1, 3), dtype=torch.float64) / number
         js[:, head, head + 1 :] = (own[:, head : head + 1] + own[:, head + 1 :] - shared) / 2 + math.log(2)
-    return -own, divergence, (js + js.mT).sum(2) / others
+    return -own, kl, (js + js.mT).sum(2) / others
 
 
 def uniform(layer: Layer, options: Options) -> dict[str, float]:
