@@ -118,6 +118,16 @@ def test_agreement__temperature_heads_and_dropped_cls():
     assert options.as_dict() == {"relations": ["qk"], "cls": "drop", "heads": 6, "temperature": 0.5}
 
 
+def test_agreement__drops_no_path_and_takes_all_images_in_any_number_of_batches():
+    teacher, student = network(drop_path_rate=0.5).train(), network(seed=1)
+    whole, parts = (Agreement(teacher, student, Options(["qk"])) for _ in range(2))
+    whole.add(pictures(5))
+    for batch in pictures(5).split(2):
+        parts.add(batch)
+    assert parts.images == 5
+    torch.testing.assert_close(whole.matrix("qk"), parts.matrix("qk"), rtol=1e-5, atol=1e-7)
+
+
 def test_agreement__with_oneself_is_0_on_the_diagonal_alone():
     own = network()
     compared = Agreement(own, own)
