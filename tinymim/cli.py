@@ -25,6 +25,7 @@ COMMANDS = {
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
     "report": "one HTML page of a run, beside others: tinymim report runs/relation_digits",
+    "analyze": "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
     "teachers": "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add",
     "data": "look through a folder of images for what is wrong with it: tinymim data check DIR",
     "export": "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
@@ -70,6 +71,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "check": _check,
         "replay": _replay,
         "report": _report,
+        "analyze": _analyze,
         "data": _data,
         "teachers": _teachers,
         "export": _export,
@@ -130,6 +132,12 @@ def _resume(arguments: list[str]) -> int:
 
 def _report(arguments: list[str]) -> int:
     from tinymim.report import command
+
+    return command.main(arguments)
+
+
+def _analyze(arguments: list[str]) -> int:
+    from tinymim.analysis import command
 
     return command.main(arguments)
 
