@@ -149,6 +149,10 @@ class Backbone(nn.Module):
         assert images.is_floating_point(), "bytes become floats in ImageData.on_after_batch_transfer"
         return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
 
+    def denormalise(self, values: Tensor) -> Tensor:
+        """What :meth:`normalise` was given."""
+        return values * cast(Tensor, self.std) + cast(Tensor, self.mean)
+
     def embed(
         self, images: Tensor, keep: Tensor | None = None, replace: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:

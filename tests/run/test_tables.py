@@ -5,11 +5,6 @@ from __future__ import annotations
 import csv
 import io
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import spearmanr
-
 from tinymim.run import tables
 from tinymim.run.cells import FIGURES
 from tinymim.run.grid import Question
@@ -96,12 +91,3 @@ def test_agreement__without_the_papers_figures() -> None:
     text = tables.agreement(question(), found, FINE)
     assert text == "fine-tuned: highest *way A*, lowest *way B*; difference 15.0 ± 7.1 (outside the spread)."
     assert tables.agreement(question(), records(a={0: 0.6}), FINE) == ""
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=8))
-def test_spearman__as_scipy_has_it(pairs: list[tuple[int, int]]) -> None:
-    first, second = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
-    if len(set(first)) == 1 or len(set(second)) == 1:
-        assert tables.spearman(first, second) == 0.0
-    else:
-        assert tables.spearman(first, second) == pytest.approx(spearmanr(first, second).statistic)

@@ -32,16 +32,33 @@ def main(arguments: list[str]) -> int:
         load(asked.folder)  # before a lock is laid into a folder that is none
         with lock.hold(asked.folder, "folder"):
             state = load(asked.folder)
-            return _go_on(state, as_edited(state), asked)
+            state = _followed(state, as_edited(state), asked.launch, asked.accept_changes)
+            return _run(state, asked.jobs)
     chain = plan.load(asked.chain, asked.set, asked.config)
     place = asked.run_dir or Path("runs") / f"chain_{chain.name}"
     _check_fresh(place, asked.resume)
     with lock.hold(place, "run_dir"):
-        if (place / NAME).is_file():
-            _check_fresh(place, asked.resume)
-            return _go_on(load(place), chain, asked)
+        _check_fresh(place, asked.resume)
+        state = prepare(place, chain, asked.launch, asked.accept_changes)
+        return _run(state, asked.jobs)
+
+
+def prepare(place: Path, chain: Chain, launch: str | None = None, accept: bool = False) -> State:
+    """The state of ``chain`` in a folder, begun or to go on with, checked and written.
+
+    Args:
+        place: the folder, whose lock is held.
+        chain: what is to be run there.
+        launch: put before each fit's command; ``None`` leaves it as it was.
+        accept: changes since it was run last.
+
+    Raises:
+        TinymimError: mistakes in what is left to run, or changes that are not accepted.
+    """
+    if not (place / NAME).is_file():
         _check(chain, list(chain.stages))
-        return _run(begin(place, chain, asked.launch or ""), asked.jobs)
+        return _written(begin(place, chain, launch or ""))
+    return _followed(load(place), chain, launch, accept)
 
 
 def resume(arguments: list[str]) -> int:
@@ -114,18 +131,24 @@ def _check_fresh(place: Path, going_on: bool) -> None:
         raise TinymimError(f"run_dir: {place} holds other files ({', '.join(inside[:4])}); give a new folder")
 
 
-def _go_on(state: State, chain: Chain, asked: argparse.Namespace) -> int:
-    """Resume: refuse what has changed, or accept it; then run what is left."""
+def _followed(state: State, chain: Chain, launch: str | None, accept: bool) -> State:
+    """The state over ``chain``: what has changed is refused or accepted."""
     changed, altered = changes.between(state.chain, chain), files.altered(state)
     lines = [line for found in (*changed.values(), *altered.values()) for line in found]
-    if lines and not asked.accept_changes:
+    if lines and not accept:
         raise several(f"{state.place} has changed since it was run. Undo it, or: {ACCEPT}. It differs", lines)
     state.forget(set(altered))
     for key in state.follow(chain):
         say(f"{key} is no longer part of the chain; {state.place / key} is left as it is")
-    state.launch = state.launch if asked.launch is None else asked.launch
+    state.launch = state.launch if launch is None else launch
     _check(chain, [name for name in chain.stages if _unfinished(state, name)])
-    return _run(state, asked.jobs)
+    return _written(state)
+
+
+def _written(state: State) -> State:
+    state.save()
+    state.write_recipes()
+    return state
 
 
 def _unfinished(state: State, name: str) -> bool:
@@ -133,8 +156,6 @@ def _unfinished(state: State, name: str) -> bool:
 
 
 def _run(state: State, jobs: int) -> int:
-    state.save()
-    state.write_recipes()
     try:
         code = Runner(state, jobs).run()
     finally:

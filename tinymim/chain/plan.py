@@ -91,7 +91,28 @@ def load(name: str, settings: list[str] | None = None, configs: list[str] | None
         TinymimError: no such chain, or mistakes in it, all of them together.
     """
     path = outline.find("chain", name)
-    content = outline.read(path, "chain", "stages")
+    return build(path.stem, outline.read(path, "chain", "stages"), str(path), settings, configs)
+
+
+def build(
+    name: str,
+    content: dict[str, Any],
+    source: str,
+    settings: list[str] | None = None,
+    configs: list[str] | None = None,
+) -> Chain:
+    """The chain that a file's content describes.
+
+    Args:
+        name: of the chain.
+        content: as the file has it.
+        source: where the content comes from, for the error.
+        settings: as :func:`load` takes them.
+        configs: likewise.
+
+    Raises:
+        TinymimError: mistakes in it, all of them together.
+    """
     found = grammar.mistakes(content)
     if not found:
         overrides, found = grammar.settle(settings or [], content)
@@ -110,9 +131,9 @@ def load(name: str, settings: list[str] | None = None, configs: list[str] | None
             except TinymimError as error:
                 found.append(f"stages.{written['name']}: {error}")
     if found:
-        raise several(f"{path} has {len(found)} mistake(s)", found)
+        raise several(f"{source} has {len(found)} mistake(s)", found)
     about = (content.get("about") or "").strip()
-    return Chain(path.stem, stages, about, content.get("seeds"), content.get("compare") or {})
+    return Chain(name, stages, about, content.get("seeds"), content.get("compare") or {})
 
 
 def _stage(written: dict[str, Any], all: list[dict[str, Any]], overrides: list[str], configs: list[str]) -> Stage:

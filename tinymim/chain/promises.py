@@ -166,12 +166,13 @@ def _trained(start: Teacher) -> str:
 def _length(stage: Stage, promise: Promise, lengths: dict[str, int]) -> str:
     """Epochs and, where the images can be counted, steps."""
     trainer = stage.config.get("trainer") or {}
-    epochs = trainer.get("max_epochs") or 1000  # Lightning's default
+    epochs, most = trainer.get("max_epochs") or 1000, trainer.get("max_steps", -1)  # Lightning's defaults
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes") or 1
     processes = (len(devices) if isinstance(devices, list) else devices) if not isinstance(devices, str) else 1
     accumulate = trainer.get("accumulate_grad_batches") or 1
     batch = promise.data.batch_size * max(int(processes), 1) * nodes
-    text = f"{epochs} epochs, total batch {batch * accumulate}"
+    length = f"{epochs} epochs" if epochs != -1 else f"{most:,} steps"
+    text = f"{length}, total batch {batch * accumulate}"
     if batch < 1:  # one of the mistakes
         return text
     images = _images(promise.data, stage, lengths)
@@ -182,8 +183,8 @@ def _length(stage: Stage, promise: Promise, lengths: dict[str, int]) -> str:
     if limit is not None:
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = epochs * max(-(-batches // accumulate), 1)
-    if (most := trainer.get("max_steps", -1)) >= 0:
-        steps = min(steps, most)
+    if most >= 0:
+        steps = min(steps, most) if epochs != -1 else most
     return f"{text}, about {steps:,} steps over {images:,} images"
 
 

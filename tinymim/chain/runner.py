@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -59,10 +59,11 @@ class Runner:
     Args:
         state: of the chain; kept up to date in its file.
         jobs: stages at once.
+        ended: called with the key of each stage that is done or has failed.
     """
 
-    def __init__(self, state: State, jobs: int = 1):
-        self.state, self.jobs = state, jobs
+    def __init__(self, state: State, jobs: int = 1, ended: Callable[[str], None] = lambda key: None):
+        self.state, self.jobs, self.ended = state, jobs, ended
         self.running: dict[str, Running] = {}
         self._tried: set[str] = set()
         self._signals = 0
@@ -193,6 +194,7 @@ class Runner:
         if code == 0 and set(outputs) == set(files.promised(self.state, key)):
             entry.state, entry.outputs, entry.ended = "done", outputs, now()
             self.state.save()
+            self.ended(key)
             return
         saved = _written(place) != stage.before and read_json(place / PROGRESS).get("state") == "preempted"
         if code == Preempted.code or self._signals or (code and saved):
@@ -212,6 +214,7 @@ class Runner:
         entry.state, entry.error, entry.ended = "failed", error, now()
         self.state.save()
         say(f"== {key} failed: {error}")
+        self.ended(key)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:

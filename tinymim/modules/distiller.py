@@ -51,6 +51,7 @@ class Distiller(Evaluated):
         teacher_sharding: share the weights of the teacher's blocks among all processes (FSDP2), for a teacher that does
             not fit on one device: the same readings, and each block is gathered when it is run. The target blocks and
             the patch embedding stay whole. In one process it does nothing.
+        train_loss: evaluate training images too, see :class:`Evaluated`.
     """
 
     prefix = "student.vit."
@@ -72,8 +73,10 @@ class Distiller(Evaluated):
         compile: bool = False,
         teacher_precision: Precision = "auto",
         teacher_sharding: bool = False,
+        train_loss: bool = False,
     ):
         super().__init__()
+        self.train_loss = train_loss
         self.source = teacher
         self.architecture = student
         self.targets = nn.ModuleList(targets)
@@ -242,7 +245,7 @@ class Distiller(Evaluated):
         return losses["loss"]
 
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Losses on plain held-out images."""
+        """Losses on plain images."""
         return self.losses(batch)
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -256,8 +259,8 @@ class Distiller(Evaluated):
         self._finish(self.trainer.num_test_batches, batch_idx, dataloader_idx)
 
     def _finish(self, batches: list[int | float], batch: int, loader: int) -> None:
-        """After the last held-out batch, help those who share the teacher and have more, before losses are reduced."""
-        if loader == 0 and batch + 1 == batches[0]:
+        """After a loader's last batch, help those who share the teacher and have more, before losses are reduced."""
+        if (loader == 0 or self.train_loss) and batch + 1 == batches[loader]:
             self.frozen.finish()
 
     def configure_optimizers(self) -> Any:

@@ -74,10 +74,12 @@ class Evaluated(pl.LightningModule):
     """Base of the modules: what validation and test report, by default the loss and 10-NN of the frozen backbone.
 
     The features are the mean patch token of the backbone's output block. The first validation loader is held out, the
-    second is the bank; without labels only the loss is reported.
+    second is the bank; without labels only the loss is reported. With :attr:`train_loss` the losses on the bank, images
+    of the training set without augmentation, are reported beside those on held-out images, as ``val/train_loss``.
     """
 
     monitor = ("val/loss", "min")
+    train_loss = False
     prefix = ""
     """Where the backbone's weights lie in the state dict."""
 
@@ -123,12 +125,14 @@ class Evaluated(pl.LightningModule):
 
     def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:
         """One batch of ``stage``, from the held-out loader (0) or the bank (1)."""
-        if loader == 0:
-            self.log_means(stage, self.evaluate(batch), len(batch["image"]))
+        if loader == 0 or self.train_loss:
+            prefix = "train_" * loader
+            losses = {f"{prefix}{name}": value for name, value in self.evaluate(batch).items()}
+            self.log_means(stage, losses, len(batch["image"]))
         self.neighbours.add(self.backbone, batch, loader)
 
     def log_means(self, stage: str, losses: dict[str, Tensor], images: int) -> None:
-        """Report means over the held-out images of all processes; these are the means of one batch of ``images``."""
+        """Report means over the images of a loader and of all processes; these are the means of a batch of ``images``."""
         # Lightning averages the processes' numbers of images and cuts the result to an integer: let it be one
         weight = images * self.trainer.world_size
         named = {f"{stage}/{name}": value for name, value in losses.items()}

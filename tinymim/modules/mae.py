@@ -10,7 +10,7 @@ from tinymim.backbones import Backbone
 from tinymim.modules.masking import fixed_keep, keep_smallest, random_keep
 from tinymim.modules.mim import MaskedPretrainer
 from tinymim.modules.optim import Optim
-from tinymim.modules.reconstruction import Decoder, decoder_problems, reconstruction_loss
+from tinymim.modules.reconstruction import Decoder, decoder_problems, patchify, reconstruction_loss, statistics_of
 
 
 class MAEPretrainer(MaskedPretrainer):
@@ -24,6 +24,8 @@ class MAEPretrainer(MaskedPretrainer):
         decoder_heads: its heads.
         norm_pix: standardise each target patch by its own mean and variance (unbiased, eps 1e-6), as MAE recommends.
         optim: the optimiser.
+        mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
+        train_loss: evaluate training images too, see :class:`tinymim.modules.evaluation.Evaluated`.
     """
 
     prefix = "encoder.vit."
@@ -37,8 +39,10 @@ class MAEPretrainer(MaskedPretrainer):
         decoder_heads: int = 16,
         norm_pix: bool = True,
         optim: Optim | None = None,
+        mask_seeds: int = 1,
+        train_loss: bool = False,
     ):
-        super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40))
+        super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40), mask_seeds, train_loss)
         self.decoder_sizes, self.norm_pix = (decoder_width, decoder_depth, decoder_heads), norm_pix
         self.encoder: Backbone | None = None
 
@@ -62,9 +66,9 @@ class MAEPretrainer(MaskedPretrainer):
         """``(B, K)`` indices of the kept patches."""
         return random_keep(images, self._patches, self.mask_ratio)
 
-    def fixed_masks(self, index: Tensor) -> Tensor:
+    def fixed_masks(self, index: Tensor, seed: int = 0) -> Tensor:
         """``(B, K)`` indices of the kept patches."""
-        return fixed_keep(index, self._patches, self.mask_ratio, self.device)
+        return fixed_keep(index, self._patches, self.mask_ratio, self.device, seed)
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """Mean squared error over the dropped patches.
@@ -73,9 +77,25 @@ class MAEPretrainer(MaskedPretrainer):
             images: ``(B, 3, H, W)`` in [0, 1].
             masks: ``(B, K)`` indices of the kept patches.
         """
+        return reconstruction_loss(self._predict(images, masks), masks, images, self.backbone, self.norm_pix)
+
+    def restore(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Pixels of all patches; with ``norm_pix`` the true mean and variance of each patch are put back, which the
+        network does not predict."""
+        predicted = self._predict(images, masks).float()
+        if not self.norm_pix:
+            return predicted
+        mean, std = statistics_of(patchify(self.backbone.normalise(images), self.backbone.patch))
+        return predicted * std + mean
+
+    def hidden(self, masks: Tensor) -> Tensor:
+        """``(B, N)`` booleans, true where a patch is dropped."""
+        everything = torch.ones(len(masks), self._patches, dtype=torch.bool, device=masks.device)
+        return everything.scatter(1, masks, False)
+
+    def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         encoder = self.backbone
-        tokens = encoder.vit.norm(encoder.vit.blocks(encoder.embed(images, masks)))
-        return reconstruction_loss(self.decoder(tokens, masks), masks, images, encoder, self.norm_pix)
+        return self.decoder(encoder.vit.norm(encoder.vit.blocks(encoder.embed(images, keep))), keep)
 
     @property
     def _patches(self) -> int:

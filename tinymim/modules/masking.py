@@ -22,9 +22,9 @@ def random_keep(images: Tensor, patches: int, mask_ratio: float) -> Tensor:
     return keep_smallest(shared_rand(len(images), patches, device=images.device), mask_ratio)
 
 
-def fixed_keep(index: Tensor, patches: int, mask_ratio: float, device: torch.device) -> Tensor:
-    """Masks that are a function of each image's ``(B,)`` index, so that held-out losses can be compared."""
-    return keep_smallest(_fixed_noise(index, patches), mask_ratio).to(device)
+def fixed_keep(index: Tensor, patches: int, mask_ratio: float, device: torch.device, seed: int = 0) -> Tensor:
+    """Masks that are a function of ``seed`` and each image's ``(B,)`` index, so that held-out losses can be compared."""
+    return keep_smallest(_fixed_noise(index, patches, seed), mask_ratio).to(device)
 
 
 def mask_smallest(noise: Tensor, mask_ratio: float) -> Tensor:
@@ -38,10 +38,10 @@ def random_mask(images: Tensor, units: int, mask_ratio: float) -> Tensor:
     return mask_smallest(shared_rand(len(images), units, device=images.device), mask_ratio)
 
 
-def fixed_mask(index: Tensor, units: int, mask_ratio: float, device: torch.device) -> Tensor:
-    """As :func:`random_mask`, but a function of each image's ``(B,)`` index."""
-    return mask_smallest(_fixed_noise(index, units), mask_ratio).to(device)
+def fixed_mask(index: Tensor, units: int, mask_ratio: float, device: torch.device, seed: int = 0) -> Tensor:
+    """As :func:`random_mask`, but a function of ``seed`` and each image's ``(B,)`` index."""
+    return mask_smallest(_fixed_noise(index, units, seed), mask_ratio).to(device)
 
 
-def _fixed_noise(index: Tensor, length: int) -> Tensor:
-    return torch.from_numpy(np.stack([stream(0, number).random(length) for number in index.tolist()]))
+def _fixed_noise(index: Tensor, length: int, seed: int) -> Tensor:
+    return torch.from_numpy(np.stack([stream(seed, number).random(length) for number in index.tolist()]))

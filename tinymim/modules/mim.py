@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tinymim.architecture import Architecture
@@ -22,11 +23,16 @@ class MaskedPretrainer(Evaluated):
         architecture: the encoder.
         mask_ratio: share masked, in (0, 1).
         optim: the optimiser.
+        mask_seeds: in an evaluation each image is seen under so many fixed masks.
+        train_loss: evaluate images of the bank too, see :class:`Evaluated`.
     """
 
-    def __init__(self, architecture: Architecture, mask_ratio: float, optim: Optim):
+    def __init__(
+        self, architecture: Architecture, mask_ratio: float, optim: Optim, mask_seeds: int = 1, train_loss: bool = False
+    ):
         super().__init__()
         self.architecture, self.mask_ratio, self.optim = architecture, mask_ratio, optim
+        self.mask_seeds, self.train_loss = mask_seeds, train_loss
         self._built = False
 
     @property
@@ -43,12 +49,21 @@ class MaskedPretrainer(Evaluated):
         """Fresh masks for a training batch, as :meth:`loss` takes them."""
 
     @abstractmethod
-    def fixed_masks(self, index: Tensor) -> Tensor:
-        """Masks on this module's device that are a function of each image's ``(B,)`` index."""
+    def fixed_masks(self, index: Tensor, seed: int = 0) -> Tensor:
+        """Masks on this module's device that are a function of ``seed`` and each image's ``(B,)`` index."""
 
     @abstractmethod
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """A scalar, of ``(B, 3, H, W)`` images in [0, 1]."""
+
+    @abstractmethod
+    def restore(self, images: Tensor, masks: Tensor) -> Tensor:
+        """What the network makes of masked images: ``(B, N, patch² x 3)`` pixels of all patches of the normalised
+        images, as :func:`tinymim.modules.reconstruction.patchify` has them."""
+
+    @abstractmethod
+    def hidden(self, masks: Tensor) -> Tensor:
+        """``(B, N)`` booleans, true where the network does not see a patch."""
 
     def option_problems(self, encoder: Backbone) -> list[str]:
         """What keeps this method from running on ``encoder``, of which sizes are enough."""
@@ -59,6 +74,8 @@ class MaskedPretrainer(Evaluated):
         found = []
         if not 0 < self.mask_ratio < 1:
             found.append(f"mask_ratio: {self.mask_ratio} is not between 0 and 1")
+        if self.mask_seeds < 1:
+            found.append(f"mask_seeds: {self.mask_seeds} is not 1 or more")
         try:
             encoder = skeleton(self.architecture)
             found += self.option_problems(encoder)
@@ -98,8 +115,12 @@ class MaskedPretrainer(Evaluated):
         return loss
 
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The loss under masks that are a function of the image's index, so that runs can be compared."""
-        return {"loss": self.loss(batch["image"], self.fixed_masks(batch["index"]))}
+        """The loss under masks that are a function of the image's index, so that runs can be compared: the mean over
+        the seeds of masks, and where there are several each one's, ``loss_mask0`` and on."""
+        images, index = batch["image"], batch["index"]
+        losses = [self.loss(images, self.fixed_masks(index, seed)) for seed in range(self.mask_seeds)]
+        each = {f"loss_mask{seed}": loss for seed, loss in enumerate(losses)} if len(losses) > 1 else {}
+        return {"loss": torch.stack(losses).mean(), **each}
 
     def configure_optimizers(self) -> Any:
         """AdamW over the encoder and what trains with it."""

@@ -56,10 +56,14 @@ def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, 
     lr = optim.base_lr * batch / 256
     say(f"learning rate: {optim.base_lr:g} x total batch {batch} / 256 = {lr:g}")
     steps = int(trainer.estimated_stepping_batches)
-    epochs = max(trainer.max_epochs or 1, 1)
-    warmup = round(min(optim.warmup_epochs / epochs, 1.0) * steps)
     if optim.warmup_steps is not None:
         warmup = min(optim.warmup_steps, steps)
+    elif trainer.max_epochs == -1 and optim.warmup_epochs:
+        raise TinymimError(
+            "optim.warmup_epochs: trainer.max_epochs is -1, so the run is counted in steps; give optim.warmup_steps"
+        )
+    else:
+        warmup = round(min(optim.warmup_epochs / max(trainer.max_epochs or 1, 1), 1.0) * steps)
     floor = optim.min_lr / lr if lr else 0.0
     optimizer = torch.optim.AdamW(
         _groups(model, optim),

@@ -104,10 +104,16 @@ def reconstruction_loss(
     """
     target = patchify(encoder.normalise(images), encoder.patch)
     if norm_pix:
-        target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+        mean, std = statistics_of(target)
+        target = (target - mean) / std
     error = (predicted.float() - target).square().mean(-1)
     dropped = torch.ones_like(error).scatter(1, keep, 0.0)
     return (error * dropped).sum() / dropped.sum()
+
+
+def statistics_of(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (unbiased, eps 1e-6 in the variance) of ``(B, N, P)`` patches, ``(B, N, 1)`` each."""
+    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
 def decoder_problems(width: int, heads: int) -> list[str]:
@@ -122,3 +128,9 @@ def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
     height, width = patch
     x = images.unflatten(3, (-1, width)).unflatten(2, (-1, height))  # B, C, rows, height, columns, width
     return x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+def unpatchify(patches: Tensor, grid: tuple[int, int], patch: tuple[int, int]) -> Tensor:
+    """What :func:`patchify` cut: ``(B, N, patch² x 3)`` in a ``grid`` of rows and columns to ``(B, 3, H, W)``."""
+    x = patches.unflatten(2, (*patch, 3)).unflatten(1, grid)  # B, rows, columns, height, width, C
+    return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

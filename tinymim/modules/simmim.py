@@ -49,6 +49,8 @@ class SimMIMPretrainer(MaskedPretrainer):
         drop_path: stochastic depth, rising linearly with depth.
         optim: the optimiser; with the source's learning rate, betas and warm-up. It also clips gradients at 5, which is
             ``trainer.gradient_clip_val``.
+        mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
+        train_loss: evaluate training images too, see :class:`tinymim.modules.evaluation.Evaluated`.
     """
 
     prefix = "model.encoder.vit."
@@ -60,8 +62,11 @@ class SimMIMPretrainer(MaskedPretrainer):
         mask_unit: int = 32,
         drop_path: float = 0.1,
         optim: Optim | None = None,
+        mask_seeds: int = 1,
+        train_loss: bool = False,
     ):
-        super().__init__(architecture, mask_ratio, optim or Optim(base_lr=5e-5, betas=(0.9, 0.999), warmup_epochs=10))
+        optim = optim or Optim(base_lr=5e-5, betas=(0.9, 0.999), warmup_epochs=10)
+        super().__init__(architecture, mask_ratio, optim, mask_seeds, train_loss)
         self.mask_unit, self.drop_path = mask_unit, drop_path
         self.model: Restorer | None = None
 
@@ -103,9 +108,9 @@ class SimMIMPretrainer(MaskedPretrainer):
         """``(B, units)`` booleans, true where a square is masked."""
         return random_mask(images, self._units(self.backbone), self.mask_ratio)
 
-    def fixed_masks(self, index: Tensor) -> Tensor:
+    def fixed_masks(self, index: Tensor, seed: int = 0) -> Tensor:
         """``(B, units)`` booleans, true where a square is masked."""
-        return fixed_mask(index, self._units(self.backbone), self.mask_ratio, self.device)
+        return fixed_mask(index, self._units(self.backbone), self.mask_ratio, self.device, seed)
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """Mean absolute error over the masked pixels and their three channels, of normalised images.
@@ -117,13 +122,17 @@ class SimMIMPretrainer(MaskedPretrainer):
             images: ``(B, 3, H, W)`` in [0, 1].
             masks: ``(B, units)`` booleans, true where a square is masked, squares by rows.
         """
-        masked = self._patches(masks)
+        masked = self.hidden(masks)
         target = patchify(self.backbone.normalise(images), self.backbone.patch)
-        error = (self.restorer(images, masked).float() - target).abs().mean(-1)
+        error = (self.restore(images, masks) - target).abs().mean(-1)
         return (error * masked).sum() / masked.sum()
 
-    def _patches(self, masks: Tensor) -> Tensor:
-        """``(B, N)``, true for the patches in the squares of ``(B, units)``."""
+    def restore(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Pixels of all patches."""
+        return self.restorer(images, self.hidden(masks)).float()
+
+    def hidden(self, masks: Tensor) -> Tensor:
+        """``(B, N)`` booleans, true for the patches in the squares of ``(B, units)``."""
         (height, width), (_, columns) = self.backbone.patch, self.backbone.image_size
         squares = masks.unflatten(1, (-1, columns // self.mask_unit))
         rows = squares.repeat_interleave(self.mask_unit // height, dim=1)

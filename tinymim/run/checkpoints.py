@@ -65,9 +65,8 @@ class Checkpoints(Checkpoint):
         done = batch_idx + 1
         if done % trainer.accumulate_grad_batches or done >= trainer.num_training_batches:
             return
-        minutes, steps = self.saving.every_minutes, self.saving.every_steps
-        late = minutes is not None and time.monotonic() - self._saved >= 60 * minutes
-        request, due = self._look(trainer, late)
+        steps = self.saving.every_steps
+        request, due = self._look(trainer, self._late())
         if request or due or (steps and trainer.global_step % steps == 0):
             self._save(trainer)
         self._heed(request, trainer)
@@ -95,10 +94,22 @@ class Checkpoints(Checkpoint):
             self._heed(self._look(trainer)[0], trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save at the end of an epoch, which closes the records of the last one."""
-        self._save(trainer)
-        if trainer.current_epoch + 1 != trainer.max_epochs:
-            self._heed(self._look(trainer, now=True)[0], trainer)
+        """Save at the end of an epoch, which closes the records of the last one; where steps are counted and epochs may
+        be short, only where it is due."""
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if trainer.max_epochs != -1 or last:
+            self._save(trainer)
+        if last:
+            return
+        request, due = self._look(trainer, self._late(), now=True)
+        if trainer.max_epochs == -1 and (request or due):
+            self._save(trainer)
+        self._heed(request, trainer)
+
+    def _late(self) -> bool:
+        """Whether the newest checkpoint is older than was asked."""
+        minutes = self.saving.every_minutes
+        return minutes is not None and time.monotonic() - self._saved >= 60 * minutes
 
     def _look(self, trainer: pl.Trainer, due: bool = False, now: bool = False) -> tuple[int, bool]:
         return self._lookout.agree(trainer, self.preemption.request(trainer), due, now)
@@ -140,11 +151,12 @@ class Checkpoints(Checkpoint):
 def write_progress(
     run: Path, state: Literal["running", "preempted", "done"], trainer: pl.Trainer, elapsed: Elapsed
 ) -> None:
-    """How far a run is, for whoever watches it; ``epoch`` is the one it is in, from 1."""
+    """How far a run is, for whoever watches it; ``epoch`` is the one it is in, from 1, of a run that counts them."""
+    epochs = trainer.max_epochs or 1
+    counted = {"epoch": min(trainer.current_epoch + 1, epochs), "epochs": trainer.max_epochs} if epochs > 0 else {}
     content = {
         "state": state,
-        "epoch": min(trainer.current_epoch + 1, trainer.max_epochs or 1),
-        "epochs": trainer.max_epochs,
+        **counted,
         "step": trainer.global_step,
         "steps": int(trainer.estimated_stepping_batches),
         "seconds": round(elapsed.seconds, 1),

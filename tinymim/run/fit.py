@@ -21,9 +21,11 @@ from tinymim import files, recipes
 from tinymim.data.corrupted import CorruptedData
 from tinymim.errors import TinymimError, several
 from tinymim.modules import Segmenter
+from tinymim.modules.optim import total_batch
 from tinymim.options import Action, Corruptions, Saving
 from tinymim.run import folder, lock, preflight, testing
 from tinymim.run.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
+from tinymim.run.compute import Compute
 from tinymim.run.evaluation_progress import EvaluationProgress
 from tinymim.run.exact import Exact
 from tinymim.run.guard import NonFiniteGuard, Rewind
@@ -171,11 +173,15 @@ class TinymimCLI(LightningCLI):
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
             metrics |= self.trainer.callback_metrics
         backbone: Any = self.model.backbone
+        seen = self.trainer.global_step * total_batch(self.trainer)
         content = {
             "metrics": {name: float(value) for name, value in metrics.items()},
             "seconds": round(seconds, 1),
             "epochs": self.trainer.current_epoch,
             "steps": self.trainer.global_step,
+            "images": len(self.datamodule.train),
+            "images_seen": seen,
+            "flops": seen * self._compute.flops,
             "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
             "weights": str(getattr(self.model, "provenance", None) or "from scratch"),
             "backbone": backbone.record(),
@@ -223,7 +229,9 @@ class TinymimCLI(LightningCLI):
         self._guard = NonFiniteGuard(whole.on_nonfinite, whole.max_rewinds)
         seed = whole.seed_everything
         exact = Exact(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
-        return [exact, self._guard, preflight.Preflight(), *progress, *rates, self._elapsed, *checkpoints]
+        self._compute = Compute()
+        own = [exact, self._guard, self._compute, preflight.Preflight()]
+        return [*own, *progress, *rates, self._elapsed, *checkpoints]
 
 
 def _listed(plugins: Any) -> list[Any]:

@@ -120,7 +120,7 @@ class Preflight(pl.Callback):
             torch.cuda.synchronize()
         seconds = time.monotonic() - self._start
         rate = images_per_second(trainer, self.measured, seconds)
-        whole = clock(seconds / self.measured * total_steps(trainer))
+        whole = clock(seconds / self.measured * trainer.estimated_stepping_batches)
         if trainer.is_global_zero:
             speed = (
                 f"measured: {rate:.0f} images/s, {memory(module)}, about {whole} for the whole run without validation"
@@ -131,14 +131,9 @@ class Preflight(pl.Callback):
 
     @staticmethod
     def _run(trainer: pl.Trainer) -> str:
-        length = f"{trainer.max_epochs} epochs of {trainer.num_training_batches} batches"
+        length = f"{trainer.max_epochs} epochs" if trainer.max_epochs != -1 else f"{trainer.max_steps} steps, epochs"
+        length += f" of {trainer.num_training_batches} batches"
         return f"{length}, precision {trainer.precision}, {trainer.world_size} process(es)"
-
-
-def total_steps(trainer: pl.Trainer) -> int:
-    """Optimiser steps of the whole run."""
-    batches = int(trainer.num_training_batches) // trainer.accumulate_grad_batches
-    return max(batches, 1) * (trainer.max_epochs or 1)
 
 
 def parameters(module: pl.LightningModule) -> str:

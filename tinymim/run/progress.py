@@ -95,6 +95,7 @@ class FitProgress(Bar):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock and the bar."""
         self._start, self._first = time.monotonic(), trainer.global_step
+        self._told = trainer.global_step
         self._reported = self._start
         if self._enabled and self.console.is_terminal:
             columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(10), TextColumn("{task.percentage:>3.0f}%"))
@@ -107,21 +108,28 @@ class FitProgress(Bar):
         now = time.monotonic()
         if self._bar is not None and now - self._reported > 0.25:
             self._reported = now
-            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            epoch = f"{trainer.current_epoch + 1}/{self._epochs(trainer)}"
             self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, text=self._text(trainer))
+        done, whole = trainer.global_step, self._steps(trainer)
+        if trainer.max_epochs == -1 and done != self._told and self.due(done, whole):
+            self._told = done
+            print(f"step {done}/{whole}: {self._text(trainer)}", file=sys.stderr, flush=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Without a terminal, print a line when a tenth of the run is done."""
         done, epochs = trainer.current_epoch + 1, trainer.max_epochs or 1
-        if self.due(done, epochs):
+        if epochs > 0 and self.due(done, epochs):
             print(f"epoch {done}/{epochs}: {self._text(trainer)}", file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Leave the full bar."""
         if self._bar is not None:
-            epoch = f"{trainer.current_epoch}/{trainer.max_epochs}"
+            epoch = f"{trainer.current_epoch}/{self._epochs(trainer)}"
             self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, text=self._text(trainer))
             self.close()
+
+    def _epochs(self, trainer: pl.Trainer) -> str:
+        return "any" if trainer.max_epochs == -1 else str(trainer.max_epochs)
 
     def _steps(self, trainer: pl.Trainer) -> int:
         return int(trainer.estimated_stepping_batches)

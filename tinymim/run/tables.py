@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from tinymim.correlations import spearman
 from tinymim.run.cells import FIGURES, percent
 from tinymim.run.grid import Question
 
@@ -86,18 +87,6 @@ def agreement(question: Question, records: Records, figure: str) -> str:
         text = f"the paper's best is {_name(question, theirs)}; here {_name(question, ours)} is, by "
         text += _difference(found[ours], found[theirs])
     return f"{figure}: {'; '.join(filter(None, (text, order)))}."
-
-
-def spearman(first: list[float], second: list[float]) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; 0 where all of one side are equal."""
-    a, b = _ranks(first), _ranks(second)
-    if len(set(a)) == 1 or len(set(b)) == 1:
-        return 0.0
-    return statistics.correlation(a, b)
-
-
-def _ranks(values: list[float]) -> list[float]:
-    return [sum(v < value for v in values) + (1 + values.count(value)) / 2 for value in values]
 
 
 def _difference(first: dict[int, float], second: dict[int, float]) -> str:

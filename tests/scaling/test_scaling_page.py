@@ -1,0 +1,77 @@
+"""The page of a table: every file it names is there, figures are drawn for what there is, objectives are kept apart."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tinymim.errors import TinymimError
+from tinymim.pages import Section
+from tinymim.scaling import page, table
+from tinymim.scaling.table import Row
+
+PUBLISHED = Path(__file__).parent / "simmim_scaling.csv"
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_published__page_tables_and_figures(tmp_path: Path) -> None:
+    written = page.write(table.read(PUBLISHED), tmp_path, "63 runs", [Section("More")])
+    assert written == tmp_path / "index.html"
+    text = (tmp_path / "index.md").read_text()
+    named = set(re.findall(r"\((figures/[^)]+\.png)\)", text))
+    assert len(named) == 5
+    for name in named:
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 80 / 25.4 * 299
+        assert (tmp_path / name).with_suffix(".svg").is_file()
+    html = written.read_text()
+    assert all(name in html for name in ("flags.csv", "correlations.csv", "laws.csv", "saturation.csv"))
+    assert "In 14 of 63 runs" in html
+    assert "-0.786" in text
+    assert "-0.897" in text
+    assert "The paper publishes no law" in text
+    assert "## More" in text
+    flags = lines(tmp_path / "flags.csv")
+    assert [len(flags), sum(line["rose_over_shorter"] == "True" for line in flags)] == [63, 14]
+    assert [line["axis"] for line in lines(tmp_path / "laws.csv")] == ["compute", "parameters", "data"]
+
+
+def few(objective: str, **more: object) -> list[Row]:
+    given: dict[str, object] = {"parameters": 5, "images": 9, "data": "all", **more}
+    return [
+        Row(objective, "S", iterations=n, validation_loss=0.5 + n / 10, training_loss=0.5 - n / 10, **given)  # type: ignore[arg-type]
+        for n in (1, 2)
+    ]
+
+
+def test_few_runs_of_two_objectives__each_on_its_own(tmp_path: Path) -> None:
+    rows = [
+        *few("MAE"),
+        *few("to distil", accuracy=0.5),
+        Row("MAE", "S", 5, "all", 9, 3, status="failed", error="no memory"),
+    ]
+    sections = page.analyse(rows, tmp_path)
+    titles = [section.title for section in sections]
+    assert titles[0] == "MAE: Does it overfit?"
+    assert titles[5] == "to distil: Does it overfit?"
+    assert sections[-1].text == ["MAE S, all, 3 iterations: no memory"]
+    assert "of the 1 with training losses, that is lower in 1: the classic sign" in sections[0].text[0]
+    assert {line["remarks"] for line in lines(tmp_path / "laws.csv")} == {
+        "too few points to fit: 1, needs 5 at different places"
+    }
+    assert {path.name for path in (tmp_path / "figures").glob("*accuracy*.png")} == {"to_distil_accuracy_by_loss.png"}
+    assert not (tmp_path / "saturation.csv").exists()
+
+
+def test_nothing_done__is_said(tmp_path: Path) -> None:
+    with pytest.raises(TinymimError, match="none of 2 runs is done"):
+        page.write([replace(row, status="failed") for row in few("MAE")], tmp_path, "none")

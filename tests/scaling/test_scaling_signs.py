@@ -1,0 +1,120 @@
+"""Signs of overfitting, saturation and the sentences on them: by hand, and on the 63 published runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tinymim.scaling import table
+from tinymim.scaling.findings import findings, next_length
+from tinymim.scaling.overfit import signs
+from tinymim.scaling.saturation import saturation
+from tinymim.scaling.table import Row
+
+PUBLISHED = table.read(Path(__file__).parent / "simmim_scaling.csv")
+SLICES = {"10%": 10, "100%": 100}
+VERDICTS = ["overfit", "classic", "big on small", "held-out loss", "training loss", "saturation", "short training"]
+
+
+def run(data: str, iterations: int, loss: float, training: float | None = None, **more: object) -> Row:
+    given = {"objective": "MAE", "model": "S", "parameters": 5, "noise": 0.01, "training_loss": training, **more}
+    return Row(data=data, images=SLICES[data], iterations=iterations, validation_loss=loss, **given)  # type: ignore[arg-type]
+
+
+def test_published__14_runs_rose_above_a_shorter_one() -> None:
+    found = signs(PUBLISHED)
+    rose = {(sign.row.model, sign.row.data, sign.row.iterations // 1000) for sign in found if sign.rose}
+    assert rose == {
+        *((model, "10%", length) for model in "SBL" for length in (250, 500)),
+        *(("S", "20%", 500), ("B", "20%", 500), ("L", "20%", 250), ("L", "20%", 500)),
+        *(("H", "20%", 250), ("H", "20%", 500), ("H", "50%", 500), ("g", "50%", 500)),
+    }
+    assert sum(sign.exceeds for sign in found) == 36
+    assert all(sign.training_fell is None for sign in found)
+
+
+def test_rise__is_over_the_best_shorter_run_and_beyond_noise() -> None:
+    rows = [run("10%", 4, 0.55), run("10%", 1, 0.6), run("10%", 2, 0.5), run("10%", 3, 0.505)]
+    found = signs(rows)
+    assert [sign.row for sign in found] == rows
+    assert [sign.rose for sign in found] == [True, False, False, False]
+    assert found[0].rise == pytest.approx(0.05)
+    assert found[1].rise is None
+    assert found[2].rise == pytest.approx(-0.1)
+
+
+def test_classic_sign__the_training_loss_falls_meanwhile() -> None:
+    rows = [run("10%", 1, 0.5, 0.4), run("10%", 2, 0.6, 0.3), run("100%", 1, 0.4, 0.3), run("100%", 2, 0.6, 0.5)]
+    assert [sign.training_fell for sign in signs(rows)] == [None, True, None, False]
+    assert signs(rows)[1].gap == pytest.approx(0.3)
+
+
+def test_excess__over_more_data_at_equal_steps() -> None:
+    rows = [run("10%", 1, 0.5), run("100%", 1, 0.48), run("10%", 2, 0.485), run("100%", 2, 0.48)]
+    assert [sign.exceeds for sign in signs(rows)] == [True, False, False, False]
+    assert [sign.rose for sign in signs(rows)] == [False] * 4
+
+
+def test_runs_that_differ_otherwise__are_not_compared() -> None:
+    others = [{"seed": 1}, {"model": "B"}, {"objective": "SimMIM"}, {"status": "failed"}]
+    for other in others:
+        assert not any(sign.rose or sign.exceeds for sign in signs([run("10%", 1, 0.3, **other), run("10%", 2, 0.5)]))
+
+
+def test_saturation__published_22k_lowers_no_loss() -> None:
+    found = saturation(PUBLISHED)
+    assert len(found) == 15
+    assert {one.rows[-1].model for one in found if one.falls} == {"S"}
+    large = next(one for one in found if one.rows[0].model == "L" and one.rows[0].iterations == 500_000)
+    record = large.record()
+    assert (record["second_largest"], record["largest"], record["flat_from"]) == ("1K", "22K", "1K")
+    assert record["fall"] == pytest.approx(0.4507 - 0.4536)
+    assert record["fall_per_doubling"] == pytest.approx(-0.0029 / 3.4703, rel=1e-3)  # 14.2 M is 2^3.47 x 1,281,167
+
+
+def test_saturation__is_measured_against_noise() -> None:
+    (one,) = saturation([run("10%", 1, 0.505), run("100%", 1, 0.5)])
+    assert (one.falls, one.flat_from.data) == (False, "10%")
+    (one,) = saturation([run("10%", 1, 0.52), run("100%", 1, 0.5)])
+    assert (one.falls, one.record()["flat_from"]) == (True, "")
+    assert saturation([run("10%", 1, 0.5)]) == []
+
+
+def test_findings__of_the_published_runs() -> None:
+    found = findings(signs(PUBLISHED))
+    assert dict(zip(VERDICTS, (one.verdict for one in found), strict=True)) == {
+        **dict.fromkeys(VERDICTS, "agrees"),
+        **dict.fromkeys(("classic", "training loss"), "cannot tell"),
+    }
+    assert "14 of the 42 runs that have a shorter one (10%: 6 of 6, 20%: 6 of 8, 50%: 2 of 10, 1K: 0" in found[0].here
+    assert "20%: 4 of 6" in found[2].here  # B over S, L over S are not worse; H is under all three, L under B
+    assert "g +0.0324" in found[5].here
+
+
+def test_next_length__of_the_published_runs() -> None:
+    assert next_length(PUBLISHED) == (
+        "From one length to the next of the same model and data, the loss fell 28 times, and accuracy rose in 28 of "
+        "them; it rose 14 times, and accuracy still rose in 7 of them."
+    )
+
+
+def test_findings__that_disagree_say_so() -> None:
+    """A world turned round: only much data overfits, and what loss there is goes up with accuracy."""
+    rows = [
+        run(data, length, loss, 1 - loss, parameters=size, model=model, accuracy=0.5 + loss / 2)
+        for size, model, less in ((5, "S", 0.0), (50, "B", 0.05))
+        for data, length, loss in (
+            ("10%", 1, 0.9 - less), ("10%", 2, 0.5 - less), ("100%", 1, 0.7 - less), ("100%", 2, 0.8 + less)
+        )
+    ]  # fmt: skip
+    found = dict(zip(VERDICTS, findings(signs(rows)), strict=True))
+    assert found["overfit"].verdict == "disagrees"
+    assert found["classic"].verdict == "agrees"
+    assert found["held-out loss"].verdict == "disagrees"
+    assert found["saturation"].verdict == "disagrees"
+    assert "overfit: too few runs, 2" in found["held-out loss"].here
+
+
+def test_findings__of_one_run_tell_nothing() -> None:
+    assert {one.verdict for one in findings(signs([run("10%", 1, 0.5)]))} == {"cannot tell"}

@@ -1,0 +1,77 @@
+"""Tables of runs: what is written is read again, the published one is read, bad ones are refused by line and column."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tinymim.errors import TinymimError
+from tinymim.scaling import table
+from tinymim.scaling.table import Row
+
+PUBLISHED = Path(__file__).parent / "simmim_scaling.csv"
+HEADS = "objective,model,parameters,data,images,iterations,validation_loss"
+
+
+def test_published_table__in_our_units() -> None:
+    rows = table.read(PUBLISHED)
+    assert len(rows) == 63
+    assert rows[0] == Row("SimMIM", "S", 49_000_000, "10%", 128_117, 125_000, 0.4820, accuracy=pytest.approx(0.8269))
+    assert (rows[-1].model, rows[-1].parameters, rows[-1].images) == ("g", 1_060_000_000, 14_200_000)
+
+
+def test_written_rows__are_read_again(tmp_path: Path) -> None:
+    whole = Row("MAE", "ViT-T", 7, "5%, a", 3, 2, 0.1, 1 / 3, 1e-5, 0.875, 1.5e17, 64, 0, "done", None)
+    failed = Row("MAE", "ViT-T", 7, "5%, a", 3, 4, status="failed", error="stopped:\nno memory")
+    table.write(tmp_path / "t.csv", [whole, failed])
+    first, second = table.read(tmp_path / "t.csv")
+    assert first == whole
+    assert math.isnan(second.validation_loss)
+    assert (second.status, second.error) == ("failed", "stopped: no memory")
+    assert table.done([first, second]) == [first]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty; its first line names the columns"),
+        ("# a note\n\n", "is empty"),
+        (HEADS + "\n", "line 1: columns, and no run below them"),
+        ("model,images\nS,3\n", "line 1: no column objective, parameters, data, iterations, validation_loss; it has"),
+        ("# note\n" + HEADS + "\nMAE,S,5,all,9,many,0.4\n", "line 3, iterations: 'many' is not a number"),
+        (HEADS + "\nMAE,S,5,all,9,7,nan\n", "line 2, validation_loss: nan is not a number from 0 up"),
+        (HEADS + "\nMAE,S,5.5,all,9,7,0.4\n", "line 2, parameters: 5.5 is not a whole number above 0"),
+        (HEADS + "\nMAE,S,5,all,9,7,\n", "line 2, validation_loss: is empty"),
+        (HEADS + "\nMAE,S,5,all\n", "line 2: 4 cells under 7 columns"),
+        (HEADS + ",accuracy\nMAE,S,5,all,9,7,0.4,83\n", "line 2, accuracy: 83 is above 1; it is a share"),
+        (HEADS + ",status\nMAE,S,5,all,9,7,0.4,lost\n", "line 2, status: 'lost' is neither done nor failed"),
+        (HEADS + "\nMAE,S,5,all,9,7,0.4\nMAE,S,5,all,9,7,0.5\n", "line 3: the same run as line 2"),
+    ],
+)
+def test_bad_table__one_line_by_line_and_column(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(TinymimError) as caught:
+        table.read(path)
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_bad_cells__at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(HEADS + "\nMAE,S,x,all,9,7,y\nMAE,,5,all,9,7,0.4\n")
+    with pytest.raises(TinymimError) as caught:
+        table.read(path)
+    assert [line.strip("- ").split(":")[0] for line in str(caught.value).splitlines()[1:]] == [
+        "line 2, parameters",
+        "line 2, validation_loss",
+        "line 3, model",
+    ]
+
+
+def test_no_such_table(tmp_path: Path) -> None:
+    with pytest.raises(TinymimError, match="No such file"):
+        table.read(tmp_path / "none.csv")

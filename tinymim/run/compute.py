@@ -1,0 +1,77 @@
+"""What a training costs: floating-point operations, counted by PyTorch on two images of the first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import FlopCounterMode
+
+from tinymim.backbones import Backbone
+from tinymim.seeds import restore, snapshot
+
+IMAGES = 2
+"""That are counted; mixing needs a pair."""
+
+
+class Compute(pl.Callback):
+    """Count a training step's operations once, before the first step of each piece of a run; nothing of the run changes.
+
+    A multiplication with its addition are two operations. Matrix products and convolutions count, of the forward and
+    backward pass of all networks, a teacher's forward pass among them; norms, softmax and other elementwise work do
+    not, nor what is computed a second time to save memory, nor kernels in Triton.
+    """
+
+    flops = 0
+    """For each image, forward and backward."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count, once."""
+        if not self.flops:
+            self.flops = per_image(trainer, module, batch, batch_idx)
+
+
+def per_image(trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> int:
+    """Operations of a training step for each of its images.
+
+    Args:
+        trainer: of the run.
+        module: what it trains; weights, gradients, buffers and random numbers stay as they are.
+        batch: the module's, on its device.
+        batch_idx: of that.
+    """
+    few = tree_map(lambda x: x[:IMAGES].clone() if isinstance(x, Tensor) else x, batch)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    with _unchanged(module), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as counter, trainer.precision_plugin.train_step_context():
+            output: Any = module.training_step(few, batch_idx)
+            loss = output["loss"] if isinstance(output, dict) else output
+            torch.autograd.grad(loss, parameters, allow_unused=True)  # unlike backward: no gradient is kept or shared
+    return counter.get_total_flops() // len(few["image"])
+
+
+@contextmanager
+def _unchanged(module: pl.LightningModule) -> Iterator[None]:
+    """Let the module log nothing and recompute nothing, and put back random numbers and buffers."""
+    states = snapshot(module.device)
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    checkpointing = [m for m in module.modules() if isinstance(m, Backbone) and m.checkpointing]
+    for backbone in checkpointing:
+        backbone.checkpointing = False
+    module.log = lambda *args, **options: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.log
+        for backbone in checkpointing:
+            backbone.checkpointing = True
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])
+        restore(states, module.device)

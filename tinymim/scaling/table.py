@@ -1,0 +1,210 @@
+"""The table of a scaling study: one row a run, as CSV; also the published one of "On Data Scaling in Masked Image
+Modeling" (arXiv 2206.04664)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tinymim.errors import TinymimError, several
+from tinymim.files import write_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run.
+
+    Args:
+        objective: what it was trained for: ``SimMIM``, ``MAE`` or another; losses of two are never compared.
+        model: the network's name.
+        parameters: weights of the encoder.
+        data: the training set, such as ``10%``.
+        images: in it.
+        iterations: optimiser steps.
+        validation_loss: the objective on held-out images; NaN where the run failed.
+        training_loss: the same on images trained on, measured the same way.
+        noise: standard deviation of ``validation_loss`` over seeds of the masks.
+        accuracy: top-1 after fine-tuning, a share in [0, 1].
+        flops: floating-point operations of the whole training.
+        images_seen: over the training, each as often as it was seen.
+        seed: of the run.
+        status: ``done`` or ``failed``.
+        error: why it failed, one line.
+    """
+
+    objective: str
+    model: str
+    parameters: int
+    data: str
+    images: int
+    iterations: int
+    validation_loss: float = math.nan
+    training_loss: float | None = None
+    noise: float | None = None
+    accuracy: float | None = None
+    flops: float | None = None
+    images_seen: int | None = None
+    seed: int | None = None
+    status: str = "done"
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.objective} {self.model}, {self.data}, {self.iterations:,} iterations{seed}"
+
+
+NEEDED = ("model", "parameters", "data", "images", "iterations", "validation_loss")
+"""Columns that a table cannot do without; a table of ours says the ``objective`` too."""
+
+PUBLISHED = {"params_millions": "parameters", "finetune_top1": "accuracy"}
+"""Columns of the published table under other names, in millions and per cent; its objective is SimMIM."""
+
+COMMENT = "#"
+"""What a line that is passed over begins with."""
+
+
+def done(rows: Iterable[Row]) -> list[Row]:
+    """The runs that have a loss."""
+    return [row for row in rows if row.status == "done"]
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Write ``rows`` as CSV, whole or not at all; what is not known stays empty."""
+    write_records(path, [asdict(row) for row in rows], [field.name for field in fields(Row)])
+
+
+def write_records(path: Path, records: Sequence[dict[str, Any]], heads: Iterable[str] = ()) -> None:
+    """Write records with the same keys as CSV, whole or not at all; without ``heads`` there must be one."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(list(heads) or list(records[0]))
+    writer.writerows([_text(value) for value in record.values()] for record in records)
+    write_text(path, out.getvalue())
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return " ".join(str(value).split())
+
+
+def read(path: Path) -> list[Row]:
+    """Read a table that :func:`write` wrote, or the published one; columns of other names are passed over.
+
+    Raises:
+        TinymimError: it cannot be read; a column or all rows are missing; cells are wrong, all of them named; two rows
+            are of one run.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TinymimError(f"table: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    numbered = enumerate(text.splitlines(), 1)
+    lines = [(n, next(csv.reader([line]))) for n, line in numbered if line.strip() and not line.startswith(COMMENT)]
+    if not lines:
+        raise TinymimError(f"table: {path} is empty; its first line names the columns {', '.join(NEEDED)}, ...")
+    (number, found), *lines = lines
+    found = [name.strip() for name in found]
+    heads = [PUBLISHED.get(name, name) for name in found]
+    published = bool(set(found) & set(PUBLISHED))
+    needed = NEEDED if published else ("objective", *NEEDED)
+    if missing := [name for name in needed if name not in heads]:
+        raise TinymimError(f"table: {path}, line {number}: no column {', '.join(missing)}; it has {', '.join(found)}")
+    if not lines:
+        raise TinymimError(f"table: {path}, line {number}: columns, and no run below them")
+    problems: list[str] = []
+    rows = [_row(number, found, cells, published, problems) for number, cells in lines]
+    seen: dict[Any, int] = {}
+    for (number, _), row in zip(lines, rows, strict=True):
+        if row and (first := seen.setdefault(_identity(row), number)) != number:
+            problems.append(f"line {number}: the same run as line {first}, {row.name}; tell them apart by a seed")
+    if problems:
+        raise several(f"table: {path}", problems)
+    return [row for row in rows if row]
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    return row.objective, row.model, row.data, row.iterations, row.seed
+
+
+def _row(number: int, heads: list[str], cells: list[str], published: bool, problems: list[str]) -> Row | None:
+    """A line's run, or ``None`` with what is wrong with it added to ``problems``."""
+    if len(cells) != len(heads):
+        problems.append(f"line {number}: {len(cells)} cells under {len(heads)} columns")
+        return None
+    before = len(problems)
+    given = {head: cell.strip() for head, cell in zip(heads, cells, strict=True)}
+    values: dict[str, Any] = {"objective": "SimMIM"} if published else {}
+    failed = given.get("status") == "failed"
+    for head, cell in given.items():
+        name = PUBLISHED.get(head, head)
+        if name not in _CELLS:
+            continue
+        try:
+            if cell:
+                values[name] = _CELLS[name](cell, head)
+            elif name == "objective" or (name in NEEDED and not (failed and name == "validation_loss")):
+                raise ValueError("is empty")
+        except ValueError as error:
+            problems.append(f"line {number}, {head}: {error}")
+    return Row(**values) if len(problems) == before else None
+
+
+def _word(cell: str, head: str) -> str:
+    return cell
+
+
+def _status(cell: str, head: str) -> str:
+    if cell not in ("done", "failed"):
+        raise ValueError(f"{cell!r} is neither done nor failed")
+    return cell
+
+
+def _number(cell: str, head: str) -> float:
+    """A number at least 0, in the units of :class:`Row`."""
+    try:
+        value = float(cell)
+    except ValueError:
+        raise ValueError(f"{cell!r} is not a number") from None
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{cell} is not a number from 0 up")
+    return {"params_millions": 1e6, "finetune_top1": 0.01}.get(head, 1) * value
+
+
+def _count(cell: str, head: str) -> int:
+    value = _number(cell, head)
+    if value != round(value) or not value:
+        raise ValueError(f"{cell} is not a whole number above 0")
+    return round(value)
+
+
+def _seed(cell: str, head: str) -> int:
+    try:
+        return int(cell)
+    except ValueError:
+        raise ValueError(f"{cell!r} is not a whole number") from None
+
+
+def _share(cell: str, head: str) -> float:
+    value = _number(cell, head)
+    if value > 1:
+        raise ValueError(f"{cell} is above {'100 per cent' if head in PUBLISHED else '1; it is a share'}")
+    return value
+
+
+_CELLS: dict[str, Callable[[str, str], Any]] = {
+    **dict.fromkeys(("objective", "model", "data", "error"), _word),
+    **dict.fromkeys(("parameters", "images", "iterations", "images_seen"), _count),
+    **dict.fromkeys(("validation_loss", "training_loss", "noise", "flops"), _number),
+    "accuracy": _share,
+    "seed": _seed,
+    "status": _status,
+}
+"""How the cells of each column are read."""
