@@ -21,6 +21,7 @@ COMMANDS = {
     "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE",
     "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
     "chain": "run stages that start from each other: tinymim chain run | resume | status | plan",
+    "scaling": "models, data and training lengths in a grid, and the laws they follow: tinymim scaling digits [--quick]",
     "resume": "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
@@ -67,6 +68,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "distill": _distill,
         "study": _study,
         "chain": _chain,
+        "scaling": _scaling,
         "resume": _resume,
         "check": _check,
         "replay": _replay,
@@ -120,6 +122,12 @@ def _study(arguments: list[str]) -> int:
 
 def _chain(arguments: list[str]) -> int:
     from tinymim.chain import command
+
+    return command.main(arguments)
+
+
+def _scaling(arguments: list[str]) -> int:
+    from tinymim.scaling import command
 
     return command.main(arguments)
 

@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> int:
             return _run(state, asked.jobs)
     chain = plan.load(asked.chain, asked.set, asked.config)
     place = asked.run_dir or Path("runs") / f"chain_{chain.name}"
-    _check_fresh(place, asked.resume)
+    check_fresh(place, asked.resume)
     with lock.hold(place, "run_dir"):
-        _check_fresh(place, asked.resume)
+        check_fresh(place, asked.resume)
         state = prepare(place, chain, asked.launch, asked.accept_changes)
         return _run(state, asked.jobs)
 
@@ -121,7 +121,8 @@ def _check(chain: Chain, stages: list[str]) -> None:
         raise several(f"chain {chain.name} has {len(found)} mistake(s)", found)
 
 
-def _check_fresh(place: Path, going_on: bool) -> None:
+def check_fresh(place: Path, going_on: bool) -> None:
+    """Raise where a folder holds something else than a chain, or a chain unless it is to go on."""
     inside = sorted(path.name for path in place.iterdir() if path.name != lock.NAME) if place.is_dir() else []
     if (place / NAME).is_file() and not going_on:
         raise TinymimError(

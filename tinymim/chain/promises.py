@@ -188,13 +188,18 @@ def _length(stage: Stage, promise: Promise, lengths: dict[str, int]) -> str:
     return f"{text}, about {steps:,} steps over {images:,} images"
 
 
+def count(data: Any) -> int:
+    """Training images of a data module, which is set up for that."""
+    data.setup("fit")
+    return len(data.train)
+
+
 def _images(data: Any, stage: Stage, lengths: dict[str, int]) -> int:
     """Training images, counted once for all stages that read the same; 0 where they are not here."""
     key = json.dumps(stage.config.get("data"), sort_keys=True)
     if key not in lengths:
         try:
-            data.setup("fit")
-            lengths[key] = len(data.train)
+            lengths[key] = count(data)
         except (TinymimError, OSError):
             lengths[key] = 0
     return lengths[key]

@@ -23,10 +23,11 @@ class Digits(Dataset[Sample]):
         images: ``(M, 3, S, S)`` in [0, 1].
         labels: ``(M,)`` from 0 to 9.
         seed: of the augmentation; ``None`` turns it off.
+        strength: of the augmentation, 1 at most.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, seed: int | None = None):
-        self.images, self.labels, self.seed = images, labels, seed
+    def __init__(self, images: Tensor, labels: Tensor, seed: int | None = None, strength: float = 1.0):
+        self.images, self.labels, self.seed, self.strength = images, labels, seed, strength
 
     def __len__(self) -> int:
         return len(self.images)
@@ -39,7 +40,7 @@ class Digits(Dataset[Sample]):
         index = torch.tensor([draw.index for draw in draws])
         images = self.images[index]
         if self.seed is not None:
-            maps = np.stack([_affine(stream(self.seed, *draw)) for draw in draws])
+            maps = np.stack([_affine(stream(self.seed, *draw), self.strength) for draw in draws])
             grid = F.affine_grid(torch.from_numpy(maps).float(), list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, align_corners=False)
         return [
@@ -48,9 +49,10 @@ class Digits(Dataset[Sample]):
         ]
 
 
-def _affine(rng: np.random.Generator) -> np.ndarray:
-    """A 2x3 map: rotation to 15 degrees, shear to 0.15, scale 0.85 to 1.15, shift to a tenth of the image."""
-    angle, shear, scale, dx, dy = rng.uniform(-1, 1, size=5)
+def _affine(rng: np.random.Generator, strength: float) -> np.ndarray:
+    """A 2x3 map: rotation to 15 degrees, shear to 0.15, scale 0.85 to 1.15, shift to a tenth of the image, each times
+    ``strength``."""
+    angle, shear, scale, dx, dy = strength * rng.uniform(-1, 1, size=5)
     turn = math.radians(15 * angle)
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     linear = rotation @ np.array([[1, 0.15 * shear], [0, 1]]) * (1 + 0.15 * scale)
@@ -68,6 +70,7 @@ class DigitsData(ImageData):
         held_out: fraction kept from training.
         split_seed: of the split, which stays the same whatever ``seed`` is.
         fraction: of the training images that is used, evenly from all classes: few-shot.
+        augmentation: its strength, from 0 to 1.
     """
 
     num_classes = 10
@@ -81,15 +84,19 @@ class DigitsData(ImageData):
         held_out: float = 0.2,
         split_seed: int = 0,
         fraction: float = 1.0,
+        augmentation: float = 1.0,
     ):
         super().__init__(image_size, batch_size, num_workers, seed)
         self.held_out_fraction, self.split_seed, self.fraction = held_out, split_seed, fraction
+        self.augmentation = augmentation
 
     def problems(self) -> list[str]:
         """Values out of range."""
         found = super().problems() + fraction_problems(self.fraction)
         if not 0 < self.held_out_fraction < 1:
             found.append(f"data.held_out: {self.held_out_fraction} is not a fraction between 0 and 1")
+        if not 0 <= self.augmentation <= 1:
+            found.append(f"data.augmentation: {self.augmentation} is not a strength from 0 to 1")
         if self.image_size < 8:
             found.append(f"data.image_size: {self.image_size} is less than the digits' own 8 pixels")
         return found
@@ -111,6 +118,6 @@ class DigitsData(ImageData):
         small = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
         images = F.interpolate(small, size=size, mode="bilinear", align_corners=False).expand(-1, 3, -1, -1)
         labels = torch.from_numpy(digits.target).long()
-        self.train = Digits(images[train], labels[train], self.seed)
+        self.train = Digits(images[train], labels[train], self.seed, self.augmentation)
         self.bank = Digits(images[train], labels[train])
         self.held_out = Digits(images[held_out], labels[held_out])

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinymim.data.base import ImageData, Sample
+from tinymim.data.fraction import fraction_problems
 from tinymim.data.sampler import Draw
 from tinymim.data.scenes import COLORS, KINDS, MOST, Picture, Scene, box, render, scene
 from tinymim.seeds import stream
@@ -126,6 +127,7 @@ class ShapesData(ImageData):
         flip: mirror half of the training images.
         masks: each pixel's class beside the image, see :data:`MASK_CLASSES`.
         scene: each shape's kind, colour, place, size, angle, depth and box beside the image, see :func:`targets_of`.
+        fraction: of the training images that is used, the first ones.
     """
 
     def __init__(
@@ -143,11 +145,12 @@ class ShapesData(ImageData):
         flip: bool = True,
         masks: bool = False,
         scene: bool = False,
+        fraction: float = 1.0,
     ):
         super().__init__(image_size, batch_size, num_workers, seed)
         self.train_images, self.held_out_images, self.bank_size = train_images, held_out_images, bank_size
         self.set_seed, self.label, self.scale, self.flip = set_seed, label, scale, flip
-        self.masks, self.scene = masks, scene
+        self.masks, self.scene, self.fraction = masks, scene, fraction
         self.mask_classes = len(MASK_CLASSES) if masks else None
         self.classes = CLASSES.get(label, ())
         self.num_classes = len(self.classes)
@@ -163,7 +166,7 @@ class ShapesData(ImageData):
             (self.label in CLASSES, "label", self.label, f"one of {', '.join(get_args(Label))}"),
             (0 < least <= most <= 1, "scale", list(self.scale), "two shares of the area, 0 < least <= greatest <= 1"),
         ]
-        return super().problems() + [
+        return [*super().problems(), *fraction_problems(self.fraction)] + [
             f"data.{name}: {value} is not {right}" for good, name, value, right in checks if not good
         ]
 
@@ -174,6 +177,7 @@ class ShapesData(ImageData):
             options = (self.set_seed, self.image_size, self.label, self.masks, self.scene)
             return Shapes(scenes, *options, seed, self.scale, self.flip)
 
-        self.train = shapes(range(self.train_images), self.seed)
-        self.bank = shapes(range(min(self.bank_size, self.train_images)))
+        images = max(round(self.train_images * self.fraction), 1)
+        self.train = shapes(range(images), self.seed)
+        self.bank = shapes(range(min(self.bank_size, images)))
         self.held_out = shapes(range(-1, -1 - self.held_out_images, -1))

@@ -24,7 +24,7 @@ from tinymim import recipes
 from tinymim.errors import TinymimError, several
 from tinymim.run import cells, outline, preflight
 from tinymim.run.cells import Stage
-from tinymim.run.outline import near, texts, unknown
+from tinymim.run.outline import laid_over, near, texts, unknown
 
 KEYS = {
     "": {"seeds", "about", "budget", "stages", "prepare", "rows", "questions", "quick"},
@@ -161,7 +161,7 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> 
     if quick:
         if not brief:
             raise TinymimError(f"--quick: {path} has no `quick` part that says what is shorter")
-        content = _laid_over(content, brief)
+        content = laid_over(content, brief)
     if found := _mistakes(content):
         raise several(f"{path} has {len(found)} mistake(s)", found)
     given = overrides or []
@@ -196,12 +196,6 @@ def _row(id: str, spec: dict[str, Any], below: list[str], above: list[str]) -> R
 
 def _title(rows: list[str] | dict[str, str], row: str) -> str | None:
     return rows[row] if isinstance(rows, dict) else None
-
-
-def _laid_over(below: Any, above: Any) -> Any:
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
 
 
 def _mistakes(content: dict[str, Any]) -> list[str]:

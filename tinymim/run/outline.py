@@ -58,6 +58,13 @@ def texts(settings: dict[str, Any] | None) -> list[str]:
     return [f"--{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
 
 
+def laid_over(below: Any, above: Any) -> Any:
+    """``above`` over ``below``: mappings are merged, and all else is replaced."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: laid_over(below.get(key), value) for key, value in above.items()}}
+
+
 def unknown(node: dict[str, Any], path: str, allowed: Iterable[str]) -> list[str]:
     """The keys of ``node`` that are not ``allowed``, a line each, with the nearest one that is."""
     wrong = [key for key in node if key not in allowed]

@@ -1,0 +1,151 @@
+"""``tinymim scaling STUDY``: run the cells of a scaling study, or go on with them, and say what they show.
+
+RUN/chain.json, recipes/, seedN/, logs/   the cells, as a chain (see ``tinymim/chain/state.py``)
+RUN/runs.csv                              a row for each run, written anew after each
+RUN/report/                               figures, tables and the page
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tinymim.chain import command as chains
+from tinymim.chain.runner import Runner, check_jobs
+from tinymim.chain.state import State
+from tinymim.errors import TinymimError, several
+from tinymim.pages.document import Document
+from tinymim.run import lock
+from tinymim.run.preemption import Preempted
+from tinymim.run.progress import clock
+from tinymim.say import say
+from tinymim.scaling import grid, runs, table
+from tinymim.scaling.grid import Study
+from tinymim.scaling.table import Row
+
+REPORT = "report"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command, and return its exit code: as a chain's."""
+    asked = _parser().parse_args(arguments)
+    if (asked.study is None) == (asked.table is None):
+        raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
+    if asked.table:
+        out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
+        report(table.read(asked.table), out, f"Scaling: {asked.table.name}", "")
+        return 0
+    check_jobs(asked.jobs)
+    study = grid.load(asked.study, asked.quick, asked.set)
+    place = asked.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if asked.quick else ''}"
+    chains.check_fresh(place, True)
+    with lock.hold(place, "run_dir"):
+        if not (place / chains.NAME).is_file() and (found := grid.too_small(study)):
+            raise several(f"scaling study {study.name} has {len(found)} mistake(s)", found)
+        state = chains.prepare(place, study.chain, asked.launch, asked.accept_changes)
+        code, failed = 0, None
+        if not asked.report_only:
+            code, failed = _run(study, state, asked.jobs)
+        if code != Preempted.code:
+            report(_write(study, state), asked.out or place / REPORT, f"Scaling: {study.name}", study.about)
+        if failed:
+            raise failed
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tinymim scaling", description=__doc__, allow_abbrev=False)
+    parser.add_argument("study", nargs="?", help="a study of recipes/scaling, or a path")
+    parser.add_argument("--table", type=Path, metavar="FILE.csv", help="a table of finished runs, in a study's place")
+    parser.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at once")
+    parser.add_argument("--run_dir", type=Path, help="by default runs/scaling_NAME, or runs/scaling_NAME_quick")
+    parser.add_argument("--out", type=Path, help="folder of the report; by default report in the run_dir")
+    parser.add_argument("--report-only", action="store_true", help="of what is done, without running anything")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="for every fit, or CELL.KEY=VALUE for one, or seeds=[0,1]",
+    )  # fmt: skip
+    parser.add_argument("--launch", help="put before each fit's command, such as srun")
+    parser.add_argument("--accept-changes", action="store_true", help="of the study since the last time")
+    return parser
+
+
+def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | None]:
+    """Run what is left; the exit code, and what went wrong."""
+    begun, ended = time.monotonic(), 0
+    left = sum(entry.state != "done" for entry in state.entries.values())
+    say(f"scaling study {study.name}: {left} of {len(state.entries)} runs are left, in {state.place}")
+
+    def after(key: str) -> None:
+        nonlocal ended
+        ended += 1
+        spent = time.monotonic() - begun
+        row = _row_of(study, state, key, _write(study, state))
+        said = runs.describe(row) if row else state.entries[key].state
+        more = f"about {clock(spent / ended * (left - ended))} left"
+        say(f"[{ended}/{left}] {key}: {said} ({clock(spent)} so far, {more})")
+
+    try:
+        return Runner(state, jobs, after).run(), None
+    except TinymimError as error:
+        if not any(entry.state == "failed" for entry in state.entries.values()):
+            raise
+        return error.code, error
+
+
+def _write(study: Study, state: State) -> list[Row]:
+    """The rows so far, which are written into the study's folder."""
+    found = runs.rows(study, state)
+    table.write(state.place / runs.NAME, found)
+    return found
+
+
+def _row_of(study: Study, state: State, key: str, found: list[Row]) -> Row | None:
+    """The row that a stage adds to, among those written."""
+    cell, seed = study.cells[state.stage(key).name.removesuffix(grid.TUNED)], state.chain.runs()[key]
+    same = (cell.objective, cell.size, cell.data, cell.length, seed)
+    return next((row for row in found if (row.objective, row.model, row.data, row.iterations, row.seed) == same), None)
+
+
+def report(rows: list[Row], out: Path, title: str, about: str) -> None:
+    """Write the page of some runs with its figures and tables, and print the runs.
+
+    Args:
+        rows: of the runs.
+        out: folder of the report.
+        title: of the page.
+        about: what the runs are.
+    """
+    from tinymim.scaling import page
+
+    show(rows)
+    sections = page.analyse(rows, out)
+    document = Document(title, sections, about)
+    for name in ("index.html", "report.md"):
+        document.write(out / name)
+    print(f"\nthe page: {out / 'index.html'}")
+
+
+def show(rows: list[Row], console: Console | None = None) -> None:
+    """Print the runs as a table."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for head in ("objective", "model", "data", "seed"):
+        shown.add_column(head)
+    for head in ("steps", "held-out", "±", "training", "top-1", "FLOPs"):
+        shown.add_column(head, justify="right")
+    for row in rows:
+        seed = "-" if row.seed is None else str(row.seed)
+        figures = (
+            f"{row.validation_loss:.4f}" if row.status == "done" else "failed",
+            "-" if row.noise is None else f"{row.noise:.4f}",
+            "-" if row.training_loss is None else f"{row.training_loss:.4f}",
+            "-" if row.accuracy is None else f"{row.accuracy:.1%}",
+            "-" if row.flops is None else f"{row.flops:.1e}",
+        )
+        shown.add_row(row.objective, row.model, row.data, seed, f"{row.iterations:,}", *figures)
+    (console or Console(highlight=False)).print(shown)
