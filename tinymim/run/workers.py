@@ -22,7 +22,7 @@ from typing import Any
 from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.run import cells
-from tinymim.run.cells import Stage
+from tinymim.run.cells import Figure, Stage
 
 PRELOADED = ["tinymim.run.workers", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
 RECORD = "cell.json"
@@ -39,6 +39,7 @@ class Task:
         seed: of all of them.
         definition: what it is, kept with its figures.
         needs: folders of the tasks that must be done before.
+        figures: that its stages measure.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Task:
     seed: int
     definition: dict[str, Any]
     needs: list[Path] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)
 
 
 def cores() -> int:
@@ -108,7 +110,7 @@ def _work(task: Task, threads: int) -> None:
 
     torch.set_num_threads(threads)
     try:
-        cell = cells.run(task.stages, task.seed, task.place)
+        cell = cells.run(task.stages, task.seed, task.place, task.figures)
     except TinymimError as error:
         print(error, flush=True)
         _write(task, status="failed", error=str(error))
