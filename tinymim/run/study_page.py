@@ -62,10 +62,10 @@ def _section(
         {c.title: (c.stage, c.loss) for c in curves.values()}, list(question.rows), lines
     )
     if speeds:
-        asked = replace(question, paper={}, against={})
+        asked = replace(question, paper={})
         table = tables.table(asked, fast, speeds)
         made.tables.append(replace(table, title="Convergence", text=convergence.READING))
-        made.text += tables.sentences(asked, fast, speeds)
+        made.text += tables.claims(question, fast, speeds)
         files[f"{id}_convergence"] = tables.as_csv(asked, fast, speeds)
     for table, (name, text) in zip(made.tables, files.items(), strict=True):
         write_text(place / "tables" / f"{name}.csv", text)

@@ -68,16 +68,19 @@ def as_csv(question: Question, records: Records, figures: dict[str, Figure] = FI
 
 def sentences(question: Question, records: Records, figures: dict[str, Figure]) -> list[str]:
     """What the figures say: how each agrees with the paper, then the question's claims, then figure against figure."""
-    found = [agreement(question, records, title, figure) for title, figure in figures.items()]
-    found += [
-        checked(question, claim, records, figures[claim.figure]) for claim in question.claims if claim.figure in figures
-    ]
-    found += [
+    orders = [agreement(question, records, title, figure) for title, figure in figures.items()]
+    pairs = [
         against(question, records, {title: figures[title] for title in pair})
         for pair in question.against.items()
         if figures.keys() >= set(pair)
     ]
-    return [text for text in found if text]
+    return [text for text in [*orders, *claims(question, records, figures), *pairs] if text]
+
+
+def claims(question: Question, records: Records, figures: dict[str, Figure]) -> list[str]:
+    """Whether the question's claims on these ``figures`` hold here, of those whose rows are finished."""
+    own = [claim for claim in question.claims if claim.figure in figures]
+    return [text for claim in own if (text := checked(question, claim, records, figures[claim.figure]))]
 
 
 def agreement(question: Question, records: Records, title: str, figure: Figure) -> str:
@@ -90,6 +93,8 @@ def agreement(question: Question, records: Records, title: str, figure: Figure) 
         if len(ranked) < 2:
             return ""
         best, worst = max(ranked, key=lambda row: ranked[row]), min(ranked, key=lambda row: ranked[row])
+        if best == worst:
+            return f"{title}: the same in all rows."
         gap = _difference(found[best], found[worst], figure)
         return f"{title}: best {_name(question, best)}, worst {_name(question, worst)}; difference {gap}."
     theirs = max(papers, key=lambda row: papers[row])

@@ -109,17 +109,21 @@ def _work(task: Task, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    settle(task)
+
+
+def settle(task: Task) -> dict[str, Any]:
+    """Run the cell in this process; its record, which is left in its folder too."""
     try:
         cell = cells.run(task.stages, task.seed, task.place, task.figures)
     except TinymimError as error:
         print(error, flush=True)
-        _write(task, status="failed", error=str(error))
+        return _fail(task, str(error))
     except Exception as error:
         traceback.print_exc()
         text = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        _write(task, status="failed", error=f"{text} ({task.place / 'log.txt'})")
-    else:
-        _write(task, status="done", **vars(cell), cpu_seconds=round(time.process_time(), 1))
+        return _fail(task, f"{text} ({task.place / 'log.txt'})")
+    return _write(task, status="done", **vars(cell), cpu_seconds=round(time.process_time(), 1))
 
 
 def _die_with(sentinel: int) -> None:
