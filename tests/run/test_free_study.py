@@ -178,7 +178,7 @@ def test_prepare__one_after_the_other_and_once_for_all_seeds(ran: Path) -> None:
             "claims, number 1: .* is not a mapping of better, figure, than",
         ),
         (
-            {"questions": {"q": {"title": "t", "rows": ["a"], "claims": [{"figure": "x", "better": "y", "than": "a"}]}}},
+            {"questions": {"q": {"title": "t", "rows": [], "claims": [{"figure": "x", "better": "y", "than": "z"}]}}},
             r"number 1: no figure 'x'(.|\n)*'y' is not among its rows",
         ),
     ],

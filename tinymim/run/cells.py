@@ -26,7 +26,8 @@ class Figure:
     Args:
         stage: that it comes from.
         metric: in the stage's ``results.json``, such as ``val/top1``.
-        unit: ``%`` shows a share in per cent; any other is the metric's own, and empty is none.
+        unit: one that begins with ``%``, such as ``% of the side``, shows a share in per cent; any other is the
+            metric's own, and empty is none.
         better: ``higher`` or ``lower``.
     """
 
@@ -38,7 +39,7 @@ class Figure:
     @property
     def scale(self) -> int:
         """What a value is multiplied by to be shown."""
-        return 100 if self.unit == "%" else 1
+        return 100 if self.unit.startswith("%") else 1
 
     @property
     def sign(self) -> int:
@@ -46,12 +47,12 @@ class Figure:
         return 1 if self.better == "higher" else -1
 
     def head(self, title: str) -> str:
-        """``title`` over a column: with the unit unless it is per cent, and an arrow where lower is better."""
+        """``title`` over a column: with the unit unless it is plain per cent, and an arrow where lower is better."""
         return title + (f" ({self.unit})" if self.unit not in ("%", "") else "") + (" ↓" if self.sign < 0 else "")
 
     def number(self, value: float, digits: int = 4) -> str:
         """A value in the figure's unit: per cent to one decimal, others to so many digits."""
-        return f"{100 * value:.1f}" if self.unit == "%" else f"{value:.{digits}g}"
+        return f"{100 * value:.1f}" if self.scale == 100 else f"{value:.{digits}g}"
 
     def shown(self, values: list[float]) -> str:
         """Mean, and the spread (standard deviation over seeds) where there are several; ``-`` where there are none."""
@@ -60,7 +61,7 @@ class Figure:
         mean = self.number(statistics.mean(values))
         if len(values) > 1:
             return f"{mean} ± {self.number(statistics.stdev(values), 2)}"
-        return f"{mean} %" if self.unit == "%" else mean
+        return f"{mean} %" if self.scale == 100 else mean
 
 
 FIGURES = {

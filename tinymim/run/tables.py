@@ -158,7 +158,7 @@ def _ranks(values: list[float]) -> list[float]:
 def _difference(first: dict[int, float], second: dict[int, float], figure: Figure) -> str:
     """By how much ``first`` is better than ``second`` at the same seeds, and whether that is more than chance."""
     mean, spread = _gap(first, second, figure)
-    unit = f" {figure.unit}" if figure.unit not in ("%", "") else ""
+    unit = f" {figure.unit}" if figure.unit and figure.scale == 1 else ""
     if not first.keys() & second.keys():
         return f"{figure.number(mean)}{unit} (no seed in common)"
     if spread is None:
