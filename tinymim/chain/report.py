@@ -100,8 +100,8 @@ def compare(state: State) -> str | None:
     )
     records: Records = {title: _records(state, stages) for title, stages in wanted["rows"].items()}
     kinds = {state.chain.stages[name].kind for stages in wanted["rows"].values() for name in stages}
-    figures = [figure for figure, (kind, _) in FIGURES.items() if kind in kinds]
-    text = tables.markdown(question, records, figures) + f"\n{tables.READING}\n"
+    figures = {title: figure for title, figure in FIGURES.items() if figure.stage in kinds}
+    text = f"{tables.section(question, records, figures).markdown()}\n{tables.READING}\n"
     write_text(state.place / "table.md", text)
     rows = {title: {str(seed): record for seed, record in found.items()} for title, found in records.items()}
     write_json(state.place / "table.json", {"chain": state.chain.name, "rows": rows})
@@ -118,5 +118,5 @@ def _records(state: State, stages: list[str]) -> dict[int, dict[str, Any]]:
     for seed, own in keys.items():
         if all(state.entries[key].state == "done" for key in own):
             results = {state.stage(key).kind: read_json(state.place / key / RESULTS) for key in own}
-            found[seed] = {"status": "done", "figures": cells.figures(results)}
+            found[seed] = {"status": "done", "figures": cells.measured(results)}
     return found

@@ -15,8 +15,9 @@ from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
 
 Sample = dict[str, Any]
 """``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
-other colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixel_classes.py``); ``draws`` where the
-device has something left to do. :meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
+other colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixel_classes.py``); ``targets`` and
+``depth`` (H, W) where it is known what is where (see ``tinymim/data/shapes.py``); ``draws`` where the device has
+something left to do. :meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
 
 
 class ImageData(pl.LightningDataModule):

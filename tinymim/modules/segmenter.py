@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -90,9 +90,7 @@ class Segmenter(Started):
     def problems(self, image_size: int) -> list[str]:
         """Everything that keeps the recipe from running."""
         self._size = image_size
-        if self.source is None and self.architecture:
-            options = {**self.architecture.options, "img_size": image_size}
-            self.architecture = replace(self.architecture, options=options)
+        self._build_for(image_size)
         least = {"decoder_width": (self.decoder_width, 1), "auxiliary": (self.auxiliary, 0)}
         least |= {"stride": (self.stride if self.stride is not None else 1, 1)}
         found = [f"{name}: {value} is not {low} or more" for name, (value, low) in least.items() if value < low]
@@ -225,12 +223,9 @@ class Segmenter(Started):
 
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people."""
-        start = str(self.provenance) if self.provenance else "from scratch: random weights"
         whole, beyond = self._trained
-        lines = [("backbone", self.backbone.describe()), ("", start), ("decoder", self.net.form.describe())]
+        lines = [*self._origins(), ("decoder", self.net.form.describe())]
         if whole < self.backbone.depth:
             part = f" and {', '.join(beyond)} of the next" if beyond else ""
             lines.append(("blocks", f"pre-trained up to {whole}{part}; all {self.backbone.depth} are trained now"))
-        if side := self.backbone.resampled_from:
-            lines.append(("positions", f"resampled from {side}x{side} patches"))
         return lines

@@ -62,6 +62,16 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
+    def markdown(self) -> str:
+        """As Markdown; pictures are named by their files."""
+        parts = [f"## {self.title}", *self.text]
+        for table in self.tables:
+            parts += [f"**{table.title}**" if table.title else "", table.markdown(), table.text]
+        for picture in self.pictures:
+            shown = next((file for file in picture.files if file.endswith((".png", ".svg"))), None)
+            parts += [f"![{picture.title}]({shown})" if shown else f"**{picture.title}**", picture.text]
+        return "\n\n".join(part for part in [*parts, *self.remarks] if part) + "\n"
+
 
 @dataclass
 class Document:
@@ -91,16 +101,9 @@ class Document:
 
     def markdown(self) -> str:
         """The same; pictures are named by their files."""
-        parts = [f"# {self.title}", self.about, f"> {self.warning}" if self.warning else ""]
-        for section in self.sections:
-            parts += [f"## {section.title}", *section.text]
-            for table in section.tables:
-                parts += [f"**{table.title}**" if table.title else "", table.markdown(), table.text]
-            for picture in section.pictures:
-                shown = next((file for file in picture.files if file.endswith((".png", ".svg"))), None)
-                parts += [f"![{picture.title}]({shown})" if shown else f"**{picture.title}**", picture.text]
-            parts += section.remarks
-        parts += ["\n".join(f"- {name}: {value}" for name, value in self.settings)]
+        settings = "\n".join(f"- {name}: {value}" for name, value in self.settings)
+        head = [f"# {self.title}", self.about, f"> {self.warning}" if self.warning else ""]
+        parts = [*head, *(section.markdown().rstrip("\n") for section in self.sections), settings]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def write(self, path: Path) -> None:

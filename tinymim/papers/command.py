@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
         prog="tinymim papers", description=__doc__.partition("\n")[0], allow_abbrev=False,
         epilog="Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt.",
     )  # fmt: skip
-    options.add_argument("name", nargs="?", default="embedded", help="a program of recipes/papers, or a path (embedded)")
+    options.add_argument(
+        "name", nargs="?", default="embedded", help="a program of recipes/papers, or a path (embedded)"
+    )
     options.add_argument("--quick", action="store_true", help="the program's short form, in a folder of its own")
     options.add_argument("--parts", type=lambda text: text.split(","), help="run these parts alone")
     options.add_argument("--run_dir", type=Path, help="by default runs/papers, or runs/papers_quick")

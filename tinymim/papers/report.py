@@ -76,7 +76,9 @@ def _parts(parts: list[Part], states: dict[str, Any]) -> Section:
         state = states.get(part.id, {})
         seconds = clock(state["seconds"]) if "seconds" in state else "-"
         rows.append([part.title, state.get("status", "not run"), seconds, "; ".join(part.lines())])
-    errors = [f"{part.title} failed: {states[part.id]['error']}" for part in parts if "error" in states.get(part.id, {})]
+    errors = [
+        f"{part.title} failed: {states[part.id]['error']}" for part in parts if "error" in states.get(part.id, {})
+    ]
     return Section("The parts", tables=[Table(["part", "state", "time", "commands"], rows)], remarks=errors)
 
 

@@ -19,7 +19,6 @@ quick        laid over all of the above by ``--quick``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
