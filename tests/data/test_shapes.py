@@ -156,10 +156,12 @@ def test_data__labels_speak_of_the_main_shape(label):
 
 
 def test_data__batches():
-    batch = next(iter(prepared(image_size=24, masks=True, scene=True).train_dataloader()))
+    batch = next(iter(prepared(image_size=24, masks=True, scene=True, depth=True).train_dataloader()))
     assert (batch["image"].shape, batch["image"].dtype) == ((8, 3, 24, 24), torch.float32)
     assert 0 <= batch["image"].min() < batch["image"].max() <= 1
     assert (batch["mask"].shape, batch["mask"].dtype) == ((8, 24, 24), torch.int64)
+    assert (batch["depth"].shape, batch["depth"].dtype) == ((8, 24, 24), torch.float32)
+    assert ((batch["depth"] == 1) == (batch["mask"] == 0)).all(), "the ground is the farthest"
     assert batch["targets"]["box"].shape == (8, MOST, 4)
     assert batch["targets"]["angle"].shape == (8, MOST)
     assert {"image", "index", "label"} == set(prepared().train[Draw(0, 0)])
