@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tinymim.pages.document import Table
 
-AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot tell"
+VERDICTS = AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot tell"
 
 
 @dataclass(frozen=True)

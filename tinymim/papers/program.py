@@ -2,10 +2,12 @@
 
 about        a few sentences for the report
 vars         values to be pointed at, such as ``${vars.teacher}``; the command's options change them
-parts        id: ``{title, kind, commands}``, run in this order
+parts        id: ``{title, kind, commands, roles}``, run in this order
                kind       whose report it has: one of :data:`KINDS`
-               commands   lists of words, what would follow ``tinymim`` in a terminal; ``${place}`` is the part's folder,
-                          ``${places.ID}`` another's. The last writes the results
+               commands   lists of words, what would follow ``tinymim`` in a terminal; the last writes the results into
+                          ``${place}``, the part's folder; ``${places.ID}`` is another's
+               roles      of an analysis: titles of the networks that the paper's findings are of, ``mim`` and
+                          ``supervised``
 quick        laid over all of the above by ``--quick``
 """
 
@@ -26,7 +28,7 @@ from tinymim.run.outline import near, unknown
 KINDS = ("study", "chain", "analysis", "scaling")
 """What a part may be: ``tinymim study``, ``chain run``, ``analyze`` or ``scaling``."""
 
-KEYS = {"": {"about", "vars", "parts", "quick"}, "parts": {"title", "kind", "commands"}}
+KEYS = {"": {"about", "vars", "parts", "quick"}, "parts": {"title", "kind", "commands", "roles"}}
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Part:
         kind: one of :data:`KINDS`.
         place: its folder.
         commands: each as words.
+        roles: of an analysis.
     """
 
     id: str
@@ -46,6 +49,7 @@ class Part:
     kind: str
     place: Path
     commands: list[list[str]]
+    roles: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The commands as they would be typed."""
@@ -100,7 +104,7 @@ def load(name: str, place: Path, quick: bool = False, settings: dict[str, Any] |
             whole = OmegaConf.merge(content, {"places": places, "place": where})
             spec = cast(dict[str, Any], OmegaConf.to_container(whole, resolve=True))["parts"][id]
             commands = [[word for entry in line for word in _words(entry)] for line in spec["commands"]]
-            parts.append(Part(id, spec.get("title", id), spec["kind"], Path(where), commands))
+            parts.append(Part(id, spec.get("title", id), spec["kind"], Path(where), commands, spec.get("roles") or {}))
     except OmegaConfBaseException as error:
         raise TinymimError(f"{path}: {str(error).splitlines()[0]}") from None
     values = cast(dict[str, Any], OmegaConf.to_container(content, resolve=True)).get("vars") or {}
@@ -130,6 +134,9 @@ def _mistakes(content: dict[str, Any]) -> list[str]:
         found += unknown(spec, f"parts.{id}", KEYS["parts"])
         if spec.get("kind") not in KINDS:
             found.append(f"parts.{id}.kind: {spec.get('kind')!r} is not one of {', '.join(KINDS)}")
+        roles = spec.get("roles")
+        if roles is not None and (not isinstance(roles, dict) or set(roles) != {"mim", "supervised"}):
+            found.append(f"parts.{id}.roles: {roles!r} is not a mapping of mim and supervised")
         lines = spec.get("commands")
         if not isinstance(lines, list) or not lines or not all(isinstance(line, list) and line for line in lines):
             found.append(f"parts.{id}.commands: not a list of commands, each a list of words")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +79,3 @@ def _parts(parts: list[Part], states: dict[str, Any]) -> Section:
         f"{part.title} failed: {states[part.id]['error']}" for part in parts if "error" in states.get(part.id, {})
     ]
     return Section("The parts", tables=[Table(["part", "state", "time", "commands"], rows)], remarks=errors)
-
-
-def beside(file: str, folder: Path, page: Path) -> str:
-    """A path relative to ``folder`` as one relative to the folder of the page."""
-    return os.path.normpath(os.path.join(os.path.relpath(folder, page), file))

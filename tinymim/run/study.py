@@ -46,11 +46,11 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def run(arguments: list[str]) -> None:
-    """Run a study, or go on with it where it was left.
+def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
+    """What a command line means: its options, the study, and the study's folder.
 
     Raises:
-        TinymimError: mistakes in the study, cells of another definition, an interruption, or failed cells at the end.
+        TinymimError: mistakes in the study or the command line.
     """
     options, rest = parser().parse_known_args(arguments)
     overrides, unknown = recipes.split(rest)
@@ -58,13 +58,23 @@ def run(arguments: list[str]) -> None:
         raise TinymimError(f"no option of a study: {' '.join(unknown)}; tinymim study --help lists them")
     study = grid.load(options.name, options.quick, [f"--{key}={value}" for key, value in overrides])
     study.seeds = options.seeds or study.seeds
+    place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
+    return options, study, place
+
+
+def run(arguments: list[str]) -> None:
+    """Run a study, or go on with it where it was left.
+
+    Raises:
+        TinymimError: mistakes in the study, cells of another definition, an interruption, or failed cells at the end.
+    """
+    options, study, place = read(arguments)
     chosen = _chosen(study, options.rows or [], options.questions or [])
     if found := study.problems(chosen):
         raise several(f"study {study.name} has {len(found)} mistake(s)", found)
     jobs = options.jobs if options.jobs is not None else workers.cores()
     if jobs < 1:
         raise TinymimError(f"--jobs: {jobs} is not 1 or more")
-    place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
     with lock.hold(place, "run_dir"):
         tasks = _tasks(study, chosen, place, options.overwrite)
         _run(study, tasks, place, jobs)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tinymim.files import write_text
 from tinymim.pages import Document, Section
+from tinymim.pages.findings import Finding
 from tinymim.run import convergence, logged, loss_curves, tables
+from tinymim.run.cells import Figure
 from tinymim.run.convergence import Logged
 from tinymim.run.grid import Curve, Question, Study
 from tinymim.run.tables import Records
@@ -56,11 +59,8 @@ def _section(
     figures = study.shown(question)
     made = tables.section(question, records, figures)
     files = {id: tables.as_csv(question, records, figures)}
-    shown = {figure.stage for figure in figures.values()}
-    curves = {key: curve for key, curve in study.curves.items() if curve.stage in shown}
-    speeds, fast = convergence.measured(
-        {c.title: (c.stage, c.loss) for c in curves.values()}, list(question.rows), lines
-    )
+    curves = _curves(study, question)
+    speeds, fast = _speeds(curves, question, lines)
     if speeds:
         asked = replace(question, paper={})
         table = tables.table(asked, fast, speeds)
@@ -75,6 +75,33 @@ def _section(
         for key, curve in curves.items():
             _draw(made, question, key, curve, lines, place / "curves" / f"{id}_{key}", str(root / "curves"))
     return made
+
+
+def answers(study: Study, records: Records, place: Path) -> list[Finding]:
+    """What the paper found and what is found here, of the questions where both say something."""
+    lines, found = _logged(study, records, place), []
+    for question in study.questions.values():
+        speeds, fast = _speeds(_curves(study, question), question, lines)
+        both = {
+            row: {seed: _joined(record, fast[row].get(seed)) for seed, record in records[row].items()} for row in fast
+        }
+        found.append(tables.finding(question, both, {**speeds, **study.shown(question)}))
+    return [one for one in found if one]
+
+
+def _joined(record: dict[str, Any], fast: dict[str, Any] | None) -> dict[str, Any]:
+    """A cell's record with its speeds among the figures."""
+    return {**record, "figures": {**record["figures"], **fast["figures"]}} if fast else record
+
+
+def _curves(study: Study, question: Question) -> dict[str, Curve]:
+    """Those of the stages whose figures the question shows."""
+    shown = {figure.stage for figure in study.shown(question).values()}
+    return {key: curve for key, curve in study.curves.items() if curve.stage in shown}
+
+
+def _speeds(curves: dict[str, Curve], question: Question, lines: Logged) -> tuple[dict[str, Figure], Records]:
+    return convergence.measured({c.title: (c.stage, c.loss) for c in curves.values()}, list(question.rows), lines)
 
 
 def _draw(made: Section, question: Question, key: str, curve: Curve, lines: Logged, stem: Path, beside: str) -> None:

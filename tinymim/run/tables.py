@@ -9,6 +9,7 @@ from typing import Any
 
 from tinymim.correlations import spearman
 from tinymim.pages import Section, Table
+from tinymim.pages.findings import AGREES, DISAGREES, OPEN, Finding, together
 from tinymim.run.cells import FIGURES, Figure
 from tinymim.run.grid import Claim, Question
 
@@ -84,6 +85,50 @@ def claims(question: Question, records: Records, figures: dict[str, Figure]) -> 
     return [text for claim in own if (text := checked(question, claim, records, figures[claim.figure]))]
 
 
+def finding(question: Question, records: Records, figures: dict[str, Figure]) -> Finding | None:
+    """What the paper found, and how far the last of the ``figures`` and the question's claims agree; ``None`` where the
+    paper has nothing to compare with."""
+    title, figure = list(figures.items())[-1]
+    told, verdicts = [], []
+    if question.paper:
+        told.append(agreement(question, records, title, figure))
+        verdicts.append(_best(question, records, title, figure))
+    for claim in question.claims:
+        if claim.figure in figures:
+            told.append(checked(question, claim, records, figures[claim.figure]))
+            verdicts.append(_verdict(claim, records, figures[claim.figure]))
+    if not verdicts:
+        return None
+    here = " ".join(filter(None, told)) or "No run is finished."
+    seeds = sorted({_counts(row, records)[0] for row in question.rows})
+    counted = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))
+    source = f" ({question.source})" if question.source else ""
+    return Finding(question.title, f"{question.expects.strip()}{source}", here, together(verdicts), counted)
+
+
+def _best(question: Question, records: Records, title: str, figure: Figure) -> str:
+    """Whether the paper's best row is best here; open where another is by no more than the spread."""
+    found = {row: by_seed for row in question.paper if (by_seed := values(records, row, title))}
+    theirs = max(question.paper, key=lambda row: question.paper[row])
+    if theirs not in found or len(found) < 2:
+        return OPEN
+    others = [row for row in found if row != theirs]
+    rival = max(others, key=lambda row: figure.sign * statistics.mean(found[row].values()))
+    return _told(*_gap(found[theirs], found[rival], figure))
+
+
+def _verdict(claim: Claim, records: Records, figure: Figure) -> str:
+    first, second = (values(records, row, claim.figure) for row in (claim.better, claim.than))
+    return _told(*_gap(first, second, figure)) if first and second else OPEN
+
+
+def _told(mean: float, spread: float | None) -> str:
+    """Of a difference that the paper has above 0; one seed has no spread, and its direction counts."""
+    if abs(mean) <= (spread or 0):
+        return OPEN
+    return AGREES if mean > 0 else DISAGREES
+
+
 def agreement(question: Question, records: Records, title: str, figure: Figure) -> str:
     """How a figure's order agrees with the paper's, or which rows differ where the paper has none; empty below two
     finished rows."""
@@ -119,9 +164,8 @@ def checked(question: Question, claim: Claim, records: Records, figure: Figure) 
     if not first or not second:
         return ""
     mean, spread = _gap(first, second, figure)
-    verdict = "undecided"
-    if abs(mean) > (spread or 0):
-        verdict = ("agrees" if mean > 0 else "disagrees") + (" in direction" if spread is None else "")
+    verdict = _told(mean, spread)
+    verdict += " in direction" if verdict != OPEN and spread is None else ""
     named = f"{_name(question, claim.better)} better than {_name(question, claim.than)}"
     return f"{claim.figure}: the paper has {named}; here by {_difference(first, second, figure)}: {verdict}."
 
