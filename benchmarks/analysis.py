@@ -5,11 +5,11 @@
     python benchmarks/analysis.py --flat           # peak memory of ours from 100 to 1000 images, of a small ViT
 
 Both give distance, entropy, KL and Jensen-Shannon divergence of every head without prefix; weights are random (times 4
-in q and k, so that maps are no longer uniform); how far they lie apart is shown. The baseline is written as these
-measures are usually: explicit attention in hooks, then head by head and pair by pair, vectorised over images. Images are
-drawn batch by batch, none are held. Both run in turn in one process; times are medians, of the wall clock and of the
-CPUs, which other work on the machine disturbs less. Peak memory (Linux) is a fresh process's largest resident size
-during one pass, beyond what it held with the network loaded and one image seen.
+in q and k, so that maps are not uniform); how far they lie apart is shown. The baseline is written as these measures
+usually are: explicit attention in hooks, then head by head and pair by pair, vectorised over images. Images are drawn
+batch by batch, none are held. Both run in turn in one process; times are medians, of the wall clock and of the CPUs,
+which other work on the machine disturbs less. Peak memory (Linux) is a fresh process's largest resident size during one
+pass, beyond what it held with the network loaded and one image seen.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _measured(maps: Tensor, between: Tensor) -> Tensor:
 
 
 def ours(backbone: Backbone, count: int) -> Measured:
-    """Block by block, what caches hold at a time."""
+    """Block by block, a few images' maps at a time."""
     measures = HeadMeasures()
     for images in batches(count, backbone.image_size):
         for layer in layers(backbone, images):
@@ -180,7 +180,9 @@ def main() -> None:
                 str(count), *(f"{peak(way, 'small', count, options.threads) / 2**20:.0f} MiB" for way in WAYS)
             )
     else:
-        title = f"{options.images} images, {options.threads} CPU threads, PyTorch {torch.__version__}"
+        title = (
+            f"{options.images} images in batches of {BATCH}, {options.threads} CPU threads, PyTorch {torch.__version__}"
+        )
         pairs = [f"{what}: {way}" for what in ("clock", "CPUs", "memory") for way in ("baseline", "ours", "ratio")]
         table = Table("network", *pairs, "apart", title=title)
         for name in options.networks:

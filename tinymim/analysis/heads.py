@@ -15,8 +15,8 @@ from tinymim.analysis.layer import Layer
 from tinymim.analysis.moments import Moments
 from tinymim.errors import TinymimError
 
-ELEMENTS = 2**20
-"""Of the maps that are held at a time, unless one image has more: what caches hold."""
+ELEMENTS = 2**19
+"""Of the maps that are held at a time, unless one image has more: measured on two cores."""
 
 MEASURES = ("distance_px", "entropy_nats", "diversity_kl", "diversity_js", "prefix_mass")
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tinymim.analysis.layer import Layer, distances
 from tinymim.analysis.windows import Windowed
 from tinymim.backbones import Backbone
-from tinymim.blocks import Tap, attention_bias
+from tinymim.blocks import Tap, attention_bias, place, project, projects_by_module
+from tinymim.positions import Positions
 from tinymim.targets.attention import log_attention
-
-TAPS = ("q", "k", "ffn_post")
 
 
 @torch.inference_mode()
@@ -32,22 +33,41 @@ def layers(network: Backbone | Windowed, images: Tensor) -> Iterator[Layer]:
         return
     network.eval()
     between = distances(network.grid, network.patch).to(images.device)
-    taps = [Tap(block, name) for block in range(1, network.depth + 1) for name in TAPS]
-    for number, parts, told in network.walk(images, taps):
-        heads = network.heads[number - 1]
-        bias = attention_bias(network.vit.blocks[number - 1], told)
-        maps = _Maps(parts["q"], parts["k"], heads, bias)
-        side = sum(network.patch) / 2
-        yield Layer(number, heads, network.prefix, network.grid, side, parts["ffn_post"], between, maps)
+    blocks: list[Any] = list(network.vit.blocks)
+    heard: list[Tensor] = []
+    hooks = [_listen(block.attn, heard) for block in blocks]
+    try:
+        for number, parts, told in network.walk(
+            images, [Tap(block, "ffn_post") for block in range(1, len(blocks) + 1)]
+        ):
+            maps = _Maps(blocks[number - 1], heard.pop(), told)
+            side = sum(network.patch) / 2
+            heads = network.heads[number - 1]
+            yield Layer(number, heads, network.prefix, network.grid, side, parts["ffn_post"], between, maps)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _listen(attn: Any, heard: list[Tensor]) -> RemovableHandle:
+    """Note q, k and v as they are made, which a second projection would cost a fifth of the network's time; of a
+    network that makes them without a module, what they are made from."""
+    if projects_by_module(attn):
+        return cast(nn.Module, attn.qkv).register_forward_hook(lambda _, given, made: heard.append(made))
+    return cast(nn.Module, attn).register_forward_pre_hook(lambda _, given: heard.append(given[0]))
 
 
 class _Maps:
-    """Maps of a ViT's block from its ``(B, prefix + N, D)`` queries and keys."""
+    """Maps of a ViT's block from what was heard of it."""
 
-    def __init__(self, q: Tensor, k: Tensor, heads: int, bias: Tensor | None):
-        self.q, self.k, self.heads, self.bias = q, k, heads, bias
+    def __init__(self, block: Any, heard: Tensor, told: Positions):
+        self.attn, self.heard, self.told = block.attn, heard, told
+        self.bias = attention_bias(block, told)
 
     @torch.inference_mode()
     def __call__(self, images: slice) -> Tensor:
         """``(b, 1, H, prefix + N, prefix + N)``."""
-        return log_attention(self.q[images], self.k[images], self.heads, self.bias).unsqueeze(1)
+        heard = self.heard[images]
+        q, k, _ = heard.chunk(3, dim=-1) if projects_by_module(self.attn) else project(self.attn, heard)
+        q, k = place(self.attn, q, k, self.told)
+        return log_attention(q, k, self.attn.num_heads, self.bias).unsqueeze(1)
