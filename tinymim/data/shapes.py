@@ -149,6 +149,7 @@ class ShapesData(ImageData):
         self.set_seed, self.label, self.scale, self.flip = set_seed, label, scale, flip
         self.masks, self.scene = masks, scene
         self.mask_classes = len(MASK_CLASSES) if masks else None
+        self.box_classes = len(KINDS) if scene else None
         self.classes = CLASSES.get(label, ())
         self.num_classes = len(self.classes)
 
