@@ -74,8 +74,8 @@ def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str]:
 
 
 def _metric(metrics: dict[str, float]) -> str:
-    """The one figure that says most: accuracy on masks or labels, nearest neighbours, else the loss."""
-    for name, title in (("val/miou", "mIoU"), ("val/top1", "top-1"), ("val/knn_top1", "10-NN")):
+    """The one figure that says most: accuracy on masks, boxes or labels, nearest neighbours, else the loss."""
+    for name, title in (("val/miou", "mIoU"), ("val/map", "mAP"), ("val/top1", "top-1"), ("val/knn_top1", "10-NN")):
         if name in metrics:
             return f"{title} {metrics[name]:.1%}"
     loss = metrics.get("val/loss", metrics.get("train/loss"))

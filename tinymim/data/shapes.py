@@ -159,6 +159,7 @@ class ShapesData(ImageData):
         self.set_seed, self.label, self.scale, self.flip = set_seed, label, scale, flip
         self.masks, self.scene, self.depth, self.fraction = masks, scene, depth, fraction
         self.mask_classes = len(MASK_CLASSES) if masks else None
+        self.box_classes = len(KINDS) if scene else None
         self.classes = CLASSES.get(label, ())
         self.num_classes = len(self.classes)
 

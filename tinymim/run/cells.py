@@ -71,7 +71,7 @@ FIGURES = {
 }
 """The figures of a study that names none, of chains and of ``tinymim distill``: shares of the held-out images."""
 
-SHARED = ("data", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
+SHARED = ("data", "vars", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
 """Overrides that every stage of a cell takes, whichever recipe they were given for."""
 
 
