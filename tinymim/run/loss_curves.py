@@ -44,6 +44,7 @@ def draw(question: Question, curve: Curve, logged: Logged, stem: Path, beside: s
                     low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
                     panel.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
             panel.set(title=f"{curve.title}, {SETS[name]}", xlabel="step", ylabel="loss")
+            figures.whole_numbers(panel)
         handles, labels = axes[0][-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(drawn) > 1 else 1)
         svg = figures.save(figure, stem)
