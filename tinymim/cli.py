@@ -21,7 +21,7 @@ COMMANDS = {
     "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE",
     "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
     "chain": "run stages that start from each other: tinymim chain run | resume | status | plan",
-    "scaling": "models, data and training lengths in a grid, and the laws they follow: tinymim scaling digits [--quick]",
+    "scaling": "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
     "resume": "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",

@@ -223,4 +223,4 @@ def test_kind__of_tasks_on_scenes_is_probe_where_they_are_frozen(recipe: str, ki
     tasks = {"name": "tasks", "kind": kind, "recipe": recipe, "weights": "medium"}
     found = chain(tmp_path, [MEDIUM, tasks], compare={"title": "a table", "rows": {"a row": ["tasks"]}})
     (wrong,) = promises.problems(promises.check(found), found.stages)
-    assert wrong.startswith("tasks: compare.rows: they show accuracy on labels, and this stage is measured on tasks")
+    assert wrong.startswith("tasks: compare.rows: they show accuracy on labels, and this stage is measured otherwise")

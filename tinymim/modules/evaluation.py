@@ -136,7 +136,7 @@ class Evaluated(pl.LightningModule):
         self.neighbours.add(self.backbone, batch, loader)
 
     def log_means(self, stage: str, losses: dict[str, Tensor], images: int) -> None:
-        """Report means over the images of a loader and of all processes; these are the means of a batch of ``images``."""
+        """Report means over a loader's images of all processes; these are the means of one batch of ``images``."""
         # Lightning averages the processes' numbers of images and cuts the result to an integer: let it be one
         weight = images * self.trainer.world_size
         named = {f"{stage}/{name}": value for name, value in losses.items()}

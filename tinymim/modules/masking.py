@@ -23,7 +23,7 @@ def random_keep(images: Tensor, patches: int, mask_ratio: float) -> Tensor:
 
 
 def fixed_keep(index: Tensor, patches: int, mask_ratio: float, device: torch.device, seed: int = 0) -> Tensor:
-    """Masks that are a function of ``seed`` and each image's ``(B,)`` index, so that held-out losses can be compared."""
+    """Masks that are a function of ``seed`` and an image's ``(B,)`` index, so that held-out losses can be compared."""
     return keep_smallest(_fixed_noise(index, patches, seed), mask_ratio).to(device)
 
 

@@ -21,7 +21,7 @@ IMAGES = 2
 
 
 class Compute(pl.Callback):
-    """Count a training step's operations once, before the first step of each piece of a run; nothing of the run changes.
+    """Count a training step's operations once, before the first step of a run's each piece; nothing of it changes.
 
     A multiplication with its addition are two operations. Matrix products and convolutions count, of the forward and
     backward pass of all networks, a teacher's forward pass among them; norms, softmax and other elementwise work do
@@ -48,11 +48,16 @@ def per_image(trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch
     """
     few = tree_map(lambda x: x[:IMAGES].clone() if isinstance(x, Tensor) else x, batch)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    with _unchanged(module), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as counter, trainer.precision_plugin.train_step_context():
-            output: Any = module.training_step(few, batch_idx)
-            loss = output["loss"] if isinstance(output, dict) else output
-            torch.autograd.grad(loss, parameters, allow_unused=True)  # unlike backward: no gradient is kept or shared
+    with (
+        _unchanged(module),
+        torch.compiler.set_stance("force_eager"),
+        sdpa_kernel(SDPBackend.MATH),
+        trainer.precision_plugin.train_step_context(),
+        FlopCounterMode(display=False) as counter,
+    ):
+        output: Any = module.training_step(few, batch_idx)
+        loss = output["loss"] if isinstance(output, dict) else output
+        torch.autograd.grad(loss, parameters, allow_unused=True)  # unlike backward: no gradient is kept or shared
     return counter.get_total_flops() // len(few["image"])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -18,12 +19,12 @@ from tinymim.chain import command as chains
 from tinymim.chain.runner import Runner, check_jobs
 from tinymim.chain.state import State
 from tinymim.errors import TinymimError, several
-from tinymim.pages.document import Document
+from tinymim.pages import Section
 from tinymim.run import lock
 from tinymim.run.preemption import Preempted
 from tinymim.run.progress import clock
 from tinymim.say import say
-from tinymim.scaling import grid, runs, table
+from tinymim.scaling import grid, reconstructions, runs, table
 from tinymim.scaling.grid import Study
 from tinymim.scaling.table import Row
 
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
         raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
     if asked.table:
         out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
-        report(table.read(asked.table), out, f"Scaling: {asked.table.name}", "")
+        report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
         return 0
     check_jobs(asked.jobs)
     study = grid.load(asked.study, asked.quick, asked.set)
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
         if not asked.report_only:
             code, failed = _run(study, state, asked.jobs)
         if code != Preempted.code:
-            report(_write(study, state), asked.out or place / REPORT, f"Scaling: {study.name}", study.about)
+            _report(study, state, asked.out or place / REPORT)
         if failed:
             raise failed
     return code
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | None]:
     """Run what is left; the exit code, and what went wrong."""
-    begun, ended = time.monotonic(), 0
+    begun, ended, places = time.monotonic(), 0, runs.keys(study, state)
     left = sum(entry.state != "done" for entry in state.entries.values())
     say(f"scaling study {study.name}: {left} of {len(state.entries)} runs are left, in {state.place}")
 
@@ -85,7 +86,8 @@ def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | Non
         nonlocal ended
         ended += 1
         spent = time.monotonic() - begun
-        row = _row_of(study, state, key, _write(study, state))
+        found = {places[runs.identity(row)]: row for row in _write(study, state)}
+        row = found.get(key.removesuffix(grid.TUNED))
         said = runs.describe(row) if row else state.entries[key].state
         more = f"about {clock(spent / ended * (left - ended))} left"
         say(f"[{ended}/{left}] {key}: {said} ({clock(spent)} so far, {more})")
@@ -105,30 +107,31 @@ def _write(study: Study, state: State) -> list[Row]:
     return found
 
 
-def _row_of(study: Study, state: State, key: str, found: list[Row]) -> Row | None:
-    """The row that a stage adds to, among those written."""
-    cell, seed = study.cells[state.stage(key).name.removesuffix(grid.TUNED)], state.chain.runs()[key]
-    same = (cell.objective, cell.size, cell.data, cell.length, seed)
-    return next((row for row in found if (row.objective, row.model, row.data, row.iterations, row.seed) == same), None)
+def _report(study: Study, state: State, out: Path) -> None:
+    """The page of a study, with what its models restore."""
+    found = _write(study, state)
+    sections = [Section("This study", [study.about])] if study.about else []
+    chosen = runs.chosen(study, state, found)
+    try:
+        sections += [reconstructions.section(chosen, out)] if chosen else []
+    except TinymimError as error:
+        say(str(error))
+    report(found, out, f"Scaling: {study.name}", sections)
 
 
-def report(rows: list[Row], out: Path, title: str, about: str) -> None:
+def report(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> None:
     """Write the page of some runs with its figures and tables, and print the runs.
 
     Args:
         rows: of the runs.
         out: folder of the report.
         title: of the page.
-        about: what the runs are.
+        extra_sections: what comes after the analysis.
     """
     from tinymim.scaling import page
 
     show(rows)
-    sections = page.analyse(rows, out)
-    document = Document(title, sections, about)
-    for name in ("index.html", "report.md"):
-        document.write(out / name)
-    print(f"\nthe page: {out / 'index.html'}")
+    print(f"\nthe page: {page.write(rows, out, title, extra_sections)}")
 
 
 def show(rows: list[Row], console: Console | None = None) -> None:

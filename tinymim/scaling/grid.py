@@ -19,7 +19,6 @@ quick        laid over all of the above by ``--quick``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import lightning.pytorch as pl
 
@@ -29,20 +28,10 @@ from tinymim.chain.changes import decisive
 from tinymim.chain.plan import Chain
 from tinymim.errors import TinymimError, several
 from tinymim.run import outline, preflight
-from tinymim.run.outline import laid_over, near, unknown
+from tinymim.run.outline import laid_over
+from tinymim.scaling import grammar
+from tinymim.scaling.grammar import Written
 
-Written = dict[str, Any]
-
-KEYS = {
-    "": {
-        *("about", "objectives", "sizes", "fractions", "lengths", "warmup", "seeds", "mask_seeds", "evaluations"),
-        *("finetune", "set", "quick"),
-    },
-    "objectives": {"recipe", "set", "sizes", "fractions", "lengths"},
-    "sizes": {"width", "depth", "heads"},
-    "finetune": {"recipe", "set", "of"},
-}
-NEEDED = ("objectives", "sizes", "fractions", "lengths")
 AXES = ("sizes", "fractions", "lengths")
 DEFAULTS: Written = {"warmup": 0.05, "seeds": [0], "mask_seeds": 3, "evaluations": 5}
 TIMM = {"width": "embed_dim", "depth": "depth", "heads": "num_heads"}
@@ -113,11 +102,13 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> S
             raise TinymimError(f"--quick: {path} has no `quick` part that says what is shorter")
         content = laid_over(content, brief)
     content = {**DEFAULTS, **content}
-    if found := _mistakes(content):
+    found = grammar.mistakes(content)
+    cells = {} if found else {cell.name: cell for cell in _cells(content)}
+    if found := found or _name_mistakes(cells):
         raise several(f"{path} has {len(found)} mistake(s)", found)
-    cells = {cell.name: cell for cell in _cells(content)}
     about = (content.get("about") or "").strip()
-    stages = [stage for cell in cells.values() for stage in _stages(cell, content)]
+    configs = {id: grammar.resolved(objective["recipe"]) for id, objective in content["objectives"].items()}
+    stages = [stage for cell in cells.values() for stage in _stages(cell, content, configs[cell.objective])]
     whole = {"about": about, "seeds": content["seeds"], "stages": stages}
     return Study(path.stem, about, cells, plan.build(path.stem, whole, str(path), settings))
 
@@ -138,10 +129,9 @@ def _cells(content: Written) -> list[Cell]:
     return sorted(found, key=lambda cell: cell.length)
 
 
-def _stages(cell: Cell, content: Written) -> list[Written]:
-    """A cell as stages of a chain."""
+def _stages(cell: Cell, content: Written, config: recipes.Config) -> list[Written]:
+    """A cell as stages of a chain; ``config`` is its objective's recipe."""
     objective = content["objectives"][cell.objective]
-    config = _resolved(objective["recipe"])
     options = (config.get("model") or {}).get("init_args") or {}
     distils = "teacher" in options
     network = "model.student" if distils else "model.architecture"
@@ -175,9 +165,15 @@ def _stages(cell: Cell, content: Written) -> list[Written]:
     return stages
 
 
-def _resolved(recipe: str | list[str]) -> recipes.Config:
-    listed = recipe if isinstance(recipe, list) else [recipe]
-    return recipes.resolve([text for one in listed for text in ("--config", one)])[0]
+def _name_mistakes(cells: dict[str, Cell]) -> list[str]:
+    """Names that no stage of a chain can have."""
+    long = max((name + TUNED * cell.tuned for name, cell in cells.items()), key=len)
+    if len(long) <= LONGEST_NAME:
+        return []
+    return [
+        f"objectives, sizes: {long} would be the name of a stage and has {len(long)} letters, where {LONGEST_NAME} are "
+        "the most; shorten their ids"
+    ]
 
 
 def too_small(study: Study) -> list[str]:
@@ -203,112 +199,3 @@ def too_small(study: Study) -> list[str]:
                 "data.batch_size"
             )
     return found
-
-
-def _mistakes(content: Written) -> list[str]:
-    """What is wrong with the text of a study."""
-    found = unknown(content, "", KEYS[""])
-    found += [f"{key}: missing or empty" for key in NEEDED if not content.get(key)]
-    if found:
-        return found
-    for part in ("objectives", "sizes"):
-        if not isinstance(content[part], dict):
-            return [f"{part}: {content[part]!r} is not a mapping of ids to {', '.join(sorted(KEYS[part]))}"]
-    found += _list_mistakes("fractions", content["fractions"]) + _list_mistakes("lengths", content["lengths"])
-    seeds = content["seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        found.append(f"seeds: {seeds!r} is not a list of whole numbers from 0, such as [0, 1, 2]")
-    for key in ("mask_seeds", "evaluations"):
-        if type(content[key]) is not int or content[key] < 1:
-            found.append(f"{key}: {content[key]!r} is not a whole number from 1")
-    if not isinstance(content["warmup"], (int, float)) or not 0 <= content["warmup"] <= 1:
-        found.append(f"warmup: {content['warmup']!r} is not a share of the steps, from 0 to 1")
-    for id, size in content["sizes"].items():
-        found += _size_mistakes(f"sizes.{id}", size)
-    for id, objective in content["objectives"].items():
-        found += _objective_mistakes(f"objectives.{id}", objective, content)
-    found += _finetune_mistakes(content.get("finetune"))
-    if not isinstance(content.get("set") or {}, dict):
-        found.append(f"set: {content['set']!r} is not a mapping such as {{data.batch_size: 64}}")
-    return found or _name_mistakes(_cells(content))
-
-
-def _list_mistakes(path: str, values: Any) -> list[str]:
-    """Of fractions or lengths."""
-    shares = path.endswith("fractions")
-    what = "shares of the training images, above 0 and up to 1" if shares else "optimiser steps, whole numbers from 1"
-    if not isinstance(values, list) or not values:
-        return [f"{path}: {values!r} is not a list of {what}"]
-
-    def good(value: Any) -> bool:
-        return type(value) in (int, float) and 0 < value <= 1 if shares else type(value) is int and value >= 1
-
-    found = [f"{path}: {value!r} is not one of {what}" for value in values if not good(value)]
-    return found or [f"{path}: {value} twice" for value in dict.fromkeys(values) if values.count(value) > 1]
-
-
-def _size_mistakes(path: str, size: Any) -> list[str]:
-    if not isinstance(size, dict):
-        return [f"{path}: {size!r} is not a mapping of width, depth and heads"]
-    found = unknown(size, path, KEYS["sizes"]) + [f"{path}.{key}: missing" for key in TIMM if key not in size]
-    for key, value in size.items():
-        if key in TIMM and (type(value) is not int or value < 1):
-            found.append(f"{path}.{key}: {value!r} is not a whole number from 1")
-    return found
-
-
-def _objective_mistakes(path: str, objective: Any, content: Written) -> list[str]:
-    if not isinstance(objective, dict):
-        return [f"{path}: {objective!r} is not a mapping of {', '.join(sorted(KEYS['objectives']))}"]
-    found = unknown(objective, path, KEYS["objectives"]) + _recipe_mistakes(path, objective)
-    for axis in ("fractions", "lengths"):
-        if axis in objective:
-            found += _list_mistakes(f"{path}.{axis}", objective[axis])
-    if "sizes" in objective:
-        sizes = objective["sizes"]
-        if not isinstance(sizes, list) or not sizes:
-            found.append(f"{path}.sizes: {sizes!r} is not a list of sizes, such as {list(content['sizes'])}")
-        else:
-            found += [
-                f"{path}.sizes: no size {size!r}{near(size, map(str, content['sizes']))}"
-                for size in sizes
-                if size not in content["sizes"]
-            ]
-    return found
-
-
-def _recipe_mistakes(path: str, node: Written) -> list[str]:
-    """Of a part that names a recipe: once here, not for each of its cells."""
-    if not node.get("recipe"):
-        return [f"{path}.recipe: missing"]
-    found = []
-    if not isinstance(node.get("set") or {}, dict):
-        found.append(f"{path}.set: {node['set']!r} is not a mapping such as {{data.batch_size: 64}}")
-    try:
-        _resolved(node["recipe"])
-    except TinymimError as error:
-        found.append(f"{path}.recipe: {error}")
-    return found
-
-
-def _finetune_mistakes(finetune: Any) -> list[str]:
-    if finetune is None:
-        return []
-    if not isinstance(finetune, dict):
-        return [f"finetune: {finetune!r} is not a mapping of recipe, set and of"]
-    found = unknown(finetune, "finetune", KEYS["finetune"]) + _recipe_mistakes("finetune", finetune)
-    if finetune.get("of", "all") not in ("all", "longest"):
-        found.append(f"finetune.of: {finetune['of']!r} is neither all nor longest")
-    return found
-
-
-def _name_mistakes(cells: list[Cell]) -> list[str]:
-    """Cells whose names are too long for a folder of a chain."""
-    names = [cell.name + TUNED * cell.tuned for cell in cells]
-    long = max(names, key=len)
-    if len(long) <= LONGEST_NAME:
-        return []
-    return [
-        f"objectives, sizes: {long} would be the name of a stage and has {len(long)} letters, where {LONGEST_NAME} are "
-        "the most; shorten their ids"
-    ]

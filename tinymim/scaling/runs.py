@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from pathlib import Path
 from typing import Any
+
+import lightning.pytorch as pl
 
 from tinymim.architecture import Architecture
 from tinymim.backbones import skeleton
+from tinymim.chain import promises
 from tinymim.chain.files import RESULTS
 from tinymim.chain.plan import Stage
 from tinymim.chain.state import Entry, State, read_json
 from tinymim.errors import TinymimError
+from tinymim.run import preflight
 from tinymim.scaling.grid import TUNED, Cell, Study
+from tinymim.scaling.overfit import signs
+from tinymim.scaling.reconstructions import choose
 from tinymim.scaling.table import Row
 
 NAME = "runs.csv"
@@ -69,6 +76,32 @@ def _accuracy(state: State, key: str) -> float | None:
     return accuracy
 
 
+def keys(study: Study, state: State) -> dict[tuple[object, ...], str]:
+    """The key of each cell's stage by what tells its row from others, see :func:`identity`."""
+    return {
+        (cell.objective, cell.size, cell.data, cell.length, seed): key
+        for key, seed in state.chain.runs().items()
+        if (cell := study.cells.get(state.stage(key).name))
+    }
+
+
+def identity(row: Row) -> tuple[object, ...]:
+    """What tells a row from others."""
+    return row.objective, row.model, row.data, row.iterations, row.seed
+
+
+def chosen(study: Study, state: State, found: list[Row]) -> dict[str, Path]:
+    """Run folders by title: the most overfitted run and the best one, of the first objective that restores images and
+    has both; empty where none has."""
+    places, marks = keys(study, state), signs(found)
+    for objective in dict.fromkeys(row.objective for row in found):
+        kinds = {study.chain.stages[name].kind for name, cell in study.cells.items() if cell.objective == objective}
+        pair = choose(mark for mark in marks if mark.row.objective == objective) if kinds == {"pretrain"} else None
+        if pair:
+            return {row.name: state.place / places[identity(row)] for row in pair}
+    return {}
+
+
 def _failed(state: State, key: str, cell: Cell, entry: Entry) -> Row | None:
     """A row that says why; none where not even its size and its images can be told."""
     try:
@@ -90,11 +123,6 @@ def _parameters(stage: Stage) -> int:
 
 def _images(stage: Stage) -> int:
     """Images that a stage trains on, by its recipe."""
-    import lightning.pytorch as pl
-
-    from tinymim.chain import promises
-    from tinymim.run import preflight
-
     return promises.count(preflight.build(pl.LightningDataModule, promises.seeded(stage.config)["data"], []))
 
 
