@@ -39,6 +39,9 @@ chain: setup  ## run CHAIN, or go on with it (default: teacher -> medium -> tiny
 resume: setup  ## go on with the run or the chain in the folder RUN
 	@$(BIN)/tinymim resume $(RUN) $(ARGS)
 
+study: setup  ## the three papers' questions on the embedded data, one report (QUICK=1: within 20 minutes)
+	@$(BIN)/tinymim papers $(if $(QUICK),--quick) $(ARGS)
+
 study-digits: setup  ## the paper's questions on the digits, three seeds each (ARGS=--quick: one, and shorter)
 	@$(BIN)/tinymim study digits $(ARGS)
 

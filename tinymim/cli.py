@@ -22,6 +22,7 @@ COMMANDS = {
     "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
     "chain": "run stages that start from each other: tinymim chain run | resume | status | plan",
     "scaling": "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
+    "papers": "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
     "resume": "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
@@ -69,6 +70,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "study": _study,
         "chain": _chain,
         "scaling": _scaling,
+        "papers": _papers,
         "resume": _resume,
         "check": _check,
         "replay": _replay,
@@ -128,6 +130,12 @@ def _chain(arguments: list[str]) -> int:
 
 def _scaling(arguments: list[str]) -> int:
     from tinymim.scaling import command
+
+    return command.main(arguments)
+
+
+def _papers(arguments: list[str]) -> int:
+    from tinymim.papers import command
 
     return command.main(arguments)
 

@@ -68,7 +68,7 @@ def _heads(ends: dict[str, findings.Ends], mim: str, supervised: str) -> list[Fi
         ),
         Finding(
             "Do the heads of the last blocks differ?",
-            "In masked networks as much as below; in supervised ones hardly any more in the last three of twelve blocks.",
+            "In masked networks as much as below; in supervised ones hardly, in the last three of twelve blocks.",
             f"KL between heads {LAST}, as a share of the greatest of any block: {mim} {kept[0]:.0%}, {supervised} "
             f"{kept[1]:.0%}.",
             _verdict(kept[0] - kept[1]),

@@ -17,8 +17,8 @@ Sample = dict[str, Any]
 """``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
 other colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixel_classes.py``); ``depth`` (H, W) and
 ``targets`` where it is known what is where (see ``tinymim/data/shapes.py``): of boxes the classes, ``kind`` (K,) with
--1 in rows without one, and ``box`` (K, 4), left, top, right and bottom in pixels; ``draws`` where the device has something left to do.
-:meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
+-1 in rows without one, and ``box`` (K, 4), left, top, right and bottom in pixels; ``draws`` where the device has
+something left to do. :meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
 
 
 class ImageData(pl.LightningDataModule):
