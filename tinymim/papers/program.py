@@ -98,16 +98,17 @@ def load(name: str, place: Path, quick: bool = False, settings: dict[str, Any] |
     if found:
         raise several(f"{path} has {len(found)} mistake(s)", found)
     places = {str(id): str(place / str(id)) for id in content.parts}
-    parts = []
+    parts, values = [], {}
     try:
         for id, where in places.items():
             whole = OmegaConf.merge(content, {"places": places, "place": where})
             spec = cast(dict[str, Any], OmegaConf.to_container(whole, resolve=True))["parts"][id]
             commands = [[word for entry in line for word in _words(entry)] for line in spec["commands"]]
             parts.append(Part(id, spec.get("title", id), spec["kind"], Path(where), commands, spec.get("roles") or {}))
+        if content.get("vars"):
+            values = cast(dict[str, Any], OmegaConf.to_container(content.vars, resolve=True))
     except OmegaConfBaseException as error:
         raise TinymimError(f"{path}: {str(error).splitlines()[0]}") from None
-    values = cast(dict[str, Any], OmegaConf.to_container(content, resolve=True)).get("vars") or {}
     return Program(path.stem, (content.get("about") or "").strip(), parts, quick, values)
 
 
