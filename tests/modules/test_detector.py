@@ -303,7 +303,8 @@ def test_checkpoint__is_what_its_recipe_promised_and_other_kinds_are_refused(tmp
         ({"width": 48}, 32, "width: 48 is no multiple of 32"),
         ({"width": 0}, 32, "width: 0"),
         ({"convolutions": 0}, 32, "convolutions: 0"),
-        ({"scales": [1, 2]}, 32, "scales: [1.0, 2.0] is not one or more of 4, 2, 1, 0.5, falling"),
+        ({"scales": [1, 2]}, 32, "scales: [1.0, 2.0] is not one or more neighbours of 4, 2, 1, 0.5"),
+        ({"scales": [2, 0.5]}, 32, "scales: [2.0, 0.5] is not one or more neighbours"),  # boxes in between have no map
         ({"scales": []}, 32, "scales: []"),
         ({"scales": [3]}, 32, "scales: [3.0]"),
         ({"scales": [4], "architecture": tiny(24, 3, patch_size=6)}, 36, "scales: 4 parts the backbone's patches of 6"),

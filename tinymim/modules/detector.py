@@ -41,9 +41,9 @@ class Detector(Dense):
         blocks: how much of the backbone to keep: ``all``, ``trained`` (up to the last block that pre-training trained
             whole), a number, or ``auto``: all, or trained if ``frozen``.
         frozen: train the pyramid and the heads alone.
-        scales: of the pyramid's maps, relative to the grid of patches, falling: some of 4, 2, 1 and 0.5. ViTDet's are
-            all four, for 16 px patches. Objects up to 8 points of a map across are found on it, larger ones on the
-            next.
+        scales: of the pyramid's maps, relative to the grid of patches: neighbours of 4, 2, 1 and 0.5, falling. ViTDet's
+            are all four, for 16 px patches. A point of the first map answers for boxes whose sides are all within 8
+            points of it; each next one takes those twice as large, and the last the rest.
         width: channels of the pyramid and the heads, a multiple of 32; ViTDet's are 256.
         convolutions: in each of the two heads; FCOS has 4.
         drop_path: stochastic depth, rising linearly with depth.
@@ -94,9 +94,10 @@ class Detector(Dense):
             found.append(f"drop_path: {self.drop_path} is not in [0, 1)")
         if self.frozen and self.drop_path:
             found.append(f"drop_path: {self.drop_path} has no effect on a frozen backbone; leave it out")
-        if not self.scales or self.scales != [factor for factor in FACTORS if factor in self.scales]:
+        first = FACTORS.index(self.scales[0]) if self.scales and self.scales[0] in FACTORS else 0
+        if not self.scales or self.scales != list(FACTORS[first:][: len(self.scales)]):
             allowed = ", ".join(f"{factor:g}" for factor in FACTORS)
-            found.append(f"scales: {self.scales} is not one or more of {allowed}, falling")
+            found.append(f"scales: {self.scales} is not one or more neighbours of {allowed}, in that order")
             return found
         try:
             network = self.skeleton_at(image_size)
