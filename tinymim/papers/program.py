@@ -4,7 +4,7 @@ about        a few sentences for the report
 vars         values to be pointed at, such as ``${vars.teacher}``; the command's options change them
 parts        id: ``{title, kind, commands, roles}``, run in this order
                kind       whose report it has: one of :data:`KINDS`
-               commands   lists of words, what would follow ``tinymim`` in a terminal; the last writes the results into
+               commands   lists of entries (see :func:`_words`), what would follow ``tinymim`` in a terminal; the last writes the results into
                           ``${place}``, the part's folder; ``${places.ID}`` is another's
                roles      of an analysis: titles of the networks that the paper's findings are of, ``mim`` and
                           ``supervised``
@@ -113,12 +113,17 @@ def load(name: str, place: Path, quick: bool = False, settings: dict[str, Any] |
 
 
 def _words(entry: Any) -> list[str]:
-    """An entry of a command: a word, a list of words, or ``{KEY: VALUE}`` for ``--KEY=VALUE`` with the value as YAML
-    on one line."""
+    """An entry of a command: a word, a list of entries, ``{KEY: VALUE}`` for ``--KEY=VALUE``, or
+    ``{--set: {KEY: VALUE}}`` for ``--set KEY=VALUE``; values as YAML on one line."""
     if isinstance(entry, list):
         return [word for one in entry for word in _words(one)]
     if isinstance(entry, dict):
-        return outline.texts(entry)
+        found = []
+        for key, value in entry.items():
+            flagged = isinstance(value, dict) and key.startswith("--")
+            own = [text.removeprefix("--") for text in outline.texts(value)] if flagged else outline.texts({key: value})
+            found += [key, *own] if flagged and own else own
+        return found
     return [] if entry is None else [str(entry)]
 
 
