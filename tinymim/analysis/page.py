@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import combinations
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tinymim.analysis.drawing import DISTANCE, DIVERSITY, ENTROPY, RELATIVE, Mea
 from tinymim.analysis.findings import Ends
 from tinymim.analysis.results import Results
 from tinymim.pages import Document, Picture, Section, Table
+from tinymim.pages.document import moved
 
 NAME = "index.html"
 FIGURES = "figures"
@@ -55,12 +55,7 @@ def sections(folder: Path, beside: Path | None = None) -> list[Section]:
         made += [_cka(found, folder)]
     if found.relations:
         made += [_agreement(found, folder)]
-    at = os.path.relpath(folder, beside or folder)
-    for section in made:
-        parts: list[Picture | Table] = [*section.pictures, *section.tables]
-        for part in parts:
-            part.files = [os.path.normpath(f"{at}/{file}") for file in part.files]
-    return made
+    return moved(made, folder, beside or folder)
 
 
 def _models(found: Results) -> Section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from importlib import resources
@@ -109,6 +110,15 @@ class Document:
     def write(self, path: Path) -> None:
         """Write ``path`` as HTML or, where it ends in ``.md``, as Markdown; whole or not at all."""
         write_text(path, self.markdown() if path.suffix == ".md" else self.html())
+
+
+def moved(sections: list[Section], folder: Path, beside: Path) -> list[Section]:
+    """Sections whose files are relative to ``folder``, for a page in the folder ``beside``."""
+    between = os.path.relpath(folder, beside)
+    for section in sections:
+        for part in (*section.pictures, *section.tables):
+            part.files = [os.path.normpath(f"{between}/{file}") for file in part.files]
+    return sections
 
 
 def _now() -> str:

@@ -12,12 +12,14 @@ from tinymim.chain import report as chain_report
 from tinymim.chain import state as chain_state
 from tinymim.errors import TinymimError
 from tinymim.pages import Section
+from tinymim.pages.document import moved
 from tinymim.pages.findings import Finding
 from tinymim.papers.program import Part
 from tinymim.run import study as studies
 from tinymim.run import study_page, tables
+from tinymim.scaling import command as scaling_command
 from tinymim.scaling import findings as scaling_findings
-from tinymim.scaling import overfit, table
+from tinymim.scaling import grid, overfit, runs, table
 from tinymim.scaling import page as scaling_page
 
 
@@ -62,7 +64,14 @@ def analysis(part: Part, page: Path) -> Chapter:
 
 def scaling(part: Part, page: Path) -> Chapter:
     """Of ``tinymim scaling``, of a study's runs or of a table's."""
-    rows = table.read(_there(part.place / "runs.csv"))
+    asked, out = scaling_command.parser().parse_args(part.commands[-1][1:]), part.place / scaling_command.REPORT
+    extra: list[Section] = []
+    if asked.table:
+        rows = table.read(asked.table)
+    else:
+        found, state = grid.load(asked.study, asked.quick, asked.set), chain_state.load(part.place)
+        rows = runs.rows(found, state)
+        extra = scaling_command.restored(found, state, rows, out)
     signs = overfit.signs(rows)
     objectives = list(dict.fromkeys(sign.row.objective for sign in signs))
     own = [
@@ -70,7 +79,7 @@ def scaling(part: Part, page: Path) -> Chapter:
         for objective in objectives
         for one in scaling_findings.findings(sign for sign in signs if sign.row.objective == objective)
     ]
-    return Chapter(own, scaling_page.analyse(rows, part.place / "report"))
+    return Chapter(own, moved([*scaling_page.analyse(rows, out), *extra], out, page))
 
 
 def _there(path: Path) -> Path:

@@ -4,8 +4,8 @@ about        a few sentences for the report
 vars         values to be pointed at, such as ``${vars.teacher}``; the command's options change them
 parts        id: ``{title, kind, commands, roles}``, run in this order
                kind       whose report it has: one of :data:`KINDS`
-               commands   lists of entries (see :func:`_words`), what would follow ``tinymim`` in a terminal; the last writes the results into
-                          ``${place}``, the part's folder; ``${places.ID}`` is another's
+               commands   lists of entries (see :func:`_words`): what would follow ``tinymim`` in a terminal; the last
+                          writes the results into ``${place}``, the part's folder; ``${places.ID}`` is another's
                roles      of an analysis: titles of the networks that the paper's findings are of, ``mim`` and
                           ``supervised``
 quick        laid over all of the above by ``--quick``
@@ -118,7 +118,7 @@ def _words(entry: Any) -> list[str]:
     if isinstance(entry, list):
         return [word for one in entry for word in _words(one)]
     if isinstance(entry, dict):
-        found = []
+        found: list[str] = []
         for key, value in entry.items():
             flagged = isinstance(value, dict) and key.startswith("--")
             own = [text.removeprefix("--") for text in outline.texts(value)] if flagged else outline.texts({key: value})
