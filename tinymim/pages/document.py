@@ -116,7 +116,8 @@ def moved(sections: list[Section], folder: Path, beside: Path) -> list[Section]:
     """Sections whose files are relative to ``folder``, for a page in the folder ``beside``."""
     between = os.path.relpath(folder, beside)
     for section in sections:
-        for part in (*section.pictures, *section.tables):
+        parts: list[Picture | Table] = [*section.pictures, *section.tables]
+        for part in parts:
             part.files = [os.path.normpath(f"{between}/{file}") for file in part.files]
     return sections
 
