@@ -5,9 +5,10 @@ CHAIN ?= digits_l_m_s
 ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO := runs/distill_relation_digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check chain resume report test torture study-digits teacher teachers lint format clean
+.PHONY: help setup distill check chain resume report analyze test torture study-digits teacher teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
@@ -38,11 +39,18 @@ chain: setup  ## run CHAIN, or go on with it (default: teacher -> medium -> tiny
 resume: setup  ## go on with the run or the chain in the folder RUN
 	@$(BIN)/tinymim resume $(RUN) $(ARGS)
 
+study: setup  ## the three papers' questions on the embedded data, one report (QUICK=1: within 20 minutes)
+	@$(BIN)/tinymim papers $(if $(QUICK),--quick) $(ARGS)
+
 study-digits: setup  ## the paper's questions on the digits, three seeds each (ARGS=--quick: one, and shorter)
 	@$(BIN)/tinymim study digits $(ARGS)
 
 report: setup  ## one HTML page of the run in the folder RUN
 	@$(BIN)/tinymim report $(RUN) $(ARGS)
+
+analyze: setup  ## where the demo's networks look and what they share: teacher, relation student, supervised, random
+	@$(BIN)/tinymim distill relation_digits --ckpt_path last
+	@$(BIN)/tinymim analyze digits_mae student=$(DEMO)/student/pretrain/checkpoints/last.ckpt supervised=$(DEMO)/scratch/finetune/checkpoints/last.ckpt random=random:$(DEMO)/student/pretrain/checkpoints/last.ckpt --data digits $(ARGS)
 
 teacher: setup  ## rebuild the digits teacher and its card
 	@$(BIN)/tinymim fit --config mae_digits --overwrite true $(ARGS)

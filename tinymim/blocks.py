@@ -144,22 +144,37 @@ def _scaled(block: Any, branch: int, x: Tensor) -> Tensor:
 
 def _project(attn: Any, normed: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v as attention uses them, heads concatenated: three ``(B, N, D)``."""
+    q, k, v = project(attn, normed)
+    return *place(attn, q, k, positions), v
+
+
+def projects_by_module(attn: Any) -> bool:
+    """Whether what ``attn.qkv`` gives out is q, k and v, rather than a part of how they are made."""
+    return attn.qkv is not None and getattr(attn, "q_bias", None) is None
+
+
+def project(attn: Any, normed: Tensor) -> tuple[Tensor, ...]:
+    """q, k and v before norms and rope: three ``(B, N, D)``."""
     if attn.qkv is None:
-        q, k, v = attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)
-    elif getattr(attn, "q_bias", None) is not None:
-        bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
-        q, k, v = F.linear(normed, attn.qkv.weight, bias).chunk(3, dim=-1)
-    else:
-        q, k, v = attn.qkv(normed).chunk(3, dim=-1)
+        return attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)
+    if projects_by_module(attn):
+        return attn.qkv(normed).chunk(3, dim=-1)
+    bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
+    return F.linear(normed, attn.qkv.weight, bias).chunk(3, dim=-1)
+
+
+def place(attn: Any, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+    """``(B, N, D)`` queries and keys after norms and rope, where the network has these."""
     rope = positions.get("rope")
     if rope is None and isinstance(getattr(attn, "q_norm", None), nn.Identity | None):  # BEiT knows no norm of them
-        return q, k, v
+        return q, k
+    projected = q.dtype
     q, k = (x.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for x in (q, k))
     q, k = attn.q_norm(q), attn.k_norm(k)
     if rope is not None:
         prefix, half = attn.num_prefix_tokens, attn.rotate_half
         q, k = (
-            torch.cat([x[:, :, :prefix], apply_rot_embed_cat(x[:, :, prefix:], rope, half=half)], dim=2).type_as(v)
+            torch.cat([x[:, :, :prefix], apply_rot_embed_cat(x[:, :, prefix:], rope, half=half)], dim=2).to(projected)
             for x in (q, k)
         )
-    return q.transpose(1, 2).flatten(2), k.transpose(1, 2).flatten(2), v
+    return q.transpose(1, 2).flatten(2), k.transpose(1, 2).flatten(2)

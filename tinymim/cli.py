@@ -22,10 +22,12 @@ COMMANDS = {
     "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
     "chain": "run stages that start from each other: tinymim chain run | resume | status | plan",
     "scaling": "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
+    "papers": "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
     "resume": "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
     "check": "check a recipe before it runs: every mistake at once, or sizes, speed and time",
     "replay": "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
     "report": "one HTML page of a run, beside others: tinymim report runs/relation_digits",
+    "analyze": "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
     "teachers": "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add",
     "data": "look through a folder of images for what is wrong with it: tinymim data check DIR",
     "export": "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
@@ -68,10 +70,12 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "study": _study,
         "chain": _chain,
         "scaling": _scaling,
+        "papers": _papers,
         "resume": _resume,
         "check": _check,
         "replay": _replay,
         "report": _report,
+        "analyze": _analyze,
         "data": _data,
         "teachers": _teachers,
         "export": _export,
@@ -130,6 +134,12 @@ def _scaling(arguments: list[str]) -> int:
     return command.main(arguments)
 
 
+def _papers(arguments: list[str]) -> int:
+    from tinymim.papers import command
+
+    return command.main(arguments)
+
+
 def _resume(arguments: list[str]) -> int:
     from tinymim.chain import command
 
@@ -138,6 +148,12 @@ def _resume(arguments: list[str]) -> int:
 
 def _report(arguments: list[str]) -> int:
     from tinymim.report import command
+
+    return command.main(arguments)
+
+
+def _analyze(arguments: list[str]) -> int:
+    from tinymim.analysis import command
 
     return command.main(arguments)
 

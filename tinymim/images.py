@@ -77,6 +77,11 @@ def classes(files: list[str]) -> list[str] | None:
     return sorted(folders) if not stray(files) and len(folders) > 1 else None
 
 
+def evenly(length: int, count: int) -> list[int]:
+    """``count`` of ``length`` positions, the first and the last among them; all where there are no more."""
+    return [int(index) for index in np.linspace(0, length - 1, min(count, length))]
+
+
 def open_image(source: str | bytes) -> Image.Image:
     """An image of which only the header is decoded yet.
 

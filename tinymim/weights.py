@@ -38,6 +38,8 @@ KINDS = {
     "model.backbone.vit.": "a Classifier's",
     "average.backbone.vit.": "a Classifier's with a running average",
     "network.backbone.vit.": "a Segmenter's",
+    "readout.backbone.vit.": "a SceneTasks'",
+    "detector.backbone.vit.": "a Detector's",
 }
 """Where each kind of module keeps its backbone, by which its checkpoints are known."""
 

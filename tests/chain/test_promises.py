@@ -216,3 +216,11 @@ def test_kind__of_a_segmentation_is_finetune(tmp_path: Path) -> None:
     tabled = chain(tmp_path, [MEDIUM, masks], compare={"title": "a table", "rows": {"a row": ["masks"]}})
     (wrong,) = promises.problems(promises.check(tabled), tabled.stages)
     assert wrong.startswith("masks: compare.rows: they show accuracy on labels")
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [("semantic_shapes", "finetune"), ("probe_geometric_shapes", "probe")])
+def test_kind__of_tasks_on_scenes_is_probe_where_they_are_frozen(recipe: str, kind: str, tmp_path: Path) -> None:
+    tasks = {"name": "tasks", "kind": kind, "recipe": recipe, "weights": "medium"}
+    found = chain(tmp_path, [MEDIUM, tasks], compare={"title": "a table", "rows": {"a row": ["tasks"]}})
+    (wrong,) = promises.problems(promises.check(found), found.stages)
+    assert wrong.startswith("tasks: compare.rows: they show accuracy on labels, and this stage is measured otherwise")

@@ -115,6 +115,15 @@ def test_box__holds_the_shape_and_no_more(kind):
     assert (right, bottom) == (pytest.approx(columns.max() + 1, abs=1.5), pytest.approx(rows.max() + 1, abs=1.5))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_box__of_a_cut_shape_holds_what_is_in_the_picture(kind):
+    for x, y, size in ((-0.1, 0.3, 0.5), (0.95, 1.05, 0.6), (0.5, -0.2, 0.7), (0.4, 0.5, 2.2)):
+        cut = one(kind, 0.3, x=x, y=y, size=size)
+        rows, columns = np.nonzero(render(cut, 600, supersample=1).mask)  # as fine as that, or slivers are missed
+        seen = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        assert box(cut.shapes[0], 600) == pytest.approx(seen, abs=12)
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_window__shows_that_part_of_the_picture(mirrored):
     for index in range(8):
@@ -156,10 +165,12 @@ def test_data__labels_speak_of_the_main_shape(label):
 
 
 def test_data__batches():
-    batch = next(iter(prepared(image_size=24, masks=True, scene=True).train_dataloader()))
+    batch = next(iter(prepared(image_size=24, masks=True, scene=True, depth=True).train_dataloader()))
     assert (batch["image"].shape, batch["image"].dtype) == ((8, 3, 24, 24), torch.float32)
     assert 0 <= batch["image"].min() < batch["image"].max() <= 1
     assert (batch["mask"].shape, batch["mask"].dtype) == ((8, 24, 24), torch.int64)
+    assert (batch["depth"].shape, batch["depth"].dtype) == ((8, 24, 24), torch.float32)
+    assert ((batch["depth"] == 1) == (batch["mask"] == 0)).all(), "the ground is the farthest"
     assert batch["targets"]["box"].shape == (8, MOST, 4)
     assert batch["targets"]["angle"].shape == (8, MOST)
     assert {"image", "index", "label"} == set(prepared().train[Draw(0, 0)])

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from tests.ops.tokens import SHAPES, check_against_hand, draw
 from tinymim.ops import relation_kl
-from tinymim.ops.blocked import _blocks
+from tinymim.ops.blocked import map_blocks
 
 
 def blocked(*tokens):
@@ -29,7 +29,7 @@ def test_blocked__equals_the_formula_for_any_size_of_block(elements, **shape):
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 9), st.integers(1, 500))
 def test_blocks__cover_every_query_once(images, heads, tokens, elements):
     seen = torch.zeros(images, heads, tokens, dtype=torch.int)
-    for block in _blocks(images, heads, tokens, elements):
+    for block in map_blocks(images, heads, tokens, elements):
         part = seen[block]
         assert part.numel() * tokens <= max(elements, tokens)
         assert part.shape[2] == tokens or part.shape[:2] == (1, 1)  # some queries of one head

@@ -13,7 +13,8 @@ from rich.table import Table
 from tinymim import recipes, teachers
 from tinymim.chain.plan import CHECKPOINT, SEED, Chain, Stage
 from tinymim.errors import TinymimError
-from tinymim.modules import Classifier, Distiller, Segmenter
+from tinymim.modules import Classifier, Distiller, SceneTasks
+from tinymim.modules.dense import Dense
 from tinymim.run import preflight
 from tinymim.targets import Target
 from tinymim.teachers import Teacher
@@ -81,8 +82,8 @@ def _promise(stage: Stage, chain: Chain, before: Promise | None) -> Promise:
     if seen.model is not None:
         found += _kind_problems(stage, seen.model)
     rows = (chain.compare.get("rows") or {}).values()
-    if isinstance(seen.model, Segmenter) and any(stage.name in row for row in rows):
-        found.append("compare.rows: they show accuracy on labels, and this stage is measured on masks; take it out")
+    if isinstance(seen.model, Dense | SceneTasks) and any(stage.name in row for row in rows):
+        found.append("compare.rows: they show accuracy on labels, and this stage is measured otherwise; take it out")
     taken = any(other.parent == stage.name for other in chain.stages.values())
     if taken and (config.get("trainer") or {}).get("enable_checkpointing") is False:
         found.append("trainer.enable_checkpointing: false, and another stage starts from its checkpoint; leave it out")
@@ -110,7 +111,9 @@ def _kind_problems(stage: Stage, model: Any) -> list[str]:
         kind = "distill"
     elif isinstance(model, Classifier):
         kind = "probe" if model.linear_probe else "finetune"
-    elif isinstance(model, Segmenter):
+    elif isinstance(model, SceneTasks):
+        kind = "probe" if model.frozen else "finetune"
+    elif isinstance(model, Dense):
         kind = "finetune"
     else:
         kind = "pretrain"

@@ -13,7 +13,7 @@ from tinymim.chain.plan import CHECKPOINT
 from tinymim.chain.state import Entry, State, read_json
 from tinymim.files import write_json, write_text
 from tinymim.run import cells, lock, tables
-from tinymim.run.cells import FIGURES
+from tinymim.run.cells import FIGURES, Figure
 from tinymim.run.folder import PROGRESS
 from tinymim.run.grid import Question
 from tinymim.run.progress import clock
@@ -74,8 +74,8 @@ def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str]:
 
 
 def _metric(metrics: dict[str, float]) -> str:
-    """The one figure that says most: accuracy on masks or labels, nearest neighbours, else the loss."""
-    for name, title in (("val/miou", "mIoU"), ("val/top1", "top-1"), ("val/knn_top1", "10-NN")):
+    """The one figure that says most: accuracy on masks, boxes or labels, nearest neighbours, else the loss."""
+    for name, title in (("val/miou", "mIoU"), ("val/map", "mAP"), ("val/top1", "top-1"), ("val/knn_top1", "10-NN")):
         if name in metrics:
             return f"{title} {metrics[name]:.1%}"
     loss = metrics.get("val/loss", metrics.get("train/loss"))
@@ -88,6 +88,18 @@ def compare(state: State) -> str | None:
     Returns:
         The table, or ``None`` where the chain has none.
     """
+    if not (found := compared(state)):
+        return None
+    question, records, figures = found
+    text = f"{tables.section(question, records, figures).markdown()}\n{tables.READING}\n"
+    write_text(state.place / "table.md", text)
+    rows = {title: {str(seed): record for seed, record in found.items()} for title, found in records.items()}
+    write_json(state.place / "table.json", {"chain": state.chain.name, "rows": rows})
+    return text
+
+
+def compared(state: State) -> tuple[Question, Records, dict[str, Figure]] | None:
+    """The chain's question, what its finished stages say, and the figures that it has; ``None`` without a question."""
     wanted: dict[str, Any] = state.chain.compare
     if not wanted:
         return None
@@ -100,12 +112,7 @@ def compare(state: State) -> str | None:
     )
     records: Records = {title: _records(state, stages) for title, stages in wanted["rows"].items()}
     kinds = {state.chain.stages[name].kind for stages in wanted["rows"].values() for name in stages}
-    figures = [figure for figure, (kind, _) in FIGURES.items() if kind in kinds]
-    text = tables.markdown(question, records, figures) + f"\n{tables.READING}\n"
-    write_text(state.place / "table.md", text)
-    rows = {title: {str(seed): record for seed, record in found.items()} for title, found in records.items()}
-    write_json(state.place / "table.json", {"chain": state.chain.name, "rows": rows})
-    return text
+    return question, records, {title: figure for title, figure in FIGURES.items() if figure.stage in kinds}
 
 
 def _records(state: State, stages: list[str]) -> dict[int, dict[str, Any]]:
@@ -118,5 +125,5 @@ def _records(state: State, stages: list[str]) -> dict[int, dict[str, Any]]:
     for seed, own in keys.items():
         if all(state.entries[key].state == "done" for key in own):
             results = {state.stage(key).kind: read_json(state.place / key / RESULTS) for key in own}
-            found[seed] = {"status": "done", "figures": cells.figures(results)}
+            found[seed] = {"status": "done", "figures": cells.measured(results)}
     return found

@@ -15,8 +15,10 @@ from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
 
 Sample = dict[str, Any]
 """``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
-other colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixel_classes.py``); ``draws`` where the
-device has something left to do. :meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
+other colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixel_classes.py``); ``depth`` (H, W) and
+``targets`` where it is known what is where (see ``tinymim/data/shapes.py``): of boxes the classes, ``kind`` (K,) with
+-1 in rows without one, and ``box`` (K, 4), left, top, right and bottom in pixels; ``draws`` where the device has
+something left to do. :meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
 
 
 class ImageData(pl.LightningDataModule):
@@ -40,6 +42,8 @@ class ImageData(pl.LightningDataModule):
     """Classes of pixels, where images have masks."""
     first_class = 0
     """The first of them, in files of masks."""
+    box_classes: int | None = None
+    """Classes of boxes, where images have them in ``targets``."""
     order: Order | None = None
     """Of the training images in an epoch, where some orders are read faster than others."""
 

@@ -6,6 +6,7 @@ its angle lies within the turn after which it looks the same (:data:`TURN`), so 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -147,10 +148,25 @@ def render(scene: Scene, size: int, supersample: int = 4) -> Picture:
 
 
 def box(shape: Shape, size: int) -> tuple[float, float, float, float]:
-    """The pixels around a shape, hidden ones too, cut at the picture's edges: left, top, right, bottom."""
-    points = _outline(shape) * size
-    (left, top), (right, bottom) = points.min(0).clip(0, size).tolist(), points.max(0).clip(0, size).tolist()
+    """The pixels around what lies in the picture of a shape, hidden parts too: left, top, right, bottom."""
+    start = _outline(shape)
+    step = np.roll(start, -1, axis=0) - start
+    step = np.where(step == 0, np.finfo(float).tiny, step)
+    with np.errstate(over="ignore"):
+        enters, leaves = np.sort([-start / step, (1 - start) / step], axis=0)  # each side of the outline, along x and y
+    first, last = enters.max(1, keepdims=True).clip(0, None), leaves.min(1, keepdims=True).clip(None, 1)
+    ends = np.stack([start + first * step, start + last * step])[:, (first <= last)[:, 0]]
+    corners = [corner for corner in itertools.product((0, 1), (0, 1)) if _within(corner, start, step)]
+    points = np.concatenate([ends.reshape(-1, 2), np.reshape(corners, (-1, 2))]) * size
+    (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
     return left, top, right, bottom
+
+
+def _within(point: tuple[int, int], start: NDArray[np.float64], step: NDArray[np.float64]) -> bool:
+    """Whether a point is inside an outline: a line from it to the right crosses an odd number of its sides."""
+    crossed = (start[:, 1] > point[1]) != (start[:, 1] + step[:, 1] > point[1])
+    at = start[crossed, 0] + (point[1] - start[crossed, 1]) / step[crossed, 1] * step[crossed, 0]
+    return bool((at > point[0]).sum() % 2)
 
 
 def _owners(scene: Scene, side: int) -> NDArray[np.uint8]:

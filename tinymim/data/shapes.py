@@ -36,6 +36,7 @@ class Shapes(Dataset[Sample]):
         label: what the main shape's class is.
         masks: add ``mask``.
         targets: add ``targets``.
+        depth: add ``depth``.
         seed: of the augmentation; ``None`` turns it off.
         scale: least and greatest share of the area in a window; the main shape's centre always is in it.
         flip: mirror half of the windows.
@@ -49,19 +50,21 @@ class Shapes(Dataset[Sample]):
         label: Label = "shape",
         masks: bool = False,
         targets: bool = False,
+        depth: bool = False,
         seed: int | None = None,
         scale: tuple[float, float] = (1.0, 1.0),
         flip: bool = False,
     ):
         self.scenes, self.set_seed, self.image_size, self.label = scenes, set_seed, image_size, label
-        self.masks, self.targets = masks, targets
+        self.masks, self.targets, self.depth = masks, targets, depth
         self.seed, self.scale, self.flip = seed, scale, flip
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def __getitem__(self, draw: Draw) -> Sample:
-        """``image``, ``index``, ``label``; perhaps ``mask`` ``(S, S)`` and ``targets`` (see :func:`targets_of`)."""
+        """``image``, ``index``, ``label``; perhaps ``mask`` and ``depth``, both ``(S, S)``, and ``targets`` (see
+        :func:`targets_of`)."""
         shown = self.scene(draw)
         picture = render(shown, self.image_size)
         pixels = picture.image.transpose(2, 0, 1).astype(np.float32, order="C") / np.float32(255)
@@ -70,6 +73,8 @@ class Shapes(Dataset[Sample]):
             sample["mask"] = torch.from_numpy(picture.mask)
         if self.targets:
             sample["targets"] = targets_of(shown, picture)
+        if self.depth:
+            sample["depth"] = torch.from_numpy(picture.depth)
         return sample
 
     def scene(self, draw: Draw) -> Scene:
@@ -128,6 +133,7 @@ class ShapesData(ImageData):
         masks: each pixel's class beside the image, see :data:`MASK_CLASSES`.
         scene: each shape's kind, colour, place, size, angle, depth and box beside the image, see :func:`targets_of`.
         fraction: of the training images that is used, the first ones.
+        depth: the depth of the nearest shape at each pixel beside the image, from 0, near, to 1, which the ground has.
     """
 
     def __init__(
@@ -146,12 +152,14 @@ class ShapesData(ImageData):
         masks: bool = False,
         scene: bool = False,
         fraction: float = 1.0,
+        depth: bool = False,
     ):
         super().__init__(image_size, batch_size, num_workers, seed)
         self.train_images, self.held_out_images, self.bank_size = train_images, held_out_images, bank_size
         self.set_seed, self.label, self.scale, self.flip = set_seed, label, scale, flip
-        self.masks, self.scene, self.fraction = masks, scene, fraction
+        self.masks, self.scene, self.depth, self.fraction = masks, scene, depth, fraction
         self.mask_classes = len(MASK_CLASSES) if masks else None
+        self.box_classes = len(KINDS) if scene else None
         self.classes = CLASSES.get(label, ())
         self.num_classes = len(self.classes)
 
@@ -174,7 +182,7 @@ class ShapesData(ImageData):
         """Number the scenes: training images from 0 up, held-out ones from -1 down."""
 
         def shapes(scenes: range, seed: int | None = None) -> Shapes:
-            options = (self.set_seed, self.image_size, self.label, self.masks, self.scene)
+            options = (self.set_seed, self.image_size, self.label, self.masks, self.scene, self.depth)
             return Shapes(scenes, *options, seed, self.scale, self.flip)
 
         images = max(round(self.train_images * self.fraction), 1)

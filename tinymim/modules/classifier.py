@@ -295,15 +295,9 @@ class Classifier(OnNamedSets, Started):
 
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people."""
-        start = str(self.provenance) if self.provenance else "from scratch: random weights"
         kind = "linear probe of frozen features" if self.linear_probe else "fine-tuning"
         reads = f"{kind}, block {self.backbone.output_block}, {self.head.form.describe()}"
-        lines = [
-            ("backbone", self.backbone.describe()),
-            ("", start),
-            ("head layout", self._layout),
-            ("classifier", reads),
-        ]
+        lines = [*self._origins(), ("head layout", self._layout), ("classifier", reads)]
         if self.ema is not None:
             words = f"running average, decay {self.ema:g}, is evaluated and kept; its weights count as frozen below"
             lines.append(("ema", words))

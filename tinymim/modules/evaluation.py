@@ -110,6 +110,10 @@ class Evaluated(pl.LightningModule):
         """Take ``start`` for what the recipe's path names: a stage of a chain that has yet to run wrote no file."""
         self._located = start
 
+    def data_problems(self, data: Any) -> list[str]:
+        """What this module misses in the data module, as far as its options tell before anything is loaded."""
+        return []
+
     def leaves(self) -> dict[str, Any]:
         """The record of this recipe's checkpoints, but for what only loaded weights tell (a teacher's sha256): from
         sizes alone, once :meth:`problems` has found nothing against them."""

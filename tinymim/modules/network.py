@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinymim.backbones import Backbone
 from tinymim.blocks import STEM, Tap
@@ -28,6 +28,13 @@ class Layered:
     def no_weight_decay(self) -> set[str]:
         """Parameters timm leaves without weight decay."""
         return {f"backbone.vit.{name}" for name in self.backbone.vit.no_weight_decay()}
+
+
+class Decoded(Layered, nn.Module):
+    """A backbone under a decoder; one module, whose names are those of the checkpoints."""
+
+    form: Any
+    """What it is besides its backbone and weights, a dataclass with ``describe``; checkpoints record it."""
 
 
 class Network(Layered, Head):

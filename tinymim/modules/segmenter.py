@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -12,20 +10,18 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from tinymim.architecture import Architecture, set_drop_path
+from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError
 from tinymim.modules import upernet
-from tinymim.modules.optim import Optim, configure
-from tinymim.modules.resize import at_size
+from tinymim.modules.dense import Dense
+from tinymim.modules.optim import Optim
 from tinymim.modules.sliding import slide
-from tinymim.modules.start import Started
 from tinymim.modules.upernet import UPerNet, UPerNetForm
 from tinymim.pixel_classes import UNLABELLED, pixel_loss
-from tinymim.weights import RECORD
 
 
-class Segmenter(Started):
+class Segmenter(Dense):
     """Fine-tune a backbone on masks, with UPerNet's decoder over four of its blocks (TinyMIM section 4, ADE20K).
 
     The published code adds to its segmentation backbone a relative position bias in each block and layer scale, which
@@ -53,6 +49,8 @@ class Segmenter(Started):
 
     monitor = ("val/miou", "max")
     prefix = "network.backbone.vit."
+    part, classes_of = "segmenter", "mask_classes"
+    lacking = "these images have no masks; use SegmentationFolderData, or ShapesData with masks: true"
 
     def __init__(
         self,
@@ -73,7 +71,6 @@ class Segmenter(Started):
         self.auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
         self.dropout, self.drop_path = dropout, drop_path
         self.optim = optim or Optim(1.6e-3, betas=(0.9, 0.999), layer_decay=0.75, schedule="linear", warmup_steps=1500)
-        self._size: int | None = None
         self.network: UPerNet | None = None
 
     @property
@@ -82,17 +79,8 @@ class Segmenter(Started):
         assert self.network is not None, "configure_model comes first"
         return self.network
 
-    @property
-    def backbone(self) -> Backbone:
-        """The network without its decoder."""
-        return self.net.backbone
-
     def problems(self, image_size: int) -> list[str]:
         """Everything that keeps the recipe from running."""
-        self._size = image_size
-        if self.source is None and self.architecture:
-            options = {**self.architecture.options, "img_size": image_size}
-            self.architecture = replace(self.architecture, options=options)
         least = {"decoder_width": (self.decoder_width, 1), "auxiliary": (self.auxiliary, 0)}
         least |= {"stride": (self.stride if self.stride is not None else 1, 1)}
         found = [f"{name}: {value} is not {low} or more" for name, (value, low) in least.items() if value < low]
@@ -104,7 +92,7 @@ class Segmenter(Started):
         if (self.stride or 0) > image_size:
             found.append(f"stride: {self.stride} is more than data.image_size, {image_size}: pixels would be left out")
         try:
-            network = at_size(self._skeleton(), image_size)
+            network = self.skeleton_at(image_size)
             self._blocks(network)
             if min(network.grid) < 2:
                 found.append(f"data.image_size: {image_size} is one patch, and the decoder's coarsest map takes two")
@@ -122,28 +110,20 @@ class Segmenter(Started):
             raise TinymimError(f"blocks: {self.blocks} is not four of the backbone's blocks 1 to {depth}, rising")
         return self.blocks
 
-    def configure_model(self) -> None:
-        """Build or load the backbone, resample its positions, cut it after its last block read, add the decoder."""
-        if self.network is not None:
-            return
-        data = getattr(self.trainer, "datamodule", None)
-        size = getattr(data, "image_size", None) or self._skeleton().image_size[0]
-        if found := self.problems(size):
-            raise several("this recipe cannot run", found)
-        classes = self.num_classes or getattr(data, "mask_classes", None)
-        if not classes:
-            raise TinymimError(
-                "data: these images have no masks; use SegmentationFolderData, or ShapesData with masks: true"
-            )
-        self.num_classes = classes
-        backbone = at_size(self._backbone(), size)
-        self._trained = backbone.output_block, backbone.beyond
-        form = self._settle(backbone, classes)
+    def settle(self, backbone: Backbone, classes: int) -> UPerNetForm:
+        """Cut ``backbone`` after the last block that is read."""
+        blocks = self._blocks(backbone)
+        backbone.output_block = blocks[-1]
+        backbone.vit.blocks = backbone.vit.blocks[: blocks[-1]]
+        return UPerNetForm(classes, blocks, self.decoder_width, self.auxiliary, self.dropout)
+
+    def assemble(self, backbone: Backbone, form: UPerNetForm) -> None:
+        """Add the decoder."""
         self.network = UPerNet(backbone, form)
-        set_drop_path(backbone.vit, self.drop_path)
         reached = backbone.reached(self.network.taps)
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name in reached)
+        classes = form.classes
         figures: dict[str, Metric] = {
             "miou": MulticlassJaccardIndex(classes, ignore_index=UNLABELLED, validate_args=False),
             "pixel_accuracy": MulticlassAccuracy(
@@ -151,20 +131,6 @@ class Segmenter(Started):
             ),
         }
         self.metrics = nn.ModuleDict(figures)
-
-    def _settle(self, backbone: Backbone, classes: int) -> UPerNetForm:
-        """Cut ``backbone`` after the last block that is read."""
-        blocks = self._blocks(backbone)
-        backbone.output_block = blocks[-1]
-        backbone.vit.blocks = backbone.vit.blocks[: blocks[-1]]
-        return UPerNetForm(classes, blocks, self.decoder_width, self.auxiliary, self.dropout)
-
-    def leaves(self) -> dict[str, Any]:
-        """A checkpoint's record. Where the number of classes is the data's and not known yet, it says 1."""
-        network = copy.deepcopy(self._skeleton())
-        network = at_size(network, self._size or network.image_size[0])
-        form = self._settle(network, self.num_classes or 1)
-        return {"backbone": network.record(), "prefix": self.prefix, "licence": self.licence, "segmenter": asdict(form)}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes, H, W)`` of ``(B, 3, H, W)`` images in [0, 1] of any size, by a sliding window."""
@@ -208,29 +174,11 @@ class Segmenter(Started):
             return logits
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
-    def configure_optimizers(self) -> Any:
-        """AdamW with layer-wise decay of the learning rate."""
-        return configure(self.net, self.optim, self.trainer)
-
-    def origin(self) -> dict[str, Any]:
-        """The decoder, and the licence of what it was made from."""
-        return {"licence": self.licence, "segmenter": asdict(self.net.form)}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse another backbone, and another decoder."""
-        super().on_load_checkpoint(checkpoint)
-        stored, own = checkpoint[RECORD].get("segmenter"), asdict(self.net.form)
-        if stored != own:
-            raise TinymimError(f"ckpt_path: its decoder is {stored}, and the recipe's {own}")
-
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people."""
-        start = str(self.provenance) if self.provenance else "from scratch: random weights"
-        whole, beyond = self._trained
-        lines = [("backbone", self.backbone.describe()), ("", start), ("decoder", self.net.form.describe())]
+        assert self._trained, "configure_model comes first"
+        lines, (whole, beyond) = super().summary(), self._trained
         if whole < self.backbone.depth:
             part = f" and {', '.join(beyond)} of the next" if beyond else ""
             lines.append(("blocks", f"pre-trained up to {whole}{part}; all {self.backbone.depth} are trained now"))
-        if side := self.backbone.resampled_from:
-            lines.append(("positions", f"resampled from {side}x{side} patches"))
         return lines

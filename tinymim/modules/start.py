@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tinymim import teachers
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
@@ -28,6 +30,13 @@ class Started(Evaluated):
     def licence(self) -> str:
         """Of all it was made from."""
         return self._located.licence if self._located else "unknown"
+
+    def _build_for(self, image_size: int) -> None:
+        """Let what starts from scratch be built for the data's images; weights are fitted by
+        :func:`tinymim.modules.resize.at_size`."""
+        if self.source is None and self.architecture:
+            options = {**self.architecture.options, "img_size": image_size}
+            self.architecture = replace(self.architecture, options=options)
 
     def _skeleton(self) -> Backbone:
         """The network it starts from, without weights."""
@@ -57,3 +66,11 @@ class Started(Evaluated):
                     f"for {asked}; leave it out to follow the weights"
                 )
         return backbone
+
+    def _origins(self) -> list[tuple[str, str]]:
+        """The lines of a summary on the backbone and what it starts from."""
+        start = str(self.provenance) if self.provenance else "from scratch: random weights"
+        lines = [("backbone", self.backbone.describe()), ("", start)]
+        if side := self.backbone.resampled_from:
+            lines.append(("positions", f"resampled from {side}x{side} patches"))
+        return lines

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
-from tinymim.modules.network import Layered
+from tinymim.modules.network import Decoded
+from tinymim.modules.scales import FACTORS, map_of, scaled
 from tinymim.seeds import shared_rand
 
 AUXILIARY_LEVEL = 2
@@ -58,23 +59,11 @@ class Pyramid(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.levels = nn.ModuleList(
-            [
-                nn.Sequential(_twice(width), nn.BatchNorm2d(width), nn.GELU(), _twice(width)),
-                _twice(width),
-                nn.Identity(),
-                nn.MaxPool2d(2),
-            ]
-        )
+        self.levels = nn.ModuleList(scaled(width, factor, nn.BatchNorm2d) for factor in FACTORS)
 
     def forward(self, tokens: list[Tensor], grid: tuple[int, int]) -> list[Tensor]:
         """Four maps ``(B, D, 4h, 4w)`` to ``(B, D, h/2, w/2)``, of four times ``(B, h * w, D)`` patch tokens."""
-        maps = [one.transpose(1, 2).unflatten(2, grid).contiguous() for one in tokens]
-        return [level(one) for level, one in zip(self.levels, maps, strict=True)]
-
-
-def _twice(width: int) -> nn.Module:
-    return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+        return [level(map_of(one, grid)) for level, one in zip(self.levels, tokens, strict=True)]
 
 
 class SharedDropout2d(nn.Module):
@@ -96,7 +85,7 @@ class SharedDropout2d(nn.Module):
         return x * (kept.to(x.dtype) / (1 - self.rate))
 
 
-class UPerNet(Layered, nn.Module):
+class UPerNet(Decoded):
     """A backbone with its pyramid and decoder; one module, whose names are those of the checkpoints.
 
     Args:

@@ -36,7 +36,7 @@ def _blocked(
     product = sq.dtype if sq.dtype == torch.bfloat16 else exact  # float16 is no faster here and holds less
     dq, dk = (sq.new_zeros(sq.shape if gradients else 0, dtype=exact) for _ in range(2))
 
-    blocks = list(_blocks(B, H, N, ELEMENTS_CUDA if sq.is_cuda else ELEMENTS))
+    blocks = list(map_blocks(B, H, N, ELEMENTS_CUDA if sq.is_cuda else ELEMENTS))
     size = max((b.stop - b.start) * (h.stop - h.start) * (n.stop - n.start) * N for b, h, n in blocks)
     spaces = [sq.new_empty(size, dtype=exact) for _ in range(3)]
     rounded = sq.new_empty(size if gradients and product != exact else 0, dtype=product)
@@ -66,7 +66,7 @@ def _blocked(
     return loss, dq.mul_(scale_s / (B * H * N)), dk.mul_(scale_s / (B * H * N))
 
 
-def _blocks(B: int, H: int, N: int, elements: int) -> Iterator[tuple[slice, slice, slice]]:
+def map_blocks(B: int, H: int, N: int, elements: int) -> Iterator[tuple[slice, slice, slice]]:
     """Slices of batch, heads and queries whose maps hold at most ``elements``, or one query's.
 
     A block is whole images, else heads of one image, else queries of one head, so that its heads lie in a row.

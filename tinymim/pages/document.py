@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from importlib import resources
@@ -62,6 +63,16 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
+    def markdown(self) -> str:
+        """As Markdown; pictures are named by their files."""
+        parts = [f"## {self.title}", *self.text]
+        for table in self.tables:
+            parts += [f"**{table.title}**" if table.title else "", table.markdown(), table.text]
+        for picture in self.pictures:
+            shown = next((file for file in picture.files if file.endswith((".png", ".svg"))), None)
+            parts += [f"![{picture.title}]({shown})" if shown else f"**{picture.title}**", picture.text]
+        return "\n\n".join(part for part in [*parts, *self.remarks] if part) + "\n"
+
 
 @dataclass
 class Document:
@@ -91,21 +102,24 @@ class Document:
 
     def markdown(self) -> str:
         """The same; pictures are named by their files."""
-        parts = [f"# {self.title}", self.about, f"> {self.warning}" if self.warning else ""]
-        for section in self.sections:
-            parts += [f"## {section.title}", *section.text]
-            for table in section.tables:
-                parts += [f"**{table.title}**" if table.title else "", table.markdown(), table.text]
-            for picture in section.pictures:
-                shown = next((file for file in picture.files if file.endswith((".png", ".svg"))), None)
-                parts += [f"![{picture.title}]({shown})" if shown else f"**{picture.title}**", picture.text]
-            parts += section.remarks
-        parts += ["\n".join(f"- {name}: {value}" for name, value in self.settings)]
+        settings = "\n".join(f"- {name}: {value}" for name, value in self.settings)
+        head = [f"# {self.title}", self.about, f"> {self.warning}" if self.warning else ""]
+        parts = [*head, *(section.markdown().rstrip("\n") for section in self.sections), settings]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def write(self, path: Path) -> None:
         """Write ``path`` as HTML or, where it ends in ``.md``, as Markdown; whole or not at all."""
         write_text(path, self.markdown() if path.suffix == ".md" else self.html())
+
+
+def moved(sections: list[Section], folder: Path, beside: Path) -> list[Section]:
+    """Sections whose files are relative to ``folder``, for a page in the folder ``beside``."""
+    between = os.path.relpath(folder, beside)
+    for section in sections:
+        parts: list[Picture | Table] = [*section.pictures, *section.tables]
+        for part in parts:
+            part.files = [os.path.normpath(f"{between}/{file}") for file in part.files]
+    return sections
 
 
 def _now() -> str:

@@ -22,7 +22,7 @@ from tinymim.data.batches import unit
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
-from tinymim.images import image_files, read_rgb
+from tinymim.images import evenly, image_files, read_rgb
 from tinymim.modules.distiller import Distiller
 from tinymim.pages.figures import data_uri
 from tinymim.report.runs import Run
@@ -111,12 +111,7 @@ def _held_out(data: Any, count: int) -> list[Tensor]:
         raise TinymimError("the recipe's data module cannot be built")
     data.setup("test")
     pool = data.held_out or data.train
-    return [unit(pool[Draw(0, index)]["image"]) for index in _evenly(len(pool), count)]
-
-
-def _evenly(length: int, count: int) -> list[int]:
-    """``count`` of ``length`` positions, the first and the last among them."""
-    return [int(index) for index in np.linspace(0, length - 1, min(count, length))]
+    return [unit(pool[Draw(0, index)]["image"]) for index in evenly(len(pool), count)]
 
 
 def _from_folder(folder: Path, count: int) -> list[Tensor]:
@@ -125,7 +120,7 @@ def _from_folder(folder: Path, count: int) -> list[Tensor]:
     names = sorted(image_files(str(folder)))
     if not names:
         raise TinymimError(f"images: {folder} holds no images")
-    chosen = [names[index] for index in _evenly(len(names), count)]
+    chosen = [names[index] for index in evenly(len(names), count)]
     view, shown = PlainView(SIDE), []
     for name in chosen:
         try:

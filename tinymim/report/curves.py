@@ -34,7 +34,7 @@ def charts(run: Run, others: list[Run]) -> dict[str, str]:
 
 def title_of(name: str) -> str:
     """A logged quantity's name for people, as ``loss: relation qk``."""
-    known = {"top1": "top-1", "top5": "top-5", "knn_top1": "10-NN", "miou": "mIoU"}
+    known = {"top1": "top-1", "top5": "top-5", "knn_top1": "10-NN", "miou": "mIoU", "map": "mAP"}
     part = name.removeprefix("loss_")
     return known.get(name) or (f"loss: {part.replace('_', ' ')}" if part != name else name.replace("_", " "))
 

@@ -15,7 +15,7 @@ from tinymim.report.curves import charts, title_of
 from tinymim.report.runs import Run
 from tinymim.run.outline import differences
 
-FIGURES = ("val/top1", "val/top5", "val/knn_top1", "val/miou", "val/loss")
+FIGURES = ("val/top1", "val/top5", "val/knn_top1", "val/miou", "val/map", "val/loss")
 """What stands at the top and in the table, in this order."""
 
 SIZES = ("image_size", "batch_size")

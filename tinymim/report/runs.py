@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ import yaml
 
 from tinymim.chain.state import read_json
 from tinymim.errors import TinymimError
+from tinymim.run import logged
 from tinymim.run.folder import PROGRESS
+from tinymim.run.logged import Curves
 from tinymim.run.progress import clock
-
-Curves = dict[str, tuple[list[float], list[float]]]
-"""Steps and values of everything that was logged, by name."""
 
 
 @dataclass
@@ -108,7 +106,7 @@ def read(place: Path) -> Run:
         raise TinymimError(f"run: {place} {what}; give one that `tinymim fit` wrote, such as runs/relation_digits")
     try:
         recipe = yaml.safe_load((place / "config.yaml").read_text())
-        curves = _curves(place)
+        curves = logged.read(place)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise TinymimError(f"run: {place} cannot be read: {error}") from None
     files = (read_json(place / name) for name in ("results.json", PROGRESS, "environment.json"))
@@ -128,19 +126,3 @@ def distinguish(runs: list[Run]) -> None:
     for run in runs:
         if names.count(run.name) > 1:
             run.name = f"{run.place.resolve().parent.name}/{run.name}"
-
-
-def _curves(place: Path) -> Curves:
-    """Of all pieces of a run; where a resumed piece logged a step again, the later value counts."""
-    numbered = sorted(place.glob("metrics-*.csv"), key=lambda path: int(path.stem.partition("-")[2]))
-    found: dict[str, dict[float, float]] = {}
-    for path in [*numbered, place / "metrics.csv"]:
-        if not path.is_file():
-            continue
-        with path.open(newline="") as stream:
-            for row in csv.DictReader(stream):
-                for name, value in row.items():
-                    if value and name not in ("epoch", "step"):
-                        found.setdefault(name, {})[float(row["step"])] = float(value)
-    steps = {name: sorted(values) for name, values in found.items()}
-    return {name: (steps[name], [values[step] for step in steps[name]]) for name, values in found.items()}

@@ -34,7 +34,7 @@ from tinymim.foreign import pickles
 from tinymim.seeds import snapshot
 
 FORMAT = 1
-ASKED = ("image_size", "num_classes", "mask_classes", "batch_size")
+ASKED = ("image_size", "num_classes", "mask_classes", "box_classes", "batch_size")
 
 
 @dataclass

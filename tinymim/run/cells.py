@@ -1,6 +1,6 @@
-"""A cell of a table: a student pre-trained in one way from one seed, then probed and fine-tuned; each stage is a fit.
+"""A cell of a table: a student pre-trained in one way from one seed, then used in every later stage; each is a fit.
 
-CELL/pretrain, CELL/probe, CELL/finetune     run folders; a stage whose results.json is there is not run again
+CELL/pretrain, CELL/STAGE     run folders; a stage whose results.json is there is not run again
 """
 
 from __future__ import annotations
@@ -9,19 +9,69 @@ import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from tinymim.errors import TinymimError
 from tinymim.run import fit
 from tinymim.say import say
 
-FIGURES = {
-    "10-NN": ("probe", "val/knn_top1"),
-    "linear probe": ("probe", "val/top1"),
-    "fine-tuned": ("finetune", "val/top1"),
-}
-"""Columns of a table: the stage each figure comes from, and its metric (a share of the held-out images)."""
+PRETRAIN = "pretrain"
+"""The stage that comes before the later ones."""
 
-SHARED = ("data", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of a table.
+
+    Args:
+        stage: that it comes from.
+        metric: in the stage's ``results.json``, such as ``val/top1``.
+        unit: one that begins with ``%``, such as ``% of the side``, shows a share in per cent; any other is the
+            metric's own, and empty is none.
+        better: ``higher`` or ``lower``.
+    """
+
+    stage: str
+    metric: str
+    unit: str = "%"
+    better: Literal["higher", "lower"] = "higher"
+
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied by to be shown."""
+        return 100 if self.unit.startswith("%") else 1
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return 1 if self.better == "higher" else -1
+
+    def head(self, title: str) -> str:
+        """``title`` over a column: with the unit unless it is plain per cent, and an arrow where lower is better."""
+        return title + (f" ({self.unit})" if self.unit not in ("%", "") else "") + (" ↓" if self.sign < 0 else "")
+
+    def number(self, value: float, digits: int = 4) -> str:
+        """A value in the figure's unit: per cent to one decimal, others to so many digits."""
+        return f"{100 * value:.1f}" if self.scale == 100 else f"{value:.{digits}g}"
+
+    def shown(self, values: list[float]) -> str:
+        """Mean, and the spread (standard deviation over seeds) where there are several; ``-`` where there are none."""
+        if not values:
+            return "-"
+        mean = self.number(statistics.mean(values))
+        if len(values) > 1:
+            return f"{mean} ± {self.number(statistics.stdev(values), 2)}"
+        return f"{mean} %" if self.scale == 100 else mean
+
+
+FIGURES = {
+    "10-NN": Figure("probe", "val/knn_top1"),
+    "linear probe": Figure("probe", "val/top1"),
+    "fine-tuned": Figure("finetune", "val/top1"),
+}
+"""The figures of a study that names none, of chains and of ``tinymim distill``: shares of the held-out images."""
+
+SHARED = ("data", "vars", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
 """Overrides that every stage of a cell takes, whichever recipe they were given for."""
 
 
@@ -43,51 +93,78 @@ class Cell:
     seconds: float
 
 
-def chain(recipe: str | None, overrides: list[str], later: list[Stage], place: Path) -> list[Stage]:
-    """The stages of a cell: pre-training, then the later ones, which start from its last weights.
+def chain(
+    recipe: str | None, overrides: list[str], later: list[Stage], place: Path, weights: str | None = None
+) -> list[Stage]:
+    """The stages of a cell: pre-training, if there is one, then the later ones, which start from its last weights.
 
     Args:
-        recipe: pre-trains the student; ``None`` leaves it random.
+        recipe: pre-trains the student.
         overrides: of that recipe.
-        later: probe and fine-tuning.
+        later: the stages after it.
         place: the cell's folder.
+        weights: what the later stages start from without a ``recipe``; ``None`` leaves them random.
     """
-    if recipe is None:
+    first = []
+    if recipe is not None:
+        first = [Stage(PRETRAIN, recipe, tuple(overrides))]
+        weights = str(place / PRETRAIN / "checkpoints" / "last.ckpt")
+    if weights is None:
         return later
-    weights = place / "pretrain" / "checkpoints" / "last.ckpt"
     start = (f"--model.init_args.weights={weights}", "--model.init_args.architecture=null")
-    first = Stage("pretrain", recipe, tuple(overrides))
-    return [first, *(Stage(stage.name, stage.recipe, (*stage.overrides, *start)) for stage in later)]
+    return [*first, *(Stage(stage.name, stage.recipe, (*stage.overrides, *start)) for stage in later)]
 
 
-def run(stages: list[Stage], seed: int, place: Path) -> Cell:
+def run(stages: list[Stage], seed: int, place: Path, figures: dict[str, Figure] = FIGURES) -> Cell:
     """Run what is not yet done of a cell; a stage that was cut off goes on from its last checkpoint.
 
     Raises:
-        TinymimError: a stage cannot run.
+        TinymimError: a stage cannot run, or did not measure one of the ``figures``.
     """
-    results = {stage.name: _stage(stage, seed, place / stage.name) for stage in stages}
-    parameters = results[stages[-1].name]["parameters"]
-    return Cell(figures(results), parameters, round(sum(result["seconds"] for result in results.values()), 1))
+    for stage in stages:
+        _run(stage, seed, place / stage.name)
+    found = results(stages, place)
+    seconds = round(sum(result["seconds"] for result in found.values()), 1)
+    return Cell(measured(found, figures), found[stages[-1].name]["parameters"], seconds)
 
 
-def figures(results: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """The figures of a table in the ``results.json`` of a probe and a fine-tuning, or of one of them."""
-    return {title: results[stage]["metrics"][metric] for title, (stage, metric) in FIGURES.items() if stage in results}
+def results(stages: list[Stage], place: Path) -> dict[str, dict[str, Any]]:
+    """The ``results.json`` of each stage of the finished cell in ``place``.
+
+    Raises:
+        TinymimError: one is gone.
+    """
+    files = {stage.name: place / stage.name / "results.json" for stage in stages}
+    if gone := [str(path) for path in files.values() if not path.is_file()]:
+        raise TinymimError(f"{place} is a finished cell without {', '.join(gone)}; remove it to run it again")
+    return {name: json.loads(path.read_text()) for name, path in files.items()}
 
 
-def _stage(stage: Stage, seed: int, place: Path) -> dict[str, Any]:
-    if not (place / "results.json").is_file():
-        say(f"-- {stage.recipe}, seed {seed}: {place}")
-        begun = ["--ckpt_path", "last"] if place.exists() else []
-        own = [f"--seed_everything={seed}", f"--run_dir={place}", *begun]
-        fit.run("fit", ["--config", stage.recipe, *stage.overrides, *own])
-    return json.loads((place / "results.json").read_text())
+def measured(found: dict[str, dict[str, Any]], figures: dict[str, Figure] = FIGURES) -> dict[str, float]:
+    """The figures that stages have measured.
+
+    Args:
+        found: their ``results.json``, by stage.
+        figures: those of other stages are passed over.
+
+    Raises:
+        TinymimError: a stage is there without the metric of a figure.
+    """
+    shown = {}
+    for title, figure in figures.items():
+        if figure.stage in found:
+            metrics = found[figure.stage]["metrics"]
+            if figure.metric not in metrics:
+                known = ", ".join(sorted(metrics)) or "nothing"
+                raise TinymimError(f"figures.{title}.metric: {figure.stage} has no {figure.metric}; it has {known}")
+            shown[title] = metrics[figure.metric]
+    return shown
 
 
-def percent(values: list[float]) -> str:
-    """Mean, and the spread (standard deviation over seeds) where there are several; ``-`` where there are none."""
-    if not values:
-        return "-"
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean} %"
+def _run(stage: Stage, seed: int, place: Path) -> None:
+    if (place / "results.json").is_file():
+        return
+    say(f"-- {stage.recipe}, seed {seed}: {place}")
+    begun = ["--ckpt_path", "last"] if place.exists() else []
+    own = [f"--seed_everything={seed}", f"--run_dir={place}", *begun]
+    fit.run("fit", ["--config", stage.recipe, *stage.overrides, *own])

@@ -12,10 +12,10 @@ from tinymim import recipes
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.run import cells, fit, folder
-from tinymim.run.cells import FIGURES, SHARED, Cell, Stage, percent
+from tinymim.run.cells import FIGURES, PRETRAIN, SHARED, Cell, Stage
 from tinymim.say import say
 
-STAGES = ("pretrain", "probe", "finetune")
+STAGES = (PRETRAIN, "probe", "finetune")
 
 
 def distill(recipe: str, overrides: list[str]) -> None:
@@ -88,4 +88,4 @@ def _write(measured: dict[str, Cell], place: Path) -> None:
 
 
 def _figures(cell: Cell) -> list[str]:
-    return [percent([cell.figures[figure]]) for figure in FIGURES]
+    return [figure.shown([cell.figures[title]]) for title, figure in FIGURES.items()]

@@ -3,11 +3,16 @@
 seeds        list; every row is trained once for each
 about        a few sentences for the report
 budget       overrides of every pre-training, as ``{trainer.max_epochs: 10}``
-stages       probe and finetune: ``{recipe, set}``, the same for every row
-prepare      id: ``{title, recipe, set}``: fits that come first; ``${prepare.ID}`` in a row is the checkpoint
-rows         id: ``{title, recipe, set}``: a way to pre-train the student; ``recipe: null`` leaves it random
-questions    id: ``{title, source, expects, rows, paper}``; ``rows`` is a list, or gives them titles of their own;
-             ``paper`` is its figure for some of the rows
+stages       name: ``{recipe, set}``: what every row's weights are used for, such as probe and finetune
+figures      title: ``{stage, metric, unit, better}``: the columns, see :class:`cells.Figure`; by default
+             :data:`cells.FIGURES`. A figure of ``pretrain`` is there for the rows that have one
+curves       id: ``{title, stage, loss}``: what is drawn against steps; by default ``loss`` of every stage
+prepare      id: ``{title, recipe, set}``: fits that come first, once and with seed 0, whatever the seeds are;
+             ``${prepare.ID}`` in a row or in another of them is the checkpoint
+rows         id: ``{title, recipe, set, weights, later}``: a way to pre-train the student. With ``recipe: null`` the
+             later stages start from ``weights`` (a card, a path, ``${prepare.ID}``), or without them from random ones;
+             ``later`` is overrides of all of them
+questions    id: ``{title, source, expects, rows, paper, figures, against, claims}``, see :class:`Question`
 quick        laid over all of the above by ``--quick``
 """
 
@@ -15,38 +20,57 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
-from tinymim.run import cells, outline, preflight
-from tinymim.run.cells import Stage
-from tinymim.run.outline import laid_over, near, texts, unknown
-
-KEYS = {
-    "": {"seeds", "about", "budget", "stages", "prepare", "rows", "questions", "quick"},
-    "stages": {"recipe", "set"},
-    "prepare": {"title", "recipe", "set"},
-    "rows": {"title", "recipe", "set"},
-    "questions": {"title", "source", "expects", "rows", "paper"},
-}
-PREPARED = re.compile(r"\$\{prepare\.(\w+)\}")
+from tinymim.run import cells, outline, preflight, study_text
+from tinymim.run.cells import Figure, Stage
+from tinymim.run.outline import laid_over, texts
+from tinymim.run.study_text import PREPARED
 
 Definition = dict[str, Any]
 
 
 @dataclass
 class Row:
-    """One way to pre-train: what it is called, the recipe (``None``: none), overrides, and the prepared fits it
-    needs."""
+    """One way to pre-train.
+
+    Args:
+        title: what it is called.
+        recipe: ``None`` is none.
+        overrides: of the recipe.
+        needs: the prepared fits it names itself.
+        weights: what the later stages start from without a recipe.
+        later: overrides of those.
+    """
 
     title: str
     recipe: str | None
     overrides: list[str]
     needs: list[str] = field(default_factory=list)
+    weights: str | None = None
+    later: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss that a stage logs: its ``title``, and ``train/LOSS`` and ``val/LOSS`` of ``stage``."""
+
+    title: str
+    stage: str
+    loss: str = "loss"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A finding that can be checked: in ``figure``, the row ``better`` is better than the row ``than``."""
+
+    figure: str
+    better: str
+    than: str
 
 
 @dataclass
@@ -55,10 +79,13 @@ class Question:
 
     Args:
         title: the question.
-        rows: what each row is called here, by id.
+        rows: what each row is called here, by id; as written, a list takes the rows' own titles.
         source: the table of the paper it repeats, or empty.
         expects: what the paper found, in words.
-        paper: its figure for each row that it has.
+        paper: its figure for each row that it has; higher is better.
+        figures: titles of the study's figures that it shows; empty is all. Its curves are those of their stages.
+        against: pairs of figures whose orders of the rows are compared, such as frozen and fine-tuned.
+        claims: what the paper found, row against row; also in a convergence, by the title of its column.
     """
 
     title: str
@@ -66,6 +93,9 @@ class Question:
     source: str = ""
     expects: str = ""
     paper: dict[str, float] = field(default_factory=dict)
+    figures: list[str] = field(default_factory=list)
+    against: dict[str, str] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
 
 
 @dataclass
@@ -80,6 +110,8 @@ class Study:
     prepare: dict[str, Row]
     rows: dict[str, Row]
     questions: dict[str, Question]
+    figures: dict[str, Figure]
+    curves: dict[str, Curve]
     _definitions: dict[str, Definition] = field(default_factory=dict)
 
     def stages(self, row: str, place: Path, cell: Path) -> list[Stage]:
@@ -90,12 +122,33 @@ class Study:
             place: the study's folder, where the prepared checkpoints lie.
             cell: the cell's folder.
         """
+
+        def filled(text: str) -> str:
+            return PREPARED.sub(lambda m: str(prepared(place, m[1])), text)
+
+        own = self.row(row)
+        overrides = [filled(text) for text in own.overrides]
         if row in self.prepare:
-            fit = self.prepare[row]
-            return [Stage("fit", str(fit.recipe), tuple(fit.overrides))]
-        own = self.rows[row]
-        overrides = [PREPARED.sub(lambda m: str(prepared(place, m[1])), text) for text in own.overrides]
-        return cells.chain(own.recipe, overrides, self.later, cell)
+            return [Stage("fit", str(own.recipe), tuple(overrides))]
+        added = [filled(text) for text in own.later]
+        later = [Stage(stage.name, stage.recipe, (*stage.overrides, *added)) for stage in self.later]
+        return cells.chain(own.recipe, overrides, later, cell, filled(own.weights) if own.weights else None)
+
+    def shown(self, question: Question) -> dict[str, Figure]:
+        """The figures of a question."""
+        return {title: self.figures[title] for title in question.figures or self.figures}
+
+    def needed(self, rows: list[str]) -> list[str]:
+        """The prepared fits behind ``rows``, each behind those it needs itself."""
+        found: dict[str, None] = {}
+        for row in rows:
+            needs = self.row(row).needs
+            found |= dict.fromkeys([*self.needed(needs), *needs])
+        return list(found)
+
+    def row(self, id: str) -> Row:
+        """A row, or an entry of ``prepare``."""
+        return self.prepare[id] if id in self.prepare else self.rows[id]
 
     def definition(self, row: str) -> Definition:
         """Everything that decides a row's figures but the seed: the resolved recipe of each of its fits.
@@ -108,7 +161,7 @@ class Study:
         content: Definition = {}
         for stage in self.stages(row, Path(), Path("cell")):
             content[stage.name] = {k: v for k, v in _resolved(stage).items() if k not in ("name", "compare", "run_dir")}
-        for need in self.rows[row].needs if row in self.rows else []:
+        for need in self.row(row).needs:
             content[f"prepare.{need}"] = self.definition(need)
         self._definitions[row] = json.loads(json.dumps(content))  # as it will be read from a file again
         return self._definitions[row]
@@ -116,17 +169,16 @@ class Study:
     def problems(self, rows: list[str]) -> list[str]:
         """Every mistake in the recipes of ``rows`` and of what they need, found without loading anything heavy."""
         found: list[str] = []
-        needed = dict.fromkeys(need for row in rows for need in self.rows[row].needs)
         seen: set[Stage] = set()  # all rows share their later stages
-        for row in [*needed, *rows]:
+        for row in [*self.needed(rows), *rows]:
+            to_come = ["cell/pretrain/", *(str(prepared(Path(), need)) for need in self.row(row).needs)]
             for stage in self.stages(row, Path(), Path("cell")):
                 if stage in seen:
                     continue
                 seen.add(stage)
                 try:
                     config = _resolved(stage)
-                    later = any("weights=cell" in text for text in stage.overrides)  # of a checkpoint yet to come
-                    unseen = later or (stage.name == "pretrain" and bool(self.rows[row].needs))
+                    unseen = any(path in text for path in to_come for text in stage.overrides)
                     mistakes = recipes.mistakes(config)[0] if unseen else preflight.problems(config)
                 except TinymimError as error:
                     mistakes = [str(error)]
@@ -162,75 +214,41 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> 
         if not brief:
             raise TinymimError(f"--quick: {path} has no `quick` part that says what is shorter")
         content = laid_over(content, brief)
-    if found := _mistakes(content):
+    if found := study_text.mistakes(content):
         raise several(f"{path} has {len(found)} mistake(s)", found)
     given = overrides or []
     shared = [text for text in given if text.removeprefix("--").startswith(cells.SHARED)]
     budget = content.get("budget") or {}
     rows = {id: _row(id, spec, texts(budget), given) for id, spec in content["rows"].items()}
+    stages = content["stages"]
     return Study(
         name=path.stem,
         seeds=content["seeds"],
         about=content.get("about", "").strip(),
         budget=budget,
-        later=[
-            Stage(stage, spec["recipe"], (*texts(spec.get("set")), *shared))
-            for stage, spec in content["stages"].items()
-        ],
+        later=[Stage(stage, spec["recipe"], (*texts(spec.get("set")), *shared)) for stage, spec in stages.items()],
         prepare={id: _row(id, spec, [], shared) for id, spec in (content.get("prepare") or {}).items()},
         rows=rows,
-        questions={
-            id: Question(
-                **{**spec, "rows": {row: _title(spec["rows"], row) or rows[row].title for row in spec["rows"]}}
-            )
-            for id, spec in content["questions"].items()
+        questions={id: _question(spec, rows) for id, spec in content["questions"].items()},
+        figures={title: Figure(**spec) for title, spec in (content.get("figures") or {}).items()} or cells.FIGURES,
+        curves={
+            id: Curve(**{"title": id, **spec})
+            for id, spec in (content.get("curves") or {stage: {"stage": stage} for stage in stages}).items()
         },
     )
 
 
 def _row(id: str, spec: dict[str, Any], below: list[str], above: list[str]) -> Row:
     settings = [*below, *texts(spec.get("set")), *above] if spec.get("recipe") else []
-    needs = dict.fromkeys(name for text in settings for name in PREPARED.findall(text))
-    return Row(spec.get("title", id), spec.get("recipe"), settings, list(needs))
+    weights, later = spec.get("weights"), texts(spec.get("later"))
+    needs = dict.fromkeys(name for text in [*settings, weights or "", *later] for name in PREPARED.findall(text))
+    return Row(spec.get("title", id), spec.get("recipe"), settings, list(needs), weights, later)
+
+
+def _question(spec: dict[str, Any], rows: dict[str, Row]) -> Question:
+    titles = {row: _title(spec["rows"], row) or rows[row].title for row in spec["rows"]}
+    return Question(**{**spec, "rows": titles, "claims": [Claim(**claim) for claim in spec.get("claims") or []]})
 
 
 def _title(rows: list[str] | dict[str, str], row: str) -> str | None:
     return rows[row] if isinstance(rows, dict) else None
-
-
-def _mistakes(content: dict[str, Any]) -> list[str]:
-    """What is wrong with the text of a study."""
-    found = [f"{key}: missing" for key in ("seeds", "stages", "rows", "questions") if not content.get(key)]
-    found += unknown(content, "", KEYS[""])
-    if found:
-        return found
-    if not isinstance(content["seeds"], list) or not all(isinstance(seed, int) for seed in content["seeds"]):
-        found.append(f"seeds: {content['seeds']!r} is not a list of whole numbers")
-    for part in ("stages", "prepare", "rows", "questions"):
-        for id, spec in (content.get(part) or {}).items():
-            if not isinstance(spec, dict):
-                found.append(f"{part}.{id}: {spec!r} is not a mapping of {', '.join(sorted(KEYS[part]))}")
-                continue
-            found += unknown(spec, f"{part}.{id}", KEYS[part])
-            if part in ("stages", "prepare") and not spec.get("recipe"):
-                found.append(f"{part}.{id}: names no recipe")
-            if part == "prepare" and id in content["rows"]:
-                found.append(f"prepare.{id}: a row has this name too; rename one")
-    if found:
-        return found
-    if missing := {stage for stage, _ in cells.FIGURES.values()} - content["stages"].keys():
-        found.append(f"stages: {', '.join(sorted(missing))} missing")
-    for id, spec in content["rows"].items():
-        for name in PREPARED.findall(json.dumps(spec)):
-            if name not in (content.get("prepare") or {}):
-                found.append(f"rows.{id}: ${{prepare.{name}}} is not in prepare")
-    for id, spec in content["questions"].items():
-        rows = spec.get("rows") or []
-        found += [
-            f"questions.{id}: no row {row!r}{near(row, content['rows'])}" for row in rows if row not in content["rows"]
-        ]
-        found += [
-            f"questions.{id}.paper: {row!r} is not among its rows" for row in spec.get("paper") or {} if row not in rows
-        ]
-        found += [] if spec.get("title") and rows else [f"questions.{id}: needs a title and rows"]
-    return found

@@ -13,7 +13,7 @@ import yaml
 from tinymim import recipes
 from tinymim.errors import TinymimError
 
-FOLDERS = {"study": "studies", "chain": "chains", "scaling study": "scaling"}
+FOLDERS = {"study": "studies", "chain": "chains", "scaling study": "scaling", "program": "papers"}
 
 
 def find(kind: str, name: str) -> Path:

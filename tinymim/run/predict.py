@@ -60,11 +60,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of images, looked through to any depth")
     parser.add_argument("--out", type=Path, default=Path("predictions.parquet"), help="ends in .parquet or .npz")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that is there")
-    parser.add_argument("--batch_size", type=_positive, default=64)
+    parser.add_argument("--batch_size", type=positive, default=64)
     parser.add_argument("--num_workers", type=int, default=2, help="processes that decode")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="bf16 under autocast")
-    parser.add_argument("--block", type=_positive, help="block to read features from; the output block by default")
+    parser.add_argument("--block", type=positive, help="block to read features from; the output block by default")
     parser.add_argument("--pool", choices=("mean", "cls"), default="mean", help="mean patch token, or the CLS token")
     parser.add_argument("--classes", action="store_true", help="write the classifier's labels, not features")
     asked = parser.parse_args(arguments)
@@ -74,7 +74,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
     number = int(text)
     if number < 1:
         raise ValueError
@@ -122,7 +123,7 @@ def predict(
     if not names:
         raise TinymimError(f"images: no images in {images}: looked for {', '.join(EXTENSIONS)}, also in its folders")
     loaded = source.load(checkpoint, classes)
-    reader = Reader(loaded, block, pool, classes, precision == "bf16", _device(device))
+    reader = Reader(loaded, block, pool, classes, precision == "bf16", usable_device(device))
     dataset = Images(str(images), names, reader.size)
     loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
     broken: list[str] = []
@@ -217,7 +218,12 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is a GPU if there is one.
+
+    Raises:
+        TinymimError: it cannot be used.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -58,6 +58,8 @@ def inspect(config: recipes.Config, start: Teacher | None = None) -> Inspected:
         found += data.problems()
     if hasattr(model, "problems"):
         found += model.problems(getattr(data, "image_size", None) or 224)
+    if data is not None and isinstance(model, Evaluated):
+        found += model.data_problems(data)
     if isinstance(saving := pruned.get("checkpoint"), dict):
         found += Saving(**saving).problems()
     if isinstance(asked := pruned.get("corruptions"), dict):

@@ -142,6 +142,7 @@ class FitProgress(Bar):
             ("val/knn_top1", "10-NN"),
             ("val/top1", "top-1"),
             ("val/miou", "mIoU"),
+            ("val/map", "mAP"),
         ):
             if name in trainer.callback_metrics:
                 value = float(trainer.callback_metrics[name])

@@ -3,7 +3,8 @@
 RUN/cells/ROW/seedN/       cell.json (definition, state, figures), log.txt, and the run folders of its fits
 RUN/prepare/NAME/          fits that rows need first
 RUN/study.md, study.json   everything, written anew after each finished cell
-RUN/tables/                QUESTION.md and QUESTION.csv
+RUN/tables/                QUESTION.md, QUESTION.csv and QUESTION_convergence.csv, likewise
+RUN/index.html, curves/    the page with the curves, once all cells have run
 
 A study is resumed by the same command: finished cells are kept, and one that was cut off goes on from its last
 checkpoint. A cell made under another definition is never mixed in.
@@ -19,9 +20,8 @@ from typing import Any
 
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
-from tinymim.files import write_json, write_text
-from tinymim.run import folder, grid, lock, outline, tables, workers
-from tinymim.run.cells import percent
+from tinymim.files import write_json
+from tinymim.run import cells, folder, grid, lock, outline, study_page, workers
 from tinymim.run.grid import Study
 from tinymim.run.progress import clock
 from tinymim.run.tables import Records
@@ -46,11 +46,11 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def run(arguments: list[str]) -> None:
-    """Run a study, or go on with it where it was left.
+def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
+    """What a command line means: its options, the study, and the study's folder.
 
     Raises:
-        TinymimError: mistakes in the study, cells of another definition, an interruption, or failed cells at the end.
+        TinymimError: mistakes in the study or the command line.
     """
     options, rest = parser().parse_known_args(arguments)
     overrides, unknown = recipes.split(rest)
@@ -58,45 +58,58 @@ def run(arguments: list[str]) -> None:
         raise TinymimError(f"no option of a study: {' '.join(unknown)}; tinymim study --help lists them")
     study = grid.load(options.name, options.quick, [f"--{key}={value}" for key, value in overrides])
     study.seeds = options.seeds or study.seeds
+    place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
+    return options, study, place
+
+
+def run(arguments: list[str]) -> None:
+    """Run a study, or go on with it where it was left.
+
+    Raises:
+        TinymimError: mistakes in the study, cells of another definition, an interruption, or failed cells at the end.
+    """
+    options, study, place = read(arguments)
     chosen = _chosen(study, options.rows or [], options.questions or [])
     if found := study.problems(chosen):
         raise several(f"study {study.name} has {len(found)} mistake(s)", found)
     jobs = options.jobs if options.jobs is not None else workers.cores()
     if jobs < 1:
         raise TinymimError(f"--jobs: {jobs} is not 1 or more")
-    place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
     with lock.hold(place, "run_dir"):
         tasks = _tasks(study, chosen, place, options.overwrite)
         _run(study, tasks, place, jobs)
-    print(f"\nthe tables and all runs: {place}")
+    print(f"\nthe page: {place / 'index.html'}\nthe tables and all runs: {place}")
 
 
 def _run(study: Study, tasks: list[Task], place: Path, jobs: int) -> None:
     """Run the tasks, keep the tables up to date, and tell how it went."""
-    records = _records(study, place)
+    found = records(study, place)
     start, done, failures = time.monotonic(), 0, []
 
     def finished(task: Task, record: dict[str, Any]) -> None:
         nonlocal done
         done += 1
         if task.place.parent.parent == place / "cells":
-            records.setdefault(task.place.parent.name, {})[task.seed] = record
-        figures = ", ".join(f"{title} {percent([value])}" for title, value in record.get("figures", {}).items())
+            found[task.place.parent.name][task.seed] = record
+        figures = ", ".join(
+            f"{title} {study.figures[title].shown([value])}" for title, value in record.get("figures", {}).items()
+        )
         if record["status"] != "done":
             failures.append(f"{task.name}: {record['error']}")
             figures = f"FAILED: {record['error']}"
         spent = time.monotonic() - start
         left = clock(spent / done * (len(tasks) - done))
         say(f"[{done}/{len(tasks)}] {task.name}: {figures or 'done'} ({clock(spent)} so far, about {left} left)")
-        write(study, records, place)
+        write(study, found, place)
 
-    write(study, records, place)
+    write(study, found, place)
     say(f"study {study.name}: {len(tasks)} cell(s) to run, {jobs} at once, in {place}")
     try:
         workers.run(tasks, jobs, max(workers.cores() // jobs, 1), finished)
     except KeyboardInterrupt:
         raise TinymimError(f"interrupted; {done} of {len(tasks)} cell(s) are done, the same command goes on") from None
     print((place / "study.md").read_text())
+    study_page.document(study, found, place).write(place / "index.html")
     if failures:
         heading = (
             f"study {study.name}: {len(failures)} of {len(tasks)} cell(s) failed; the same command tries them again"
@@ -106,12 +119,7 @@ def _run(study: Study, tasks: list[Task], place: Path, jobs: int) -> None:
 
 def write(study: Study, records: Records, place: Path) -> None:
     """Write every table of a study, each file whole or not at all."""
-    parts = [_head(study, records)]
-    for id, question in study.questions.items():
-        parts.append(tables.markdown(question, records))
-        write_text(place / "tables" / f"{id}.md", parts[-1])
-        write_text(place / "tables" / f"{id}.csv", tables.table(question, records))
-    write_text(place / "study.md", "\n".join(parts))
+    study_page.document(study, records, place, draw=False).write(place / "study.md")
     kept = ("seed", "status", "figures", "parameters", "seconds", "cpu_seconds", "error")
     cells = [
         {"row": row, **{key: record[key] for key in kept if key in record}}
@@ -121,32 +129,14 @@ def write(study: Study, records: Records, place: Path) -> None:
     write_json(place / "study.json", {"environment": folder.environment(), "cells": cells})
 
 
-def _head(study: Study, records: Records) -> str:
-    """Title, how far it is, and the settings."""
-    lines = [f"# Study {study.name}", ""]
-    lines += [study.about, ""] if study.about else []
-    done = sum(record["status"] == "done" for by_seed in records.values() for record in by_seed.values())
-    failed = sum(record["status"] == "failed" for by_seed in records.values() for record in by_seed.values())
-    whole = len(study.rows) * len(study.seeds)
-    lines.append(f"{done} cells done, {failed} failed; {len(study.rows)} rows x {len(study.seeds)} seeds are {whole}.")
-    settings = [("pre-training", [f"{key} {value}" for key, value in study.budget.items()])]
-    settings += [
-        (stage.name, [stage.recipe, *(text.removeprefix("--").replace("=", " ") for text in stage.overrides)])
-        for stage in study.later
-    ]
-    lines += [f"- {title}: {', '.join(texts)}" for title, texts in settings]
-    return "\n".join([*lines, "", tables.READING, ""])
-
-
 def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[Task]:
     """The cells that are not done, one seed after the other, behind the fits they need.
 
     Raises:
         TinymimError: cells that are there were made under another definition, and ``overwrite`` was not given.
     """
-    needs = dict.fromkeys(need for row in rows for need in study.rows[row].needs)
     tasks, changed = [], []
-    wanted = [(need, 0, place / "prepare" / need) for need in needs]
+    wanted = [(need, 0, place / "prepare" / need) for need in study.needed(rows)]
     wanted += [(row, seed, _cell(place, row, seed)) for seed in study.seeds for row in rows]
     for row, seed, where in wanted:
         definition, stages = study.definition(row), study.stages(row, place, where)
@@ -159,10 +149,10 @@ def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[
             changed.append((where, lines))
         elif record and record["status"] == "done":
             continue
-        is_row = row in study.rows
-        name = f"{study.rows[row].title}, seed {seed}" if is_row else study.prepare[row].title
-        required = [place / "prepare" / need for need in study.rows[row].needs] if is_row else []
-        tasks.append(Task(name, where, stages, seed, definition, required))
+        is_row, own = row in study.rows, study.row(row)
+        required = [place / "prepare" / need for need in own.needs]
+        name, figures = (f"{own.title}, seed {seed}", study.figures) if is_row else (own.title, {})
+        tasks.append(Task(name, where, stages, seed, definition, required, figures))
     if changed and not overwrite:
         shown = [f"{where}: {'; '.join(lines[:3])}{', ...' if len(lines) > 3 else ''}" for where, lines in changed[:6]]
         more = [f"and {len(changed) - 6} more"] if len(changed) > 6 else []
@@ -176,13 +166,22 @@ def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[
     return tasks
 
 
-def _records(study: Study, place: Path) -> Records:
-    """The records in a study's folder that its definition would make today, whichever seeds they are of."""
+def records(study: Study, place: Path) -> Records:
+    """The records in a study's folder that its definition would make today, whichever seeds they are of; their figures
+    are read from the runs anew, so that a study may name others later.
+
+    Raises:
+        TinymimError: a stage of a finished cell has no such metric.
+    """
     found: Records = {row: {} for row in study.rows}
     for row in study.rows:
         for where in (place / "cells" / row).glob("seed*"):
             record = workers.read(where)
             if record and record["definition"] == study.definition(row):
+                if record["status"] == "done":
+                    record["figures"] = cells.measured(
+                        cells.results(study.stages(row, place, where), where), study.figures
+                    )
                 found[row][record["seed"]] = record
     return found
 

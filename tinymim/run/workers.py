@@ -22,7 +22,7 @@ from typing import Any
 from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.run import cells
-from tinymim.run.cells import Stage
+from tinymim.run.cells import Figure, Stage
 
 PRELOADED = ["tinymim.run.workers", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
 RECORD = "cell.json"
@@ -39,6 +39,7 @@ class Task:
         seed: of all of them.
         definition: what it is, kept with its figures.
         needs: folders of the tasks that must be done before.
+        figures: that its stages measure.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Task:
     seed: int
     definition: dict[str, Any]
     needs: list[Path] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)
 
 
 def cores() -> int:
@@ -107,17 +109,21 @@ def _work(task: Task, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    settle(task)
+
+
+def settle(task: Task) -> dict[str, Any]:
+    """Run the cell in this process; its record, which is left in its folder too."""
     try:
-        cell = cells.run(task.stages, task.seed, task.place)
+        cell = cells.run(task.stages, task.seed, task.place, task.figures)
     except TinymimError as error:
         print(error, flush=True)
-        _write(task, status="failed", error=str(error))
+        return _fail(task, str(error))
     except Exception as error:
         traceback.print_exc()
         text = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        _write(task, status="failed", error=f"{text} ({task.place / 'log.txt'})")
-    else:
-        _write(task, status="done", **vars(cell), cpu_seconds=round(time.process_time(), 1))
+        return _fail(task, f"{text} ({task.place / 'log.txt'})")
+    return _write(task, status="done", **vars(cell), cpu_seconds=round(time.process_time(), 1))
 
 
 def _die_with(sentinel: int) -> None:

@@ -33,7 +33,7 @@ REPORT = "report"
 
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code: as a chain's."""
-    asked = _parser().parse_args(arguments)
+    asked = parser().parse_args(arguments)
     if (asked.study is None) == (asked.table is None):
         raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
     if asked.table:
@@ -58,22 +58,23 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tinymim scaling", description=__doc__, allow_abbrev=False)
-    parser.add_argument("study", nargs="?", help="a study of recipes/scaling, or a path")
-    parser.add_argument("--table", type=Path, metavar="FILE.csv", help="a table of finished runs, in a study's place")
-    parser.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at once")
-    parser.add_argument("--run_dir", type=Path, help="by default runs/scaling_NAME, or runs/scaling_NAME_quick")
-    parser.add_argument("--out", type=Path, help="folder of the report; by default report in the run_dir")
-    parser.add_argument("--report-only", action="store_true", help="of what is done, without running anything")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tinymim scaling``."""
+    options = argparse.ArgumentParser(prog="tinymim scaling", description=__doc__, allow_abbrev=False)
+    options.add_argument("study", nargs="?", help="a study of recipes/scaling, or a path")
+    options.add_argument("--table", type=Path, metavar="FILE.csv", help="a table of finished runs, in a study's place")
+    options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
+    options.add_argument("--jobs", type=int, default=1, help="cells at once")
+    options.add_argument("--run_dir", type=Path, help="by default runs/scaling_NAME, or runs/scaling_NAME_quick")
+    options.add_argument("--out", type=Path, help="folder of the report; by default report in the run_dir")
+    options.add_argument("--report-only", action="store_true", help="of what is done, without running anything")
+    options.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="for every fit, or CELL.KEY=VALUE for one, or seeds=[0,1]",
     )  # fmt: skip
-    parser.add_argument("--launch", help="put before each fit's command, such as srun")
-    parser.add_argument("--accept-changes", action="store_true", help="of the study since the last time")
-    return parser
+    options.add_argument("--launch", help="put before each fit's command, such as srun")
+    options.add_argument("--accept-changes", action="store_true", help="of the study since the last time")
+    return options
 
 
 def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | None]:
@@ -110,13 +111,25 @@ def _write(study: Study, state: State) -> list[Row]:
 def _report(study: Study, state: State, out: Path) -> None:
     """The page of a study, with what its models restore."""
     found = _write(study, state)
-    sections = [Section("This study", [study.about])] if study.about else []
+    about = [Section("This study", [study.about])] if study.about else []
+    report(found, out, f"Scaling: {study.name}", [*about, *restored(study, state, found, out)])
+
+
+def restored(study: Study, state: State, found: list[Row], out: Path) -> list[Section]:
+    """What an overfitted model restores and what a well-fitted one does; nothing where the study has not both.
+
+    Args:
+        study: as loaded.
+        state: of its chain.
+        found: its rows.
+        out: folder of the page.
+    """
     chosen = runs.chosen(study, state, found)
     try:
-        sections += [reconstructions.section(chosen, out)] if chosen else []
+        return [reconstructions.section(chosen, out)] if chosen else []
     except TinymimError as error:
         say(str(error))
-    report(found, out, f"Scaling: {study.name}", sections)
+        return []
 
 
 def report(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> None:

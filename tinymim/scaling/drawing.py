@@ -153,7 +153,15 @@ def _ticks(axes: Axes, places: list[float]) -> None:
 
 def _legend(fig: Figure, axes: Axes, title: str) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    fig.legend(handles, labels, title=title, loc="outside lower center", ncols=min(len(labels), 5), columnspacing=1)
+    fig.legend(
+        handles,
+        labels,
+        title=title,
+        loc="outside lower center",
+        ncols=min(len(labels), 5),
+        columnspacing=1,
+        handlelength=2.6,
+    )
 
 
 def _loss(sign: Sign, kind: str) -> Any:

@@ -6,25 +6,13 @@ Every sentence is computed from the rows, with counts; where they cannot tell, i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from tinymim.correlations import spearman
+from tinymim.pages.findings import AGREES, DISAGREES, OPEN, Finding
 from tinymim.scaling.correlation import Correlation, correlate, parts
 from tinymim.scaling.overfit import Sign, grouped
 from tinymim.scaling.table import Row
-
-VERDICTS = AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot tell"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A question, the paper's answer, ours, and whether they agree: :data:`AGREES`, :data:`DISAGREES`, :data:`OPEN`."""
-
-    question: str
-    paper: str
-    here: str
-    verdict: str
 
 
 def findings(found: Iterable[Sign]) -> list[Finding]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tinymim.errors import TinymimError
 from tinymim.pages import Document, Section, Table
+from tinymim.pages.findings import VERDICTS
 from tinymim.scaling import drawing, table
 from tinymim.scaling.correlation import RESAMPLES, Correlation, correlations
-from tinymim.scaling.findings import VERDICTS, findings, next_length
+from tinymim.scaling.findings import findings, next_length
 from tinymim.scaling.laws import CHOICE, Law, laws
 from tinymim.scaling.overfit import Sign, records, signs
 from tinymim.scaling.saturation import Saturation, saturation

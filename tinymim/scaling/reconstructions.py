@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +190,7 @@ def draw(
 
 def _picture(rows: list[tuple[str, Tensor, list[float]]], kinds: list[str], out: Path, standardised: bool) -> Picture:
     brightest = max(float(shown.max()) for title, shown, _ in rows if title == "error")
-    with figures.figure(len(rows), len(kinds), height=15, width=figures.WIDTH, squeeze=False) as (fig, axes):
+    with figures.figure(len(rows), len(kinds), height=12.5, width=figures.WIDTH, squeeze=False) as (fig, axes):
         for line, (title, shown, losses) in zip(axes, rows, strict=True):
             for place, one in enumerate(line):
                 if title == "error":
@@ -200,7 +201,7 @@ def _picture(rows: list[tuple[str, Tensor, list[float]]], kinds: list[str], out:
                 one.spines[:].set_visible(False)
                 if losses:
                     one.set_xlabel(f"{losses[place]:.3f}", labelpad=1, fontsize=7)
-            line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=7)
+            line[0].set_ylabel(textwrap.fill(title, 12), rotation=0, ha="right", va="center", fontsize=7)
         for kind in dict.fromkeys(kinds):
             axes[0][kinds.index(kind)].set_title(kind, loc="left")
         text = (

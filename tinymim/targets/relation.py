@@ -68,13 +68,8 @@ class Relation(Target):
 
     def fit(self, teacher: Backbone, student: Backbone) -> None:
         """Settle the number of heads of each block; both widths must divide by it."""
-        wrong = [pair for pair in self.pairs if not re.fullmatch("[qkv]{2}", pair)]
-        if wrong or not self.pairs:
-            raise TinymimError(f"relation.pairs: {wrong or 'an empty list'} is not pairs of q, k, v such as [qk, vv]")
-        if len(set(self.pairs)) < len(self.pairs):
-            raise TinymimError(f"relation.pairs: {self.pairs} names a pair twice; name each once")
-        if not 0 < self.temperature < math.inf:
-            raise TinymimError(f"relation.temperature: {self.temperature} is not a number above 0; the paper's is 1")
+        check_pairs(self.pairs, "relation.pairs")
+        check_temperature(self.temperature, "relation.temperature")
         if not self.softmax and self.temperature != 1:
             raise TinymimError(
                 f"relation.temperature: {self.temperature} would do nothing, as softmax is false; leave it out"
@@ -131,6 +126,21 @@ class Relation(Target):
         )
         cls = "" if self.cls else ", without CLS"
         return f"{'+'.join(self.pairs)}{form}: {self.describe_blocks()}, {heads}{cls}{self._tokens.describe()}"
+
+
+def check_pairs(pairs: Sequence[str], field: str) -> None:
+    """Raise unless ``pairs`` are some of two of the letters q, k, v, each once; the message names ``field``."""
+    wrong = [pair for pair in pairs if not re.fullmatch("[qkv]{2}", pair)]
+    if wrong or not pairs:
+        raise TinymimError(f"{field}: {wrong or 'an empty list'} is not pairs of q, k, v such as [qk, vv]")
+    if len(set(pairs)) < len(pairs):
+        raise TinymimError(f"{field}: {list(pairs)} names a pair twice; name each once")
+
+
+def check_temperature(temperature: float, field: str) -> None:
+    """Raise unless relations can be divided by it; the message names ``field``."""
+    if not 0 < temperature < math.inf:
+        raise TinymimError(f"{field}: {temperature} is not a number above 0; the paper's is 1")
 
 
 def raw_relation_loss(

@@ -61,10 +61,18 @@ class Tokens:
 
     def __call__(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, prefix + N, D)`` readings of both sides, cut and resampled to equally many tokens."""
+        return self.of_teacher(teacher), self.of_student(student)
+
+    def of_teacher(self, tokens: Tensor) -> Tensor:
+        """The teacher's, cut and resampled to the student's grid."""
         if not self.same_grid:
-            patches = self._resampled(teacher[:, self.prefixes[0] :])
-            teacher = torch.cat([teacher[:, : self.prefixes[0]], patches], dim=1)
-        return self._cut(teacher, self.prefixes[0]), self._cut(student, self.prefixes[1])
+            patches = self._resampled(tokens[:, self.prefixes[0] :])
+            tokens = torch.cat([tokens[:, : self.prefixes[0]], patches], dim=1)
+        return self._cut(tokens, self.prefixes[0])
+
+    def of_student(self, tokens: Tensor) -> Tensor:
+        """The student's, cut."""
+        return self._cut(tokens, self.prefixes[1])
 
     def _cut(self, tokens: Tensor, prefix: int) -> Tensor:
         if prefix == self.shared:

@@ -1,0 +1,161 @@
+"""Where heads look and how much they differ: attention distance, entropy and diversity (arXiv 2205.13543)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinymim.analysis.layer import Layer
+from tinymim.analysis.moments import Moments
+from tinymim.errors import TinymimError
+
+ELEMENTS = 2**19
+"""Of the maps that are held at a time, unless one image has more: measured on two cores."""
+
+MEASURES = ("distance_px", "entropy_nats", "diversity_kl", "diversity_js", "prefix_mass")
+
+Cls = Literal["drop", "keep"]
+Direction = Literal["forward", "reverse", "both"]
+
+
+@dataclass
+class Options:
+    """What the paper leaves open.
+
+    Args:
+        cls: of CLS, distillation token and registers. ``drop`` takes their rows and columns out and scales what is left
+            of each row to sum to 1. ``keep`` leaves them in entropy and diversity; as they have no place, the distance
+            is that of ``drop``.
+        kl: of head h against each other head g. ``forward`` is KL(A_h ‖ A_g), ``reverse`` KL(A_g ‖ A_h), ``both``
+            their mean. Their means over a layer's heads agree.
+
+    Raises:
+        TinymimError: another value.
+    """
+
+    cls: Cls = "drop"
+    kl: Direction = "both"
+
+    def __post_init__(self) -> None:
+        for name, known in (("cls", get_args(Cls)), ("kl", get_args(Direction))):
+            if (value := getattr(self, name)) not in known:
+                raise TinymimError(f"heads.{name}: {value!r} is none of {', '.join(known)}")
+
+    def as_dict(self) -> dict[str, str]:
+        """For the result."""
+        return dataclasses.asdict(self)
+
+
+class HeadMeasures:
+    """Attention distance, entropy and diversity of every head, over all images it is given.
+
+    Per-image numbers are averaged, never maps, since entropy and KL are not linear in them.
+
+    Args:
+        options: what the paper leaves open.
+    """
+
+    def __init__(self, options: Options | None = None):
+        self.options = options or Options()
+        self._moments: dict[int, Moments] = {}
+        self._uniform: dict[int, dict[str, float]] = {}
+
+    @torch.inference_mode()
+    def add(self, layer: Layer) -> None:
+        """A block over a batch."""
+        if layer.block not in self._moments:
+            self._moments[layer.block] = Moments()
+            self._uniform[layer.block] = uniform(layer, self.options)
+        each = layer.heads * layer.tokens.shape[1] * (layer.prefix + layer.distances.shape[1])
+        step = max(ELEMENTS // each, 1)
+        for first in range(0, len(layer.tokens), step):
+            maps = layer.maps(slice(first, first + step))
+            self._moments[layer.block].add(measure(maps, layer.distances, layer.prefix, self.options))
+
+    def records(self) -> list[dict[str, Any]]:
+        """One for each head of each block, both from 1: every measure, its standard deviation over images (``_sd``),
+        its ratio to that of uniform attention over what a query may see; ``diversity_*`` of a lone head are nan."""
+        return [
+            {"block": block, "head": head, **self._record(block, head), "images": self._moments[block].count}
+            for block in sorted(self._moments)
+            for head in range(1, len(self._moments[block].mean) + 1)
+        ]
+
+    def _record(self, block: int, head: int) -> dict[str, float]:
+        moments = self._moments[block]
+        values: dict[str, float] = {}
+        for name, mean, sd in zip(
+            MEASURES, moments.mean[head - 1].tolist(), moments.sd[head - 1].tolist(), strict=True
+        ):
+            values |= {name: mean, f"{name}_sd": sd}
+            if most := self._uniform[block].get(name):
+                ratio = f"{name.partition('_')[0]}_ratio"
+                values |= {ratio: mean / most, f"{ratio}_sd": sd / most}
+        return values
+
+
+def measure(maps: Tensor, distances: Tensor, prefix: int, options: Options) -> Tensor:
+    """All :data:`MEASURES` of every head on every image, ``(b, H, 5)``: means over queries.
+
+    Args:
+        maps: log attention ``(b, W, H, prefix + Q, prefix + K)``; -inf is attention of 0.
+        distances: ``(Q, K)`` in pixels.
+        prefix: tokens before the patches.
+        options: what the paper leaves open.
+    """
+    mass = maps[..., prefix:, :prefix].exp().sum(-1).mean((1, 3))
+    logs = F.log_softmax(maps[..., prefix:, prefix:], dim=-1) if prefix else maps
+    attention = logs.exp()
+    distance = (attention * distances).sum(-1).mean((1, 3))
+    if prefix and options.cls == "keep":
+        logs, attention = maps, maps.exp()
+    entropy, kl, js = information(logs, attention, options.kl)
+    return torch.stack([distance, entropy, kl, js, mass], dim=-1)
+
+
+def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+    """Entropy of each head, and its mean KL and Jensen-Shannon divergence from the others, in nats: three ``(b, H)``,
+    means over queries.
+
+    With own_h = sum A_h ln A_h, KL(A_h ‖ A_g) = own_h - sum A_h ln A_g, so one product of maps with logarithms gives
+    all pairs; JS = (own_h + own_g - sum (A_h + A_g) ln (A_h + A_g)) / 2 + ln 2. Sums over keys are float32, those over
+    queries float64.
+
+    Args:
+        logs: log attention, ``(b, W, H, Q, K)``.
+        maps: its exponential.
+        direction: of the KL.
+    """
+    _, windows, heads, queries, _ = maps.shape
+    number, others = windows * queries, heads - 1 or math.nan
+    logs = logs.clamp(min=torch.finfo(logs.dtype).min)  # so that 0 · ln 0 is 0
+    products = (a.transpose(1, 2) @ b.transpose(1, 2).mT for a, b in zip(maps, logs, strict=True))  # in place by image
+    crossed = torch.stack([product.sum((0, 1), dtype=torch.float64) for product in products]) / number
+    own = crossed.diagonal(dim1=1, dim2=2)
+    pairs = own.unsqueeze(2) - crossed
+    sides = {"forward": [2], "reverse": [1], "both": [1, 2]}[direction]
+    kl = torch.stack([pairs.sum(side) for side in sides]).mean(0) / others
+    js = torch.zeros_like(crossed)
+    for head in range(heads - 1):
+        mixed = maps[:, :, head : head + 1] + maps[:, :, head + 1 :]
+        terms = mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log_().mul_(mixed)
+        shared = terms.sum(-1).sum((1, 3), dtype=torch.float64) / number
+        js[:, head, head + 1 :] = (own[:, head : head + 1] + own[:, head + 1 :] - shared) / 2 + math.log(2)
+    return -own, kl, (js + js.mT).sum(2) / others
+
+
+def uniform(layer: Layer, options: Options) -> dict[str, float]:
+    """Distance and entropy of attention that is the same to all that a query may attend to; nan where that is the
+    query alone."""
+    allowed = torch.ones_like(layer.distances)[None] if layer.allowed is None else layer.allowed.float()
+    keys = allowed.sum(-1)
+    distance = ((allowed * layer.distances).sum(-1) / keys).mean()
+    kept = layer.prefix if options.cls == "keep" else 0
+    values = {"distance_px": distance.item(), "entropy_nats": (keys + kept).log().mean().item()}
+    return {name: value or math.nan for name, value in values.items()}

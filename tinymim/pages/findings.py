@@ -1,0 +1,45 @@
+"""What a paper found, what is found here, and whether the two agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tinymim.pages.document import Table
+
+VERDICTS = AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A question and its answers.
+
+    Args:
+        question: one.
+        paper: the paper's answer, with its source.
+        here: ours, in numbers.
+        verdict: :data:`AGREES`, :data:`DISAGREES` or :data:`OPEN`.
+        seeds: how many ours rests on; empty where it was not asked.
+    """
+
+    question: str
+    paper: str
+    here: str
+    verdict: str
+    seeds: str = ""
+
+
+def together(verdicts: Iterable[str]) -> str:
+    """One verdict of several: they agree where all that can tell do, and disagree where none of them agrees."""
+    told = [verdict for verdict in verdicts if verdict != OPEN]
+    if not told:
+        return OPEN
+    if len(set(told)) == 1:
+        return told[0]
+    return f"{AGREES} in {told.count(AGREES)} of {len(told)}"
+
+
+def table(findings: Iterable[Finding], title: str = "") -> Table:
+    """Findings as a table of texts."""
+    rows = [[one.question, one.paper, one.here, one.verdict, one.seeds or "-"] for one in findings]
+    return Table(["question", "the paper", "here", "verdict", "seeds"], rows, title)

@@ -1,0 +1,176 @@
+"""``tinymim papers``: run every part of a program, or go on with it, and write one report of all of them.
+
+RUN/PART/                    what the part's commands write
+RUN/papers.json              how each part went
+RUN/report.html, report.md   written anew after each part
+
+A part that failed does not keep the others from running, and the same command tries it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tinymim import recipes
+from tinymim.errors import TinymimError, several
+from tinymim.files import write_json
+from tinymim.papers import program, report
+from tinymim.papers.program import Part, Program
+from tinymim.run import folder, lock
+from tinymim.run.preemption import Preempted
+from tinymim.run.progress import clock
+from tinymim.say import say
+
+STATE = "papers.json"
+INTERRUPTED = "interrupted; the same command goes on"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tinymim papers``; others are values of the program's ``vars``."""
+    options = argparse.ArgumentParser(
+        prog="tinymim papers", description=__doc__.partition("\n")[0], allow_abbrev=False,
+        epilog="Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt.",
+    )  # fmt: skip
+    options.add_argument(
+        "name", nargs="?", default="embedded", help="a program of recipes/papers, or a path (embedded)"
+    )
+    options.add_argument("--quick", action="store_true", help="the program's short form, in a folder of its own")
+    options.add_argument("--parts", type=lambda text: text.split(","), help="run these parts alone")
+    options.add_argument("--run_dir", type=Path, help="by default runs/papers, or runs/papers_quick")
+    options.add_argument("--report_only", action="store_true", help="run nothing, write the report of what is there")
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    """Run a program, or go on with it where it was left.
+
+    Raises:
+        TinymimError: mistakes in the program, an interruption, or failed parts at the end.
+    """
+    options, rest = parser().parse_known_args(arguments)
+    pairs, unknown = recipes.split(rest)
+    if unknown:
+        raise TinymimError(f"no option of a program: {' '.join(unknown)}; tinymim papers --help lists them")
+    place = options.run_dir or Path("runs") / ("papers_quick" if options.quick else "papers")
+    whole = program.load(options.name, place, options.quick, {key: _value(value) for key, value in pairs})
+    ids = [part.id for part in whole.parts]
+    if wrong := [id for id in options.parts or [] if id not in ids]:
+        raise TinymimError(f"--parts: {', '.join(wrong)}: no such part; there are {', '.join(ids)}")
+    with lock.hold(place, "run_dir"):
+        if options.report_only:
+            report.write(whole, _states(place), place)
+        else:
+            _run(whole, [part for part in whole.parts if not options.parts or part.id in options.parts], place)
+    print(f"\nthe report: {place / report.PAGE} (and {place / report.TEXT})")
+    return 0
+
+
+def _value(text: str) -> Any:
+    """A value of ``vars`` as typed: YAML."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise TinymimError(f"{text!r} is not YAML; quote it") from None
+
+
+def _run(whole: Program, parts: list[Part], place: Path) -> None:
+    """Run what is not done, one part after the other, and keep the report up to date."""
+    states, start = _states(place), time.monotonic()
+    for number, part in enumerate(parts, start=1):
+        before = states.get(part.id, {})
+        if before.get("status") == "done" and before.get("commands") == part.lines():
+            say(f"== part {number} of {len(parts)}, {part.id}: done before")
+            continue
+        say(f"== part {number} of {len(parts)}, {part.id}: {part.title}")
+        began, error = time.monotonic(), None
+        for words, line in zip(part.commands, part.lines(), strict=True):
+            say(f"-- {line}")
+            if error := _call(words):
+                break
+        seconds = before.get("seconds", 0) * (before.get("commands") == part.lines()) + time.monotonic() - began
+        status = {"status": "failed", "error": error} if error else {"status": "done"}
+        states[part.id] = {**status, "seconds": round(seconds, 1), "commands": part.lines()}
+        write_json(place / STATE, {"environment": folder.environment(), "quick": whole.quick, "parts": states})
+        report.write(whole, states, place)
+        say(f"== {part.id}: {error or 'done'} ({clock(time.monotonic() - start)} so far)")
+    report.write(whole, states, place)
+    failures = [f"{part.id}: {states[part.id]['error']}" for part in parts if states[part.id]["status"] == "failed"]
+    if failures:
+        raise several(
+            f"{len(failures)} of {len(parts)} part(s) failed, and the report says which; the same command tries them "
+            "again",
+            failures,
+        )
+
+
+def _call(words: list[str]) -> str | None:
+    """Run one command as a process of its own; why it failed, or ``None``.
+
+    Raises:
+        TinymimError: an interruption; the command was asked to save, and has ended.
+    """
+    process = subprocess.Popen([sys.executable, "-m", "tinymim", *words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said: list[str] = []
+    try:
+        with _terminated():
+            for line in process.stderr:  # shown, and kept for the report
+                sys.stderr.write(line)
+                sys.stderr.flush()
+                said = [*said[-20:], line.strip()] if line.strip() else said
+            code = process.wait()
+    except KeyboardInterrupt:
+        _end(process)
+        raise TinymimError(INTERRUPTED) from None
+    if code == 0:
+        return None
+    if code == Preempted.code:
+        raise TinymimError(INTERRUPTED)
+    last = next((line for line in reversed(said) if line.startswith("tinymim ")), said[-1] if said else "")
+    how = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
+    return f"`tinymim {words[0]}` {how}{f': {last}' if last else ''}"
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Take SIGTERM, by which a cluster ends a job, for ctrl-C."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Have a command save and end; from a terminal, ctrl-C has reached it already."""
+    try:
+        process.communicate(timeout=2)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.communicate()
+
+
+def _states(place: Path) -> dict[str, Any]:
+    """How the parts went, as far as they were run."""
+    path = place / STATE
+    try:
+        return json.loads(path.read_text())["parts"] if path.is_file() else {}
+    except (ValueError, KeyError) as error:
+        raise TinymimError(
+            f"{path} cannot be read ({error}); remove it, and finished runs are found by the parts"
+        ) from None

@@ -1,0 +1,81 @@
+"""The report of a program: each question with the paper's answer and ours, then the parts' own tables and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tinymim.errors import TinymimError
+from tinymim.pages import Document, Section, Table, findings
+from tinymim.pages.findings import Finding
+from tinymim.papers import chapters
+from tinymim.papers.program import Part, Program
+from tinymim.run.progress import clock
+
+PAGE, TEXT = "report.html", "report.md"
+
+
+def write(whole: Program, states: dict[str, Any], place: Path) -> None:
+    """Write the report of what is there, as HTML and as Markdown, each whole or not at all.
+
+    Args:
+        whole: the program.
+        states: how each part went, by id.
+        place: its folder.
+    """
+    made = document(whole, states, place)
+    for name in (PAGE, TEXT):
+        made.write(place / name)
+
+
+def document(whole: Program, states: dict[str, Any], place: Path) -> Document:
+    """The report."""
+    answers: dict[str, list[Finding]] = {}
+    sections, missing = [], []
+    for part in whole.parts:
+        try:
+            chapter = chapters.READERS[part.kind](part, place)
+        except TinymimError as error:  # not run yet, or failed before it wrote anything
+            missing.append(f"{part.title}: nothing to show yet ({error}).")
+            continue
+        answers[part.title] = chapter.findings
+        for section in chapter.sections:
+            section.title = f"{part.title}: {section.title[:1].lower()}{section.title[1:]}"
+            sections.append(section)
+    failed = [part.title for part in whole.parts if states.get(part.id, {}).get("status") == "failed"]
+    about = whole.about
+    if whole.quick:
+        about = f"The short form: it shows that everything runs, and says little about the questions. {about}"
+    return Document(
+        "Three papers, repeated",
+        [_summary(answers, missing), *sections, _parts(whole.parts, states)],
+        about,
+        f"{len(failed)} part(s) failed: {', '.join(failed)}. See the end of the page." if failed else "",
+        [("program", whole.name), *((f"vars.{key}", str(value)) for key, value in whole.vars.items())],
+    )
+
+
+def _summary(answers: dict[str, list[Finding]], missing: list[str]) -> Section:
+    """Every question, and how often the answers agree."""
+    all_ = [finding for part in answers.values() for finding in part]
+    counts = {verdict: sum(one.verdict == verdict for one in all_) for verdict in (findings.AGREES, findings.DISAGREES)}
+    partly = sum(one.verdict.startswith(f"{findings.AGREES} in") for one in all_)
+    open_ = len(all_) - sum(counts.values()) - partly
+    text = (
+        f"Of {len(all_)} questions, {counts[findings.AGREES]} are answered here as in the papers, {partly} in part, "
+        f"{counts[findings.DISAGREES]} otherwise, and {open_} cannot be told from these runs."
+    )
+    made = [findings.table(found, title) for title, found in answers.items() if found]
+    return Section("The questions", [text], made, remarks=missing)
+
+
+def _parts(parts: list[Part], states: dict[str, Any]) -> Section:
+    rows = []
+    for part in parts:
+        state = states.get(part.id, {})
+        seconds = clock(state["seconds"]) if "seconds" in state else "-"
+        rows.append([part.title, state.get("status", "not run"), seconds, "; ".join(part.lines())])
+    errors = [
+        f"{part.title} failed: {states[part.id]['error']}" for part in parts if "error" in states.get(part.id, {})
+    ]
+    return Section("The parts", tables=[Table(["part", "state", "time", "commands"], rows)], remarks=errors)

@@ -1,0 +1,142 @@
+"""What is wrong with the text of a study, before any of its recipes is looked at."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from tinymim.run import cells
+from tinymim.run.cells import PRETRAIN
+from tinymim.run.convergence import titles
+from tinymim.run.outline import near, unknown
+
+KEYS = {
+    "": {"seeds", "about", "budget", "stages", "figures", "curves", "prepare", "rows", "questions", "quick"},
+    "stages": {"recipe", "set"},
+    "figures": {"stage", "metric", "unit", "better"},
+    "curves": {"title", "stage", "loss"},
+    "prepare": {"title", "recipe", "set"},
+    "rows": {"title", "recipe", "set", "weights", "later"},
+    "questions": {"title", "source", "expects", "rows", "paper", "figures", "against", "claims"},
+}
+CLAIM = {"figure", "better", "than"}
+PREPARED = re.compile(r"\$\{prepare\.(\w+)\}")
+
+
+def mistakes(content: dict[str, Any]) -> list[str]:
+    """All of them, a line each; of keys and types first, and of what names what once those are right."""
+    return _shape(content) or [*_columns(content), *_ways(content), *_questions(content)]
+
+
+def _shape(content: dict[str, Any]) -> list[str]:
+    found = [f"{key}: missing" for key in ("seeds", "stages", "rows", "questions") if not content.get(key)]
+    found += unknown(content, "", KEYS[""])
+    if found:
+        return found
+    if not isinstance(content["seeds"], list) or not all(isinstance(seed, int) for seed in content["seeds"]):
+        found.append(f"seeds: {content['seeds']!r} is not a list of whole numbers")
+    for part in [key for key in KEYS if key]:
+        specs = content.get(part) or {}
+        if not isinstance(specs, dict):
+            found.append(f"{part}: {specs!r} is not a mapping of names")
+            continue
+        for id, spec in specs.items():
+            if isinstance(spec, dict):
+                found += unknown(spec, f"{part}.{id}", KEYS[part])
+            else:
+                found.append(f"{part}.{id}: {spec!r} is not a mapping of {', '.join(sorted(KEYS[part]))}")
+    return found
+
+
+def _columns(content: dict[str, Any]) -> list[str]:
+    """Of stages, figures and curves."""
+    found = []
+    stages = content["stages"]
+    for id, spec in stages.items():
+        found += [] if spec.get("recipe") else [f"stages.{id}: names no recipe"]
+        if id == PRETRAIN or not re.fullmatch(r"\w+", id):
+            found.append(f"stages.{id}: is a folder's name, of letters, digits and _, and not {PRETRAIN}; rename it")
+    if not content.get("figures"):
+        missing = {figure.stage for figure in cells.FIGURES.values()} - stages.keys()
+        named = ", ".join(cells.FIGURES)
+        found += [f"stages: {stage} missing; name the study's figures, or it has {named}" for stage in sorted(missing)]
+    for title, spec in (content.get("figures") or {}).items():
+        known = [*stages, PRETRAIN]
+        found += [f"figures.{title}: names no {key}" for key in ("stage", "metric") if not spec.get(key)]
+        if spec.get("stage", PRETRAIN) not in known:
+            found.append(f"figures.{title}.stage: no stage {spec['stage']!r}{near(spec['stage'], known)}")
+        if spec.get("better", "higher") not in ("higher", "lower"):
+            found.append(f"figures.{title}.better: {spec['better']!r} is neither higher nor lower")
+        if not isinstance(spec.get("unit", ""), str):
+            found.append(f"figures.{title}.unit: {spec['unit']!r} is no text, such as px; % and '' are others")
+    for id, spec in (content.get("curves") or {}).items():
+        if spec.get("stage") not in stages:
+            found.append(f"curves.{id}.stage: no stage {spec.get('stage')!r}{near(str(spec.get('stage')), stages)}")
+    return found
+
+
+def _ways(content: dict[str, Any]) -> list[str]:
+    """Of rows and of what is prepared for them."""
+    found = []
+    prepared, rows = content.get("prepare") or {}, content["rows"]
+    needs = {}
+    for part, specs in (("prepare", prepared), ("rows", rows)):
+        for id, spec in specs.items():
+            needs[id] = PREPARED.findall(json.dumps(spec))
+            found += [
+                f"{part}.{id}: ${{prepare.{name}}} is not in prepare" for name in needs[id] if name not in prepared
+            ]
+    for id, spec in prepared.items():
+        found += [] if spec.get("recipe") else [f"prepare.{id}: names no recipe"]
+        found += [f"prepare.{id}: a row has this name too; rename one"] if id in rows else []
+        if id in _behind(id, needs):
+            found.append(f"prepare.{id}: needs itself, by way of {', '.join(_behind(id, needs))}")
+    for id, spec in rows.items():
+        if spec.get("recipe") and spec.get("weights"):
+            found.append(
+                f"rows.{id}.weights: the later stages start from what its recipe leaves; let recipe be null, or start "
+                "the recipe from them in its `set`"
+            )
+        if spec.get("set") and not spec.get("recipe"):
+            found.append(f"rows.{id}.set: overrides of its recipe, and it has none; `later` is of the later stages")
+    return found
+
+
+def _behind(id: str, needs: dict[str, list[str]]) -> list[str]:
+    """Everything that ``id`` needs, at any remove."""
+    found: dict[str, None] = {}
+    pending = list(needs[id])
+    while pending:
+        if (name := pending.pop()) not in found:
+            found[name] = None
+            pending += needs.get(name, [])
+    return list(found)
+
+
+def _questions(content: dict[str, Any]) -> list[str]:
+    found = []
+    figures = list(content.get("figures") or cells.FIGURES)
+    curves = content.get("curves") or {stage: {} for stage in content["stages"]}
+    claimable = [*figures, *(title for id, spec in curves.items() for title in titles(spec.get("title", id)))]
+    for id, spec in content["questions"].items():
+        rows = spec.get("rows") or []
+        where = f"questions.{id}"
+        found += [f"{where}: no row {row!r}{near(row, content['rows'])}" for row in rows if row not in content["rows"]]
+        found += [f"{where}.paper: {row!r} is not among its rows" for row in spec.get("paper") or {} if row not in rows]
+        found += [] if spec.get("title") and rows else [f"{where}: needs a title and rows"]
+        own = spec.get("figures") or figures
+        found += [f"{where}.figures: no figure {name!r}{near(name, figures)}" for name in own if name not in figures]
+        pairs = [name for pair in (spec.get("against") or {}).items() for name in pair]
+        found += [f"{where}.against: no figure {name!r}{near(name, own)}" for name in pairs if name not in own]
+        for number, claim in enumerate(spec.get("claims") or [], start=1):
+            place = f"{where}.claims, number {number}"
+            if not isinstance(claim, dict) or claim.keys() != CLAIM:
+                found.append(f"{place}: {claim!r} is not a mapping of {', '.join(sorted(CLAIM))}")
+                continue
+            if claim["figure"] not in claimable:
+                found.append(f"{place}: no figure {claim['figure']!r}{near(claim['figure'], claimable)}")
+            found += [
+                f"{place}: {claim[key]!r} is not among its rows" for key in ("better", "than") if claim[key] not in rows
+            ]
+    return found
