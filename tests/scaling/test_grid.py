@@ -88,7 +88,7 @@ def test_load__quick_and_settings_lie_over_it(tmp_path: Path) -> None:
     assert study.chain.seeds == [7]
     assert {stage.config["trainer"]["precision"] for stage in study.chain.stages.values()} == {"32-true"}
     without = {key: value for key, value in STUDY.items() if key != "quick"}
-    with pytest.raises(TinymimError, match="--quick: .*no `quick` part"):
+    with pytest.raises(TinymimError, match=r"--quick: .*no `quick` part"):
         grid.load(written(tmp_path, without), quick=True)
 
 

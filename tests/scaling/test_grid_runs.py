@@ -108,5 +108,5 @@ def test_command__analyses_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_command__a_study_or_a_table(arguments: list[str]) -> None:
     with pytest.raises(TinymimError, match="name a study of recipes/scaling, or give --table"):
         command.main(arguments)
-    with pytest.raises(TinymimError, match="unknown scaling study 'digit'; there are: .*digits"):
+    with pytest.raises(TinymimError, match=r"unknown scaling study 'digit'; there are: .*digits"):
         command.main(["digit"])
