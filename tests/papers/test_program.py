@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tinymim.chain import plan
 from tinymim.errors import TinymimError
 from tinymim.papers import program
+from tinymim.run import study as studies
+from tinymim.scaling import command as scaling
+from tinymim.scaling import grid
 
 TEXT = """
 vars: {teacher: digits_mae, data: {}, sizes: {width: 48}}
@@ -59,6 +63,26 @@ def test_load__the_shipped_program_is_whole_in_both_forms() -> None:
         found = program.load("embedded", Path("runs/papers"), quick)
         assert [part.kind for part in found.parts] == ["study", "chain", "analysis", "study", "study", "scaling"]
         assert all(word != "{}" for part in found.parts for line in part.commands for word in line)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_load__the_shipped_programs_commands_are_understood(quick: bool, tmp_path: Path) -> None:
+    """Each is read as far as its own command reads it before anything runs."""
+    for part in program.load("embedded", tmp_path, quick, {"data": {"data.batch_size": 32}}).parts:
+        words = part.commands[-1]
+        if part.kind == "study":
+            _, study, place = studies.read(words[1:])
+            assert study.rows
+            assert place == part.place
+        elif part.kind == "chain":
+            settings = words[words.index("--set") + 1 :]
+            stages = plan.load(words[2], [text for text in settings if text != "--set"]).stages
+            assert stages["medium"].config["model"]["init_args"]["student"]["options"]["embed_dim"] == 96
+            assert stages["tiny"].config["model"]["init_args"]["student"]["options"]["embed_dim"] == 48
+            assert stages["tiny"].config["data"]["init_args"]["batch_size"] == 32
+        elif part.kind == "scaling":
+            asked = scaling.parser().parse_args(words[1:])
+            assert len(grid.load(asked.study, asked.quick, asked.set).cells) > 5
 
 
 @pytest.mark.parametrize(

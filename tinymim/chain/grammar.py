@@ -191,7 +191,7 @@ def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list
             found += [f"--set {mistake}" for mistake in mistakes(content)]
         elif first in names and rest:
             overrides[first].append(f"--{rest}={value}")
-        elif first in recipes.KEYS:
+        elif first in (*recipes.KEYS, "vars"):
             overrides[""].append(f"--{key}={value}")
         else:
             found.append(
