@@ -1,4 +1,4 @@
-"""What a training costs: floating-point operations, counted by PyTorch on two images of the first batch."""
+"""What a training costs: floating-point operations, counted by PyTorch on two training images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from tinymim.backbones import Backbone
+from tinymim.data.sampler import Draw
 from tinymim.seeds import restore, snapshot
 
 IMAGES = 2
@@ -21,7 +21,7 @@ IMAGES = 2
 
 
 class Compute(pl.Callback):
-    """Count a training step's operations once, before the first step of a run's each piece; nothing of it changes.
+    """Count a training step's operations once, when training has ended.
 
     A multiplication with its addition are two operations. Matrix products and convolutions count, of the forward and
     backward pass of all networks, a teacher's forward pass among them; norms, softmax and other elementwise work do
@@ -31,22 +31,21 @@ class Compute(pl.Callback):
     flops = 0
     """For each image, forward and backward."""
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count, once."""
-        if not self.flops:
-            self.flops = per_image(trainer, module, batch, batch_idx)
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Count."""
+        self.flops = per_image(trainer, module)
 
 
-def per_image(trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> int:
+def per_image(trainer: pl.Trainer, module: pl.LightningModule) -> int:
     """Operations of a training step for each of its images.
 
     Args:
         trainer: of the run.
         module: what it trains; weights, gradients, buffers and random numbers stay as they are.
-        batch: the module's, on its device.
-        batch_idx: of that.
     """
-    few = tree_map(lambda x: x[:IMAGES].clone() if isinstance(x, Tensor) else x, batch)
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    some = [Draw(0, index) for index in range(min(IMAGES, len(data.train)))]
+    batch = trainer.strategy.batch_to_device(next(iter(DataLoader(data.train, IMAGES, sampler=some))))
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with (
         _unchanged(module),
@@ -55,10 +54,10 @@ def per_image(trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch
         trainer.precision_plugin.train_step_context(),
         FlopCounterMode(display=False) as counter,
     ):
-        output: Any = module.training_step(few, batch_idx)
+        output: Any = module.training_step(batch, 0)
         loss = output["loss"] if isinstance(output, dict) else output
         torch.autograd.grad(loss, parameters, allow_unused=True)  # unlike backward: no gradient is kept or shared
-    return counter.get_total_flops() // len(few["image"])
+    return counter.get_total_flops() // len(some)
 
 
 @contextmanager
