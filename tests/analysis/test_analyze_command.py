@@ -162,6 +162,7 @@ def test_again__gives_the_same_bytes_and_nothing_of_before_is_left(
     again = tmp_path / "again"
     again.mkdir()
     (again / "cka.csv").write_text("of before")
+    (again / "analysis.json").write_text("{}")
     chosen = ("--measures", "heads,relations", "--relations", "vv")
     assert run("digits_mae", student, "--data", "digits", *sizes(), *chosen, "--out", again) == 0
     assert not (again / "cka.csv").exists()
@@ -239,11 +240,26 @@ def test_ctrl_c__leaves_what_was_there(
 
     out = tmp_path / "out"
     out.mkdir()
-    (out / "heads.csv").write_text("before")
+    (out / "analysis.json").write_text("before")
     monkeypatch.setattr(command, "measure", interrupted)
     assert run("digits_mae", "--data", "digits", "--out", out) == 130
     assert capsys.readouterr().err.endswith(f"stopped; {out} is as it was\n")
-    assert [path.name for path in out.iterdir()] == ["heads.csv"]
+    assert [path.name for path in out.iterdir()] == ["analysis.json"]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [(["index.html", "heads.csv"], "heads.csv"), (["analysis.json", "figures/mine.pdf"], "figures/mine.pdf")],
+)
+def test_out__of_somebody_elses_files_is_refused(
+    files: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert run("digits_mae", "--data", "digits", "--out", tmp_path) == 1
+    assert f"holds {named}, which no analysis wrote" in capsys.readouterr().err
+    assert all((tmp_path / name).exists() for name in files)
 
 
 def test_folder__unreadable_images_are_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

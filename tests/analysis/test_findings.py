@@ -46,7 +46,7 @@ LONE = heads("c", [(0.6, 1.0, math.nan)], [(0.6, 1.0, math.nan)], [(0.6, 1.0, ma
 def test_heads__the_last_third_is_what_counts() -> None:
     ends = findings.ends(results(heads=LOCAL + BROAD + LONE))
     assert (ends["a"].local(), ends["b"].local()) == (0.5, 0.0)
-    assert (ends["a"].spread(), ends["b"].spread()) == (1.0, 0.0)
+    assert (ends["a"].spread(), ends["b"].spread()) == (0.25, 0.0)
     assert ends["a"].greatest() == (1, 3.0)
     assert (ends["a"].kept(), ends["b"].kept()) == (0.5, 0.0)
     share, moves = findings.distance(ends)

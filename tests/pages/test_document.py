@@ -23,7 +23,10 @@ def written(tmp_path, name):
         "Heads & <layers>",
         [
             Section(
-                "One", ["Text."], [Table(["model", "top-1"], [["a|b", "1.0"]])], [Picture("Lines", svg, ["f/a.png"])]
+                "One",
+                ["Text, *stressed*, 2 * 3 * <b>."],
+                [Table(["model", "top-1"], [["a|b", "1.0"]])],
+                [Picture("Lines", svg, ["f/a.png"])],
             )
         ],
         warning="Licence.",
@@ -38,6 +41,7 @@ def test_document__html_needs_no_other_file_and_escapes_what_it_is_told(tmp_path
     assert not re.search(r'(src|href)="(?!data:|#|f/a\.png)', text)
     assert "Heads &amp; &lt;layers&gt;" in text
     assert "data:image/svg+xml;base64," in text
+    assert "Text, <em>stressed</em>, 2 * 3 * &lt;b&gt;." in text
 
 
 def test_document__markdown_holds_the_same(tmp_path):

@@ -148,3 +148,4 @@ def test_choose__the_most_overfitted_and_the_best() -> None:
     assert reconstructions.choose(signs(bare)) == (bare[1], bare[3])
     assert reconstructions.choose(signs(bare[:1])) is None
     assert reconstructions.choose(signs(rows[:1])) is None
+    assert reconstructions.choose(signs(rows[2:])) is None, "none of them is overfitted"

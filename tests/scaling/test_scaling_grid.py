@@ -138,3 +138,14 @@ def test_too_small__a_fraction_with_fewer_images_than_a_step_takes(tmp_path: Pat
     assert line.startswith("fractions: 0.03 of the training images of MAE are 40, fewer than a step's 64")
     enough = changed(objectives=one, fractions=[0.05, 1.0], finetune=None)
     assert grid.too_small(grid.load(written(tmp_path, enough))) == []
+
+
+@pytest.mark.parametrize("text", ["trainer.max_steps=2", "SimMIM-S-5-3.data.fraction=0.5"])
+def test_load__what_the_grid_settles_cannot_be_set(text: str, tmp_path: Path) -> None:
+    with pytest.raises(TinymimError, match=r"is settled by the grid; change its fractions, lengths"):
+        grid.load(written(tmp_path, STUDY), settings=[text])
+
+
+def test_load__two_cells_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TinymimError, match="two cells would be called"):
+        grid.load(written(tmp_path, {**STUDY, "fractions": [0.1, 0.1000001]}))

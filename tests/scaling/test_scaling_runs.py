@@ -56,7 +56,9 @@ def test_rows__of_run_folders(study: str, tmp_path: Path) -> None:
     failed = state.entries["seed2/MAE-S-100-100"]
     failed.state, failed.error = "failed", "ended with exit code 1: so it goes"
     done, other = runs.rows(loaded, state)
-    assert done == table.Row("MAE", "S", 123, "10%", 143, 100, 0.5, 0.25, done.noise, 0.75, 10**9, 6400, 2)
+    assert done == table.Row(
+        "MAE", "S", 123, "10%", 143, 100, 0.5, 0.25, done.noise, 0.75, 10**9, 6400, 2, mask_losses=(0.4, 0.5, 0.6)
+    )
     assert done.noise == pytest.approx(0.1)
     assert math.isnan(other.validation_loss)
     assert (other.status, other.error, other.data) == ("failed", "ended with exit code 1: so it goes", "100%")
@@ -90,7 +92,7 @@ def test_command__a_failed_cell_is_told_and_the_rest_goes_on(
     assert command.main([study, "--run_dir", str(place)]) == 0
     assert (place / "seed2/MAE-S-100-100/results.json").stat().st_mtime_ns == before, "what is done stays"
     assert {row.status for row in table.read(place / "runs.csv")} == {"done"}
-    assert command.main([study, "--run_dir", str(place), "--report-only", "--out", str(tmp_path / "out")]) == 0
+    assert command.main([study, "--run_dir", str(place), "--report_only", "--out", str(tmp_path / "out")]) == 0
     assert pages[-1] == (table.read(place / "runs.csv"), tmp_path / "out")
     with pytest.raises(TinymimError, match="has changed since it was run"):
         command.main([study, "--run_dir", str(place), "--set", "model.optim.base_lr=0.5"])

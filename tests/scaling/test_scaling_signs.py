@@ -8,7 +8,7 @@ import pytest
 
 from tinymim.scaling import table
 from tinymim.scaling.findings import findings, next_length
-from tinymim.scaling.overfit import signs
+from tinymim.scaling.overfit import band, signs
 from tinymim.scaling.saturation import saturation
 from tinymim.scaling.table import Row
 
@@ -118,3 +118,14 @@ def test_findings__that_disagree_say_so() -> None:
 
 def test_findings__of_one_run_tell_nothing() -> None:
     assert {one.verdict for one in findings(signs([run("10%", 1, 0.5)]))} == {"cannot tell"}
+
+
+def test_band__is_of_the_difference_where_the_masks_are_shared() -> None:
+    alike = {"objective": "MAE", "model": "S", "parameters": 1, "data": "10%", "images": 10, "noise": 0.1}
+    first = Row(**alike, iterations=100, validation_loss=0.5, mask_losses=(0.4, 0.5, 0.6))
+    second = Row(**alike, iterations=200, validation_loss=0.502, mask_losses=(0.402, 0.502, 0.602))
+    alone = Row(**alike, iterations=200, validation_loss=0.502)
+    assert band(first, second) == pytest.approx(0, abs=1e-12)
+    assert band(first, alone) == 0.1
+    assert [sign.rose for sign in signs([first, second])] == [False, True]
+    assert [sign.rose for sign in signs([first, alone])] == [False, False]

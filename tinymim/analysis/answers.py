@@ -9,7 +9,7 @@ from __future__ import annotations
 from tinymim.analysis import findings
 from tinymim.analysis.results import Results
 from tinymim.errors import TinymimError
-from tinymim.pages.findings import AGREES, DISAGREES, OPEN, Finding
+from tinymim.pages.findings import AGREES, DISAGREES, OPEN, Finding, together
 
 LAST = "in the last third of the blocks"
 
@@ -48,7 +48,7 @@ def _heads(ends: dict[str, findings.Ends], mim: str, supervised: str) -> list[Fi
             "In supervised networks it does; in masked ones it falls slightly.",
             f"From the first third to the last, as a share of uniform attention's: {mim} {change:+.2f}, {supervised} "
             f"{other:+.2f}.",
-            _verdict(other - change),
+            together([_verdict(other), _verdict(-change)]),
             "1",
         ),
         Finding(
@@ -62,7 +62,8 @@ def _heads(ends: dict[str, findings.Ends], mim: str, supervised: str) -> list[Fi
         Finding(
             "Are the last blocks' heads focused and broad side by side?",
             "Masked networks keep a wide spread of entropies; supervised heads are nearly all broad at the top.",
-            f"Standard deviation of the entropies {LAST}: {mim} {spread[0]:.2f}, {supervised} {spread[1]:.2f} nats.",
+            f"Standard deviation of the entropies of a block's heads {LAST}, as a share of uniform attention's: {mim} "
+            f"{spread[0]:.1%}, {supervised} {spread[1]:.1%}.",
             _verdict(spread[0] - spread[1]),
             "1",
         ),
@@ -87,7 +88,7 @@ def _likeness(results: Results, mim: str, supervised: str) -> list[Finding]:
             "Do a network's blocks resemble each other?",
             "Masked networks' do, from about 0.9 to 1; supervised ones differ, from about 0.5 to 1.",
             here,
-            _verdict(a["cka"] - b["cka"]) if a and b else OPEN,
+            together([_verdict(a["cka"] - findings.ALIKE), _verdict(a["cka"] - b["cka"])]) if a and b else OPEN,
             "1",
         )
     ]

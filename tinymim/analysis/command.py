@@ -74,7 +74,10 @@ def main(arguments: list[str]) -> int:
 def _run(asked: argparse.Namespace) -> int:
     _check_out(asked.out)
     if "cka" in asked.measures and asked.batch_size < cka.LEAST:
-        raise TinymimError(f"batch_size: {asked.batch_size} is not {cka.LEAST} or more, which CKA needs")
+        raise TinymimError(
+            f"batch_size: {asked.batch_size} is not {cka.LEAST} or more, which CKA needs; take more, or "
+            "leave CKA out with --measures heads,relations"
+        )
     check_pairs(asked.relations, "relations")
     device = usable_device(asked.device)
     models = subjects.load(asked.models, asked.seed)
@@ -132,8 +135,13 @@ def _check_out(out: Path) -> None:
         return
     if not out.is_dir():
         raise TinymimError(f"out: {out} is a file; give a folder")
-    if strange := sorted(path.name for path in out.iterdir() if path.name not in OURS):
-        raise TinymimError(f"out: {out} holds {strange[0]}, which no analysis wrote; give another folder")
+    found = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+    strange = [path for path in found if str(path) not in OURS and str(path.parent) != page.FIGURES]
+    strange += [path for path in found if str(path.parent) == page.FIGURES and path.suffix not in (".png", ".svg")]
+    if found and not (out / ABOUT).is_file():
+        strange = found
+    if strange:
+        raise TinymimError(f"out: {out} holds {sorted(strange)[0]}, which no analysis wrote; give another folder")
 
 
 def _listed(text: str) -> tuple[str, ...]:

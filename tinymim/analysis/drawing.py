@@ -80,17 +80,17 @@ def lines(results: Results, measures: Sequence[Measure], stem: Path) -> bytes:
             for number, model in enumerate(results.models):
                 line = means(of_model(results, model["title"]), measure.column)
                 share = 1 if len(depths) == 1 else model["depth"]
-                label = _short(model["title"])
-                one.plot([block / share for block in line], list(line.values()), label=label, **figures.series(number))
+                one.plot([block / share for block in line], list(line.values()), **figures.series(number))
             one.set_ylabel(measure.axis)
+            one.margins(y=0.08)
             one.set_ylim(bottom=0)
             if measure.uniform:
                 one.axhline(1, color="0.4", linewidth=0.8, linestyle=":")
         if len(depths) == 1:
             figures.whole_numbers(axes[-1, 0])
         axes[-1, 0].set_xlabel("block" if len(depths) == 1 else "block / depth")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+        labels = [_short(model["title"]) for model in results.models]
+        figure.legend(axes[0, 0].lines[: len(labels)], labels, loc="outside upper center", ncols=2)
         return figures.save(figure, stem)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -40,9 +41,12 @@ class Ends:
         return sum(row["distance_ratio"] < LOCAL for row in self.last) / len(self.last)
 
     def spread(self) -> float:
-        """Standard deviation of the heads' entropies in the last third, in nats."""
-        centre = mean(self.last, "entropy_nats")
-        return math.sqrt(sum((row["entropy_nats"] - centre) ** 2 for row in self.last) / len(self.last))
+        """Standard deviation of the entropies of a block's heads, as a share of uniform attention's, mean over the last
+        third of the blocks."""
+        blocks: dict[int, list[float]] = {}
+        for row in self.last:
+            blocks.setdefault(row["block"], []).append(row["entropy_ratio"])
+        return statistics.fmean(statistics.pstdev(heads) for heads in blocks.values())
 
     def greatest(self) -> tuple[int, float]:
         """The block whose heads differ most, and by how much on average."""
@@ -67,7 +71,7 @@ ENTROPY_COLUMNS: Columns = {
     "first third (nats)": lambda one: f"{mean(one.first, 'entropy_nats'):.2f}",
     "last third (nats)": lambda one: f"{mean(one.last, 'entropy_nats'):.2f}",
     "last / uniform": lambda one: f"{mean(one.last, 'entropy_ratio'):.2f}",
-    "sd of heads, last third": lambda one: f"{one.spread():.2f}",
+    "sd of a block's heads, last third": lambda one: f"{one.spread():.1%}",
 }
 DIVERSITY_COLUMNS: Columns = {
     "greatest block (nats)": lambda one: f"{one.greatest()[1]:.3g}",
@@ -113,8 +117,9 @@ def entropy(found: dict[str, Ends]) -> list[str]:
     spread = {title: one.spread() for title, one in found.items()}
     level = {title: mean(one.last, "entropy_ratio") for title, one in found.items()}
     return [
-        "In the last third of the blocks the entropies of the heads spread by "
-        f"{listed({title: f'{value:.2f} nats' for title, value in spread.items()})} (standard deviation); "
+        "In the last third of the blocks the entropies of a block's heads spread by "
+        f"{listed({title: f'{value:.1%}' for title, value in spread.items()})} of uniform attention's (standard "
+        "deviation); "
         f"{_extremes(spread, 'widest')}.",
         "Their mean there, as a share of uniform attention's, is "
         f"{listed({title: f'{value:.0%}' for title, value in level.items()})}; {_extremes(level, 'broadest')}.",

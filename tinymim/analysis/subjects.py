@@ -13,6 +13,7 @@ import torch
 from tinymim import recipes, teachers
 from tinymim.analysis import windows
 from tinymim.analysis.windows import Windowed
+from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
@@ -186,8 +187,16 @@ def _random(name: str) -> Network:
     """The network of that name, its weights drawn from the global generators."""
     if windows.is_windowed(name):
         return Windowed(published.card(name).architecture)
-    architecture = _located(name).skeleton.architecture
+    architecture = _architecture(name)
     return freeze(Backbone(replace(architecture, options={**architecture.options, "num_classes": 0})))
+
+
+def _architecture(name: str) -> Architecture:
+    """Of that name; of timm's networks, those too whose weights nobody has published."""
+    arch = name.removeprefix(published.PREFIX)
+    if name != arch and timm.is_model(arch) and not timm.is_model_pretrained(arch):
+        return Architecture(arch)
+    return _located(name).skeleton.architecture
 
 
 def _located(name: str) -> Teacher:

@@ -60,10 +60,13 @@ class Runner:
         state: of the chain; kept up to date in its file.
         jobs: stages at once.
         ended: called with the key of each stage that is done or has failed.
+        logged: keep each stage's output in a file of its own, as is always done where several run at once.
     """
 
-    def __init__(self, state: State, jobs: int = 1, ended: Callable[[str], None] = lambda key: None):
-        self.state, self.jobs, self.ended = state, jobs, ended
+    def __init__(
+        self, state: State, jobs: int = 1, ended: Callable[[str], None] = lambda key: None, logged: bool = False
+    ):
+        self.state, self.jobs, self.ended, self.logged = state, jobs, ended, logged or jobs > 1
         self.running: dict[str, Running] = {}
         self._tried: set[str] = set()
         self._signals = 0
@@ -132,7 +135,7 @@ class Runner:
         entry.state, entry.ended, entry.exit_code, entry.error, entry.outputs = "running", None, None, None, {}
         state.save()
         log, environment = None, dict(os.environ)
-        if self.jobs > 1:
+        if self.logged:
             path = state.place / "logs" / f"{key.replace('/', '-')}.txt"
             path.parent.mkdir(exist_ok=True)
             log = path.open("ab")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from tinymim import __version__
 from tinymim.files import write_text
@@ -39,13 +41,15 @@ class Picture:
 
 @dataclass
 class Table:
-    """Rows of text under heads; the first column names the row. ``files`` is where its data lie too."""
+    """Rows of text under heads; the first column names the row. ``files`` is where its data lie too, ``prose`` cells of
+    sentences."""
 
     heads: list[str]
     rows: list[list[str]]
     title: str = ""
     text: str = ""
     files: list[str] = field(default_factory=list)
+    prose: bool = False
 
     def markdown(self) -> str:
         """As Markdown, figures to the right."""
@@ -97,7 +101,9 @@ class Document:
         from jinja2 import Environment
 
         text = resources.files("tinymim.pages").joinpath("document.html").read_text()
-        template = Environment(autoescape=True, trim_blocks=True).from_string(text)
+        environment = Environment(autoescape=True, trim_blocks=True)
+        environment.filters["emphasised"] = _emphasised
+        template = environment.from_string(text)
         return template.render(document=self, written=_now(), version=__version__)
 
     def markdown(self) -> str:
@@ -120,6 +126,13 @@ def moved(sections: list[Section], folder: Path, beside: Path) -> list[Section]:
         for part in parts:
             part.files = [os.path.normpath(f"{between}/{file}") for file in part.files]
     return sections
+
+
+def _emphasised(text: str) -> Any:
+    """``*words*`` as HTML, everything else escaped."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"\*([^*\s][^*]*)\*", r"<em>\1</em>", str(escape(text))))
 
 
 def _now() -> str:

@@ -45,6 +45,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tinymim",
     "font.family": "sans-serif",
+    "text.parse_math": False,
 }
 
 

@@ -42,4 +42,4 @@ def together(verdicts: Iterable[str]) -> str:
 def table(findings: Iterable[Finding], title: str = "") -> Table:
     """Findings as a table of texts."""
     rows = [[one.question, one.paper, one.here, one.verdict, one.seeds or "-"] for one in findings]
-    return Table(["question", "the paper", "here", "verdict", "seeds"], rows, title)
+    return Table(["question", "the paper", "here", "verdict", "seeds"], rows, title, prose=True)

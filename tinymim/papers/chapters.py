@@ -38,8 +38,9 @@ def study(part: Part, page: Path) -> Chapter:
         part: as run.
         page: folder of the report, which links are relative to.
     """
-    _, found, _ = studies.read(part.commands[-1][1:])
+    options, found, _ = studies.read(part.commands[-1][1:])
     _there(part.place / "study.json")
+    found.questions = {id: question for id, question in found.questions.items() if id in (options.questions or [id])}
     records = studies.records(found, part.place)
     return Chapter(
         study_page.answers(found, records, part.place), study_page.sections(found, records, part.place, page)

@@ -4,7 +4,8 @@ RUN/PART/                    what the part's commands write
 RUN/papers.json              how each part went
 RUN/report.html, report.md   written anew after each part
 
-A part that failed does not keep the others from running, and the same command tries it again.
+A part that failed does not keep the others from running. The same command goes on: each part is run again, and keeps
+what it finds done.
 """
 
 from __future__ import annotations
@@ -88,17 +89,13 @@ def _run(whole: Program, parts: list[Part], place: Path) -> None:
     """Run what is not done, one part after the other, and keep the report up to date."""
     states, start = _states(place), time.monotonic()
     for number, part in enumerate(parts, start=1):
-        before = states.get(part.id, {})
-        if before.get("status") == "done" and before.get("commands") == part.lines():
-            say(f"== part {number} of {len(parts)}, {part.id}: done before")
-            continue
         say(f"== part {number} of {len(parts)}, {part.id}: {part.title}")
         began, error = time.monotonic(), None
         for words, line in zip(part.commands, part.lines(), strict=True):
             say(f"-- {line}")
             if error := _call(words):
                 break
-        seconds = before.get("seconds", 0) * (before.get("commands") == part.lines()) + time.monotonic() - began
+        seconds = time.monotonic() - began
         status = {"status": "failed", "error": error} if error else {"status": "done"}
         states[part.id] = {**status, "seconds": round(seconds, 1), "commands": part.lines()}
         write_json(place / STATE, {"environment": folder.environment(), "quick": whole.quick, "parts": states})

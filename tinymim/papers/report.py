@@ -35,7 +35,7 @@ def document(whole: Program, states: dict[str, Any], place: Path) -> Document:
     for part in whole.parts:
         try:
             chapter = chapters.READERS[part.kind](part, place)
-        except TinymimError as error:  # not run yet, or failed before it wrote anything
+        except (TinymimError, SystemExit) as error:  # not run yet, failed before it wrote anything, or a wrong option
             missing.append(f"{part.title}: nothing to show yet ({error}).")
             continue
         answers[part.title] = chapter.findings

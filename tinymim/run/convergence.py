@@ -51,7 +51,7 @@ def measured(
             for seed, stages in logged.get(row, {}).items()
             if (line := stages.get(stage, {}).get(f"val/{loss}"))
         }
-        if not lines:
+        if not lines or min(len(steps) for steps, _ in lines.values()) < 2:  # a loss seen once has no speed
             continue
         own, common = titles(title)
         figures |= {own: STEPS, common: STEPS}

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("name", help="a study of recipes/studies, or a path")
     options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
     options.add_argument("--seeds", type=_numbers, help="such as 0,1,2, in place of the study's")
-    options.add_argument("--rows", type=_words, help="run these rows alone")
+    options.add_argument("--rows", type=_words, help="run these rows alone, of those that are asked for")
     options.add_argument("--questions", type=_words, help="run the rows of these questions alone")
     options.add_argument("--jobs", type=int, help="cells at once, sharing the cores; by default as many as cores")
     options.add_argument("--run_dir", type=Path, help="by default runs/study_NAME, or runs/study_NAME_quick")
@@ -199,8 +199,11 @@ def _chosen(study: Study, rows: list[str], questions: list[str]) -> list[str]:
     for option, asked, known in (("rows", rows, study.rows), ("questions", questions, study.questions)):
         if wrong := [word for word in asked if word not in known]:
             raise TinymimError(f"--{option}: no {', '.join(wrong)} in study {study.name}; there are {', '.join(known)}")
-    asked = [*rows, *(row for question in questions for row in study.questions[question].rows)]
-    return list(dict.fromkeys(asked or study.rows))
+    asked = [row for question in questions for row in study.questions[question].rows] or list(study.rows)
+    chosen = [row for row in dict.fromkeys(asked) if row in rows or not rows]
+    if not chosen:
+        raise TinymimError(f"--rows: none of {', '.join(rows)} is of the questions {', '.join(questions)}")
+    return chosen
 
 
 def _words(text: str) -> list[str]:

@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
     asked = parser().parse_args(arguments)
     if (asked.study is None) == (asked.table is None):
         raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
+    if asked.out and asked.out.is_file():
+        raise TinymimError(f"out: {asked.out} is a file; give a folder")
     if asked.table:
         out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
         report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
@@ -67,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--jobs", type=int, default=1, help="cells at once")
     options.add_argument("--run_dir", type=Path, help="by default runs/scaling_NAME, or runs/scaling_NAME_quick")
     options.add_argument("--out", type=Path, help="folder of the report; by default report in the run_dir")
-    options.add_argument("--report-only", action="store_true", help="of what is done, without running anything")
+    options.add_argument("--report_only", action="store_true", help="of what is done, without running anything")
     options.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="for every fit, or CELL.KEY=VALUE for one, or seeds=[0,1]",
@@ -94,7 +96,7 @@ def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | Non
         say(f"[{ended}/{left}] {key}: {said} ({clock(spent)} so far, {more})")
 
     try:
-        return Runner(state, jobs, after).run(), None
+        return Runner(state, jobs, after, logged=True).run(), None
     except TinymimError as error:
         if not any(entry.state == "failed" for entry in state.entries.values()):
             raise

@@ -19,6 +19,12 @@ KEYS = {
     "sizes": {"width", "depth", "heads"},
     "finetune": {"recipe", "set", "of"},
 }
+SETTLED = (
+    *("data.fraction", "trainer.max_epochs", "trainer.max_steps", "trainer.check_val_every_n_epoch"),
+    *("trainer.val_check_interval", "model.optim.warmup_steps", "model.train_loss", "model.mask_seeds"),
+)
+"""Keys of a cell's recipe that the grid settles."""
+
 NEEDED = ("objectives", "sizes", "fractions", "lengths")
 
 
@@ -46,14 +52,35 @@ def mistakes(content: Written) -> list[str]:
             found.append(f"{key}: {content[key]!r} is not a whole number from 1")
     if not isinstance(content["warmup"], (int, float)) or not 0 <= content["warmup"] <= 1:
         found.append(f"warmup: {content['warmup']!r} is not a share of the steps, from 0 to 1")
+    content["sizes"] = {str(id): size for id, size in content["sizes"].items()}
     for id, size in content["sizes"].items():
         found += _size_mistakes(f"sizes.{id}", size)
     for id, objective in content["objectives"].items():
         found += _objective_mistakes(f"objectives.{id}", objective, content)
     found += _finetune_mistakes(content.get("finetune"))
+    if not isinstance(content.get("about") or "", str):
+        found.append(f"about: {content['about']!r} is no text")
     if not isinstance(content.get("set") or {}, dict):
         found.append(f"set: {content['set']!r} is not a mapping such as {{data.batch_size: 64}}")
+    for path, node in {"": content, **{f"objectives.{id}.": one for id, one in content["objectives"].items()}}.items():
+        settings = (node.get("set") if isinstance(node, dict) else None) or {}
+        found += [f"{path}set.{key}: {_settled(key)}" for key in settings if key in SETTLED]
     return found
+
+
+def setting_mistakes(settings: list[str]) -> list[str]:
+    """Of ``--set``: what the grid settles cannot be set for all cells, nor for one; a fine-tuning has its own."""
+    found = []
+    for text in settings:
+        key = text.partition("=")[0]
+        own = key.partition(".")[2]
+        if key in SETTLED or (own in SETTLED and not key.partition(".")[0].endswith("-ft")):
+            found.append(f"--set {text}: {_settled(own if own in SETTLED else key)}")
+    return found
+
+
+def _settled(key: str) -> str:
+    return f"{key} is settled by the grid; change its fractions, lengths, warmup, evaluations or mask_seeds"
 
 
 def _list_mistakes(path: str, values: Any) -> list[str]:
@@ -106,6 +133,9 @@ def _recipe_mistakes(path: str, node: Written) -> list[str]:
     """Of a part that names a recipe: once here, not for each of its cells."""
     if not node.get("recipe"):
         return [f"{path}.recipe: missing"]
+    listed = node["recipe"] if isinstance(node["recipe"], list) else [node["recipe"]]
+    if not all(isinstance(name, str) for name in listed):
+        return [f"{path}.recipe: {node['recipe']!r} is not the name of a recipe, or a list of names"]
     found = []
     if not isinstance(node.get("set") or {}, dict):
         found.append(f"{path}.set: {node['set']!r} is not a mapping such as {{data.batch_size: 64}}")

@@ -103,9 +103,10 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> S
             raise TinymimError(f"--quick: {path} has no `quick` part that says what is shorter")
         content = laid_over(content, brief)
     content = {**DEFAULTS, **content}
-    found = grammar.mistakes(content)
-    cells = {} if found else {cell.name: cell for cell in _cells(content)}
-    if found := found or _name_mistakes(cells):
+    found = grammar.mistakes(content) + grammar.setting_mistakes(settings or [])
+    listed = [] if found else _cells(content)
+    cells = {cell.name: cell for cell in listed}
+    if found := found or _name_mistakes([cell.name for cell in listed], cells):
         raise several(f"{path} has {len(found)} mistake(s)", found)
     about = (content.get("about") or "").strip()
     configs = {
@@ -169,8 +170,10 @@ def _stages(cell: Cell, content: Written, config: recipes.Config) -> list[Writte
     return stages
 
 
-def _name_mistakes(cells: dict[str, Cell]) -> list[str]:
-    """Names that no stage of a chain can have."""
+def _name_mistakes(names: list[str], cells: dict[str, Cell]) -> list[str]:
+    """Names that no stage of a chain can have, or that two cells would."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        return [f"objectives, sizes, fractions: two cells would be called {name}; tell them apart" for name in twice]
     long = max((name + TUNED * cell.tuned for name, cell in cells.items()), key=len)
     if len(long) <= LONGEST_NAME:
         return []

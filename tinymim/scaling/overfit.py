@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,8 +16,8 @@ Groups = dict[tuple[Any, ...], list[Row]]
 
 @dataclass(frozen=True)
 class Sign:
-    """What a run's losses say; two losses differ where they do by more than the band: the larger of their two standard
-    deviations over seeds of the masks, 0 where none was measured.
+    """What a run's losses say; two losses differ where they do by more than the band (see :func:`band`), 0 where no
+    noise was measured.
 
     Args:
         row: the run.
@@ -73,7 +74,12 @@ def above(row: Row, other: Row) -> bool:
 
 
 def band(row: Row, other: Row) -> float:
-    """What two validation losses may differ by for the masks alone."""
+    """What two validation losses may differ by for the masks alone: the standard deviation of their difference over the
+    seeds of the masks, which both runs were measured under; where those losses are not known one by one, the larger
+    of the runs' own standard deviations, which is wider."""
+    first, second = row.mask_losses or (), other.mask_losses or ()
+    if len(first) == len(second) > 1:
+        return statistics.stdev(a - b for a, b in zip(first, second, strict=True))
     return max(row.noise or 0.0, other.noise or 0.0)
 
 

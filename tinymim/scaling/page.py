@@ -9,6 +9,7 @@ from pathlib import Path
 from tinymim.errors import TinymimError
 from tinymim.pages import Document, Section, Table
 from tinymim.pages.findings import VERDICTS
+from tinymim.pages.findings import table as findings_table
 from tinymim.scaling import drawing, table
 from tinymim.scaling.correlation import RESAMPLES, Correlation, correlations
 from tinymim.scaling.findings import findings, next_length
@@ -105,7 +106,8 @@ def _overfitting(found: list[Sign], out: Path) -> Section:
         f"Apart from that, {len(exceeds)} runs have a higher loss than the run on the next larger set of images, "
         f"{sum(sign.rose for sign in exceeds)} of the first among them: more data helped, which is no overfitting by "
         "itself.",
-        f"A difference counts where it is larger than the standard deviation over seeds of the masks ({measured}).",
+        "A difference counts where it is larger than its own standard deviation over seeds of the masks, which runs "
+        f"share (of a run alone: {measured}).",
     ]
     lines = [
         [
@@ -207,8 +209,7 @@ def _laws(found: list[Law], out: Path) -> Section:
 def _agreement(found: list[Sign]) -> Section:
     answers = findings(found)
     counts = ", ".join(f"{verdict}: {sum(one.verdict == verdict for one in answers)}" for verdict in VERDICTS)
-    told = [f"{one.question} The paper: {one.paper} Here: {one.here} Verdict: {one.verdict}." for one in answers]
-    return Section("Against the paper", [f"Of {len(answers)} findings: {counts}.", *told])
+    return Section("Against the paper", [f"Of {len(answers)} findings: {counts}."], [findings_table(answers)])
 
 
 def _signed(value: float | None) -> str:

@@ -59,19 +59,22 @@ class Restored:
 
 
 def choose(found: Iterable[Sign]) -> tuple[Row, Row] | None:
-    """The most overfitted run and the one of the lowest held-out loss, among runs of one objective.
+    """The most overfitted run and the best that is not, among runs of one objective; ``None`` where there are not both.
 
-    Most overfitted is the run of the largest gap between held-out and training loss, or where no training loss is
-    known, of the largest rise above a shorter run. ``None`` where neither is known, or both are the same run.
+    Overfitted is a run whose held-out loss rose; the most is that of the largest gap between held-out and training
+    loss, or where no training loss is known, of the largest rise. The best has the lowest held-out loss among the
+    others that were trained on as many images or more, so that both have seen the images shown as training images.
     """
     found = list(found)
-    excess = [(sign.gap, sign.row) for sign in found if sign.gap is not None]
-    excess = excess or [(sign.rise, sign.row) for sign in found if sign.rise is not None]
-    if not excess:
+    over = max(
+        (sign for sign in found if sign.rose),
+        key=lambda sign: (sign.gap is not None, sign.gap if sign.gap is not None else sign.rise),
+        default=None,
+    )
+    if over is None:
         return None
-    over = max(excess, key=lambda pair: pair[0])[1]
-    best = min((sign.row for sign in found), key=lambda row: row.validation_loss)
-    return None if over is best else (over, best)
+    others = [sign.row for sign in found if not sign.rose and sign.row.images >= over.row.images]
+    return (over.row, min(others, key=lambda row: row.validation_loss)) if others else None
 
 
 def load(title: str, place: Path) -> Restorer:

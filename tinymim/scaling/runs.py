@@ -46,7 +46,7 @@ def rows(study: Study, state: State) -> list[Row]:
 def _done(study: Study, state: State, key: str, cell: Cell) -> Row:
     results = read_json(state.place / key / RESULTS)
     metrics = results["metrics"]
-    each = [value for name, value in metrics.items() if EACH.fullmatch(name)]
+    each = [metrics[name] for name in sorted(filter(EACH.fullmatch, metrics), key=len)]
     loss = metrics.get(LOSS, math.nan)
     failed = f"{LOSS} is not in {state.place / key / RESULTS}: nothing was held out" if math.isnan(loss) else None
     return Row(
@@ -65,6 +65,7 @@ def _done(study: Study, state: State, key: str, cell: Cell) -> Row:
         seed=state.chain.runs()[key],
         status="failed" if failed else "done",
         error=failed,
+        mask_losses=tuple(each) if len(each) > 1 else None,
     )
 
 

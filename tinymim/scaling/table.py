@@ -29,6 +29,7 @@ class Row:
         validation_loss: the objective on held-out images; NaN where the run failed.
         training_loss: the same on images trained on, measured the same way.
         noise: standard deviation of ``validation_loss`` over seeds of the masks.
+        mask_losses: the validation loss under each seed of the masks, which runs share; ``;`` between them in a file.
         accuracy: top-1 after fine-tuning, a share in [0, 1].
         flops: floating-point operations of the whole training.
         images_seen: over the training, each as often as it was seen.
@@ -52,6 +53,7 @@ class Row:
     seed: int | None = None
     status: str = "done"
     error: str | None = None
+    mask_losses: tuple[float, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -92,7 +94,7 @@ def write_records(path: Path, records: Sequence[dict[str, Any]], heads: Iterable
 def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return " ".join(str(value).split())
+    return ";".join(map(str, value)) if isinstance(value, tuple) else " ".join(str(value).split())
 
 
 def read(path: Path) -> list[Row]:
@@ -178,6 +180,10 @@ def _number(cell: str, head: str) -> float:
     return {"params_millions": 1e6, "finetune_top1": 0.01}.get(head, 1) * value
 
 
+def _numbers(cell: str, head: str) -> tuple[float, ...]:
+    return tuple(_number(part, head) for part in cell.split(";"))
+
+
 def _count(cell: str, head: str) -> int:
     value = _number(cell, head)
     if value != round(value) or not value:
@@ -206,5 +212,6 @@ _CELLS: dict[str, Callable[[str, str], Any]] = {
     "accuracy": _share,
     "seed": _seed,
     "status": _status,
+    "mask_losses": _numbers,
 }
 """How the cells of each column are read."""
