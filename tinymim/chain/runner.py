@@ -84,11 +84,11 @@ class Runner:
         told = False
         with self._listening():
             while True:
-                for ended in [key for key, stage in self.running.items() if stage.process.poll() is not None]:
-                    self._ended(ended)
                 if self._signals and self.running and not told:
                     say(f"stopping: {', '.join(self.running)} is asked to save; once more, and it ends at once")
                     told = True
+                for ended in [key for key, stage in self.running.items() if stage.process.poll() is not None]:
+                    self._ended(ended)
                 while not self._signals and len(self.running) < self.jobs and (key := self._next()):
                     self._start(key)
                 if not self.running and (self._signals or not self._next()):
