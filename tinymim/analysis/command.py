@@ -20,8 +20,8 @@ from tinymim.run.predict import positive, usable_device
 from tinymim.say import say
 from tinymim.targets.relation import check_pairs
 
-OURS = {ABOUT, page.NAME, page.FIGURES, *(f"{name}.csv" for name in TABLES)}
-"""What an analysis leaves in its folder."""
+OURS = {ABOUT, page.NAME, *(f"{name}.csv" for name in TABLES)}
+"""What an analysis leaves in its folder, beside figures."""
 
 EXAMPLES = """\
 MODEL is [TITLE=]SOURCE, and SOURCE one of
@@ -136,12 +136,14 @@ def _check_out(out: Path) -> None:
     if not out.is_dir():
         raise TinymimError(f"out: {out} is a file; give a folder")
     found = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
-    strange = [path for path in found if str(path) not in OURS and str(path.parent) != page.FIGURES]
-    strange += [path for path in found if str(path.parent) == page.FIGURES and path.suffix not in (".png", ".svg")]
-    if found and not (out / ABOUT).is_file():
-        strange = found
+    known = (out / ABOUT).is_file()
+    strange = [path for path in found if not (known and _is_ours(path))]
     if strange:
         raise TinymimError(f"out: {out} holds {sorted(strange)[0]}, which no analysis wrote; give another folder")
+
+
+def _is_ours(path: Path) -> bool:
+    return str(path) in OURS or (str(path.parent) == page.FIGURES and path.suffix in (".png", ".svg"))
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -101,7 +101,6 @@ def _run(whole: Program, parts: list[Part], place: Path) -> None:
         write_json(place / STATE, {"environment": folder.environment(), "quick": whole.quick, "parts": states})
         report.write(whole, states, place)
         say(f"== {part.id}: {error or 'done'} ({clock(time.monotonic() - start)} so far)")
-    report.write(whole, states, place)
     failures = [f"{part.id}: {states[part.id]['error']}" for part in parts if states[part.id]["status"] == "failed"]
     if failures:
         raise several(

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tinymim.errors import TinymimError, several
 from tinymim.run import outline
-from tinymim.run.outline import near, unknown
+from tinymim.run.outline import near, shortened, unknown
 
 KINDS = ("study", "chain", "analysis", "scaling")
 """What a part may be: ``tinymim study``, ``chain run``, ``analyze`` or ``scaling``."""
@@ -80,12 +80,7 @@ def load(name: str, place: Path, quick: bool = False, settings: dict[str, Any] |
         TinymimError: no such program, or mistakes in it, all of them together.
     """
     path = outline.find("program", name)
-    content = OmegaConf.create(outline.read(path, "program", "parts"))
-    brief = content.pop("quick", None)
-    if quick and not brief:
-        raise TinymimError(f"--quick: {path} has no `quick` part that says what is shorter")
-    if quick:
-        content = cast(DictConfig, OmegaConf.merge(content, brief))
+    content = OmegaConf.create(shortened(outline.read(path, "program", "parts"), path, quick))
     given = settings or {}
     known = list(content.get("vars") or {})
     if wrong := [key for key in given if key not in known]:

@@ -28,7 +28,7 @@ from tinymim import recipes
 from tinymim.errors import TinymimError, several
 from tinymim.run import cells, outline, preflight, study_text
 from tinymim.run.cells import Figure, Stage
-from tinymim.run.outline import laid_over, texts
+from tinymim.run.outline import shortened, texts
 from tinymim.run.study_text import PREPARED
 
 Definition = dict[str, Any]
@@ -208,12 +208,7 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> 
         TinymimError: no such study, or mistakes in it, all of them together.
     """
     path = outline.find("study", name)
-    content = outline.read(path, "study", "rows and questions")
-    brief = content.pop("quick", None)
-    if quick:
-        if not brief:
-            raise TinymimError(f"--quick: {path} has no `quick` part that says what is shorter")
-        content = laid_over(content, brief)
+    content = shortened(outline.read(path, "study", "rows and questions"), path, quick)
     if found := study_text.mistakes(content):
         raise several(f"{path} has {len(found)} mistake(s)", found)
     given = overrides or []

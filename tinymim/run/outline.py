@@ -53,6 +53,21 @@ def read(path: Path, kind: str, keys: str) -> dict[str, Any]:
     return content
 
 
+def shortened(content: dict[str, Any], path: Path, quick: bool) -> dict[str, Any]:
+    """``content`` of a file without its ``quick`` part, which is laid over it if ``quick``.
+
+    Raises:
+        TinymimError: it was asked for, and there is none.
+    """
+    rest = {key: value for key, value in content.items() if key != "quick"}
+    if not quick:
+        return rest
+    brief = content.get("quick")
+    if not brief or not isinstance(brief, dict):
+        raise TinymimError(f"--quick: {path} has no `quick` part that says what is shorter")
+    return laid_over(rest, brief)
+
+
 def texts(settings: dict[str, Any] | None) -> list[str]:
     """``{dotted.key: value}`` as overrides of a command line."""
     return [f"--{key}={json.dumps(value)}" for key, value in (settings or {}).items()]

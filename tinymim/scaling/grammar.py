@@ -19,6 +19,9 @@ KEYS = {
     "sizes": {"width", "depth", "heads"},
     "finetune": {"recipe", "set", "of"},
 }
+TUNED = "-ft"
+"""Ends the name of a cell's fine-tuning."""
+
 SETTLED = (
     *("data.fraction", "trainer.max_epochs", "trainer.max_steps", "trainer.check_val_every_n_epoch"),
     *("trainer.val_check_interval", "model.optim.warmup_steps", "model.train_loss", "model.mask_seeds"),
@@ -74,7 +77,7 @@ def setting_mistakes(settings: list[str]) -> list[str]:
     for text in settings:
         key = text.partition("=")[0]
         own = key.partition(".")[2]
-        if key in SETTLED or (own in SETTLED and not key.partition(".")[0].endswith("-ft")):
+        if key in SETTLED or (own in SETTLED and not key.partition(".")[0].endswith(TUNED)):
             found.append(f"--set {text}: {_settled(own if own in SETTLED else key)}")
     return found
 

@@ -28,17 +28,14 @@ from tinymim.chain.changes import decisive
 from tinymim.chain.plan import Chain
 from tinymim.errors import TinymimError, several
 from tinymim.run import outline, preflight
-from tinymim.run.outline import laid_over
+from tinymim.run.outline import shortened
 from tinymim.scaling import grammar
-from tinymim.scaling.grammar import Written
+from tinymim.scaling.grammar import TUNED, Written
 
 AXES = ("sizes", "fractions", "lengths")
 DEFAULTS: Written = {"warmup": 0.05, "seeds": [0], "mask_seeds": 3, "evaluations": 5}
 PLACES = {"width": "options.embed_dim", "depth": "options.depth", "heads": "heads"}
 """Of a size's numbers in an architecture."""
-TUNED = "-ft"
-"""Ends the name of a cell's fine-tuning."""
-
 LONGEST_NAME = 20
 """Letters that the name of a stage may have (see ``tinymim/chain/grammar.py``)."""
 
@@ -96,12 +93,7 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> S
         TinymimError: no such study, or mistakes in it, all of them together.
     """
     path = outline.find("scaling study", name)
-    content = outline.read(path, "scaling study", "objectives and sizes")
-    brief = content.pop("quick", None)
-    if quick:
-        if not isinstance(brief, dict):
-            raise TinymimError(f"--quick: {path} has no `quick` part that says what is shorter")
-        content = laid_over(content, brief)
+    content = shortened(outline.read(path, "scaling study", "objectives and sizes"), path, quick)
     content = {**DEFAULTS, **content}
     found = grammar.mistakes(content) + grammar.setting_mistakes(settings or [])
     listed = [] if found else _cells(content)
