@@ -5,10 +5,9 @@ CHAIN ?= digits_l_m_s
 ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO := runs/distill_relation_digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check chain resume report analyze test torture study-digits teacher teachers lint format clean
+.PHONY: help setup distill check chain resume report analyze study test torture study-digits teacher teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
@@ -48,9 +47,10 @@ study-digits: setup  ## the paper's questions on the digits, three seeds each (A
 report: setup  ## one HTML page of the run in the folder RUN
 	@$(BIN)/tinymim report $(RUN) $(ARGS)
 
-analyze: setup  ## where the demo's networks look and what they share: teacher, relation student, supervised, random
-	@$(BIN)/tinymim distill relation_digits --ckpt_path last
-	@$(BIN)/tinymim analyze digits_mae student=$(DEMO)/student/pretrain/checkpoints/last.ckpt supervised=$(DEMO)/scratch/finetune/checkpoints/last.ckpt random=random:$(DEMO)/student/pretrain/checkpoints/last.ckpt --data digits $(ARGS)
+analyze: setup  ## where four networks look and what they share: MAE teacher, relation student, supervised, random
+	@$(BIN)/tinymim fit --config relation_digits --ckpt_path last
+	@$(BIN)/tinymim fit --config supervised_digits --ckpt_path last
+	@$(BIN)/tinymim analyze "MAE teacher=digits_mae" "relation student=runs/relation_digits/checkpoints/last.ckpt" supervised=runs/supervised_digits/checkpoints/last.ckpt random=random:runs/relation_digits/checkpoints/last.ckpt --data digits $(ARGS)
 
 teacher: setup  ## rebuild the digits teacher and its card
 	@$(BIN)/tinymim fit --config mae_digits --overwrite true $(ARGS)

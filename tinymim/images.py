@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -102,6 +103,11 @@ def read_rgb(source: str | IO[bytes]) -> Image.Image:
     """
     with Image.open(source) as image:
         return rgb(image)
+
+
+def unreadable(error: Exception) -> str:
+    """What kept an image from being read, in words."""
+    return f"{type(error).__name__}: {re.sub(' <.*?>', '', str(error))}"  # Pillow names an object in memory
 
 
 def rgb(image: Image.Image) -> Image.Image:

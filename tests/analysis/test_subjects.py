@@ -48,6 +48,13 @@ def test_random__is_the_architecture_with_weights_of_the_seed(tmp_path: Path) ->
     assert not one.network.training
 
 
+def test_random__two_in_one_command_differ() -> None:
+    one, other = subjects.load(["a=random:eva02_vitt14", "b=random:eva02_vitt14"], 0)
+    (again,) = subjects.load(["random:eva02_vitt14"], 1)
+    assert (first(one) != first(other)).any()
+    assert (first(other) == first(again)).all()
+
+
 def test_random__needs_no_weights() -> None:
     (subject,) = subjects.load(["a=random:eva02_vitt14"], 0)
     assert subject.as_dict()["weights"] == "random"

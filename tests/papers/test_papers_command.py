@@ -71,3 +71,11 @@ def test_papers__the_report_counts_verdicts_and_says_what_is_missing(here: Path)
 def test_papers__names_an_unknown_part(here: Path) -> None:
     with pytest.raises(TinymimError, match="--parts: poems: no such part; there are chain, scaling"):
         command.main(["mine.yaml", "--parts", "poems"])
+
+
+def test_papers__an_interrupted_part_is_told_from_one_that_was_never_begun(here: Path) -> None:
+    (here / "work.py").write_text("import sys; sys.exit(75)")
+    with pytest.raises(TinymimError, match="interrupted; the same command goes on"):
+        command.main(["mine.yaml"])
+    states = json.loads((here / "runs/papers/papers.json").read_text())["parts"]
+    assert {id: state["status"] for id, state in states.items()} == {"chain": "interrupted"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tinymim import recipes
 from tinymim.chain import plan
 from tinymim.errors import TinymimError
 from tinymim.papers import program
@@ -80,6 +81,11 @@ def test_load__the_shipped_programs_commands_are_understood(quick: bool, tmp_pat
             assert stages["medium"].config["model"]["init_args"]["student"]["options"]["embed_dim"] == 96
             assert stages["tiny"].config["model"]["init_args"]["student"]["options"]["embed_dim"] == 48
             assert stages["tiny"].config["data"]["init_args"]["batch_size"] == 32
+        elif part.kind == "analysis":
+            for fit in part.commands[:-1]:
+                config = recipes.resolve(fit[1:])[0]
+                assert config["data"]["init_args"]["batch_size"] == 32
+                assert f"={config['run_dir']}/checkpoints/last.ckpt" in " ".join(words)
         elif part.kind == "scaling":
             asked = scaling.parser().parse_args(words[1:])
             assert len(grid.load(asked.study, asked.quick, asked.set).cells) > 5

@@ -51,7 +51,7 @@ def test_training_loss__counts_the_runs_that_have_it() -> None:
     one = correlate("MAE", "all", "training", found)
     assert (one.count, one.spearman) == (3, -1)
     constant = correlate("MAE", "all", "validation", found)
-    assert (constant.count, constant.pearson, constant.spearman, constant.slope) == (4, 0, 0, None)
+    assert (constant.count, constant.pearson, constant.spearman, constant.slope) == (4, None, None, None)
     assert {one.loss for one in correlations(found)} == {"validation", "training"}
 
 

@@ -119,3 +119,11 @@ def test_no_fall__is_no_law() -> None:
     law = along(laws(signs(rows)), "parameters")
     assert law.curve is None
     assert law.remarks == ["no law: the loss does not fall along this axis"]
+
+
+def test_intervals__of_points_without_residuals_hold_the_estimate() -> None:
+    x = np.geomspace(1, 100, 8)
+    found = power.finest(x, curve(x, **TRUE))
+    drawn = power.resampled(found, x, curve(x, **TRUE), 50)
+    for name in TRUE:
+        assert getattr(drawn, name) == pytest.approx(getattr(found, name)[0], rel=1e-6)

@@ -106,6 +106,11 @@ def test_command__analyses_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "out/index.html").is_file()
 
 
+def test_command__of_a_table_nothing_is_run() -> None:
+    with pytest.raises(TinymimError, match="--table: runs nothing, so --quick says nothing; leave it out"):
+        command.main(["--table", "some.csv", "--quick"])
+
+
 @pytest.mark.parametrize("arguments", [[], ["digits", "--table", "some.csv"]])
 def test_command__a_study_or_a_table(arguments: list[str]) -> None:
     with pytest.raises(TinymimError, match="name a study of recipes/scaling, or give --table"):

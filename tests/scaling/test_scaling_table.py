@@ -48,6 +48,17 @@ def test_written_rows__are_read_again(tmp_path: Path) -> None:
         (HEADS + ",accuracy\nMAE,S,5,all,9,7,0.4,83\n", "line 2, accuracy: 83 is above 1; it is a share"),
         (HEADS + ",status\nMAE,S,5,all,9,7,0.4,lost\n", "line 2, status: 'lost' is neither done nor failed"),
         (HEADS + "\nMAE,S,5,all,9,7,0.4\nMAE,S,5,all,9,7,0.5\n", "line 3: the same run as line 2"),
+        (
+            HEADS + "\nMAE,S,5,all,9,7,0.4\nMAE,S,6,all,9,8,0.5\n",
+            "line 3, parameters: model S has 6 here and 5 on line 2",
+        ),
+        (HEADS + "\nMAE,S,5,all,9,7,0.4\nMAE,B,7,all,8,7,0.5\n", "line 3, images: data all has 8 here and 9 on line 2"),
+        (HEADS + ",parameters\nMAE,S,5,all,9,7,0.4,5\n", "line 1: two columns are parameters; keep one of them"),
+        (HEADS + ",params_millions\nMAE,S,5,all,9,7,0.4,5\n", "line 1: two columns are parameters"),
+        (
+            "model,params_millions,data,images,iterations,validation_loss,finetune_top1\nS,49,10%,9,7,0.4,0.83\n",
+            "finetune_top1: no run is above 1 per cent; write 83.2 for 83.2 %",
+        ),
     ],
 )
 def test_bad_table__one_line_by_line_and_column(tmp_path: Path, text: str, said: str) -> None:

@@ -27,7 +27,8 @@ EXAMPLES = """\
 MODEL is [TITLE=]SOURCE, and SOURCE one of
   a card's name (tinymim teachers list), a checkpoint or an exported folder, another's file of weights,
   timm:NAME (vit, deit, beit, eva and swin models),
-  random:SOURCE, the same network with random weights of --seed; the weights of SOURCE need not be there.
+  random:SOURCE, the same network with random weights of --seed, a second one of the next seed, and so on; the weights
+    of SOURCE need not be there.
 
 example: tinymim analyze digits_mae student=runs/relation_digits/checkpoints/last.ckpt random:digits_mae --data digits
 """
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
     add("--tokens", choices=("mean", "cls", "all"), default="mean", help="what represents an image in CKA (mean)")
     add("--relations", type=_listed, default=("qk", "vv"), help="compared with the teacher's (qk,vv)")
     add("--teacher", metavar="TITLE", help="the model that the others are compared with (the first)")
-    add("--seed", type=int, default=0, help="of random weights (0)")
+    add("--seed", type=int, default=0, help="of the first random weights (0)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     add("--out", type=Path, default=Path("runs/analysis"), help="folder for what is found (runs/analysis)")
     asked = parser.parse_args(arguments)

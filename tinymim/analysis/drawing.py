@@ -132,7 +132,9 @@ def agreement(results: Results, relation: str, stem: Path) -> bytes:
         figure.supxlabel("student's block", fontsize=8)
         figure.supylabel("teacher's block", fontsize=8)
         ticks = {"ticks": LogLocator(subs=(1, 2, 5)), "format": "%g"} if scale else {}
-        figure.colorbar(shown, ax=list(axes), label="KL (nats), log scale", aspect=30, **ticks).minorticks_off()
+        less = "min" if any(row["kl"] < least for row in rows) else "neither"  # all of which have the last colour
+        bar = figure.colorbar(shown, ax=list(axes), label="KL (nats), log scale", aspect=30, extend=less, **ticks)
+        bar.minorticks_off()
         return figures.save(figure, stem)
 
 

@@ -129,7 +129,7 @@ def load(models: Sequence[str], seed: int) -> list[Subject]:
     Args:
         models: SOURCE is what :func:`tinymim.teachers.locate` takes, ``timm:swin_*``, or ``random:`` and such a one,
             whose weights need not be there.
-        seed: of random weights.
+        seed: of random weights; every further one of them takes the next, so that they differ.
 
     Raises:
         TinymimError: what keeps any of them from being analysed, all of it together.
@@ -140,12 +140,13 @@ def load(models: Sequence[str], seed: int) -> list[Subject]:
         raise TinymimError(
             f"models: several are called {', '.join(twice)}; give them titles: {twice[0]}=MODEL another=MODEL"
         )
-    found, problems = [], []
+    found, problems, random = [], [], 0
     for title, source in named:
         try:
-            found.append(_load(title, source, seed))
+            found.append(_load(title, source, seed + random))
         except TinymimError as error:
             problems.append(str(error).removeprefix("teacher: "))
+        random += source.startswith(RANDOM)
     if problems:
         raise several("models", problems)
     return found

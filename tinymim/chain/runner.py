@@ -61,12 +61,19 @@ class Runner:
         jobs: stages at once.
         ended: called with the key of each stage that is done or has failed.
         logged: keep each stage's output in a file of its own, as is always done where several run at once.
+        again: the command that goes on with it.
     """
 
     def __init__(
-        self, state: State, jobs: int = 1, ended: Callable[[str], None] = lambda key: None, logged: bool = False
+        self,
+        state: State,
+        jobs: int = 1,
+        ended: Callable[[str], None] = lambda key: None,
+        logged: bool = False,
+        again: str = "",
     ):
         self.state, self.jobs, self.ended, self.logged = state, jobs, ended, logged or jobs > 1
+        self.again = again or f"tinymim chain resume {shlex.quote(str(state.place))}"
         self.running: dict[str, Running] = {}
         self._tried: set[str] = set()
         self._signals = 0
@@ -99,17 +106,18 @@ class Runner:
     def _verdict(self) -> int:
         state, entries = self.state, self.state.entries
         failures = [f"{key}: {entry.error}" for key, entry in entries.items() if entry.state == "failed"]
-        again = f"tinymim chain resume {shlex.quote(str(state.place))}"
         if self._signals:
             done = sum(entry.state == "done" for entry in entries.values())
             for failure in failures:
                 say(f"failed: {failure}")
-            say(f"chain {state.chain.name}: interrupted, {done} of {len(entries)} stages are done; go on with: {again}")
+            how_far = f"interrupted, {done} of {len(entries)} stages are done"
+            say(f"chain {state.chain.name}: {how_far}; go on with: {self.again}")
             return Preempted.code
         if failures:
             waiting = sum(entry.state == "waiting" for entry in entries.values())
             also = f", and {waiting} that start from them wait" if waiting else ""
-            raise several(f"{len(failures)} of {len(entries)} stages failed{also}; try again with: {again}", failures)
+            what = f"{len(failures)} of {len(entries)} stages failed{also}"
+            raise several(f"{what}; try again with: {self.again}", failures)
         return 0
 
     def _next(self) -> str | None:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from tinymim.data.base import Sample
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
-from tinymim.images import open_image
+from tinymim.images import open_image, unreadable
 from tinymim.seeds import stream
 
 ATTEMPTS = 100  # neighbours tried in place of an unreadable image
@@ -90,8 +90,7 @@ class Images(Dataset[Sample]):
             except TinymimError:  # no broken file, but one that the recipe does not mean
                 raise
             except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
-                what = "not an image, or damaged" if "BytesIO" in str(error) else f"{type(error).__name__}: {error}"
-                last = f"{self.name(shown)}: {what}"
+                last = f"{self.name(shown)}: {unreadable(error)}"
                 if step == 0:  # the others are named in their own turn, which only one worker has in an epoch
                     self._report(shown, last)
         if self._whole is not self:

@@ -21,7 +21,7 @@ from tinymim.data.named import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError, several
-from tinymim.images import image_files, open_image
+from tinymim.images import image_files, open_image, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Labelled(Dataset[Sample]):
         try:
             image = self.view(open_image(path))["image"]
         except Exception as error:  # decoders raise all sorts on broken files
-            log.warning("leaving out %s: %s: %s", path, type(error).__name__, error)
+            log.warning("leaving out %s: %s", path, unreadable(error))
             size = self.view.image_size
             image, label = torch.zeros(3, size, size, dtype=torch.uint8), -1
         return {"image": image, "index": draw.index, "label": label}

@@ -98,13 +98,7 @@ class Document:
 
     def html(self) -> str:
         """One file that needs no other."""
-        from jinja2 import Environment
-
-        text = resources.files("tinymim.pages").joinpath("document.html").read_text()
-        environment = Environment(autoescape=True, trim_blocks=True)
-        environment.filters["emphasised"] = _emphasised
-        template = environment.from_string(text)
-        return template.render(document=self, written=_now(), version=__version__)
+        return rendered(resources.files("tinymim.pages").joinpath("document.html").read_text(), document=self)
 
     def markdown(self) -> str:
         """The same; pictures are named by their files."""
@@ -128,12 +122,20 @@ def moved(sections: list[Section], folder: Path, beside: Path) -> list[Section]:
     return sections
 
 
+def rendered(template: str, **values: Any) -> str:
+    """A page from a Jinja template, which may name ``style``, ``written`` and ``version`` beside ``values``."""
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, trim_blocks=True)
+    environment.filters["emphasised"] = _emphasised
+    style = Markup(resources.files("tinymim.pages").joinpath("style.css").read_text())
+    now = time.strftime("%Y-%m-%d %H:%M")
+    return environment.from_string(template).render(style=style, written=now, version=__version__, **values)
+
+
 def _emphasised(text: str) -> Any:
     """``*words*`` as HTML, everything else escaped."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"\*([^*\s][^*]*)\*", r"<em>\1</em>", str(escape(text))))
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M")

@@ -41,5 +41,9 @@ def together(verdicts: Iterable[str]) -> str:
 
 def table(findings: Iterable[Finding], title: str = "") -> Table:
     """Findings as a table of texts."""
-    rows = [[one.question, one.paper, one.here, one.verdict, one.seeds or "-"] for one in findings]
+    rows = [[one.question, one.paper, one.here, _marked(one), one.seeds or "-"] for one in findings]
     return Table(["question", "the paper", "here", "verdict", "seeds"], rows, title, prose=True)
+
+
+def _marked(finding: Finding) -> str:
+    return f"{finding.verdict}, one seed" if finding.seeds == "1" and finding.verdict != OPEN else finding.verdict

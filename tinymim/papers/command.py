@@ -32,14 +32,16 @@ from tinymim.run.progress import clock
 from tinymim.say import say
 
 STATE = "papers.json"
+FURTHER = "Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt."
 INTERRUPTED = "interrupted; the same command goes on"
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``tinymim papers``; others are values of the program's ``vars``."""
     options = argparse.ArgumentParser(
-        prog="tinymim papers", description=__doc__.partition("\n")[0], allow_abbrev=False,
-        epilog="Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt.",
+        prog="tinymim papers", description=__doc__, allow_abbrev=False,
+        epilog=f"{FURTHER}\n\n{program.__doc__}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     options.add_argument(
         "name", nargs="?", default="embedded", help="a program of recipes/papers, or a path (embedded)"
@@ -90,17 +92,20 @@ def _run(whole: Program, parts: list[Part], place: Path) -> None:
     states, start = _states(place), time.monotonic()
     for number, part in enumerate(parts, start=1):
         say(f"== part {number} of {len(parts)}, {part.id}: {part.title}")
-        began, error = time.monotonic(), None
-        for words, line in zip(part.commands, part.lines(), strict=True):
-            say(f"-- {line}")
-            if error := _call(words):
-                break
-        seconds = time.monotonic() - began
-        status = {"status": "failed", "error": error} if error else {"status": "done"}
-        states[part.id] = {**status, "seconds": round(seconds, 1), "commands": part.lines()}
-        write_json(place / STATE, {"environment": folder.environment(), "quick": whole.quick, "parts": states})
+        began, how = time.monotonic(), {"status": "interrupted"}
+        try:
+            for words, line in zip(part.commands, part.lines(), strict=True):
+                say(f"-- {line}")
+                if error := _call(words):
+                    how = {"status": "failed", "error": error}
+                    break
+            else:
+                how = {"status": "done"}
+        finally:
+            states[part.id] = {**how, "seconds": round(time.monotonic() - began, 1), "commands": part.lines()}
+            write_json(place / STATE, {"environment": folder.environment(), "quick": whole.quick, "parts": states})
         report.write(whole, states, place)
-        say(f"== {part.id}: {error or 'done'} ({clock(time.monotonic() - start)} so far)")
+        say(f"== {part.id}: {how.get('error', 'done')} ({clock(time.monotonic() - start)} so far)")
     failures = [f"{part.id}: {states[part.id]['error']}" for part in parts if states[part.id]["status"] == "failed"]
     if failures:
         raise several(

@@ -40,7 +40,7 @@ def document(whole: Program, states: dict[str, Any], place: Path) -> Document:
             continue
         answers[part.title] = chapter.findings
         for section in chapter.sections:
-            section.title = f"{part.title}: {section.title[:1].lower()}{section.title[1:]}"
+            section.title = f"{part.title}: {section.title}"
             sections.append(section)
     failed = [part.title for part in whole.parts if states.get(part.id, {}).get("status") == "failed"]
     about = whole.about
@@ -61,9 +61,11 @@ def _summary(answers: dict[str, list[Finding]], missing: list[str]) -> Section:
     counts = {verdict: sum(one.verdict == verdict for one in all_) for verdict in (findings.AGREES, findings.DISAGREES)}
     partly = sum(one.verdict.startswith(f"{findings.AGREES} in") for one in all_)
     open_ = len(all_) - sum(counts.values()) - partly
+    single = sum(one.seeds == "1" and one.verdict != findings.OPEN for one in all_)
     text = (
         f"Of {len(all_)} questions, {counts[findings.AGREES]} are answered here as in the papers, {partly} in part, "
-        f"{counts[findings.DISAGREES]} otherwise, and {open_} cannot be told from these runs."
+        f"{counts[findings.DISAGREES]} otherwise, and {open_} cannot be told from these runs. {single} of the answers "
+        "rest on one seed: another may turn them round."
     )
     made = [findings.table(found, title) for title, found in answers.items() if found]
     return Section("The questions", [text], made, remarks=missing)

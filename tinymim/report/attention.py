@@ -22,7 +22,7 @@ from tinymim.data.batches import unit
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
-from tinymim.images import evenly, image_files, read_rgb
+from tinymim.images import evenly, image_files, read_rgb, unreadable
 from tinymim.modules.distiller import Distiller
 from tinymim.pages.figures import data_uri
 from tinymim.report.runs import Run
@@ -126,7 +126,7 @@ def _from_folder(folder: Path, count: int) -> list[Tensor]:
         try:
             shown.append(unit(view(read_rgb(f"{folder}/{name}"))["image"]))
         except Exception as error:  # decoders raise all sorts
-            raise TinymimError(f"images: {folder}/{name} cannot be read: {type(error).__name__}: {error}") from None
+            raise TinymimError(f"images: {folder}/{name} cannot be read: {unreadable(error)}") from None
     return shown
 
 

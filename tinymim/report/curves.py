@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
-from tinymim.pages.figures import COLOURS, data_uri
+from tinymim.pages import figures
 from tinymim.report.runs import Run
 
-OURS, TRAIN, OTHERS = COLOURS[0], COLOURS[4], COLOURS[7]
+OURS, TRAIN, OTHERS = (figures.COLOURS[place] for place in (0, 4, 7))
 RATE = "lr/"
 
 Line = tuple[list[float], list[float], str, str, float]
@@ -54,20 +51,10 @@ def _chart(name: str, run: Run, others: list[Run]) -> str:
 
 def _draw(lines: list[Line]) -> str:
     """Lines as one picture."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    style: Any = {"font.size": 9, "svg.fonttype": "none", "font.family": "sans-serif"}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(4.2, 2.6), layout="constrained")
-        axes = figure.add_subplot()
+    with figures.figure(width=107, height=66) as (figure, axes):
         for steps, values, colour, label, width in lines:
             point = "o" if len(steps) == 1 else None
             axes.plot(steps, values, color=colour, label=label or None, linewidth=width, marker=point, markersize=4)
         axes.set_xlabel("step")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=8)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True)
-    return data_uri("svg+xml", out.getvalue().encode())
+        axes.legend()
+        return figures.data_uri("svg+xml", figures.svg(figure))

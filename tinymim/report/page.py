@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tinymim import __version__, cards
+from tinymim import cards
+from tinymim.pages.document import rendered
 from tinymim.report.attention import gallery
 from tinymim.report.curves import charts, title_of
 from tinymim.report.runs import Run
@@ -37,16 +37,10 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
     Returns:
         HTML.
     """
-    from jinja2 import Environment
-
-    template = Environment(autoescape=True, trim_blocks=True).from_string(
-        resources.files("tinymim.report").joinpath("page.html").read_text()
-    )
     shown = gallery(run, images, count)
-    return template.render(
+    return rendered(
+        resources.files("tinymim.report").joinpath("page.html").read_text(),
         run=run,
-        written=time.strftime("%Y-%m-%d %H:%M"),
-        version=__version__,
         warning=_warning(shown.licence),
         headline=list(_figures(run).items()),
         facts=_facts(run),

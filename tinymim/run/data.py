@@ -7,7 +7,6 @@ import hashlib
 import io
 import multiprocessing
 import os
-import re
 import statistics
 import warnings
 from collections import Counter, defaultdict
@@ -22,7 +21,7 @@ from rich.table import Table
 
 from tinymim.errors import TinymimError
 from tinymim.files import write_json
-from tinymim.images import classes, image_files, rgb, root_problems, splits, stray
+from tinymim.images import classes, image_files, rgb, root_problems, splits, stray, unreadable
 
 SHOWN = 20  # broken files, groups of duplicates and classes on the screen; the JSON file has all
 
@@ -162,7 +161,7 @@ def _look(task: tuple[str, str]) -> Looked:
             found.form, found.mode, found.size = image.format or "", image.mode, image.size
             rgb(image)
     except Exception as error:  # decoders raise all sorts on broken files
-        found.error = f"{type(error).__name__}: {re.sub(' <.*?>', '', str(error))}"  # Pillow names an object in memory
+        found.error = unreadable(error)
     return found
 
 

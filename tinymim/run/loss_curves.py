@@ -31,9 +31,10 @@ def draw(question: Question, curve: Curve, logged: Logged, stem: Path, beside: s
         The picture, or ``None`` where no row has logged the loss.
     """
     lines = {name: _lines(question, logged, curve.stage, f"{name}/{curve.loss}") for name in SETS}
-    drawn = {name: rows for name, rows in lines.items() if rows}
-    if not drawn:
+    found = {name: rows for name, rows in lines.items() if rows}
+    if not found:
         return None
+    drawn = {name: rows for name, rows in found.items() if _is_curve(rows)} or found
     with figures.figure(columns=len(drawn), height=70, squeeze=False) as (figure, axes):
         for panel, (name, rows) in zip(axes[0], drawn.items(), strict=True):
             for number, (row, title) in enumerate(question.rows.items()):
@@ -48,9 +49,14 @@ def draw(question: Question, curve: Curve, logged: Logged, stem: Path, beside: s
         handles, labels = axes[0][-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(drawn) > 1 else 1)
         svg = figures.save(figure, stem)
-    write_text(stem.with_suffix(".csv"), _csv(drawn))
+    write_text(stem.with_suffix(".csv"), _csv(found))
     files = [f"{beside}/{stem.name}{suffix}" for suffix in (".png", ".svg", ".csv")]
     return Picture(curve.title, svg, files, ABOUT, wide=len(drawn) > 1)
+
+
+def _is_curve(rows: dict[str, dict[int, Line]]) -> bool:
+    """Whether anything was measured more than once."""
+    return any(len(steps) > 1 for seeds in rows.values() for steps, _ in seeds.values())
 
 
 def band(lines: list[Line]) -> tuple[list[float], list[float], list[float]]:
@@ -71,11 +77,11 @@ def _lines(question: Question, logged: Logged, stage: str, name: str) -> dict[st
     return found
 
 
-def _csv(drawn: dict[str, dict[str, dict[int, Line]]]) -> str:
+def _csv(found: dict[str, dict[str, dict[int, Line]]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["row", "seed", "set", "step", "loss"])
-    for name, rows in drawn.items():
+    for name, rows in found.items():
         for row, seeds in rows.items():
             for seed, line in seeds.items():
                 writer.writerows(

@@ -22,7 +22,7 @@ from tinymim.data.batches import unit
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.export import source
-from tinymim.images import EXTENSIONS, image_files, open_image
+from tinymim.images import EXTENSIONS, image_files, open_image, unreadable
 from tinymim.run.predictions import Columns, check_ending, write_table
 from tinymim.say import say
 
@@ -49,7 +49,7 @@ class Images(Dataset[Item]):
         try:
             return index, self.view(open_image(f"{self.folder}/{self.names[index]}"))["image"]
         except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
-            return index, f"{type(error).__name__}: {error}"
+            return index, unreadable(error)
 
 
 def main(arguments: list[str]) -> int:

@@ -28,12 +28,15 @@ from tinymim.run.tables import Records
 from tinymim.run.workers import Task
 from tinymim.say import say
 
+FURTHER = "Further options are overrides of every pre-training, such as --trainer.max_epochs 5."
+
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``tinymim study``; others are overrides of every pre-training recipe."""
     options = argparse.ArgumentParser(
         prog="tinymim study", description=__doc__.partition("\n")[0], allow_abbrev=False,
-        epilog="Further options are overrides of every pre-training, such as --trainer.max_epochs 5.",
+        epilog=f"{FURTHER}\n\n{grid.__doc__}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     options.add_argument("name", help="a study of recipes/studies, or a path")
     options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")

@@ -114,17 +114,17 @@ def _best(question: Question, records: Records, title: str, figure: Figure) -> s
         return OPEN
     others = [row for row in found if row != theirs]
     rival = max(others, key=lambda row: figure.sign * statistics.mean(found[row].values()))
-    return _told(*_gap(found[theirs], found[rival], figure))
+    return _told(*_gap(found[theirs], found[rival], figure), figure)
 
 
 def _verdict(claim: Claim, records: Records, figure: Figure) -> str:
     first, second = (values(records, row, claim.figure) for row in (claim.better, claim.than))
-    return _told(*_gap(first, second, figure)) if first and second else OPEN
+    return _told(*_gap(first, second, figure), figure) if first and second else OPEN
 
 
-def _told(mean: float, spread: float | None) -> str:
-    """Of a difference that the paper has above 0; one seed has no spread, and its direction counts."""
-    if abs(mean) <= (spread or 0):
+def _told(mean: float, spread: float | None, figure: Figure) -> str:
+    """Of a difference that the paper has above 0; one seed has no spread, and its direction counts if it shows."""
+    if abs(mean) <= (spread or 0) or not float(figure.number(mean)):
         return OPEN
     return AGREES if mean > 0 else DISAGREES
 
@@ -164,7 +164,7 @@ def checked(question: Question, claim: Claim, records: Records, figure: Figure) 
     if not first or not second:
         return ""
     mean, spread = _gap(first, second, figure)
-    verdict = _told(mean, spread)
+    verdict = _told(mean, spread, figure)
     verdict += " in direction" if verdict != OPEN and spread is None else ""
     named = f"{_name(question, claim.better)} better than {_name(question, claim.than)}"
     return f"{claim.figure}: the paper has {named}; here by {_difference(first, second, figure)}: {verdict}."

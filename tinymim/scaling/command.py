@@ -33,12 +33,16 @@ REPORT = "report"
 
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code: as a chain's."""
-    asked = parser().parse_args(arguments)
+    options = parser()
+    asked = options.parse_args(arguments)
     if (asked.study is None) == (asked.table is None):
         raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
     if asked.out and asked.out.is_file():
         raise TinymimError(f"out: {asked.out} is a file; give a folder")
     if asked.table:
+        of_study = ("quick", "jobs", "run_dir", "report_only", "set", "launch", "accept_changes")
+        if given := [name for name in of_study if getattr(asked, name) != options.get_default(name)]:
+            raise TinymimError(f"--table: runs nothing, so --{given[0]} says nothing; leave it out")
         out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
         report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
         return 0
@@ -62,9 +66,16 @@ def main(arguments: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``tinymim scaling``."""
-    options = argparse.ArgumentParser(prog="tinymim scaling", description=__doc__, allow_abbrev=False)
+    options = argparse.ArgumentParser(
+        prog="tinymim scaling", description=__doc__, epilog=grid.__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     options.add_argument("study", nargs="?", help="a study of recipes/scaling, or a path")
-    options.add_argument("--table", type=Path, metavar="FILE.csv", help="a table of finished runs, in a study's place")
+    options.add_argument(
+        "--table", type=Path, metavar="FILE.csv",
+        help="a table of finished runs, in a study's place: such a runs.csv, or one with the columns objective, "
+        f"{', '.join(table.NEEDED)} and, for more, accuracy (a share)",
+    )  # fmt: skip
     options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
     options.add_argument("--jobs", type=int, default=1, help="cells at once")
     options.add_argument("--run_dir", type=Path, help="by default runs/scaling_NAME, or runs/scaling_NAME_quick")
@@ -96,7 +107,7 @@ def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | Non
         say(f"[{ended}/{left}] {key}: {said} ({clock(spent)} so far, {more})")
 
     try:
-        return Runner(state, jobs, after, logged=True).run(), None
+        return Runner(state, jobs, after, logged=True, again="the same command").run(), None
     except TinymimError as error:
         if not any(entry.state == "failed" for entry in state.entries.values()):
             raise

@@ -27,7 +27,7 @@ class Correlation:
         runs: which.
         loss: ``validation`` or ``training``.
         count: runs that have both.
-        pearson: ``None`` below :data:`LEAST` runs; 0 where all of one side are equal.
+        pearson: ``None`` below :data:`LEAST` runs, and where all of one side are equal.
         pearson_low: lower end of the 95 % interval: percentiles over resampled runs.
         pearson_high: its upper end.
         spearman: as for Pearson's.
@@ -86,10 +86,10 @@ def correlate(objective: str, name: str, loss: str, some: Iterable[Sign]) -> Cor
     """Of one loss with accuracy over some runs."""
     values = [(getattr(sign.row, f"{loss}_loss"), sign.row.accuracy) for sign in some]
     known = [(x, y) for x, y in values if x is not None and y is not None]
-    if len(known) < LEAST:
+    x, y = np.array(known).reshape(-1, 2).T
+    if len(known) < LEAST or not np.ptp(x) or not np.ptp(y):
         return Correlation(objective, name, loss, len(known))
-    x, y = np.array(known).T
-    slope = float(np.polyfit(x, y, 1)[0]) if np.ptp(x) else None  # a share over 1 is per cent over 0.01
+    slope = float(np.polyfit(x, y, 1)[0])  # a share over 1 is per cent over 0.01
     return Correlation(
         objective, name, loss, len(known), *_measured(pearson, x, y), *_measured(spearman, x, y), slope=slope
     )

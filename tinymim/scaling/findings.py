@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 
 from tinymim.correlations import spearman
 from tinymim.pages.findings import AGREES, DISAGREES, OPEN, Finding
-from tinymim.scaling.correlation import Correlation, correlate, parts
+from tinymim.scaling.correlation import LEAST, Correlation, correlate, parts
 from tinymim.scaling.overfit import Sign, grouped
 from tinymim.scaling.table import Row
 
@@ -128,7 +128,8 @@ def _correlation(loss: str, name: str, some: list[Sign]) -> Correlation:
 
 def _told(one: Correlation) -> str:
     if one.spearman is None:
-        return f"{one.runs}: too few runs, {one.count}"
+        why = "too few runs" if one.count < LEAST else "all alike"
+        return f"{one.runs}: {why}, {one.count}"
     return f"{one.runs} {one.spearman:+.2f} [{one.spearman_low:+.2f}, {one.spearman_high:+.2f}] ({one.count} runs)"
 
 

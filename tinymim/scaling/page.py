@@ -141,7 +141,7 @@ def _saturated(found: list[Saturation]) -> Section:
         return Section("Would more data help?", ["No model and length ran on two sets of images."])
     lines = [
         [
-            f"{one.rows[-1].model}, {one.rows[-1].iterations:,} iterations",
+            f"{one.rows[-1].model}, {one.rows[-1].iterations:,} iterations{one.rows[-1].of_seed}",
             f"{one.rows[-2].data} to {one.rows[-1].data}",
             f"{one.fall:+.4f}",
             f"{one.noise:.5f}",

@@ -94,4 +94,5 @@ def resampled(curve: Curves, x: Array, losses: Array, count: int, seed: int = 0)
     fitted = curve.at(x)[0]
     residuals = (losses - fitted) * np.sqrt(x.size / max(x.size - PARAMETERS, 1))
     drawn = stream(seed).choice(residuals - residuals.mean(), (count, x.size))
-    return fit(x, (fitted + drawn).clip(min=0))
+    exponents = np.append(EXPONENTS, curve.b)  # without its own, no draw could be the curve itself
+    return _fit(x, (fitted + drawn).clip(min=0), exponents)

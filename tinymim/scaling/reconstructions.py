@@ -197,9 +197,9 @@ def _picture(rows: list[tuple[str, Tensor, list[float]]], kinds: list[str], out:
         for line, (title, shown, losses) in zip(axes, rows, strict=True):
             for place, one in enumerate(line):
                 if title == "error":
-                    one.imshow(shown[place], cmap=figures.SEQUENTIAL, vmin=0, vmax=brightest)
+                    one.imshow(shown[place].numpy(), cmap=figures.SEQUENTIAL, vmin=0, vmax=brightest)
                 else:
-                    one.imshow(shown[place].permute(1, 2, 0))
+                    one.imshow(shown[place].permute(1, 2, 0).numpy())
                 one.set(xticks=[], yticks=[])
                 one.spines[:].set_visible(False)
                 if losses:

@@ -58,8 +58,12 @@ class Row:
     @property
     def name(self) -> str:
         """For people."""
-        seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.objective} {self.model}, {self.data}, {self.iterations:,} iterations{seed}"
+        return f"{self.objective} {self.model}, {self.data}, {self.iterations:,} iterations{self.of_seed}"
+
+    @property
+    def of_seed(self) -> str:
+        """The end of a name."""
+        return "" if self.seed is None else f", seed {self.seed}"
 
 
 NEEDED = ("model", "parameters", "data", "images", "iterations", "validation_loss")
@@ -115,6 +119,8 @@ def read(path: Path) -> list[Row]:
     (number, found), *lines = lines
     found = [name.strip() for name in found]
     heads = [PUBLISHED.get(name, name) for name in found]
+    if twice := [name for name in dict.fromkeys(heads) if name and heads.count(name) > 1]:
+        raise TinymimError(f"table: {path}, line {number}: two columns are {', '.join(twice)}; keep one of them")
     published = bool(set(found) & set(PUBLISHED))
     needed = NEEDED if published else ("objective", *NEEDED)
     if missing := [name for name in needed if name not in heads]:
@@ -123,17 +129,29 @@ def read(path: Path) -> list[Row]:
         raise TinymimError(f"table: {path}, line {number}: columns, and no run below them")
     problems: list[str] = []
     rows = [_row(number, found, cells, published, problems) for number, cells in lines]
-    seen: dict[Any, int] = {}
-    for (number, _), row in zip(lines, rows, strict=True):
-        if row and (first := seen.setdefault(_identity(row), number)) != number:
-            problems.append(f"line {number}: the same run as line {first}, {row.name}; tell them apart by a seed")
+    problems += _contradictions({number: row for (number, _), row in zip(lines, rows, strict=True) if row})
+    known = [row.accuracy for row in rows if row and row.accuracy is not None]
+    if "finetune_top1" in found and known and max(known) <= 0.01:
+        problems.append("finetune_top1: no run is above 1 per cent; write 83.2 for 83.2 %, or call the column accuracy")
     if problems:
         raise several(f"table: {path}", problems)
     return [row for row in rows if row]
 
 
-def _identity(row: Row) -> tuple[Any, ...]:
-    return row.objective, row.model, row.data, row.iterations, row.seed
+def _contradictions(rows: dict[int, Row]) -> list[str]:
+    """What lines, by number, say against each other."""
+    found: list[str] = []
+    seen: dict[Any, int] = {}
+    for number, row in rows.items():
+        run = row.objective, row.model, row.data, row.iterations, row.seed
+        if (first := seen.setdefault(run, number)) != number:
+            found.append(f"line {number}: the same run as line {first}, {row.name}; tell them apart by a seed")
+        for label, size in (("model", "parameters"), ("data", "images")) if row.status == "done" else ():
+            name = getattr(row, label)
+            first = seen.setdefault((label, row.objective, name), number)
+            if (here := getattr(row, size)) != (there := getattr(rows[first], size)):
+                found.append(f"line {number}, {size}: {label} {name} has {here:,} here and {there:,} on line {first}")
+    return found
 
 
 def _row(number: int, heads: list[str], cells: list[str], published: bool, problems: list[str]) -> Row | None:
