@@ -69,6 +69,13 @@ def test_random__of_a_swin() -> None:
     assert subject.given_out == list(range(1, 13))
 
 
+def test_licence__of_weights_from_scratch_there_is_none_to_warn_of(tmp_path: Path) -> None:
+    started = {"start": {"name": "a.ckpt", "sha256": "1"}}
+    for name, origin, said in (("own", {}, ""), ("other", started, "unknown")):
+        path = checkpoint(tmp_path / f"{name}.ckpt", network(tiny(24, 4)), licence="unknown", **origin)
+        assert subjects.load([str(path)], 0)[0].licence == said
+
+
 def test_fine_tuned__its_backbone_is_taken_and_its_teacher_known(tmp_path: Path) -> None:
     start = {"name": "last.ckpt", "sha256": "1", "teacher": {"name": "t", "sha256": "2"}}
     path = checkpoint(tmp_path / "it=1.ckpt", network(tiny(24, 4)), start=start)

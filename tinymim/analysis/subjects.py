@@ -25,6 +25,9 @@ from tinymim.weights import Provenance
 
 RANDOM = "random:"
 
+ORIGINS = ("start", "teacher", "deit")
+"""Keys of a checkpoint's record that name the weights it was made from; without them nobody else's licence holds."""
+
 Network = Backbone | Windowed
 
 
@@ -36,7 +39,7 @@ class Subject:
         title: names it on the page.
         source: as it was given.
         network: frozen.
-        licence: of its weights; empty where they are random.
+        licence: of its weights; empty where they are random, or were trained from scratch.
         provenance: of its weights; ``None`` where they are random.
         record: of its checkpoint; empty for others.
     """
@@ -181,7 +184,9 @@ def _load(title: str, source: str, seed: int) -> Subject:
         return Subject(title, source, swin, weights.licence, weights)
     located = _located(name)
     network, weights = located.load()
-    return Subject(title, source, network, weights.licence, weights, located.record or {})
+    record = located.record or {}
+    from_scratch = bool(record) and weights.licence == "unknown" and not any(record.get(name) for name in ORIGINS)
+    return Subject(title, source, network, "" if from_scratch else weights.licence, weights, record)
 
 
 def _random(name: str) -> Network:
