@@ -52,7 +52,9 @@ class Table:
     prose: bool = False
 
     def markdown(self) -> str:
-        """As Markdown, figures to the right."""
+        """As Markdown, figures to the right; empty without rows."""
+        if not self.rows:
+            return ""
         lines = [self.heads, ["---", *["---:"] * (len(self.heads) - 1)], *self.rows]
         return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 

@@ -77,6 +77,7 @@ class Study:
 
     name: str
     about: str
+    objectives: list[str]
     cells: dict[str, Cell]
     chain: Chain
 
@@ -107,7 +108,9 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> S
     }
     stages = [stage for cell in cells.values() for stage in _stages(cell, content, configs[cell.objective])]
     whole = {"about": about, "seeds": content["seeds"], "stages": stages}
-    return Study(path.stem, about, cells, plan.build(path.stem, whole, str(path), settings))
+    return Study(
+        path.stem, about, list(content["objectives"]), cells, plan.build(path.stem, whole, str(path), settings)
+    )
 
 
 def _cells(content: Written) -> list[Cell]:

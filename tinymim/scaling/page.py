@@ -11,7 +11,7 @@ from tinymim.pages import Document, Section, Table
 from tinymim.pages.findings import VERDICTS
 from tinymim.pages.findings import table as findings_table
 from tinymim.scaling import drawing, table
-from tinymim.scaling.correlation import RESAMPLES, Correlation, correlations
+from tinymim.scaling.correlation import LEAST, RESAMPLES, Correlation, correlations
 from tinymim.scaling.findings import findings, next_length
 from tinymim.scaling.laws import CHOICE, Law, laws
 from tinymim.scaling.overfit import Sign, records, signs
@@ -162,6 +162,7 @@ def _accuracy(found: list[Sign], correlated: list[Correlation], out: Path) -> Se
     pictures = drawing.accuracy(found, out)
     if not pictures:
         return Section(title, ["No accuracy after fine-tuning is known."])
+    known = [sign for sign in found if sign.row.accuracy is not None]
     lines = [
         [
             f"{one.loss} loss, {one.runs}",
@@ -171,9 +172,13 @@ def _accuracy(found: list[Sign], correlated: list[Correlation], out: Path) -> Se
             "-" if one.slope is None else f"{one.slope:+.2f}",
         ]
         for one in correlated
+        if one.runs == "all" or LEAST <= one.count < len(known)
     ]
     heads = ["correlation with accuracy", "runs", "Pearson", "Spearman", "points per 0.01"]
-    text = f"Intervals: 95 %, percentiles over {RESAMPLES} draws of runs, as if runs were independent of each other."
+    text = (
+        f"Intervals: 95 %, percentiles over {RESAMPLES} draws of runs, as if runs were independent of each other. "
+        f"Parts of fewer than {LEAST} runs, and those that are all runs, are in the file alone."
+    )
     return Section(
         title,
         [next_length([sign.row for sign in found])],

@@ -39,8 +39,7 @@ def rows(study: Study, state: State) -> list[Row]:
             found.append(_done(study, state, key, cell))
         elif cell and entry.state == "failed" and (row := _failed(state, key, cell, entry)):
             found.append(row)
-    objectives = [cell.objective for cell in study.cells.values()]
-    return sorted(found, key=lambda row: objectives.index(row.objective))
+    return sorted(found, key=lambda row: study.objectives.index(row.objective))
 
 
 def _done(study: Study, state: State, key: str, cell: Cell) -> Row:
