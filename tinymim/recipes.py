@@ -47,8 +47,9 @@ def find(name: str) -> Path:
     for folder in folders():
         if (path := folder / f"{name}.yaml").is_file():
             return path
-    near = difflib.get_close_matches(Path(name).stem, names(), n=3, cutoff=0.4) or names()
-    raise TinymimError(f"unknown recipe {name!r}; near it: {', '.join(near)} (`make help` lists them all)")
+    near = difflib.get_close_matches(Path(name).stem, names(), n=3, cutoff=0.5)
+    close = f"; near it: {', '.join(near)}" if near else ""
+    raise TinymimError(f"unknown recipe {name!r}{close} (`make help` lists them all)")
 
 
 def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:

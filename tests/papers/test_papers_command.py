@@ -46,9 +46,9 @@ def test_papers__a_failed_part_is_reported_and_tried_again_and_the_others_are_ke
 ) -> None:
     with pytest.raises(TinymimError, match=r"1 of 2 part\(s\) failed.*no such chain"):
         command.main(["mine.yaml"])
-    states = json.loads((here / "runs/papers/papers.json").read_text())["parts"]
+    states = json.loads((here / "runs/papers_mine/papers.json").read_text())["parts"]
     assert (states["chain"]["status"], states["scaling"]["status"]) == ("failed", "done")
-    page = (here / "runs/papers/report.html").read_text()
+    page = (here / "runs/papers_mine/report.html").read_text()
     assert "1 part(s) failed: Chains" in page
     assert "Do big models on small data end below smaller ones?" in page
 
@@ -56,13 +56,13 @@ def test_papers__a_failed_part_is_reported_and_tried_again_and_the_others_are_ke
     assert command.main(["mine.yaml"]) == 0
     calls = (here / "calls").read_text().splitlines()
     assert [call.split()[0] for call in calls] == ["chain", "scaling"] * 2
-    assert "failed" not in (here / "runs/papers/report.md").read_text().partition("## The questions")[0]
+    assert "failed" not in (here / "runs/papers_mine/report.md").read_text().partition("## The questions")[0]
 
 
 def test_papers__the_report_counts_verdicts_and_says_what_is_missing(here: Path) -> None:
     with pytest.raises(TinymimError):
         command.main(["mine.yaml"])
-    text = (here / "runs/papers/report.md").read_text()
+    text = (here / "runs/papers_mine/report.md").read_text()
     assert "Of 7 questions, 5 are answered here as in the papers" in text
     assert "Chains: nothing to show yet" in text
     assert "](scaling/report/figures/" in text  # pictures are found from the report's own folder
@@ -77,5 +77,23 @@ def test_papers__an_interrupted_part_is_told_from_one_that_was_never_begun(here:
     (here / "work.py").write_text("import sys; sys.exit(75)")
     with pytest.raises(TinymimError, match="interrupted; the same command goes on"):
         command.main(["mine.yaml"])
-    states = json.loads((here / "runs/papers/papers.json").read_text())["parts"]
+    states = json.loads((here / "runs/papers_mine/papers.json").read_text())["parts"]
     assert {id: state["status"] for id, state in states.items()} == {"chain": "interrupted"}
+
+
+def test_papers__what_a_failed_part_left_before_is_shown_and_not_counted(here: Path) -> None:
+    (here / "mended").touch()
+    command.main(["mine.yaml"])
+    text = TEXT.replace("[scaling, --table", "[scaling, --table, other.csv, --table")
+    (here / "mine.yaml").write_text(text)
+    (here / "work.py").write_text("import sys; sys.exit('tinymim scaling: one mistake\\n- and another')")
+    with pytest.raises(TinymimError, match="scaling: .*one mistake - and another"):
+        command.main(["mine.yaml", "--parts", "scaling"])
+    page = (here / "runs/papers_mine/report.md").read_text()
+    assert "Of 0 questions" in page
+    assert "Scaling (failed): what is shown of it may be of before, and is not counted." in page
+    assert "Do big models on small data end below smaller ones?" in page
+    (here / "mine.yaml").write_text(TEXT)
+    command.main(["mine.yaml", "--report_only"])
+    page = (here / "runs/papers_mine/report.md").read_text()
+    assert f"Scaling: the program would now run tinymim scaling --table {PUBLISHED}." in page

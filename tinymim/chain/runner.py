@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -283,4 +284,4 @@ def _last_line(log: IO[bytes] | None) -> str:
     if log is None:
         return "; what it said is above"
     lines = [line for line in Path(log.name).read_text(errors="replace").splitlines() if line.strip()]
-    return f": {lines[-1].strip()[:300]} ({log.name})" if lines else f" ({log.name})"
+    return f": {textwrap.shorten(lines[-1], 500, placeholder=' ...')} ({log.name})" if lines else f" ({log.name})"

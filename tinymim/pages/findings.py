@@ -30,13 +30,17 @@ class Finding:
 
 
 def together(verdicts: Iterable[str]) -> str:
-    """One verdict of several: they agree where all that can tell do, and disagree where none of them agrees."""
-    told = [verdict for verdict in verdicts if verdict != OPEN]
-    if not told:
-        return OPEN
-    if len(set(told)) == 1:
-        return told[0]
-    return f"{AGREES} in {told.count(AGREES)} of {len(told)}"
+    """One verdict of several, which counts them where they are not all the same."""
+    every = list(verdicts)
+    if len(set(every)) <= 1:
+        return every[0] if every else OPEN
+    if AGREES in every:
+        return f"{AGREES} in {every.count(AGREES)} of {len(every)}" + _open(every)
+    return f"{DISAGREES} in {every.count(DISAGREES)} of {len(every)}" + _open(every)
+
+
+def _open(verdicts: list[str]) -> str:
+    return f", {verdicts.count(OPEN)} open" if OPEN in verdicts else ""
 
 
 def table(findings: Iterable[Finding], title: str = "") -> Table:

@@ -75,9 +75,8 @@ def scaling(part: Part, page: Path) -> Chapter:
         extra = scaling_command.restored(found, state, rows, out)
     signs = overfit.signs(rows)
     objectives = list(dict.fromkeys(sign.row.objective for sign in signs))
-    seeds = str(len({sign.row.seed for sign in signs} - {None}) or "")
     own = [
-        replace(one, question=f"{objective}: {one.question}" if len(objectives) > 1 else one.question, seeds=seeds)
+        replace(one, question=f"{objective}: {one.question}" if len(objectives) > 1 else one.question)
         for objective in objectives
         for one in scaling_findings.findings(sign for sign in signs if sign.row.objective == objective)
     ]

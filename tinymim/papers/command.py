@@ -32,6 +32,7 @@ from tinymim.run.progress import clock
 from tinymim.say import say
 
 STATE = "papers.json"
+SHIPPED = "embedded"
 FURTHER = "Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt."
 INTERRUPTED = "interrupted; the same command goes on"
 
@@ -43,12 +44,12 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"{FURTHER}\n\n{program.__doc__}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    options.add_argument(
-        "name", nargs="?", default="embedded", help="a program of recipes/papers, or a path (embedded)"
-    )
+    options.add_argument("name", nargs="?", default=SHIPPED, help=f"a program of recipes/papers, or a path ({SHIPPED})")
     options.add_argument("--quick", action="store_true", help="the program's short form, in a folder of its own")
     options.add_argument("--parts", type=lambda text: text.split(","), help="run these parts alone")
-    options.add_argument("--run_dir", type=Path, help="by default runs/papers, or runs/papers_quick")
+    options.add_argument(
+        "--run_dir", type=Path, help="by default runs/papers, of another program runs/papers_NAME; runs/..._quick"
+    )
     options.add_argument("--report_only", action="store_true", help="run nothing, write the report of what is there")
     return options
 
@@ -63,7 +64,9 @@ def main(arguments: list[str]) -> int:
     pairs, unknown = recipes.split(rest)
     if unknown:
         raise TinymimError(f"no option of a program: {' '.join(unknown)}; tinymim papers --help lists them")
-    place = options.run_dir or Path("runs") / ("papers_quick" if options.quick else "papers")
+    name = Path(options.name).stem
+    own = "papers" if name == SHIPPED else f"papers_{name}"
+    place = options.run_dir or Path("runs") / f"{own}{'_quick' if options.quick else ''}"
     whole = program.load(options.name, place, options.quick, {key: _value(value) for key, value in pairs})
     ids = [part.id for part in whole.parts]
     if wrong := [id for id in options.parts or [] if id not in ids]:
@@ -110,7 +113,7 @@ def _run(whole: Program, parts: list[Part], place: Path) -> None:
     if failures:
         raise several(
             f"{len(failures)} of {len(parts)} part(s) failed, and the report says which; the same command tries them "
-            "again",
+            "again, and a part's own command, which stands there, takes its own options",
             failures,
         )
 
@@ -119,7 +122,7 @@ def _call(words: list[str]) -> str | None:
     """Run one command as a process of its own; why it failed, or ``None``.
 
     Raises:
-        TinymimError: an interruption; the command was asked to save, and has ended.
+        Preempted: the command was asked to save, and has ended.
     """
     process = subprocess.Popen([sys.executable, "-m", "tinymim", *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -133,12 +136,13 @@ def _call(words: list[str]) -> str | None:
             code = process.wait()
     except KeyboardInterrupt:
         _end(process)
-        raise TinymimError(INTERRUPTED) from None
+        raise Preempted(INTERRUPTED) from None
     if code == 0:
         return None
     if code == Preempted.code:
-        raise TinymimError(INTERRUPTED)
-    last = next((line for line in reversed(said) if line.startswith("tinymim ")), said[-1] if said else "")
+        raise Preempted(INTERRUPTED)
+    begun = [place for place, line in enumerate(said) if line.startswith("tinymim ")]
+    last = " ".join(said[begun[-1] if begun else -1 :])
     how = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
     return f"`tinymim {words[0]}` {how}{f': {last}' if last else ''}"
 

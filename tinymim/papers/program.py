@@ -3,9 +3,12 @@
 about        a few sentences for the report
 vars         values to be pointed at, such as ``${vars.teacher}``; the command's options change them
 parts        id: ``{title, kind, commands, roles}``, run in this order
-               kind       whose report it has: one of :data:`KINDS`
-               commands   lists of entries (see :func:`_words`): what would follow ``tinymim`` in a terminal; the last
-                          writes the results into ``${place}``, the part's folder; ``${places.ID}`` is another's
+               kind       what its last command is, and so what is read of it: ``study`` (tinymim study), ``chain``
+                          (chain run), ``analysis`` (analyze) or ``scaling`` (scaling)
+               commands   a list of lists, each what would follow ``tinymim`` in a terminal, such as
+                          ``[study, digits, --run_dir, "${place}"]``; an entry ``{KEY: VALUE}`` stands for --KEY=VALUE,
+                          ``{--set: {KEY: VALUE}}`` for --set KEY=VALUE. The last command writes into ``${place}``, the
+                          part's folder (analyze by --out, others by --run_dir); ``${places.ID}`` is another's
                roles      of an analysis: titles of the networks that the paper's findings are of, ``mim`` and
                           ``supervised``
 quick        laid over all of the above by ``--quick``

@@ -4,15 +4,24 @@ seeds        list; every row is trained once for each
 about        a few sentences for the report
 budget       overrides of every pre-training, as ``{trainer.max_epochs: 10}``
 stages       name: ``{recipe, set}``: what every row's weights are used for, such as probe and finetune
-figures      title: ``{stage, metric, unit, better}``: the columns, see :class:`cells.Figure`; by default
-             :data:`cells.FIGURES`. A figure of ``pretrain`` is there for the rows that have one
+figures      title: ``{stage, metric, unit, better}``: the columns; ``metric`` as logged, such as ``val/top1``, ``unit``
+             ``%`` (of a share) or another, ``better`` higher or lower; by default 10-NN, linear probe and fine-tuned. A
+             figure of ``pretrain`` is there for the rows that have one
 curves       id: ``{title, stage, loss}``: what is drawn against steps; by default ``loss`` of every stage
 prepare      id: ``{title, recipe, set}``: fits that come first, once and with seed 0, whatever the seeds are;
              ``${prepare.ID}`` in a row or in another of them is the checkpoint
 rows         id: ``{title, recipe, set, weights, later}``: a way to pre-train the student. With ``recipe: null`` the
              later stages start from ``weights`` (a card, a path, ``${prepare.ID}``), or without them from random ones;
              ``later`` is overrides of all of them
-questions    id: ``{title, source, expects, rows, paper, figures, against, claims}``, see :class:`Question`
+questions    id: ``{title, source, expects, rows, paper, figures, against, claims}``
+               title    the question
+               rows     ids of the rows side by side, or ``{ID: another title}``
+               source   the table of the paper it repeats
+               expects  what the paper found, in words
+               paper    its figure for each row that it has, as ``{ID: 75.8}``; higher is better
+               figures  titles of those it shows; without it all. Its curves are those of their stages
+               against  ``{TITLE: TITLE}``, figures whose orders of the rows are compared
+               claims   list of ``{figure: TITLE, better: ROW, than: ROW}``, findings of the paper that are checked
 quick        laid over all of the above by ``--quick``
 """
 

@@ -30,7 +30,12 @@ def find(kind: str, name: str) -> Path:
         if path.is_file():
             return path
     known = sorted(path.stem for base in recipes.folders() for path in (base / FOLDERS[kind]).glob("*.yaml"))
-    raise TinymimError(f"unknown {kind} {name!r}; there are: {', '.join(dict.fromkeys(known))}")
+    what = (
+        f"no file {name}, and no {kind} of that name"
+        if name.endswith((".yaml", ".yml"))
+        else f"unknown {kind} {name!r}"
+    )
+    raise TinymimError(f"{what}; there are: {', '.join(dict.fromkeys(known))}")
 
 
 def read(path: Path, kind: str, keys: str) -> dict[str, Any]:

@@ -109,6 +109,8 @@ def _draw(made: Section, question: Question, key: str, curve: Curve, lines: Logg
         made.pictures.append(picture)
         return
     names = {name for stages in lines.values() for by in stages.values() for name in by.get(curve.stage, {})}
+    if not names:  # no cell is finished
+        return
     known = ", ".join(sorted({name.partition("/")[2] for name in names if "loss" in name})) or "no loss"
     made.remarks.append(f"curves.{key}.loss: {curve.stage} logged no {curve.loss}; it logged {known}.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,9 @@ def _chart(out: Path, name: str, title: str, panels: Groups, x: str, series: tup
         for one in axes[::COLUMNS]:
             one.set_ylabel("validation loss")
         _legend(fig, axes[0], series[0])
-        return _picture(fig, out, _named(everyone, name), title, RINGED)
+        return _picture(
+            fig, out, _named(everyone, name), title, _ringed(some for one in everyone.values() for some in one)
+        )
 
 
 def accuracy(found: list[Sign], out: Path) -> list[Picture]:
@@ -87,7 +89,13 @@ def accuracy(found: list[Sign], out: Path) -> list[Picture]:
         axes[0].set_ylabel("top-1 after fine-tuning, %")
         _legend(fig, axes[0], "model")
         return [
-            _picture(fig, out, _named(models, "accuracy_by_loss"), "Accuracy against the loss of pre-training", RINGED)
+            _picture(
+                fig,
+                out,
+                _named(models, "accuracy_by_loss"),
+                "Accuracy against the loss of pre-training",
+                _ringed(known),
+            )
         ]
 
 
@@ -141,6 +149,11 @@ def _ring(axes: Axes, points: list[Any]) -> None:
     if points:
         x, y = zip(*points, strict=True)
         axes.scatter(x, y, s=45, facecolors="none", edgecolors=figures.COLOURS[1], linewidths=1, zorder=3)
+
+
+def _ringed(found: Iterable[Sign]) -> str:
+    """What rings mean, where there are any."""
+    return RINGED if any(sign.rose for sign in found) else ""
 
 
 def _ticks(axes: Axes, places: list[float]) -> None:

@@ -6,6 +6,7 @@ Every sentence is computed from the rows, with counts; where they cannot tell, i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 from tinymim.correlations import spearman
@@ -14,12 +15,15 @@ from tinymim.scaling.correlation import LEAST, Correlation, correlate, parts
 from tinymim.scaling.overfit import Sign, grouped
 from tinymim.scaling.table import Row
 
+NOTHING = 0.00005
+"""A difference of losses that does not show in four decimals, where nobody measured their noise."""
+
 
 def findings(found: Iterable[Sign]) -> list[Finding]:
     """Of the runs of one objective."""
     found = list(found)
     rows = [sign.row for sign in found]
-    return [
+    answers = [
         overfitting(found),
         classic(found),
         big_on_small(rows),
@@ -28,6 +32,8 @@ def findings(found: Iterable[Sign]) -> list[Finding]:
         larger_later(rows),
         short_training(rows),
     ]
+    seeds = str(len({row.seed for row in rows} - {None}) or "")
+    return [replace(one, seeds=seeds) for one in answers]
 
 
 def overfitting(found: list[Sign]) -> Finding:
@@ -55,6 +61,7 @@ def classic(found: list[Sign]) -> Finding:
     rose = sum(sign.rose for sign in found)
     here = f"Of {rose} runs whose held-out loss rose, {len(told)} have training losses; it fell in {sum(told)} of them."
     verdict = OPEN if not told else AGREES if 2 * sum(told) > len(told) else DISAGREES
+    here = here if rose else "No run's held-out loss rose."
     return Finding("Does the training loss fall meanwhile?", "It keeps dropping.", here, verdict)
 
 
@@ -162,7 +169,7 @@ def larger_later(rows: list[Row]) -> Finding:
 
 
 def short_training(rows: list[Row]) -> Finding:
-    """Whether that gain is smaller in the shortest training than in the longest."""
+    """Whether that gain is less than half as large in the shortest training as in the longest."""
     lengths = sorted({row.iterations for row in rows})
     means = [
         sum(falls.values()) / len(falls) for length in lengths[:1] + lengths[-1:] if (falls := _falls(rows, length))
@@ -171,12 +178,13 @@ def short_training(rows: list[Row]) -> Finding:
     if len(lengths) > 1 and len(means) == 2:
         here = f"Mean of those falls: {means[0]:+.4f} in the shortest training, {means[1]:+.4f} in the longest."
         verdict = _beyond_noise(means[1] - means[0], rows)
+        verdict = DISAGREES if verdict == AGREES and means[0] > means[1] / 2 else verdict
     return Finding("Does more data help short training?", "Hardly.", here, verdict)
 
 
 def _beyond_noise(difference: float, rows: list[Row]) -> str:
     """Whether a difference of losses that the paper has above 0 is so, by more than the masks alone could make it."""
-    if abs(difference) <= max(row.noise or 0.0 for row in rows):
+    if abs(difference) <= max(NOTHING, *(row.noise or 0.0 for row in rows)):
         return OPEN
     return AGREES if difference > 0 else DISAGREES
 

@@ -144,13 +144,14 @@ def _saturated(found: list[Saturation]) -> Section:
             f"{one.rows[-1].model}, {one.rows[-1].iterations:,} iterations{one.rows[-1].of_seed}",
             f"{one.rows[-2].data} to {one.rows[-1].data}",
             f"{one.fall:+.4f}",
-            f"{one.noise:.5f}",
+            f"{one.noise:.5f}" if one.noise else "-",
             "-" if one.flat_from is one.rows[-1] else one.flat_from.data,
         ]
         for one in found
     ]
+    noisy = " by more than noise" if any(one.noise for one in found) else ", by however little, as no noise is known,"
     text = (
-        f"From the second largest set of images to the largest the loss fell by more than noise in "
+        f"From the second largest set of images to the largest the loss fell{noisy} in "
         f"{sum(one.falls for one in found)} of {len(found)} cases. Flat from a set on: no larger one has a lower loss."
     )
     heads = ["model", "data", "fall of the loss", "noise", "flat from"]
@@ -172,12 +173,12 @@ def _accuracy(found: list[Sign], correlated: list[Correlation], out: Path) -> Se
             "-" if one.slope is None else f"{one.slope:+.2f}",
         ]
         for one in correlated
-        if one.runs == "all" or LEAST <= one.count < len(known)
+        if one.runs == "all" or (one.pearson is not None and one.count < len(known))
     ]
     heads = ["correlation with accuracy", "runs", "Pearson", "Spearman", "points per 0.01"]
     text = (
         f"Intervals: 95 %, percentiles over {RESAMPLES} draws of runs, as if runs were independent of each other. "
-        f"Parts of fewer than {LEAST} runs, and those that are all runs, are in the file alone."
+        f"Parts of fewer than {LEAST} runs or of one accuracy, and those that are all runs, are in the file alone."
     )
     return Section(
         title,
