@@ -208,6 +208,9 @@ def test_locate__an_export_of_ours_in_a_folder(home, tmp_path):
 def test_locate__a_folder_without_weights(home, tmp_path):
     with pytest.raises(TinymimError, match=r"has no model\.safetensors and no pytorch_model\.bin"):
         teachers.locate(str(tmp_path))
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(TinymimError, match=r"notes.txt is no file of weights, which end in \.ckpt, \.safetensors"):
+        teachers.locate(str(tmp_path / "notes.txt"))
 
 
 def test_locate__what_is_no_vit_is_named(home, tmp_path):

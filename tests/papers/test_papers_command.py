@@ -87,7 +87,7 @@ def test_papers__what_a_failed_part_left_before_is_shown_and_not_counted(here: P
     text = TEXT.replace("[scaling, --table", "[scaling, --table, other.csv, --table")
     (here / "mine.yaml").write_text(text)
     (here / "work.py").write_text("import sys; sys.exit('tinymim scaling: one mistake\\n- and another')")
-    with pytest.raises(TinymimError, match="scaling: .*one mistake - and another"):
+    with pytest.raises(TinymimError, match=r"scaling: .*one mistake - and another"):
         command.main(["mine.yaml", "--parts", "scaling"])
     page = (here / "runs/papers_mine/report.md").read_text()
     assert "Of 0 questions" in page

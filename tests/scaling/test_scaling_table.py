@@ -40,6 +40,10 @@ def test_written_rows__are_read_again(tmp_path: Path) -> None:
         ("# a note\n\n", "is empty"),
         (HEADS + "\n", "line 1: columns, and no run below them"),
         ("model,images\nS,3\n", "line 1: no column objective, parameters, data, iterations, validation_loss; it has"),
+        (
+            "model;images\nS;3\n",
+            "data, images, iterations, validation_loss; ';' stands between them, and a comma should",
+        ),
         ("# note\n" + HEADS + "\nMAE,S,5,all,9,many,0.4\n", "line 3, iterations: 'many' is not a number"),
         (HEADS + "\nMAE,S,5,all,9,7,nan\n", "line 2, validation_loss: nan is not a number from 0 up"),
         (HEADS + "\nMAE,S,5.5,all,9,7,0.4\n", "line 2, parameters: 5.5 is not a whole number above 0"),

@@ -83,11 +83,13 @@ def weights_in(source: str) -> Path | None:
     """The file of weights that ``source`` is, or that lies in that folder; ``None`` where it is no path of either.
 
     Raises:
-        TinymimError: a folder without weights.
+        TinymimError: a folder without weights, or a file that can hold none.
     """
     path = Path(source)
     if path.suffix in SUFFIXES:
         return path
+    if path.is_file() and path.suffix not in ("", ".yaml", ".yml"):  # names of cards, and cards
+        raise TinymimError(f"teacher: {path} is no file of weights, which end in {', '.join(SUFFIXES)}")
     found = next((path / name for name in IN_FOLDER if (path / name).is_file()), None)
     if found is None and path.is_dir() and "/" in source:
         raise TinymimError(f"teacher: the folder {path} has no {' and no '.join(IN_FOLDER)}")

@@ -30,7 +30,7 @@ def document(study: Study, records: Records, place: Path, draw: bool = True) -> 
     return Document(
         title=f"Study {study.name}",
         sections=sections(study, records, place, place, draw),
-        about=f"{study.about} {tables.READING}".strip(),
+        about=" ".join(text.rstrip(".") + "." for text in (study.about, tables.READING) if text),
         warning=f"{failed} cell(s) failed: the rows they are of have fewer seeds." if failed else "",
         settings=settings,
     )

@@ -124,7 +124,9 @@ def read(path: Path) -> list[Row]:
     published = bool(set(found) & set(PUBLISHED))
     needed = NEEDED if published else ("objective", *NEEDED)
     if missing := [name for name in needed if name not in heads]:
-        raise TinymimError(f"table: {path}, line {number}: no column {', '.join(missing)}; it has {', '.join(found)}")
+        mark = next((mark for mark in ";\t" if len(found) == 1 and mark in found[0]), None)
+        has = f"{mark!r} stands between them, and a comma should" if mark else f"it has {', '.join(found)}"
+        raise TinymimError(f"table: {path}, line {number}: no column {', '.join(missing)}; {has}")
     if not lines:
         raise TinymimError(f"table: {path}, line {number}: columns, and no run below them")
     problems: list[str] = []
