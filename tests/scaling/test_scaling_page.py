@@ -32,7 +32,8 @@ def test_published__page_tables_and_figures(tmp_path: Path) -> None:
     for name in named:
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 80 / 25.4 * 299
-        assert (tmp_path / name).with_suffix(".svg").is_file()
+        shown = (tmp_path / name).with_suffix(".svg").read_text()
+        assert "$" not in shown, f"{name}: figures write no TeX"
     html = written.read_text()
     assert all(name in html for name in ("flags.csv", "correlations.csv", "laws.csv", "saturation.csv"))
     assert "In 14 of 63 runs" in html

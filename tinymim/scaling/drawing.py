@@ -101,6 +101,8 @@ def accuracy(found: list[Sign], out: Path) -> list[Picture]:
 
 def laws(found: list[Law], out: Path) -> list[Picture]:
     """The laws of one objective that were fitted, with their points and bands."""
+    from matplotlib.ticker import EngFormatter, NullFormatter
+
     fitted = [(law, law.curve) for law in found if law.curve is not None]
     if not fitted:
         return []
@@ -111,7 +113,9 @@ def laws(found: list[Law], out: Path) -> list[Picture]:
             one.plot(x, curve.at(x)[0], color=figures.COLOURS[0])
             one.plot(law.places, law.losses, "o", color=figures.COLOURS[6])
             one.set(xscale="log", xlabel=f"{law.axis}, {law.unit}", ylabel="validation loss")
-            one.set_title(f"L = {curve.c[0]:.3f} + a·x$^{{-{curve.b[0]:.3f}}}$")
+            one.xaxis.set_major_formatter(EngFormatter(sep=""))
+            one.xaxis.set_minor_formatter(NullFormatter())
+            one.set_title(f"L = {curve.c[0]:.3f} + a·x^-{curve.b[0]:.3f}")
         text = "Points: the runs of the lowest loss at each place. Band: 95 % of the fits to resampled residuals."
         return [_picture(fig, out, f"{slug(fitted[0][0].objective)}_laws", "Power laws of the validation loss", text)]
 
