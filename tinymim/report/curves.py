@@ -51,7 +51,7 @@ def _chart(name: str, run: Run, others: list[Run]) -> str:
 
 def _draw(lines: list[Line]) -> str:
     """Lines as one picture."""
-    with figures.figure(width=107, height=66) as (figure, axes):
+    with figures.figure(height=50) as (figure, axes):
         for steps, values, colour, label, width in lines:
             point = "o" if len(steps) == 1 else None
             axes.plot(steps, values, color=colour, label=label or None, linewidth=width, marker=point, markersize=4)
