@@ -100,7 +100,7 @@ class Document:
 
     def html(self) -> str:
         """One file that needs no other."""
-        return rendered(resources.files("tinymim.pages").joinpath("document.html").read_text(), document=self)
+        return rendered("tinymim.pages", "document.html", document=self)
 
     def markdown(self) -> str:
         """The same; pictures are named by their files."""
@@ -124,13 +124,14 @@ def moved(sections: list[Section], folder: Path, beside: Path) -> list[Section]:
     return sections
 
 
-def rendered(template: str, **values: Any) -> str:
-    """A page from a Jinja template, which may name ``style``, ``written`` and ``version`` beside ``values``."""
+def rendered(package: str, name: str, **values: Any) -> str:
+    """A page from a package's Jinja template, which may name ``style``, ``written`` and ``version`` too."""
     from jinja2 import Environment
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters["emphasised"] = _emphasised
+    template = resources.files(package).joinpath(name).read_text()
     style = Markup(resources.files("tinymim.pages").joinpath("style.css").read_text())
     now = time.strftime("%Y-%m-%d %H:%M")
     return environment.from_string(template).render(style=style, written=now, version=__version__, **values)

@@ -34,13 +34,9 @@ def together(verdicts: Iterable[str]) -> str:
     every = list(verdicts)
     if len(set(every)) <= 1:
         return every[0] if every else OPEN
-    if AGREES in every:
-        return f"{AGREES} in {every.count(AGREES)} of {len(every)}" + _open(every)
-    return f"{DISAGREES} in {every.count(DISAGREES)} of {len(every)}" + _open(every)
-
-
-def _open(verdicts: list[str]) -> str:
-    return f", {verdicts.count(OPEN)} open" if OPEN in verdicts else ""
+    verdict = AGREES if AGREES in every else DISAGREES
+    left = f", {every.count(OPEN)} open" if OPEN in every else ""
+    return f"{verdict} in {every.count(verdict)} of {len(every)}{left}"
 
 
 def table(findings: Iterable[Finding], title: str = "") -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,8 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
     """
     shown = gallery(run, images, count)
     return rendered(
-        resources.files("tinymim.report").joinpath("page.html").read_text(),
+        "tinymim.report",
+        "page.html",
         run=run,
         warning=_warning(shown.licence),
         headline=list(_figures(run).items()),
