@@ -12,14 +12,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
 from tinymim import files
 from tinymim.architecture import Architecture
 from tinymim.errors import TinymimError
+from tinymim.safety import names, schemas, shown, text
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -75,6 +74,10 @@ class Card:
         """Where its weights file belongs."""
         return self.path.parent / self.file
 
+    def check_writable(self) -> None:
+        """Raise unless its weights may be written: ``file`` is a plain name, and belongs into the card's own folder."""
+        names.check(self.file, f"teacher card {self.path}: file")
+
     @property
     def address(self) -> str:
         """What a program fetches; empty where there is no such address."""
@@ -121,12 +124,14 @@ class Card:
 
 def terms(licence: str) -> str:
     """A licence in a sentence, with what it forbids."""
+    licence = shown.one_line(licence)
     against = restriction(licence)
     return f"{licence}: {against}" if against else f"{licence}; it passes on to students"
 
 
 def restriction(licence: str) -> str | None:
     """What stands against using weights under ``licence``, which may be several joined by "and"; or ``None``."""
+    licence = "".join(filter(str.isprintable, licence))  # nothing without width may part a word
     if re.search(r"\bnc\b|non-?commercial|research[ -]only", licence, flags=re.IGNORECASE):
         return "not for commercial use, and neither are its students"
     if any(part.startswith(("none", "unknown")) for part in licence.split(" and ")):
@@ -173,20 +178,15 @@ def read(path: Path) -> Card:
     Raises:
         TinymimError: unreadable, or fields missing or unknown.
     """
-    try:
-        content: dict[str, Any] = yaml.safe_load(path.read_text())
-        content["architecture"] = Architecture(**content["architecture"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise TinymimError(f"teacher card {path} cannot be read: {said}") from None
+    what = f"teacher card {path}"
+    content = text.mapping(text.read_yaml(path, what), what)
     known = {field.name for field in dataclasses.fields(Card)} - {"path"}
     if unknown := sorted(content.keys() - known):
-        raise TinymimError(
-            f"teacher card {path}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-        )
+        raise TinymimError(f"{what}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     if missing := [name for name in ("name", *NEEDED) if not content.get(name)]:
-        raise TinymimError(f"teacher card {path}: {', '.join(missing)} missing or empty")
-    card = Card(**content, path=path)
-    if card.hub.count("/") < 2 and card.hub:
-        raise TinymimError(f"teacher card {path}: hub: {card.hub!r} is not owner/repository/file")
-    return card
+        raise TinymimError(f"{what}: {', '.join(missing)} missing or empty")
+    schemas.fit(content, schemas.Card, what)
+    content["architecture"] = schemas.architecture(content["architecture"], f"{what}: architecture")
+    if content.get("hub") and not re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w.-]+)+", hub := content["hub"]):
+        raise TinymimError(f"{what}: hub: {hub!r} is not owner/repository/file")
+    return Card(**content, path=path)

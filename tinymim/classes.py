@@ -1,4 +1,9 @@
-"""The classes that a recipe names: what they take, and what a recipe gets wrong about it."""
+"""The classes that a recipe names: what they take, and what a recipe gets wrong about it.
+
+A class path stands where the class or option around it asks for a class, and names one of that base; anywhere else, as
+among the options of a network, it is a mistake. Within :func:`own_only` no other classes than the project's are
+imported: so are recipes read that nobody has said to trust.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,52 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import re
+import sys
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 Config = dict[str, Any]
+
+
+OWN = "tinymim."
+"""What the names of the project's own modules begin with."""
+
+_strangers: ContextVar[bool] = ContextVar("strangers", default=True)
+
+
+@contextmanager
+def own_only() -> Iterator[None]:
+    """Within it, a class path that leads out of the project is a mistake, and nothing of it is imported."""
+    token = _strangers.set(False)
+    try:
+        yield
+    finally:
+        _strangers.reset(token)
+
+
+def classes_in(node: Any, path: str = "") -> dict[str, str]:
+    """Every class that plain data names, by where it does."""
+    found: dict[str, str] = {}
+    waiting: list[tuple[str, Any]] = [(path, node)]
+    while waiting:
+        where, value = waiting.pop(0)
+        if isinstance(value, dict):
+            if "class_path" in value:
+                found[where] = str(value["class_path"])
+            waiting += [(f"{where}.{key}".lstrip("."), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{where}[{number}]", inner) for number, inner in enumerate(value)]
+    return found
+
+
+def is_own(class_path: str) -> bool:
+    """Whether a class path stays within the project."""
+    return bool(re.fullmatch(r"tinymim(\.[a-z]\w*)*\.[A-Z]\w*", class_path, re.ASCII))
 
 
 def taken(class_path: str) -> set[str]:
@@ -22,22 +68,42 @@ def taken(class_path: str) -> set[str]:
     return {name for function in functions for name in inspect.signature(function).parameters}
 
 
-def check_class(node: Any, path: str, found: list[str]) -> bool:
-    """Whether the class is there; its mistakes are added to ``found``, and taken out of ``node``."""
+def check_class(node: Any, path: str, found: list[str], bases: tuple[type, ...] = ()) -> bool:
+    """Whether the class is there, and one of ``bases`` if there are any; its mistakes are added to ``found``, and taken
+    out of ``node``."""
     if not isinstance(node, dict) or not isinstance(node.get("class_path"), str):
         found.append(f"{path}: {node!r} names no class; give class_path, and init_args for its options")
         return False
     unknown(node, path, {"class_path", "init_args", "dict_kwargs"}, "a class", found)
+    named = node["class_path"]
     try:
-        cls = _import(node["class_path"])
+        cls = _import(named)
     except (ImportError, AttributeError, ValueError) as error:
-        found.append(
-            f"{path}.class_path: {node['class_path']} cannot be imported ({error}){_near_class(node['class_path'])}"
-        )
+        found.append(f"{path}.class_path: {named} cannot be imported ({error}){_near_class(named)}")
         return False
+    if not inspect.isclass(cls) or not issubclass(cls, bases or object):
+        wanted = " or ".join(f"{base.__module__}.{base.__qualname__}" for base in bases)
+        found.append(f"{path}.class_path: {named} is no class{f' that is a {wanted}' if wanted else ''}")
+        return False
+    stray = [_stray(*one) for one in classes_in(node.get("dict_kwargs"), f"{path}.dict_kwargs").items()]
+    found += stray
     arguments = node.get("init_args") or {}
-    check_signature(_initialisers(cls), arguments, f"{path}.init_args", node["class_path"], found)
-    return True
+    check_signature(_initialisers(cls), arguments, f"{path}.init_args", named, found)
+    return not stray
+
+
+def _stray(where: str, class_path: str) -> str:
+    return f"{where}: {class_path} is a class, and plain values belong here"
+
+
+def bases_of(hint: Any) -> tuple[type, ...]:
+    """The classes that a value of this type is made from by a class path: ``Target`` of ``list[Target] | None``."""
+    if typing.get_origin(hint) in (typing.Literal, type):
+        return ()
+    if arguments := typing.get_args(hint):
+        return tuple(dict.fromkeys(base for argument in arguments for base in bases_of(argument)))
+    plain = not isinstance(hint, type) or hint.__module__ in ("builtins", "collections.abc", "pathlib", "datetime")
+    return () if plain else (hint,)
 
 
 def _initialisers(cls: Any) -> list[Any]:
@@ -61,25 +127,46 @@ def check_signature(functions: list[Any], arguments: Any, path: str, owner: str,
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             unknown(arguments, path, known, owner, found)
             break
-    check_values(arguments, hints, path, found)
+    check_values(arguments, hints, path, found, owner)
 
 
-def check_values(arguments: Config, hints: dict[str, Any], path: str, found: list[str]) -> None:
-    """Values of the wrong type, and mistakes in the classes among them, which are taken out of ``arguments``."""
+def check_values(arguments: Config, hints: dict[str, Any], path: str, found: list[str], owner: str = OWN) -> None:
+    """Values of the wrong type, and mistakes in the classes among them, which are taken out of ``arguments``.
+
+    Where ``owner``, whose arguments they are, is none of the project's or Lightning's, and says of one that it may be
+    anything, any class may be that.
+    """
     for key, value in list(arguments.items()):
         where, hint = f"{path}.{key}".lstrip("."), hints.get(key, Any)
-        if _is_class(value):
-            check_class(value, where, found)
-        elif isinstance(value, list) and value and all(_is_class(item) for item in value):
-            right = [check_class(item, f"{where}[{number}]", found) for number, item in enumerate(value)]
-            arguments[key] = [item for item, good in zip(value, right, strict=True) if good]
-        elif isinstance(value, dict) and (dataclass := _dataclass(hint)):
+        bases, dataclass = bases_of(hint), _dataclass(hint)
+        listed = value if isinstance(value, list) else [value]
+        if listed and all(map(_is_class, listed)) and (bases or _is_anothers(owner)):
+            places = [f"{where}[{n}]" for n in range(len(listed))] if isinstance(value, list) else [where]
+            right = [check_class(one, place, found, bases) for one, place in zip(listed, places, strict=True)]
+            if isinstance(value, list):
+                arguments[key] = [one for one, good in zip(value, right, strict=True) if good]
+        elif isinstance(value, dict) and dataclass and not _is_class(value):
             allowed = {field.name for field in dataclasses.fields(dataclass)}
             unknown(value, where, allowed, dataclass.__name__, found)
             check_values(value, typing.get_type_hints(dataclass), where, found)
+        elif stray := classes_in(value, where):
+            found += [_stray(*one) for one in stray.items()]
+            del arguments[key]
+        elif isinstance(value, str) and bases and str not in _parts(hint) and ("." in value or not _strangers.get()):
+            found.append(f"{where}: {value!r} is not {_type_name(hint)}; give class_path, and init_args for its options")
+            del arguments[key]
         elif problem := _type_problem(hint, value):
             found.append(f"{where}: {problem}")
             del arguments[key]
+
+
+def _is_anothers(owner: str) -> bool:
+    return "." in owner and not owner.startswith((OWN, "lightning."))
+
+
+def _parts(hint: Any) -> list[Any]:
+    """The types of which ``hint`` takes any."""
+    return [part for one in typing.get_args(hint) for part in _parts(one)] or [hint]
 
 
 def unknown(node: Config, path: str, allowed: set[str], owner: str, found: list[str]) -> None:
@@ -126,18 +213,25 @@ def _is_class(value: Any) -> bool:
 
 
 def _import(class_path: str) -> Any:
+    if not _strangers.get() and not is_own(class_path):
+        raise ImportError("it is none of tinymim's own, and this file is only looked at; --trust takes it as your own")
     module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name)
+    if not _strangers.get() and not str(getattr(found, "__module__", "")).startswith(OWN):
+        raise ImportError("it is none of tinymim's own")
+    return found
 
 
 def _near_class(class_path: str) -> str:
+    """A class of the project, or of what is imported already, that may have been meant."""
     module, _, name = class_path.rpartition(".")
     while module:
         try:
-            public = [n for n in dir(importlib.import_module(module)) if n[:1].isupper()]
+            there = sys.modules.get(module) or (module.startswith(OWN) and importlib.import_module(module))
         except ImportError:
-            module = module.rpartition(".")[0]
-            continue
-        near = difflib.get_close_matches(name, public, n=1, cutoff=0.5)
-        return f"; did you mean {module}.{near[0]}?" if near else ""
+            there = None
+        if there:
+            near = difflib.get_close_matches(name, [n for n in dir(there) if n[:1].isupper()], n=1, cutoff=0.5)
+            return f"; did you mean {module}.{near[0]}?" if near else ""
+        module = module.rpartition(".")[0]
     return ""

@@ -201,10 +201,10 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
     classes.unknown(config, "", KEYS | COMMAND_KEYS, "a recipe", found)
     for key in options.RUN.keys() & config:
         classes.check_values({key: config[key]}, options.RUN, "", found)
-    for part in ("model", "data"):
+    for part, base in (("model", pl.LightningModule), ("data", pl.LightningDataModule)):
         if part not in config:
             found.append(f"{part}: missing; a recipe names its class with {part}.class_path")
         else:
-            classes.check_class(config[part], part, found)
+            classes.check_class(config[part], part, found, (base,))
     classes.check_signature([pl.Trainer.__init__], config.get("trainer") or {}, "trainer", "lightning's Trainer", found)
     return found, config

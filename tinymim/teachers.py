@@ -76,9 +76,8 @@ class Teacher:
         architecture = self.card.architecture
         if not classifier:
             architecture = replace(architecture, options={**architecture.options, "num_classes": 0})
-        backbone = Backbone(architecture, initialise=False)
         file = weights.read(path)
-        matched, unexpected = weights.fill(backbone, file, classifier)
+        backbone, matched, unexpected = weights.built(architecture, file, classifier)
         verified = "its card" if self.card.sha256 else ""
         return backbone, Provenance(
             self.card.name, str(path), digest, verified, matched, [], unexpected, self.licence, file.form

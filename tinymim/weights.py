@@ -17,13 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone
+from tinymim.backbones import Backbone, skeleton
 from tinymim.blocks import QKV
 from tinymim.errors import TinymimError
 from tinymim.files import noted, sha256, write_atomically
 from tinymim.foreign import contents, formats, pickles
 from tinymim.foreign.formats import State
 from tinymim.heads import Head, HeadForm
+from tinymim.safety import names, schemas, text
 
 RECORD = "tinymim"
 """Key of the record in a Lightning checkpoint and in a safetensors header."""
@@ -42,6 +43,9 @@ KINDS = {
     "detector.backbone.vit.": "a Detector's",
 }
 """Where each kind of module keeps its backbone, by which its checkpoints are known."""
+
+SPARE = 128 << 20
+"""Bytes that any network may take beyond four times those of its file."""
 
 OURS = "tinymim"
 """The form of this project's own files."""
@@ -81,7 +85,7 @@ class Provenance:
         check = f"as {self.verified} says" if self.verified else "no recorded sha256 to compare with"
         extra = f" ({contents.by_meaning(self.unexpected)})" if self.unexpected else ""
         return (
-            f"weights {self.name}: {self.path}, sha256 {self.sha256[:12]} ({check}), form {self.form}, "
+            f"weights {self.name}: {names.followed(Path(self.path))}, sha256 {self.sha256[:12]} ({check}), form {self.form}, "
             f"keys matched {self.matched}, "
             f"missing {len(self.missing)}, unexpected {len(self.unexpected)}{extra}, licence {self.licence}"
         )
@@ -92,9 +96,9 @@ class Provenance:
 
     def check_same(self, stored: dict[str, str], how: str) -> None:
         """Raise unless a checkpoint that says ``stored`` of its teacher had these weights; ``how`` begins the error."""
-        if stored["sha256"] != self.sha256:
+        if stored.get("sha256") != self.sha256:
             raise TinymimError(
-                f"{how} {stored['name']} (sha256 {stored['sha256']}), and the recipe names {self.name} "
+                f"{how} {stored['name']} (sha256 {stored.get('sha256')}), and the recipe names {self.name} "
                 f"(sha256 {self.sha256}); resume with the same teacher"
             )
 
@@ -115,11 +119,36 @@ def read(path: Path) -> File:
     try:
         with safe_open(path, framework="pt") as stored:
             header = (stored.metadata() or {}).get(RECORD)
-            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-            record = json.loads(header) if header else None
+            keys = list(stored.keys())
+            if len(keys) > contents.MOST:
+                raise contents.too_many(path, len(keys))
+            state = {key: stored.get_tensor(key) for key in keys}
     except (SafetensorError, *pickles.DAMAGED) as error:
         raise pickles.damaged(path, error) from None
-    return File(path, state, record) if record else _foreign(path, state)
+    if not header:
+        return _foreign(path, state)
+    what = f"the record of {path}"
+    return _sized(File(path, state, schemas.record(text.json_data(header, what), what)))
+
+
+def _sized(file: File) -> File:
+    """``file`` of ours, whose record tells of a network of the sizes that its weights have. Nothing is built for it.
+
+    Raises:
+        TinymimError: other sizes; or no weights of a ViT at all.
+    """
+    assert file.record
+    held, told = contents.look(file.state), file.record["backbone"]["architecture"]
+    if held is None:
+        raise TinymimError(f"{file.path} holds no weights of a ViT (keys: {_some(sorted(file.state))})")
+    own = contents.look(skeleton(Architecture(told["arch"])).vit.state_dict())
+    options = told.get("options", {})
+    sizes = {"width": ("embed_dim", held.width), "depth": ("depth", held.depth), "patch": ("patch_size", held.patch)}
+    for name, (option, stored) in sizes.items():
+        said = options.get(option, getattr(own, name, 0))
+        if stored and stored not in (said if isinstance(said, list) else [said]):
+            raise TinymimError(f"{file.path}: its record says {name} {said}, its weights {stored}")
+    return file
 
 
 def _unwrap(path: Path, content: Any) -> File:
@@ -127,10 +156,14 @@ def _unwrap(path: Path, content: Any) -> File:
     if not isinstance(content, dict):
         raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
     record, state = content.get(RECORD), formats.unwrapped(content)
+    if len(state) > contents.MOST:
+        raise contents.too_many(path, len(state))
     if state and not record:
         return _foreign(path, state)
     classifier: State = {}
     if record:
+        what = f"the record of {path}"
+        record = schemas.record(text.plain(record, what), what)
         prefix = record["prefix"]
         if record.get("classifier"):
             around = prefix.removesuffix("backbone.vit.")
@@ -139,7 +172,8 @@ def _unwrap(path: Path, content: Any) -> File:
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not state:
         raise TinymimError(f"{path} holds no weights (keys: {_some([str(key) for key in content])})")
-    return File(path, state, record, classifier)
+    file = File(path, state, record, classifier)
+    return _sized(file) if record else file
 
 
 def _foreign(path: Path, state: State) -> File:
@@ -163,13 +197,14 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
             the file's record.
     """
     if file.record:
-        stored = file.record["backbone"]["architecture"]["heads"]
-        if stored != backbone.heads:
+        stored = file.record["backbone"]["architecture"].get("heads")
+        if stored and stored != backbone.heads:
             raise TinymimError(
                 f"head layout: {file.path} was trained with heads {stored}, and {backbone.architecture.arch} is built "
                 f"with {backbone.heads}; the same weights in other heads are another network. Set heads: {stored}"
             )
     whole = backbone.vit.state_dict()
+    _check_bytes(file, backbone)
     state = backbone.fit(formats.fitted(file.state, whole))
     own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
     _check_fit(file, backbone, "encoder", own, state)
@@ -177,12 +212,45 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
     if classifier and backbone.classifier:
         head = backbone.classifier.state_dict()
         _check_fit(file, backbone, "classifier", head, file.classifier)
-        backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
     elif classifier:
         own = whole
         _check_fit(file, backbone, "classifier", own, state)
+    if next(backbone.parameters()).is_meta:  # sizes alone were asked for
+        return 0, []
+    if backbone.classifier and head:
+        backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
     backbone.vit.load_state_dict({key: state[key] for key in own}, strict=False)
     return len(own) + len(head), sorted(state.keys() - own.keys())
+
+
+def built(architecture: Architecture, file: File, classifier: bool = False) -> tuple[Backbone, int, list[str]]:
+    """The network of an architecture with the weights of ``file``; it is built once its sizes are known to be theirs.
+
+    Args:
+        architecture: of a card.
+        file: as read.
+        classifier: as of :func:`fill`.
+
+    Returns:
+        The backbone, and what :func:`fill` returns.
+
+    Raises:
+        TinymimError: as of :func:`fill`.
+    """
+    fill(skeleton(architecture), file, classifier)
+    backbone = Backbone(architecture, initialise=False)
+    return backbone, *fill(backbone, file, classifier)
+
+
+def _check_bytes(file: File, backbone: Backbone) -> None:
+    """Raise where a network would take many times the bytes of its file: tables of positions grow with the image."""
+    held = sum(value.numel() for value in (*file.state.values(), *file.classifier.values())) * 4
+    asked = sum(part.nbytes for part in (*backbone.parameters(), *backbone.buffers()))
+    if asked > 4 * held + SPARE:
+        raise TinymimError(
+            f"{file.path} holds {held / 1e6:.0f} MB of weights, and {backbone.describe()} would take "
+            f"{asked / 1e6:.0f} MB: they are not its own, or img_size is far from theirs"
+        )
 
 
 def _check_fit(file: File, backbone: Backbone, part: str, own: State, stored: State) -> None:
@@ -223,6 +291,7 @@ def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str)
         raise TinymimError(
             "ckpt_path: this file is no checkpoint of tinymim; weights alone are given to a Classifier or as a teacher"
         )
+    schemas.record(text.plain(record, "ckpt_path: its record"), "ckpt_path: its record")
     if record["prefix"] != prefix:
         raise TinymimError(
             f"ckpt_path: this checkpoint is {KINDS.get(record['prefix'], 'of another module')}, and the recipe trains "
@@ -266,6 +335,8 @@ def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, di
             f"{path} is no checkpoint of tinymim: it holds {contents.describe(file.form, file.state)}; "
             "describe it with a teacher card, as in teachers/, and name the card instead"
         )
+    with torch.device("meta"):
+        fill(from_record(file.record, classifier), file, classifier)
     backbone = from_record(file.record, classifier)
     matched, unexpected = fill(backbone, file, classifier)
     licence, digest = file.record.get("licence", "unknown"), sha256(path)

@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from tinymim.errors import TinymimError
 from tinymim.foreign.formats import State
 
 ENCODER = (
@@ -57,6 +59,9 @@ MEANINGS = (
     (r"pooler\.", "pooler"),
 )
 
+MOST = 20_000
+"""Tensors in a file. The largest network that is read has a thousand; names of a million are minutes of looking."""
+
 Shapes = dict[str, tuple[int, ...]]
 """By the names that all blocks share."""
 
@@ -85,6 +90,11 @@ class Contents:
         sizes = {"width": self.width, "depth": self.depth, "patch": self.patch, "MLP ratio": self.mlp_ratio}
         known = [f"{name} {value:.4g}" for name, value in sizes.items() if value]
         return f"{self.kind}: {', '.join(known)}"
+
+
+def too_many(path: Path, count: int) -> TinymimError:
+    """The error for a file of more than :data:`MOST` tensors."""
+    return TinymimError(f"{path} holds {count:,} tensors, and no network that is read has more than {MOST:,}")
 
 
 def look(state: State) -> Contents | None:

@@ -7,7 +7,6 @@ these sizes are made. Where none of these is certain, the refusal gives the comm
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from tinymim.foreign import contents
 from tinymim.foreign.contents import Contents
 from tinymim.foreign.formats import State
 from tinymim.positions import TABLE
+from tinymim.safety import network, schemas, text
 from tinymim.weights import File
 
 SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin")
@@ -145,44 +145,30 @@ def beside(path: Path) -> Told:
     """
     if path.name not in IN_FOLDER or not (path.parent / "config.json").is_file():
         return Told()
-    config = _json(path.parent / "config.json")
+    place, images = path.parent / "config.json", path.parent / "preprocessor_config.json"
+    config = _json(place)
     if "architecture" in config:  # timm's
-        published = config.get("pretrained_cfg") or {}
-        return Told(
-            config["architecture"],
-            (config.get("model_args") or {}).get("num_heads"),
-            _colour(published.get("mean")),
-            _colour(published.get("std")),
-            published.get("license") or "",
-            config.get("model_args") or {},
-        )
-    if config.get("hidden_act", "gelu") != "gelu" or config.get("layer_norm_eps", 0) > 1e-5:
-        said = f"hidden_act {config.get('hidden_act')}, layer_norm_eps {config.get('layer_norm_eps')}"
+        told = schemas.fit(config, schemas.TimmConfig, f"teacher: {place}")
+        options, published = told.model_args or {}, told.pretrained_cfg or schemas.Published()
+        network.check(options, f"teacher: {place}: model_args")
+        heads = options.get("num_heads")
+        return Told(told.architecture, heads, published.mean, published.std, published.license or "", options)
+    theirs = schemas.fit(config, schemas.TransformersConfig, f"teacher: {place}")
+    if theirs.hidden_act != "gelu" or theirs.layer_norm_eps > 1e-5:
+        said = f"hidden_act {theirs.hidden_act}, layer_norm_eps {theirs.layer_norm_eps}"
         raise TinymimError(
-            f"teacher: {path.parent / 'config.json'} says {said}, and the networks that are read here have gelu and "
+            f"teacher: {place} says {said}, and the networks that are read here have gelu and "
             "1e-6: the same weights would compute something else"
         )
-    images = path.parent / "preprocessor_config.json"
-    shown = _json(images) if images.is_file() else {}
-    if not shown.get("do_normalize", True):
-        shown |= {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
-    return Told(
-        heads=config.get("num_attention_heads"),
-        mean=_colour(shown.get("image_mean")),
-        std=_colour(shown.get("image_std")),
-    )
+    shown = schemas.fit(_json(images) if images.is_file() else {}, schemas.ImageConfig, f"teacher: {images}")
+    if not shown.do_normalize:
+        shown.image_mean, shown.image_std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return Told(heads=theirs.num_attention_heads, mean=shown.image_mean, std=shown.image_std)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise TinymimError(f"teacher: {path} cannot be read: {error}") from None
+    content = text.read_json(path, f"teacher: {path}")
     return content if isinstance(content, dict) else {}
-
-
-def _colour(values: Any) -> Colour | None:
-    return (values[0], values[1], values[2]) if isinstance(values, list | tuple) and len(values) == 3 else None
 
 
 def deduce(path: Path, file: File, told: Told) -> tuple[Architecture | None, list[str]]:

@@ -11,6 +11,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ DAMAGED = (
     struct.error,
 )
 """What the readers raise on files that are cut short or are something else."""
+
+
+MOST_PICKLE = 16 << 20
+"""Bytes of the pickle in PyTorch's zip, which says what the tensors are called and where they lie."""
+
+SHARED = 8
+"""How often tensors of a file may share their values."""
 
 
 class Fields:
@@ -71,11 +79,12 @@ def load(path: Path, device: str = "cpu") -> Any:
     Raises:
         TinymimError: truncated, no pickle of PyTorch's, or asking for code to be run.
     """
+    _check_zip(path)
     stand_ins: list[Any] = [(stand_in, name) for name, stand_in in HARMLESS.items()]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's own, on raw pickles and TorchScript, which are refused below
-            return torch.load(path, map_location=device, weights_only=True)
+            content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         raise TinymimError(
@@ -83,8 +92,46 @@ def load(path: Path, device: str = "cpu") -> Any:
             f"{f' ({asked[1]})' if asked else ''}, which is never done. "
             "Have it saved again as a plain state dict or as safetensors"
         ) from None
-    except DAMAGED as error:
+    except (*DAMAGED, MemoryError, OverflowError) as error:
         raise damaged(path, error) from None
+    _check_tensors(path, content)
+    return content
+
+
+def _check_zip(path: Path) -> None:
+    """Raise where PyTorch's zip would unpack to more than it is, or its pickle is too long to be one of weights.
+
+    PyTorch never compresses, so that a file of a few bytes that becomes gigabytes is no file of PyTorch's.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, *DAMAGED) as error:
+        raise damaged(path, error) from None
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise TinymimError(f"{path} is compressed, which PyTorch's files are not; have it saved again with torch.save")
+    if any(member.filename.endswith(".pkl") and member.file_size > MOST_PICKLE for member in members):
+        raise TinymimError(f"{path} has a list of contents of more than {MOST_PICKLE >> 20} MB, which weights have not")
+
+
+def _check_tensors(path: Path, content: Any) -> None:
+    """Raise where tensors claim more values than the file has bytes for, as views of one value do."""
+    claimed, waiting, seen = 0, [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            if value.layout is not torch.strided:
+                raise TinymimError(f"{path} holds a tensor of layout {value.layout}, and weights are dense")
+            claimed += value.numel() * value.element_size()
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
+    if claimed > SHARED * path.stat().st_size + (1 << 20):
+        raise TinymimError(
+            f"{path} has {path.stat().st_size / 1e6:.1f} MB and claims tensors of {claimed / 1e6:.0f} MB; it is damaged"
+        )
 
 
 def damaged(path: Path, error: Exception) -> TinymimError:

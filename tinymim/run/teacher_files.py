@@ -12,7 +12,6 @@ import yaml
 
 from tinymim import cards, files, teachers, weights
 from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone
 from tinymim.cards import Card
 from tinymim.errors import TinymimError
 from tinymim.foreign import contents, local
@@ -35,6 +34,7 @@ def fetch(card: Card, record: bool) -> None:
         return
     if not card.address:
         raise TinymimError(f"{card.name} has no address that a program can fetch; {card.how_to_get()}")
+    card.check_writable()
     if record and not card.sha256:
         card.check_recordable()
     try:
@@ -112,8 +112,7 @@ def add(asked: argparse.Namespace) -> None:
             f"{', '.join(f'--{name}' for name in [*missing, *unsaid])}"
         )
     _check_name(asked.name)
-    backbone = Backbone(architecture, initialise=False)
-    weights.fill(backbone, file)
+    backbone, _, _ = weights.built(architecture, file)
     if asked.target_block and not 1 <= asked.target_block <= backbone.depth:
         raise TinymimError(f"--target-block: {asked.target_block} is not one of the blocks 1 to {backbone.depth}")
     place = cards.folders()[0] / f"{asked.name}.yaml"
@@ -137,7 +136,7 @@ def add(asked: argparse.Namespace) -> None:
 
 def _check_name(name: str) -> None:
     """Raise where a card cannot be called so."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name, re.ASCII):
         raise TinymimError(f"--name: {name!r} names no file; take letters, digits, - and _")
     if taken := cards.paths().get(name):
         raise TinymimError(f"--name: there is a card {taken} already; take another name, or remove it")

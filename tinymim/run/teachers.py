@@ -140,6 +140,7 @@ def save(checkpoint: Path, card: Card) -> None:
     Raises:
         TinymimError: another architecture, or a card without a sha256 line.
     """
+    card.check_writable()
     backbone, _, _ = weights.load(checkpoint)
     wanted = skeleton(card.architecture)
     if (backbone.describe(), backbone.heads) != (wanted.describe(), wanted.heads):

@@ -1,0 +1,47 @@
+"""What leaves the project is escaped for where it goes; pages of HTML are escaped by their templates."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tinymim.safety.text import UNPRINTABLE
+
+
+def terminal(text: str) -> str:
+    """``text`` with control characters spelt out, so that none of it moves the cursor, renames a window or hides."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """``text`` in a line of printable characters."""
+    return UNPRINTABLE.sub("", " ".join(str(text).split()))
+
+
+def markdown(text: str) -> str:
+    """``text`` in a line of Markdown that shows it as it is: no heading, tag, link, emphasis, cell or rule.
+
+    Words as ``vit_tiny_patch16_224`` keep their underscores: within a word they mean nothing.
+    """
+    said = re.sub(r"([\\`*\[\]|~])", r"\\\1", one_line(text))
+    said = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    said = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", said)
+    return re.sub(r"^([#+=-]|\d+[.)])(?=\s|$)|^(-{3,}|={2,})", lambda found: f"\\{found[0]}", said)
+
+
+def fenced(text: str, language: str = "") -> str:
+    """``text`` as a block of code that nothing in it can end."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
+
+
+def cell(value: Any) -> Any:
+    """``value`` as a cell of CSV that no spreadsheet computes; numbers stay as they are."""
+    if not isinstance(value, str) or not re.match(r"[=+@\t\r-]", value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

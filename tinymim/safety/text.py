@@ -1,0 +1,190 @@
+"""YAML and JSON out of files become plain data: mappings, lists, texts, numbers, true, false and null, and nothing else.
+
+Bounds come first, so that a few bytes can ask for neither minutes nor gigabytes: length, depth, the number of values
+with YAML's aliases written out, and whole numbers of 64 bits. Dates stay text. Control characters, and those that
+change the direction of text or have no width, are taken out, for what is read here is shown on terminals later.
+"""
+
+from __future__ import annotations
+
+import json as standard
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinymim.errors import TinymimError
+
+MOST_YAML = 256 << 10
+"""Bytes. The largest recipe or study of the project has 11 thousand."""
+
+MOST_JSON = 4 << 20
+"""Bytes. The state of a chain of 100 stages has 0.5 million."""
+
+DEPTH = 40
+VALUES = 200_000
+NUMBER = 2**63
+
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""All but tab and newline: controls, marks of direction, spaces without width, halves of characters."""
+
+WRONG = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, yaml.YAMLError)
+"""What the parsers raise on texts that are none of theirs."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe one, by way of libyaml where it was built with it; dates stay text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The plain data in a YAML file.
+
+    Args:
+        path: of the file.
+        what: begins the error: ``teacher card x.yaml``.
+
+    Raises:
+        TinymimError: no regular file, too long, not YAML, or something else than plain data; in one line.
+    """
+    return yaml_data(contents(path, what, MOST_YAML), what)
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The plain data in a JSON file; arguments and errors as of :func:`read_yaml`."""
+    return json_data(contents(path, what, MOST_JSON), what)
+
+
+def contents(path: Path, what: str, most: int = MOST_YAML) -> str:
+    """The text of a regular file of at most ``most`` bytes; errors as of :func:`read_yaml`."""
+    try:
+        if not path.is_file():
+            raise TinymimError(f"{what} cannot be read: there is no file at {path}")
+        with path.open("rb") as stream:
+            read = stream.read(most + 1)
+        if len(read) > most:
+            raise TinymimError(f"{what} cannot be read: it has more than the {most:,} bytes that are taken")
+        return read.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise unreadable(what, error) from None
+
+
+def yaml_data(text: str, what: str) -> Any:
+    """The plain data that YAML ``text`` stands for; ``what`` and errors as of :func:`read_yaml`."""
+    check_yaml(text, what)
+    try:
+        return plain(yaml.load(text, Loader=_Loader), what)  # noqa: S506  # a safe one
+    except WRONG as error:
+        raise unreadable(what, error) from None
+
+
+def json_data(text: str, what: str) -> Any:
+    """The plain data that JSON ``text`` stands for; ``what`` and errors as of :func:`read_yaml`."""
+    try:
+        if len(text) > MOST_JSON:
+            raise ValueError(f"it has more than the {MOST_JSON:,} characters that are taken")
+        return plain(standard.loads(text), what)
+    except WRONG as error:
+        raise unreadable(what, error) from None
+
+
+def check_yaml(text: str, what: str) -> None:
+    """Raise where YAML asks for more than it holds: by aliases of aliases, by depth, by a ring; nothing is built."""
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []
+    total = 0
+    try:
+        if len(text) > MOST_YAML:
+            raise ValueError(f"it has more than the {MOST_YAML:,} characters that are taken")
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.AliasEvent):
+                if event.anchor in (anchor for anchor, _ in open_):
+                    raise ValueError(f"*{event.anchor} stands inside of itself")
+                total += sizes.get(event.anchor, 1)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                open_.append((event.anchor, total))
+                total += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchor, before = open_.pop()
+                sizes[anchor or ""] = total - before
+            elif isinstance(event, yaml.ScalarEvent):
+                total += 1
+            if total > VALUES or len(open_) > DEPTH:
+                raise ValueError(f"it has more than {VALUES:,} values, or is more than {DEPTH} deep")
+    except WRONG as error:
+        raise unreadable(what, error) from None
+
+
+def plain(value: Any, what: str, depth: int = 0) -> Any:
+    """``value`` as plain data, tuples as lists, unprintable characters taken out.
+
+    Raises:
+        TinymimError: another type in it, a number of more than 64 bits, or more than :data:`DEPTH` levels.
+    """
+    if depth > DEPTH:
+        raise TinymimError(f"{what} is more than {DEPTH} deep")
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str | int | float | bool | None):
+                raise TinymimError(f"{what} has a key of type {type(key).__name__}, where a name belongs")
+        return {plain(key, what): plain(inner, what, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, what, depth + 1) for inner in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and -NUMBER < value < NUMBER:
+        return value
+    number = isinstance(value, int)
+    raise TinymimError(
+        f"{what} has {'a whole number of more than 64 bits' if number else f'a {type(value).__name__}'}, "
+        f"where {'an ordinary one' if number else 'plain data'} belongs"
+    )
+
+
+def printable(text: str) -> str:
+    """``text`` without :data:`UNPRINTABLE` characters."""
+    return UNPRINTABLE.sub("", text)
+
+
+def mapping(value: Any, what: str) -> dict[str, Any]:
+    """``value``, which has to be a mapping whose keys are texts.
+
+    Raises:
+        TinymimError: it is none.
+    """
+    if not isinstance(value, dict):
+        raise TinymimError(f"{what} cannot be read: it holds {brief(value)}, where a mapping of names belongs")
+    if wrong := next((key for key in value if not isinstance(key, str)), None):
+        raise TinymimError(f"{what} has the key {wrong!r}, where a name belongs")
+    return value
+
+
+def brief(value: Any, most: int = 60) -> str:
+    """``repr(value)``, cut where it is long."""
+    said = printable(repr(value if not isinstance(value, dict | list | str) else _cut(value)))
+    return said if len(said) <= most else f"{said[: most - 3]}..."
+
+
+def _cut(value: Any) -> Any:
+    """The beginning of what may be long."""
+    if isinstance(value, dict):
+        return dict(list(value.items())[:8])
+    return value[:200] if isinstance(value, str) else value[:8]
+
+
+def unreadable(what: str, error: Exception) -> TinymimError:
+    """The error for a text on which a parser stumbled, in one line."""
+    said = printable(" ".join(str(error).split())) or type(error).__name__
+    if isinstance(error, RecursionError):
+        said = f"it is more than {DEPTH} deep"
+    elif isinstance(error, OSError):
+        said = error.strerror or said
+    return TinymimError(f"{what} cannot be read: {said[:300]}")
