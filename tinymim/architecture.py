@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
 from tinymim.positions import ViT
-from tinymim.safety import network
+from tinymim.safety.network import check
 from tinymim.seeds import shared_rand
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -65,7 +65,7 @@ def build(architecture: Architecture, initialise: bool = True) -> ViT:
         TinymimError: unknown architecture or option, not a ViT that can be read, or heads that do not divide the width.
     """
     own = _as_published(architecture.arch)
-    network.check(architecture.options)
+    check(architecture.options)
     pool = "token" if isinstance(own, VisionTransformerDistilled) else ""  # the only one that timm lets this class have
     options = {"num_classes": 0, "global_pool": pool, **architecture.options}
     if pool and (wrong := [name for name in ("reg_tokens", "no_embed_class") if options.get(name)]):

@@ -59,6 +59,11 @@ def is_own(class_path: str) -> bool:
     return bool(re.fullmatch(r"tinymim(\.[a-z]\w*)*\.[A-Z]\w*", class_path, re.ASCII))
 
 
+def found(class_path: str) -> Any:
+    """The class of that path, which :func:`check_class` has passed."""
+    return _import(class_path)
+
+
 def taken(class_path: str) -> set[str]:
     """The options that a class takes; none where it cannot be imported."""
     try:
@@ -153,7 +158,9 @@ def check_values(arguments: Config, hints: dict[str, Any], path: str, found: lis
             found += [_stray(*one) for one in stray.items()]
             del arguments[key]
         elif isinstance(value, str) and bases and str not in _parts(hint) and ("." in value or not _strangers.get()):
-            found.append(f"{where}: {value!r} is not {_type_name(hint)}; give class_path, and init_args for its options")
+            found.append(
+                f"{where}: {value!r} is not {_type_name(hint)}; give class_path, and init_args for its options"
+            )
             del arguments[key]
         elif problem := _type_problem(hint, value):
             found.append(f"{where}: {problem}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import io
 import typing
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tinymim import classes, options
+from tinymim import classes, options, references
 from tinymim.classes import Config
 from tinymim.errors import TinymimError
+from tinymim.safety import text
 
 PROJECT = Path(__file__).resolve().parents[1]
 KEYS = {"seed_everything", "trainer", "model", "data", "name", "run_dir", "overwrite", "compare", *options.RUN}
@@ -62,13 +64,18 @@ def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
     if path in above:
         raise TinymimError(f"{path} extends itself, by way of {', '.join(str(p) for p in above)}")
     try:
-        own = OmegaConf.load(path)
-    except (yaml.YAMLError, OSError) as error:
-        raise TinymimError(f"{path} cannot be read: {error}") from None
+        written = text.contents(path, str(path))
+        text.check_yaml(written, str(path))
+        own = OmegaConf.load(io.StringIO(written))
+    except (*text.WRONG, OSError, OmegaConfBaseException) as error:
+        raise text.unreadable(str(path), error) from None
     if not isinstance(own, DictConfig):
         raise TinymimError(f"{path} is no recipe: it holds {own!r} where keys such as model and data belong")
     merged = OmegaConf.create({})
-    for fragment in own.pop("extends", None) or []:
+    extended = own.pop("extends", None) or OmegaConf.create([])
+    if not OmegaConf.is_list(extended) or not all(isinstance(fragment, str) for fragment in extended):
+        raise TinymimError(f"{path}: extends: {extended!r} is not a list of recipes; write [{extended}]")
+    for fragment in extended:
         places = [folder / f"{fragment}.yaml" for folder in (path.parent, *folders())]
         place = next((place for place in places if place.is_file()), None)
         if place is None:
@@ -112,6 +119,9 @@ def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
         arguments: LightningCLI's, such as ``--config relation_digits --trainer.max_epochs 5``; a recipe may be named
             or given by path, and several are merged in order.
 
+    Returns:
+        The recipe, in which references to the environment are kept (``tinymim/references.py``), and those arguments.
+
     Raises:
         TinymimError: unknown recipe, bad YAML, or an interpolation that leads nowhere.
     """
@@ -136,8 +146,9 @@ def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
     try:
         for key, value in overrides:
             _override(config, key, value)
-        resolved = typing.cast(Config, OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:
+        with references.kept():
+            resolved = references.written(OmegaConf.to_container(config, resolve=True))
+    except (OmegaConfBaseException, RecursionError) as error:
         raise TinymimError(f"recipe: {str(error).splitlines()[0]}") from None
     resolved.pop("vars", None)
     return resolved, rest
@@ -163,12 +174,12 @@ def split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     return pairs, rest
 
 
-def _override(config: DictConfig, key: str, text: str) -> None:
+def _override(config: DictConfig, key: str, given: str) -> None:
     """Set one value; ``model.optim.base_lr`` means ``model.init_args.optim.base_lr``, as it does to the parser."""
     try:
-        value: Any = typing.cast(DictConfig, OmegaConf.create(f"value: {text}"))._get_node("value")
+        value: Any = typing.cast(DictConfig, OmegaConf.create(f"value: {given}"))._get_node("value")
     except yaml.YAMLError:
-        raise TinymimError(f"--{key}: {text!r} is not YAML; quote it") from None
+        raise TinymimError(f"--{key}: {given!r} is not YAML; quote it") from None
     node: Any = config
     full: list[str] = []
     parts = key.split(".")
@@ -183,7 +194,7 @@ def _override(config: DictConfig, key: str, text: str) -> None:
     owner = OmegaConf.select(config, ".".join(full[:-1])) if full[:-1] else config
     if key in ("model", "data") and not isinstance(value, DictConfig):  # the class alone
         owner.setdefault(key, {"class_path": None})
-        return _override(config, f"{key}.class_path", text)
+        return _override(config, f"{key}.class_path", given)
     if full[-1] == "class_path" and isinstance(owner, DictConfig) and owner.get("class_path") != str(value):
         other = _replaced(owner, str(value), full[0])
         owner.pop("init_args", None)

@@ -85,8 +85,8 @@ class Provenance:
         check = f"as {self.verified} says" if self.verified else "no recorded sha256 to compare with"
         extra = f" ({contents.by_meaning(self.unexpected)})" if self.unexpected else ""
         return (
-            f"weights {self.name}: {names.followed(Path(self.path))}, sha256 {self.sha256[:12]} ({check}), form {self.form}, "
-            f"keys matched {self.matched}, "
+            f"weights {self.name}: {names.followed(Path(self.path))}, sha256 {self.sha256[:12]} ({check}), "
+            f"form {self.form}, keys matched {self.matched}, "
             f"missing {len(self.missing)}, unexpected {len(self.unexpected)}{extra}, licence {self.licence}"
         )
 

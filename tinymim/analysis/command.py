@@ -16,6 +16,7 @@ from tinymim.analysis.agreement import Options as Relations
 from tinymim.analysis.measuring import MEASURES, Options, measure
 from tinymim.analysis.results import ABOUT, TABLES, Results
 from tinymim.errors import TinymimError
+from tinymim.run import looking
 from tinymim.run.predict import positive, usable_device
 from tinymim.say import say
 from tinymim.targets.relation import check_pairs
@@ -64,6 +65,7 @@ def main(arguments: list[str]) -> int:
     add("--seed", type=int, default=0, help="of the first random weights (0)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     add("--out", type=Path, default=Path("runs/analysis"), help="folder for what is found (runs/analysis)")
+    looking.add_argument(parser, "the recipe of --data")
     asked = parser.parse_args(arguments)
     try:
         return _run(asked)
@@ -93,7 +95,8 @@ def _run(asked: argparse.Namespace) -> int:
         Relations(asked.relations, **({"cls": asked.cls} if asked.cls else {})),
         asked.teacher or titles[0],
     )
-    shown = images.find(asked.data, asked.images, max(side for model in models for side in model.network.image_size))
+    side = max(side for model in models for side in model.network.image_size)
+    shown = images.find(asked.data, asked.images, side, asked.trust)
     say(f"{shown.what}, {len(models)} models: {', '.join(titles)}")
     found = with_bar(len(shown.chosen), partial(measure, models, shown, options, device))
     found.about["options"] |= {"data": asked.data, "images": asked.images, "seed": asked.seed, "device": str(device)}

@@ -20,7 +20,7 @@ from tinymim.data.named import NamedSets
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.images import EXTENSIONS, evenly, image_files, splits
-from tinymim.run import predict, preflight
+from tinymim.run import looking, predict, preflight
 from tinymim.say import say
 
 MADE: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
@@ -92,7 +92,7 @@ class Images:
         say(f"unreadable, left out: {name}{why}")
 
 
-def find(source: str, count: int, size: int) -> Images:
+def find(source: str, count: int, size: int, trust: bool = False) -> Images:
     """The images that ``--data`` names.
 
     Args:
@@ -100,6 +100,7 @@ def find(source: str, count: int, size: int) -> Images:
             or a recipe's name or file: its held-out images, or those it trains on where it holds none out.
         count: how many at most, spread evenly.
         size: side they are read in, in pixels.
+        trust: a recipe's data may be of any class.
 
     Raises:
         TinymimError: nothing of that name, or no image there.
@@ -114,7 +115,7 @@ def find(source: str, count: int, size: int) -> Images:
         raise TinymimError(
             f"data: {source} is no folder of images, neither {' nor '.join(MADE)}, and no recipe ({error})"
         ) from None
-    return _of_data(_data_of(str(recipe), size), recipe.stem, count)
+    return _of_data(_data_of(str(recipe), size, trust), recipe.stem, count)
 
 
 def _of_folder(folder: Path, count: int, size: int) -> Images:
@@ -141,17 +142,18 @@ def _of_data(data: ImageData, name: str, count: int) -> Images:
     return Images(f"{len(chosen)} of {length} {kind} images of {name}", shown, chosen)
 
 
-def _data_of(recipe: str, size: int) -> ImageData:
+def _data_of(recipe: str, size: int, trust: bool) -> ImageData:
     """A recipe's data module, alone; its images in the size that is asked for, where it can give them in any."""
     node = recipes.resolve(["--config", recipe])[0].get("data")
     if not node:
         raise TinymimError(f"data: the recipe {recipe} has none")
     found: list[str] = []
-    classes.check_class(node, "data", found)
-    known = classes.taken(node["class_path"]) if not found else set()
-    own = {name: value for name, value in {"image_size": size, "num_workers": 0}.items() if name in known}
-    node["init_args"] = {**(node.get("init_args") or {}), **own}
-    data = preflight.build(pl.LightningDataModule, node, found)
+    with looking.trusted(node, trust, f"recipe {recipe}"):
+        classes.check_class(node, "data", found, (pl.LightningDataModule,))
+        known = classes.taken(node["class_path"]) if not found else set()
+        own = {name: value for name, value in {"image_size": size, "num_workers": 0}.items() if name in known}
+        node["init_args"] = {**(node.get("init_args") or {}), **own} if not found else {}
+        data = None if found else preflight.build(pl.LightningDataModule, node, found)
     if found:
         raise several(f"data: of the recipe {recipe}", found)
     return cast(ImageData, data)

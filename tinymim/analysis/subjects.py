@@ -10,7 +10,7 @@ from typing import Any
 import timm
 import torch
 
-from tinymim import recipes, teachers
+from tinymim import teachers
 from tinymim.analysis import windows
 from tinymim.analysis.windows import Windowed
 from tinymim.architecture import Architecture
@@ -18,7 +18,7 @@ from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.foreign import published
-from tinymim.run import preflight
+from tinymim.run import looking
 from tinymim.seeds import seeded
 from tinymim.teachers import Teacher, freeze
 from tinymim.weights import Provenance
@@ -91,14 +91,13 @@ class Subject:
     def distilled(self) -> list[tuple[int, int]]:
         """The teacher's and the student's blocks that its distillation compared, where the recipe of its run lies
         beside its checkpoint."""
-        if self.provenance is None or "teacher" not in self.record:
+        if self.provenance is None or "teacher" not in self.record or isinstance(self.network, Windowed):
             return []
         recipe = Path(self.provenance.path).resolve().parent.parent / "config.yaml"
         try:
-            model = preflight.inspect(recipes.resolve(["--config", str(recipe)])[0]).model
+            return looking.compared(looking.read(recipe, f"recipe {recipe}"), self.network)
         except TinymimError:  # there is none, or none that says so
             return []
-        return list(dict.fromkeys(pair for target in getattr(model, "targets", []) for pair in target.blocks))
 
     def as_dict(self) -> dict[str, Any]:
         """For the results."""

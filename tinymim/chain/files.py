@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinymim import teachers
+from tinymim import references, teachers
 from tinymim.chain.plan import CHECKPOINT
 from tinymim.chain.state import State
 from tinymim.errors import TinymimError
@@ -36,7 +36,7 @@ def source(state: State, key: str) -> Path | None:
         path = state.place / parent / CHECKPOINT
     elif start:
         try:
-            return teachers.file_of(start)
+            return teachers.file_of(references.filled(start))
         except TinymimError:
             return None
     else:

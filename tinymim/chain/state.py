@@ -24,6 +24,7 @@ from tinymim.chain.plan import Chain, Stage
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.run import outline
+from tinymim.safety import text
 
 NAME = "chain.json"
 FORM = 1
@@ -137,7 +138,7 @@ def load(place: Path) -> State:
     if not path.is_file():
         raise TinymimError(f"{place} holds no chain: there is no {path}")
     try:
-        content = json.loads(path.read_text())
+        content = text.mapping(text.read_json(path, str(path)), str(path))
         if content["form"] != FORM:
             raise TinymimError(f"{path} has form {content['form']}, and this version of tinymim reads {FORM}")
         written = content["chain"]
@@ -166,7 +167,7 @@ def now() -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file, or nothing where it is not there or not whole."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = text.read_json(path, str(path))
+    except TinymimError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tinymim import recipes, teachers, weights
+from tinymim import references, teachers, weights
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap, attention_bias
 from tinymim.data.batches import unit
@@ -23,10 +23,9 @@ from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.images import evenly, image_files, read_rgb, unreadable
-from tinymim.modules.distiller import Distiller
 from tinymim.pages.figures import data_uri
 from tinymim.report.runs import Run
-from tinymim.run import preflight
+from tinymim.run import looking
 from tinymim.run.checkpoints import newest
 from tinymim.targets.attention import log_attention
 
@@ -58,13 +57,14 @@ class Gallery:
     licence: str | None = None
 
 
-def gallery(run: Run, images: Path | None, count: int) -> Gallery:
+def gallery(run: Run, images: Path | None, count: int, trust: bool = False) -> Gallery:
     """The attention maps of a run's networks over some images.
 
     Args:
         run: its newest checkpoint is shown, beside its teacher or the weights it started from.
         images: a folder to take images from; ``None`` takes the run's own held-out ones.
         count: how many, spread evenly.
+        trust: the data of the run's recipe may be any class, and is built.
     """
     notes: list[str] = []
     checkpoint = newest(run.place)
@@ -74,16 +74,21 @@ def gallery(run: Run, images: Path | None, count: int) -> Gallery:
         network, provenance, _ = weights.load(checkpoint)
         if not count:
             return Gallery([], [], notes, provenance.licence)
-        inspected = preflight.inspect(recipes.resolve(["--config", str(run.place / "config.yaml")])[0])
-        blocks = _blocks(inspected.model, network)
+        blocks = (network.output_block, network.output_block)
+        with _noted(notes, "the blocks that were compared are not known"):
+            blocks = next(iter(looking.compared(run.recipe, network)), blocks)
         sides = [Side("this run", network, blocks[1])]
         with _noted(notes, f"{run.source} cannot be shown beside it"):
             if run.source:
-                title = "teacher" if isinstance(inspected.model, Distiller) else "what it started from"
-                before, _ = teachers.locate(run.source).load()
+                title = "teacher" if run.arguments.get("teacher") else "what it started from"
+                before, _ = teachers.locate(references.filled(run.source)).load()
                 sides.insert(0, Side(title, before, min(blocks[0], before.depth)))
         with _noted(notes, "there are no images to show; name some with --images FOLDER"):
-            shown = _from_folder(images, count) if images else _held_out(inspected.data, count)
+            shown = (
+                _from_folder(images, count)
+                if images
+                else _held_out(looking.data(run.recipe, trust, f"run {run.place}"), count)
+            )
             return Gallery(
                 [side.caption for side in sides], [_row(image, sides) for image in shown], notes, provenance.licence
             )
@@ -99,16 +104,7 @@ def _noted(notes: list[str], what: str) -> Iterator[None]:
         notes.append(f"{what}: {error}")
 
 
-def _blocks(model: Any, network: Backbone) -> tuple[int, int]:
-    """The blocks to look at, before and now: those of the first target, or the last that was trained whole."""
-    if isinstance(model, Distiller) and model.targets and (pairs := getattr(model.targets[0], "blocks", None)):
-        return pairs[0]
-    return network.output_block, network.output_block
-
-
 def _held_out(data: Any, count: int) -> list[Tensor]:
-    if data is None:
-        raise TinymimError("the recipe's data module cannot be built")
     data.setup("test")
     pool = data.held_out or data.train
     return [unit(pool[Draw(0, index)]["image"]) for index in evenly(len(pool), count)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.report import page, runs
+from tinymim.run import looking
 
 
 def main(arguments: list[str]) -> int:
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="where the page goes; RUN/report.html by default")
     parser.add_argument("--images", type=Path, help="a folder of images for the attention maps, not the run's own data")
     parser.add_argument("--count", type=int, default=4, help="how many images (4); 0 leaves the maps out")
+    looking.add_argument(parser, "the run's recipe")
     asked = parser.parse_args(arguments)
     if asked.count < 0:
         raise TinymimError(f"count: {asked.count} is not a number of images")
@@ -27,7 +29,7 @@ def main(arguments: list[str]) -> int:
     others = [runs.read(place) for place in asked.others] or runs.beside(run)
     runs.distinguish([run, *others])
     out = asked.out or asked.run / "report.html"
-    text = page.render(run, others, asked.images, asked.count)
+    text = page.render(run, others, asked.images, asked.count, asked.trust)
     try:
         files.write_text(out, text)
     except OSError as error:

@@ -24,7 +24,7 @@ ASIDE = ("run_dir", "name", "ckpt_path", "overwrite", "compare")
 """Keys of a recipe that say nothing about the training."""
 
 
-def render(run: Run, others: list[Run], images: Path | None = None, count: int = 4) -> str:
+def render(run: Run, others: list[Run], images: Path | None = None, count: int = 4, trust: bool = False) -> str:
     """The page of a run.
 
     Args:
@@ -32,11 +32,12 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
         others: what it is compared with.
         images: a folder of images for the attention maps; ``None`` takes the run's own held-out ones.
         count: how many of them.
+        trust: see :func:`gallery`.
 
     Returns:
         HTML.
     """
-    shown = gallery(run, images, count)
+    shown = gallery(run, images, count, trust)
     return rendered(
         "tinymim.report",
         "page.html",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tinymim.chain.state import read_json
 from tinymim.errors import TinymimError
-from tinymim.run import logged
+from tinymim.run import logged, looking
 from tinymim.run.folder import PROGRESS
 from tinymim.run.logged import Curves
 from tinymim.run.progress import clock
+from tinymim.safety import schemas
+from tinymim.say import say
 
 
 @dataclass
@@ -105,11 +106,14 @@ def read(place: Path) -> Run:
         what = "has no config.yaml, so it is no run folder" if place.is_dir() else "is no folder"
         raise TinymimError(f"run: {place} {what}; give one that `tinymim fit` wrote, such as runs/relation_digits")
     try:
-        recipe = yaml.safe_load((place / "config.yaml").read_text())
+        recipe = looking.read(place / "config.yaml", f"run: {place / 'config.yaml'}")
         curves = logged.read(place)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise TinymimError(f"run: {place} cannot be read: {error}") from None
-    files = (read_json(place / name) for name in ("results.json", PROGRESS, "environment.json"))
+    files = [read_json(place / name) for name in ("results.json", PROGRESS, "environment.json")]
+    for name, content in zip(("results.json", PROGRESS), files, strict=False):
+        schemas.fit(content, schemas.Results, f"run: {place / name}")
+    schemas.fit(files[2], schemas.Environment, f"run: {place / 'environment.json'}")
     return Run(place, place.resolve().name, recipe, curves, *files)
 
 
@@ -117,7 +121,13 @@ def beside(run: Run, most: int = 30) -> list[Run]:
     """The finished runs in the folder that ``run``'s own lies in, newest first."""
     results = [path for path in run.place.resolve().parent.glob("*/results.json") if path.parent != run.place.resolve()]
     newest = sorted(results, key=lambda path: path.stat().st_mtime, reverse=True)
-    return [read(path.parent) for path in newest[:most] if (path.parent / "config.yaml").is_file()]
+    found = []
+    for place in (path.parent for path in newest[:most] if (path.parent / "config.yaml").is_file()):
+        try:
+            found.append(read(place))
+        except TinymimError as error:
+            say(f"left out of the comparison: {error}")
+    return found
 
 
 def distinguish(runs: list[Run]) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tinymim import recipes
+from tinymim import recipes, references
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.run import cells, fit, folder
 from tinymim.run.cells import FIGURES, PRETRAIN, SHARED, Cell, Stage
+from tinymim.safety import names
 from tinymim.say import say
 
 STAGES = (PRETRAIN, "probe", "finetune")
@@ -26,7 +27,8 @@ def distill(recipe: str, overrides: list[str]) -> None:
         overrides: as for ``tinymim fit``, of the recipe; those in :data:`SHARED` reach probe and fine-tuning too, and
             ``--run_dir``, ``--overwrite`` and ``--ckpt_path last`` mean the whole of it.
     """
-    config, _ = recipes.resolve(["--config", recipe, *overrides])
+    config = references.filled(recipes.resolve(["--config", recipe, *overrides])[0])
+    names.check(config["name"], "name")
     compare = config.get("compare")
     if not compare:
         where = fit.run("fit", ["--config", recipe, *overrides])

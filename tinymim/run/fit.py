@@ -6,7 +6,7 @@ import functools
 import gc
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from tinymim import files, recipes
+from tinymim import files, recipes, references
 from tinymim.data.corrupted import CorruptedData
 from tinymim.errors import TinymimError, several
 from tinymim.modules import Segmenter
@@ -36,6 +36,7 @@ from tinymim.run.preemption import Preempted, Preemption, end_with_parent, rank,
 from tinymim.run.progress import Elapsed, FitProgress
 from tinymim.run.quiet import quietly
 from tinymim.run.record import SaveRecipe
+from tinymim.safety import names
 from tinymim.say import say
 
 
@@ -49,6 +50,7 @@ class Attempt:
         checking: fit a few steps and write nothing.
         rewinding: go on in the run folder, whatever lies there.
         corruptions: of a test.
+        kept: where the recipe refers to the environment.
     """
 
     preemption: Preemption
@@ -56,6 +58,7 @@ class Attempt:
     checking: bool = False
     rewinding: bool = False
     corruptions: Corruptions | None = None
+    kept: list[tuple[references.Place, str]] = field(default_factory=list)
 
 
 class TinymimCLI(LightningCLI):
@@ -74,7 +77,7 @@ class TinymimCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None if self.checking else SaveRecipe,
-            save_config_kwargs={"save_to_log_dir": False},
+            save_config_kwargs={"save_to_log_dir": False, "kept": attempt.kept},
             parser_class=Parser,
             seed_everything_default=0,
             auto_configure_optimizers=False,
@@ -111,6 +114,8 @@ class TinymimCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Settle the run folder, then build the trainer with our records, guard and progress."""
         config = self.config[self.subcommand]
+        if not config.run_dir:
+            names.check(config.name, "name")
         self.run_dir = Path(config.run_dir or Path("runs") / config.name)
         asked = config.get("ckpt_path")
         complete = getattr(self.model, "complete", False)
@@ -257,6 +262,7 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
         asked_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
         if not asked_only and (found := preflight.problems(config)):
             raise several(f"{config.get('name', 'recipe')} has {len(found)} mistake(s)", found)
+    kept, config = list(references.places(config)), references.filled(config)
     if started_by_lightning():
         end_with_parent()
     corruptions = config.pop("corruptions", None)
@@ -268,7 +274,7 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
         whole = [command, *(["--config", yaml.safe_dump(config)] if config else []), *rest]
         with Preemption() as preemption, ExitStack() as held:
             try:
-                attempt = Attempt(preemption, held, checking, rewinding, corrupting)
+                attempt = Attempt(preemption, held, checking, rewinding, corrupting, kept)
                 return quietly(functools.partial(TinymimCLI, whole, attempt)).run_dir
             except Rewind as rewind:
                 say(f"tinymim {command}: {rewind}")

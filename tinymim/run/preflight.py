@@ -15,13 +15,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tinymim import recipes
+from tinymim import recipes, references
 from tinymim.data.named import NamedSets
 from tinymim.errors import TinymimError
 from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.tested import OnNamedSets
 from tinymim.options import Corruptions, Saving
 from tinymim.run.progress import clock, images_per_second
+from tinymim.safety import names
 from tinymim.teachers import Teacher
 
 
@@ -49,6 +50,10 @@ def inspect(config: recipes.Config, start: Teacher | None = None) -> Inspected:
         config: a resolved recipe.
         start: what the path that the recipe names as teacher or weights will hold, where the file is yet to be written.
     """
+    kept = list(references.places(config))
+    config = references.filled(config)
+    if "name" in config:
+        names.check(config["name"], "name")
     found, pruned = recipes.mistakes(config)
     data = build(pl.LightningDataModule, pruned.get("data"), found)
     model = build(pl.LightningModule, pruned.get("model"), found)
@@ -70,7 +75,7 @@ def inspect(config: recipes.Config, start: Teacher | None = None) -> Inspected:
     strategy = str((config.get("trainer") or {}).get("strategy"))
     if config.get("on_nonfinite") == "rewind" and any(word in strategy for word in ("spawn", "fork", "notebook")):
         found.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")
-    return Inspected(list(dict.fromkeys(found)), data, model)
+    return Inspected([references.hidden(line, kept) for line in dict.fromkeys(found)], data, model)
 
 
 def build(base: type, node: Any, found: list[str]) -> Any:
@@ -78,7 +83,7 @@ def build(base: type, node: Any, found: list[str]) -> Any:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "part")
     try:
-        return parser.instantiate_classes(parser.parse_object({"part": node})).part
+        return parser.instantiate_classes(parser.parse_object({"part": references.filled(node)})).part
     except TinymimError as error:
         found.append(str(error))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:

@@ -19,9 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from tinymim import recipes
+from tinymim import classes, recipes, references
+from tinymim.backbones import skeleton
 from tinymim.errors import TinymimError, misfit, several
-from tinymim.run import capture, preflight, quiet
+from tinymim.run import capture, looking, preflight, quiet
+from tinymim.safety import schemas
 from tinymim.say import say
 from tinymim.seeds import restore
 
@@ -63,13 +65,15 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tinymim replay", description=__doc__, allow_abbrev=False)
     parser.add_argument("file", type=Path, help="RUN/nonfinite/step_N.pt")
     parser.add_argument("--precision", help="another than it ran in, such as 32-true")
+    looking.add_argument(parser, "the captured recipe or an override")
     quiet.hush()
     asked, overrides = parser.parse_known_args(arguments)
     content = capture.read(asked.file)
     if asked.precision:
         overrides = [*overrides, f"--trainer.precision={asked.precision}"]
     config = _config(content, overrides)
-    module, trainer = _build(content, config)
+    with looking.trusted(config.get("model"), asked.trust, str(asked.file)):
+        module, trainer = _build(content, config)
     show(content, config, replay(content, module, trainer), trainer)
     return 0
 
@@ -80,6 +84,7 @@ def _config(content: dict[str, Any], overrides: list[str]) -> recipes.Config:
         raise TinymimError(
             "the run folder held no config.yaml when this step was captured, so it cannot be built again"
         )
+    looking.checked(content["recipe"], "the captured recipe")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(content["recipe"])
@@ -97,12 +102,15 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
     Raises:
         TinymimError: a recipe that does not build, weights that do not fit it, a teacher absent or another one.
     """
-    found, pruned = recipes.mistakes(config)
-    found = [line for line in found if not line.startswith("data")]  # the batch is in the file
-    module = preflight.build(pl.LightningModule, pruned.get("model"), found)
+    options = schemas.fit(config.get("trainer") or {}, schemas.TrainerPart, "the captured recipe: trainer")
+    found: list[str] = []
+    model = references.filled(config.get("model"))  # the batch is in the file, and data is not needed
+    if classes.check_class(model, "model", found, (pl.LightningModule,)) and not found:
+        _check_sizes(model, content["state_dict"])
+        module = preflight.build(pl.LightningModule, model, found)
     if found:
         raise several("the captured recipe cannot be built", found)
-    trainer = _trainer(config.get("trainer") or {})
+    trainer = _trainer(options)
     trainer.datamodule = SimpleNamespace(**content["data"])  # type: ignore[attr-defined]
     trainer.fit_loop.epoch_progress.current.completed = content["epoch"]
     trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = (
@@ -119,8 +127,20 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
     return module, trainer
 
 
-def _trainer(options: dict[str, Any]) -> pl.Trainer:
-    device = options.get("accelerator") or "auto"
+def _check_sizes(model: recipes.Config, state: dict[str, Any]) -> None:
+    """Raise where the networks of a recipe have more weights than the file: before any of them is built."""
+    held = sum(value.numel() for _, value in capture.tensors(state))
+    for name, given in (model.get("init_args") or {}).items():
+        if name in ("student", "architecture") and isinstance(given, dict):
+            described = schemas.architecture({key: value for key, value in given.items() if value is not None}, name)
+            if (asked := sum(part.numel() for part in skeleton(described).parameters())) > held:
+                raise TinymimError(
+                    f"{name}: the captured recipe's network has {asked:,} weights, and the file has {held:,} numbers"
+                )
+
+
+def _trainer(options: schemas.TrainerPart) -> pl.Trainer:
+    device = options.accelerator or "auto"
     if device in ("gpu", "cuda") and not torch.cuda.is_available():
         say("there is no GPU here: the step runs on the CPU")
         device = "cpu"
@@ -128,8 +148,8 @@ def _trainer(options: dict[str, Any]) -> pl.Trainer:
         return pl.Trainer(
             accelerator=device,
             devices=1,
-            precision=options.get("precision"),
-            accumulate_grad_batches=options.get("accumulate_grad_batches") or 1,
+            precision=options.precision,  # type: ignore[arg-type]
+            accumulate_grad_batches=options.accumulate_grad_batches or 1,
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,

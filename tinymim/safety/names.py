@@ -7,27 +7,22 @@ from pathlib import Path
 
 from tinymim.errors import TinymimError
 
-PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,119}"
-"""Of files and folders: no separators, nothing hidden, nothing that a shell or a terminal reads otherwise."""
+PLAIN = r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\:*?\"<>|\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]{1,120}"
+"""Of one file or folder: no separators, nothing hidden, nothing that a terminal or another system reads otherwise."""
 
 
-def is_plain(name: str) -> bool:
+def is_plain(name: object) -> bool:
     """Whether ``name`` is :data:`PLAIN`."""
-    return bool(re.fullmatch(PLAIN, name)) and ".." not in name
+    return isinstance(name, str) and bool(re.fullmatch(PLAIN, name)) and name == name.strip()
 
 
-def check(name: str, field: str) -> str:
-    """``name``, which has to be plain.
-
-    Raises:
-        TinymimError: it is not; the message begins with ``field``.
-    """
+def check(name: object, field: str) -> None:
+    """Raise unless ``name`` is plain; the message begins with ``field``."""
     if not is_plain(name):
         raise TinymimError(
-            f"{field}: {name!r} is no plain name; take letters, digits, -, _, . and +, and no folders, for what is "
-            "written belongs where you say, not where a file says"
+            f"{field}: {name!r} is no plain name of one file or folder; what is written belongs where you say, and not "
+            "where a file says, so give a name such as digits_mae, without / and without a dot before it"
         )
-    return name
 
 
 def followed(path: Path) -> str:

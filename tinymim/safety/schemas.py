@@ -61,7 +61,9 @@ Network = _struct(
 )
 """An :class:`Architecture`; its options are :mod:`tinymim.safety.network`'s."""
 
-Head = _struct("Head", HeadForm, classes=Annotated[int, Meta(ge=1, le=1 << 20)], neck=Annotated[int, Meta(ge=0, le=1 << 14)])
+Head = _struct(
+    "Head", HeadForm, classes=Annotated[int, Meta(ge=1, le=1 << 20)], neck=Annotated[int, Meta(ge=0, le=1 << 14)]
+)
 """A :class:`HeadForm`."""
 
 
@@ -164,8 +166,8 @@ class TrainerPart(Struct):
 class Random(Struct):
     """States of random number generators; torch's are tensors."""
 
-    python: Annotated[list[Any], Meta(min_length=3, max_length=3)]
-    numpy: Annotated[list[Any], Meta(min_length=5, max_length=5)]
+    python: tuple[Any, Any, Any]
+    numpy: tuple[Any, Any, Any, Any, Any]
     torch: Any
     cuda: Any
 

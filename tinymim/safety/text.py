@@ -1,4 +1,4 @@
-"""YAML and JSON out of files become plain data: mappings, lists, texts, numbers, true, false and null, and nothing else.
+"""YAML and JSON out of files become plain data: mappings, lists, texts, numbers, true, false, null, and nothing else.
 
 Bounds come first, so that a few bytes can ask for neither minutes nor gigabytes: length, depth, the number of values
 with YAML's aliases written out, and whole numbers of 64 bits. Dates stay text. Control characters, and those that
@@ -79,7 +79,7 @@ def yaml_data(text: str, what: str) -> Any:
     """The plain data that YAML ``text`` stands for; ``what`` and errors as of :func:`read_yaml`."""
     check_yaml(text, what)
     try:
-        return plain(yaml.load(text, Loader=_Loader), what)  # noqa: S506  # a safe one
+        return plain(yaml.load(text, Loader=_Loader), what)  # a safe one
     except WRONG as error:
         raise unreadable(what, error) from None
 
@@ -106,7 +106,7 @@ def check_yaml(text: str, what: str) -> None:
             if isinstance(event, yaml.AliasEvent):
                 if event.anchor in (anchor for anchor, _ in open_):
                     raise ValueError(f"*{event.anchor} stands inside of itself")
-                total += sizes.get(event.anchor, 1)
+                total += sizes.get(str(event.anchor), 1)
             elif isinstance(event, yaml.CollectionStartEvent):
                 open_.append((event.anchor, total))
                 total += 1

@@ -20,7 +20,7 @@ from tinymim.chain.runner import Runner, check_jobs
 from tinymim.chain.state import State
 from tinymim.errors import TinymimError, several
 from tinymim.pages import Section
-from tinymim.run import lock
+from tinymim.run import lock, looking
 from tinymim.run.preemption import Preempted
 from tinymim.run.progress import clock
 from tinymim.say import say
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         if not asked.report_only:
             code, failed = _run(study, state, asked.jobs)
         if code != Preempted.code:
-            _report(study, state, asked.out or place / REPORT)
+            _report(study, state, asked.out or place / REPORT, asked.trust)
         if failed:
             raise failed
     return code
@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
         help="for every fit, or CELL.KEY=VALUE for one, or seeds=[0,1]",
     )  # fmt: skip
     options.add_argument("--launch", help="put before each fit's command, such as srun")
+    looking.add_argument(options, "the recipe of a run whose images are restored")
     options.add_argument("--accept-changes", action="store_true", help="of the study since the last time")
     return options
 
@@ -121,14 +122,14 @@ def _write(study: Study, state: State) -> list[Row]:
     return found
 
 
-def _report(study: Study, state: State, out: Path) -> None:
+def _report(study: Study, state: State, out: Path, trust: bool) -> None:
     """The page of a study, with what its models restore."""
     found = _write(study, state)
     about = [Section("This study", [study.about])] if study.about else []
-    report(found, out, f"Scaling: {study.name}", [*about, *restored(study, state, found, out)])
+    report(found, out, f"Scaling: {study.name}", [*about, *restored(study, state, found, out, trust)])
 
 
-def restored(study: Study, state: State, found: list[Row], out: Path) -> list[Section]:
+def restored(study: Study, state: State, found: list[Row], out: Path, trust: bool = False) -> list[Section]:
     """What an overfitted model restores and what a well-fitted one does; nothing where the study has not both.
 
     Args:
@@ -136,10 +137,11 @@ def restored(study: Study, state: State, found: list[Row], out: Path) -> list[Se
         state: of its chain.
         found: its rows.
         out: folder of the page.
+        trust: the runs may be of any class.
     """
     chosen = runs.chosen(study, state, found)
     try:
-        return [reconstructions.section(chosen, out)] if chosen else []
+        return [reconstructions.section(chosen, out, trust=trust)] if chosen else []
     except TinymimError as error:
         say(str(error))
         return []

@@ -20,7 +20,7 @@ from tinymim.errors import TinymimError, misfit, several
 from tinymim.modules.mim import MaskedPretrainer
 from tinymim.modules.reconstruction import patchify, unpatchify
 from tinymim.pages import Picture, Section, Table, figures
-from tinymim.run import preflight
+from tinymim.run import looking, preflight
 from tinymim.run.checkpoints import SafeCheckpointIO, newest
 from tinymim.scaling.overfit import Sign
 from tinymim.scaling.table import Row, write_records
@@ -77,15 +77,19 @@ def choose(found: Iterable[Sign]) -> tuple[Row, Row] | None:
     return (over.row, min(others, key=lambda row: row.validation_loss)) if others else None
 
 
-def load(title: str, place: Path) -> Restorer:
-    """The model of a run folder, from its newest checkpoint: decoder and mask token with it.
+def load(title: str, place: Path, trust: bool = False) -> Restorer:
+    """The model of a run folder, from its newest checkpoint: decoder and mask token with it; of any class if ``trust``.
 
     Raises:
         TinymimError: no run that restores images, data that cannot be built, no checkpoint, or one that does not fit.
     """
     if not (place / "config.yaml").is_file():
         raise TinymimError(f"run: {place} has no config.yaml, so it is no run folder")
-    inspected = preflight.inspect(recipes.resolve(["--config", str(place / "config.yaml")])[0])
+    recipe = looking.read(place / "config.yaml", f"recipe {place / 'config.yaml'}")
+    parts: recipes.Config = {part: recipe[part] for part in ("model", "data") if part in recipe}
+    looking.data(parts, trust, f"run {place}")
+    with looking.trusted(parts, trust, f"run {place}"):
+        inspected = preflight.inspect(parts)
     module, checkpoint = inspected.model, newest(place)
     if not isinstance(module, MaskedPretrainer):
         raise TinymimError(f"run: {place} trains {type(module).__name__}, which restores no images; take MAE or SimMIM")
@@ -127,7 +131,7 @@ def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Restore
     return Restored(masked, completed, (completed - images).abs().mean(1), losses)
 
 
-def section(runs: dict[str, Path], out: Path, count: int = 3) -> Section:
+def section(runs: dict[str, Path], out: Path, count: int = 3, trust: bool = False) -> Section:
     """A section of the page: completions by each run, of ``count`` training images of the first and as many held out.
 
     Args:
@@ -135,8 +139,9 @@ def section(runs: dict[str, Path], out: Path, count: int = 3) -> Section:
             well-fitted one most often holds them too.
         out: the page's folder; the figure goes into its ``figures``, the losses into ``reconstructions.csv``.
         count: images of each kind.
+        trust: see :func:`load`.
     """
-    subjects = [load(title, place) for title, place in runs.items()]
+    subjects = [load(title, place, trust) for title, place in runs.items()]
     picture, records = draw(subjects, range(count), range(count), out)
     write_records(out / "reconstructions.csv", records)
     lines = []

@@ -51,22 +51,7 @@ class Target(nn.Module, ABC):
         Raises:
             TinymimError: the networks do not fit this target; the message names the field.
         """
-        read = target_block if self.teacher_block is None else self.teacher_block
-        trained = student.depth if self.student_block is None else self.student_block
-        teachers = settle_blocks(read, teacher, f"{self.name}.teacher_block")
-        students = settle_blocks(trained, student, f"{self.name}.student_block")
-        if len(teachers) != len(students) and 1 not in (len(teachers), len(students)):
-            raise TinymimError(
-                f"{self.name}.student_block: {len(students)} blocks beside {len(teachers)} of the teacher; "
-                "give equally many, or one for all"
-            )
-        count = max(len(teachers), len(students))
-        self.blocks = list(zip(teachers * (count // len(teachers)), students * (count // len(students)), strict=True))
-        if twice := [pair for number, pair in enumerate(self.blocks) if pair in self.blocks[:number]]:
-            raise TinymimError(
-                f"{self.name}: teacher block {twice[0][0]} beside student block {twice[0][1]} is named twice "
-                f"(of {self.blocks}); name each once"
-            )
+        self.blocks = compared_blocks(self.name, self.teacher_block, self.student_block, teacher, student, target_block)
         self.fit(teacher, student)
         untrained = [tap for tap in self.teacher_taps() if not teacher.trained(tap)]
         if untrained:
@@ -104,6 +89,46 @@ class Target(nn.Module, ABC):
     def describe_blocks(self) -> str:
         """Where both sides are read, for people."""
         return "block " + ", ".join(f"{teacher} -> {student}" for teacher, student in self.blocks)
+
+
+def compared_blocks(
+    name: str,
+    teacher_block: Blocks | None,
+    student_block: Blocks | None,
+    teacher: Backbone,
+    student: Backbone,
+    target_block: int,
+) -> list[tuple[int, int]]:
+    """The teacher's and the student's block of each comparison of a target.
+
+    Args:
+        name: of the target, for the error.
+        teacher_block: as the recipe has it; ``None`` is ``target_block``.
+        student_block: likewise; ``None`` is the last.
+        teacher: may be a skeleton.
+        student: may be a skeleton.
+        target_block: the teacher block to read where the recipe names none.
+
+    Raises:
+        TinymimError: blocks that a network does not have, lists of other lengths, or a pair named twice.
+    """
+    read = target_block if teacher_block is None else teacher_block
+    trained = student.depth if student_block is None else student_block
+    teachers = settle_blocks(read, teacher, f"{name}.teacher_block")
+    students = settle_blocks(trained, student, f"{name}.student_block")
+    if len(teachers) != len(students) and 1 not in (len(teachers), len(students)):
+        raise TinymimError(
+            f"{name}.student_block: {len(students)} blocks beside {len(teachers)} of the teacher; "
+            "give equally many, or one for all"
+        )
+    count = max(len(teachers), len(students))
+    blocks = list(zip(teachers * (count // len(teachers)), students * (count // len(students)), strict=True))
+    if twice := [pair for number, pair in enumerate(blocks) if pair in blocks[:number]]:
+        raise TinymimError(
+            f"{name}: teacher block {twice[0][0]} beside student block {twice[0][1]} is named twice "
+            f"(of {blocks}); name each once"
+        )
+    return blocks
 
 
 def settle_blocks(given: Blocks, network: Backbone, field: str) -> list[int]:
