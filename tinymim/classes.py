@@ -150,6 +150,8 @@ def check_values(arguments: Config, hints: dict[str, Any], path: str, found: lis
             right = [check_class(one, place, found, bases) for one, place in zip(listed, places, strict=True)]
             if isinstance(value, list):
                 arguments[key] = [one for one, good in zip(value, right, strict=True) if good]
+            elif not all(right):
+                del arguments[key]
         elif isinstance(value, dict) and dataclass and not _is_class(value):
             allowed = {field.name for field in dataclasses.fields(dataclass)}
             unknown(value, where, allowed, dataclass.__name__, found)
@@ -157,14 +159,18 @@ def check_values(arguments: Config, hints: dict[str, Any], path: str, found: lis
         elif stray := classes_in(value, where):
             found += [_stray(*one) for one in stray.items()]
             del arguments[key]
-        elif isinstance(value, str) and bases and str not in _parts(hint) and ("." in value or not _strangers.get()):
-            found.append(
-                f"{where}: {value!r} is not {_type_name(hint)}; give class_path, and init_args for its options"
-            )
+        elif bases and str not in _parts(hint) and (text := _importing(listed, hint)):
+            found.append(f"{where}: {text!r} is not {_type_name(hint)}; give class_path, and init_args beside it")
             del arguments[key]
         elif problem := _type_problem(hint, value):
             found.append(f"{where}: {problem}")
             del arguments[key]
+
+
+def _importing(values: list[Any], hint: Any) -> str | None:
+    """The first of ``values`` that a parser might take for the path of a class or of a file, and look for that."""
+    texts = [value for value in values if isinstance(value, str) and value not in _parts(hint)]
+    return next((text for text in texts if "." in text or "/" in text or not _strangers.get()), None)
 
 
 def _is_anothers(owner: str) -> bool:

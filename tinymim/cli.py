@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tinymim import __version__
 from tinymim.errors import TinymimError, own_words
+from tinymim.safety.shown import terminal
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _command(command)(arguments[1:])
     except TinymimError as error:
-        print(f"tinymim {command}: {own_words(error)}", file=sys.stderr)
+        print(f"tinymim {command}: {terminal(own_words(error))}", file=sys.stderr)
         return error.code
 
 

@@ -23,6 +23,7 @@ def own_words(error: TinymimError) -> str:
     return text.rpartition("tinymim.errors.TinymimError: ")[2].strip() if "DataLoader worker" in text else text
 
 
-def misfit(error: RuntimeError) -> str:
-    """The first lines of PyTorch's error on a state dict that does not fit, as one."""
-    return "; ".join(line.strip() for line in str(error).splitlines()[1:4])[:300]
+def misfit(error: Exception) -> str:
+    """The first lines of PyTorch's error on a state dict that does not fit, as one; of others the first."""
+    lines = str(error).splitlines()
+    return "; ".join(line.strip() for line in lines[1:4] or lines)[:300]

@@ -215,7 +215,7 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
     for part, base in (("model", pl.LightningModule), ("data", pl.LightningDataModule)):
         if part not in config:
             found.append(f"{part}: missing; a recipe names its class with {part}.class_path")
-        else:
-            classes.check_class(config[part], part, found, (base,))
+        elif not classes.check_class(config[part], part, found, (base,)):
+            del config[part]
     classes.check_signature([pl.Trainer.__init__], config.get("trainer") or {}, "trainer", "lightning's Trainer", found)
     return found, config

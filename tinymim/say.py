@@ -4,8 +4,10 @@ import sys
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from tinymim.safety.shown import terminal
+
 
 @rank_zero_only
 def say(text: str) -> None:
     """Print one line."""
-    print(text, file=sys.stderr, flush=True)
+    print(terminal(text), file=sys.stderr, flush=True)

@@ -254,7 +254,7 @@ def test_chain_json__cannot_be_read(done: Written) -> None:
     path = done.place / "chain.json"
     text = path.read_text()
     path.write_text(text[:100])
-    with pytest.raises(TinymimError, match=r"chain.json cannot be read \(JSONDecodeError"):
+    with pytest.raises(TinymimError, match=r"chain.json cannot be read"):
         done.resume()
     path.write_text(text.replace('"form": 1', '"form": 2'))
     with pytest.raises(TinymimError, match="has form 2, and this version of tinymim reads 1"):

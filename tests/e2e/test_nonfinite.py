@@ -63,7 +63,10 @@ def test_replay__finds_the_operation_whose_gradient_is_not_finite(
 ) -> None:
     monkeypatch.syspath_prepend(str(rooted))
     monkeypatch.setenv("COLUMNS", "160")
-    said = replay(capsys, rooted / "run" / "nonfinite" / "step_1.pt")
+    captured = rooted / "run" / "nonfinite" / "step_1.pt"
+    assert main(["replay", str(captured)]) == 1
+    assert "root_target.Root cannot be imported (it is none of tinymim's own" in capsys.readouterr().err
+    said = replay(capsys, captured, "--trust")
     assert "train/loss_root_root" in said
     assert "all finite in the forward pass" in said
     assert "student.vit.blocks.5.attn.qkv.bias" in said

@@ -17,6 +17,7 @@ from typing import Any
 
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
+from tinymim.safety.shown import cell
 
 Row = dict[str, Any]
 
@@ -81,7 +82,7 @@ def _csv(rows: list[Row]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, rows[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({head: cell(value) for head, value in row.items()} for row in rows)
     return out.getvalue()
 
 

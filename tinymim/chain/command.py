@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
 
+from tinymim import classes
 from tinymim.chain import changes, files, plan, promises, report
 from tinymim.chain.plan import Chain
 from tinymim.chain.runner import Runner, check_jobs
 from tinymim.chain.state import NAME, State, as_edited, begin, load
 from tinymim.errors import TinymimError, several
-from tinymim.run import lock
+from tinymim.run import lock, looking
 from tinymim.say import say
 
 ACCEPT = "--accept-changes runs these again and all that starts from them, and keeps the rest"
@@ -26,7 +28,11 @@ def main(arguments: list[str]) -> int:
         report.status(load(asked.folder))
         return 0
     if asked.action == "plan":
-        return _plan(plan.load(asked.chain, asked.set, asked.config))
+        with nullcontext() if asked.trust else classes.own_only():
+            chain = plan.load(asked.chain, asked.set, asked.config)
+        configs = {name: stage.config for name, stage in chain.stages.items()}
+        with looking.trusted(configs, asked.trust, f"chain {chain.name}"):
+            return _plan(chain)
     check_jobs(asked.jobs)
     if asked.action == "resume":
         load(asked.folder)  # before a lock is laid into a folder that is none
@@ -96,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--config", action="append", default=[], help="a recipe laid over every fit's")
     for one in (going_on, status):
         one.add_argument("folder", type=Path, help="of the chain")
+    looking.add_argument(planned, "a recipe of the chain")
     run.add_argument("--run_dir", type=Path, help="by default runs/chain_NAME")
     run.add_argument("--resume", action="store_true", help="go on with what is in the folder, or begin")
     for one in (run, going_on):

@@ -10,6 +10,7 @@ from typing import Any
 from tinymim import cards, recipes, teachers
 from tinymim.errors import TinymimError
 from tinymim.run.outline import near, unknown
+from tinymim.safety import outline_schemas, schemas, text
 
 Written = dict[str, Any]
 """A stage as the file has it."""
@@ -61,6 +62,14 @@ def in_order(all: list[Written]) -> Iterator[Written]:
 
 def mistakes(content: dict[str, Any]) -> list[str]:
     """What is wrong with the text, stage by stage."""
+    try:
+        found = _mistakes(content)
+    except text.WRONG:  # a type that nothing there looks for
+        found = []
+    return found or schemas.mistake(content, outline_schemas.ChainText, "chain")
+
+
+def _mistakes(content: dict[str, Any]) -> list[str]:
     found = unknown(content, "", KEYS)
     seeds, stages = content.get("seeds"), content.get("stages")
     if seeds is not None and not (isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)):
@@ -178,14 +187,14 @@ def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list
     ``content``."""
     names = [stage["name"] for stage in content["stages"]]
     overrides: dict[str, list[str]] = {name: [] for name in ["", *names]}
-    found = []
-    for text in settings:
-        key, given, value = text.partition("=")
+    found, known = [], [*names, *recipes.KEYS]
+    for setting in settings:
+        key, given, value = setting.partition("=")
         first, _, rest = key.partition(".")
         if not given:
-            found.append(f"--set {text}: is not KEY=VALUE, STAGE.KEY=VALUE or seeds=[0]")
+            found.append(f"--set {setting}: is not KEY=VALUE, STAGE.KEY=VALUE or seeds=[0]")
         elif key in OWN or (first in names and rest in OWN):
-            found.append(f"--set {text}: the chain settles this itself")
+            found.append(f"--set {setting}: the chain settles this itself")
         elif key == "seeds":
             content["seeds"] = [int(word) for word in re.findall(r"-?\d+", value)]
             found += [f"--set {mistake}" for mistake in mistakes(content)]
@@ -194,7 +203,5 @@ def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list
         elif first in (*recipes.KEYS, "vars"):
             overrides[""].append(f"--{key}={value}")
         else:
-            found.append(
-                f"--set {text}: {first} is neither a stage nor a part of a recipe{near(first, [*names, *recipes.KEYS])}"
-            )
+            found.append(f"--set {setting}: {first} is neither a stage nor a part of a recipe{near(first, known)}")
     return overrides, found

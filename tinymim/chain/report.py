@@ -65,7 +65,11 @@ def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str]:
     shown: str = "cut off" if entry.state == "running" and not at_work else entry.state
     if entry.state == "done" and outputs(state, key) != entry.outputs:
         shown = "altered"
-    epoch = f"{progress['epoch']}/{progress['epochs']}" if "epochs" in progress else str(results.get("epochs", "-"))
+    epoch = (
+        f"{progress['epoch']}/{progress['epochs']}"
+        if {"epoch", "epochs"} <= progress.keys()
+        else str(results.get("epochs", "-"))
+    )
     spent = results.get("seconds", progress.get("seconds"))
     sha = entry.outputs.get(CHECKPOINT, entry.outputs.get(EXPORTED, "-"))[:12]
     state_text = f"[{COLOURS[shown]}]{shown}[/]" if shown in COLOURS else shown

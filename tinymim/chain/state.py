@@ -24,7 +24,7 @@ from tinymim.chain.plan import Chain, Stage
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.run import outline
-from tinymim.safety import text
+from tinymim.safety import outline_schemas, schemas, text
 
 NAME = "chain.json"
 FORM = 1
@@ -141,9 +141,13 @@ def load(place: Path) -> State:
         content = text.mapping(text.read_json(path, str(path)), str(path))
         if content["form"] != FORM:
             raise TinymimError(f"{path} has form {content['form']}, and this version of tinymim reads {FORM}")
+        schemas.fit(content, outline_schemas.ChainState, str(path))
         written = content["chain"]
         chain = Chain(**{**written, "stages": {name: Stage(**stage) for name, stage in written["stages"].items()}})
-        return State(place, chain, {key: Entry(**entry) for key, entry in content["stages"].items()}, content["launch"])
+        if strange := content["stages"].keys() - chain.runs().keys():
+            raise TinymimError(f"{path} cannot be read: stages: {', '.join(sorted(strange)[:4])}: none of its chain's")
+        entries = {key: Entry(**entry) for key, entry in content["stages"].items()}
+        return State(place, chain, entries, content["launch"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TinymimError(f"{path} cannot be read ({type(error).__name__}: {error}); restore it from a copy") from None
 

@@ -22,6 +22,7 @@ from tinymim.files import write_atomically
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 FORMAT = 1  # of the files that keep an index
+MOST = 1 << 30  # bytes of an index: of a shard of ten million samples
 BLOCK = 512  # bytes of a tar's headers, and what its members are padded to
 
 
@@ -57,8 +58,12 @@ def index(shard: Path, label_key: str, folder: Path) -> Index:
     kept = folder / f"{name}.npz"
     try:
         with np.load(kept) as arrays:
+            if sum(arrays.zip.getinfo(f"{name}.npy").file_size for name in arrays.files) > MOST:
+                raise ValueError("more than an index of this project has")
             if np.array_equal(arrays["shard"], known):
-                return Index(*(arrays[name] for name in Index._fields))
+                found = Index(*(arrays[name] for name in Index._fields))
+                if _lies_in(found, stat.st_size):
+                    return found
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none yet, or not what was written
         pass
     found = read_index(shard, label_key)
@@ -70,6 +75,18 @@ def index(shard: Path, label_key: str, folder: Path) -> Index:
     with suppress(OSError):
         write_atomically(kept, write)
     return found
+
+
+def _lies_in(found: Index, size: int) -> bool:
+    """Whether an index is of a shard of ``size`` bytes: of the right types, and with nothing outside of it."""
+    offset, length, label = found
+    if (offset.dtype, length.dtype, label.dtype.kind) != (np.int64, np.int64, "S"):
+        return False
+    if not offset.ndim == length.ndim == label.ndim == 1 or not len(offset) == len(length) == len(label):
+        return False
+    return bool(
+        (offset >= 0).all() and (length >= 0).all() and (length <= size).all() and (offset <= size - length).all()
+    )
 
 
 def read_index(shard: Path, label_key: str) -> Index:

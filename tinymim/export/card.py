@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ import yaml
 from tinymim import __version__, cards
 from tinymim.errors import TinymimError
 from tinymim.export.source import Source
+from tinymim.safety import run_schemas, schemas, text
+from tinymim.safety.shown import fenced, markdown, one_line
 
 HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
 """Identifiers that the hub knows, of those that teachers have; another one is ``other`` with its name."""
@@ -31,6 +32,7 @@ TRAINER = (
 """Those of the trainer's settings that say what was trained; the others say how the run was watched."""
 
 TAG = "tinymim"
+PAPER = "https://arxiv.org/abs/2301.01296"
 
 
 @dataclass
@@ -54,13 +56,13 @@ class Contents:
 
 def card(source: Source, contents: Contents) -> str:
     """The text of ``README.md``."""
-    config = _yaml(source.run / "config.yaml") if source.run else {}
+    config = _saved(source.run / "config.yaml") if source.run else {}
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(source, contents, config), sort_keys=False)}---\n",
-        f"# {source.name}\n",
-        f"{source.backbone.describe()}. Made with [tinymim](https://arxiv.org/abs/2301.01296) {__version__}.\n",
+        f"# {markdown(source.name)}\n",
+        f"{markdown(source.backbone.describe())}. Made with [tinymim]({PAPER}) {__version__}.\n",
         *_warning(source.provenance.licence),
-        f"## Use\n\n```python\n{contents.snippet.strip()}\n```\n",
+        f"## Use\n\n{fenced(contents.snippet.strip(), 'python')}",
         _list([*contents.notes, *_shape(source)]),
         f"## Where it comes from\n\n{_table(('', ''), _origin(source))}",
         *_figures(source),
@@ -92,7 +94,7 @@ def _front_matter(source: Source, contents: Contents, config: dict[str, Any]) ->
 
 def _licence(licence: str) -> dict[str, str]:
     """``license`` as the hub has it."""
-    name = re.sub(r"[^a-z0-9.]+", "-", licence.lower())
+    name = re.sub(r"[^a-z0-9.]+", "-", one_line(licence).lower()).strip("-")[:80] or "unknown"
     if name in HUB_LICENCES:
         return {"license": name}
     return {"license": "unknown"} if licence == "unknown" else {"license": "other", "license_name": name}
@@ -110,7 +112,7 @@ def _hub_data(config: dict[str, Any]) -> str | None:
 def _warning(licence: str) -> list[str]:
     if not (against := cards.restriction(licence)):
         return []
-    return [f"> [!WARNING]\n> **{against[0].upper()}{against[1:]}.** The licence is inherited: {licence}.\n"]
+    return [f"> [!WARNING]\n> **{against[0].upper()}{against[1:]}.** The licence is inherited: {markdown(licence)}.\n"]
 
 
 def _shape(source: Source) -> list[str]:
@@ -140,7 +142,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 def _teacher(source: Source) -> dict[str, Any] | None:
     """The teacher's name and sha256, of this network or of the one it was fine-tuned from."""
     record = source.record
-    return record.get("teacher") or record.get("start", {}).get("teacher")
+    return record.get("teacher") or (record.get("start") or {}).get("teacher")
 
 
 def _teacher_card(source: Source) -> cards.Card | None:
@@ -157,19 +159,25 @@ def _teacher_card(source: Source) -> cards.Card | None:
 def _origin(source: Source) -> list[tuple[str, ...]]:
     own, record = source.provenance, source.record
     rows: list[tuple[str, ...]] = [
-        ("weights", f"{Path(own.path).name}, sha256 `{own.sha256}`"),
-        ("licence", own.licence),
+        ("weights", f"{markdown(Path(own.path).name)}, sha256 `{own.sha256}`"),
+        ("licence", markdown(own.licence)),
     ]
     if teacher := _teacher(source):
-        rows.append(("teacher", f"{teacher['name']}, sha256 `{teacher['sha256']}`"))
+        rows.append(("teacher", _weights(teacher)))
     if start := record.get("start"):
-        rows.append(("started from", f"{start['name']}, sha256 `{start['sha256']}`"))
+        rows.append(("started from", _weights(start)))
     if found := _teacher_card(source):
         labels = "seen" if found.labels_seen else "not seen"
-        rows.append((found.name, f"{found.source}; labels {labels}; licence {found.licence}"))
+        rows.append((markdown(found.name), markdown(f"{found.source}; labels {labels}; licence {found.licence}")))
         address = found.address or found.page
-        rows += [("citation", found.citation)] + [("address", address)] * bool(address)
+        rows += [("citation", markdown(found.citation))] + [("address", markdown(address))] * bool(address)
     return rows
+
+
+def _weights(identity: dict[str, str]) -> str:
+    """Weights by name and sha256."""
+    digest = re.sub(r"[^0-9a-f]", "", identity.get("sha256", ""))
+    return f"{markdown(identity['name'])}, sha256 `{digest or 'unknown'}`"
 
 
 def _figures(source: Source) -> list[str]:
@@ -177,8 +185,8 @@ def _figures(source: Source) -> list[str]:
     path = source.run / "results.json" if source.run else Path()
     if not path.is_file():
         return []
-    metrics: dict[str, float] = json.loads(path.read_text())["metrics"]
-    rows = [(name, f"{value:.4f}") for name, value in metrics.items() if name.startswith(("val/", "test/"))]
+    metrics = schemas.fit(text.read_json(path, str(path)), run_schemas.Results, str(path)).metrics
+    rows = [(markdown(name), f"{value:.4f}") for name, value in metrics.items() if name.startswith(("val/", "test/"))]
     return [f"## Figures\n\nAt the end of the run, on held-out images:\n\n{_table(('figure', 'value'), rows)}"]
 
 
@@ -186,11 +194,12 @@ def _recipe(config: dict[str, Any]) -> list[str]:
     """What was trained on what, from the run's ``config.yaml``; of paths on that machine, the last part."""
     if not config:
         return []
-    trainer = {name: config["trainer"][name] for name in TRAINER if config.get("trainer", {}).get(name) is not None}
+    given = config.get("trainer") or {}
+    trainer = {name: given[name] for name in TRAINER if given.get(name) is not None}
     kept = {"name": config.get("name"), "seed_everything": config.get("seed_everything"), "trainer": trainer}
     kept |= {name: config.get(name) for name in ("data", "model")}
-    text = yaml.safe_dump(_bare(kept), sort_keys=False)
-    return [f"## Recipe and data\n\n```yaml\n{text}```\n"]
+    written = yaml.safe_dump(_bare(kept), sort_keys=False)
+    return [f"## Recipe and data\n\n{fenced(written, 'yaml')}"]
 
 
 def _bare(value: Any) -> Any:
@@ -205,13 +214,20 @@ def _bare(value: Any) -> Any:
 
 def _versions(source: Source, contents: Contents) -> list[tuple[str, ...]]:
     path = source.run / "environment.json" if source.run else Path()
-    trained = json.loads(path.read_text())["packages"] if path.is_file() else {}
+    told = text.read_json(path, str(path)) if path.is_file() else {}
+    trained = schemas.fit(told, run_schemas.Environment, str(path)).packages
     here = {"tinymim": __version__} | {name: metadata.version(name) for name in contents.packages}
-    return [(name, trained.get(name, "-"), here.get(name, "-")) for name in dict.fromkeys([*here, *trained])]
+    return [
+        (markdown(name), markdown(trained.get(name, "-")), here.get(name, "-"))
+        for name in dict.fromkeys([*here, *trained])
+    ]
 
 
-def _yaml(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text()) or {}
+def _saved(path: Path) -> dict[str, Any]:
+    """A run's recipe as it was saved."""
+    saved = text.mapping(text.read_yaml(path, str(path)) or {}, str(path))
+    schemas.fit(saved, run_schemas.Recipe, str(path))
+    return saved
 
 
 def _list(lines: list[str]) -> str:

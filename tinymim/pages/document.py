@@ -13,6 +13,7 @@ from typing import Any
 from tinymim import __version__
 from tinymim.files import write_text
 from tinymim.pages.figures import data_uri
+from tinymim.safety import shown
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Table:
         if not self.rows:
             return ""
         lines = [self.heads, ["---", *["---:"] * (len(self.heads) - 1)], *self.rows]
-        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+        return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 
 
 @dataclass
@@ -71,12 +72,12 @@ class Section:
 
     def markdown(self) -> str:
         """As Markdown; pictures are named by their files."""
-        parts = [f"## {self.title}", *self.text]
+        parts = [f"## {shown.one_line(self.title)}", *self.text]
         for table in self.tables:
             parts += [f"**{table.title}**" if table.title else "", table.markdown(), table.text]
         for picture in self.pictures:
-            shown = next((file for file in picture.files if file.endswith((".png", ".svg"))), None)
-            parts += [f"![{picture.title}]({shown})" if shown else f"**{picture.title}**", picture.text]
+            drawn = next((file for file in picture.files if file.endswith((".png", ".svg"))), None)
+            parts += [f"![{picture.title}]({drawn})" if drawn else f"**{picture.title}**", picture.text]
         return "\n\n".join(part for part in [*parts, *self.remarks] if part) + "\n"
 
 
@@ -105,7 +106,7 @@ class Document:
     def markdown(self) -> str:
         """The same; pictures are named by their files."""
         settings = "\n".join(f"- {name}: {value}" for name, value in self.settings)
-        head = [f"# {self.title}", self.about, f"> {self.warning}" if self.warning else ""]
+        head = [f"# {shown.one_line(self.title)}", self.about, f"> {self.warning}" if self.warning else ""]
         parts = [*head, *(section.markdown().rstrip("\n") for section in self.sections), settings]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -135,6 +136,11 @@ def rendered(package: str, name: str, **values: Any) -> str:
     style = Markup(resources.files("tinymim.pages").joinpath("style.css").read_text())
     now = time.strftime("%Y-%m-%d %H:%M")
     return environment.from_string(template).render(style=style, written=now, version=__version__, **values)
+
+
+def _cell(text: str) -> str:
+    """A cell of a table in Markdown: a line, without tags; emphasis is ours."""
+    return shown.one_line(text).replace("|", "/").replace("<", "&lt;")
 
 
 def _emphasised(text: str) -> Any:

@@ -117,7 +117,9 @@ def _differences(run: Run, other: Run) -> list[str]:
 def _origin(run: Run) -> list[tuple[str, str]]:
     environment = run.environment
     git = environment.get("git") or {}
-    revision = f"{git['revision'][:12]}{' with changes' if git['changed'] else ''}" if git else "unknown"
+    revision = (
+        f"{git['revision'][:12]}{' with changes' if git.get('changed') else ''}" if git.get("revision") else "unknown"
+    )
     packages = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
     found = [("command", environment.get("command", "unknown")), ("revision", revision), ("packages", packages)]
     found += [("device", environment.get("device", "unknown")), ("begun", environment.get("date", "unknown"))]

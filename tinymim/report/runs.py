@@ -13,7 +13,7 @@ from tinymim.run import logged, looking
 from tinymim.run.folder import PROGRESS
 from tinymim.run.logged import Curves
 from tinymim.run.progress import clock
-from tinymim.safety import schemas
+from tinymim.safety import run_schemas, schemas
 from tinymim.say import say
 
 
@@ -87,7 +87,11 @@ class Run:
     def state(self) -> str:
         """How far it is, in words."""
         done = self.progress.get("state", "done" if self.results else "not begun")
-        epochs = f"{self.progress['epoch']} of {self.progress['epochs']} epochs" if "epochs" in self.progress else ""
+        epochs = (
+            f"{self.progress['epoch']} of {self.progress['epochs']} epochs"
+            if {"epoch", "epochs"} <= self.progress.keys()
+            else ""
+        )
         spent = self.results.get("seconds", self.progress.get("seconds"))
         return ", ".join(filter(None, (done, epochs, "" if spent is None else clock(spent))))
 
@@ -112,8 +116,8 @@ def read(place: Path) -> Run:
         raise TinymimError(f"run: {place} cannot be read: {error}") from None
     files = [read_json(place / name) for name in ("results.json", PROGRESS, "environment.json")]
     for name, content in zip(("results.json", PROGRESS), files, strict=False):
-        schemas.fit(content, schemas.Results, f"run: {place / name}")
-    schemas.fit(files[2], schemas.Environment, f"run: {place / 'environment.json'}")
+        schemas.fit(content, run_schemas.Results, f"run: {place / name}")
+    schemas.fit(files[2], run_schemas.Environment, f"run: {place / 'environment.json'}")
     return Run(place, place.resolve().name, recipe, curves, *files)
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
 from tinymim.foreign import pickles
-from tinymim.safety import schemas
+from tinymim.safety import run_schemas, schemas
 from tinymim.seeds import snapshot
 
 FORMAT = 1
@@ -121,7 +121,9 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is no captured step of this version of tinymim; those are named nonfinite/step_N.pt"
         )
     what = f"captured step {path}"
-    schemas.fit({**content, "batches": [list(one) for one in _listed(content.get("batches"))]}, schemas.Capture, what)
+    schemas.fit(
+        {**content, "batches": [list(one) for one in _listed(content.get("batches"))]}, run_schemas.Capture, what
+    )
     odd = [name for name, value in content["state_dict"].items() if not isinstance(value, Tensor)]
     if odd or not isinstance(content["rng"].get("torch"), Tensor):
         raise TinymimError(f"{what}: {', '.join(map(str, odd[:4])) or 'rng.torch'}: no tensor, and one belongs there")

@@ -21,7 +21,7 @@ from tinymim.backbones import Backbone
 from tinymim.data import DigitsData, ImageFolderData, SegmentationFolderData, ShapesData
 from tinymim.errors import TinymimError, several
 from tinymim.run import preflight
-from tinymim.safety import schemas, text
+from tinymim.safety import run_schemas, schemas, text
 from tinymim.say import say
 from tinymim.targets.base import Blocks, compared_blocks, target_block
 
@@ -51,7 +51,7 @@ def read(path: Path, what: str) -> recipes.Config:
 def checked(written: str, what: str) -> recipes.Config:
     """As :func:`read`, from text."""
     content = text.mapping(text.yaml_data(written, what), what)
-    schemas.fit(content, schemas.Recipe, what)
+    schemas.fit(content, run_schemas.Recipe, what)
     if "extends" in content:
         raise TinymimError(f"{what}: extends: a saved recipe is whole, and reads no other one")
     return content

@@ -12,6 +12,7 @@ from tinymim.pages import Picture, figures
 from tinymim.run.convergence import Logged
 from tinymim.run.grid import Curve, Question
 from tinymim.run.logged import Line
+from tinymim.safety.shown import cell
 
 SETS = {"train": "training", "val": "held out"}
 ABOUT = "Mean over seeds; the band is ± one standard deviation. Training images are augmented, and logged by the batch."
@@ -85,6 +86,6 @@ def _csv(found: dict[str, dict[str, dict[int, Line]]]) -> str:
         for row, seeds in rows.items():
             for seed, line in seeds.items():
                 writer.writerows(
-                    [row, seed, SETS[name], f"{step:.0f}", value] for step, value in zip(*line, strict=True)
+                    [cell(row), seed, SETS[name], f"{step:.0f}", value] for step, value in zip(*line, strict=True)
                 )
     return out.getvalue()

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tinymim import recipes
 from tinymim.errors import TinymimError
+from tinymim.safety import text
 
 FOLDERS = {"study": "studies", "chain": "chains", "scaling study": "scaling", "program": "papers"}
 
@@ -49,13 +48,10 @@ def read(path: Path, kind: str, keys: str) -> dict[str, Any]:
     Raises:
         TinymimError: not YAML, or no mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise TinymimError(f"{path} is not YAML: {error}") from None
+    content = text.read_yaml(path, str(path))
     if not isinstance(content, dict):
-        raise TinymimError(f"{path} is no {kind}: it holds {content!r} where keys such as {keys} belong")
-    return content
+        raise TinymimError(f"{path} is no {kind}: it holds {text.brief(content)} where keys such as {keys} belong")
+    return text.mapping(content, str(path))
 
 
 def shortened(content: dict[str, Any], path: Path, quick: bool) -> dict[str, Any]:

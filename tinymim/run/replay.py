@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from tinymim import classes, recipes, references
 from tinymim.backbones import skeleton
 from tinymim.errors import TinymimError, misfit, several
+from tinymim.foreign import pickles
 from tinymim.run import capture, looking, preflight, quiet
-from tinymim.safety import schemas
+from tinymim.safety import run_schemas, schemas
 from tinymim.say import say
 from tinymim.seeds import restore
 
@@ -73,8 +74,14 @@ def main(arguments: list[str]) -> int:
         overrides = [*overrides, f"--trainer.precision={asked.precision}"]
     config = _config(content, overrides)
     with looking.trusted(config.get("model"), asked.trust, str(asked.file)):
-        module, trainer = _build(content, config)
-    show(content, config, replay(content, module, trainer), trainer)
+        try:
+            module, trainer = _build(content, config)
+            outcome = replay(content, module, trainer)
+        except (*pickles.DAMAGED, ArithmeticError) as error:
+            if asked.trust:  # a class of one's own has a fault, and its place is wanted
+                raise
+            raise TinymimError(f"{asked.file} cannot be run again: {type(error).__name__}: {misfit(error)}") from None
+    show(content, config, outcome, trainer)
     return 0
 
 
@@ -102,7 +109,7 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
     Raises:
         TinymimError: a recipe that does not build, weights that do not fit it, a teacher absent or another one.
     """
-    options = schemas.fit(config.get("trainer") or {}, schemas.TrainerPart, "the captured recipe: trainer")
+    options = schemas.fit(config.get("trainer") or {}, run_schemas.TrainerPart, "the captured recipe: trainer")
     found: list[str] = []
     model = references.filled(config.get("model"))  # the batch is in the file, and data is not needed
     if classes.check_class(model, "model", found, (pl.LightningModule,)) and not found:
@@ -139,7 +146,7 @@ def _check_sizes(model: recipes.Config, state: dict[str, Any]) -> None:
                 )
 
 
-def _trainer(options: schemas.TrainerPart) -> pl.Trainer:
+def _trainer(options: run_schemas.TrainerPart) -> pl.Trainer:
     device = options.accelerator or "auto"
     if device in ("gpu", "cuda") and not torch.cuda.is_available():
         say("there is no GPU here: the step runs on the CPU")

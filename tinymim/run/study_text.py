@@ -10,6 +10,7 @@ from tinymim.run import cells
 from tinymim.run.cells import PRETRAIN
 from tinymim.run.convergence import titles
 from tinymim.run.outline import near, unknown
+from tinymim.safety import outline_schemas, schemas, text
 
 KEYS = {
     "": {"seeds", "about", "budget", "stages", "figures", "curves", "prepare", "rows", "questions", "quick"},
@@ -26,7 +27,11 @@ PREPARED = re.compile(r"\$\{prepare\.(\w+)\}")
 
 def mistakes(content: dict[str, Any]) -> list[str]:
     """All of them, a line each; of keys and types first, and of what names what once those are right."""
-    return _shape(content) or [*_columns(content), *_ways(content), *_questions(content)]
+    try:
+        found = _shape(content) or [*_columns(content), *_ways(content), *_questions(content)]
+    except text.WRONG:  # a type that nothing above looks for
+        found = []
+    return found or schemas.mistake(content, outline_schemas.StudyText, "study")
 
 
 def _shape(content: dict[str, Any]) -> list[str]:

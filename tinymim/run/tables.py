@@ -12,6 +12,7 @@ from tinymim.pages import Section, Table
 from tinymim.pages.findings import AGREES, DISAGREES, OPEN, Finding, together
 from tinymim.run.cells import FIGURES, Figure
 from tinymim.run.grid import Claim, Question
+from tinymim.safety.shown import cell
 
 Records = dict[str, dict[int, dict[str, Any]]]
 """Records of cells, by row and seed."""
@@ -64,7 +65,7 @@ def as_csv(question: Question, records: Records, figures: dict[str, Figure] = FI
             shown.append(number.format(statistics.mean(found)) if found else "")
             shown.append(number.format(statistics.stdev(found)) if len(found) > 1 else "")
         done, failed = _counts(row, records)
-        writer.writerow([row, title, *shown, done, failed, question.paper.get(row, "")])
+        writer.writerow([cell(row), cell(title), *shown, done, failed, question.paper.get(row, "")])
     return out.getvalue()
 
 

@@ -26,7 +26,11 @@ def markdown(text: str) -> str:
     said = re.sub(r"([\\`*\[\]|~])", r"\\\1", one_line(text))
     said = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     said = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", said)
-    return re.sub(r"^([#+=-]|\d+[.)])(?=\s|$)|^(-{3,}|={2,})", lambda found: f"\\{found[0]}", said)
+    return (
+        said
+        if said == "-"
+        else re.sub(r"^([#+=-]|\d+[.)])(?=\s|$)|^(-{3,}|={2,})", lambda found: f"\\{found[0]}", said)
+    )
 
 
 def fenced(text: str, language: str = "") -> str:
@@ -34,6 +38,11 @@ def fenced(text: str, language: str = "") -> str:
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
+
+
+def uncelled(text: str) -> str:
+    """What :func:`cell` was given."""
+    return text[1:] if re.match(r"'[=+@-]", text) else text
 
 
 def cell(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tinymim.errors import TinymimError, several
 from tinymim.files import write_text
+from tinymim.safety import shown, text
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ NEEDED = ("model", "parameters", "data", "images", "iterations", "validation_los
 PUBLISHED = {"params_millions": "parameters", "finetune_top1": "accuracy"}
 """Columns of the published table under other names, in millions and per cent; its objective is SimMIM."""
 
+MOST_BYTES, MOST_ROWS = 4 << 20, 10_000
+"""Of a table. The published one has 63 rows; what is drawn of ten thousand nobody could read."""
+
+LARGEST = 1e30
+"""Of any number: operations of a training that nobody has paid for yet."""
+
 COMMENT = "#"
 """What a line that is passed over begins with."""
 
@@ -98,7 +105,7 @@ def write_records(path: Path, records: Sequence[dict[str, Any]], heads: Iterable
 def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return ";".join(map(str, value)) if isinstance(value, tuple) else " ".join(str(value).split())
+    return ";".join(map(str, value)) if isinstance(value, tuple) else shown.cell(shown.one_line(value))
 
 
 def read(path: Path) -> list[Row]:
@@ -109,11 +116,13 @@ def read(path: Path) -> list[Row]:
             are of one run.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TinymimError(f"table: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    numbered = enumerate(text.splitlines(), 1)
-    lines = [(n, next(csv.reader([line]))) for n, line in numbered if line.strip() and not line.startswith(COMMENT)]
+        written = text.contents(path, f"table: {path}", MOST_BYTES)
+        numbered = enumerate(written.splitlines(), 1)
+        lines = [(n, next(csv.reader([line]))) for n, line in numbered if line.strip() and not line.startswith(COMMENT)]
+    except (csv.Error, StopIteration) as error:
+        raise TinymimError(f"table: {path} cannot be read: {error or 'a line is no CSV'}") from None
+    if len(lines) > MOST_ROWS:
+        raise TinymimError(f"table: {path} has {len(lines):,} lines, and {MOST_ROWS:,} are taken; leave some out")
     if not lines:
         raise TinymimError(f"table: {path} is empty; its first line names the columns {', '.join(NEEDED)}, ...")
     (number, found), *lines = lines
@@ -162,7 +171,7 @@ def _row(number: int, heads: list[str], cells: list[str], published: bool, probl
         problems.append(f"line {number}: {len(cells)} cells under {len(heads)} columns")
         return None
     before = len(problems)
-    given = {head: cell.strip() for head, cell in zip(heads, cells, strict=True)}
+    given = {head: shown.uncelled(cell.strip()) for head, cell in zip(heads, cells, strict=True)}
     values: dict[str, Any] = {"objective": "SimMIM"} if published else {}
     failed = given.get("status") == "failed"
     for head, cell in given.items():
@@ -195,8 +204,8 @@ def _number(cell: str, head: str) -> float:
         value = float(cell)
     except ValueError:
         raise ValueError(f"{cell!r} is not a number") from None
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{cell} is not a number from 0 up")
+    if not 0 <= value <= LARGEST:
+        raise ValueError(f"{cell} is not a number from 0 to {LARGEST:g}")
     return {"params_millions": 1e6, "finetune_top1": 0.01}.get(head, 1) * value
 
 

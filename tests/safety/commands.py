@@ -1,0 +1,80 @@
+"""What reads each kind of file, from the working folder: the command itself, or where that would draw or train for
+seconds, the part of it that reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tinymim.analysis import subjects
+from tinymim.chain import command as chain_command
+from tinymim.data import tars
+from tinymim.export import source
+from tinymim.export.card import Contents, card
+from tinymim.report import page, runs
+from tinymim.run import grid, predict, replay, teachers
+from tinymim.run.export import export as one_file
+from tinymim.scaling import reconstructions, table
+
+Commands = dict[str, Callable[[], Any]]
+
+CHECKPOINT_OF_RUN = "runs/small/checkpoints/last.ckpt"
+
+
+def _reading(name: str) -> Commands:
+    return {
+        "teachers show": lambda: teachers.main(["show", name]),
+        "teachers verify": lambda: teachers.main(["verify", name]),
+        "export": lambda: one_file(name, Path("out.safetensors"), overwrite=True),
+        "predict": lambda: predict.main(
+            [name, "--images", "images", "--out", "out.npz", "--overwrite", "--num_workers", "0", "--device", "cpu"]
+        ),
+        "analyze": lambda: [subject.as_dict() for subject in subjects.load([name], 0)],
+    }
+
+
+def _reported() -> None:
+    run = runs.read(Path("runs/small"))
+    page.render(run, runs.beside(run), None, 1)
+
+
+def _carded() -> None:
+    loaded = source.load(CHECKPOINT_OF_RUN)
+    card(loaded, Contents("timm", "print()", [], {"features": 0.0}, ["timm"]))
+
+
+def _indexed() -> None:
+    """With the index that lies in the working folder in the place of the shard's own."""
+    kept = Path("indexes")
+    kept.mkdir(exist_ok=True)
+    tars.index(Path("shard.tar"), "label", kept)
+    (own,) = kept.glob("*.npz")
+    Path("index.npz").rename(own)
+    found = tars.index(Path("shard.tar"), "label", kept)
+    assert found.offset.tolist() == [512], "an index that is none of ours was taken"
+
+
+WEIGHTS = _reading("t.safetensors")
+CHECKPOINT = _reading("t.ckpt")
+CARD = {
+    "teachers list": lambda: teachers.main([]),
+    "teachers fetch": lambda: teachers.main(["fetch", "small"]),
+    "teachers save": lambda: teachers.main(["save", "runs/small/checkpoints/last.ckpt", "small"]),
+    **_reading("small"),
+}
+CONFIG = _reading("theirs/model.safetensors")
+CAPTURE: Commands = {"replay": lambda: replay.main(["step_1.pt"])}
+RUN: Commands = {
+    "analyze": lambda: [subject.as_dict() for subject in subjects.load([CHECKPOINT_OF_RUN], 0)],
+    "report": _reported,
+    "scaling": lambda: reconstructions.load("small", Path("runs/small")),
+    "export --to": _carded,
+}
+RESULTS: Commands = {"report": _reported, "export --to": _carded}
+CHAIN: Commands = {"chain plan": lambda: chain_command.main(["plan", "chain.yaml"])}
+STUDY: Commands = {"study": lambda: grid.load("study.yaml")}
+INDEX: Commands = {"a fit of shards": _indexed}
+TABLE: Commands = {"scaling --table": lambda: table.read(Path("table.csv"))}
+
+RECIPES = ("stages.0.recipe", "stages.1.recipe", "stages.1.weights", "stages.0.weights")

@@ -1,0 +1,152 @@
+"""Whatever stands in a file of others: it is read, or refused in a few words, soon and in little memory."""
+
+from __future__ import annotations
+
+import json
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.safety import places
+from tinymim import cards, recipes
+from tinymim.chain import plan, state
+from tinymim.errors import TinymimError
+from tinymim.foreign import local
+from tinymim.report import runs
+from tinymim.run import grid, looking
+from tinymim.safety import schemas, text
+from tinymim.scaling import table
+
+LONGEST, SECONDS, BYTES = 4096, 2, 300 << 20
+
+Read = Callable[[Path, str], Any]
+
+
+def _put(path: Path, content: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
+    return path
+
+
+def _run_folder(folder: Path, name: str, content: str) -> Any:
+    _put(folder / "config.yaml", yaml.safe_dump(places.RECIPE))
+    _put(folder / name, content)
+    read = runs.read(folder)
+    return read.state, read.metrics, read.data
+
+
+def _chain_state(folder: Path, content: str) -> Any:
+    _put(folder / state.NAME, content)
+    return state.load(folder)
+
+
+KINDS: dict[str, tuple[Any, Read]] = {
+    "card": (places.CARD, lambda folder, t: cards.read(_put(folder / "c.yaml", t))),
+    "config.json": (places.CONFIG, lambda folder, t: local.beside(_put(folder / "config.json", t).with_name("model.safetensors"))),
+    "record": ({}, lambda folder, t: schemas.record(text.json_data(t, "record"), "record")),
+    "captured recipe": (places.RECIPE, lambda folder, t: looking.checked(t, "recipe")),
+    "saved recipe": (places.RECIPE, lambda folder, t: recipes.resolve(["--config", str(_put(folder / "r.yaml", t))])),
+    "results": (places.RESULTS, lambda folder, t: _run_folder(folder, "results.json", t)),
+    "environment": (places.ENVIRONMENT, lambda folder, t: _run_folder(folder, "environment.json", t)),
+    "chain": (places.CHAIN, lambda folder, t: plan.load(str(_put(folder / "chain.yaml", t)))),
+    "chain.json": ({"form": 1, "launch": "", "stages": {}, "chain": {"name": "c", "stages": {}}}, _chain_state),
+    "study": (places.STUDY, lambda folder, t: grid.load(str(_put(folder / "study.yaml", t)))),
+    "table": (places.TABLE, lambda folder, t: table.read(_put(folder / "table.csv", t))),
+}  # fmt: skip
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=40),
+    st.sampled_from([2**64, -1, 1e308, "${oc.env:NO_SUCH_KEY}", "${a.b}", "../x", "/", "\x1b]0;x\x07", "\u200b", "=1+1", "digits_mae"]),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=4),
+    max_leaves=12,
+)
+YAML = st.lists(
+    st.sampled_from(list("&*!{}[]:,-?|>'\"%@#\n ~<=0a1.\t\\") + ["- ", ": ", "&a ", "*a", "<<: ", "!!int ", "!!set ", "? ", "0x", "2001-01-01"])
+    | st.text(max_size=3),
+    max_size=60,
+).map("".join)  # fmt: skip
+
+
+@st.composite
+def _texts(draw: st.DrawFn, honest: Any) -> str:
+    """YAML or JSON of anything; an honest file with anything in one of its places; or no such text at all."""
+    kind = draw(st.integers(0, 2))
+    if kind == 0:
+        return draw(YAML)[:LONGEST]
+    value = draw(VALUES)
+    if kind == 1:
+        value = places.planted(honest, draw(st.sampled_from(list(places.nodes(honest)))), value)
+    try:
+        return json.dumps(value)[:LONGEST]
+    except (TypeError, ValueError):
+        return str(value)[:LONGEST]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_texts__are_read_or_refused_in_a_few_words(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, read = KINDS[name]
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    (folder / "model.safetensors").touch()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+    @given(content=_texts(honest))
+    def check(content: str) -> None:
+        begun = time.process_time()
+        tracemalloc.start()
+        try:
+            read(folder, content)
+        except TinymimError as error:
+            assert len(str(error)) < 20_000
+            str(error).encode()
+        finally:
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert most < BYTES
+        assert time.process_time() - begun < 10 * SECONDS, "ten times what it may take, for machines that are busy"
+
+    check()
+
+
+BOMBS = {
+    "aliases of aliases": "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"b{n}: &b{n} [{','.join([f'*b{n - 1}' if n else '*a'] * 9)}]\n" for n in range(9)),
+    "merges of merges": "a: &a {x: 1, y: 2}\n"
+    + "".join(f"b{n}: &b{n} {{<<: [{','.join([f'*b{n - 1}' if n else '*a'] * 9)}]}}\n" for n in range(9)),
+    "depth": "[" * 2000,
+    "a ring": "&a {b: *a}",
+    "digits": "a: " + "9" * 4000,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("name", ["card", "captured recipe", "saved recipe", "chain", "study"])
+def test_bombs__are_refused(name: str, bomb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TinymimError) as caught:
+        KINDS[name][1](tmp_path, BOMBS[bomb])
+    assert "\n" not in str(caught.value)
+
+
+def test_plain__is_what_it_was() -> None:
+    value = {"a": [1, 2.5, True, None, "text\n", {"b": (1, 2)}]}
+    assert text.plain(value, "it") == {"a": [1, 2.5, True, None, "text\n", {"b": [1, 2]}]}
+    for odd in ({"a": torch.zeros(1)}, {"a": {1}}, {(1,): 2}, [2**70]):
+        with pytest.raises(TinymimError, match="it has"):
+            text.plain(odd, "it")
+
+
+def test_dates__are_texts() -> None:
+    assert text.yaml_data("a: 2001-01-01", "it") == {"a": "2001-01-01"}
