@@ -25,6 +25,9 @@ from tinymim.safety import text
 
 PROJECT = Path(__file__).resolve().parents[1]
 KEYS = {"seed_everything", "trainer", "model", "data", "name", "run_dir", "overwrite", "compare", *options.RUN}
+LONGEST = 10**7
+"""Characters of a recipe whose references to itself are written out."""
+
 COMMAND_KEYS = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
 
 
@@ -146,6 +149,8 @@ def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
     try:
         for key, value in overrides:
             _override(config, key, value)
+        if (size := references.written_out(OmegaConf.to_container(config, resolve=False))) > LONGEST:
+            raise TinymimError(f"recipe: its references to itself, written out, are {size:,} characters long")
         with references.kept():
             resolved = references.written(OmegaConf.to_container(config, resolve=True))
     except (OmegaConfBaseException, RecursionError) as error:

@@ -22,6 +22,7 @@ from omegaconf.resolvers import oc
 from tinymim.errors import TinymimError
 
 REFERENCE = re.compile(r"\$\{oc\.(?:decode:\$\{oc\.env:[^{}]*\}|env:[^{}]*)\}")
+OWN = re.compile(r"\$\{([\w.\[\]]+)\}")
 KEY = re.compile(r"oc\.env:\s*([^,{}]+?)\s*[,}]")
 
 OPEN, CLOSE = "\ue000", "\ue001"
@@ -121,6 +122,46 @@ def put_back(node: Any, found: list[tuple[Place, str]]) -> Any:
             continue
         inner[place[-1]] = text
     return _mapped(node, lambda text: hidden(text, found))
+
+
+def written_out(node: Any) -> int:
+    """Characters of a recipe with its references to itself, ``${model.init_args.optim}``, in place; a ring counts none.
+
+    A few hundred characters of references to references would ask for gigabytes.
+    """
+    known: dict[Place, int] = {}
+
+    def size(place: Place) -> int:
+        if place in known:
+            return known[place]
+        known[place] = 0  # while it is looked at: a ring
+        value = _at(node, place)
+        if isinstance(value, dict):
+            known[place] = 1 + sum(size((*place, key)) for key in value)
+        elif isinstance(value, list):
+            known[place] = 1 + sum(size((*place, number)) for number in range(len(value)))
+        elif isinstance(value, str):
+            known[place] = len(value) + sum(size(_aim(found, place)) for found in OWN.findall(value))
+        return known[place]
+
+    return size(())
+
+
+def _aim(reference: str, place: Place) -> Place:
+    """Where ``a.b[0]``, or ``.b`` beside ``place``, leads."""
+    dots = len(reference) - len(reference.lstrip("."))
+    above = place[: len(place) - dots] if dots else ()
+    parts = re.findall(r"[^.\[\]]+", reference)
+    return (*above, *(int(part) if part.isdecimal() and len(part) < 9 else part for part in parts))
+
+
+def _at(node: Any, place: Place) -> Any:
+    for key in place:
+        try:
+            node = node[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return node
 
 
 def hidden(text: str, found: list[tuple[Place, str]]) -> str:

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from tinymim import sizes
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
 from tinymim.blocks import QKV
@@ -31,21 +32,6 @@ RECORD = "tinymim"
 
 FOREIGN = ("decoder", "mask_token", "head.", "head_dist.", "fc_norm.", "lm_head.", "norm.")
 """Keys that belong to no encoder this project reads: decoders, mask tokens, classifiers, the final norm."""
-
-KINDS = {
-    "student.vit.": "a Distiller's",
-    "encoder.vit.": "an MAEPretrainer's",
-    "model.encoder.vit.": "a SimMIMPretrainer's",
-    "model.backbone.vit.": "a Classifier's",
-    "average.backbone.vit.": "a Classifier's with a running average",
-    "network.backbone.vit.": "a Segmenter's",
-    "readout.backbone.vit.": "a SceneTasks'",
-    "detector.backbone.vit.": "a Detector's",
-}
-"""Where each kind of module keeps its backbone, by which its checkpoints are known."""
-
-SPARE = 128 << 20
-"""Bytes that any network may take beyond four times those of its file."""
 
 OURS = "tinymim"
 """The form of this project's own files."""
@@ -128,27 +114,9 @@ def read(path: Path) -> File:
     if not header:
         return _foreign(path, state)
     what = f"the record of {path}"
-    return _sized(File(path, state, schemas.record(text.json_data(header, what), what)))
-
-
-def _sized(file: File) -> File:
-    """``file`` of ours, whose record tells of a network of the sizes that its weights have. Nothing is built for it.
-
-    Raises:
-        TinymimError: other sizes; or no weights of a ViT at all.
-    """
-    assert file.record
-    held, told = contents.look(file.state), file.record["backbone"]["architecture"]
-    if held is None:
-        raise TinymimError(f"{file.path} holds no weights of a ViT (keys: {_some(sorted(file.state))})")
-    own = contents.look(skeleton(Architecture(told["arch"])).vit.state_dict())
-    options = told.get("options", {})
-    sizes = {"width": ("embed_dim", held.width), "depth": ("depth", held.depth), "patch": ("patch_size", held.patch)}
-    for name, (option, stored) in sizes.items():
-        said = options.get(option, getattr(own, name, 0))
-        if stored and stored not in (said if isinstance(said, list) else [said]):
-            raise TinymimError(f"{file.path}: its record says {name} {said}, its weights {stored}")
-    return file
+    record = schemas.record(text.json_data(header, what), what)
+    sizes.compare(path, state, record)
+    return File(path, state, record)
 
 
 def _unwrap(path: Path, content: Any) -> File:
@@ -172,8 +140,9 @@ def _unwrap(path: Path, content: Any) -> File:
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not state:
         raise TinymimError(f"{path} holds no weights (keys: {_some([str(key) for key in content])})")
-    file = File(path, state, record, classifier)
-    return _sized(file) if record else file
+    if record:
+        sizes.compare(path, state, record)
+    return File(path, state, record, classifier)
 
 
 def _foreign(path: Path, state: State) -> File:
@@ -204,7 +173,7 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
                 f"with {backbone.heads}; the same weights in other heads are another network. Set heads: {stored}"
             )
     whole = backbone.vit.state_dict()
-    _check_bytes(file, backbone)
+    sizes.check_bytes(file.path, [*file.state.values(), *file.classifier.values()], backbone)
     state = backbone.fit(formats.fitted(file.state, whole))
     own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
     _check_fit(file, backbone, "encoder", own, state)
@@ -242,17 +211,6 @@ def built(architecture: Architecture, file: File, classifier: bool = False) -> t
     return backbone, *fill(backbone, file, classifier)
 
 
-def _check_bytes(file: File, backbone: Backbone) -> None:
-    """Raise where a network would take many times the bytes of its file: tables of positions grow with the image."""
-    held = sum(value.numel() for value in (*file.state.values(), *file.classifier.values())) * 4
-    asked = sum(part.nbytes for part in (*backbone.parameters(), *backbone.buffers()))
-    if asked > 4 * held + SPARE:
-        raise TinymimError(
-            f"{file.path} holds {held / 1e6:.0f} MB of weights, and {backbone.describe()} would take "
-            f"{asked / 1e6:.0f} MB: they are not its own, or img_size is far from theirs"
-        )
-
-
 def _check_fit(file: File, backbone: Backbone, part: str, own: State, stored: State) -> None:
     """Raise unless ``stored`` has every weight of ``own``, in its shape, and nothing more of an encoder."""
     left = stored.keys() - own.keys()
@@ -274,35 +232,6 @@ def _check_fit(file: File, backbone: Backbone, part: str, own: State, stored: St
             f"{file.path} holds {contents.describe(file.form, file.state)}, which do not fit {backbone.describe()}. "
             f"{'; '.join(f'{what}: {keys}' for what, keys in told.items() if keys)}{contents.advice(stored, own)}"
         )
-
-
-def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str) -> None:
-    """Raise unless a Lightning checkpoint with this record continues this very network.
-
-    Args:
-        record: of the checkpoint; ``None`` where it has none.
-        backbone: the recipe's.
-        prefix: where the recipe's module keeps it: another one means another kind of module.
-
-    Raises:
-        TinymimError: not ours, of another kind, of other sizes, or with another head layout.
-    """
-    if not record:
-        raise TinymimError(
-            "ckpt_path: this file is no checkpoint of tinymim; weights alone are given to a Classifier or as a teacher"
-        )
-    schemas.record(text.plain(record, "ckpt_path: its record"), "ckpt_path: its record")
-    if record["prefix"] != prefix:
-        raise TinymimError(
-            f"ckpt_path: this checkpoint is {KINDS.get(record['prefix'], 'of another module')}, and the recipe trains "
-            f"{KINDS[prefix]}; to start from its weights give it as --model.weights (Classifier) or --model.teacher"
-        )
-    stored, own = record["backbone"]["architecture"], backbone.record()["architecture"]
-    if stored["heads"] != own["heads"]:
-        raise TinymimError(f"head layout: the checkpoint has heads {stored['heads']}, the recipe {own['heads']}")
-    sizes = [{"arch": one["arch"], **one["options"], "num_heads": None} for one in (stored, own)]
-    if sizes[0] != sizes[1]:
-        raise TinymimError(f"ckpt_path: the checkpoint's network is {sizes[0]}, and the recipe's {sizes[1]}")
 
 
 def from_record(record: dict[str, Any], classifier: bool = False) -> Backbone:

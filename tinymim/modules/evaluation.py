@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.backbones import Backbone
+from tinymim.continued import check_record
 from tinymim.teachers import Teacher
-from tinymim.weights import RECORD, check_record
+from tinymim.weights import RECORD
 
 
 def knn_top1(

@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from tinymim import classes, recipes, references
-from tinymim.backbones import skeleton
+from tinymim import classes, recipes, references, sizes
 from tinymim.errors import TinymimError, misfit, several
 from tinymim.foreign import pickles
 from tinymim.run import capture, looking, preflight, quiet
@@ -78,8 +77,8 @@ def main(arguments: list[str]) -> int:
             module, trainer = _build(content, config)
             outcome = replay(content, module, trainer)
         except (*pickles.DAMAGED, ArithmeticError) as error:
-            if asked.trust:  # a class of one's own has a fault, and its place is wanted
-                raise
+            if asked.trust:
+                raise  # a class of one's own has a fault, and its place is wanted
             raise TinymimError(f"{asked.file} cannot be run again: {type(error).__name__}: {misfit(error)}") from None
     show(content, config, outcome, trainer)
     return 0
@@ -113,7 +112,7 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
     found: list[str] = []
     model = references.filled(config.get("model"))  # the batch is in the file, and data is not needed
     if classes.check_class(model, "model", found, (pl.LightningModule,)) and not found:
-        _check_sizes(model, content["state_dict"])
+        sizes.check_described(model, [value for _, value in capture.tensors(content["state_dict"])])
         module = preflight.build(pl.LightningModule, model, found)
     if found:
         raise several("the captured recipe cannot be built", found)
@@ -132,18 +131,6 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
     module.to(trainer.strategy.root_device)
     trainer.precision_plugin.convert_module(module)
     return module, trainer
-
-
-def _check_sizes(model: recipes.Config, state: dict[str, Any]) -> None:
-    """Raise where the networks of a recipe have more weights than the file: before any of them is built."""
-    held = sum(value.numel() for _, value in capture.tensors(state))
-    for name, given in (model.get("init_args") or {}).items():
-        if name in ("student", "architecture") and isinstance(given, dict):
-            described = schemas.architecture({key: value for key, value in given.items() if value is not None}, name)
-            if (asked := sum(part.numel() for part in skeleton(described).parameters())) > held:
-                raise TinymimError(
-                    f"{name}: the captured recipe's network has {asked:,} weights, and the file has {held:,} numbers"
-                )
 
 
 def _trainer(options: run_schemas.TrainerPart) -> pl.Trainer:

@@ -1,0 +1,246 @@
+"""Roads by which files of others reached further than they may, one each; ``test_matrix.py`` goes all of them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from tests.card_files import write
+from tests.conftest import tiny
+from tinymim import cards, classes, recipes, references, teachers, weights
+from tinymim.architecture import Architecture
+from tinymim.backbones import Backbone, skeleton
+from tinymim.cli import main
+from tinymim.errors import TinymimError
+from tinymim.run import preflight, teacher_files
+from tinymim.safety import names, network, schemas, shown
+from tinymim.safety.run_schemas import Recipe
+from tinymim.safety.schemas import Network
+
+
+@pytest.fixture(scope="module")
+def own() -> Backbone:
+    torch.manual_seed(0)
+    return Backbone(tiny(12, 3))
+
+
+def _file(own: Backbone, path: Path, **options: Any) -> Path:
+    record = {"backbone": own.record(), "prefix": ""}
+    record["backbone"]["architecture"]["options"] |= options
+    save_file(dict(own.vit.state_dict().items()), path, metadata={"tinymim": json.dumps(record)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("checkpoint_path", "other.pth", "options.checkpoint_path: no option that makes a network"),
+        ("pretrained_cfg", {"file": "x", "hf_hub_id": "y"}, "options.pretrained_cfg: no option"),
+        ("cache_dir", "here", "options.cache_dir: no option"),
+        ("embed_dim", 50331648, "options.embed_dim: 50331648 is not what it takes"),
+        ("embed_dim", 384, "its record says width 384, its weights 12"),
+        ("depth", 200, "its record says depth 200, its weights 3"),
+        ("patch_size", 2, "its record says patch 2, its weights 4"),
+        ("img_size", 16384, "would take"),
+    ],
+)
+def test_record__asks_for_no_file_and_no_gigabytes(
+    own: Backbone, tmp_path: Path, option: str, value: Any, words: str
+) -> None:
+    path = _file(own, tmp_path / "t.safetensors", **{option: value})
+    with pytest.raises(TinymimError, match=words):
+        weights.load(path)
+
+
+def test_options__are_refused_wherever_they_come_from(home: SimpleNamespace, tmp_path: Path, own: Backbone) -> None:
+    bad = {"checkpoint_path": "x"}
+    with pytest.raises(TinymimError, match="checkpoint_path: no option"):
+        skeleton(Architecture(options=bad))
+    with pytest.raises(TinymimError, match="checkpoint_path: no option"):
+        cards.read(write(home.cwd, {"architecture": {"arch": "vit_tiny_patch16_224", "options": bad}}))
+    (tmp_path / "theirs").mkdir()
+    save_file(dict(own.vit.state_dict()), tmp_path / "theirs/model.safetensors")
+    (tmp_path / "theirs/config.json").write_text(
+        json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": bad})
+    )
+    with pytest.raises(TinymimError, match=r"config.json: model_args.checkpoint_path: no option"):
+        teachers.locate(str(tmp_path / "theirs"))
+
+
+def test_options__that_timm_takes_are_those_of_its_networks() -> None:
+    import inspect
+
+    from timm.models import Beit, Eva, SwinTransformer, VisionTransformer
+
+    taken = {
+        name for cls in (VisionTransformer, Eva, Beit, SwinTransformer) for name in inspect.signature(cls).parameters
+    }
+    assert network.OPTIONS.keys() <= taken
+
+
+def test_schema__of_a_network_has_the_fields_of_an_architecture() -> None:
+    assert set(Network.__struct_fields__) == set(vars(Architecture()))
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"class_path": "os.system", "init_args": {"command": "touch MARK"}}, "os.system is no class that is a"),
+        ({"class_path": "tinymim.data.DigitsData"}, "is no class that is a lightning"),
+    ],
+)
+def test_class_path__names_a_class_of_the_base_that_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: Any, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = recipes.resolve(["--config", "relation_digits"])[0]
+    found = preflight.problems({**config, "model": node})
+    assert any(words in line for line in found), found
+    assert not (tmp_path / "MARK").exists()
+
+
+@pytest.mark.parametrize("place", ["student.options.x", "student", "optim", "targets", "drop_path", "reconstruction"])
+def test_class_path__calls_nothing_wherever_it_stands(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = recipes.resolve(["--config", "relation_digits"])[0]
+    inner = config["model"]["init_args"]
+    *above, last = place.split(".")
+    for key in above:
+        inner = inner[key]
+    inner[last] = {"class_path": "os.system", "init_args": {"command": "touch MARK"}}
+    assert preflight.problems(config)
+    assert not (tmp_path / "MARK").exists()
+
+
+def test_own_only__imports_no_other_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stranger.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found: list[str] = []
+    with classes.own_only():
+        assert not classes.check_class({"class_path": "stranger.Net"}, "model", found)
+        assert not classes.check_class({"class_path": "tinymim.files.shutil"}, "model", found)
+        assert not classes.check_class({"class_path": "tinymim.run.fit.ExitStack"}, "model", found)
+    assert len(found) == 3
+    assert "--trust" in found[0]
+
+
+@pytest.mark.parametrize("file", ["../new.txt", "/tmp/new.py", ".hidden", "a/b.pth"])
+def test_fetch__writes_into_the_cards_own_folder_alone(home: SimpleNamespace, file: str) -> None:
+    card = cards.read(write(home.cwd, {"file": file, "url": "http://127.0.0.1:9/x"}))
+    with pytest.raises(TinymimError, match=r"file: .* is no plain name"):
+        teacher_files.fetch(card, record=False)
+
+
+def test_names__are_plain() -> None:
+    assert all(map(names.is_plain, ["a", "digits_mae", "beit base.pth", "é-1", "x+y@2"]))
+    assert not any(map(names.is_plain, ["", ".", "..", "a/b", "a\\b", ".a", "a\n", "a\x1b", "a:b", " a", 3, None]))
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", ".x"])
+def test_run__is_called_by_a_plain_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "relation_digits", "--name", name]) == 1
+    assert "name: " in capsys.readouterr().err
+
+
+def test_references__stay_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "topsecret123")
+    text = {
+        "name": "n",
+        "seed_everything": "${oc.decode:${oc.env:SEED,3}}",
+        "vars": {"key": "${oc.env:KEY}"},
+        "compare": {"a": "x-${vars.key}", "b": ["${oc.env:KEY}"], "c": "${oc.env:NONE,null}"},
+    }
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(text))
+    config, _ = recipes.resolve(["--config", str(path)])
+    assert "topsecret123" not in json.dumps(config)
+    assert config["compare"] == {"a": "x-${oc.env:KEY}", "b": ["${oc.env:KEY}"], "c": "${oc.env:NONE,null}"}
+    filled = references.filled(config)
+    assert filled["compare"] == {"a": "x-topsecret123", "b": ["topsecret123"], "c": None}
+    assert filled["seed_everything"] == 3
+    kept = list(references.places(config))
+    assert references.put_back(filled, kept) == config
+    assert references.hidden("it is topsecret123", kept) == "it is ${oc.env:KEY}"
+    path.write_text(yaml.safe_dump(config))
+    assert recipes.resolve(["--config", str(path)])[0] == config, "as it is resumed"
+    monkeypatch.delenv("KEY")
+    with pytest.raises(TinymimError, match=r"compare\.a: .*environment variable KEY is not set"):
+        references.filled(config)
+
+
+def test_zip__that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "whole.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pth") as whole,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    with pytest.raises(TinymimError, match="is compressed"):
+        weights.read(tmp_path / "small.pth")
+
+
+def test_tensors__that_claim_more_than_the_file_holds(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(1 << 28)}, tmp_path / "view.pth")
+    with pytest.raises(TinymimError, match="claims tensors of 1074 MB"):
+        weights.read(tmp_path / "view.pth")
+
+
+def test_bad_card__is_named_and_the_others_are_shown(home: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    write(home.cwd)
+    content = yaml.safe_load((home.cwd / "small.yaml").read_text())
+    for number, wrong in enumerate([{"licence": ["x"]}, {"file": 5}, {"target_block": "six"}, {"labels_seen": "no"}]):
+        (home.cwd / f"bad{number}.yaml").write_text(yaml.safe_dump({**content, **wrong}))
+    assert main(["teachers"]) == 0
+    said = capsys.readouterr().out
+    assert "small" in said
+    assert [
+        line
+        for line in ("licence: expected str", "file: expected str", "target_block: ", "labels_seen: ")
+        if line not in said
+    ] == []
+
+
+def test_shown__is_escaped_for_where_it_goes() -> None:
+    assert shown.terminal("a\x1b]0;x\x07b\n") == "a\\x1b]0;x\\x07b\n"
+    assert shown.markdown("MIT\n---\n# Official <script> a|b [x](y) `c`") == (
+        "MIT --- # Official &lt;script&gt; a\\|b \\[x\\](y) \\`c\\`"
+    )
+    assert shown.markdown("# head") == "\\# head"
+    assert shown.markdown("vit_tiny_patch16_224") == "vit_tiny_patch16_224"
+    assert shown.fenced("```\nout", "yaml").startswith("````yaml\n")
+    assert [shown.cell(one) for one in ("=1+1", "@x", "-0.5", "-x", 3, "a")] == ["'=1+1", "'@x", "-0.5", "'-x", 3, "a"]
+    assert [shown.uncelled(shown.cell(one)) for one in ("=1", "a", "'b")] == ["=1", "a", "'b"]
+
+
+def test_licence__is_compared_by_what_can_be_seen() -> None:
+    assert cards.restriction("CC-BY-N\u200bC-4.0") == cards.restriction("CC-BY-NC-4.0") is not None
+    assert cards.restriction("MIT") is None
+
+
+def test_record__of_another_type_is_one_line(own: Backbone, tmp_path: Path) -> None:
+    for record in (
+        [1],
+        {"a": 1},
+        {"backbone": {"architecture": {"arch": "vit_tiny_patch16_224", "x": 1}, "output_block": 1}},
+    ):
+        save_file(dict(own.vit.state_dict()), tmp_path / "t.safetensors", metadata={"tinymim": json.dumps(record)})
+        with pytest.raises(TinymimError) as caught:
+            weights.read(tmp_path / "t.safetensors")
+        assert "\n" not in str(caught.value)
+        assert "record" in str(caught.value)
+
+
+def test_fit__says_the_field_first() -> None:
+    with pytest.raises(TinymimError, match=r"^it: trainer: expected object \| null, got array"):
+        schemas.fit({"trainer": [1]}, Recipe, "it")
