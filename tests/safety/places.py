@@ -52,6 +52,7 @@ class Kind:
         content: of an honest one, as plain data.
         write: writes such a content into the working folder.
         commands: by name: what reads it there.
+        each: markers at each place, for the first command; those of the next place begin where these end.
         named: nodes that name data or weights, which are opened as such by the reader of such files, by design.
     """
 
@@ -60,17 +61,19 @@ class Kind:
     write: Callable[[Any], None]
     commands: dict[str, Callable[[], Any]]
     named: tuple[str, ...] = ()
+    each: int = len(MARKERS)
 
     def places(self) -> list[Path_]:
         """Every node, the whole included, and in every mapping and list one that was not there."""
         return list(nodes(self.content))
 
     def trials(self) -> Iterator[tuple[str, Path_, str]]:
-        """Command, place and marker: every marker for the first command; for the others, which read through the same
-        schema, one of them at each place, the next at the next."""
+        """Command, place and marker: :attr:`each` markers for the first command; for the others, which read through the
+        same schema, one of them at each place, the next at the next."""
         first, *others = self.commands
-        yield from ((first, place, marker) for place in self.places() for marker in MARKERS)
         turns = list(MARKERS)
+        for n, place in enumerate(self.places()):
+            yield from ((first, place, turns[(n * self.each + turn) % len(turns)]) for turn in range(self.each))
         for start, command in enumerate(others):
             yield from ((command, place, turns[(start + n) % len(turns)]) for n, place in enumerate(self.places()))
 
@@ -325,7 +328,7 @@ def kinds(home: Home | None = None) -> list[Kind]:
         Kind("saved recipe", RECIPE, here.run, commands.RUN, ("model.init_args.teacher",)),
         Kind("figures of a run", RESULTS, lambda c: here.run(RECIPE, results=c), commands.RESULTS),
         Kind("environment of a run", ENVIRONMENT, lambda c: here.run(RECIPE, environment=c), commands.RESULTS),
-        Kind("chain", CHAIN, text("chain.yaml"), commands.CHAIN, commands.RECIPES),
+        Kind("chain", CHAIN, text("chain.yaml"), commands.CHAIN, commands.RECIPES, each=2),
         Kind("study", STUDY, text("study.yaml"), commands.STUDY),
         Kind(
             "index of shards",

@@ -96,7 +96,7 @@ def _tried(home: Home, kind: Kind, place: Path_, marker: str, command: str) -> s
     Path("MARK").unlink(missing_ok=True)
     if touched or loaded or marked:
         return f"touched {touched}, imported {loaded}, called {marked}"
-    if said is not None and len(said.splitlines()) > 4:
+    if said is not None and len(said.splitlines()) > 8:
         return f"{len(said.splitlines())} lines: {said[:200]}"
     return None
 

@@ -16,6 +16,7 @@ from tinymim.chain.runner import Runner, check_jobs
 from tinymim.chain.state import NAME, State, as_edited, begin, load
 from tinymim.errors import TinymimError, several
 from tinymim.run import lock, looking
+from tinymim.safety import text
 from tinymim.say import say
 
 ACCEPT = "--accept-changes runs these again and all that starts from them, and keeps the rest"
@@ -116,7 +117,11 @@ def _plan(chain: Chain) -> int:
     promised = promises.check(chain)
     if found := promises.problems(promised, chain.stages):
         say(f"chain {chain.name} cannot run yet: what follows may be wrong, and the reasons stand at its end\n")
-    promises.show(chain, promised)
+    try:
+        promises.show(chain, promised)
+    except text.WRONG:  # values of other types than they should be, which is among what was found
+        if not found:
+            raise
     if found:
         raise several(f"chain {chain.name} cannot run yet, {len(found)} mistake(s)", found)
     return 0

@@ -168,6 +168,8 @@ def _compare_mistakes(compare: Any, kinds: dict[str, str]) -> list[str]:
         return ["compare: give {title: ..., rows: {a row's title: [its probe, its fine-tuning]}}"]
     found = unknown(compare, "compare", COMPARE)
     found += [] if compare.get("title") else ["compare.title: missing"]
+    if not isinstance(compare.get("paper") or {}, dict):
+        return [*found, f"compare.paper: {compare['paper']!r} is not a mapping of rows to figures"]
     for title, stages in rows.items():
         for name in stages:
             if name not in kinds:

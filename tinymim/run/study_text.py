@@ -21,6 +21,15 @@ KEYS = {
     "rows": {"title", "recipe", "set", "weights", "later"},
     "questions": {"title", "source", "expects", "rows", "paper", "figures", "against", "claims"},
 }
+PARTS: dict[str, tuple[type, ...]] = {
+    "rows": (list, dict),
+    "paper": (dict,),
+    "figures": (list,),
+    "against": (dict,),
+    "claims": (list,),
+}
+"""Of a question, and what each may be."""
+
 CLAIM = {"figure", "better", "than"}
 PREPARED = re.compile(r"\$\{prepare\.(\w+)\}")
 
@@ -127,6 +136,10 @@ def _questions(content: dict[str, Any]) -> list[str]:
     for id, spec in content["questions"].items():
         rows = spec.get("rows") or []
         where = f"questions.{id}"
+        wrong = [key for key, kinds in PARTS.items() if not isinstance(spec.get(key) or kinds[0](), kinds)]
+        if wrong:
+            found += [f"{where}.{key}: {spec[key]!r} is no {PARTS[key][0].__name__} of names" for key in wrong]
+            continue
         found += [f"{where}: no row {row!r}{near(row, content['rows'])}" for row in rows if row not in content["rows"]]
         found += [f"{where}.paper: {row!r} is not among its rows" for row in spec.get("paper") or {} if row not in rows]
         found += [] if spec.get("title") and rows else [f"{where}: needs a title and rows"]
