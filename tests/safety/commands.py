@@ -34,9 +34,9 @@ def _reading(name: str) -> Commands:
     }
 
 
-def _reported() -> None:
+def _reported(count: int) -> None:
     run = runs.read(Path("runs/small"))
-    page.render(run, runs.beside(run), None, 1)
+    page.render(run, runs.beside(run), None, count)
 
 
 def _carded() -> None:
@@ -67,11 +67,11 @@ CONFIG = _reading("theirs/model.safetensors")
 CAPTURE: Commands = {"replay": lambda: replay.main(["step_1.pt"])}
 RUN: Commands = {
     "analyze": lambda: [subject.as_dict() for subject in subjects.load([CHECKPOINT_OF_RUN], 0)],
-    "report": _reported,
+    "report": lambda: _reported(1),
     "scaling": lambda: reconstructions.load("small", Path("runs/small")),
     "export --to": _carded,
 }
-RESULTS: Commands = {"report": _reported, "export --to": _carded}
+RESULTS: Commands = {"report": lambda: _reported(0), "export --to": _carded}
 CHAIN: Commands = {"chain plan": lambda: chain_command.main(["plan", "chain.yaml"])}
 STUDY: Commands = {"study": lambda: grid.load("study.yaml")}
 INDEX: Commands = {"a fit of shards": _indexed}

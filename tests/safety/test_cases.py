@@ -244,3 +244,14 @@ def test_record__of_another_type_is_one_line(own: Backbone, tmp_path: Path) -> N
 def test_fit__says_the_field_first() -> None:
     with pytest.raises(TinymimError, match=r"^it: trainer: expected object \| null, got array"):
         schemas.fit({"trainer": [1]}, Recipe, "it")
+
+
+@pytest.mark.parametrize("name", ["legacy.pth", "zip.pth"])
+def test_pickle__of_millions_of_steps(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "zip.pth":
+        torch.save({"a": list(range(1_200_000))}, path)
+    else:
+        path.write_bytes(b"\x80\x02" + b"]" * 1_200_000 + b".")
+    with pytest.raises(TinymimError, match="steps; weights do not"):
+        weights.read(path)

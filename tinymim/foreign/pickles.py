@@ -8,13 +8,14 @@ read; the classes themselves are never imported or called. Whatever else a pickl
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 import struct
 import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -33,8 +34,11 @@ DAMAGED = (
 """What the readers raise on files that are cut short or are something else."""
 
 
-MOST_PICKLE = 16 << 20
-"""Bytes of the pickle in PyTorch's zip, which says what the tensors are called and where they lie."""
+MOST_STEPS = 1_000_000
+"""Of the pickles that say what the tensors are called and where they lie: some thirty a tensor."""
+
+FREE = 1 << 20
+"""Bytes of a pickle that cannot have as many, and are not looked through."""
 
 SHARED = 8
 """How often tensors of a file may share their values."""
@@ -99,11 +103,14 @@ def load(path: Path, device: str = "cpu") -> Any:
 
 
 def _check_zip(path: Path) -> None:
-    """Raise where PyTorch's zip would unpack to more than it is, or its pickle is too long to be one of weights.
+    """Raise where PyTorch's zip would unpack to more than it is, or its pickles are too long to be those of weights.
 
     PyTorch never compresses, so that a file of a few bytes that becomes gigabytes is no file of PyTorch's.
     """
     if not zipfile.is_zipfile(path):
+        if path.stat().st_size > FREE:
+            with path.open("rb") as stream:
+                _check_length(path, stream, 5)  # of the form before zips: magic number, protocol, system, content, keys
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -112,8 +119,24 @@ def _check_zip(path: Path) -> None:
         raise damaged(path, error) from None
     if sum(member.file_size for member in members) > path.stat().st_size:
         raise TinymimError(f"{path} is compressed, which PyTorch's files are not; have it saved again with torch.save")
-    if any(member.filename.endswith(".pkl") and member.file_size > MOST_PICKLE for member in members):
-        raise TinymimError(f"{path} has a list of contents of more than {MOST_PICKLE >> 20} MB, which weights have not")
+    for member in members:
+        if member.filename.endswith(".pkl") and member.file_size > FREE:
+            with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+                _check_length(path, stream, 1)
+
+
+def _check_length(path: Path, stream: IO[bytes], pickles: int) -> None:
+    """Raise where pickles have more steps than those of weights; nothing is done but to count them."""
+    steps = 0
+    try:
+        for _ in range(pickles):
+            for _ in pickletools.genops(stream):
+                if (steps := steps + 1) > MOST_STEPS:
+                    raise TinymimError(
+                        f"{path} has a list of contents of more than {MOST_STEPS:,} steps; weights do not"
+                    )
+    except (zipfile.BadZipFile, *DAMAGED):
+        return  # which its reader will say
 
 
 def _check_tensors(path: Path, content: Any) -> None:
