@@ -141,7 +141,7 @@ def _label(stream: BinaryIO, key: str, members: dict[str, tarfile.TarInfo], labe
     if "json" in members:
         try:
             fields = json.loads(content(members["json"]))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{key}.json: {error}") from None
         if isinstance(fields, dict) and fields.get(label_key) is not None:
             return str(fields[label_key]).encode()

@@ -77,7 +77,7 @@ HARMLESS = {
 """Classes of objects that published checkpoints hold beside their weights, and what stands in for each."""
 
 
-def load(path: Path, device: str = "cpu") -> Any:
+def load(path: Path, device: Any = "cpu") -> Any:
     """What ``torch.load`` reads of ``path`` with ``weights_only``, and stand-ins for :data:`HARMLESS`.
 
     Raises:

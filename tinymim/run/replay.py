@@ -77,8 +77,8 @@ def main(arguments: list[str]) -> int:
             module, trainer = _build(content, config)
             outcome = replay(content, module, trainer)
         except (*pickles.DAMAGED, ArithmeticError) as error:
-            if asked.trust:
-                raise  # a class of one's own has a fault, and its place is wanted
+            if asked.trust:  # a fault of one's own, whose place is wanted
+                raise
             raise TinymimError(f"{asked.file} cannot be run again: {type(error).__name__}: {misfit(error)}") from None
     show(content, config, outcome, trainer)
     return 0
@@ -87,9 +87,7 @@ def main(arguments: list[str]) -> int:
 def _config(content: dict[str, Any], overrides: list[str]) -> recipes.Config:
     """The captured recipe, with overrides laid over it as over any other."""
     if not content["recipe"]:
-        raise TinymimError(
-            "the run folder held no config.yaml when this step was captured, so it cannot be built again"
-        )
+        raise TinymimError("the run folder held no config.yaml when this step was captured; it cannot be built again")
     looking.checked(content["recipe"], "the captured recipe")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
