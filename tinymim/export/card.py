@@ -164,6 +164,8 @@ def _origin(source: Source) -> list[tuple[str, ...]]:
         rows.append(("teacher", f"{teacher['name']}, sha256 `{teacher['sha256']}`"))
     if start := record.get("start"):
         rows.append(("started from", f"{start['name']}, sha256 `{start['sha256']}`"))
+    if init := record.get("init") or (record.get("start") or {}).get("init"):
+        rows.append(("first weights", f"{init}, see `tinymim/initialise.py`"))
     if found := _teacher_card(source):
         labels = "seen" if found.labels_seen else "not seen"
         rows.append((found.name, f"{found.source}; labels {labels}; licence {found.licence}"))

@@ -12,6 +12,7 @@ from tinymim.architecture import Architecture, set_drop_path, set_heads
 from tinymim.backbones import Backbone, resized, skeleton
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
+from tinymim.initialise import Init, initialise
 from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.frozen import FrozenTeacher, Precision, View, teacher_dtype
 from tinymim.modules.masking import fixed_keep, random_keep
@@ -52,6 +53,8 @@ class Distiller(Evaluated):
             not fit on one device: the same readings, and each block is gathered when it is run. The target blocks and
             the patch embedding stay whole. In one process it does nothing.
         train_loss: evaluate training images too, see :class:`Evaluated`.
+        init: first weights of the student and of a reconstruction's decoder: TinyMIM's ``published`` ones or
+            ``timm``'s, see ``tinymim/initialise.py``. Projections of targets keep PyTorch's: no published code has any.
     """
 
     prefix = "student.vit."
@@ -74,9 +77,10 @@ class Distiller(Evaluated):
         teacher_precision: Precision = "auto",
         teacher_sharding: bool = False,
         train_loss: bool = False,
+        init: Init = "published",
     ):
         super().__init__()
-        self.train_loss = train_loss
+        self.train_loss, self.init = train_loss, init
         self.source = teacher
         self.architecture = student
         self.targets = nn.ModuleList(targets)
@@ -172,11 +176,11 @@ class Distiller(Evaluated):
             self.compiled,
             self.trainer.strategy.root_device if self.teacher_sharding else None,
         )
-        student = Backbone(self.architecture)
+        student = initialise(Backbone(self.architecture), self.init)
         set_drop_path(student.vit, self.drop_path, self.drop_path_ramp)
         self._settle(student)
         if self.reconstruction:
-            self.reconstructor = Reconstructor(student, self.reconstruction)
+            self.reconstructor = initialise(Reconstructor(student, self.reconstruction), self.init)
         reached = student.reached(self._student_taps(student))
         dead = [p for name, p in student.named_parameters() if name not in reached]
         self.unreachable = sum(parameter.requires_grad_(False).numel() for parameter in dead)
@@ -196,7 +200,8 @@ class Distiller(Evaluated):
         assert self._located, "problems comes first"
         student = skeleton(self.architecture)
         self._settle(student)
-        return {"backbone": student.record(), "prefix": self.prefix, "licence": self._located.licence}
+        record = {"backbone": student.record(), "prefix": self.prefix, "licence": self._located.licence}
+        return {**record, **self.born()}
 
     def _image_size(self) -> int:
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -287,6 +292,7 @@ class Distiller(Evaluated):
             ("", str(self.provenance)),
             *([("", how)] if (how := self.frozen.describe()) else []),
             ("student", student.describe()),
+            ("", f"first weights {self.init}"),
         ]
         lines += [(f"target {target.name} x{target.weight:g}", target.describe()) for target in self._targets]
         if self.mask_ratio:

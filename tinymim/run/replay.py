@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from tinymim import recipes
+from tinymim import conventions, recipes
 from tinymim.errors import TinymimError, misfit, several
 from tinymim.run import capture, preflight, quiet
 from tinymim.say import say
@@ -114,6 +114,7 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
     if (here := capture.teacher(module)) != content["teacher"]:
         raise TinymimError(f"teacher: the step ran with weights of sha256 {content['teacher']}, and here are {here}")
     _load(module, content)
+    conventions.of(content).lay_on(module)
     module.to(trainer.strategy.root_device)
     trainer.precision_plugin.convert_module(module)
     return module, trainer
