@@ -77,14 +77,18 @@ class TrainView:
 
 
 class PlainView:
-    """The centre of an image, as ImageNet is evaluated: shorter side to ``image_size * 256 / 224``, then a square crop.
+    """The centre of an image, as ImageNet is evaluated: the shorter side is resized, then a square is cropped.
 
     Args:
         image_size: side of the view, in pixels.
+        crop_pct: share of the resized shorter side that the view has. ``None`` is MAE's and TinyMIM's: 0.875 (224 of
+            256) up to 224 px, and all of it above. A side that is no whole number of pixels is rounded, where theirs is
+            cut: 37 and 36 px at 32, 183 and 182 at 160.
     """
 
-    def __init__(self, image_size: int):
-        self.image_size, self.shorter = image_size, round(image_size * 256 / 224)
+    def __init__(self, image_size: int, crop_pct: float | None = None):
+        share = crop_pct or (0.875 if image_size <= 224 else 1.0)
+        self.image_size, self.shorter = image_size, round(image_size / share)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """``image`` ``(3, image_size, image_size)``, uint8, of an image of any mode, decoded whole."""
@@ -120,6 +124,13 @@ def rand_augment_of(description: str, image_size: int) -> Any:
 def _posterized(posterize: Callable[..., Image.Image], image: Image.Image, bits: int, **options: Any) -> Image.Image:
     """timm's posterising, which now and then asks for no bits at all, what Pillow refuses: the least is one."""
     return posterize(image, max(bits, 1), **options)
+
+
+def crop_problems(crop_pct: float | None) -> list[str]:
+    """Why a :class:`PlainView` cannot have this ``crop_pct``, as ``data.crop_pct: value is not ...``."""
+    if crop_pct is None or 0 < crop_pct <= 1:
+        return []
+    return [f"data.crop_pct: {crop_pct} is not a share of the shorter side, 0 < share <= 1, such as 0.875"]
 
 
 def view_problems(

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tinymim import files
 from tinymim.blocks import LOGITS, Tap
 from tinymim.data.batches import unit
-from tinymim.data.transforms import PlainView
+from tinymim.data.transforms import PlainView, crop_problems
 from tinymim.errors import TinymimError
 from tinymim.export import source
 from tinymim.images import EXTENSIONS, image_files, open_image, unreadable
@@ -37,10 +37,11 @@ class Images(Dataset[Item]):
         folder: that the names are relative to.
         names: of the files.
         size: side of the views, in pixels.
+        crop_pct: see :class:`tinymim.data.transforms.PlainView`.
     """
 
-    def __init__(self, folder: str, names: list[str], size: int):
-        self.folder, self.names, self.view = folder, names, PlainView(size)
+    def __init__(self, folder: str, names: list[str], size: int, crop_pct: float | None = None):
+        self.folder, self.names, self.view = folder, names, PlainView(size, crop_pct)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,6 +67,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="bf16 under autocast")
     parser.add_argument("--block", type=positive, help="block to read features from; the output block by default")
     parser.add_argument("--pool", choices=("mean", "cls"), default="mean", help="mean patch token, or the CLS token")
+    parser.add_argument("--crop_pct", type=float, help="share of the shorter side seen: 0.875 to 224 px, then 1")
     parser.add_argument("--classes", action="store_true", help="write the classifier's labels, not features")
     asked = parser.parse_args(arguments)
     if asked.classes and (asked.block or asked.pool != "mean"):
@@ -94,6 +96,7 @@ def predict(
     block: int | None = None,
     pool: str = "mean",
     classes: bool = False,
+    crop_pct: float | None = None,
 ) -> None:
     """Write one row an image, ordered by path: ``path`` relative to the folder; and ``features``; or ``label``,
     ``class`` where names are known, ``probability`` of that label and ``probabilities`` of all.
@@ -110,11 +113,14 @@ def predict(
         block: whose output the features are; ``None`` is the output block.
         pool: ``mean`` of the patch tokens, or ``cls``.
         classes: labels instead of features.
+        crop_pct: see :class:`tinymim.data.transforms.PlainView`.
 
     Raises:
         TinymimError: nothing to read, no readable image, or nowhere to write.
     """
     check_ending(out)
+    if found := crop_problems(crop_pct):
+        raise TinymimError(found[0].removeprefix("data."))
     if out.exists() and not overwrite:
         raise TinymimError(f"out: {out} is there already; give another, or --overwrite")
     if not images.is_dir():
@@ -124,7 +130,7 @@ def predict(
         raise TinymimError(f"images: no images in {images}: looked for {', '.join(EXTENSIONS)}, also in its folders")
     loaded = source.load(checkpoint, classes)
     reader = Reader(loaded, block, pool, classes, precision == "bf16", usable_device(device))
-    dataset = Images(str(images), names, reader.size)
+    dataset = Images(str(images), names, reader.size, crop_pct)
     loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
     broken: list[str] = []
     start = time.perf_counter()
