@@ -222,7 +222,7 @@ def test_modules__follow_the_rule_and_say_so(name: str, teacher_card: Any) -> No
         qkv = module.backbone.vit.blocks[0].attn.qkv
         spread = {"published": CUT * 0.02 if name == "simmim" else math.sqrt(2 / (4 * 96)), "timm": 0.02}[init]
         assert float(qkv.weight.std()) == pytest.approx(spread, rel=0.05)
-        assert any(f"first weights {init}" in text for _, text in module.summary())
+        assert any(f"first weights {init}" in f"{title} {text}" for title, text in module.summary())
         checkpoint: dict[str, Any] = {}
         module.on_save_checkpoint(checkpoint)
         assert checkpoint["tinymim"]["init"] == init == module.leaves()["init"]
@@ -265,4 +265,4 @@ def test_modules__a_fine_tuned_ones_rule_is_its_starts(tmp_path: Any, teacher_ca
     module.on_save_checkpoint(saved)
     assert "init" not in saved["tinymim"]
     assert saved["tinymim"]["start"]["init"] == "published"
-    assert not any("first weights" in text for _, text in module.summary())
+    assert not any("first weights" in f"{title} {text}" for title, text in module.summary())

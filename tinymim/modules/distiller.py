@@ -292,7 +292,7 @@ class Distiller(Evaluated):
             ("", str(self.provenance)),
             *([("", how)] if (how := self.frozen.describe()) else []),
             ("student", student.describe()),
-            ("", f"first weights {self.init}"),
+            ("first weights", self.init),
         ]
         lines += [(f"target {target.name} x{target.weight:g}", target.describe()) for target in self._targets]
         if self.mask_ratio:
