@@ -21,11 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from tinymim import precision
 from tinymim.chain import files
 from tinymim.chain.changes import digest
 from tinymim.chain.state import State, now, read_json, recipe_path
 from tinymim.errors import TinymimError, several
-from tinymim.run import folder, lock, workers
+from tinymim.run import folder, lock, record, workers
 from tinymim.run.folder import PROGRESS
 from tinymim.run.preemption import Preempted
 from tinymim.say import say
@@ -190,6 +191,10 @@ class Runner:
         own = ["--config", str(recipe_path(state.place, stage.name)), f"--run_dir={json.dumps(str(place))}"]
         if (seed := state.chain.runs()[key]) is not None:
             own.append(f"--seed_everything={seed}")
+        if precision.is_auto(stage.config):
+            alike = [other for other in state.entries if precision.is_auto(state.stage(other).config)]
+            if settled := record.precision_in(state.place / other for other in (key, *alike)):
+                own.append(f"--trainer.precision={settled}")  # by an earlier stage, maybe on another machine
         if stage.parent:
             option = "teacher" if stage.kind == "distill" else "weights"
             own.append(f"--model.{option}={json.dumps(str(source))}")

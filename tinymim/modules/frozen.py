@@ -14,6 +14,7 @@ from tinymim.backbones import Backbone
 from tinymim.blocks import Readings, Tap, kept_tokens
 from tinymim.errors import TinymimError
 from tinymim.modules.sharding import held, shard
+from tinymim.precision import device_of, warn
 
 View = Literal["visible", "whole"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -38,6 +39,8 @@ def teacher_dtype(precision: Precision, run: str, field: str) -> torch.dtype | N
             f"{field}: {precision} goes with a trainer.precision of 32-true, bf16-mixed or 16-mixed, and it "
             f"is {run}; use auto"
         )
+    if precision == "bfloat16" and run != "bf16-mixed":  # of which the trainer's own has told
+        warn(precision, device_of({}), field, "float32")
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 

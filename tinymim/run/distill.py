@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tinymim import recipes
+from tinymim import precision, recipes
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
-from tinymim.run import cells, fit, folder
+from tinymim.run import cells, fit, folder, record
 from tinymim.run.cells import FIGURES, PRETRAIN, SHARED, Cell, Stage
 from tinymim.say import say
 
@@ -35,6 +35,10 @@ def distill(recipe: str, overrides: list[str]) -> None:
     place = Path(config.get("run_dir") or Path("runs") / f"distill_{config['name']}")
     _claim(place, config.get("ckpt_path") == "last", bool(config.get("overwrite")))
     pairs, flags = recipes.split(overrides)
+    if precision.is_auto(config):  # one for all rows, also where they are finished on another machine
+        before = record.precision_in(sorted(path.parent for path in place.glob("*/*/config.yaml")))
+        settled = precision.of(precision.settle(config, before))
+        pairs = [*pairs, ("trainer.precision", str(settled))]
     own = [f"--{key}={value}" for key, value in pairs if key not in ("run_dir", "overwrite", "ckpt_path", "compare")]
     shared = [f"--{key}={value}" for key, value in pairs if key.startswith(SHARED)]
     student = config["model"]["init_args"].get("student") or config["model"]["init_args"].get("architecture")
