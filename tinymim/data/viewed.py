@@ -36,7 +36,10 @@ class ViewedData(ImageData):
         split_seed: of that split, which stays the same whatever ``seed`` is.
         bank_size: at most so many labelled training images, spread evenly, serve as the bank of neighbours.
         fraction: of the training images that is used, evenly from all classes: few-shot.
+        view_seed: of the views where they come again (``model.teacher_cache``).
     """
+
+    repeatable = True
 
     num_classes: int | None = None
     classes: list[str] | None = None
@@ -57,8 +60,9 @@ class ViewedData(ImageData):
         split_seed: int = 0,
         bank_size: int = 10000,
         fraction: float = 1.0,
+        view_seed: int = 0,
     ):
-        super().__init__(image_size, batch_size, num_workers, seed)
+        super().__init__(image_size, batch_size, num_workers, seed, view_seed)
         self.scale, self.flip, self.color_jitter = scale, flip, color_jitter
         self.rand_augment, self.random_erasing, self.device_augment = rand_augment, random_erasing, device_augment
         self.held_out_fraction, self.split_seed, self.bank_size = held_out, split_seed, bank_size
