@@ -17,6 +17,7 @@ from tinymim.data.base import ImageData
 from tinymim.modules.frozen import FrozenTeacher, Stored, View, computing, given_out
 from tinymim.positions import Positions
 from tinymim.say import say
+from tinymim.seeds import seeded
 from tinymim.teacher_cache.cache import Cache, Part
 from tinymim.teacher_cache.forms import Form, encoded, forms_of
 from tinymim.teacher_cache.key import key_of
@@ -187,7 +188,9 @@ class CachedTeacher:
         if images.device.type == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        self._teacher = self._teacher or self._loaded()
+        if self._teacher is None:
+            with seeded(0):  # building a network draws numbers, which must not be those of the step
+                self._teacher = self._loaded()
         whole = len(missing) == len(images)
         which = torch.tensor(missing, device=images.device)
         found = encoded(self.forms, self._teacher.read(images if whole else images[which]))
@@ -198,9 +201,9 @@ class CachedTeacher:
         self._missed += len(missing)
         self.filled, self.seconds = self.filled + len(missing), self.seconds + time.perf_counter() - start
 
-    def rest(self) -> None:
-        """After an epoch: let the teacher go if nothing was missing."""
-        if self._teacher and not self._missed:
+    def rest(self, epoch: int) -> None:
+        """After an epoch, from 0: let the teacher go if nothing was missing, and all views have had their turn."""
+        if self._teacher and not self._missed and epoch + 1 >= self.views:
             self._let_go()
         self._missed = 0
 

@@ -73,7 +73,7 @@ class Taught(Evaluated):
     def on_train_epoch_end(self) -> None:
         """Lightning's hook."""
         if isinstance(self._frozen, CachedTeacher):
-            self._frozen.rest()
+            self._frozen.rest(self.current_epoch)
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Lightning's hook."""

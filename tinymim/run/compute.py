@@ -25,8 +25,8 @@ class Compute(pl.Callback):
 
     A multiplication with its addition are two operations. Matrix products and convolutions count, of the forward and
     backward pass of all networks, a teacher's forward pass among them; norms, softmax and other elementwise work do
-    not, nor what is computed a second time to save memory, nor kernels in Triton. Of a teacher that is cached only what is
-    left to do in a step counts.
+    not, nor what is computed a second time to save memory, nor kernels in Triton. Of a cached teacher only what is left
+    to do in a step counts.
     """
 
     flops = 0

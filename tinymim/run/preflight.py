@@ -130,11 +130,8 @@ class Preflight(pl.Callback):
             steps = (seconds - spent) / self.measured * trainer.estimated_stepping_batches
             whole = steps + spent / views * (lacking(trainer, module) + views)
         if trainer.is_global_zero:
-            speed = (
-                f"measured: {rate:.0f} images/s{later}, {memory(module)}, about {clock(whole)} for the whole run without "
-                "validation"
-            )
-            print(speed, file=sys.stderr, flush=True)
+            speed = f"measured: {rate:.0f} images/s{later}, {memory(module)}"
+            print(f"{speed}, about {clock(whole)} for the whole run without validation", file=sys.stderr, flush=True)
         if self.stop:
             trainer.should_stop = True
 

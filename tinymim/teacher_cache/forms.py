@@ -57,16 +57,16 @@ class Form:
         if self.exact:
             return values.flatten(1).contiguous().view(torch.int8)
         codes, scales = quantise(values)
-        return torch.cat([codes.flatten(1), scales.contiguous().view(torch.int8)], dim=1)
+        return torch.cat([scales.contiguous().view(torch.int8), codes.flatten(1)], dim=1)
 
     def decode(self, records: Tensor) -> Tensor:
         """What was encoded, float32 ``(B, N, D)`` or ``(B, D)``, of int8 ``(B, size)`` on any device."""
         if self.exact:
             values = records.contiguous().view(torch.float32)
             return values.unflatten(1, (self.tokens, self.width)) if self.tokens else values
-        count = self.tokens * self.width
-        scales = records[:, count:].contiguous().view(torch.float32)
-        return dequantise(records[:, :count].unflatten(1, (self.tokens, self.width)), scales)
+        count = SCALE * self.tokens  # the scales come first, where float32 may lie
+        scales = records[:, :count].reshape(-1).view(torch.float32).unflatten(0, (-1, self.tokens))
+        return dequantise(records[:, count:].unflatten(1, (self.tokens, self.width)), scales)
 
 
 def quantise(tokens: Tensor) -> tuple[Tensor, Tensor]:
