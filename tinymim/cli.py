@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "one HTML page of a run, beside others: tinymim report runs/relation_digits",
     "analyze": "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
     "teachers": "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add",
+    "cache": "what teachers gave for views of images, kept for all runs: tinymim cache list | clear [NAME ...]",
     "data": "look through a folder of images for what is wrong with it: tinymim data check DIR",
     "export": "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
 }
@@ -76,6 +77,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "replay": _replay,
         "report": _report,
         "analyze": _analyze,
+        "cache": _cache,
         "data": _data,
         "teachers": _teachers,
         "export": _export,
@@ -168,6 +170,12 @@ def _replay(arguments: list[str]) -> int:
     from tinymim.run import replay
 
     return replay.main(arguments)
+
+
+def _cache(arguments: list[str]) -> int:
+    from tinymim.run import caches
+
+    return caches.main(arguments)
 
 
 def _data(arguments: list[str]) -> int:

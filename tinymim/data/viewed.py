@@ -38,7 +38,10 @@ class ViewedData(ImageData):
         fraction: of the training images that is used, evenly from all classes: few-shot.
         crop_pct: share of the shorter side that is evaluated, see :class:`tinymim.data.transforms.PlainView`; 0.875 for
             figures that compare with those of runs above 224 px from before there was this option.
+        view_seed: of the views where they come again (``model.teacher_cache``).
     """
+
+    repeatable = True
 
     num_classes: int | None = None
     classes: list[str] | None = None
@@ -60,8 +63,9 @@ class ViewedData(ImageData):
         bank_size: int = 10000,
         fraction: float = 1.0,
         crop_pct: float | None = None,
+        view_seed: int = 0,
     ):
-        super().__init__(image_size, batch_size, num_workers, seed)
+        super().__init__(image_size, batch_size, num_workers, seed, view_seed)
         self.scale, self.flip, self.color_jitter = scale, flip, color_jitter
         self.rand_augment, self.random_erasing, self.device_augment = rand_augment, random_erasing, device_augment
         self.held_out_fraction, self.split_seed, self.bank_size = held_out, split_seed, bank_size

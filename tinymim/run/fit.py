@@ -112,6 +112,7 @@ class TinymimCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Settle the run folder, then build the trainer with our records, guard and progress."""
         config = self.config[self.subcommand]
+        self.model.trial = self.checking  # of a module with a cache: store nothing that stays
         self.run_dir = Path(config.run_dir or Path("runs") / config.name)
         asked = config.get("ckpt_path")
         complete = getattr(self.model, "complete", False)
