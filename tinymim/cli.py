@@ -18,8 +18,9 @@ COMMANDS = {
     "validate": "validate a checkpoint: tinymim validate --config RECIPE --ckpt_path FILE",
     "test": "test a checkpoint, likewise",
     "predict": "write features or classes: tinymim predict CHECKPOINT --images FOLDER; of a recipe's images, likewise",
-    "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE",
+    "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE [--seeds 3]",
     "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
+    "search": "choose each row's own settings on training images: tinymim search RECIPE, STUDY or CHAIN [ROW ...]",
     "chain": "run stages that start from each other: tinymim chain run | resume | status | plan",
     "scaling": "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
     "papers": "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
@@ -69,6 +70,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
     others = {
         "distill": _distill,
         "study": _study,
+        "search": _search,
         "chain": _chain,
         "scaling": _scaling,
         "papers": _papers,
@@ -122,6 +124,12 @@ def _study(arguments: list[str]) -> int:
 
     study.run(arguments)
     return 0
+
+
+def _search(arguments: list[str]) -> int:
+    from tinymim.chain import search
+
+    return search.main(arguments)
 
 
 def _chain(arguments: list[str]) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinymim.data.base import ImageData, Sample
-from tinymim.data.fraction import few, fraction_problems
+from tinymim.data.fraction import choice_problems, divided, few, fraction_problems
 from tinymim.data.repeated import Repeats, content_hash
 from tinymim.data.sampler import Draw
 from tinymim.seeds import stream
@@ -89,6 +89,8 @@ class DigitsData(ImageData):
         fraction: of the training images that is used, evenly from all classes: few-shot.
         augmentation: its strength, from 0 to 1.
         view_seed: of the views where they come again (``model.teacher_cache``).
+        choice_split: share of the training images, evenly from all classes, that is held out in place of the held-out
+            ones, to choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
     """
 
     num_classes = 10
@@ -105,14 +107,15 @@ class DigitsData(ImageData):
         fraction: float = 1.0,
         augmentation: float = 1.0,
         view_seed: int = 0,
+        choice_split: float = 0.0,
     ):
         super().__init__(image_size, batch_size, num_workers, seed, view_seed)
         self.held_out_fraction, self.split_seed, self.fraction = held_out, split_seed, fraction
-        self.augmentation = augmentation
+        self.augmentation, self.choice_split = augmentation, choice_split
 
     def problems(self) -> list[str]:
         """Values out of range."""
-        found = super().problems() + fraction_problems(self.fraction)
+        found = super().problems() + fraction_problems(self.fraction) + choice_problems(self.choice_split)
         if not 0 < self.held_out_fraction < 1:
             found.append(f"data.held_out: {self.held_out_fraction} is not a fraction between 0 and 1")
         if not 0 <= self.augmentation <= 1:
@@ -133,6 +136,9 @@ class DigitsData(ImageData):
             random_state=self.split_seed,
             stratify=digits.target,
         )
+        if self.choice_split:
+            kept, chosen = divided(len(train), digits.target[train], self.choice_split, self.split_seed)
+            train, held_out = train[kept], train[chosen]
         train = train[few(digits.target[train], len(train), self.fraction, self.split_seed)]
         size = [self.image_size, self.image_size]
         small = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)

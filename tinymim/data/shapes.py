@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinymim.data.base import ImageData, Sample
-from tinymim.data.fraction import fraction_problems
+from tinymim.data.fraction import choice_problems, fraction_problems
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import Draw
 from tinymim.data.scenes import COLORS, KINDS, MOST, Picture, Scene, box, render, scene
@@ -144,6 +144,8 @@ class ShapesData(ImageData):
         masks: each pixel's class beside the image, see :data:`MASK_CLASSES`.
         scene: each shape's kind, colour, place, size, angle, depth and box beside the image, see :func:`targets_of`.
         fraction: of the training images that is used, the first ones.
+        choice_split: share of the training images, the last ones, that is held out in place of the held-out ones, to
+            choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
         depth: the depth of the nearest shape at each pixel beside the image, from 0, near, to 1, which the ground has.
         view_seed: of the views where they come again (``model.teacher_cache``).
     """
@@ -168,8 +170,10 @@ class ShapesData(ImageData):
         fraction: float = 1.0,
         depth: bool = False,
         view_seed: int = 0,
+        choice_split: float = 0.0,
     ):
         super().__init__(image_size, batch_size, num_workers, seed, view_seed)
+        self.choice_split = choice_split
         self.train_images, self.held_out_images, self.bank_size = train_images, held_out_images, bank_size
         self.set_seed, self.label, self.scale, self.flip = set_seed, label, scale, flip
         self.masks, self.scene, self.depth, self.fraction = masks, scene, depth, fraction
@@ -189,7 +193,7 @@ class ShapesData(ImageData):
             (self.label in CLASSES, "label", self.label, f"one of {', '.join(get_args(Label))}"),
             (0 < least <= most <= 1, "scale", list(self.scale), "two shares of the area, 0 < least <= greatest <= 1"),
         ]
-        return [*super().problems(), *fraction_problems(self.fraction)] + [
+        return [*super().problems(), *fraction_problems(self.fraction), *choice_problems(self.choice_split)] + [
             f"data.{name}: {value} is not {right}" for good, name, value, right in checks if not good
         ]
 
@@ -200,7 +204,11 @@ class ShapesData(ImageData):
             options = (self.set_seed, self.image_size, self.label, self.masks, self.scene, self.depth)
             return Shapes(scenes, *options, seed, self.scale, self.flip)
 
-        images = max(round(self.train_images * self.fraction), 1)
+        chosen = min(round(self.train_images * self.choice_split), self.train_images - 1)
+        images = max(round((self.train_images - chosen) * self.fraction), 1)
         self.train = shapes(range(images), self.seed)
         self.bank = shapes(range(min(self.bank_size, images)))
-        self.held_out = shapes(range(-1, -1 - self.held_out_images, -1))
+        held_out = range(-1, -1 - self.held_out_images, -1)
+        if chosen:
+            held_out = range(self.train_images - chosen, self.train_images)
+        self.held_out = shapes(held_out)
