@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.e2e.test_command import PROJECT
+from tests.commands import PROJECT
 from tinymim import files, weights
 
 ONE_AFTER_ANOTHER = """
