@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ Completed = subprocess.CompletedProcess[str]
 def spawned(*arguments: str | Path, cwd: Path = PROJECT, **environment: str) -> Completed:
     """Run ``tinymim`` in a process of its own; for what needs one: several ranks, the user's shell, an exit code."""
     command = [sys.executable, "-m", "tinymim", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port()), **environment}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
@@ -35,6 +36,15 @@ def tinymim(*arguments: str | Path, cwd: Path = PROJECT, **environment: str) -> 
         except SystemExit as ended:  # as argparse and LightningCLI end
             code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
     return subprocess.CompletedProcess(["tinymim", *map(str, arguments)], code, out.getvalue(), err.getvalue())
+
+
+def free_port() -> int:
+    """A port on loopback that no other test is given meanwhile, and no connection, as the system takes higher ones."""
+    for port in range(10_000 + os.getpid() * 20 % 20_000, 32_000):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 @contextlib.contextmanager

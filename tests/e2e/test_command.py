@@ -16,6 +16,7 @@ import yaml
 
 from tests.commands import PROJECT, refused, spawned, tinymim
 
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two epochs of the demo's distillation."""
@@ -150,16 +151,6 @@ def test_distill__prints_the_table_of_student_and_scratch(tmp_path: Path) -> Non
     assert again.returncode == 0, again.stderr
     assert "epoch" not in again.stderr, "finished runs are kept"
     assert again.stdout == result.stdout
-
-
-def test_fit__in_two_processes_without_the_teacher_in_ddp(tmp_path: Path) -> None:
-    overrides = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.init_args.batch_size", "64")
-    result = spawned(
-        "fit", "--config", "relation_digits", "--trainer.max_epochs", "1", "--run_dir", tmp_path / "ddp", *overrides
-    )
-    assert result.returncode == 0, result.stderr
-    assert "0.004 x total batch 128 / 256 = 0.002" in result.stderr
-    assert json.loads((tmp_path / "ddp" / "results.json").read_text())["steps"] == 11
 
 
 def test_resume__refused_leaves_the_records_as_they_were(run: Path, tmp_path: Path) -> None:
