@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from tinymim import __version__
 from tinymim.errors import TinymimError, own_words
@@ -36,6 +37,19 @@ COMMANDS = {
 }
 
 
+def command() -> NoReturn:
+    """Run the command line as a process of its own, and end it."""
+    try:
+        code: Any = main()
+    except SystemExit as ended:
+        code = ended.code
+    if "torch" in sys.modules and isinstance(code, int | None):
+        from tinymim.run import leaving
+
+        leaving.leave(code or 0)
+    sys.exit(code)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a user's mistake, 2 for a malformed command, and 75 where
     the cluster asked it to end and the same command would go on."""
@@ -52,15 +66,20 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments:
         parser.print_help()
         return 2
-    command = parser.parse_args(arguments[:1]).command
+    name = parser.parse_args(arguments[:1]).command
 
     if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.path.append(str(Path.cwd()))  # a user's own targets lie where the command runs
     try:
-        return _command(command)(arguments[1:])
+        code = _command(name)(arguments[1:])
+        if "torch" in sys.modules:
+            from tinymim.run import leaving
+
+            leaving.wait_for_all()
+        return code
     except TinymimError as error:
-        print(f"tinymim {command}: {own_words(error)}", file=sys.stderr)
+        print(f"tinymim {name}: {own_words(error)}", file=sys.stderr)
         return error.code
 
 
