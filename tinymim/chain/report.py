@@ -15,8 +15,8 @@ from tinymim.files import write_json, write_text
 from tinymim.run import cells, lock, tables
 from tinymim.run.cells import FIGURES, Figure
 from tinymim.run.folder import PROGRESS
-from tinymim.run.grid import Question
 from tinymim.run.progress import clock
+from tinymim.run.question import Question
 from tinymim.run.tables import Records
 
 COLOURS = {
@@ -91,7 +91,11 @@ def compare(state: State) -> str | None:
     if not (found := compared(state)):
         return None
     question, records, figures = found
-    text = f"{tables.section(question, records, figures).markdown()}\n{tables.READING}\n"
+    section = tables.section(question, records, figures)
+    if state.chain.settings:
+        stages = dict.fromkeys(figure.stage for figure in figures.values())
+        section.remarks += state.chain.settings.remarks(question.rows, stages, f"tinymim search {state.chain.name}")
+    text = f"{section.markdown()}\n{tables.READING}\n"
     write_text(state.place / "table.md", text)
     rows = {title: {str(seed): record for seed, record in found.items()} for title, found in records.items()}
     write_json(state.place / "table.json", {"chain": state.chain.name, "rows": rows})

@@ -44,14 +44,25 @@ class TrainView:
     ):
         self.image_size, self.scale, self.flip = image_size, scale, flip
         self.color_jitter, self.random_erasing, self.device_augment = color_jitter, random_erasing, device_augment
+        self.rand_augment = rand_augment
         self.augment = rand_augment_of(rand_augment, image_size) if rand_augment else None
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """All that determines ``image``: plain values."""
+        found = {"image_size": self.image_size, "scale": list(self.scale), "flip": self.flip}
+        if self.random_erasing:  # whose noise differs by rounding where the device makes it
+            found |= {"random_erasing": self.random_erasing, "device_augment": self.device_augment}
+        return {**found, "rand_augment": self.rand_augment}
+
+    def __call__(
+        self, image: Image.Image, rng: np.random.Generator, own: np.random.Generator | None = None
+    ) -> dict[str, Any]:
         """Views of an image, uint8, ``(3, image_size, image_size)`` each.
 
         Args:
             image: of any mode, best not decoded yet (:func:`tinymim.images.open_image`).
-            rng: all that is random comes from it.
+            rng: all that is random in ``image`` comes from it.
+            own: the colours of ``jittered`` come from it; ``None`` takes them from ``rng`` too.
 
         Returns:
             ``image`` and, with jitter, ``jittered``; or ``image`` and what was drawn, ``draws``.
@@ -64,7 +75,7 @@ class TrainView:
                 view = _tensor(self.augment(Image.fromarray(view.permute(1, 2, 0).numpy())))
         draws: dict[str, Any] = {}
         if self.color_jitter:
-            draws["colours"] = colours(rng, self.color_jitter)
+            draws["colours"] = colours(own or rng, self.color_jitter)
         if self.random_erasing:
             draws["erased"] = erased_box(rng, self.image_size, self.random_erasing)
         if self.device_augment:
@@ -90,7 +101,11 @@ class PlainView:
         share = crop_pct or (0.875 if image_size <= 224 else 1.0)
         self.image_size, self.shorter = image_size, round(image_size / share)
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """All that determines ``image``: plain values."""
+        return {"plain": self.image_size}
+
+    def __call__(self, image: Image.Image, *_: np.random.Generator | None) -> dict[str, Any]:
         """``image`` ``(3, image_size, image_size)``, uint8, of an image of any mode, decoded whole."""
         width, height = image.size
         shorter, side = min(width, height), self.shorter

@@ -10,8 +10,8 @@ from pathlib import Path
 from tinymim.files import write_text
 from tinymim.pages import Picture, figures
 from tinymim.run.convergence import Logged
-from tinymim.run.grid import Curve, Question
 from tinymim.run.logged import Line
+from tinymim.run.question import Curve, Question
 
 SETS = {"train": "training", "val": "held out"}
 ABOUT = "Mean over seeds; the band is ± one standard deviation. Training images are augmented, and logged by the batch."

@@ -13,7 +13,13 @@ import yaml
 from tinymim import recipes
 from tinymim.errors import TinymimError
 
-FOLDERS = {"study": "studies", "chain": "chains", "scaling study": "scaling", "program": "papers"}
+FOLDERS = {
+    "study": "studies",
+    "chain": "chains",
+    "scaling study": "scaling",
+    "program": "papers",
+    "settings": "settings",
+}
 
 
 def find(kind: str, name: str) -> Path:

@@ -23,8 +23,13 @@ from tinymim.data.transforms import PlainView, crop_problems
 from tinymim.errors import TinymimError
 from tinymim.export import source
 from tinymim.images import EXTENSIONS, image_files, open_image, unreadable
+from tinymim.precision import AUTO, EXACT, autocast, one_off
 from tinymim.run.predictions import Columns, check_ending, write_table
 from tinymim.say import say
+
+PRECISIONS = {AUTO: AUTO, EXACT: EXACT, "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
+PRECISIONS |= {"32": EXACT, "bf16": "bf16-mixed"}
+"""What ``--precision`` takes, a trainer's names and two shorter ones; and what each means."""
 
 Item = tuple[int, Tensor | str]
 """Index of an image, and its pixels or why there are none."""
@@ -64,7 +69,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch_size", type=positive, default=64)
     parser.add_argument("--num_workers", type=int, default=2, help="processes that decode")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="bf16 under autocast")
+    parser.add_argument("--precision", choices=PRECISIONS, default=AUTO, help="auto is what is faster here")
     parser.add_argument("--block", type=positive, help="block to read features from; the output block by default")
     parser.add_argument("--pool", choices=("mean", "cls"), default="mean", help="mean patch token, or the CLS token")
     parser.add_argument("--crop_pct", type=float, help="share of the shorter side seen: 0.875 to 224 px, then 1")
@@ -92,7 +97,7 @@ def predict(
     batch_size: int = 64,
     num_workers: int = 0,
     device: str = "auto",
-    precision: str = "32",
+    precision: str = AUTO,
     block: int | None = None,
     pool: str = "mean",
     classes: bool = False,
@@ -109,7 +114,7 @@ def predict(
         batch_size: images at a time.
         num_workers: processes that decode; 0 is this one.
         device: to compute on.
-        precision: ``32`` or ``bf16``.
+        precision: one of :data:`PRECISIONS`.
         block: whose output the features are; ``None`` is the output block.
         pool: ``mean`` of the patch tokens, or ``cls``.
         classes: labels instead of features.
@@ -129,7 +134,8 @@ def predict(
     if not names:
         raise TinymimError(f"images: no images in {images}: looked for {', '.join(EXTENSIONS)}, also in its folders")
     loaded = source.load(checkpoint, classes)
-    reader = Reader(loaded, block, pool, classes, precision == "bf16", usable_device(device))
+    place = usable_device(device)
+    reader = Reader(loaded, block, pool, classes, one_off(PRECISIONS[precision], place), place)
     dataset = Images(str(images), names, reader.size, crop_pct)
     loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
     broken: list[str] = []
@@ -154,7 +160,7 @@ class Reader:
         block: whose output the features are; ``None`` is the output block.
         pool: ``mean`` of the patch tokens, or ``cls``.
         classes: labels instead of features.
-        bf16: compute under autocast.
+        precision: a trainer's, ``32-true`` or a mixed one.
         device: to compute on.
 
     Raises:
@@ -162,10 +168,11 @@ class Reader:
     """
 
     def __init__(
-        self, loaded: source.Source, block: int | None, pool: str, classes: bool, bf16: bool, device: torch.device
+        self, loaded: source.Source, block: int | None, pool: str, classes: bool, precision: str, device: torch.device
     ):
         network = self.backbone = loaded.backbone.to(device)
-        self.names, self.pool, self.classes, self.bf16, self.device = loaded.classes, pool, classes, bf16, device
+        self.names, self.pool, self.classes, self.device = loaded.classes, pool, classes, device
+        self.precision = precision
         self.tap = Tap(network.depth, LOGITS) if classes else Tap(block or network.output_block, "ffn_post")
         network.check([self.tap])
         self.size, width = network.image_size
@@ -187,7 +194,7 @@ class Reader:
 
     def __call__(self, images: Tensor) -> Columns:
         """Columns of ``(B, 3, H, W)`` images, uint8 or in [0, 1]."""
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.inference_mode(), autocast(self.precision, self.device):
             read = self.backbone.read(unit(images.to(self.device)), [self.tap])[self.tap].float()
         if not self.classes:
             pooled = read[:, 0] if self.pool == "cls" else read[:, self.backbone.prefix :].mean(dim=1)
