@@ -68,6 +68,12 @@ def test_mae__an_old_checkpoint_keeps_its_decoders_eps() -> None:
         assert again["init"] == ("published" if eps == 1e-6 else "timm")
 
 
+def test_mae__parameters_keep_their_order() -> None:
+    """An optimiser's state knows them by number alone, so another order breaks every checkpoint that is resumed."""
+    names = [name.partition(".")[0] for name, _ in mae().named_parameters()]
+    assert names == sorted(names), "decoder, then encoder"
+
+
 def test_distiller__likewise_its_reconstruction(teacher_card: Path) -> None:
     options: dict[str, Any] = {"mask_ratio": 0.5, "reconstruction": Reconstruction(**SMALL)}
     module = configured(Distiller("tiny_teacher", tiny(24, 4), [Feature()], **options))

@@ -63,8 +63,8 @@ class MAEPretrainer(MaskedPretrainer):
 
     def build(self, encoder: Backbone) -> None:
         """Keep the encoder, and build the decoder."""
-        self.encoder = initialise(encoder, self.init)
         self.decoder = initialise(Decoder(encoder, *self.decoder_sizes), self.init)
+        self.encoder = initialise(encoder, self.init)  # after the decoder: optimiser states go by the parameters' order
 
     def random_masks(self, images: Tensor) -> Tensor:
         """``(B, K)`` indices of the kept patches."""
