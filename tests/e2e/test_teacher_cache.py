@@ -102,7 +102,7 @@ def test_check__tells_both_speeds_and_writes_nothing(
     arguments = ["--data.batch_size=16", "--trainer.precision=32-true", "--model.teacher_cache=3"]
     assert main(["check", "relation_digits", *arguments]) == 0
     said = capsys.readouterr().err
-    assert f"teacher cache {tmp_path / 'cache'}: 59.4 MB in all, 12.7 kB a view of an image" in said
+    assert f"teacher cache {tmp_path / 'cache'}: 59.5 MB in all, 12.7 kB a view of an image" in said
     assert "images/s while the teacher cache fills and" in said
     assert not (tmp_path / "cache").exists()
     assert main(["cache", "list"]) == 0
