@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_killed_while_filling__a_resumed_run_ends_bit_identical(write: int, whol
     own = [*ONE, f"--model.teacher_cache_dir={tmp_path / 'cache'}", "--run_dir", str(tmp_path / "run")]
     own += ["--checkpoint.every_steps=1"]
     (tmp_path / "killed.py").write_text(KILLED)
-    code, said = ended(start([os.sys.executable, str(tmp_path / "killed.py"), str(write), *own]))  # type: ignore[attr-defined]
+    code, said = ended(start([sys.executable, str(tmp_path / "killed.py"), str(write), *own]))
     assert code == -signal.SIGKILL, said
     assert main([*own, "--ckpt_path", "last"]) == 0
     assert same(tmp_path / "run", whole / "run")
@@ -70,7 +71,7 @@ def test_killed_while_filling__a_resumed_run_ends_bit_identical(write: int, whol
 def test_two_processes__fill_one_cache_from_which_one_takes_the_same_steps(whole: Path, tmp_path: Path) -> None:
     place = f"--model.teacher_cache_dir={tmp_path / 'cache'}"
     pair = [*SHORT, "--data.batch_size=8", "--trainer.strategy=ddp", "--trainer.devices=2", place]
-    code, said = ended(start([os.sys.executable, "-m", "tinymim", *pair, "--run_dir", str(tmp_path / "pair")]))  # type: ignore[attr-defined]
+    code, said = ended(start([sys.executable, "-m", "tinymim", *pair, "--run_dir", str(tmp_path / "pair")]))
     assert code == 0, said
     assert main([*ONE, place, "--run_dir", str(tmp_path / "one")]) == 0
     assert same(tmp_path / "one", whole / "run")  # the pair stored what one process would have
@@ -81,7 +82,6 @@ def test_two_processes__fill_one_cache_from_which_one_takes_the_same_steps(whole
 def test_old_run__without_the_option_goes_on_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYMIM_TEACHER_CACHE", str(tmp_path / "cache"))
     off = [*ONE, "--model.teacher_cache=null"]
-    assert main([*off, "--run_dir", str(tmp_path / "whole")]) == 0
     run = tmp_path / "run"
     assert main([*off, "--trainer.max_epochs=1", "--run_dir", str(run)]) == 0
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -92,6 +92,7 @@ def test_old_run__without_the_option_goes_on_without_a_cache(tmp_path: Path, mon
     (tmp_path / "old.yaml").write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", str(tmp_path / "old.yaml"), "--run_dir", str(run), "--ckpt_path", "last"]) == 0
     assert not (tmp_path / "cache").exists()
+    assert json.loads((run / "results.json").read_text())["epochs"] == 3
 
 
 def test_check__tells_both_speeds_and_writes_nothing(
@@ -101,7 +102,7 @@ def test_check__tells_both_speeds_and_writes_nothing(
     arguments = ["--data.batch_size=16", "--trainer.precision=32-true", "--model.teacher_cache=3"]
     assert main(["check", "relation_digits", *arguments]) == 0
     said = capsys.readouterr().err
-    assert f"teacher cache {tmp_path / 'cache'}: 59.4 MB in all, 12.7 kB a view of an image" in said
+    assert f"teacher cache {tmp_path / 'cache'}: 59.5 MB in all, 12.7 kB a view of an image" in said
     assert "images/s while the teacher cache fills and" in said
     assert not (tmp_path / "cache").exists()
     assert main(["cache", "list"]) == 0

@@ -154,17 +154,11 @@ class CachedTeacher:
         if missing:
             self._fill(images, records, missing, stored["view"] if stored else None)
         with torch.no_grad(), computing(self.dtype, images.device.type) as differs:
-            values = {form.tap: (form, form.decode(records[form.name]).to(images.dtype)) for form in self.forms}
-            readings = {}
-            for tap in self.taps:
-                if tap.name in QKV:
-                    attn, told = self._on(images.device, tap.block)
-                    _, normed = values[Tap(tap.block, NORMED)]
-                    if tap not in readings:
-                        parts = zip(QKV, projected(attn, normed, told), strict=True)
-                        readings.update({Tap(tap.block, name): part for name, part in parts})
-                else:
-                    readings[tap] = values[tap][1]
+            readings = {form.tap: form.decode(records[form.name]).to(images.dtype) for form in self.forms}
+            for block in self._projections:
+                attn, told = self._on(images.device, block)
+                parts = zip(QKV, projected(attn, readings[Tap(block, NORMED)], told), strict=True)
+                readings |= {Tap(block, name): part for name, part in parts}
             readings = given_out({tap: readings[tap] for tap in self.taps}, differs)
         if keep is None:
             return readings
@@ -196,7 +190,7 @@ class CachedTeacher:
         found = encoded(self.forms, self._teacher.read(images if whole else images[which]))
         for name, new in found.items():
             records[name] = new if whole else records[name].index_copy(0, which, new)
-        if view is not None:
+        if view is not None and self._cache:  # a replay has none
             self.cache.store(np.asarray(view)[missing], found)
         self._missed += len(missing)
         self.filled, self.seconds = self.filled + len(missing), self.seconds + time.perf_counter() - start
@@ -241,6 +235,8 @@ def cache_problems(data: Any) -> list[str]:
     """Why the views of a data module cannot come again."""
     if getattr(data, "repeatable", False):
         return []
+    if data is None:
+        return ["teacher_cache: it needs a data module of tinymim.data, and the Trainer was given loaders"]
     return [
         f"teacher_cache: {type(data).__name__} does not say what determines its views; set teacher_cache: null, or see "
         "tinymim.data.base.ImageData.repeatable"

@@ -182,7 +182,10 @@ class Distiller(Taught):
 
     def _load_teacher(self, classifier: bool) -> Backbone:
         assert self._located
-        teacher, self.provenance = self._located.load(classifier)
+        teacher, found = self._located.load(classifier)
+        if self.provenance:  # a cached one, again
+            found.check_same(self.provenance.identity(), "this run began with teacher")
+        self.provenance = found
         return teacher
 
     def _at_work(self, taps: list[Tap]) -> FrozenTeacher | CachedTeacher:

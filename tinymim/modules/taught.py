@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from tinymim.backbones import Backbone
@@ -46,7 +47,7 @@ class Taught(Evaluated):
             TinymimError: data whose views cannot come again; or see :class:`tinymim.teacher_cache.cache.Cache`.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
-        if not isinstance(self._frozen, CachedTeacher) or not hasattr(data, "setup"):  # a replay has no data
+        if not isinstance(self._frozen, CachedTeacher) or isinstance(data, SimpleNamespace):  # a replay's
             return
         if found := cache_problems(data):
             raise TinymimError(found[0])
