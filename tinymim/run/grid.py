@@ -87,6 +87,7 @@ class Study:
     settings: Settings = field(default_factory=Settings)
     search: dict[str, Any] = field(default_factory=dict)
     shared: list[str] = field(default_factory=list)
+    asked: str = ""
     _definitions: dict[str, Definition] = field(default_factory=dict)
 
     def stages(self, row: str, place: Path, cell: Path) -> list[Stage]:
@@ -119,7 +120,7 @@ class Study:
         if not self.settings.source and not self.search:
             return []
         rows = {self.rows[row].known: title for row, title in question.rows.items()}
-        return self.settings.remarks(rows, stages, f"tinymim search {self.name}")
+        return self.settings.remarks(rows, stages, self.asked)
 
     def shown(self, question: Question) -> dict[str, Figure]:
         """The figures of a question."""
@@ -217,7 +218,9 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None, sea
     """
     path = outline.find("study", name)
     content = shortened(outline.read(path, "study", "rows and questions"), path, quick)
-    return parse(content, path.stem, str(path), overrides or [], searching)
+    study = parse(content, path.stem, str(path), overrides or [], searching)
+    study.asked = f"tinymim search {name}{' --quick' if quick else ''}"
+    return study
 
 
 def parse(content: dict[str, Any], name: str, source: str, given: list[str], searching: bool = False) -> Study:
