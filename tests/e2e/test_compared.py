@@ -51,19 +51,22 @@ def test_distill__the_table_has_each_rows_settings(place: Path) -> None:
         assert config["model"]["init_args"]["optim"]["base_lr"] == rate
         assert any(f"few base_lr {rate:g}" in remark for remark in table["settings"])
     text = (place / "run" / "table.md").read_text()
-    assert "| from scratch |" in text and "one seed, 0" in text and "is no fair comparison" in text
+    assert "| from scratch |" in text
+    assert "one seed, 0" in text
+    assert "is no fair comparison" in text
 
 
 def test_distill__more_seeds_keep_what_is_done(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe, options = str(place / "toy.yaml"), ["--run_dir", str(place / "run"), "--seeds", "2"]
-    with pytest.raises(TinymimError, match="holds runs already.*--ckpt_path last"):
+    with pytest.raises(TinymimError, match=r"holds runs already.*--ckpt_path last"):
         distill.distill(recipe, options)
     before = (place / "run/student/few/results.json").stat().st_mtime_ns
     distill.distill(recipe, [*options, "--ckpt_path", "last"])
     assert "5 fits, " in capsys.readouterr().err
     assert (place / "run/student/few/results.json").stat().st_mtime_ns == before
     table = json.loads((place / "run" / "table.json").read_text())
-    assert table["seeds"] == [0, 1] and table["rows"]["student"].keys() == {"0", "1"}
+    assert table["seeds"] == [0, 1]
+    assert table["rows"]["student"].keys() == {"0", "1"}
     assert "mean ± standard deviation" in (place / "run" / "table.md").read_text()
 
 

@@ -91,7 +91,8 @@ def test_chain__a_rows_settings_reach_its_own_stages(tmp_path: Path) -> None:
     chain = plan.build("toy", content, "toy.yaml")
     rates = {name: stage.config["model"]["init_args"]["optim"]["base_lr"] for name, stage in chain.stages.items()}
     assert rates == {"a": 0.5, "b": 0.002}
-    assert chain.settings and chain.settings.rows == rows
+    assert chain.settings
+    assert chain.settings.rows == rows
 
 
 def wrong(tmp_path: Path, rows: dict[str, Any]) -> list[str]:
@@ -103,7 +104,9 @@ def wrong(tmp_path: Path, rows: dict[str, Any]) -> list[str]:
 
 def test_settings__an_unknown_option_or_stage_is_told_with_the_file(tmp_path: Path) -> None:
     (told,) = wrong(tmp_path, {"scratch": {"few": {"model.optim.base_lrr": 0.5}}})
-    assert told.startswith("scratch, few: ") and "own.yaml: " in told and "base_lrr" in told
+    assert told.startswith("scratch, few: ")
+    assert "own.yaml: " in told
+    assert "base_lrr" in told
     (told,) = wrong(tmp_path, {"toy": {"fewer": {}}})
     assert "own.yaml: rows.toy.fewer: no such stage; did you mean few?" in told
 
@@ -113,7 +116,7 @@ def test_settings__mistakes_in_the_form_are_told_together(tmp_path: Path) -> Non
     path.write_text(yaml.safe_dump({"row": {}, "rows": {"scratch": [1]}}))
     with pytest.raises(TinymimError, match=r"(?s)row: no such key; did you mean rows.*rows.scratch: \[1\] is not"):
         settings.load(str(path))
-    with pytest.raises(TinymimError, match="unknown settings 'nowhere'; there are: .*digits"):
+    with pytest.raises(TinymimError, match=r"unknown settings 'nowhere'; there are: .*digits"):
         settings.load("nowhere")
 
 
@@ -135,7 +138,7 @@ def test_search__mistakes_are_told(tmp_path: Path, changes: dict[str, Any], mess
 
 
 def test_search__unknown_names_rows_and_options(tmp_path: Path) -> None:
-    with pytest.raises(TinymimError, match="'relation_digit' is no recipe, study or chain; did you mean relation_digits"):
+    with pytest.raises(TinymimError, match="is no recipe, study or chain; did you mean relation_digits"):
         command.main(["relation_digit"])
     with pytest.raises(TinymimError, match="finetune_digits has no `search`"):
         command.main(["finetune_digits"])
@@ -144,7 +147,7 @@ def test_search__unknown_names_rows_and_options(tmp_path: Path) -> None:
         command.main([recipe, "scrach", "--run_dir", str(tmp_path / "run")])
     spec = {"grid": {"few": {"model.optim.base_lrr": RATES}}}
     recipe = str(write_recipe(tmp_path, tmp_path / "own.yaml", search=spec))
-    with pytest.raises(TinymimError, match="search.grid.few: .*base_lrr"):
+    with pytest.raises(TinymimError, match=r"search.grid.few: .*base_lrr"):
         command.main([recipe, "scratch", "--run_dir", str(tmp_path / "run")])
 
 
@@ -157,7 +160,7 @@ def test_seeds__a_number_of_them_or_a_list(text: str, seeds: list[int]) -> None:
 
 @pytest.mark.parametrize("text", ["0", "", "-1", "a", "1,1", "[]"])
 def test_seeds__neither(text: str) -> None:
-    with pytest.raises(TinymimError, match="--seeds: .* is neither a number of seeds"):
+    with pytest.raises(TinymimError, match=r"--seeds: .* is neither a number of seeds"):
         distill._seeds(text, 0)
 
 
@@ -176,20 +179,22 @@ def records(scratch: list[float], student: list[float]) -> dict[str, Any]:
         ([0.90, 0.92], [0.95, 0.97], "Distilling is ahead of training from scratch in top by 5.0 ± 0.0.", ""),
         ([0.90, 0.97], [0.95, 0.93], "Not ahead by more than the spread", "top by 0.5 ± 6.4."),
         ([0.95, 0.97], [0.90, 0.92], "Training from scratch is ahead of it in top by 5.0 ± 0.0.", ""),
-        ([0.90], [0.95], "Distilling is ahead", "One seed has no spread: these are directions, and a point or two may be chance."),
+        ([0.90], [0.95], "Distilling is ahead", "a point or two may be chance."),
     ],
 )  # fmt: skip
 def test_sentences__say_what_the_figures_say(scratch: list[float], student: list[float], start: str, end: str) -> None:
     question = Question("toy", {"scratch": "from scratch", "student": "student"})
     (told,) = bought.sentences(question, records(scratch, student), {"top": Figure("few", "val/top1")})
-    assert told.startswith(start) and told.endswith(end)
+    assert told.startswith(start)
+    assert told.endswith(end)
 
 
 def test_compare__the_short_form_and_the_teacher(tmp_path: Path) -> None:
     short = comparison.read("relation_vitt", ["--data.root=nowhere"])
     assert short is None, "a recipe without compare"
     compared = comparison.read("relation_digits", [])
-    assert compared and compared.teacher
+    assert compared
+    assert compared.teacher
     assert compared.teacher.command == "test"
     assert grid.resolved(compared.teacher)["model"]["init_args"]["weights"] == "digits_mae"
     assert comparison.read("mae_student_digits", []).teacher is None  # type: ignore[union-attr]
@@ -198,5 +203,6 @@ def test_compare__the_short_form_and_the_teacher(tmp_path: Path) -> None:
     text["compare"] = {"probe": "probe_digits", "finetune": "finetune_digits"}
     recipe.write_text(json.dumps(text))
     old = comparison.read(str(recipe), [])
-    assert old and [stage.name for stage in old.study.later] == ["probe", "finetune"]
+    assert old
+    assert [stage.name for stage in old.study.later] == ["probe", "finetune"]
     assert list(old.study.figures) == ["10-NN", "linear probe", "fine-tuned"]
