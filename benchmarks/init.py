@@ -1,6 +1,6 @@
 """What first weights are worth: `init: published` against `init: timm`, in every way of training a small ViT.
 
-    python benchmarks/init.py                                # every row, three seeds, into runs/init; hours on two cores
+    python benchmarks/init.py                                # every row, three seeds, into runs/init; takes hours
     python benchmarks/init.py --only digits_4 scratch_digits_20 --seeds 0 1 2
     python benchmarks/init.py --only shapes_4 --teacher_epochs 20
     python benchmarks/init.py --show                         # the table of what is done, and nothing is run
@@ -145,9 +145,7 @@ def main() -> None:
     text = table(asked.only, asked.seeds, asked.root)
     if not asked.show:
         write_text(asked.root / "table.md", text)
-    print(
-        f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads\n\n{text}"
-    )
+    print(f"torch {torch.__version__}, CPU {torch.backends.cpu.get_cpu_capability()}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +19,10 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 
 torch.set_num_threads(1)  # two threads on busy cores spend the time of tiny networks waiting for each other
+
+
+os.environ["TINYMIM_TEACHER_CACHE"] = tempfile.mkdtemp(prefix="tinymim_tests_")  # commands of a test inherit it
+atexit.register(shutil.rmtree, os.environ["TINYMIM_TEACHER_CACHE"], True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

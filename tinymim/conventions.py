@@ -45,5 +45,5 @@ class Conventions:
 
 
 def of(record: dict[str, Any]) -> Conventions:
-    """Conventions of a checkpoint's or a capture's record; one that names none is from before they were as published."""
+    """Conventions of a checkpoint's or a capture's record; without any it is from before they were as published."""
     return Conventions(**record[CONVENTIONS]) if CONVENTIONS in record else Conventions(1e-5, "stem")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.test_command import PROJECT, refused, tinymim
+from tests.commands import PROJECT, refused, tinymim
 from tinymim import weights
 
 SHORT = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.e2e.test_command import refused, tinymim
+from tests.commands import refused, spawned, tinymim
 from tinymim.cli import main
 from tinymim.data.sampler import EpochSampler
 
@@ -110,8 +110,9 @@ def test_rewind__in_two_processes_passes_over_the_bad_step_and_finishes(
     processes = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "8"]
     processes += ["--trainer.gradient_clip_val", "1"]  # what the message advises
     arguments = ["fit", "--config", "relation_digits", *data, *SHORT, *processes, "--on_nonfinite", "rewind"]
-    result = tinymim(*arguments, "--run_dir", run, PYTHONPATH=str(tmp_path))
+    result = spawned(*arguments, "--run_dir", run, PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr
+    assert "0.004 x total batch 16 / 256 = 0.00025" in result.stderr
     assert "the loss is not finite at step 5 (epoch 2)" in result.stderr
     last = run / "checkpoints" / "last.ckpt"
     assert f"Going back to {last}, to pass over step 5; rewind 1 of 3" in result.stderr

@@ -66,7 +66,7 @@ def test_features__of_nested_folders_by_path(ending: str, batch_size: int, image
     made, source = student(tmp_path)
     out = tmp_path / f"new/features{ending}"
     arguments = ["predict", source, "--images", str(images), "--out", str(out), "--batch_size", str(batch_size)]
-    assert cli.main([*arguments, "--num_workers", "0", "--device", "cpu"]) == 0
+    assert cli.main([*arguments, "--num_workers", "0", "--device", "cpu", "--precision", "32-true"]) == 0
     if ending == ".npz":
         table = np.load(out)
         paths, values = table["path"].tolist(), table["features"]

@@ -111,7 +111,7 @@ class MAEPretrainer(MaskedPretrainer):
         kept = keep_smallest(torch.zeros(1, self._patches), self.mask_ratio).shape[1]
         return [
             ("encoder", self.backbone.describe()),
-            ("", f"first weights {self.init}"),
+            ("first weights", self.init),
             ("decoder", f"width {width}, depth {depth}, heads {heads}"),
             ("masking", f"{self.mask_ratio:.0%}: {kept} of {self._patches} patches enter the encoder"),
         ]

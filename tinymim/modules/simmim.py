@@ -159,7 +159,7 @@ class SimMIMPretrainer(MaskedPretrainer):
         squares = f"{self._masked(encoder)} of {self._units(encoder)} squares of {self.mask_unit} px"
         return [
             ("encoder", encoder.describe()),
-            ("", f"first weights {self.init}"),
+            ("first weights", self.init),
             ("decoder", f"linear, {encoder.width} -> {self.restorer.pixels.out_features}"),
             ("masking", f"{self.mask_ratio:.0%}: {squares} are a mask token to the encoder"),
         ]

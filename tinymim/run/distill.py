@@ -60,6 +60,8 @@ def distill(recipe: str, arguments: list[str]) -> None:
         raise several(f"{recipe} and what it compares with have {len(found)} mistake(s)", list(dict.fromkeys(found)))
     place = Path(own.get("run_dir") or Path("runs") / f"distill_{compared.name}")
     with lock.hold(place, "run_dir"):
+        begun = sorted(path.parent for path in place.glob(f"*/**/{workers.RECORD}"))
+        study.settle(found["definition"] for found in map(workers.read, begun) if found)
         tasks = _tasks(compared, place)
         overwrite = own.get("overwrite") == "true"
         _claim(tasks, place, own.get("ckpt_path") == "last", overwrite)

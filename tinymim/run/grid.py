@@ -29,13 +29,15 @@ quick        laid over all of the above by ``--quick``
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinymim import recipes
+from tinymim import precision, recipes
 from tinymim.errors import TinymimError, several
 from tinymim.run import cells, outline, preflight, settings, study_text
 from tinymim.run.cells import Figure, Stage
@@ -84,6 +86,8 @@ class Study:
     questions: dict[str, Question]
     figures: dict[str, Figure]
     curves: dict[str, Curve]
+    precision: str | None = None
+    """Of the fits whose recipe says ``auto``; ``None`` leaves it open."""
     settings: Settings = field(default_factory=Settings)
     search: dict[str, Any] = field(default_factory=dict)
     shared: list[str] = field(default_factory=list)
@@ -102,6 +106,16 @@ class Study:
         def filled(text: str) -> str:
             return PREPARED.sub(lambda m: str(prepared(place, m[1])), text)
 
+        return [self._settled(stage) for stage in self._written(row, filled, cell)]
+
+    def _settled(self, stage: Stage) -> Stage:
+        try:
+            open_ = self.precision is not None and precision.is_auto(resolved(stage))
+        except TinymimError:  # which :meth:`problems` tells with all others
+            open_ = False
+        return replace(stage, overrides=(*stage.overrides, f"--trainer.precision={self.precision}")) if open_ else stage
+
+    def _written(self, row: str, filled: Callable[[str], str], cell: Path) -> list[Stage]:
         own = self.row(row)
         overrides = [filled(text) for text in own.overrides]
         if row in self.prepare:
@@ -137,6 +151,21 @@ class Study:
     def row(self, id: str) -> Row:
         """A row, or an entry of ``prepare``."""
         return self.prepare[id] if id in self.prepare else self.rows[id]
+
+    def settle(self, recorded: Iterable[Definition]) -> None:
+        """Settle ``auto`` for this study: what it was when cells were begun, on any machine, else what it is here.
+
+        Args:
+            recorded: the definitions of cells that are there.
+        """
+        if before := precision.first(config for one in recorded for config in one.values()):
+            self.precision = before
+        for row in self.rows:
+            for stage in self.stages(row, Path(), Path("cell")):
+                with contextlib.suppress(TinymimError):
+                    settled = precision.settle(resolved(stage))
+                    if self.precision is None and precision.is_auto(resolved(stage)):
+                        self.precision = precision.of(settled)
 
     def definition(self, row: str) -> Definition:
         """Everything that decides a row's figures but the seed: the resolved recipe of each of its fits.

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import lightning.pytorch as pl
 import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
+from tinymim import precision, recipes
 from tinymim.files import write_json, write_text
 from tinymim.run import folder
 from tinymim.run.outline import differences
 from tinymim.say import say
+
+
+def precision_before(config: recipes.Config) -> str | None:
+    """What the run that a resolved recipe goes on with computed in; ``None`` where it goes on with none."""
+    checkpoint = config.get("ckpt_path")
+    if not checkpoint:
+        return None
+    own = Path(config.get("run_dir") or Path("runs") / str(config.get("name", "run")))
+    return precision_in([own if checkpoint == "last" else Path(checkpoint).parent.parent])
+
+
+def precision_in(folders: Iterable[Path]) -> str | None:
+    """What the first of these run folders that holds a recipe computed in."""
+    for place in folders:
+        try:
+            recipe = yaml.safe_load((place / "config.yaml").read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        if isinstance(recipe, dict) and isinstance(recipe.get("trainer"), dict):
+            return precision.of(recipe) or precision.EXACT  # none is Lightning's, which is that
+    return None
 
 
 class SaveRecipe(SaveConfigCallback):

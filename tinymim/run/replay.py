@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from tinymim import conventions, recipes
+from tinymim import conventions, precision, recipes
 from tinymim.errors import TinymimError, misfit, several
 from tinymim.run import capture, preflight, quiet
 from tinymim.say import say
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     """Run ``tinymim replay FILE [--precision 32-true] [overrides]``."""
     parser = argparse.ArgumentParser(prog="tinymim replay", description=__doc__, allow_abbrev=False)
     parser.add_argument("file", type=Path, help="RUN/nonfinite/step_N.pt")
-    parser.add_argument("--precision", help="another than it ran in, such as 32-true")
+    parser.add_argument("--precision", help="another than it ran in, such as 32-true or auto")
     quiet.hush()
     asked, overrides = parser.parse_known_args(arguments)
     content = capture.read(asked.file)
@@ -88,7 +88,7 @@ def _config(content: dict[str, Any], overrides: list[str]) -> recipes.Config:
         raise TinymimError(
             f"replay knows no {rest[0]}; give the file first, then overrides such as --precision 32-true"
         )
-    return config
+    return precision.settle(config)
 
 
 def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.LightningModule, pl.Trainer]:
@@ -228,8 +228,8 @@ def show(content: dict[str, Any], config: recipes.Config, outcome: Outcome, trai
     console = Console(highlight=False, soft_wrap=True)
     print_ = console.print
     ran, now = content["precision"], str(trainer.precision)
-    precision = ran if ran == now else f"{now} instead of {ran}"
-    print_(f"step {content['step']}, epoch {content['epoch'] + 1} of {config.get('name')}; {precision}")
+    said = ran if ran == now else f"{now} instead of {ran}"
+    print_(f"step {content['step']}, epoch {content['epoch'] + 1} of {config.get('name')}; {said}")
     terms = Table(title="losses", title_justify="left")
     terms.add_column("term")
     terms.add_column("value", justify="right")

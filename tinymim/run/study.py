@@ -60,7 +60,12 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
     study = grid.load(options.name, options.quick, [f"--{key}={value}" for key, value in overrides])
     study.seeds = options.seeds or study.seeds
     place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
+    study.settle(found["definition"] for found in map(workers.read, _begun(place)) if found)
     return options, study, place
+
+
+def _begun(place: Path) -> list[Path]:
+    return sorted(path.parent for path in place.glob(f"*/**/{workers.RECORD}"))
 
 
 def run(arguments: list[str]) -> None:
