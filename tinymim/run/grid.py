@@ -42,34 +42,11 @@ from tinymim.errors import TinymimError, several
 from tinymim.run import cells, outline, preflight, settings, study_text
 from tinymim.run.cells import Figure, Stage
 from tinymim.run.outline import shortened, texts
-from tinymim.run.question import Claim, Curve, Question
+from tinymim.run.question import Claim, Curve, Question, Row
 from tinymim.run.settings import Settings
 from tinymim.run.study_text import PREPARED
 
 Definition = dict[str, Any]
-
-
-@dataclass
-class Row:
-    """One way to pre-train.
-
-    Args:
-        title: what it is called.
-        recipe: ``None`` is none.
-        overrides: of the recipe.
-        needs: the prepared fits it names itself.
-        weights: what the later stages start from without a recipe.
-        later: overrides of those.
-        known: what files of settings call it.
-    """
-
-    title: str
-    recipe: str | None
-    overrides: list[str]
-    needs: list[str] = field(default_factory=list)
-    weights: str | None = None
-    later: list[str] = field(default_factory=list)
-    known: str = ""
 
 
 @dataclass
