@@ -58,7 +58,9 @@ def section(compared: Comparison, records: Records) -> Section:
 
 def sentences(question: Question, records: Records, figures: dict[str, Figure]) -> list[str]:
     """What distilling buys and what it does not: a figure that is not ahead by more than the spread is named."""
-    ahead, level, behind = [], [], []
+    ahead: list[str] = []
+    level: list[str] = []
+    behind: list[str] = []
     single = False
     for title, figure in figures.items():
         first, second = (tables.values(records, row, title) for row in (STUDENT, SCRATCH))

@@ -78,6 +78,7 @@ def read(recipe: str, overrides: list[str], searching: bool = False) -> Comparis
         **{key: compare[key] for key in ("stages", "figures", "settings", "search") if key in compare},
     }
     study = grid.parse(content, name, f"compare of {recipe}", overrides, searching)
+    study.asked = f"tinymim search {recipe}"
     return Comparison(study, _teacher(compare, model, study.shared), name)
 
 

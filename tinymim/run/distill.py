@@ -66,7 +66,7 @@ def distill(recipe: str, arguments: list[str]) -> None:
         overwrite = own.get("overwrite") == "true"
         _claim(tasks, place, own.get("ckpt_path") == "last", overwrite)
         _run(workers.pending(tasks, place, overwrite), jobs, place)
-        text = bought.write(compared, _records(compared, tasks), place, jobs)
+        text = bought.write(compared, _records(compared, tasks, place), place, jobs)
     print(f"\n{text}")
     student = place / STUDENT / PRETRAIN / "checkpoints" / "last.ckpt"
     print(f"all runs: {place}\nthe distilled student: {student}")
@@ -187,18 +187,16 @@ def _metrics(task: Task) -> dict[str, float]:
     return {name.replace("test/", "val/", 1): value for name, value in metrics.items()}
 
 
-def _records(compared: Comparison, tasks: list[Task]) -> Records:
+def _records(compared: Comparison, tasks: list[Task], place: Path) -> Records:
     """The figures by row and seed."""
     study = compared.study
     found: Records = {row: {} for row in [*study.rows, TEACHER]}
     for task in tasks:
-        teacher = compared.teacher is not None and task.stages == [compared.teacher]
-        row = TEACHER if teacher else next(row for row in study.rows if task.name.startswith(study.rows[row].title))
+        row, stage = task.place.relative_to(place).parts[0], task.place.name
         metrics = _metrics(task)
-        stage = task.place.name
         own = found[row].setdefault(task.seed, {"status": "done", "figures": {}, "seconds": 0.0})
         own["seconds"] += json.loads((task.place / workers.RECORD).read_text())["seconds"]
         for title, figure in study.figures.items():
-            if (figure.stage == stage or (teacher and "knn" in figure.metric)) and figure.metric in metrics:
+            if (figure.stage == stage or (row == TEACHER and "knn" in figure.metric)) and figure.metric in metrics:
                 own["figures"][title] = metrics[figure.metric]
     return found

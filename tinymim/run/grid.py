@@ -42,34 +42,11 @@ from tinymim.errors import TinymimError, several
 from tinymim.run import cells, outline, preflight, settings, study_text
 from tinymim.run.cells import Figure, Stage
 from tinymim.run.outline import shortened, texts
-from tinymim.run.question import Claim, Curve, Question
+from tinymim.run.question import Claim, Curve, Question, Row
 from tinymim.run.settings import Settings
 from tinymim.run.study_text import PREPARED
 
 Definition = dict[str, Any]
-
-
-@dataclass
-class Row:
-    """One way to pre-train.
-
-    Args:
-        title: what it is called.
-        recipe: ``None`` is none.
-        overrides: of the recipe.
-        needs: the prepared fits it names itself.
-        weights: what the later stages start from without a recipe.
-        later: overrides of those.
-        known: what files of settings call it.
-    """
-
-    title: str
-    recipe: str | None
-    overrides: list[str]
-    needs: list[str] = field(default_factory=list)
-    weights: str | None = None
-    later: list[str] = field(default_factory=list)
-    known: str = ""
 
 
 @dataclass
@@ -91,6 +68,7 @@ class Study:
     settings: Settings = field(default_factory=Settings)
     search: dict[str, Any] = field(default_factory=dict)
     shared: list[str] = field(default_factory=list)
+    asked: str = ""
     _definitions: dict[str, Definition] = field(default_factory=dict)
 
     def stages(self, row: str, place: Path, cell: Path) -> list[Stage]:
@@ -133,7 +111,7 @@ class Study:
         if not self.settings.source and not self.search:
             return []
         rows = {self.rows[row].known: title for row, title in question.rows.items()}
-        return self.settings.remarks(rows, stages, f"tinymim search {self.name}")
+        return self.settings.remarks(rows, stages, self.asked)
 
     def shown(self, question: Question) -> dict[str, Figure]:
         """The figures of a question."""
@@ -246,7 +224,9 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None, sea
     """
     path = outline.find("study", name)
     content = shortened(outline.read(path, "study", "rows and questions"), path, quick)
-    return parse(content, path.stem, str(path), overrides or [], searching)
+    study = parse(content, path.stem, str(path), overrides or [], searching)
+    study.asked = f"tinymim search {name}{' --quick' if quick else ''}"
+    return study
 
 
 def parse(content: dict[str, Any], name: str, source: str, given: list[str], searching: bool = False) -> Study:

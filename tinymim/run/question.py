@@ -1,8 +1,31 @@
-"""Questions of a study: rows side by side, what the paper found, and what is drawn."""
+"""What a study is of: rows, questions that lay some side by side with what the paper found, and what is drawn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+
+@dataclass
+class Row:
+    """One way to pre-train.
+
+    Args:
+        title: what it is called.
+        recipe: ``None`` is none.
+        overrides: of the recipe.
+        needs: the prepared fits it names itself.
+        weights: what the later stages start from without a recipe.
+        later: overrides of those.
+        known: what files of settings call it.
+    """
+
+    title: str
+    recipe: str | None
+    overrides: list[str]
+    needs: list[str] = field(default_factory=list)
+    weights: str | None = None
+    later: list[str] = field(default_factory=list)
+    known: str = ""
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,8 @@ def run(study: Study, name: str, rows: list[str], command: str, place: Path, job
     found = study.problems(chosen) + _unknown(study, chosen)
     if found:
         raise several(f"{study.name} has {len(found)} mistake(s)", found)
+    begun = sorted(path.parent for path in place.glob(f"*/**/{workers.RECORD}"))
+    study.settle(record["definition"] for record in map(workers.read, begun) if record)
     tasks = _tasks(study, chosen, place)
     waiting = workers.pending(tasks, place, overwrite)
 

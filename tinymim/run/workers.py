@@ -29,7 +29,7 @@ PRELOADED = ["tinymim.run.workers", "sklearn.datasets", "sklearn.model_selection
 RECORD = "cell.json"
 LOOK = 5.0
 """Seconds between two looks at the tasks that run."""
-LEFT = ("config.yaml", "checkpoints", "results.json")
+LEFT = ("config.yaml", "checkpoints", "results.json", "test.json")
 """What shows that a run was begun in a folder."""
 
 
