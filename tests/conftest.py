@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +19,19 @@ torch.set_num_threads(1)  # two threads on busy cores spend the time of tiny net
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For the test that kills a chain."""
+    """For the test that kills a chain, and for the order of all."""
     parser.addoption("--kills", type=int, default=3, help="how often it is killed")
     parser.addoption("--dice", type=int, default=0, help="seed of the moments")
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="files in random order, and tests within each")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle on demand, alike in all processes; a file's tests stay together, as they share what it has trained."""
+    if (seed := config.getoption("shuffle")) is not None:
+        dice = random.Random(seed)
+        files = sorted({str(item.path) for item in items})
+        place = {file: dice.random() for file in files}
+        items.sort(key=lambda item: (place[str(item.path)], dice.random()))
 
 
 TINY = {"img_size": 16, "patch_size": 4, "depth": 3}
