@@ -133,7 +133,7 @@ def test_fit__a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint
 
 def test_distill__prints_the_table_of_student_and_scratch(tmp_path: Path) -> None:
     recipe = tmp_path / "short.yaml"
-    short = {"extends": [], "trainer": {"max_epochs": 1}}
+    short = {"extends": [], "trainer": {"max_epochs": 1, "limit_train_batches": 2}}
     for name in ("probe", "finetune"):
         (tmp_path / f"{name}.yaml").write_text(
             yaml.safe_dump({**short, "extends": [os.path.relpath(PROJECT / "recipes" / f"{name}_digits", tmp_path)]})

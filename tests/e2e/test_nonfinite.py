@@ -48,7 +48,7 @@ def rooted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("root")
     (place / "root_target.py").write_text(ROOT)
     target = "--model.init_args.targets=[{class_path: root_target.Root}]"
-    overrides = (target, *SHORT, "--run_dir", place / "run")
+    overrides = (target, *SHORT, "--data.batch_size", "4", "--trainer.precision", "32-true", "--run_dir", place / "run")
     result = tinymim("fit", "--config", "relation_digits", *overrides, PYTHONPATH=str(place))
     refused(
         result, "the loss is finite, but the gradients", "at step 1 (epoch 1)", "step_1.pt", "--on_nonfinite rewind"
@@ -73,8 +73,8 @@ def test_replay__finds_the_operation_whose_gradient_is_not_finite(
 
 def test_replay__says_when_the_fault_is_gone(rooted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mended = "--model.init_args.targets=[{class_path: tinymim.targets.Relation}]"
-    said = replay(capsys, rooted / "run" / "nonfinite" / "step_1.pt", mended, "--precision", "32-true")
-    assert "32-true instead of bf16-mixed" in said
+    said = replay(capsys, rooted / "run" / "nonfinite" / "step_1.pt", mended, "--precision", "bf16-mixed")
+    assert "bf16-mixed instead of 32-true" in said
     assert said.splitlines()[-1].startswith("not reproduced: the gradients had been")
 
 
