@@ -21,6 +21,7 @@ import gc
 import importlib
 import inspect
 import logging
+import math
 import multiprocessing
 import platform
 import resource
@@ -44,11 +45,27 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.modules import Distiller
 
+CACHED = "tinymim cached"
+
 
 def tinymim(options: argparse.Namespace) -> step.Variant:
     """Ours."""
     student, *_ = weights.load(options.folder / "student.safetensors")
     return step.ours(options, options.folder / "teacher.safetensors", student, options.precision, False)
+
+
+def cached(options: argparse.Namespace) -> step.Variant:
+    """Ours from the second pass on, set up by ``teacher_cache.py``, which draws its own images and keeps its loss."""
+    import teacher_cache
+
+    options.dir = str(options.folder)
+    take = teacher_cache.variants(options, options.folder / "teacher.safetensors", ["from the cache"])["from the cache"]
+
+    def stepped() -> torch.Tensor:
+        take()
+        return torch.tensor(float("nan"))
+
+    return step.Variant(CACHED, stepped)
 
 
 def published(options: argparse.Namespace) -> step.Variant:
@@ -75,6 +92,8 @@ class Peer:
 
     def problem(self) -> str | None:
         """Why it cannot be run here, in one line."""
+        if self.build is cached and "teacher_cache" not in inspect.signature(Distiller.__init__).parameters:
+            return "the teacher cache: this version's Distiller has no teacher_cache"
         if not self.pinned:
             return None
         package = self.imports.split(".")[0].replace("_", "-")
@@ -92,6 +111,11 @@ PEERS = {
         tinymim,
         "teacher up to the target block, student up to its last q, k, v; KL between the softmax of QK and VV relations "
         "of all heads, as one operator; AdamW, fused",
+    ),
+    CACHED: Peer(
+        cached,
+        "the student's part and its loss, with what the teacher's target block takes read from the disk in int8, "
+        "checked and projected",
     ),
     "TinyMIM published": Peer(
         published,
@@ -222,7 +246,7 @@ def table(measured: dict[str, Measured], options: argparse.Namespace) -> Table:
         middle = statistics.median(row.seconds)
         made.add_row(
             name,
-            f"{row.loss:.4f}",
+            "-" if math.isnan(row.loss) else f"{row.loss:.4f}",
             f"{1000 * middle:.0f} ms",
             f"{options.batch / middle:.1f}",
             f"{statistics.median(ratios):.2f}",
@@ -251,9 +275,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch, on a CPU")
-    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), metavar="ROW", help=", ".join(PEERS))
+    rows = [name for name in PEERS if name != CACHED]
+    parser.add_argument("--only", nargs="+", choices=rows, default=rows, metavar="ROW", help=", ".join(rows))
     parser.add_argument("--cache", action="store_true", help="ours once more, with the teacher cache filled")
     options = parser.parse_args(given)
+    options.only = [*options.only, CACHED] if options.cache else options.only
     options.checkpointing = False  # what step.py asks of its own command line
     return options
 
@@ -266,8 +292,6 @@ def main() -> None:
         if problem := peer.problem():
             console.print(f"left out: {problem}")
             del chosen[name]
-    if options.cache and "teacher_cache" not in inspect.signature(Distiller.__init__).parameters:
-        console.print("left out: tinymim, cached: this version's Distiller has no teacher_cache")
     if not chosen:
         sys.exit("nothing is left to measure")
     with tempfile.TemporaryDirectory() as folder:
