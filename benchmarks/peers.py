@@ -10,21 +10,18 @@ the rest is run, and a line says so. Same teacher and student (random weights, w
 fetched), batch, images and precision; data loading is left out of all. Each row has a process of its own, so that
 nobody's allocator or imports are another's, and only one computes at a time: a round is one untimed and one timed step
 of each in turn. A ratio is the median of the rounds' ratios, so that other work on the machine falls on both sides.
-Memory on a CPU is the process's highest while it steps, and beside it what the imports alone took; on a GPU what is
-allocated there.
+Memory on a CPU is the process's highest while it steps, beside what the imports alone took; on a GPU what it allocates.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import inspect
 import logging
 import math
 import multiprocessing
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -81,8 +78,8 @@ class Peer:
     Args:
         build: makes the step, in the row's own process.
         computes: what a step of it is, for people.
-        imports: the module that brings the package in.
-        pinned: the version of the package that is compared, or the start of it.
+        imports: the module of the package that it starts from.
+        pinned: the package's version, or the start of it.
     """
 
     build: Callable[[argparse.Namespace], step.Variant]
@@ -165,7 +162,6 @@ def worker(pipe: Connection, peer: Peer, options: argparse.Namespace) -> None:
 
 def forget_peak() -> None:
     """Count the highest memory from now on."""
-    gc.collect()
     if step.CUDA:
         torch.cuda.reset_peak_memory_stats()
     elif (file := Path("/proc/self/clear_refs")).exists():
@@ -173,10 +169,8 @@ def forget_peak() -> None:
 
 
 def peak() -> float:
-    """Bytes at most since :func:`forget_peak`; outside Linux since the process began."""
-    if step.CUDA:
-        return torch.cuda.max_memory_allocated()
-    return resident("VmHWM") or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Bytes at most since :func:`forget_peak`; 0 on a CPU outside Linux."""
+    return torch.cuda.max_memory_allocated() if step.CUDA else resident("VmHWM")
 
 
 def resident(field: str) -> float:
@@ -188,7 +182,7 @@ def resident(field: str) -> float:
 
 @dataclass
 class Measured:
-    """What a row's process said: its first loss, seconds of each round, and bytes at most and after the imports."""
+    """What a row's process said: its first loss, seconds of each round, bytes at most and after the imports."""
 
     loss: float
     seconds: list[float]
@@ -214,7 +208,7 @@ def measure(chosen: dict[str, Peer], options: argparse.Namespace) -> dict[str, M
         for name, pipe in pipes.items():
             pipe.send(False)
             measured[name].peak, measured[name].imported = pipe.recv()
-    except EOFError:
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         for process in processes:
             process.terminate()
         sys.exit("a row's process ended; what it said is above")
@@ -225,8 +219,8 @@ def measure(chosen: dict[str, Peer], options: argparse.Namespace) -> dict[str, M
 
 def table(measured: dict[str, Measured], options: argparse.Namespace) -> Table:
     """Medians, and ratios to the first row round by round."""
-    where = torch.cuda.get_device_name() if step.CUDA else f"{platform.machine()} CPU, {options.threads} threads"
-    where += "" if step.CUDA else f", {torch.backends.cpu.get_cpu_capability()}"
+    cpu = f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}, {options.threads} threads"
+    where = torch.cuda.get_device_name() if step.CUDA else cpu
     shape = f"{options.teacher} block {options.block} -> {options.student}, 224, batch {options.batch}"
     made = Table(title=f"{shape}, {options.precision}, {options.rounds} rounds; {where}")
     first = next(iter(measured))
@@ -251,8 +245,7 @@ def table(measured: dict[str, Measured], options: argparse.Namespace) -> Table:
             f"{options.batch / middle:.1f}",
             f"{statistics.median(ratios):.2f}",
             f"{min(ratios):.2f} to {max(ratios):.2f}",
-            f"{row.peak / 2**30:.2f} GiB",
-            f"{row.imported / 2**30:.2f} GiB" if row.imported else "-",
+            *(f"{size / 2**30:.2f} GiB" if size else "-" for size in (row.peak, row.imported)),
         )
     return made
 
@@ -278,9 +271,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     rows = [name for name in PEERS if name != CACHED]
     parser.add_argument("--only", nargs="+", choices=rows, default=rows, metavar="ROW", help=", ".join(rows))
     parser.add_argument("--cache", action="store_true", help="ours once more, with the teacher cache filled")
+    parser.set_defaults(checkpointing=False)  # which step.py looks at
     options = parser.parse_args(given)
     options.only = [*options.only, CACHED] if options.cache else options.only
-    options.checkpointing = False  # what step.py asks of its own command line
     return options
 
 
