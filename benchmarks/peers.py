@@ -10,20 +10,18 @@ the rest is run, and a line says so. Same teacher and student (random weights, w
 fetched), batch, images and precision; data loading is left out of all. Each row has a process of its own, so that
 nobody's allocator or imports are another's, and only one computes at a time: a round is one untimed and one timed step
 of each in turn. A ratio is the median of the rounds' ratios, so that other work on the machine falls on both sides.
-Memory on a CPU is the process's highest while it steps, and beside it what the imports alone took; on a GPU what is
-allocated there.
+Memory on a CPU is the process's highest while it steps, beside what the imports alone took; on a GPU what it allocates.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import inspect
 import logging
+import math
 import multiprocessing
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -44,11 +42,27 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.modules import Distiller
 
+CACHED = "tinymim cached"
+
 
 def tinymim(options: argparse.Namespace) -> step.Variant:
     """Ours."""
     student, *_ = weights.load(options.folder / "student.safetensors")
     return step.ours(options, options.folder / "teacher.safetensors", student, options.precision, False)
+
+
+def cached(options: argparse.Namespace) -> step.Variant:
+    """Ours from the second pass on, set up by ``teacher_cache.py``, which draws its own images and keeps its loss."""
+    import teacher_cache
+
+    options.dir = str(options.folder)
+    take = teacher_cache.variants(options, options.folder / "teacher.safetensors", ["from the cache"])["from the cache"]
+
+    def stepped() -> torch.Tensor:
+        take()
+        return torch.tensor(float("nan"))
+
+    return step.Variant(CACHED, stepped)
 
 
 def published(options: argparse.Namespace) -> step.Variant:
@@ -64,8 +78,8 @@ class Peer:
     Args:
         build: makes the step, in the row's own process.
         computes: what a step of it is, for people.
-        imports: the module that brings the package in.
-        pinned: the version of the package that is compared, or the start of it.
+        imports: the module of the package that it starts from.
+        pinned: the package's version, or the start of it.
     """
 
     build: Callable[[argparse.Namespace], step.Variant]
@@ -75,6 +89,8 @@ class Peer:
 
     def problem(self) -> str | None:
         """Why it cannot be run here, in one line."""
+        if self.build is cached and "teacher_cache" not in inspect.signature(Distiller.__init__).parameters:
+            return "the teacher cache: this version's Distiller has no teacher_cache"
         if not self.pinned:
             return None
         package = self.imports.split(".")[0].replace("_", "-")
@@ -92,6 +108,11 @@ PEERS = {
         tinymim,
         "teacher up to the target block, student up to its last q, k, v; KL between the softmax of QK and VV relations "
         "of all heads, as one operator; AdamW, fused",
+    ),
+    CACHED: Peer(
+        cached,
+        "the student's part and its loss, with what the teacher's target block takes read from the disk in int8, "
+        "checked and projected",
     ),
     "TinyMIM published": Peer(
         published,
@@ -141,7 +162,6 @@ def worker(pipe: Connection, peer: Peer, options: argparse.Namespace) -> None:
 
 def forget_peak() -> None:
     """Count the highest memory from now on."""
-    gc.collect()
     if step.CUDA:
         torch.cuda.reset_peak_memory_stats()
     elif (file := Path("/proc/self/clear_refs")).exists():
@@ -149,10 +169,8 @@ def forget_peak() -> None:
 
 
 def peak() -> float:
-    """Bytes at most since :func:`forget_peak`; outside Linux since the process began."""
-    if step.CUDA:
-        return torch.cuda.max_memory_allocated()
-    return resident("VmHWM") or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Bytes at most since :func:`forget_peak`; 0 on a CPU outside Linux."""
+    return torch.cuda.max_memory_allocated() if step.CUDA else resident("VmHWM")
 
 
 def resident(field: str) -> float:
@@ -164,7 +182,7 @@ def resident(field: str) -> float:
 
 @dataclass
 class Measured:
-    """What a row's process said: its first loss, seconds of each round, and bytes at most and after the imports."""
+    """What a row's process said: its first loss, seconds of each round, bytes at most and after the imports."""
 
     loss: float
     seconds: list[float]
@@ -190,7 +208,7 @@ def measure(chosen: dict[str, Peer], options: argparse.Namespace) -> dict[str, M
         for name, pipe in pipes.items():
             pipe.send(False)
             measured[name].peak, measured[name].imported = pipe.recv()
-    except EOFError:
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         for process in processes:
             process.terminate()
         sys.exit("a row's process ended; what it said is above")
@@ -201,8 +219,8 @@ def measure(chosen: dict[str, Peer], options: argparse.Namespace) -> dict[str, M
 
 def table(measured: dict[str, Measured], options: argparse.Namespace) -> Table:
     """Medians, and ratios to the first row round by round."""
-    where = torch.cuda.get_device_name() if step.CUDA else f"{platform.machine()} CPU, {options.threads} threads"
-    where += "" if step.CUDA else f", {torch.backends.cpu.get_cpu_capability()}"
+    cpu = f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}, {options.threads} threads"
+    where = torch.cuda.get_device_name() if step.CUDA else cpu
     shape = f"{options.teacher} block {options.block} -> {options.student}, 224, batch {options.batch}"
     made = Table(title=f"{shape}, {options.precision}, {options.rounds} rounds; {where}")
     first = next(iter(measured))
@@ -222,13 +240,12 @@ def table(measured: dict[str, Measured], options: argparse.Namespace) -> Table:
         middle = statistics.median(row.seconds)
         made.add_row(
             name,
-            f"{row.loss:.4f}",
+            "-" if math.isnan(row.loss) else f"{row.loss:.4f}",
             f"{1000 * middle:.0f} ms",
             f"{options.batch / middle:.1f}",
             f"{statistics.median(ratios):.2f}",
             f"{min(ratios):.2f} to {max(ratios):.2f}",
-            f"{row.peak / 2**30:.2f} GiB",
-            f"{row.imported / 2**30:.2f} GiB" if row.imported else "-",
+            *(f"{size / 2**30:.2f} GiB" if size else "-" for size in (row.peak, row.imported)),
         )
     return made
 
@@ -251,10 +268,12 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch, on a CPU")
-    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), metavar="ROW", help=", ".join(PEERS))
+    rows = [name for name in PEERS if name != CACHED]
+    parser.add_argument("--only", nargs="+", choices=rows, default=rows, metavar="ROW", help=", ".join(rows))
     parser.add_argument("--cache", action="store_true", help="ours once more, with the teacher cache filled")
+    parser.set_defaults(checkpointing=False)  # which step.py looks at
     options = parser.parse_args(given)
-    options.checkpointing = False  # what step.py asks of its own command line
+    options.only = [*options.only, CACHED] if options.cache else options.only
     return options
 
 
@@ -266,8 +285,6 @@ def main() -> None:
         if problem := peer.problem():
             console.print(f"left out: {problem}")
             del chosen[name]
-    if options.cache and "teacher_cache" not in inspect.signature(Distiller.__init__).parameters:
-        console.print("left out: tinymim, cached: this version's Distiller has no teacher_cache")
     if not chosen:
         sys.exit("nothing is left to measure")
     with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +35,7 @@ def test_table__medians_and_ratios_round_by_round(peers: ModuleType) -> None:
     rows = {
         line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]]
         for line in text.splitlines()
-        if "GiB" in line
+        if " ms " in line
     }
     assert rows["tinymim"] == ["0.5000", "2000 ms", "4.0", "1.00", "1.00 to 1.00", "3.00 GiB", "0.50 GiB"]
     assert rows["torchdistill"] == ["0.2500", "2000 ms", "4.0", "1.50", "1.00 to 2.50", "1.00 GiB", "-"]
@@ -75,10 +74,14 @@ def test_rows__ours_and_the_published_step_give_one_loss(peers: ModuleType, tmp_
     assert ours == pytest.approx(published, rel=0.1)  # drop path draws differ
 
 
-def test_command__measures_what_is_there_and_names_what_is_not() -> None:
-    command = [sys.executable, str(BENCHMARKS / "peers.py"), "--only", "tinymim", "torchdistill", "--cache"]
+def test_main__measures_what_is_there_and_names_what_is_not(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = ["--teacher", "vit_tiny_patch16_224", "--batch", "1", "--rounds", "1", "--threads", "1"]
-    out = subprocess.run([*command, *small], capture_output=True, text=True, check=True).stdout
-    rows = [line.split("│")[1].strip() for line in out.splitlines() if "GiB" in line]
+    monkeypatch.setattr(sys, "argv", ["peers.py", "--only", "tinymim", "torchdistill", "--cache", *small])
+    peers.main()
+    out = capsys.readouterr().out
+    rows = [line.split("│")[1].strip() for line in out.splitlines() if " ms " in line]
     assert "tinymim" in rows
+    assert ("tinymim cached" in rows) != ("left out: the teacher cache" in out)
     assert ("torchdistill" in rows) != ("left out: torchdistill 1.1.5 is not installed" in out)
