@@ -44,10 +44,10 @@ def _blocked(
     terms = []
     with torch.autocast(sq.device.type, enabled=False):
         for block in _blocks((tq, tk, sq, sk), (dq, dk) if gradients else (), exact):
-            t_queries, t_keys, queries, keys, *d = block  # keys less the first, so that t and s are 0 in column 0
+            t_queries, t_keys, queries, keys, *d = block
             t, s, p, q = space.of(len(queries), queries.shape[1], N)
-            torch.baddbmm(t, t_queries, t_keys.transpose(1, 2), beta=0, alpha=scale_t, out=t)
-            torch.baddbmm(s, queries, keys.transpose(1, 2), beta=0, alpha=scale_s, out=s)
+            _logits(t_queries, t_keys, scale_t, out=t)
+            _logits(queries, keys, scale_s, out=s)
             torch.softmax(t, -1, out=p)
             torch.softmax(s, -1, out=q)
             p_one, q_one = p[..., 0], q[..., 0]
@@ -105,7 +105,7 @@ def _together(x: Tensor) -> Tensor:
 
 def _blocks(tokens: tuple[Tensor, ...], gradients: tuple[Tensor, ...], exact: torch.dtype) -> Iterator[list[Tensor]]:
     """The parts of :func:`map_blocks`, of A, B, A, B and the gradients to A and B: ``(G, n, D)`` of a block's queries
-    and ``(G, N, D)`` of all keys of its heads, these less the first key. Gradients are views.
+    and ``(G, N, D)`` of all keys of its heads. Gradients are views.
 
     Views are made many in a call: one by one they would take as long as the products of a small block.
     """
@@ -114,8 +114,6 @@ def _blocks(tokens: tuple[Tensor, ...], gradients: tuple[Tensor, ...], exact: to
     rows = _lengths(N, queries)
     for some in _even(B, images):
         whole = [_together(x[some]).to(exact) for x in tokens] + [x[some].flatten(0, 1) for x in gradients]
-        for keys in (1, 3):  # a softmax stays as it is, and its logarithm in column 0 is that of its normaliser
-            whole[keys] = whole[keys] - whole[keys][:, :1]
         lengths = _lengths(len(whole[0]), max(heads, len(whole[0]) if images > 1 else 1))
         for of_heads in zip(*(x.split(lengths) for x in whole), strict=True):
             if len(rows) == 1:
@@ -149,6 +147,12 @@ def _exact(*tensors: Tensor) -> torch.dtype:
     for x in tensors:
         dtype = torch.promote_types(dtype, x.dtype)
     return dtype
+
+
+def _logits(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
+    """``scale · A Bᵀ`` of ``(G, n, D)`` and ``(G, N, D)``, less its column 0: its softmax is the same, and the logarithm
+    of that in column 0 is the normaliser's."""
+    torch.baddbmm(out, a, (b - b[:, :1]).transpose(1, 2), beta=0, alpha=scale, out=out)
 
 
 @_blocked.register_fake
