@@ -130,7 +130,7 @@ class Study:
         return self.prepare[id] if id in self.prepare else self.rows[id]
 
     def settle(self, recorded: Iterable[Definition]) -> None:
-        """Settle ``auto`` for this study: what it was when cells were begun, on any machine, else what it is here.
+        """Settle what ``auto`` is here: what it was when cells were begun, on any machine, or is now.
 
         Args:
             recorded: the definitions of cells that are there.
