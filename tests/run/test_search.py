@@ -18,6 +18,7 @@ from tinymim.run.cells import Figure
 from tinymim.run.question import Question
 from tinymim.run.settings import Settings
 
+PROJECT = Path(__file__).resolve().parents[2]
 CHOSEN = {"scratch": {"few": {"model.optim.base_lr": 0.5, "model.optim.layer_decay": 1.0}}}
 
 
@@ -201,8 +202,9 @@ def test_compare__the_short_form_and_the_teacher(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     text = yaml.safe_load(recipe.read_text())
     text["compare"] = {"probe": "probe_digits", "finetune": "finetune_digits"}
-    recipe.write_text(json.dumps(text))
-    old = comparison.read(str(recipe), [])
-    assert old
-    assert [stage.name for stage in old.study.later] == ["probe", "finetune"]
-    assert list(old.study.figures) == ["10-NN", "linear probe", "fine-tuned"]
+    for extends in (text["extends"], [str(PROJECT / "recipes" / "relation_digits")]):
+        recipe.write_text(json.dumps({**text, "extends": extends}))
+        old = comparison.read(str(recipe), [])
+        assert old
+        assert [stage.name for stage in old.study.later] == ["probe", "finetune"]
+        assert list(old.study.figures) == ["10-NN", "linear probe", "fine-tuned"]

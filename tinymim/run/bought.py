@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import torch
 
 from tinymim.files import write_json, write_text
-from tinymim.pages import Section
+from tinymim.pages import Section, Table
 from tinymim.run import folder, tables
 from tinymim.run.cells import Figure
 from tinymim.run.comparison import SCRATCH, STUDENT, TEACHER, Comparison
@@ -51,9 +52,19 @@ def section(compared: Comparison, records: Records) -> Section:
     return Section(
         f"{compared.name} beside the same student from scratch",
         sentences(question, records, study.figures),
-        [tables.table(question, records, study.figures)],
+        [_table(question, records, study.figures)],
         remarks=remarks,
     )
+
+
+def _table(question: Question, records: Records, figures: dict[str, Figure]) -> Table:
+    """The figures, and what each row's training took."""
+    made = tables.table(question, records, figures)
+    for row, line in zip(question.rows, made.rows, strict=True):
+        found = list(records[row].values())
+        parameters, seconds = found[0]["parameters"], statistics.mean(record["seconds"] for record in found)
+        line += [f"{parameters:,}", f"{seconds:.0f}"] if parameters else ["-", "-"]
+    return Table([*made.heads, "parameters", "seconds"], made.rows)
 
 
 def sentences(question: Question, records: Records, figures: dict[str, Figure]) -> list[str]:

@@ -8,7 +8,8 @@ compare (of a recipe)
   settings   as a study's; rows are called ``scratch``, and by the recipe's name
   search     as a study's
 
-``{probe: RECIPE, finetune: RECIPE}`` is short for two stages and a study's own figures.
+``{probe: RECIPE, finetune: RECIPE}`` is short for two stages and a study's own figures, also where a recipe that is
+extended has a longer one.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def read(recipe: str, overrides: list[str], searching: bool = False) -> Comparis
         return None
     if not isinstance(compare, dict):
         raise TinymimError(f"compare: {compare!r} is not a mapping of {', '.join(sorted(KEYS))}")
-    if all(isinstance(value, str) for value in compare.values()):
-        compare = {"stages": {stage: {"recipe": used} for stage, used in compare.items()}}
+    if short := {key: value for key, value in compare.items() if isinstance(value, str) and key not in KEYS}:
+        compare = {"stages": {stage: {"recipe": used} for stage, used in short.items()}}  # also over a longer one
     if wrong := unknown(compare, "compare", KEYS):
         raise TinymimError(wrong[0])
     model = config["model"]["init_args"]

@@ -194,8 +194,10 @@ def _records(compared: Comparison, tasks: list[Task], place: Path) -> Records:
     for task in tasks:
         row, stage = task.place.relative_to(place).parts[0], task.place.name
         metrics = _metrics(task)
-        own = found[row].setdefault(task.seed, {"status": "done", "figures": {}, "seconds": 0.0})
-        own["seconds"] += json.loads((task.place / workers.RECORD).read_text())["seconds"]
+        own = found[row].setdefault(task.seed, {"status": "done", "figures": {}, "parameters": 0, "seconds": 0.0})
+        record = workers.read(task.place) or {}
+        own["parameters"] = max(own["parameters"], record["parameters"])
+        own["seconds"] += record["seconds"]
         for title, figure in study.figures.items():
             if (figure.stage == stage or (row == TEACHER and "knn" in figure.metric)) and figure.metric in metrics:
                 own["figures"][title] = metrics[figure.metric]
