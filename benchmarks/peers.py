@@ -209,11 +209,10 @@ def measure(chosen: dict[str, Peer], options: argparse.Namespace) -> dict[str, M
             pipe.send(False)
             measured[name].peak, measured[name].imported = pipe.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError):
+        sys.exit("a row's process ended; what it said is above")
+    finally:
         for process in processes:
             process.terminate()
-        sys.exit("a row's process ended; what it said is above")
-    for process in processes:
-        process.join()
     return measured
 
 
