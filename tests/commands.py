@@ -24,7 +24,7 @@ def spawned(*arguments: str | Path, cwd: Path = PROJECT, **environment: str) -> 
     """Run ``tinymim`` in a process of its own; for what needs one: several ranks, the user's shell, an exit code."""
     command = [sys.executable, "-m", "tinymim", *map(str, arguments)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port()), **environment}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
 
 
 def tinymim(*arguments: str | Path, cwd: Path = PROJECT, **environment: str) -> Completed:

@@ -54,7 +54,7 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 200) -> tuple[int, str]:
+def ended(process: subprocess.Popen[str], seconds: float = 900) -> tuple[int, str]:
     """Exit code and output, or a failure if it hangs."""
     try:
         said, _ = process.communicate(timeout=seconds)
@@ -85,7 +85,7 @@ def slow(folder: Path) -> tuple[list[str], dict[str, str]]:
 def pids(folder: Path, ranks: int) -> list[int]:
     """Of the waiting processes, once all of them wait."""
     files = [folder / f"pid{rank}" for rank in range(ranks)]
-    end = time.monotonic() + 150
+    end = time.monotonic() + 900
     while not all(file.exists() and file.read_text() for file in files):
         assert time.monotonic() < end, "the run did not come to its third step"
         time.sleep(0.1)
@@ -154,7 +154,7 @@ def test_dead_first_process__takes_the_others_with_it(tmp_path: Path) -> None:
     _, second = pids(tmp_path, 2)
     process.kill()
     process.wait()
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while Path(f"/proc/{second}").exists() and " Z " not in Path(f"/proc/{second}/stat").read_text():
         assert time.monotonic() < end, "the second process outlived the first"
         time.sleep(0.1)

@@ -42,7 +42,7 @@ def both(teacher: Path) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "tests.modules.pair", str(teacher)]
     processes = [subprocess.Popen(command, env={**environment, "LOCAL_RANK": str(rank)}) for rank in range(2)]
     try:
-        assert [rank.wait(timeout=300) for rank in processes] == [0, 0]
+        assert [rank.wait(timeout=900) for rank in processes] == [0, 0]
     finally:
         for rank in processes:
             rank.kill()
