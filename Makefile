@@ -59,8 +59,8 @@ teacher: setup  ## rebuild the digits teacher and its card
 teachers: setup  ## list the teacher cards, and whether their weights are here
 	@$(BIN)/tinymim teachers
 
-test: setup lint  ## lint, types and tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/e2e tests
+test: setup lint  ## lint, types and tests, and the slowest twenty (ARGS="--shuffle 7": in another order)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=20 tests/e2e tests $(ARGS)
 
 torture: setup  ## kill a chain 24 times at random moments, and compare what it ends with bit for bit
 	@$(BIN)/python -m pytest tests/e2e/test_torture.py --kills 24 -s $(ARGS)

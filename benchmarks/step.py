@@ -71,9 +71,8 @@ def published(options: argparse.Namespace, teacher: Backbone, student: Backbone,
         for layer in vit.blocks[: block - 1]:
             x = layer(x)
         last = vit.blocks[block - 1]
-        q, k, v = last.attn.qkv(last.norm1(x)).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-        scale = q.shape[-1] ** -0.5
-        return ((q @ k.transpose(-2, -1)) * scale).softmax(-1), ((v @ v.transpose(-2, -1)) * scale).softmax(-1)
+        qk, vv = relations(last.attn.qkv(last.norm1(x)), heads)
+        return qk.softmax(-1), vv.softmax(-1)
 
     def step() -> torch.Tensor:
         with autocast(precision):
@@ -91,6 +90,13 @@ def published(options: argparse.Namespace, teacher: Backbone, student: Backbone,
         return loss.detach()
 
     return Variant(f"baseline {precision}", step)
+
+
+def relations(qkv: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled products QK and VV of ``(B, N, 3D)`` before their softmax, ``(B, H, N, N)`` each (section 3.1)."""
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    scale = q.shape[-1] ** -0.5
+    return (q @ k.transpose(-2, -1)) * scale, (v @ v.transpose(-2, -1)) * scale
 
 
 def ours(options: argparse.Namespace, teacher: Path, student: Backbone, precision: str, compiled: bool) -> Variant:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import random
+import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +22,24 @@ from tinymim.backbones import Backbone
 torch.set_num_threads(1)  # two threads on busy cores spend the time of tiny networks waiting for each other
 
 
+os.environ["TINYMIM_TEACHER_CACHE"] = tempfile.mkdtemp(prefix="tinymim_tests_")  # commands of a test inherit it
+atexit.register(shutil.rmtree, os.environ["TINYMIM_TEACHER_CACHE"], True)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For the test that kills a chain."""
+    """For the test that kills a chain, and for the order of all."""
     parser.addoption("--kills", type=int, default=3, help="how often it is killed")
     parser.addoption("--dice", type=int, default=0, help="seed of the moments")
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="files in random order, and tests within each")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle on demand, alike in all processes; a file's tests stay together, as they share what it has trained."""
+    if (seed := config.getoption("shuffle")) is not None:
+        dice = random.Random(seed)
+        files = sorted({str(item.path) for item in items})
+        place = {file: dice.random() for file in files}
+        items.sort(key=lambda item: (place[str(item.path)], dice.random()))
 
 
 TINY = {"img_size": 16, "patch_size": 4, "depth": 3}

@@ -71,6 +71,7 @@ def heard_in_timm(backbone, images):
                 listen(norm, Tap(number, name), lambda x, y: y.transpose(1, 2).flatten(2))
             else:
                 listen(block.attn.qkv, Tap(number, name), lambda x, y, part=part: y[..., 24 * part : 24 * part + 24])
+        listen(block.norm1, Tap(number, "normed"))
         listen(block.ls1, Tap(number, "attn_pre"))
         listen(block.norm2, Tap(number, "attn_post"), lambda x, y: x[0])
         listen(block.ls2, Tap(number, "ffn_pre"))

@@ -67,6 +67,7 @@ def heard_in_timm(backbone, images, monkeypatch):
 
     for number, block in enumerate(vit.blocks, start=1):
         block.attn.fused_attn = True
+        hooks.append(block.norm1.register_forward_hook(lambda _, x, y, n=number: heard.update({Tap(n, "normed"): y})))
         listen(block.drop_path1, Tap(number, "attn_pre"))
         listen(block.norm2, Tap(number, "attn_post"))
         listen(block.drop_path2, Tap(number, "ffn_pre"))

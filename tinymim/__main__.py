@@ -1,7 +1,5 @@
 """``python -m tinymim``."""
 
-import sys
+from tinymim.cli import command
 
-from tinymim.cli import main
-
-sys.exit(main())
+command()

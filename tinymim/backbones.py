@@ -221,6 +221,11 @@ class Backbone(nn.Module):
                 parts[LOGITS] = self._classify(parts["ffn_post"])
             yield number, {name: parts[name] for name in names}, told
 
+    def told(self) -> list[Positions]:
+        """What each block is told beside the tokens of whole images, the same for all of them."""
+        weight = next(self.parameters())
+        return self._enter(weight.new_zeros((1, 3, *self.image_size)))[1]
+
     def _classify(self, tokens: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of what the last block gives out, ``(B, prefix + N, D)``."""
         return self.classifier(tokens) if self.classifier else self.vit.forward_head(self.vit.norm(tokens))

@@ -9,6 +9,7 @@ input F(i-1), H = Attn(LN(F(i-1))), Ĥ = H + F(i-1), H~ = FFN(LN(Ĥ)) and F(i) =
     attn_post   Ĥ, after it
     ffn_pre     H~, MLP output before the residual
     ffn_post    F(i), the block's output
+    normed      LN(F(i-1)), from which q, k and v are one small product away (:func:`projected`)
 
 H and H~ are taken after layer scale, where a network has it. So softmax(q kᵀ / sqrt(d)) is the network's own attention
 map, but in a BEiT, which adds its relative position bias before the softmax (``tinymim/positions.py``).
@@ -29,11 +30,13 @@ from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
 from tinymim.positions import TABLE, Positions
+from tinymim.precision import cpu_ratio
 
 QKV = ("q", "k", "v")
 ATTENTION = ("attn_pre", "attn_post")
 FFN = ("ffn_pre", "ffn_post")
-TOKENS = QKV + ATTENTION + FFN
+NORMED = "normed"
+TOKENS = QKV + ATTENTION + FFN + (NORMED,)
 LOGITS = "logits"
 TAPS = (*TOKENS, LOGITS)
 
@@ -72,11 +75,13 @@ def kept_tokens(tokens: Tensor, keep: Tensor, prefix: int) -> Tensor:
 def choose_attention(blocks: Iterable[Any], tokens: Tensor) -> None:
     """Fused or explicit attention, whichever was measured faster for these ``(B, N, D)`` tokens.
 
-    On CPUs PyTorch's fused attention is up to 4x slower than the explicit products under bfloat16, but for wide
-    networks in inference; in float32 and on GPUs it is the faster.
+    On CPUs with units for bfloat16 PyTorch's fused attention is up to 4x slower than the explicit products in it, but
+    for wide networks in inference; without them the explicit ones are 30x slower. In float32 and on GPUs fused is the
+    faster.
     """
     explicit = tokens.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     explicit &= torch.is_grad_enabled() or tokens.shape[-1] < 512
+    explicit = explicit and cpu_ratio(torch.get_autocast_dtype("cpu")) < 1
     for block in blocks:
         block.attn.fused_attn = not explicit
 
@@ -87,10 +92,12 @@ def run_block(
     """One pre-norm block, keeping the parts in ``names``; with ``stop``, nothing beyond them is computed."""
     parts: dict[str, Tensor] = {}
     normed = block.norm1(x)
+    if NORMED in names:
+        parts[NORMED] = normed
     if names & {*QKV}:
-        parts.update(zip(QKV, _project(block.attn, normed, positions), strict=True))
-        if stop and names <= {*QKV}:
-            return x, parts
+        parts.update(zip(QKV, projected(block.attn, normed, positions), strict=True))
+    if stop and names <= {*QKV, NORMED}:
+        return x, parts
     parts["attn_pre"] = _scaled(block, 1, block.attn(normed, **positions))
     parts["attn_post"] = x = x + block.drop_path1(parts["attn_pre"])
     if stop and not names & {*FFN, LOGITS}:
@@ -119,7 +126,8 @@ def routes(taps: Iterable[Tap]) -> list[str]:
     last = max(tap.block for tap in taps)
     names = {tap.name for tap in taps if tap.block == last}
     attended = bool(names & {*ATTENTION, *FFN, LOGITS})
-    parts = ["norm1.", "attn.qkv.", "attn.q_bias", "attn.v_bias"]
+    parts = ["norm1."]
+    parts += ["attn.qkv.", "attn.q_bias", "attn.v_bias"] if names - {NORMED} else []
     parts += [f"attn.{name}_{part}." for name in QKV if name in names for part in ("proj", "norm")]
     if attended:
         parts += ["attn.", "ls1.", "gamma_1"]
@@ -142,8 +150,14 @@ def _scaled(block: Any, branch: int, x: Tensor) -> Tensor:
     return x if gamma is None else gamma * x
 
 
-def _project(attn: Any, normed: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v as attention uses them, heads concatenated: three ``(B, N, D)``."""
+def projected(attn: Any, normed: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v as attention uses them, heads concatenated: three ``(B, N, D)``.
+
+    Args:
+        attn: a block's attention.
+        normed: the tokens that enter it, ``(B, N, D)``.
+        positions: what the block is told.
+    """
     q, k, v = project(attn, normed)
     return *place(attn, q, k, positions), v
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from tinymim import __version__
 from tinymim.errors import TinymimError, own_words
@@ -19,8 +20,9 @@ COMMANDS = {
     "validate": "validate a checkpoint: tinymim validate --config RECIPE --ckpt_path FILE",
     "test": "test a checkpoint, likewise",
     "predict": "write features or classes: tinymim predict CHECKPOINT --images FOLDER; of a recipe's images, likewise",
-    "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE",
+    "distill": "run a recipe and what it compares with, and print the table: tinymim distill RECIPE [--seeds 3]",
     "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
+    "search": "choose each row's own settings on training images: tinymim search RECIPE, STUDY or CHAIN [ROW ...]",
     "chain": "run stages that start from each other: tinymim chain run | resume | status | plan",
     "scaling": "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
     "papers": "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
@@ -30,9 +32,23 @@ COMMANDS = {
     "report": "one HTML page of a run, beside others: tinymim report runs/relation_digits",
     "analyze": "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
     "teachers": "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add",
+    "cache": "what teachers gave for views of images, kept for all runs: tinymim cache list | clear [NAME ...]",
     "data": "look through a folder of images for what is wrong with it: tinymim data check DIR",
     "export": "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
 }
+
+
+def command() -> NoReturn:
+    """Run the command line as a process of its own, and end it."""
+    try:
+        code: Any = main()
+    except SystemExit as ended:
+        code = ended.code
+    if "torch" in sys.modules and isinstance(code, int | None):
+        from tinymim.run import leaving
+
+        leaving.leave(code or 0)
+    sys.exit(code)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,15 +67,20 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments:
         parser.print_help()
         return 2
-    command = parser.parse_args(arguments[:1]).command
+    name = parser.parse_args(arguments[:1]).command
 
     if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.path.append(str(Path.cwd()))  # a user's own targets lie where the command runs
     try:
-        return _command(command)(arguments[1:])
+        code = _command(name)(arguments[1:])
+        if "torch" in sys.modules:
+            from tinymim.run import leaving
+
+            leaving.wait_for_all()
+        return code
     except TinymimError as error:
-        print(f"tinymim {command}: {terminal(own_words(error))}", file=sys.stderr)
+        print(f"tinymim {name}: {terminal(own_words(error))}", file=sys.stderr)
         return error.code
 
 
@@ -69,6 +90,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
     others = {
         "distill": _distill,
         "study": _study,
+        "search": _search,
         "chain": _chain,
         "scaling": _scaling,
         "papers": _papers,
@@ -77,6 +99,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "replay": _replay,
         "report": _report,
         "analyze": _analyze,
+        "cache": _cache,
         "data": _data,
         "teachers": _teachers,
         "export": _export,
@@ -121,6 +144,12 @@ def _study(arguments: list[str]) -> int:
 
     study.run(arguments)
     return 0
+
+
+def _search(arguments: list[str]) -> int:
+    from tinymim.chain import search
+
+    return search.main(arguments)
 
 
 def _chain(arguments: list[str]) -> int:
@@ -169,6 +198,12 @@ def _replay(arguments: list[str]) -> int:
     from tinymim.run import replay
 
     return replay.main(arguments)
+
+
+def _cache(arguments: list[str]) -> int:
+    from tinymim.run import caches
+
+    return caches.main(arguments)
 
 
 def _data(arguments: list[str]) -> int:

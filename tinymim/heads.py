@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from tinymim.norms import SharedBatchNorm
 
 Pool = Literal["mean", "cls", "cls_dist"]
 
@@ -41,27 +42,6 @@ class HeadForm:
         return f"{pooled}, {f'neck of {self.neck} channels, ' if self.neck else ''}{self.classes} classes"
 
 
-class SharedBatchNorm(nn.BatchNorm1d):
-    """BatchNorm of frozen features over the images of all processes, on a CPU too, where SyncBatchNorm does not run.
-
-    No gradient goes through it, so its input must need none. Processes have equal shares.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, D)``, normalised."""
-        if not (self.training and dist.is_initialized()):
-            return super().forward(x)
-        count = len(x) * dist.get_world_size()
-        moments = torch.stack([x.double().sum(0), x.double().square().sum(0)])
-        dist.all_reduce(moments)
-        mean, variance = moments[0] / count, (moments[1] - moments[0].square() / count) / count
-        kept = {self.running_mean: mean, self.running_var: variance * count / (count - 1)}
-        for running, new in kept.items():
-            assert running is not None
-            running.lerp_(new.float(), cast(float, self.momentum))
-        return ((x - mean) / (variance + self.eps).sqrt()).to(x.dtype)
-
-
 class Head(nn.Module):
     """The classifier of a ViT.
 
@@ -78,7 +58,7 @@ class Head(nn.Module):
         pooled = form.neck or width
         self.norm: nn.Module = nn.LayerNorm(pooled, eps=1e-6) if form.norm == "layer" else nn.Identity()
         if form.norm == "batch":
-            self.norm = SharedBatchNorm(pooled, affine=False)
+            self.norm = SharedBatchNorm(pooled)
         self.head = nn.Linear(pooled, form.classes)
         self.head_dist = nn.Linear(pooled, form.classes) if form.pool == "cls_dist" else None
         for linear in filter(None, (self.head, self.head_dist)):

@@ -212,6 +212,8 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
     them."""
     import lightning.pytorch as pl
 
+    from tinymim import precision
+
     config = copy.deepcopy(config)
     found: list[str] = []
     classes.unknown(config, "", KEYS | COMMAND_KEYS, "a recipe", found)
@@ -222,5 +224,8 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
             found.append(f"{part}: missing; a recipe names its class with {part}.class_path")
         elif not classes.check_class(config[part], part, found, (base,)):
             del config[part]
+    if precision.is_auto(config):  # which is ours, and none of Lightning's
+        del config["trainer"]["precision"]
     classes.check_signature([pl.Trainer.__init__], config.get("trainer") or {}, "trainer", "lightning's Trainer", found)
+    found = [f"{line} or {precision.AUTO}" if line.startswith("trainer.precision: ") else line for line in found]
     return found, config

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tinymim import sizes
+from tinymim import conventions, sizes
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
 from tinymim.blocks import QKV
@@ -241,6 +241,7 @@ def from_record(record: dict[str, Any], classifier: bool = False) -> Backbone:
     backbone = Backbone(Architecture(**stored["architecture"]), stored["output_block"], beyond, initialise=False)
     if classifier and (form := record.get("classifier")):
         backbone.classifier = Head(backbone.width, backbone.prefix, HeadForm(**form))
+        conventions.of(record).lay_on(backbone.classifier)
     return backbone
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +48,39 @@ def test_random__is_the_architecture_with_weights_of_the_seed(tmp_path: Path) ->
     assert (one.mapped, one.given_out) == ([1, 2], [1, 2]), "no block is less trained than another"
     assert (one.provenance, one.licence, one.left_out) == (None, "", "")
     assert not one.network.training
+
+
+def spread(subject: Subject) -> float:
+    vit: Any = subject.network.vit  # type: ignore[union-attr]
+    return float(vit.blocks[0].attn.qkv.weight.std())
+
+
+def test_random__weights_follow_the_rule(tmp_path: Path) -> None:
+    """By default a checkpoint's own; those of before it was noted were timm's, and other people's are published."""
+    made = network(tiny(96, 4, depth=2))
+    place = tmp_path / "student/checkpoints"
+    xavier, timms, cut = math.sqrt(2 / (4 * 96)), 0.02, 0.0108
+    cases: list[tuple[str, dict[str, Any], Any, float]] = [
+        ("a", {"init": "published"}, None, xavier),
+        ("b", {"init": "timm"}, None, timms),
+        ("c", {}, None, timms),
+        ("d", {"start": {"name": "x", "sha256": "1", "init": "published"}}, None, xavier),
+        ("e", {}, "published", xavier),
+        ("f", {"init": "published"}, "timm", timms),
+        ("g", {"init": "published", "prefix": "model.encoder.vit."}, None, cut),
+    ]
+    for name, record, init, expected in cases:
+        path = checkpoint(place / f"{name}.ckpt", made, **record)
+        if prefix := record.get("prefix"):
+            content = torch.load(path, weights_only=True)
+            state = {key.replace("student.vit.", prefix): value for key, value in content["state_dict"].items()}
+            torch.save({**content, "state_dict": state}, path)
+        (subject,) = subjects.load([f"random:{path}"], 0, init)
+        assert spread(subject) == pytest.approx(expected, rel=0.03), name
+        assert subject.as_dict()["init"] == subject.init == ("timm" if expected == timms else "published")
+    (other,) = subjects.load(["random:digits_mae"], 0)
+    assert other.init == "published"
+    assert spread(other) == pytest.approx(math.sqrt(2 / (4 * 192)), rel=0.03)
 
 
 def test_random__two_in_one_command_differ() -> None:

@@ -7,7 +7,8 @@ fail        ends with 1
 killed      ends by SIGKILL
 preempted   saves half of its work and ends with 75
 launcher    the same behind a launcher that makes a 1 of it
-wait        saves half of its work when it is asked to, and ends with 75; asked again, with 130
+wait        saves half of its work once it is asked to, and ends with 75
+slow        is still saving when it is asked again, and ends with 130
 empty       ends well and leaves no results
 """
 
@@ -19,6 +20,9 @@ import signal
 import sys
 import time
 from pathlib import Path
+
+PATIENCE = 120
+"""Seconds after which nobody asks any more."""
 
 
 def option(name: str) -> str | None:
@@ -53,8 +57,8 @@ def act(word: str, place: Path) -> int:
     start = option("model.teacher") or option("model.weights")
     whole = f"{place.name}({Path(start).read_text() if start else ''})"
     print(f"{place.name}: {word}", flush=True)
-    if word == "wait":
-        word = wait(place)
+    if word in ("wait", "slow"):
+        word = wait(place, times=1 if word == "wait" else 2)
     if word in ("preempted", "launcher"):
         write(checkpoint, half + "half of ")
         write(place / "progress.json", json.dumps({"state": "preempted", "epoch": 1, "epochs": 2, "seconds": 5.0}))
@@ -73,14 +77,16 @@ def act(word: str, place: Path) -> int:
     return 0
 
 
-def wait(place: Path) -> str:
+def wait(place: Path, times: int) -> str:
+    """Until it is asked to stop as often as that; ``asked`` in its folder says that it was."""
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
     write(place / "progress.json", json.dumps({"state": "running", "epoch": 0, "epochs": 2, "seconds": 1.0}))
-    end = time.monotonic() + 30
-    while not asked and time.monotonic() < end:
+    end = time.monotonic() + PATIENCE
+    while len(asked) < times and time.monotonic() < end:
+        if asked:
+            write(place / "asked", "")
         time.sleep(0.01)
-    time.sleep(0.3)
     return "twice" if len(asked) > 1 else "preempted"
 
 

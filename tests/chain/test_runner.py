@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,8 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +40,7 @@ def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Th
     """Act from beside, once the condition holds."""
 
     def watch() -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not condition() and time.monotonic() < end:
             time.sleep(0.02)
         act()
@@ -137,33 +139,68 @@ def test_run__a_failure_after_an_old_preemption_is_a_failure(state: State, fake:
     assert states(state)["tiny"] == "failed"
 
 
+@contextlib.contextmanager
+def heard(number: signal.Signals, handler: Any = signal.SIG_DFL) -> Iterator[Any]:
+    """Whoever started the tests, in the background or under nohup, may have had it ignored."""
+    before = signal.signal(number, handler)
+    try:
+        yield handler
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_run__a_signal_reaches_the_stage(
     number: signal.Signals, state: State, fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.plan("medium", "wait")
     thread = when((state.place / "medium/progress.json").exists, lambda: os.kill(os.getpid(), number))
-    before = signal.getsignal(number)
-    assert Runner(state).run() == Preempted.code
-    thread.join()
-    assert signal.getsignal(number) is before
+    with heard(number) as before:
+        assert Runner(state).run() == Preempted.code
+        thread.join()
+        assert signal.getsignal(number) is before
     assert "stopping: medium is asked to save" in capsys.readouterr().err
     entry = load(state.place).entries["medium"]
     assert (entry.state, entry.exit_code) == ("interrupted", 75)
     assert fake.stages() == ["medium"], "no other is begun"
 
 
-def test_run__a_second_signal_too(state: State, fake: Fake) -> None:
+def test_run__a_signal_is_told_though_the_stage_has_ended_by_the_time_of_the_next_look(
+    state: State, fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake.plan("medium", "wait")
+    poll, written, sent = subprocess.Popen.poll, state.place / "medium/progress.json", list[bool]()
 
-    def twice() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def late(stage: subprocess.Popen[bytes]) -> int | None:
+        """The look that finds the stage ended comes right after the signal."""
+        if written.exists() and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            stage.wait()
+        return poll(stage)
 
-    thread = when((state.place / "medium/progress.json").exists, twice)
+    monkeypatch.setattr(subprocess.Popen, "poll", late)
     assert Runner(state).run() == Preempted.code
-    thread.join()
+    assert capsys.readouterr().err.count("stopping: medium is asked to save") == 1
+
+
+def test_run__a_signal_that_is_ignored_stops_nothing(state: State, fake: Fake) -> None:
+    fake.plan("medium", "done")
+    with heard(signal.SIGHUP, signal.SIG_IGN):
+        thread = when((state.place / "medium").exists, lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert Runner(state).run() == 0
+        thread.join()
+    assert fake.stages() == WHOLE
+
+
+def test_run__a_second_signal_too(state: State, fake: Fake) -> None:
+    fake.plan("medium", "slow")
+    place = state.place / "medium"
+    first = when((place / "progress.json").exists, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    second = when((place / "asked").exists, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert Runner(state).run() == Preempted.code
+    first.join()
+    second.join()
     entry = load(state.place).entries["medium"]
     assert (entry.state, entry.exit_code) == ("interrupted", 130)
 

@@ -28,6 +28,13 @@ def test_layout__train_and_val(tmp_path):
     assert torch.equal(sample["image"], PlainView(SIDE)(read_rgb(str(tmp_path / "val/b/2.jpg")))["image"])
 
 
+def test_crop_pct__of_what_is_evaluated(tmp_path):
+    class_folders(tmp_path / "train", "ab")
+    data = prepared(tmp_path, crop_pct=1.0)
+    assert data.held_out.view.shorter == data.bank.view.shorter == SIDE
+    assert any("data.crop_pct: 2 is not" in line for line in ImageFolderData(str(tmp_path), crop_pct=2).problems())
+
+
 def test_layout__train_without_val_is_split_evenly(tmp_path):
     data = prepared(class_folders(tmp_path / "train", "abc", each=10).parent, held_out=0.2)
     assert not set(names(data.train)) & set(names(data.held_out))

@@ -188,7 +188,7 @@ def test_folder__a_broken_pair_gives_way_to_the_next_and_is_named_once(tmp_path,
     (tmp_path / "images/training/ADE_tra_0.jpg").write_bytes(b"no image")
     Image.new("L", (3, 3)).save(tmp_path / "annotations/training/ADE_tra_1.png")
     data = prepared(tmp_path)
-    views = [data.train._read(index, lambda pair: {"pair": pair})[0]["pair"] for index in (0, 0, 1, 2)]
+    views = [data.train._read(index, lambda pair, _: {"pair": pair})[0]["pair"] for index in (0, 0, 1, 2)]
     assert all(view[0] == views[-1][0] and (view[1] == views[-1][1]).all() for view in views)
     assert len(caplog.records) == 2
     assert "cannot identify" in caplog.records[0].message

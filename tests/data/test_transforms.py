@@ -7,7 +7,7 @@ from torch import Tensor
 from tests.data.images import SIDE, class_folders, likeness, noise, prepared, seen, write
 from tinymim.data.folder import ImageFolderData
 from tinymim.data.sampler import Draw
-from tinymim.data.transforms import PlainView, TrainView, rand_augment_of
+from tinymim.data.transforms import PlainView, TrainView, crop_problems, rand_augment_of
 
 
 def epoch_of(data: ImageFolderData, epoch: int) -> dict[int, Tensor]:
@@ -125,6 +125,17 @@ def test_rand_augment__changes_images_as_seeded():
     shown = [seen(view, image, index)["image"] for index in [0, 0, 1, 2, 3, 4, 5, 6]]
     assert torch.equal(shown[0], shown[1])
     assert len({tensor.numpy().tobytes() for tensor in shown}) >= 4
+
+
+def test_plain__margin_of_the_published_evaluation():
+    sides = {size: PlainView(size).shorter for size in (32, 160, 224, 256, 384, 448)}
+    assert sides == {32: 37, 160: 183, 224: 256, 256: 256, 384: 384, 448: 448}
+    assert PlainView(384, 0.875).shorter == 439  # every size, before there was the option
+    assert PlainView(224, 1.0).shorter == 224
+    assert PlainView(384)(Image.new("RGB", (500, 400)))["image"].shape == (3, 384, 384)
+    assert crop_problems(None) == crop_problems(1.0) == []
+    for share in (0.0, -0.5, 1.2):
+        assert "data.crop_pct" in crop_problems(share)[0]
 
 
 def test_plain__central_seven_eighths():

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.test_command import PROJECT, refused, tinymim
+from tests.commands import PROJECT, refused, tinymim
 from tinymim import weights
 
 SHORT = {
@@ -46,7 +46,7 @@ def test_chain__killed_and_gone_on_with(tmp_path: Path) -> None:
         [sys.executable, "-m", "tinymim", "chain", "run", str(path), "--run_dir", str(place)],
         cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    end = time.monotonic() + 200
+    end = time.monotonic() + 900
     try:
         while not stages(place).get("seed1/tiny", {}).get("process"):
             assert chain.poll() is None

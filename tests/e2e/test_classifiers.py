@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.e2e.test_command import PROJECT
+from tests.commands import tinymim
 from tinymim import files, weights
 
-ONE_AFTER_ANOTHER = """
-import contextlib, io, json, sys
-from tinymim.cli import main
-said = {}
-for name, arguments in json.load(open(sys.argv[1])).items():
-    with contextlib.redirect_stderr(io.StringIO()) as stderr:
-        code = main(arguments)
-    said[name] = (code, " ".join(stderr.getvalue().split()))
-json.dump(said, open(sys.argv[2], "w"))
-"""
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
 SHORT += ["--data.batch_size=16", "--trainer.precision=32-true", "--trainer.log_every_n_steps=1"]
 
@@ -55,11 +42,11 @@ def said(runs: Path) -> dict[str, Any]:
     }
     predict = ["predict", "--config", "finetune_star_digits", *taught, "--ckpt_path", last["hard"]]
     commands["predict"] = [*predict, "--run_dir", str(runs / "predict")]
-    (runs / "commands.json").write_text(json.dumps(commands))
-    command = [sys.executable, "-c", ONE_AFTER_ANOTHER, str(runs / "commands.json"), str(runs / "said.json")]
-    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=400)
-    assert result.returncode == 0, result.stderr
-    return json.loads((runs / "said.json").read_text())
+    said = {}
+    for name, arguments in commands.items():
+        result = tinymim(*arguments)
+        said[name] = (result.returncode, " ".join(result.stderr.split()))
+    return said
 
 
 def record(run: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from tests.e2e.test_command import refused, tinymim
+from tests.commands import refused, spawned, tinymim
 from tinymim.cli import main
 from tinymim.data.sampler import EpochSampler
 
@@ -48,7 +49,7 @@ def rooted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("root")
     (place / "root_target.py").write_text(ROOT)
     target = "--model.init_args.targets=[{class_path: root_target.Root}]"
-    overrides = (target, *SHORT, "--run_dir", place / "run")
+    overrides = (target, *SHORT, "--data.batch_size", "4", "--trainer.precision", "32-true", "--run_dir", place / "run")
     result = tinymim("fit", "--config", "relation_digits", *overrides, PYTHONPATH=str(place))
     refused(
         result, "the loss is finite, but the gradients", "at step 1 (epoch 1)", "step_1.pt", "--on_nonfinite rewind"
@@ -76,9 +77,24 @@ def test_replay__finds_the_operation_whose_gradient_is_not_finite(
 
 def test_replay__says_when_the_fault_is_gone(rooted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mended = "--model.init_args.targets=[{class_path: tinymim.targets.Relation}]"
-    said = replay(capsys, rooted / "run" / "nonfinite" / "step_1.pt", mended, "--precision", "32-true")
-    assert "32-true instead of bf16-mixed" in said
+    said = replay(capsys, rooted / "run" / "nonfinite" / "step_1.pt", mended, "--precision", "bf16-mixed")
+    assert "bf16-mixed instead of 32-true" in said
     assert said.splitlines()[-1].startswith("not reproduced: the gradients had been")
+
+
+def test_replay__stores_nothing_where_a_capture_says(
+    rooted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYMIM_TEACHER_CACHE", str(tmp_path / "own"))
+    content = torch.load(rooted / "run" / "nonfinite" / "step_1.pt", weights_only=True)
+    recipe = yaml.safe_load(content["recipe"])
+    options = recipe["model"]["init_args"]
+    options |= {"teacher_cache": 2, "targets": [{"class_path": "tinymim.targets.Relation"}]}
+    for place in (str(tmp_path / "theirs"), None):
+        options["teacher_cache_dir"] = place
+        torch.save({**content, "recipe": yaml.safe_dump(recipe)}, tmp_path / "step_1.pt")
+        assert replay(capsys, tmp_path / "step_1.pt").splitlines()[-1].startswith("not reproduced")
+        assert [path.name for path in tmp_path.iterdir()] == ["step_1.pt"]
 
 
 def test_replay__refuses_what_it_cannot_run(rooted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,8 +129,9 @@ def test_rewind__in_two_processes_passes_over_the_bad_step_and_finishes(
     processes = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "8"]
     processes += ["--trainer.gradient_clip_val", "1"]  # what the message advises
     arguments = ["fit", "--config", "relation_digits", *data, *SHORT, *processes, "--on_nonfinite", "rewind"]
-    result = tinymim(*arguments, "--run_dir", run, PYTHONPATH=str(tmp_path))
+    result = spawned(*arguments, "--run_dir", run, PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr
+    assert "0.004 x total batch 16 / 256 = 0.00025" in result.stderr
     assert "the loss is not finite at step 5 (epoch 2)" in result.stderr
     last = run / "checkpoints" / "last.ckpt"
     assert f"Going back to {last}, to pass over step 5; rewind 1 of 3" in result.stderr

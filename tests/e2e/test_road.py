@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,10 @@ import timm
 import torch
 from PIL import Image
 
+from tests.commands import PROJECT, Completed, spawned, tinymim
 from tinymim import weights
 from tinymim.blocks import LOGITS, Tap
 
-PROJECT = Path(__file__).resolve().parents[2]
 SHORT = ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.num_sanity_val_steps", "0"]
 SHORT += ["--data.batch_size", "4", "--data.num_workers", "1"]
 
@@ -31,10 +29,8 @@ class Road:
         self.said: dict[str, str] = {}
         (place / "teachers").mkdir()
 
-    def __call__(self, *arguments: str | Path) -> str:
-        command = [sys.executable, "-m", "tinymim", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TINYMIM_TEACHERS": str(self.place / "teachers")}
-        done = subprocess.run(command, cwd=self.place, env=environment, capture_output=True, text=True, timeout=300)
+    def __call__(self, *arguments: str | Path, how: Callable[..., Completed] = tinymim) -> str:
+        done = how(*arguments, cwd=self.place, TINYMIM_TEACHERS=str(self.place / "teachers"), PYTHONPATH=str(PROJECT))
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -46,7 +42,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     photographs(road.place / "images")
     mae_file(road.place / "teachers" / "mae_pretrain_vit_base.pth")
     images = ["--data.root", road.place / "images", *SHORT]
-    road.said["fit"] = road("fit", "--config", "relation_vitt", *images)
+    road.said["fit"] = road("fit", "--config", "relation_vitt", *images, how=spawned)
     start = ["--model.weights", "runs/relation_vitt/checkpoints/last.ckpt"]
     road.said["finetune"] = road("fit", "--config", "finetune_vitt", *start, *images)
     return road

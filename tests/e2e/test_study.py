@@ -76,7 +76,7 @@ def cls(target: str | None = None, **settings: Any) -> dict[str, Any]:
     return {"recipe": "cls_digits", "set": {**targets, **settings}}
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 280) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"

@@ -20,7 +20,8 @@ import pytest
 import torch
 import yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.commands import PROJECT, tinymim
+
 STAGES = ("medium", "tiny")
 SHORT = {
     "trainer.max_epochs": 3,
@@ -97,8 +98,8 @@ def test_chain__killed_at_random_moments_ends_bit_for_bit(
     kills, dice = request.config.getoption("--kills"), random.Random(request.config.getoption("--dice"))
     chain = write_chain(tmp_path)
     log = tmp_path / "killed.log"
-    whole = start(chain, tmp_path / "whole")
-    assert whole.wait() == 0, (tmp_path / "whole.log").read_text()
+    whole = tinymim("chain", "run", chain, "--run_dir", tmp_path / "whole", OMP_NUM_THREADS="1")
+    assert whole.returncode == 0, whole.stderr
     killed: list[str] = []
     for _ in range(4 * kills):  # some tries come to the end of the chain before they kill it
         if len(killed) == kills:

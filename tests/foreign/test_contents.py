@@ -75,5 +75,15 @@ def test_look__the_options_make_the_same_network_of_timms_class(arch):
     }
 
 
+def test_look__a_beit_without_layer_scale():
+    """timm's BEiTs have one unless they are told 0; None they do not hear."""
+    plain = skeleton(Architecture("beit_base_patch16_224", {"init_values": 0})).vit.state_dict()
+    held = look(plain)
+    assert not any("gamma" in key for key in plain)
+    assert held.options["init_values"] == 0
+    again = skeleton(Architecture("beit_base_patch16_224", held.options)).vit.state_dict()
+    assert again.keys() == plain.keys()
+
+
 def test_look__no_block_of_a_vit():
     assert look({"layer1.0.conv1.weight": torch.zeros(1)}) is None

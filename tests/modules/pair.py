@@ -13,10 +13,13 @@ import torch
 
 from tests.conftest import tiny
 from tests.modules.test_distiller import Noise, NoiseData, trainer
+from tests.ops.tokens import draw
 from tinymim.backbones import Backbone, skeleton
 from tinymim.data.named import NamedSet, NamedSets, Report
 from tinymim.modules import Classifier, Distiller, Optim
 from tinymim.modules.sharding import held
+from tinymim.ops import relation_kl
+from tinymim.run.leaving import leave, wait_for_all
 from tinymim.targets import CLS, Feature, Relation
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -104,8 +107,39 @@ def counted(folder: Path, **options: Any) -> dict[str, Any]:
     return {name: asdict(figures) for name, figures in module.figures[0].items()}
 
 
+def relations() -> list[torch.Tensor]:
+    """Tokens of four images: a teacher's A and B, and a student's."""
+    return draw(4, 2, 7, 6, 5, seed=7)
+
+
+def relating() -> torch.nn.Linear:
+    """A student of one layer."""
+    torch.manual_seed(0)
+    return torch.nn.Linear(5, 5)
+
+
+class Related(torch.nn.Module):
+    """The blocked relation loss of a student's tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = relating()
+
+    def forward(self, tq: torch.Tensor, tk: torch.Tensor, sq: torch.Tensor, sk: torch.Tensor) -> torch.Tensor:
+        return relation_kl(tq, tk, self.student(sq), self.student(sk), form="blocked")
+
+
+def gradient(rank: int) -> torch.Tensor | None:
+    """What DDP makes of two images in each process."""
+    module = Related()
+    parallel = torch.nn.parallel.DistributedDataParallel(module)
+    parallel(*(t[2 * rank : 2 * rank + 2] for t in relations())).backward()
+    return module.student.weight.grad
+
+
 def main(folder: Path) -> None:
     """Run all of it, and write what came out to ``FOLDER/RANK.pt``."""
+    rank = int(os.environ["LOCAL_RANK"])
     found = {"probe": fit(probe(), folder)}
     found["probe"]["counted"] = counted(folder, devices=2, strategy="ddp")
     for name, options in VARIANTS.items():
@@ -114,7 +148,9 @@ def main(folder: Path) -> None:
             result = found[f"{name}, {'shared' if sharded else 'whole'}"] = fit(module, folder)
             result |= {"held": held(module.teacher), "of": sum(p.numel() for p in module.teacher.parameters())}
             result |= {"training": module.teacher.training, "summary": [text for _, text in module.summary()]}
-    torch.save(found, folder / f"{os.environ['LOCAL_RANK']}.pt")
+    torch.save({"found": found, "gradient": gradient(rank)}, folder / f"{rank}.pt")
+    wait_for_all()
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.commands import free_port
 from tests.conftest import write_teacher
-from tests.modules.pair import VARIANTS, Uneven, counted, distiller, figures, probe
+from tests.modules.pair import VARIANTS, Uneven, counted, distiller, figures, probe, relating, relations
 from tests.modules.test_distiller import trainer
+from tinymim.ops import relation_kl
 
 Found = dict[str, dict[str, Any]]
 
@@ -28,27 +29,30 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ranks(teacher: Path) -> list[Found]:
-    """What each of the two processes found."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def both(teacher: Path) -> list[dict[str, Any]]:
+    """What each of the two processes wrote."""
     environment = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "TINYMIM_TEACHERS": str(teacher),
     }
     command = [sys.executable, "-m", "tests.modules.pair", str(teacher)]
-    both = [subprocess.Popen(command, env={**environment, "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    processes = [subprocess.Popen(command, env={**environment, "LOCAL_RANK": str(rank)}) for rank in range(2)]
     try:
-        assert [rank.wait(timeout=100) for rank in both] == [0, 0]
+        assert [rank.wait(timeout=900) for rank in processes] == [0, 0]
     finally:
-        for rank in both:
+        for rank in processes:
             rank.kill()
     return [torch.load(teacher / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.fixture
+def ranks(both: list[dict[str, Any]]) -> list[Found]:
+    """What each of them found."""
+    return [one["found"] for one in both]
 
 
 @pytest.fixture
@@ -102,6 +106,14 @@ def test_named_sets__are_counted_once_however_they_are_shared(ranks: list[Found]
     assert [expected["all"]["images"], expected["one"]["images"], expected["one"]["unreadable"]] == [16, 8, 1]
     assert expected["one"]["top1"] == 1.0, "one class alone may be answered"
     assert [found["probe"]["counted"] for found in ranks] == [expected, expected]
+
+
+def test_blocked__gradients_under_ddp_are_the_whole_batchs(both: list[dict[str, Any]]) -> None:
+    tq, tk, sq, sk = relations()
+    student = relating()
+    relation_kl(tq, tk, student(sq), student(sk), form="blocked").backward()
+    for one in both:
+        torch.testing.assert_close(one["gradient"], student.weight.grad)
 
 
 def test_probe__its_batch_norm_sees_the_images_of_all_processes(found: Found, tmp_path: Path) -> None:

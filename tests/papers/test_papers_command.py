@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tinymim.errors import TinymimError
+from tinymim.pages import figures
 from tinymim.papers import command
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "scaling" / "simmim_scaling.csv"
@@ -30,7 +31,10 @@ parts:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a program, and a stand-in for the commands."""
+    """A folder with a program, a stand-in for the commands, and pictures that are not drawn: the scaling pages' tests
+    do that."""
+    monkeypatch.setattr(figures, "svg", lambda drawn: b"<svg/>")
+    monkeypatch.setattr(figures, "png", lambda drawn: b"")
     monkeypatch.chdir(tmp_path)
     Path("work.py").write_text(WORK)
     Path("mine.yaml").write_text(TEXT)

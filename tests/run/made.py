@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
+from tinymim.conventions import CONVENTIONS, Conventions
 from tinymim.heads import Head, HeadForm
 
 NAMES = ["ant", "bee", "cat"]
@@ -45,7 +46,8 @@ def checkpoint(path: Path, made: Backbone, **record: Any) -> Path:
         state = {f"model.{key}": value for key, value in made.classifier.state_dict().items()}
         record = {"classifier": asdict(made.classifier.form), **record}
     state |= {prefix + key: value for key, value in made.vit.state_dict().items()}
-    whole = {"backbone": made.record(), "prefix": prefix, "licence": "CC-BY-NC-4.0", **record}
+    common = {"licence": "CC-BY-NC-4.0", CONVENTIONS: Conventions().record()}
+    whole = {"backbone": made.record(), "prefix": prefix, **common, **record}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": state, "tinymim": whole}, path)
     return path

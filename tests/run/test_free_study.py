@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,18 @@ def fake(tasks: list[Task], jobs: int, threads: int, finished: Callable[[Task, d
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a study whose cells have all run; the last tests lay other questions over it."""
+    """The folder of a study whose cells have all run."""
     folder = tmp_path_factory.mktemp("free")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "run", fake)
         study.run([str(written(folder)), "--run_dir", str(folder / "run")])
         yield folder / "run"
+
+
+@pytest.fixture
+def again(ran: Path, tmp_path: Path) -> Path:
+    """A copy of it, to lay other questions over."""
+    return shutil.copytree(ran, tmp_path / "run")
 
 
 def test_run__figures_of_free_stages_in_their_units(ran: Path) -> None:
@@ -188,23 +195,23 @@ def test_load__says_what_is_wrong_with_free_parts(changes: dict[str, Any], words
         grid.load(str(written(tmp_path, **changes)))
 
 
-def test_run__a_curve_that_nobody_logged_is_said_to_be_missing(ran: Path) -> None:
+def test_run__a_curve_that_nobody_logged_is_said_to_be_missing(again: Path) -> None:
     curves = {"box": {"stage": "tuned", "loss": "loss_bxo"}}
     questions = {"all": {"title": "What?", "rows": ["random"]}}
-    study.run([str(written(ran.parent, curves=curves, questions=questions)), "--run_dir", str(ran)])
-    assert "curves.box.loss: tuned logged no loss_bxo; it logged loss_box." in (ran / "index.html").read_text()
+    study.run([str(written(again.parent, curves=curves, questions=questions)), "--run_dir", str(again)])
+    assert "curves.box.loss: tuned logged no loss_bxo; it logged loss_box." in (again / "index.html").read_text()
 
 
-def test_run__other_figures_of_finished_cells_need_no_new_run(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run__other_figures_of_finished_cells_need_no_new_run(again: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = {"error": STUDY["figures"]["off by"]}
     questions = {"all": {"title": "Again?", "rows": ["random", "mae"]}}
-    arguments = ["--run_dir", str(ran)]
-    study.run([str(written(ran.parent, figures=figures, questions=questions)), *arguments])
+    arguments = ["--run_dir", str(again)]
+    study.run([str(written(again.parent, figures=figures, questions=questions)), *arguments])
     assert "0 cell(s) to run" in capsys.readouterr().err
-    assert "| mae | 3.695 ± 0.0071 | 2 |" in (ran / "tables" / "all.md").read_text()
+    assert "| mae | 3.695 ± 0.0071 | 2 |" in (again / "tables" / "all.md").read_text()
     wrong = {"top 9": {"stage": "tuned", "metric": "val/top9"}}
     with pytest.raises(TinymimError, match=r"figures\.top 9\.metric: tuned has no val/top9; it has val/error, val/l"):
-        study.run([str(written(ran.parent, figures=wrong, questions=questions)), *arguments])
-    (ran / "cells" / "mae" / "seed0" / "tuned" / "results.json").unlink()
+        study.run([str(written(again.parent, figures=wrong, questions=questions)), *arguments])
+    (again / "cells" / "mae" / "seed0" / "tuned" / "results.json").unlink()
     with pytest.raises(TinymimError, match=r"seed0 is a finished cell without .*tuned.results.json; remove it"):
-        study.run([str(written(ran.parent, figures=figures, questions=questions)), *arguments])
+        study.run([str(written(again.parent, figures=figures, questions=questions)), *arguments])

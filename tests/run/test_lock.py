@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,22 +17,26 @@ from tinymim.errors import TinymimError
 from tinymim.run import lock
 from tinymim.run.lock import hold
 
-OWNER = """
-import sys, time
-from pathlib import Path
-from tinymim.run.lock import hold
-with hold(Path(sys.argv[1]), "run_dir"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
+class Owner:
+    """A process, forked from this one, that holds ``folder``; with ``parent``, one that does nothing but outlive it."""
 
-def owner_of(folder: Path) -> subprocess.Popen[str]:
-    """Another process that holds ``folder``."""
-    process = subprocess.Popen([sys.executable, "-c", OWNER, str(folder)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    assert process.stdout.readline() == "held\n"
-    return process
+    def __init__(self, folder: Path, parent: bool = False):
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            with contextlib.suppress(BaseException), hold(folder, "run_dir"):
+                if not parent or os.fork() == 0:
+                    os.write(writing, f"{os.getpid()}\n".encode())
+                time.sleep(60)
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as stream:
+            self.said = int(stream.readline())
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
 
 def left_by(folder: Path, host: str, job: str | None = None) -> None:
@@ -47,7 +50,7 @@ def test_hold__the_second_process_is_told_who_and_a_dead_one_is_no_owner(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    owner = owner_of(folder)
+    owner = Owner(folder)
     try:
         with pytest.raises(TinymimError) as raised, hold(folder, "run_dir"):
             pass
@@ -59,8 +62,7 @@ def test_hold__the_second_process_is_told_who_and_a_dead_one_is_no_owner(
         ):
             assert word in str(raised.value)
     finally:
-        owner.send_signal(signal.SIGKILL)
-        owner.wait()
+        owner.kill()
     with hold(folder, "run_dir"):
         assert json.loads((folder / ".lock").read_text())["pid"] == os.getpid()
     assert f"stale, pid {owner.pid}" in capsys.readouterr().err
@@ -79,14 +81,10 @@ def test_hold__an_error_inside_frees_the_folder(tmp_path: Path, capsys: pytest.C
 
 
 def test_hold__a_child_that_outlives_its_owner_does_not_keep_it(tmp_path: Path) -> None:
-    forking = OWNER.replace('print("held"', "import os; child = os.fork() or time.sleep(60); print(child")
-    process = subprocess.Popen([sys.executable, "-c", forking, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    child = int(process.stdout.readline())
+    owner = Owner(tmp_path, parent=True)
+    child = owner.said
     try:
-        time.sleep(0.1)
-        process.kill()
-        process.wait()
+        owner.kill()
         os.kill(child, 0)
         with hold(tmp_path, "run_dir"):
             pass
@@ -107,13 +105,13 @@ def test_hold__another_host_is_watched_and_a_living_one_is_left_alone(
     other = threading.Thread(target=live)
     other.start()
     try:
-        with pytest.raises(TinymimError, match="pid 4711 on elsewhere"), hold(tmp_path, "run_dir", patience=5):
+        with pytest.raises(TinymimError, match="pid 4711 on elsewhere"), hold(tmp_path, "run_dir", patience=60):
             pass
     finally:
         done.set()
         other.join()
     assert json.loads((tmp_path / ".lock").read_text())["host"] == "elsewhere"
-    assert "watching up to 5 s" in capsys.readouterr().err
+    assert "watching up to 60 s" in capsys.readouterr().err
     with hold(tmp_path, "run_dir", patience=0.3):
         pass
     assert "stale, pid 4711 on elsewhere" in capsys.readouterr().err
@@ -132,7 +130,7 @@ def test_hold__a_requeued_job_does_not_wait_for_itself(
 def test_hold__the_owner_shows_that_it_lives(tmp_path: Path) -> None:
     with hold(tmp_path, "run_dir", beat=0.02):
         before = (tmp_path / ".lock").stat().st_mtime_ns
-        end = time.monotonic() + 5
+        end = time.monotonic() + 60
         while (tmp_path / ".lock").stat().st_mtime_ns == before:
             assert time.monotonic() < end
             time.sleep(0.01)

@@ -66,7 +66,7 @@ def test_features__of_nested_folders_by_path(ending: str, batch_size: int, image
     made, source = student(tmp_path)
     out = tmp_path / f"new/features{ending}"
     arguments = ["predict", source, "--images", str(images), "--out", str(out), "--batch_size", str(batch_size)]
-    assert cli.main([*arguments, "--num_workers", "0", "--device", "cpu"]) == 0
+    assert cli.main([*arguments, "--num_workers", "0", "--device", "cpu", "--precision", "32-true"]) == 0
     if ending == ".npz":
         table = np.load(out)
         paths, values = table["path"].tolist(), table["features"]
@@ -84,7 +84,7 @@ def test_features__of_a_block_and_the_cls_token(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made, source = student(tmp_path)
-    predict(source, images, tmp_path / "out.npz", block=3, pool="cls")
+    predict(source, images, tmp_path / "out.npz", block=3, pool="cls", precision="32-true")
     with torch.no_grad():
         expected = made.read(views(images), [Tap(3, "ffn_post")])[Tap(3, "ffn_post")][:, 0]
     assert close(np.load(tmp_path / "out.npz")["features"], expected)

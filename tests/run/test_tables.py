@@ -7,7 +7,7 @@ import io
 
 from tinymim.run import tables
 from tinymim.run.cells import FIGURES
-from tinymim.run.grid import Question
+from tinymim.run.question import Question
 
 ROWS = {"a": "way A", "b": "way B", "c": "way C"}
 FINE = "fine-tuned"

@@ -13,7 +13,7 @@ from tinymim.data import tars
 from tinymim.export import source
 from tinymim.export.card import Contents, card
 from tinymim.report import page, runs
-from tinymim.run import grid, predict, replay, teachers
+from tinymim.run import caches, comparison, grid, predict, replay, settings, teachers
 from tinymim.run.export import export as one_file
 from tinymim.scaling import reconstructions, table
 
@@ -55,6 +55,12 @@ def _indexed() -> None:
     assert found.offset.tolist() == [512], "an index that is none of ours was taken"
 
 
+def _compared() -> None:
+    compared = comparison.read("relation_digits", ["--compare.settings=settings.yaml"])
+    assert compared
+    compared.study.problems(list(compared.study.rows))
+
+
 WEIGHTS = _reading("t.safetensors")
 CHECKPOINT = _reading("t.ckpt")
 CARD = {
@@ -75,6 +81,8 @@ RESULTS: Commands = {"report": lambda: _reported(0), "export --to": _carded}
 CHAIN: Commands = {"chain plan": lambda: chain_command.main(["plan", "chain.yaml"])}
 STUDY: Commands = {"study": lambda: grid.load("study.yaml")}
 INDEX: Commands = {"a fit of shards": _indexed}
+SETTINGS: Commands = {"distill": _compared, "search": lambda: settings.load("settings.yaml")}
+CACHE: Commands = {"cache list": lambda: caches.main(["list", "--dir", "cache"])}
 TABLE: Commands = {"scaling --table": lambda: table.read(Path("table.csv"))}
 
 RECIPES = ("stages.0.recipe", "stages.1.recipe", "stages.1.weights", "stages.0.weights")

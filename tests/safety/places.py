@@ -149,6 +149,10 @@ STUDY = {
             "figures": ["top-1"], "against": {}, "claims": [{"figure": "top-1", "better": "one", "than": "two"}],
         }
     },
+    "settings": "digits",
+    "search": {
+        "share": 0.2, "seeds": [0], "grid": {"probe": {"model.optim.base_lr": [0.1, 0.2]}}, "by": {"probe": "top-1"}
+    },
 }  # fmt: skip
 
 TABLE = [
@@ -207,7 +211,14 @@ class Home:
             "prefix": "student.vit.",
             "licence": "MIT",
             "teacher": {"name": "tiny_teacher", "sha256": "0" * 64},
-            "start": {"name": "s", "sha256": "0" * 64, "teacher": {"name": "t", "sha256": "0" * 64}},
+            "start": {
+                "name": "s",
+                "sha256": "0" * 64,
+                "teacher": {"name": "t", "sha256": "0" * 64},
+                "init": "timm",
+            },
+            "init": "published",
+            "conventions": FOLLOWED,
             "classes": ["a", "b"],
             "deit": {"kind": "hard", "teacher": {"name": "t", "sha256": "0" * 64}},
             "ema": 0.9,
@@ -255,6 +266,7 @@ class Home:
         )
 
 
+FOLLOWED = {"norm_eps": 1e-6, "shared_bias": "last"}
 RESULTS = {
     "metrics": {"val/top1": 0.5, "val/loss": 1.0},
     "seconds": 1.0,
@@ -289,7 +301,14 @@ CAPTURE = {
     "precision": "32-true",
     "data": {"image_size": 16, "batch_size": 4},
     "teacher": "0" * 64,
+    "conventions": FOLLOWED,
 }
+SETTINGS = {
+    "command": "tinymim search relation_digits",
+    "how": "the best of two",
+    "rows": {"scratch": {"probe": {"model.optim.base_lr": 0.1}}, "relation_digits": {"finetune": {}}},
+}
+KEY = {"key": {"teacher": "0" * 64, "seed": 0}, "about": {"teacher": "t", "data": "d"}}
 
 
 def kinds(home: Home | None = None) -> list[Kind]:
@@ -320,16 +339,25 @@ def kinds(home: Home | None = None) -> list[Kind]:
             record,
             lambda c: here.safetensors(c, folder / "t.safetensors"),
             commands.WEIGHTS,
+            each=2,
         ),
-        Kind("record of a checkpoint", record, lambda c: here.checkpoint(c, folder / "t.ckpt"), commands.CHECKPOINT),
-        Kind("teacher card", CARD, text("teachers/small.yaml"), commands.CARD, ("file",)),
-        Kind("config.json", CONFIG, text("theirs/config.json"), commands.CONFIG),
-        Kind("captured step", CAPTURE, here.capture, commands.CAPTURE, ("recipe.model.init_args.teacher",), 3),
-        Kind("saved recipe", RECIPE, here.run, commands.RUN, ("model.init_args.teacher",), 3),
+        Kind(
+            "record of a checkpoint",
+            record,
+            lambda c: here.checkpoint(c, folder / "t.ckpt"),
+            commands.CHECKPOINT,
+            each=1,
+        ),
+        Kind("teacher card", CARD, text("teachers/small.yaml"), commands.CARD, ("file",), 1),
+        Kind("config.json", CONFIG, text("theirs/config.json"), commands.CONFIG, each=1),
+        Kind("captured step", CAPTURE, here.capture, commands.CAPTURE, ("recipe.model.init_args.teacher",), 1),
+        Kind("saved recipe", RECIPE, here.run, commands.RUN, ("model.init_args.teacher",), 1),
         Kind("figures of a run", RESULTS, lambda c: here.run(RECIPE, results=c), commands.RESULTS),
         Kind("environment of a run", ENVIRONMENT, lambda c: here.run(RECIPE, environment=c), commands.RESULTS),
-        Kind("chain", CHAIN, text("chain.yaml"), commands.CHAIN, commands.RECIPES, each=2),
-        Kind("study", STUDY, text("study.yaml"), commands.STUDY),
+        Kind("chain", CHAIN, text("chain.yaml"), commands.CHAIN, commands.RECIPES, 1),
+        Kind("study", STUDY, text("study.yaml"), commands.STUDY, ("settings",), 3),
+        Kind("settings of rows", SETTINGS, text("settings.yaml"), commands.SETTINGS, each=1),
+        Kind("key of the teacher cache", KEY, text("cache/0_1/key.json"), commands.CACHE),
         Kind(
             "index of shards",
             {"shard": ["x"], "offset": [0], "length": [1], "label": ["a"]},

@@ -22,8 +22,10 @@ from tinymim.errors import TinymimError
 from tinymim.foreign import local
 from tinymim.report import runs
 from tinymim.run import grid, looking
+from tinymim.run import settings as chosen
 from tinymim.safety import schemas, text
 from tinymim.scaling import table
+from tinymim.teacher_cache.folder import entries
 
 LONGEST, SECONDS, BYTES = 4096, 2, 300 << 20
 
@@ -63,6 +65,8 @@ KINDS: dict[str, tuple[Any, Read]] = {
     "chain": (places.CHAIN, lambda folder, t: plan.load(str(_put(folder / "chain.yaml", t)))),
     "chain.json": ({"form": 1, "launch": "", "stages": {}, "chain": {"name": "c", "stages": {}}}, _chain_state),
     "study": (places.STUDY, lambda folder, t: grid.load(str(_put(folder / "study.yaml", t)))),
+    "settings": (places.SETTINGS, lambda folder, t: chosen.load(str(_put(folder / "settings.yaml", t)))),
+    "cache key": (places.KEY, lambda folder, t: entries(_put(folder / "0_1/key.json", t).parents[1])),
     "table": (places.TABLE, lambda folder, t: table.read(_put(folder / "table.csv", t))),
 }  # fmt: skip
 
@@ -131,7 +135,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-@pytest.mark.parametrize("name", ["card", "captured recipe", "saved recipe", "chain", "study"])
+@pytest.mark.parametrize("name", ["card", "captured recipe", "saved recipe", "chain", "study", "settings"])
 def test_bombs__are_refused(name: str, bomb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if (name, bomb) == ("saved recipe", "digits"):
         return  # a long number is no more than that in one's own recipe

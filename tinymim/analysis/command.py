@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +17,7 @@ from tinymim.analysis.agreement import Options as Relations
 from tinymim.analysis.measuring import MEASURES, Options, measure
 from tinymim.analysis.results import ABOUT, TABLES, Results
 from tinymim.errors import TinymimError
+from tinymim.initialise import Init
 from tinymim.run import looking
 from tinymim.run.predict import positive, usable_device
 from tinymim.say import say
@@ -29,7 +31,8 @@ MODEL is [TITLE=]SOURCE, and SOURCE one of
   a card's name (tinymim teachers list), a checkpoint or an exported folder, another's file of weights,
   timm:NAME (vit, deit, beit, eva and swin models),
   random:SOURCE, the same network with random weights of --seed, a second one of the next seed, and so on; the weights
-    of SOURCE need not be there.
+    of SOURCE need not be there. They follow --init: `published`, TinyMIM's and MAE's rule (SimMIM's for its
+    checkpoints), or `timm`; by default the rule a checkpoint says it began with, and published for all else.
 
 example: tinymim analyze digits_mae student=runs/relation_digits/checkpoints/last.ckpt random:digits_mae --data digits
 """
@@ -63,6 +66,7 @@ def main(arguments: list[str]) -> int:
     add("--relations", type=_listed, default=("qk", "vv"), help="compared with the teacher's (qk,vv)")
     add("--teacher", metavar="TITLE", help="the model that the others are compared with (the first)")
     add("--seed", type=int, default=0, help="of the first random weights (0)")
+    add("--init", choices=get_args(Init), help="rule of random weights; see below")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     add("--out", type=Path, default=Path("runs/analysis"), help="folder for what is found (runs/analysis)")
     looking.add_argument(parser, "the recipe of --data")
@@ -83,7 +87,7 @@ def _run(asked: argparse.Namespace) -> int:
         )
     check_pairs(asked.relations, "relations")
     device = usable_device(asked.device)
-    models = subjects.load(asked.models, asked.seed)
+    models = subjects.load(asked.models, asked.seed, asked.init)
     titles = [model.title for model in models]
     if asked.teacher and asked.teacher not in titles:
         raise TinymimError(f"teacher: {asked.teacher} is none of the models: {', '.join(titles)}")

@@ -18,6 +18,8 @@ from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.foreign import published
+from tinymim.initialise import Init, initialise, truncated, xavier
+from tinymim.modules.simmim import SimMIMPretrainer
 from tinymim.run import looking
 from tinymim.seeds import seeded
 from tinymim.teachers import Teacher, freeze
@@ -42,6 +44,7 @@ class Subject:
         licence: of its weights; empty where they are random, or were trained from scratch.
         provenance: of its weights; ``None`` where they are random.
         record: of its checkpoint; empty for others.
+        init: the rule of random weights, ``published`` or ``timm``; empty for others.
     """
 
     title: str
@@ -50,6 +53,7 @@ class Subject:
     licence: str = ""
     provenance: Provenance | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    init: str = ""
 
     @property
     def depth(self) -> int:
@@ -118,6 +122,7 @@ class Subject:
             "blocks_with_maps": self.mapped,
             "blocks_with_outputs": self.given_out,
             "weights": "random" if weights is None else weights.path,
+            "init": self.init,
             "sha256": None if weights is None else weights.sha256,
             "licence": self.licence,
             "taught_by_sha256": self.taught_by,
@@ -125,13 +130,15 @@ class Subject:
         }
 
 
-def load(models: Sequence[str], seed: int) -> list[Subject]:
+def load(models: Sequence[str], seed: int, init: Init | None = None) -> list[Subject]:
     """The networks that a command names, each ``[TITLE=]SOURCE``.
 
     Args:
         models: SOURCE is what :func:`tinymim.teachers.locate` takes, ``timm:swin_*``, or ``random:`` and such a one,
             whose weights need not be there.
         seed: of random weights; every further one of them takes the next, so that they differ.
+        init: the rule of random weights. ``None`` takes for a checkpoint of ours the rule that it says it began with
+            (those of before it was noted began with ``timm``'s), and for others the ``published`` one.
 
     Raises:
         TinymimError: what keeps any of them from being analysed, all of it together.
@@ -145,7 +152,7 @@ def load(models: Sequence[str], seed: int) -> list[Subject]:
     found, problems, random = [], [], 0
     for title, source in named:
         try:
-            found.append(_load(title, source, seed + random))
+            found.append(_load(title, source, seed + random, init))
         except TinymimError as error:
             problems.append(str(error).removeprefix("teacher: "))
         random += source.startswith(RANDOM)
@@ -173,11 +180,12 @@ def _title_of(source: str) -> str:
     return f"random {name}" if source.startswith(RANDOM) else name
 
 
-def _load(title: str, source: str, seed: int) -> Subject:
+def _load(title: str, source: str, seed: int, init: Init | None) -> Subject:
     name = source.removeprefix(RANDOM)
     if name != source:
         with seeded(seed):
-            return Subject(title, source, _random(name))
+            network, rule = _random(name, init)
+            return Subject(title, source, network, init=rule)
     if windows.is_windowed(name):
         swin, weights = windows.load(name)
         return Subject(title, source, swin, weights.licence, weights)
@@ -188,20 +196,25 @@ def _load(title: str, source: str, seed: int) -> Subject:
     return Subject(title, source, network, "" if from_scratch else weights.licence, weights, record)
 
 
-def _random(name: str) -> Network:
-    """The network of that name, its weights drawn from the global generators."""
-    if windows.is_windowed(name):
-        return Windowed(published.card(name).architecture)
-    architecture = _architecture(name)
-    return freeze(Backbone(replace(architecture, options={**architecture.options, "num_classes": 0})))
+def _random(name: str, init: Init | None) -> tuple[Network, Init]:
+    """The network of that name, its weights drawn from the global generators, and the rule they follow."""
+    if windows.is_windowed(name):  # timm's are those of Swin's own code
+        return Windowed(published.card(name).architecture), "timm"
+    architecture, record = _architecture(name)
+    began = record.get("init") or (record.get("start") or {}).get("init")
+    rule: Init = init or ("published" if began == "published" or not record else "timm")
+    network = Backbone(replace(architecture, options={**architecture.options, "num_classes": 0}))
+    simmim = bool(record) and record["prefix"] == SimMIMPretrainer.prefix
+    return freeze(initialise(network, rule, truncated if simmim else xavier)), rule
 
 
-def _architecture(name: str) -> Architecture:
-    """Of that name; of timm's networks, those too whose weights nobody has published."""
+def _architecture(name: str) -> tuple[Architecture, dict[str, Any]]:
+    """Architecture and record of that name; of timm's networks, those too whose weights nobody has published."""
     arch = name.removeprefix(published.PREFIX)
     if name != arch and timm.is_model(arch) and not timm.is_model_pretrained(arch):
-        return Architecture(arch)
-    return _located(name).skeleton.architecture
+        return Architecture(arch), {}
+    located = _located(name)
+    return located.skeleton.architecture, located.record or {}
 
 
 def _located(name: str) -> Teacher:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 from typing import Any
 
-from tinymim import recipes
+from tinymim import precision, recipes
 from tinymim.chain.plan import Chain, Stage
 from tinymim.run import outline
 
@@ -61,6 +62,17 @@ def _total_batch(config: recipes.Config) -> int | str:
     if isinstance(images, int) and isinstance(processes, int) and processes > 0:
         return images * steps * processes * nodes
     return f"{images} x {steps} accumulated x {processes} devices x {nodes} nodes"
+
+
+def keep_precision(old: Chain, new: Chain) -> Chain:
+    """``new`` with the precision that a stage of ``old`` names where it says ``auto``, which goes on with what it has:
+    no change."""
+    stages = dict(new.stages)
+    for name, stage in new.stages.items():
+        before = precision.of(old.stages[name].config) if name in old.stages else None
+        if before and precision.is_auto(stage.config):
+            stages[name] = dataclasses.replace(stage, config=precision.with_precision(stage.config, before))
+    return dataclasses.replace(new, stages=stages)
 
 
 def digest(stage: Stage) -> str:

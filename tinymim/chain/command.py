@@ -146,6 +146,7 @@ def check_fresh(place: Path, going_on: bool) -> None:
 
 def _followed(state: State, chain: Chain, launch: str | None, accept: bool) -> State:
     """The state over ``chain``: what has changed is refused or accepted."""
+    chain = changes.keep_precision(state.chain, chain)
     changed, altered = changes.between(state.chain, chain), files.altered(state)
     lines = [line for found in (*changed.values(), *altered.values()) for line in found]
     if lines and not accept:

@@ -18,7 +18,7 @@ Written = dict[str, Any]
 SOURCES = {"pretrain": "", "distill": "teacher", "finetune": "weights", "probe": "weights", "export": "weights"}
 """Kinds of stage, and the key by which each names what it starts from."""
 
-KEYS = {"about", "seeds", "set", "stages", "compare"}
+KEYS = {"about", "seeds", "set", "stages", "compare", "settings", "search"}
 COMPARE = {"title", "rows", "source", "expects", "paper"}
 OWN = ("name", "run_dir", "overwrite", "ckpt_path", "compare")
 """Keys of a recipe that the chain settles itself."""

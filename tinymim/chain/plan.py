@@ -12,6 +12,9 @@ stages       list of ``{name, kind, recipe, teacher or weights, set}``, in any o
 compare      the table at the end: ``{title, rows, source, expects, paper}``; ``rows`` gives each title its probe and
              fine-tuning, ``paper`` its figure for some of them
 
+settings     a file of ``recipes/settings``: what each row of ``compare`` has chosen for its probe and fine-tuning
+search       how they are chosen, see ``tinymim/run/search.py``
+
 ``recipe`` may be a list: those after the first are laid over it. ``previous`` is the nearest stage above that was
 pre-trained or distilled; where a fine-tuned one lies between, it might be meant too, and has to be named.
 """
@@ -26,7 +29,9 @@ from tinymim import recipes
 from tinymim.chain import grammar
 from tinymim.errors import TinymimError, several
 from tinymim.run import outline
+from tinymim.run import settings as settings_file
 from tinymim.run.outline import texts
+from tinymim.run.settings import Settings
 
 CHECKPOINT = "checkpoints/last.ckpt"
 """Where a fit leaves its weights, in its run folder."""
@@ -65,6 +70,7 @@ class Chain:
     about: str = ""
     seeds: list[int] | None = None
     compare: dict[str, Any] = field(default_factory=dict)
+    settings: Settings | None = None
 
     def runs(self) -> dict[str, int | None]:
         """What there is to run, seed by seed: a key such as ``seed0/tiny``, which is also its folder; and the seed."""
@@ -118,12 +124,15 @@ def build(
         overrides, found = grammar.settle(settings or [], content)
         found += grammar.start_mistakes(content["stages"])
     if not found:
+        chosen = settings_file.load(content["settings"]) if content.get("settings") else Settings()
+        rows = (content.get("compare") or {}).get("rows") or {}
         stages = {}
         for written in grammar.in_order(content["stages"]):
             try:
                 own = [
                     *texts(content.get("set")),
                     *texts(written.get("set")),
+                    *_own(written, rows, chosen),
                     *overrides[""],
                     *overrides[written["name"]],
                 ]
@@ -133,7 +142,14 @@ def build(
     if found:
         raise several(f"{source} has {len(found)} mistake(s)", found)
     about = (content.get("about") or "").strip()
-    return Chain(name, stages, about, content.get("seeds"), content.get("compare") or {})
+    settled = chosen if content.get("settings") or content.get("search") else None
+    return Chain(name, stages, about, content.get("seeds"), content.get("compare") or {}, settled)
+
+
+def _own(written: dict[str, Any], rows: dict[str, list[str]], chosen: Settings) -> list[str]:
+    """The settings that the row of a stage has chosen for it."""
+    titles = [title for title, names in rows.items() if written["name"] in names]
+    return [text for title in titles for text in chosen.texts(title, written["kind"])]
 
 
 def _stage(written: dict[str, Any], all: list[dict[str, Any]], overrides: list[str], configs: list[str]) -> Stage:

@@ -12,11 +12,12 @@ from tinymim.chain.files import EXPORTED, RESULTS, outputs
 from tinymim.chain.plan import CHECKPOINT
 from tinymim.chain.state import Entry, State, read_json
 from tinymim.files import write_json, write_text
+from tinymim.pages import Section
 from tinymim.run import cells, lock, tables
 from tinymim.run.cells import FIGURES, Figure
 from tinymim.run.folder import PROGRESS
-from tinymim.run.grid import Question
 from tinymim.run.progress import clock
+from tinymim.run.question import Question
 from tinymim.run.tables import Records
 
 COLOURS = {
@@ -95,11 +96,20 @@ def compare(state: State) -> str | None:
     if not (found := compared(state)):
         return None
     question, records, figures = found
-    text = f"{tables.section(question, records, figures).markdown()}\n{tables.READING}\n"
+    text = f"{section(state, question, records, figures).markdown()}\n{tables.READING}\n"
     write_text(state.place / "table.md", text)
     rows = {title: {str(seed): record for seed, record in found.items()} for title, found in records.items()}
     write_json(state.place / "table.json", {"chain": state.chain.name, "rows": rows})
     return text
+
+
+def section(state: State, question: Question, records: Records, figures: dict[str, Figure]) -> Section:
+    """The comparison, and under it the settings of each row."""
+    made = tables.section(question, records, figures)
+    if state.chain.settings:
+        stages = dict.fromkeys(figure.stage for figure in figures.values())
+        made.remarks += state.chain.settings.remarks(question.rows, stages, f"tinymim search {state.chain.name}")
+    return made
 
 
 def compared(state: State) -> tuple[Question, Records, dict[str, Figure]] | None:

@@ -21,11 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from tinymim import precision
 from tinymim.chain import files
 from tinymim.chain.changes import digest
 from tinymim.chain.state import State, now, read_json, recipe_path
 from tinymim.errors import TinymimError, several
-from tinymim.run import folder, lock, workers
+from tinymim.run import folder, lock, record, workers
 from tinymim.run.folder import PROGRESS
 from tinymim.run.preemption import Preempted
 from tinymim.say import say
@@ -77,7 +78,7 @@ class Runner:
         self.again = again or f"tinymim chain resume {shlex.quote(str(state.place))}"
         self.running: dict[str, Running] = {}
         self._tried: set[str] = set()
-        self._signals = 0
+        self._signals, self._told = 0, False
 
     def run(self) -> int:
         """Run all that can run.
@@ -89,12 +90,9 @@ class Runner:
             TinymimError: stages failed.
         """
         self._nobody_at_work()
-        told = False
         with self._listening():
             while True:
-                if self._signals and self.running and not told:
-                    say(f"stopping: {', '.join(self.running)} is asked to save; once more, and it ends at once")
-                    told = True
+                self._tell()
                 for ended in [key for key, stage in self.running.items() if stage.process.poll() is not None]:
                     self._ended(ended)
                 while not self._signals and len(self.running) < self.jobs and (key := self._next()):
@@ -103,6 +101,12 @@ class Runner:
                     break
                 time.sleep(0.05)
         return self._verdict()
+
+    def _tell(self) -> None:
+        """Say once which stages were asked to stop, those among them that have ended since."""
+        if not self._told and (asked := [key for key, stage in self.running.items() if stage.asked]):
+            say(f"stopping: {', '.join(asked)} is asked to save; once more, and it ends at once")
+            self._told = True
 
     def _verdict(self) -> int:
         state, entries = self.state, self.state.entries
@@ -190,6 +194,10 @@ class Runner:
         own = ["--config", str(recipe_path(state.place, stage.name)), f"--run_dir={json.dumps(str(place))}"]
         if (seed := state.chain.runs()[key]) is not None:
             own.append(f"--seed_everything={seed}")
+        if precision.is_auto(stage.config):
+            alike = [other for other in state.entries if precision.is_auto(state.stage(other).config)]
+            if settled := record.precision_in(state.place / other for other in (key, *alike)):
+                own.append(f"--trainer.precision={settled}")  # by an earlier stage, maybe on another machine
         if stage.parent:
             option = "teacher" if stage.kind == "distill" else "weights"
             own.append(f"--model.{option}={json.dumps(str(source))}")
@@ -197,6 +205,7 @@ class Runner:
 
     def _ended(self, key: str) -> None:
         """Note how a stage has ended."""
+        self._tell()  # a signal may have come since the last look
         stage, entry, place = self.running.pop(key), self.state.entries[key], self.state.place / key
         if stage.log:
             stage.log.close()

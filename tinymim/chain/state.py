@@ -24,6 +24,7 @@ from tinymim.chain.plan import Chain, Stage
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.run import outline
+from tinymim.run.settings import Settings
 from tinymim.safety import outline_schemas, schemas, text
 
 NAME = "chain.json"
@@ -143,7 +144,9 @@ def load(place: Path) -> State:
             raise TinymimError(f"{path} has form {content['form']}, and this version of tinymim reads {FORM}")
         schemas.fit(content, outline_schemas.ChainState, str(path))
         written = content["chain"]
-        chain = Chain(**{**written, "stages": {name: Stage(**stage) for name, stage in written["stages"].items()}})
+        stages = {name: Stage(**stage) for name, stage in written["stages"].items()}
+        chosen = Settings(**written["settings"]) if written.get("settings") else None
+        chain = Chain(**{**written, "stages": stages, "settings": chosen})
         if strange := content["stages"].keys() - chain.runs().keys():
             raise TinymimError(f"{path} cannot be read: stages: {', '.join(sorted(strange)[:4])}: none of its chain's")
         entries = {key: Entry(**entry) for key, entry in content["stages"].items()}

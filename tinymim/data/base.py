@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tinymim.data.batches import finished
+from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
 
 Sample = dict[str, Any]
@@ -18,7 +19,8 @@ Sample = dict[str, Any]
 other colours; ``mask`` (H, W) where each pixel has a class (see ``tinymim/pixel_classes.py``); ``depth`` (H, W) and
 ``targets`` where it is known what is where (see ``tinymim/data/shapes.py``): of boxes the classes, ``kind`` (K,) with
 -1 in rows without one, and ``box`` (K, 4), left, top, right and bottom in pixels; ``draws`` where the device has
-something left to do. :meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
+something left to do; ``view`` (3,) where views come again (see ``tinymim/data/repeated.py``).
+:meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
 
 
 class ImageData(pl.LightningDataModule):
@@ -32,6 +34,7 @@ class ImageData(pl.LightningDataModule):
         batch_size: of one process; the total batch is this times processes times accumulated batches.
         num_workers: loading processes; 0 loads in the training process.
         seed: of the order and the augmentation, which depend on (seed, epoch, index) alone.
+        view_seed: of the views where they come again (``model.teacher_cache``).
     """
 
     train: Dataset[Sample]
@@ -46,16 +49,20 @@ class ImageData(pl.LightningDataModule):
     """Classes of boxes, where images have them in ``targets``."""
     order: Order | None = None
     """Of the training images in an epoch, where some orders are read faster than others."""
+    repeatable = False
+    """Whether its data sets have ``repeats``, and an ``identity`` that says all that determines their views."""
 
-    def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0):
+    def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0, view_seed: int = 0):
         super().__init__()
         self.image_size, self.batch_size, self.num_workers, self.seed = image_size, batch_size, num_workers, seed
+        self.view_seed = view_seed
         self._prepared = False
         self._begun = (0, 0)
 
     def problems(self) -> list[str]:
         """What keeps this data from being used, each with its remedy. Cheap: called before anything is loaded."""
         least = {"batch_size": (self.batch_size, 1), "num_workers": (self.num_workers, 0), "seed": (self.seed, 0)}
+        least["view_seed"] = (self.view_seed, 0)
         return [f"data.{name}: {value} is not {low} or more" for name, (value, low) in least.items() if value < low]
 
     @abstractmethod
@@ -68,6 +75,17 @@ class ImageData(pl.LightningDataModule):
         if not self._prepared:
             self.prepare()
             self._prepared = True
+
+    def parts(self) -> dict[str, Any]:
+        """The data sets by name, ``None`` where one is missing; their places here are what samples call their part."""
+        return {"train": self.train, "held_out": self.held_out, "bank": self.bank}
+
+    def repeat(self, views: int) -> None:
+        """Show ``views`` views of each training image in turn, the same for all seeds, and tag all samples with their
+        view; 0 makes views new in every epoch. Needs :meth:`setup`, and comes before loaders are made."""
+        for part, dataset in enumerate(self.parts().values()):
+            if dataset is not None:
+                dataset.repeats = Repeats(part, views, self.view_seed) if views else None
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Augmented training images, in a new order each epoch; those that fill no whole step are dropped."""
@@ -96,6 +114,11 @@ class ImageData(pl.LightningDataModule):
     def name_of(self, index: int) -> str:
         """A name for what is predicted of a held-out image, which may lie in folders."""
         return f"{index:06d}"
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Lightning's hook: let the module add on the host what it has stored for the batch."""
+        add = getattr(self.trainer and self.trainer.lightning_module, "add_stored", None)
+        return add(batch, dataloader_idx) if add else batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Lightning's hook: what the modules get. Bytes, which travel in a quarter of the time, become floats here; who

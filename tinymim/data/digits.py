@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinymim.data.base import ImageData, Sample
-from tinymim.data.fraction import few, fraction_problems
+from tinymim.data.fraction import choice_problems, divided, few, fraction_problems
+from tinymim.data.repeated import Repeats, content_hash
 from tinymim.data.sampler import Draw
 from tinymim.seeds import stream
 
@@ -25,6 +27,8 @@ class Digits(Dataset[Sample]):
         seed: of the augmentation; ``None`` turns it off.
         strength: of the augmentation, 1 at most.
     """
+
+    repeats: Repeats | None = None
 
     def __init__(self, images: Tensor, labels: Tensor, seed: int | None = None, strength: float = 1.0):
         self.images, self.labels, self.seed, self.strength = images, labels, seed, strength
@@ -40,13 +44,26 @@ class Digits(Dataset[Sample]):
         index = torch.tensor([draw.index for draw in draws])
         images = self.images[index]
         if self.seed is not None:
-            maps = np.stack([_affine(stream(self.seed, *draw), self.strength) for draw in draws])
+            maps = np.stack([_affine(self._stream(draw), self.strength) for draw in draws])
             grid = F.affine_grid(torch.from_numpy(maps).float(), list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, align_corners=False)
-        return [
+        samples = [
             {"image": image, "label": label, "index": i}
             for image, label, i in zip(images, self.labels[index], index, strict=True)
         ]
+        if self.repeats is None:
+            return samples
+        return [
+            {**sample, "view": self.repeats.tag(draw, draw.index)} for sample, draw in zip(samples, draws, strict=True)
+        ]
+
+    def _stream(self, draw: Draw) -> np.random.Generator:
+        return self.repeats.stream(draw, draw.index) if self.repeats else stream(self.seed or 0, *draw)
+
+    def identity(self) -> dict[str, Any]:
+        """All that determines the views, but for their seed: plain values."""
+        contents = content_hash(self.images[:, 0].numpy())  # the three channels are one
+        return {"set": "digits", "contents": contents, "augmentation": None if self.seed is None else self.strength}
 
 
 def _affine(rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -71,9 +88,13 @@ class DigitsData(ImageData):
         split_seed: of the split, which stays the same whatever ``seed`` is.
         fraction: of the training images that is used, evenly from all classes: few-shot.
         augmentation: its strength, from 0 to 1.
+        view_seed: of the views where they come again (``model.teacher_cache``).
+        choice_split: share of the training images, evenly from all classes, that is held out in place of the held-out
+            ones, to choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
     """
 
     num_classes = 10
+    repeatable = True
 
     def __init__(
         self,
@@ -85,14 +106,16 @@ class DigitsData(ImageData):
         split_seed: int = 0,
         fraction: float = 1.0,
         augmentation: float = 1.0,
+        view_seed: int = 0,
+        choice_split: float = 0.0,
     ):
-        super().__init__(image_size, batch_size, num_workers, seed)
+        super().__init__(image_size, batch_size, num_workers, seed, view_seed)
         self.held_out_fraction, self.split_seed, self.fraction = held_out, split_seed, fraction
-        self.augmentation = augmentation
+        self.augmentation, self.choice_split = augmentation, choice_split
 
     def problems(self) -> list[str]:
         """Values out of range."""
-        found = super().problems() + fraction_problems(self.fraction)
+        found = super().problems() + fraction_problems(self.fraction) + choice_problems(self.choice_split)
         if not 0 < self.held_out_fraction < 1:
             found.append(f"data.held_out: {self.held_out_fraction} is not a fraction between 0 and 1")
         if not 0 <= self.augmentation <= 1:
@@ -113,6 +136,9 @@ class DigitsData(ImageData):
             random_state=self.split_seed,
             stratify=digits.target,
         )
+        if self.choice_split:
+            kept, chosen = divided(len(train), digits.target[train], self.choice_split, self.split_seed)
+            train, held_out = train[kept], train[chosen]
         train = train[few(digits.target[train], len(train), self.fraction, self.split_seed)]
         size = [self.image_size, self.image_size]
         small = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)

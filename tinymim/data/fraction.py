@@ -1,4 +1,4 @@
-"""Few-shot: a part of the training images, evenly from all classes."""
+"""Parts of the training images, evenly from all classes: few-shot, and those that settings are chosen on."""
 
 from __future__ import annotations
 
@@ -24,6 +24,36 @@ def few(labels: NDArray[np.int64] | None, length: int, fraction: float, seed: in
     order = stream(seed).permutation(length)
     groups = [order] if labels is None else [order[labels[order] == one] for one in np.unique(labels)]
     return np.sort(np.concatenate([group[: max(1, round(len(group) * fraction))] for group in groups]))
+
+
+def divided(
+    length: int, labels: NDArray[np.int64] | None, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sorted positions to train on and to hold out, at least one of each, every class in proportion.
+
+    Args:
+        length: images there are, two at least.
+        labels: ``(length,)``; ``None`` takes any.
+        fraction: to hold out, between 0 and 1.
+        seed: of the choice.
+    """
+    order = stream(seed).permutation(length)
+    if labels is not None:
+        order = order[np.argsort(labels[order], kind="stable")]
+    held = np.sort(order[spread(length, min(max(1, round(length * fraction)), length - 1))])
+    return np.setdiff1d(order, held), held
+
+
+def spread(length: int, count: int) -> NDArray[np.int64]:
+    """``count`` of ``length`` positions, evenly."""
+    return (np.arange(count) * length + length // 2) // count
+
+
+def choice_problems(share: float) -> list[str]:
+    """What is wrong with a ``choice_split``."""
+    if 0 <= share < 1:
+        return []
+    return [f"data.choice_split: {share} is not a share of the training images, from 0 (none) to less than 1"]
 
 
 def fraction_problems(fraction: float) -> list[str]:

@@ -56,6 +56,10 @@ class TableImages(Images):
         found = (cell["bytes"] or cell["path"]) if isinstance(cell, dict) else cell
         return open_image(found)
 
+    def contents(self) -> list[Any]:
+        """The library's fingerprint of the column, which any change of it changes, and which rows."""
+        return [self.column._fingerprint, len(self.column), self.rows]
+
 
 class HFData(ViewedData):
     """A Hugging Face dataset: a folder that ``save_to_disk`` wrote, a folder or file that ``load_dataset`` reads

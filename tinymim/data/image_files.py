@@ -6,7 +6,7 @@ import copy
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from tinymim.data.base import Sample
+from tinymim.data.repeated import NONE, Repeats, content_hash
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
 from tinymim.images import open_image, unreadable
@@ -23,7 +24,9 @@ from tinymim.seeds import stream
 
 ATTEMPTS = 100  # neighbours tried in place of an unreadable image
 
-View = Callable[[Image.Image, np.random.Generator], dict[str, Any]]
+View = Callable[..., dict[str, Any]]
+"""From an image and its sample's random numbers to what is shown; where views come again, which needs an ``identity``,
+the numbers are the view's, and the sample's own, for what the student alone sees, come after them."""
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ class Images(Dataset[Sample]):
         view: from an image and the sample's random numbers to what is shown of it.
         seed: of those numbers, which are a function of (seed, epoch, index).
     """
+
+    repeats: Repeats | None = None
 
     def __init__(self, source: str, rows: NDArray[Any], labels: NDArray[np.int64] | None, view: View, seed: int = 0):
         self.source, self.rows, self.labels, self.view, self.seed = source, rows, labels, view, seed
@@ -66,8 +71,22 @@ class Images(Dataset[Sample]):
         Raises:
             TinymimError: neither the image nor any of those after it can be read.
         """
-        seen, label = self._read(draw.index, lambda image: self.view(image, stream(self.seed, *draw)))
-        return {**seen, "index": draw.index, **({} if self.labels is None else {"label": label})}
+        seen, label, shown = self._read(draw.index, lambda image, at: self._view(image, draw, at))
+        sample = {**seen, "index": draw.index, **({} if self.labels is None else {"label": label})}
+        return sample if self.repeats is None else {**sample, "view": self.repeats.tag(draw, shown)}
+
+    def _view(self, image: Image.Image, draw: Draw, shown: int) -> dict[str, Any]:
+        """Of an image, number ``shown``, that stands for ``draw``."""
+        own = stream(self.seed, *draw)
+        return self.view(image, self.repeats.stream(draw, shown), own) if self.repeats else self.view(image, own)
+
+    def identity(self) -> dict[str, Any]:
+        """All that determines the views, but for their seed: plain values. Looks at each file, and reads none."""
+        return {"set": "images", "contents": content_hash(*self.contents()), "view": self.view.identity()}  # type: ignore[attr-defined]
+
+    def contents(self) -> list[Any]:
+        """What is kept where, and in which state: arrays or plain values. Needed where views come again."""
+        raise NotImplementedError
 
     def some(self, indices: NDArray[np.int64], view: View, seed: int = 0) -> Self:
         """Some of the images, in another view; what any such choice finds unreadable is named once."""
@@ -80,13 +99,15 @@ class Images(Dataset[Sample]):
         """Names of the images that this process and its workers could not read so far, here or in :meth:`some`."""
         return [self._whole.name(int(row)) for row in self._unreadable.nonzero()]
 
-    def _read(self, index: int, view: Callable[[Image.Image], dict[str, Any]]) -> tuple[dict[str, Any], int]:
-        """A view and its label; a broken image gives way to the next of its set, or of the set it was chosen from."""
+    def _read(self, index: int, view: Callable[[Image.Image, int], dict[str, Any]]) -> tuple[dict[str, Any], int, int]:
+        """A view, its label, and which image it is of: a broken one gives way to the next of its set, or of the set it
+        was chosen from, which has no number in this one."""
         attempts, last = min(ATTEMPTS, len(self)), ""
         for step in range(attempts):
             shown = (index + step) % len(self)
             try:
-                return view(self.image(shown)), -1 if self.labels is None else int(self.labels[shown])
+                seen = view(self.image(shown), shown)
+                return seen, -1 if self.labels is None else int(self.labels[shown]), shown
             except TinymimError:  # no broken file, but one that the recipe does not mean
                 raise
             except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
@@ -94,7 +115,7 @@ class Images(Dataset[Sample]):
                 if step == 0:  # the others are named in their own turn, which only one worker has in an epoch
                     self._report(shown, last)
         if self._whole is not self:
-            return self._whole._read(index, view)
+            return *self._whole._read(index, view)[:2], NONE
         raise TinymimError(
             f"data: {self.source} has {attempts} images in a row that cannot be read, up to {last}; "
             "are they images, and is the disk in order?"
@@ -131,3 +152,19 @@ class ImageFiles(Images):
     def image(self, index: int) -> Image.Image:
         """From its file."""
         return open_image(self.name(index))
+
+    def contents(self) -> list[Any]:
+        """Relative names, sizes and times of change."""
+        return [self.rows, states(self.name(index) for index in range(len(self)))]
+
+
+def states(paths: Iterable[str | os.PathLike[str]]) -> NDArray[np.int64]:
+    """Size and time of change of each file, ``(M, 2)``; -1 where there is none."""
+    found = []
+    for path in paths:
+        try:
+            state = os.stat(path)  # noqa: PTH116  # a million paths, and objects for them take longer than the system
+            found.append((state.st_size, state.st_mtime_ns))
+        except OSError:
+            found.append((-1, -1))
+    return np.array(found, dtype=np.int64).reshape(-1, 2)

@@ -19,7 +19,7 @@ from tinymim.data.corruption_error import ALEXNET, EXTRA, Errors, corruption_err
 from tinymim.data.corruptions import SEVERITIES
 from tinymim.data.named import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.sampler import Draw
-from tinymim.data.transforms import PlainView
+from tinymim.data.transforms import PlainView, crop_problems
 from tinymim.errors import TinymimError, several
 from tinymim.images import image_files, open_image, unreadable
 
@@ -55,8 +55,7 @@ class SquareView(PlainView):
     """
 
     def __init__(self, image_size: int):
-        super().__init__(image_size)
-        self.shorter = image_size
+        super().__init__(image_size, 1.0)
 
 
 class Labelled(Dataset[Sample]):
@@ -106,6 +105,8 @@ class RobustnessData(NamedSets):
         image_size: side of the views, in pixels.
         batch_size: of one process.
         num_workers: loading processes.
+        crop_pct: share of the shorter side that is seen, of all but ImageNet-C, whose images are cropped already; see
+            :class:`tinymim.data.transforms.PlainView`.
     """
 
     num_classes = 1000
@@ -120,8 +121,10 @@ class RobustnessData(NamedSets):
         image_size: int = 224,
         batch_size: int = 128,
         num_workers: int = 2,
+        crop_pct: float | None = None,
     ):
         super().__init__(image_size, batch_size, num_workers)
+        self.crop_pct = crop_pct
         given = {
             "imagenet": imagenet,
             "imagenet_v2": imagenet_v2,
@@ -133,7 +136,7 @@ class RobustnessData(NamedSets):
 
     def problems(self) -> list[str]:
         """No folder, one that is not there, or classes that are not the set's. Looks at folders, and reads no image."""
-        found = super().problems()
+        found = super().problems() + crop_problems(self.crop_pct)
         if not self.folders:
             found.append(f"data: no test set is named; give a folder with one of {', '.join(map(_option, TITLES))}")
         for name in self.folders:
@@ -180,7 +183,8 @@ class RobustnessData(NamedSets):
         everything = synsets()
         self.sets = []
         for name in self.folders:
-            view = SquareView(self.image_size) if name == "imagenet_c" else PlainView(self.image_size)
+            cropped = name == "imagenet_c"
+            view = SquareView(self.image_size) if cropped else PlainView(self.image_size, self.crop_pct)
             subset = [everything.index(one) for one in synsets(SUBSETS[name])] if name in SUBSETS else None
             for part, folder in self._parts(name).items():
                 labels = _classes(name, folder)
@@ -201,7 +205,7 @@ class RobustnessData(NamedSets):
         rows = [["per cent", *(percent(share) for share, _ in columns.values())]]
         rows.append(["images", *(f"{images:,}" for _, images in columns.values())])
         report.tables.insert(0, ("robustness", ["", *columns], rows))
-        size, before = self.image_size, round(self.image_size * 256 / 224)
+        size, before = self.image_size, PlainView(self.image_size, self.crop_pct).shorter
         report.notes.append(f"top-1 accuracy; shorter side to {before}, centre crop of {size}")
         for name in filter(SUBSETS.get, report.numbers):
             report.notes.append(f"{TITLES[name]}: of the 1000 logits those of its 200 classes compete")

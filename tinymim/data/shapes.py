@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinymim.data.base import ImageData, Sample
-from tinymim.data.fraction import fraction_problems
+from tinymim.data.fraction import choice_problems, fraction_problems
+from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import Draw
 from tinymim.data.scenes import COLORS, KINDS, MOST, Picture, Scene, box, render, scene
 from tinymim.seeds import stream
@@ -41,6 +42,8 @@ class Shapes(Dataset[Sample]):
         scale: least and greatest share of the area in a window; the main shape's centre always is in it.
         flip: mirror half of the windows.
     """
+
+    repeats: Repeats | None = None
 
     def __init__(
         self,
@@ -75,14 +78,22 @@ class Shapes(Dataset[Sample]):
             sample["targets"] = targets_of(shown, picture)
         if self.depth:
             sample["depth"] = torch.from_numpy(picture.depth)
+        if self.repeats is not None:
+            sample["view"] = self.repeats.tag(draw, draw.index)
         return sample
+
+    def identity(self) -> dict[str, Any]:
+        """All that determines the views, but for their seed: plain values."""
+        first, step = self.scenes.start, self.scenes.step  # how many there are changes none of them
+        found = {"set": "shapes", "set_seed": self.set_seed, "scenes": [first, step], "image_size": self.image_size}
+        return found if self.seed is None else {**found, "scale": list(self.scale), "flip": self.flip}
 
     def scene(self, draw: Draw) -> Scene:
         """The scene that a sample shows in an epoch."""
         whole = scene(self.set_seed, self.scenes[draw.index])
         if self.seed is None:
             return whole
-        rng = stream(self.seed, *draw)
+        rng = self.repeats.stream(draw, draw.index) if self.repeats else stream(self.seed, *draw)
         side = rng.uniform(*self.scale) ** 0.5
         main, mirrored = whole.shapes[0], self.flip and rng.random() < 0.5
         margin = min(main.size, side) / 2  # as much of the main shape as the window can hold
@@ -133,8 +144,13 @@ class ShapesData(ImageData):
         masks: each pixel's class beside the image, see :data:`MASK_CLASSES`.
         scene: each shape's kind, colour, place, size, angle, depth and box beside the image, see :func:`targets_of`.
         fraction: of the training images that is used, the first ones.
+        choice_split: share of the training images, the last ones, that is held out in place of the held-out ones, to
+            choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
         depth: the depth of the nearest shape at each pixel beside the image, from 0, near, to 1, which the ground has.
+        view_seed: of the views where they come again (``model.teacher_cache``).
     """
+
+    repeatable = True
 
     def __init__(
         self,
@@ -153,8 +169,11 @@ class ShapesData(ImageData):
         scene: bool = False,
         fraction: float = 1.0,
         depth: bool = False,
+        view_seed: int = 0,
+        choice_split: float = 0.0,
     ):
-        super().__init__(image_size, batch_size, num_workers, seed)
+        super().__init__(image_size, batch_size, num_workers, seed, view_seed)
+        self.choice_split = choice_split
         self.train_images, self.held_out_images, self.bank_size = train_images, held_out_images, bank_size
         self.set_seed, self.label, self.scale, self.flip = set_seed, label, scale, flip
         self.masks, self.scene, self.depth, self.fraction = masks, scene, depth, fraction
@@ -174,7 +193,7 @@ class ShapesData(ImageData):
             (self.label in CLASSES, "label", self.label, f"one of {', '.join(get_args(Label))}"),
             (0 < least <= most <= 1, "scale", list(self.scale), "two shares of the area, 0 < least <= greatest <= 1"),
         ]
-        return [*super().problems(), *fraction_problems(self.fraction)] + [
+        return [*super().problems(), *fraction_problems(self.fraction), *choice_problems(self.choice_split)] + [
             f"data.{name}: {value} is not {right}" for good, name, value, right in checks if not good
         ]
 
@@ -185,7 +204,11 @@ class ShapesData(ImageData):
             options = (self.set_seed, self.image_size, self.label, self.masks, self.scene, self.depth)
             return Shapes(scenes, *options, seed, self.scale, self.flip)
 
-        images = max(round(self.train_images * self.fraction), 1)
+        chosen = min(round(self.train_images * self.choice_split), self.train_images - 1)
+        images = max(round((self.train_images - chosen) * self.fraction), 1)
         self.train = shapes(range(images), self.seed)
         self.bank = shapes(range(min(self.bank_size, images)))
-        self.held_out = shapes(range(-1, -1 - self.held_out_images, -1))
+        held_out = range(-1, -1 - self.held_out_images, -1)
+        if chosen:
+            held_out = range(self.train_images - chosen, self.train_images)
+        self.held_out = shapes(held_out)

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from tinymim.data.image_files import Images, View
+from tinymim.data.image_files import Images, View, states
 from tinymim.data.remote import fetch, is_url, local
 from tinymim.data.sampler import in_windows
 from tinymim.data.tars import IMAGES, Index, index, member_name
@@ -66,6 +66,10 @@ class ShardImages(Images):
         """From its bytes in the shard."""
         shard, offset, length = self.rows[index].tolist()
         return open_image(os.pread(self._open[self.shards[shard]], length, offset))
+
+    def contents(self) -> list[Any]:
+        """Names, sizes and times of change of the shards, and which bytes of them are whose."""
+        return [[shard.name for shard in self.shards], states(self.shards), self.rows]
 
 
 class _OpenFiles:

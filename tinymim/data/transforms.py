@@ -44,14 +44,25 @@ class TrainView:
     ):
         self.image_size, self.scale, self.flip = image_size, scale, flip
         self.color_jitter, self.random_erasing, self.device_augment = color_jitter, random_erasing, device_augment
+        self.rand_augment = rand_augment
         self.augment = rand_augment_of(rand_augment, image_size) if rand_augment else None
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """All that determines ``image``: plain values."""
+        found = {"image_size": self.image_size, "scale": list(self.scale), "flip": self.flip}
+        if self.random_erasing:  # whose noise differs by rounding where the device makes it
+            found |= {"random_erasing": self.random_erasing, "device_augment": self.device_augment}
+        return {**found, "rand_augment": self.rand_augment}
+
+    def __call__(
+        self, image: Image.Image, rng: np.random.Generator, own: np.random.Generator | None = None
+    ) -> dict[str, Any]:
         """Views of an image, uint8, ``(3, image_size, image_size)`` each.
 
         Args:
             image: of any mode, best not decoded yet (:func:`tinymim.images.open_image`).
-            rng: all that is random comes from it.
+            rng: all that is random in ``image`` comes from it.
+            own: the colours of ``jittered`` come from it; ``None`` takes them from ``rng`` too.
 
         Returns:
             ``image`` and, with jitter, ``jittered``; or ``image`` and what was drawn, ``draws``.
@@ -64,7 +75,7 @@ class TrainView:
                 view = _tensor(self.augment(Image.fromarray(view.permute(1, 2, 0).numpy())))
         draws: dict[str, Any] = {}
         if self.color_jitter:
-            draws["colours"] = colours(rng, self.color_jitter)
+            draws["colours"] = colours(own or rng, self.color_jitter)
         if self.random_erasing:
             draws["erased"] = erased_box(rng, self.image_size, self.random_erasing)
         if self.device_augment:
@@ -77,16 +88,24 @@ class TrainView:
 
 
 class PlainView:
-    """The centre of an image, as ImageNet is evaluated: shorter side to ``image_size * 256 / 224``, then a square crop.
+    """The centre of an image, as ImageNet is evaluated: the shorter side is resized, then a square is cropped.
 
     Args:
         image_size: side of the view, in pixels.
+        crop_pct: share of the resized shorter side that the view has. ``None`` is MAE's and TinyMIM's: 0.875 (224 of
+            256) up to 224 px, and all of it above. A side that is no whole number of pixels is rounded, where theirs is
+            cut: 37 and 36 px at 32, 183 and 182 at 160.
     """
 
-    def __init__(self, image_size: int):
-        self.image_size, self.shorter = image_size, round(image_size * 256 / 224)
+    def __init__(self, image_size: int, crop_pct: float | None = None):
+        share = crop_pct or (0.875 if image_size <= 224 else 1.0)
+        self.image_size, self.shorter = image_size, round(image_size / share)
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """All that determines ``image``: plain values."""
+        return {"plain": self.image_size}
+
+    def __call__(self, image: Image.Image, *_: np.random.Generator | None) -> dict[str, Any]:
         """``image`` ``(3, image_size, image_size)``, uint8, of an image of any mode, decoded whole."""
         width, height = image.size
         shorter, side = min(width, height), self.shorter
@@ -120,6 +139,13 @@ def rand_augment_of(description: str, image_size: int) -> Any:
 def _posterized(posterize: Callable[..., Image.Image], image: Image.Image, bits: int, **options: Any) -> Image.Image:
     """timm's posterising, which now and then asks for no bits at all, what Pillow refuses: the least is one."""
     return posterize(image, max(bits, 1), **options)
+
+
+def crop_problems(crop_pct: float | None) -> list[str]:
+    """Why a :class:`PlainView` cannot have this ``crop_pct``, as ``data.crop_pct: value is not ...``."""
+    if crop_pct is None or 0 < crop_pct <= 1:
+        return []
+    return [f"data.crop_pct: {crop_pct} is not a share of the shorter side, 0 < share <= 1, such as 0.875"]
 
 
 def view_problems(

@@ -166,6 +166,8 @@ def _origin(source: Source) -> list[tuple[str, ...]]:
         rows.append(("teacher", _weights(teacher)))
     if start := record.get("start"):
         rows.append(("started from", _weights(start)))
+    if init := record.get("init") or (record.get("start") or {}).get("init"):
+        rows.append(("first weights", f"{markdown(init)}, see `tinymim/initialise.py`"))
     if found := _teacher_card(source):
         labels = "seen" if found.labels_seen else "not seen"
         rows.append((markdown(found.name), markdown(f"{found.source}; labels {labels}; licence {found.licence}")))

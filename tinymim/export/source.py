@@ -19,7 +19,7 @@ from tinymim.weights import Provenance
 WEIGHTS = "model.safetensors"
 """The weights in an exported folder, as timm and Hugging Face look for them."""
 
-KEPT = ("teacher", "start", "deit", "ema")
+KEPT = ("teacher", "start", "deit", "ema", "init")
 """Where a network came from, in its checkpoint's record."""
 
 

@@ -122,7 +122,8 @@ def _size(shape: Shapes, name: str, axis: int, axes: int) -> int:
 def _options(kind: str, scaled: bool, shape: Shapes) -> dict[str, Any]:
     if kind == "EVA-02":
         return {"scale_mlp": "mlp.norm.weight" in shape}
-    init = {"init_values": 1e-5 if scaled else None}
+    unscaled = 0 if kind == "BEiT" else None  # timm drops None where a model has a value of its own, as BEiTs do
+    init = {"init_values": 1e-5 if scaled else unscaled}
     if kind == "BEiT":
         return init | {
             "use_abs_pos_emb": "pos_embed" in shape,

@@ -17,6 +17,7 @@ from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.heads import HeadForm, Pool
+from tinymim.initialise import Init
 from tinymim.modules.average import copy_of, decay_at, follow, reconcile
 from tinymim.modules.cut import Blocks, HeadLayout, cut, lay_out
 from tinymim.modules.deit import Deit, DeitTeacher, deit_loss
@@ -58,6 +59,9 @@ class Classifier(OnNamedSets, Started):
             Without it both classifiers learn from the labels alone, half the loss each.
         ema: decay of a running average of the weights, such as 0.9999, which rises to it (see ``average.py``). The
             average is what is validated, tested, exported and started from; ``None`` keeps none.
+        init: first weights of a backbone from scratch: the ``published`` ones of TinyMIM and MAE or ``timm``'s, see
+            ``tinymim/initialise.py``. Classifiers have a truncated normal of 2e-5 (0.01 in a probe) and no
+            biases, as in MAE's fine-tuning and probe.
     """
 
     monitor = ("val/top1", "max")
@@ -81,8 +85,9 @@ class Classifier(OnNamedSets, Started):
         fc_norm: bool = True,
         deit: Deit | None = None,
         ema: float | None = None,
+        init: Init = "published",
     ):
-        super().__init__(weights, architecture)
+        super().__init__(weights, architecture, init)
         self.blocks, self.linear_probe, self.drop_path = blocks, linear_probe, drop_path
         self.mixing = {"mixup_alpha": mixup, "cutmix_alpha": cutmix, "label_smoothing": label_smoothing}
         self.num_classes = num_classes
@@ -193,7 +198,8 @@ class Classifier(OnNamedSets, Started):
         network = copy.deepcopy(self._skeleton())
         self._settle(network)
         form = asdict(self._form(self.num_classes or 1))
-        return {"backbone": network.record(), "prefix": self.prefix, "licence": self.licence, "classifier": form}
+        record = {"backbone": network.record(), "prefix": self.prefix, **self.born()}
+        return {**record, "licence": self.licence, "classifier": form}
 
     @property
     def licence(self) -> str:
@@ -263,7 +269,8 @@ class Classifier(OnNamedSets, Started):
         record: dict[str, Any] = {"licence": self.licence, "classifier": asdict(self.head.form)}
         if self.provenance and self._located:
             before = self._located.record or {}
-            record["start"] = self.provenance.identity() | {key: before[key] for key in ("teacher",) if key in before}
+            passed = {key: before[key] for key in ("teacher", "init") if key in before}
+            record["start"] = self.provenance.identity() | passed
         if self.class_names:
             record["classes"] = self.class_names
         record |= {"ema": self.ema} if self.ema is not None else {}

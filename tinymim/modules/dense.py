@@ -86,7 +86,8 @@ class Dense(Started):
         network = copy.deepcopy(self._skeleton())
         network = at_size(network, self._size or network.image_size[0])
         form = asdict(self.settle(network, self.num_classes or 1))
-        return {"backbone": network.record(), "prefix": self.prefix, "licence": self.licence, self.part: form}
+        record = {"backbone": network.record(), "prefix": self.prefix, **self.born()}
+        return {**record, "licence": self.licence, self.part: form}
 
     def configure_optimizers(self) -> Any:
         """AdamW with layer-wise decay of the learning rate."""

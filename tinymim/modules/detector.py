@@ -14,6 +14,7 @@ from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
+from tinymim.initialise import Init
 from tinymim.modules.cut import Blocks, cut
 from tinymim.modules.dense import Dense
 from tinymim.modules.fcos import GROUPS, Boxes, FCOSForm, FCOSNetwork
@@ -49,6 +50,8 @@ class Detector(Dense):
         drop_path: stochastic depth, rising linearly with depth.
         num_classes: ``None`` takes the data's.
         optim: the optimiser; the defaults are ViTDet's for ViT-B, 1e-4 at a total batch of 64.
+        init: first weights of a backbone from scratch: the ``published`` ones of TinyMIM and MAE or ``timm``'s, see
+            ``tinymim/initialise.py``. Pyramid and heads have their own.
     """
 
     monitor = ("val/map", "max")
@@ -68,8 +71,9 @@ class Detector(Dense):
         drop_path: float = 0.0,
         num_classes: int | None = None,
         optim: Optim | None = None,
+        init: Init = "published",
     ):
-        super().__init__(weights, architecture)
+        super().__init__(weights, architecture, init)
         self.blocks, self.frozen = blocks, frozen
         self.scales = list(FACTORS) if scales is None else [float(scale) for scale in scales]
         self.width, self.convolutions = width, convolutions

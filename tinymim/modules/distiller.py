@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
@@ -12,17 +13,20 @@ from tinymim.architecture import Architecture, set_drop_path, set_heads
 from tinymim.backbones import Backbone, resized, skeleton
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
-from tinymim.modules.evaluation import Evaluated
+from tinymim.initialise import Init, initialise
+from tinymim.modules.cached import CachedTeacher, option_problems, precision_name
 from tinymim.modules.frozen import FrozenTeacher, Precision, View, teacher_dtype
 from tinymim.modules.masking import fixed_keep, random_keep
 from tinymim.modules.optim import Optim, configure
 from tinymim.modules.pairing import HeadLayout, bind, size_problems
 from tinymim.modules.reconstruction import Reconstruction, Reconstructor
-from tinymim.targets.base import Target, target_block
-from tinymim.weights import RECORD, Provenance
+from tinymim.modules.taught import Taught
+from tinymim.targets.base import Target, first_only_taps, target_block
+from tinymim.teacher_cache import cache
+from tinymim.weights import RECORD
 
 
-class Distiller(Evaluated):
+class Distiller(Taught):
     """Train a student so that its targets match a frozen teacher's on the same crops.
 
     The teacher is in eval mode and under inference mode; it is no submodule, so DDP does not see it and checkpoints
@@ -51,7 +55,13 @@ class Distiller(Evaluated):
         teacher_sharding: share the weights of the teacher's blocks among all processes (FSDP2), for a teacher that does
             not fit on one device: the same readings, and each block is gathered when it is run. The target blocks and
             the patch embedding stay whole. In one process it does nothing.
+        teacher_cache: ``null`` runs the teacher in every step. A number of views V runs it once for each of V views of
+            an image, and stores what it gives: epoch e shows view e mod V, whose crop is the same for all seeds of the
+            run, in colours, masks and drop path of its own.
+        teacher_cache_dir: where, for all runs; ``$TINYMIM_TEACHER_CACHE`` by default, else ``runs/teacher_cache``.
         train_loss: evaluate training images too, see :class:`Evaluated`.
+        init: first weights of the student and of a reconstruction's decoder: TinyMIM's ``published`` ones or
+            ``timm``'s, see ``tinymim/initialise.py``. Projections of targets keep PyTorch's: no published code has any.
     """
 
     prefix = "student.vit."
@@ -74,9 +84,12 @@ class Distiller(Evaluated):
         teacher_precision: Precision = "auto",
         teacher_sharding: bool = False,
         train_loss: bool = False,
+        init: Init = "published",
+        teacher_cache: int | None = None,
+        teacher_cache_dir: str | None = None,
     ):
         super().__init__()
-        self.train_loss = train_loss
+        self.train_loss, self.init = train_loss, init
         self.source = teacher
         self.architecture = student
         self.targets = nn.ModuleList(targets)
@@ -87,27 +100,16 @@ class Distiller(Evaluated):
         self.reconstruction = reconstruction
         self.checkpointing, self.compiled = gradient_checkpointing, compile
         self.teacher_precision, self.teacher_sharding = teacher_precision, teacher_sharding
+        self.teacher_cache = 0 if teacher_cache is None else teacher_cache
+        self.teacher_cache_dir, self.trial = teacher_cache_dir, False
         self.student: Backbone | None = None
         self.reconstructor: Reconstructor | None = None
-        self.provenance: Provenance | None = None
-        self._frozen: FrozenTeacher | None = None
 
     @property
     def backbone(self) -> Backbone:
         """The student."""
         assert self.student is not None, "configure_model comes first"
         return self.student
-
-    @property
-    def frozen(self) -> FrozenTeacher:
-        """The teacher at work."""
-        assert self._frozen is not None, "configure_model comes first"
-        return self._frozen
-
-    @property
-    def teacher(self) -> Backbone:
-        """The frozen teacher, up to the deepest block read."""
-        return self.frozen.backbone
 
     def problems(self, image_size: int) -> list[str]:
         """Everything that keeps the recipe from running, each with its remedy. Needs sizes only, no weights.
@@ -143,6 +145,8 @@ class Distiller(Evaluated):
                 found.append(f"{name}: {getattr(self, name)} is not in [0, 1)")
         if self.teacher_sharding and self.compiled:
             found.append("teacher_sharding: FSDP2's hooks cannot be compiled; set compile: false, or do not shard")
+        masked = self.teacher_view if self.mask_ratio else None
+        found += option_problems(self.teacher_cache, self.teacher_drop_path, masked, self.teacher_sharding)
         if self.reconstruction:
             found += [f"reconstruction.{problem}" for problem in self.reconstruction.problems()]
             if not self.mask_ratio:
@@ -161,22 +165,13 @@ class Distiller(Evaluated):
             raise several("this recipe cannot run", found)
         assert self._located
         taps = [tap for target in self._targets for tap in target.teacher_taps()]
-        teacher, self.provenance = self._located.load(classifier=any(tap.name == "logits" for tap in taps))
-        self._frozen = FrozenTeacher(
-            teacher,
-            taps,
-            self.teacher_drop_path,
-            self.drop_path_ramp,
-            teacher_dtype(self.teacher_precision, str(self.trainer.precision), "teacher_precision"),
-            self.teacher_view,
-            self.compiled,
-            self.trainer.strategy.root_device if self.teacher_sharding else None,
-        )
-        student = Backbone(self.architecture)
+        self._frozen = self._at_work(taps)
+        self._open_cache()
+        student = initialise(Backbone(self.architecture), self.init)
         set_drop_path(student.vit, self.drop_path, self.drop_path_ramp)
         self._settle(student)
         if self.reconstruction:
-            self.reconstructor = Reconstructor(student, self.reconstruction)
+            self.reconstructor = initialise(Reconstructor(student, self.reconstruction), self.init)
         reached = student.reached(self._student_taps(student))
         dead = [p for name, p in student.named_parameters() if name not in reached]
         self.unreachable = sum(parameter.requires_grad_(False).numel() for parameter in dead)
@@ -184,6 +179,34 @@ class Distiller(Evaluated):
         if self.compiled:
             student.compile_blocks()
         self.student = student
+
+    def _load_teacher(self, classifier: bool) -> Backbone:
+        assert self._located
+        teacher, found = self._located.load(classifier)
+        if self.provenance:  # a cached one, again
+            found.check_same(self.provenance.identity(), "this run began with teacher")
+        self.provenance = found
+        return teacher
+
+    def _at_work(self, taps: list[Tap]) -> FrozenTeacher | CachedTeacher:
+        """The teacher, from a cache where that is asked for."""
+        precision = str(self.trainer.precision)
+        dtype = teacher_dtype(self.teacher_precision, precision, "teacher_precision")
+        shared_on = self.trainer.strategy.root_device if self.teacher_sharding else None
+
+        def work(teacher: Backbone, taps: list[Tap]) -> FrozenTeacher:
+            drop = (self.teacher_drop_path, self.drop_path_ramp)
+            return FrozenTeacher(teacher, taps, *drop, dtype, self.teacher_view, self.compiled, shared_on)
+
+        load = functools.partial(self._load_teacher, any(tap.name == "logits" for tap in taps))
+        if not self.teacher_cache:
+            return work(load(), taps)
+        assert self._located
+        place = cache.place(self.teacher_cache_dir)
+        options = (place, self.teacher_cache, self.train_loss, self.trial)
+        first_only = first_only_taps(self._targets)
+        name = precision_name(dtype, precision)
+        return CachedTeacher(load, work, taps, first_only, dtype, name, self._located.skeleton, *options)
 
     def _settle(self, student: Backbone) -> None:
         """Give ``student`` the head layout that was settled, and note how far the targets train it."""
@@ -196,7 +219,8 @@ class Distiller(Evaluated):
         assert self._located, "problems comes first"
         student = skeleton(self.architecture)
         self._settle(student)
-        return {"backbone": student.record(), "prefix": self.prefix, "licence": self._located.licence}
+        record = {"backbone": student.record(), "prefix": self.prefix, "licence": self._located.licence}
+        return {**record, **self.born()}
 
     def _image_size(self) -> int:
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -211,7 +235,7 @@ class Distiller(Evaluated):
         images, student = batch["image"], self.backbone
         view = batch.get("jittered", images)
         keep = self._keep(images, batch) if self.mask_ratio else None
-        given = self.frozen.read(images, keep, self.training)
+        given = self.frozen.read(images, keep, self.training, batch.get("stored"))
         taken = student.read(view, self._student_taps(student), keep)
         losses: dict[str, Tensor] = {}
         total: Tensor | float = 0.0
@@ -248,21 +272,6 @@ class Distiller(Evaluated):
         """Losses on plain images."""
         return self.losses(batch)
 
-    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Lightning's hook."""
-        trainer = self.trainer
-        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
-        self._finish(batches, batch_idx, dataloader_idx)
-
-    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Lightning's hook."""
-        self._finish(self.trainer.num_test_batches, batch_idx, dataloader_idx)
-
-    def _finish(self, batches: list[int | float], batch: int, loader: int) -> None:
-        """After a loader's last batch, help those who share the teacher and have more, before losses are reduced."""
-        if (loader == 0 or self.train_loss) and batch + 1 == batches[loader]:
-            self.frozen.finish()
-
     def configure_optimizers(self) -> Any:
         """AdamW over the student and the projections and decoder that train with it."""
         return configure(self, self.optim, self.trainer)
@@ -287,6 +296,7 @@ class Distiller(Evaluated):
             ("", str(self.provenance)),
             *([("", how)] if (how := self.frozen.describe()) else []),
             ("student", student.describe()),
+            ("first weights", self.init),
         ]
         lines += [(f"target {target.name} x{target.weight:g}", target.describe()) for target in self._targets]
         if self.mask_ratio:

@@ -10,8 +10,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinymim import conventions
 from tinymim.backbones import Backbone
 from tinymim.continued import check_record
+from tinymim.conventions import Conventions
+from tinymim.initialise import Init
 from tinymim.teachers import Teacher
 from tinymim.weights import RECORD
 
@@ -81,6 +84,9 @@ class Evaluated(pl.LightningModule):
 
     monitor = ("val/loss", "min")
     train_loss = False
+    init: Init = "published"
+    """The rule of its first weights, if it has none from somewhere else."""
+    conventions = Conventions()
     prefix = ""
     """Where the backbone's weights lie in the state dict."""
 
@@ -97,6 +103,10 @@ class Evaluated(pl.LightningModule):
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses on a held-out batch, ``loss`` among them."""
         raise NotImplementedError
+
+    def born(self) -> dict[str, Any]:
+        """What the checkpoint's record says of the rule of its first weights, and of what else it was made under."""
+        return {"init": self.init, conventions.CONVENTIONS: self.conventions.record()}
 
     def origin(self) -> dict[str, Any]:
         """What the checkpoint's record says beside the backbone: teacher, licence."""
@@ -122,11 +132,15 @@ class Evaluated(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record: architecture with head layout, output block, origin."""
-        checkpoint[RECORD] = {"backbone": self.backbone.record(), "prefix": self.prefix, **self.origin()}
+        record = {"backbone": self.backbone.record(), "prefix": self.prefix}
+        checkpoint[RECORD] = {**record, **self.born(), **self.origin()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another kind, size or head layout."""
+        """Refuse a checkpoint of another kind, size or head layout; follow what it was made under."""
         check_record(checkpoint.get(RECORD), self.backbone, self.prefix)
+        self.init = checkpoint[RECORD].get("init", "timm")
+        self.conventions = conventions.of(checkpoint[RECORD])
+        self.conventions.lay_on(self)
 
     def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:
         """One batch of ``stage``, from the held-out loader (0) or the bank (1)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -14,8 +16,12 @@ from tinymim.backbones import Backbone
 from tinymim.blocks import Readings, Tap, kept_tokens
 from tinymim.errors import TinymimError
 from tinymim.modules.sharding import held, shard
+from tinymim.precision import device_of, warn
 
 View = Literal["visible", "whole"]
+Stored = dict[str, Any]
+"""What a cache has for a batch, from :meth:`tinymim.modules.cached.CachedTeacher.fetch`."""
+
 Precision = Literal["auto", "float32", "bfloat16"]
 """What a teacher computes in: ``auto`` is what its student does."""
 
@@ -38,7 +44,23 @@ def teacher_dtype(precision: Precision, run: str, field: str) -> torch.dtype | N
             f"{field}: {precision} goes with a trainer.precision of 32-true, bf16-mixed or 16-mixed, and it "
             f"is {run}; use auto"
         )
+    if precision == "bfloat16" and run != "bf16-mixed":  # of which the trainer's own has told
+        warn(precision, device_of({}), field, "float32")
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+@contextmanager
+def computing(dtype: torch.dtype | None, kind: str) -> Iterator[bool]:
+    """Compute in ``dtype`` on a ``kind`` of device, ``None`` as the run does; gives whether the run does otherwise."""
+    run = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    own = dtype or run
+    with torch.autocast(kind, own, enabled=own != torch.float32):
+        yield own != run
+
+
+def given_out(readings: Readings, differs: bool) -> Readings:
+    """Copies that can enter autograd, as inference tensors cannot; float32 where the run computes in another type."""
+    return {tap: x.to(torch.float32 if differs else x.dtype, copy=True) for tap, x in readings.items()}
 
 
 class FrozenTeacher:
@@ -84,7 +106,9 @@ class FrozenTeacher:
         self._drop_paths = [module for module in backbone.modules() if isinstance(module, DropPath)]
         self._device = torch.device("cpu")
 
-    def read(self, images: Tensor, keep: Tensor | None = None, training: bool = False) -> Readings:
+    def read(
+        self, images: Tensor, keep: Tensor | None = None, training: bool = False, stored: Stored | None = None
+    ) -> Readings:
         """Its taps.
 
         Args:
@@ -92,6 +116,7 @@ class FrozenTeacher:
             keep: ``(B, K)`` indices of the patches that a masked student sees.
             training: let its drop path, if any, act. In evaluation, where processes may have different numbers of
                 batches, those that share a teacher end with :meth:`finish`.
+            stored: for :class:`tinymim.modules.cached.CachedTeacher`.
 
         Returns:
             ``(B, prefix + N, D)`` for each tap, or K patches instead of N; in float32 where the teacher computes in
@@ -113,15 +138,11 @@ class FrozenTeacher:
         }
 
     def _read(self, images: Tensor, keep: Tensor | None) -> Readings:
-        kind = images.device.type
-        run = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        own = self.dtype or run
         # FSDP2 keeps what it gathers into between reads, and promises nothing for inference tensors
         frozen = torch.no_grad() if self.processes > 1 else torch.inference_mode()
-        with frozen, torch.autocast(kind, own, enabled=own != torch.float32):
+        with frozen, computing(self.dtype, images.device.type) as differs:
             readings = self.backbone.read(images, self.taps, keep)
-        # inference tensors cannot enter autograd
-        return {tap: x.to(x.dtype if own == run else torch.float32, copy=True) for tap, x in readings.items()}
+        return given_out(readings, differs)
 
     def finish(self) -> None:
         """End an evaluation: help with the reads of those who share this teacher, until they are all here."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
+from tinymim.initialise import Init, initialise
 from tinymim.modules.masking import fixed_keep, keep_smallest, random_keep
 from tinymim.modules.mim import MaskedPretrainer
 from tinymim.modules.optim import Optim
@@ -26,6 +27,8 @@ class MAEPretrainer(MaskedPretrainer):
         optim: the optimiser.
         mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
         train_loss: evaluate training images too, see :class:`tinymim.modules.evaluation.Evaluated`.
+        init: first weights of encoder and decoder: MAE's ``published`` ones or ``timm``'s, see
+            ``tinymim/initialise.py``.
     """
 
     prefix = "encoder.vit."
@@ -41,8 +44,9 @@ class MAEPretrainer(MaskedPretrainer):
         optim: Optim | None = None,
         mask_seeds: int = 1,
         train_loss: bool = False,
+        init: Init = "published",
     ):
-        super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40), mask_seeds, train_loss)
+        super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40), mask_seeds, train_loss, init)
         self.decoder_sizes, self.norm_pix = (decoder_width, decoder_depth, decoder_heads), norm_pix
         self.encoder: Backbone | None = None
 
@@ -59,8 +63,8 @@ class MAEPretrainer(MaskedPretrainer):
 
     def build(self, encoder: Backbone) -> None:
         """Keep the encoder, and build the decoder."""
-        self.decoder = Decoder(encoder, *self.decoder_sizes)
-        self.encoder = encoder
+        self.decoder = initialise(Decoder(encoder, *self.decoder_sizes), self.init)
+        self.encoder = initialise(encoder, self.init)  # after the decoder: optimiser states go by the parameters' order
 
     def random_masks(self, images: Tensor) -> Tensor:
         """``(B, K)`` indices of the kept patches."""
@@ -107,6 +111,7 @@ class MAEPretrainer(MaskedPretrainer):
         kept = keep_smallest(torch.zeros(1, self._patches), self.mask_ratio).shape[1]
         return [
             ("encoder", self.backbone.describe()),
+            ("first weights", self.init),
             ("decoder", f"width {width}, depth {depth}, heads {heads}"),
             ("masking", f"{self.mask_ratio:.0%}: {kept} of {self._patches} patches enter the encoder"),
         ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
 from tinymim.errors import TinymimError, several
+from tinymim.initialise import Init
 from tinymim.modules.evaluation import Evaluated
 from tinymim.modules.optim import Optim, configure
 
@@ -25,14 +26,21 @@ class MaskedPretrainer(Evaluated):
         optim: the optimiser.
         mask_seeds: in an evaluation each image is seen under so many fixed masks.
         train_loss: evaluate images of the bank too, see :class:`Evaluated`.
+        init: the first weights, see ``tinymim/initialise.py``.
     """
 
     def __init__(
-        self, architecture: Architecture, mask_ratio: float, optim: Optim, mask_seeds: int = 1, train_loss: bool = False
+        self,
+        architecture: Architecture,
+        mask_ratio: float,
+        optim: Optim,
+        mask_seeds: int = 1,
+        train_loss: bool = False,
+        init: Init = "published",
     ):
         super().__init__()
         self.architecture, self.mask_ratio, self.optim = architecture, mask_ratio, optim
-        self.mask_seeds, self.train_loss = mask_seeds, train_loss
+        self.mask_seeds, self.train_loss, self.init = mask_seeds, train_loss, init
         self._built = False
 
     @property
@@ -42,7 +50,7 @@ class MaskedPretrainer(Evaluated):
 
     @abstractmethod
     def build(self, encoder: Backbone) -> None:
-        """Keep the encoder, and build what restores images with it."""
+        """Keep the encoder, build what restores images with it, and give both their first weights."""
 
     @abstractmethod
     def random_masks(self, images: Tensor) -> Tensor:
@@ -95,7 +103,7 @@ class MaskedPretrainer(Evaluated):
 
     def leaves(self) -> dict[str, Any]:
         """A checkpoint's record: an encoder trained whole."""
-        return {"backbone": skeleton(self.architecture).record(), "prefix": self.prefix}
+        return {"backbone": skeleton(self.architecture).record(), "prefix": self.prefix, **self.born()}
 
     def configure_model(self) -> None:
         """Build the encoder and what trains with it."""

@@ -8,21 +8,29 @@ from torch import Tensor, nn
 
 from tinymim.backbones import Backbone
 from tinymim.blocks import STEM, Tap
+from tinymim.conventions import BiasLayer
 from tinymim.heads import Head, HeadForm, Pool
 
 
 class Layered:
-    """What timm's layer-wise decay of the learning rate asks of a network: what is beside its ``backbone`` is head."""
+    """What timm's layer-wise decay of the learning rate asks of a network: what is beside its ``backbone`` is head.
+
+    A relative position bias that all blocks share counts to the last layer, as in BEiT's and SimMIM's code, which says
+    no more of it: every block learns it. timm's stem would have 1/270 of the rate at a decay of 0.65 and 12 blocks. As
+    in timm, tables of relative positions have no weight decay, where the two authors' have.
+    """
 
     backbone: Backbone
+    shared_bias: BiasLayer = "last"
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Depth of each parameter."""
-        stem = "|".join(part.removesuffix(".") for part in (*STEM, "rope", "rel_pos_bias"))
+        below = (*STEM, "rope", *(["rel_pos_bias"] if self.shared_bias == "stem" else []))
+        stem = "|".join(part.removesuffix(".") for part in below)
         return {
             "stem": rf"^backbone\.vit\.(?:{stem})",
             "blocks": r"^backbone\.vit\.blocks\.(\d+)",
-            "head": r"^(?!backbone\.)|^backbone\.vit\.norm\.",
+            "head": r"^(?!backbone\.)|^backbone\.vit\.(?:norm\.|rel_pos_bias\.)",
         }
 
     def no_weight_decay(self) -> set[str]:

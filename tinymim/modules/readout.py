@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
-from tinymim.heads import SharedBatchNorm
 from tinymim.modules.network import Layered
 from tinymim.modules.scene_targets import TASKS, Scale, Task, Truth, costs
+from tinymim.norms import SharedBatchNorm
 
 
 class Answer(nn.Module):
@@ -35,7 +35,7 @@ class Answer(nn.Module):
     def __init__(self, task: Task, width: int, grid: tuple[int, int], frozen: bool, scale: Scale | None):
         super().__init__()
         self.task = task
-        self.norm: nn.Module = SharedBatchNorm(width, affine=False) if frozen else nn.LayerNorm(width, eps=1e-6)
+        self.norm: nn.Module = SharedBatchNorm(width) if frozen else nn.LayerNorm(width, eps=1e-6)
         self.linear = nn.Linear(width, 1 if task.reads == "place" else task.outputs)
         nn.init.trunc_normal_(self.linear.weight, std=0.01 if frozen else 2e-5)
         nn.init.zeros_(self.linear.bias)

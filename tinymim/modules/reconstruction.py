@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tinymim.backbones import Backbone
 from tinymim.blocks import choose_attention
+from tinymim.norms import LastNorm
 
 
 class Decoder(nn.Module):
@@ -32,7 +33,7 @@ class Decoder(nn.Module):
         positions = build_sincos2d_pos_embed(list(encoder.grid), dim=width, interleave_sin_cos=False)
         self.register_buffer("positions", positions, persistent=False)
         self.blocks = nn.Sequential(*[Block(width, heads, qkv_bias=True) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width)
+        self.norm = LastNorm(width)
         self.pixels = nn.Linear(width, encoder.patch[0] * encoder.patch[1] * 3)
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class Reconstructor(nn.Module):
 
     def __init__(self, encoder: Backbone, options: Reconstruction):
         super().__init__()
-        self.norm = nn.LayerNorm(encoder.width)
+        self.norm = LastNorm(encoder.width)
         self.decoder = Decoder(encoder, options.decoder_width, options.decoder_depth, options.decoder_heads)
         self.norm_pix = options.norm_pix
 

@@ -16,6 +16,7 @@ from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
+from tinymim.initialise import Init
 from tinymim.modules.cut import Blocks, cut
 from tinymim.modules.optim import Optim, configure
 from tinymim.modules.readout import Readout
@@ -52,6 +53,8 @@ class SceneTasks(Started):
             pre-training trained whole.
         drop_path: stochastic depth, rising linearly with depth.
         optim: the optimiser; the defaults are a Classifier's.
+        init: first weights of a backbone from scratch: the ``published`` ones of TinyMIM and MAE or ``timm``'s, see
+            ``tinymim/initialise.py``. Heads have a Classifier's.
     """
 
     prefix = "readout.backbone.vit."
@@ -65,8 +68,9 @@ class SceneTasks(Started):
         blocks: Blocks = "auto",
         drop_path: float = 0.0,
         optim: Optim | None = None,
+        init: Init = "published",
     ):
-        super().__init__(weights, architecture)
+        super().__init__(weights, architecture, init)
         self.tasks, self.frozen, self.blocks, self.drop_path = tasks, frozen, blocks, drop_path
         self.optim = optim or Optim(base_lr=5e-4, betas=(0.9, 0.999), warmup_epochs=5, min_lr=1e-6, layer_decay=0.65)
         self._size: int | None = None
@@ -156,7 +160,7 @@ class SceneTasks(Started):
     def leaves(self) -> dict[str, Any]:
         """A checkpoint's record."""
         network = self._settled(copy.deepcopy(self._skeleton()))
-        return {"backbone": network.record(), "prefix": self.prefix, **self.origin()}
+        return {"backbone": network.record(), "prefix": self.prefix, **self.born(), **self.origin()}
 
     def origin(self) -> dict[str, Any]:
         """The tasks, and the licence of what it was made from."""

@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
 from tinymim.errors import TinymimError
+from tinymim.initialise import Init
 from tinymim.modules import upernet
 from tinymim.modules.dense import Dense
 from tinymim.modules.optim import Optim
@@ -45,6 +46,8 @@ class Segmenter(Dense):
             ``None`` is two thirds of it, 341 of 512.
         num_classes: ``None`` takes the data's.
         optim: the optimiser; the defaults are the paper's for ViT-B, 1e-4 at a total batch of 16.
+        init: first weights of a backbone from scratch: the ``published`` ones of TinyMIM and MAE or ``timm``'s, see
+            ``tinymim/initialise.py``. The decoder has its own.
     """
 
     monitor = ("val/miou", "max")
@@ -65,8 +68,9 @@ class Segmenter(Dense):
         stride: int | None = None,
         num_classes: int | None = None,
         optim: Optim | None = None,
+        init: Init = "published",
     ):
-        super().__init__(weights, architecture)
+        super().__init__(weights, architecture, init)
         self.blocks, self.decoder_width, self.stride, self.num_classes = blocks, decoder_width, stride, num_classes
         self.auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
         self.dropout, self.drop_path = dropout, drop_path

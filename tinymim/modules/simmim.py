@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tinymim.architecture import Architecture, set_drop_path
 from tinymim.backbones import Backbone
+from tinymim.initialise import Init, cut_normal, initialise, truncated
 from tinymim.modules.masking import fixed_mask, mask_smallest, random_mask
 from tinymim.modules.mim import MaskedPretrainer
 from tinymim.modules.optim import Optim
@@ -39,8 +40,10 @@ class Restorer(nn.Module):
 class SimMIMPretrainer(MaskedPretrainer):
     """Pre-train a ViT to restore the pixels of masked squares by a linear layer.
 
-    As published but for the encoder's positions, which are the architecture's (the source gives its ViT-B a relative
-    bias that all blocks share, and no positions), and for the schedule, here a cosine.
+    As published but for the schedule, here a cosine, and for what the architecture says: positions (the source gives
+    its ViT-B a relative bias that all blocks share, and none else) and layer scale, which its ViT-B has and which is
+    ``options: {init_values: 0.1}`` here. The source's k has no bias. Here it has one, which adds the same number to all
+    that a query attends to, so the softmax takes it away again: it changes nothing.
 
     Args:
         architecture: the encoder.
@@ -51,6 +54,8 @@ class SimMIMPretrainer(MaskedPretrainer):
             ``trainer.gradient_clip_val``.
         mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
         train_loss: evaluate training images too, see :class:`tinymim.modules.evaluation.Evaluated`.
+        init: first weights of the encoder and the mask token: SimMIM's ``published`` ones or ``timm``'s, see
+            ``tinymim/initialise.py``. The layer of pixels has PyTorch's in both, as there.
     """
 
     prefix = "model.encoder.vit."
@@ -64,9 +69,10 @@ class SimMIMPretrainer(MaskedPretrainer):
         optim: Optim | None = None,
         mask_seeds: int = 1,
         train_loss: bool = False,
+        init: Init = "published",
     ):
         optim = optim or Optim(base_lr=5e-5, betas=(0.9, 0.999), warmup_epochs=10)
-        super().__init__(architecture, mask_ratio, optim, mask_seeds, train_loss)
+        super().__init__(architecture, mask_ratio, optim, mask_seeds, train_loss, init)
         self.mask_unit, self.drop_path = mask_unit, drop_path
         self.model: Restorer | None = None
 
@@ -102,7 +108,9 @@ class SimMIMPretrainer(MaskedPretrainer):
     def build(self, encoder: Backbone) -> None:
         """Keep the encoder, with a mask token and a layer of pixels."""
         set_drop_path(encoder.vit, self.drop_path)
-        self.model = Restorer(encoder)
+        self.model = Restorer(initialise(encoder, self.init, truncated))
+        if self.init == "published":
+            cut_normal(self.model.mask_token)
 
     def random_masks(self, images: Tensor) -> Tensor:
         """``(B, units)`` booleans, true where a square is masked."""
@@ -151,6 +159,7 @@ class SimMIMPretrainer(MaskedPretrainer):
         squares = f"{self._masked(encoder)} of {self._units(encoder)} squares of {self.mask_unit} px"
         return [
             ("encoder", encoder.describe()),
+            ("first weights", self.init),
             ("decoder", f"linear, {encoder.width} -> {self.restorer.pixels.out_features}"),
             ("masking", f"{self.mask_ratio:.0%}: {squares} are a mask token to the encoder"),
         ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from tinymim import teachers
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
 from tinymim.errors import TinymimError
+from tinymim.initialise import Init, initialise
 from tinymim.modules.evaluation import Evaluated
 from tinymim.weights import Provenance
 
@@ -19,11 +21,12 @@ class Started(Evaluated):
         weights: a checkpoint or export of this project, or a teacher card's name; ``None`` starts from scratch.
         architecture: needed from scratch. With ``weights`` their own record is followed, head layout included; of this,
             ``heads`` alone is compared with it, if given.
+        init: the first weights of what starts from scratch, see ``tinymim/initialise.py``.
     """
 
-    def __init__(self, weights: str | None, architecture: Architecture | None):
+    def __init__(self, weights: str | None, architecture: Architecture | None, init: Init = "published"):
         super().__init__()
-        self.source, self.architecture = weights, architecture
+        self.source, self.architecture, self.init = weights, architecture, init
         self.provenance: Provenance | None = None
 
     @property
@@ -37,6 +40,11 @@ class Started(Evaluated):
         if self.source is None and self.architecture:
             options = {**self.architecture.options, "img_size": image_size}
             self.architecture = replace(self.architecture, options=options)
+
+    def born(self) -> dict[str, Any]:
+        """The rule of its first weights is told where it starts from scratch."""
+        told = super().born()
+        return told if self.source is None else {key: value for key, value in told.items() if key != "init"}
 
     def _skeleton(self) -> Backbone:
         """The network it starts from, without weights."""
@@ -53,7 +61,7 @@ class Started(Evaluated):
         """The network it starts from."""
         if self._located is None:
             assert self.architecture
-            return Backbone(self.architecture)
+            return initialise(Backbone(self.architecture), self.init)
         backbone, self.provenance = self._located.load()
         if self.architecture and self.architecture.heads:
             asked, adapted = skeleton(self.architecture).heads, backbone.output_block
@@ -69,7 +77,7 @@ class Started(Evaluated):
 
     def _origins(self) -> list[tuple[str, str]]:
         """The lines of a summary on the backbone and what it starts from."""
-        start = str(self.provenance) if self.provenance else "from scratch: random weights"
+        start = str(self.provenance) if self.provenance else f"from scratch: first weights {self.init}"
         lines = [("backbone", self.backbone.describe()), ("", start)]
         if side := self.backbone.resampled_from:
             lines.append(("positions", f"resampled from {side}x{side} patches"))

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ELEMENTS = 2**20  # of one block; measured on two cores: less pays for calls, more for cache misses
+from tinymim.precision import cpu_ratio
+
+ELEMENTS = 2**18  # of one block; measured with AVX2 and AVX-512: less pays for calls, more for cache misses
+LEAST = 1e-12  # of a probability whose logarithm gives a row's normaliser
 ELEMENTS_CUDA = 2**24  # a GPU wants fewer and larger calls
 
 
@@ -18,7 +21,7 @@ def blocked(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float) 
 
     The gradients are computed in the forward pass, while a block's distributions are at hand, and only where the
     student needs them. Logits and softmaxes are at least float32; with a bfloat16 student the two products that make
-    its gradients are bfloat16's.
+    its gradients are bfloat16's, unless this is a processor that multiplies it slower than float32.
     """
     gradients = torch.is_grad_enabled() and (sq.requires_grad or sk.requires_grad)
     loss: Tensor = _blocked(tq, tk, sq, sk, temperature, gradients)[0]
@@ -33,35 +36,36 @@ def _blocked(
     B, H, N, _ = sq.shape
     exact = _exact(tq, sq)
     scale_t, scale_s = (x.shape[-1] ** -0.5 / temperature for x in (tq, sq))
-    product = sq.dtype if sq.dtype == torch.bfloat16 else exact  # float16 is no faster here and holds less
+    half = sq.dtype == torch.bfloat16 and (sq.device.type != "cpu" or cpu_ratio(torch.bfloat16) < 1)
+    product = torch.bfloat16 if half else exact  # float16 is no faster here and holds less
     dq, dk = (sq.new_zeros(sq.shape if gradients else 0, dtype=exact) for _ in range(2))
 
-    blocks = list(map_blocks(B, H, N, ELEMENTS_CUDA if sq.is_cuda else ELEMENTS))
-    size = max((b.stop - b.start) * (h.stop - h.start) * (n.stop - n.start) * N for b, h, n in blocks)
-    spaces = [sq.new_empty(size, dtype=exact) for _ in range(3)]
-    rounded = sq.new_empty(size if gradients and product != exact else 0, dtype=product)
+    space = _Space(sq, exact)
     terms = []
     with torch.autocast(sq.device.type, enabled=False):
-        for *heads, rows in blocks:
-            t_queries, t_keys, queries, keys = (x[*heads].flatten(0, 1) for x in (tq, tk, sq, sk))
-            t_queries, queries = t_queries[:, rows], queries[:, rows]
-            shape = (*queries.shape[:2], N)
-            t, s, p = (space[: math.prod(shape)].view(shape) for space in spaces)
+        for block in _blocks((tq, tk, sq, sk), (dq, dk) if gradients else (), exact):
+            t_queries, t_keys, queries, keys, *d = block
+            t, s, p, q = space.of(len(queries), queries.shape[1], N)
             _logits(t_queries, t_keys, scale_t, out=t)
             _logits(queries, keys, scale_s, out=s)
-            # log p = t - max t + log max p, likewise q: maxima are cheaper than exponentials, and do not underflow.
             torch.softmax(t, -1, out=p)
-            peaks = t.amax(-1, keepdim=True).sub_(s.amax(-1, keepdim=True))
-            terms.append(torch.dot(p.view(-1), t.sub_(s).sub_(peaks).view(-1)))
-            q = torch.softmax(s, -1, out=t)
-            terms.append((p.amax(-1) / q.amax(-1)).log_().sum())
+            torch.softmax(s, -1, out=q)
+            p_one, q_one = p[..., 0], q[..., 0]
+            if bool(torch.minimum(p_one, q_one).min() < LEAST):
+                # log p = t - max t + log max p, likewise q: the largest does not underflow
+                p_one, q_one = p.amax(-1), q.amax(-1)
+                s.add_(t.amax(-1, keepdim=True).sub_(s.amax(-1, keepdim=True)))
+            terms += [torch.dot(p.view(-1), t.sub_(s).view(-1)), (p_one / q_one).log_().sum()]
             if not gradients:
                 continue
             difference = q.sub_(p)
-            if product != exact:
-                difference = rounded[: difference.numel()].view(shape).copy_(difference)
-            dq[*heads].view(keys.shape)[:, rows] = torch.bmm(difference, keys.to(product))
-            dk[*heads].view(keys.shape).add_(torch.bmm(difference.transpose(1, 2), queries.to(product)))
+            if product == exact:
+                d[0].copy_(torch.bmm(difference, keys))
+                torch.baddbmm(d[1], difference.transpose(1, 2), queries, out=d[1])
+            else:
+                difference = difference.to(product)
+                d[0].copy_(torch.bmm(difference, keys.to(product)))
+                d[1].add_(torch.bmm(difference.transpose(1, 2), queries.to(product)))
     loss = torch.stack(terms).sum() / (B * H * N)
     return loss, dq.mul_(scale_s / (B * H * N)), dk.mul_(scale_s / (B * H * N))
 
@@ -71,13 +75,71 @@ def map_blocks(B: int, H: int, N: int, elements: int) -> Iterator[tuple[slice, s
 
     A block is whole images, else heads of one image, else queries of one head, so that its heads lie in a row.
     """
-    images = max(1, elements // (H * N * N))
-    heads = max(1, min(H, elements // (N * N)))
-    queries = max(1, min(N, elements // N))
-    for b in range(0, B, images):
-        for h in range(0, H, heads):
-            for n in range(0, N, queries):
-                yield slice(b, min(b + images, B)), slice(h, min(h + heads, H)), slice(n, min(n + queries, N))
+    images, heads, queries = _most(H, N, elements)
+    for b in _even(B, images):
+        for h in _even(H, heads):
+            for n in _even(N, queries):
+                yield b, h, n
+
+
+def _most(H: int, N: int, elements: int) -> tuple[int, int, int]:
+    """The most images, heads of one image and queries of one head that a block has."""
+    return max(1, elements // (H * N * N)), max(1, min(H, elements // (N * N))), max(1, min(N, elements // N))
+
+
+def _lengths(length: int, most: int) -> list[int]:
+    return [part.stop - part.start for part in _even(length, most)]
+
+
+def _even(length: int, most: int) -> Iterator[slice]:
+    """As few slices as ``most`` in one allow, of sizes that differ by one at most: short ones do not pay for calls."""
+    count = -(-length // most)
+    for number in range(count):
+        yield slice(number * length // count, (number + 1) * length // count)
+
+
+def _together(x: Tensor) -> Tensor:
+    """``(b, h, N, D)`` as ``(b·h, N, D)``, without a copy where it is one image."""
+    return x[0] if len(x) == 1 else x.flatten(0, 1)
+
+
+def _blocks(tokens: tuple[Tensor, ...], gradients: tuple[Tensor, ...], exact: torch.dtype) -> Iterator[list[Tensor]]:
+    """The parts of :func:`map_blocks`, of A, B, A, B and the gradients to A and B: ``(G, n, D)`` of a block's queries
+    and ``(G, N, D)`` of all keys of its heads. Gradients are views.
+
+    Views are made many in a call: one by one they would take as long as the products of a small block.
+    """
+    B, H, N, _ = tokens[0].shape
+    images, heads, queries = _most(H, N, ELEMENTS_CUDA if tokens[0].is_cuda else ELEMENTS)
+    rows = _lengths(N, queries)
+    for some in _even(B, images):
+        whole = [_together(x[some]).to(exact) for x in tokens] + [x[some].flatten(0, 1) for x in gradients]
+        lengths = _lengths(len(whole[0]), max(heads, len(whole[0]) if images > 1 else 1))
+        for of_heads in zip(*(x.split(lengths) for x in whole), strict=True):
+            if len(rows) == 1:
+                yield list(of_heads)
+                continue
+            parts = (x.split(rows, 1) if place % 2 == 0 else (x,) * len(rows) for place, x in enumerate(of_heads))
+            yield from map(list, zip(*parts, strict=True))
+
+
+class _Space:
+    """Four maps of one block, in memory that all blocks share."""
+
+    def __init__(self, like: Tensor, dtype: torch.dtype):
+        self.like, self.dtype = like, dtype
+        self._views: dict[tuple[int, ...], list[Tensor]] = {}
+        self._memory: list[Tensor] = []
+
+    def of(self, *shape: int) -> list[Tensor]:
+        """Those of a block of that shape."""
+        if shape not in self._views:
+            size = math.prod(shape)
+            if not self._memory or len(self._memory[0]) < size:
+                self._memory = [self.like.new_empty(size, dtype=self.dtype) for _ in range(4)]
+                self._views.clear()
+            self._views[shape] = [memory[:size].view(shape) for memory in self._memory]
+        return self._views[shape]
 
 
 def _exact(*tensors: Tensor) -> torch.dtype:
@@ -88,8 +150,9 @@ def _exact(*tensors: Tensor) -> torch.dtype:
 
 
 def _logits(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
-    """``scale · A Bᵀ`` of ``(G, n, D)`` and ``(G, N, D)``; ``out``'s type is too wide to overflow."""
-    torch.baddbmm(out, a.to(out.dtype), b.to(out.dtype).transpose(1, 2), beta=0, alpha=scale, out=out)
+    """``scale · A Bᵀ`` of ``(G, n, D)`` and ``(G, N, D)``, less its column 0: of one softmax, whose logarithm
+    there is the normaliser's."""
+    torch.baddbmm(out, a, (b - b[:, :1]).transpose(1, 2), beta=0, alpha=scale, out=out)
 
 
 @_blocked.register_fake

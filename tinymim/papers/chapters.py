@@ -49,11 +49,12 @@ def study(part: Part, page: Path) -> Chapter:
 
 def chain(part: Part, page: Path) -> Chapter:
     """Of ``tinymim chain run``: the comparison at its end."""
-    compared = chain_report.compared(chain_state.load(part.place))
+    state = chain_state.load(part.place)
+    compared = chain_report.compared(state)
     if compared is None:
         return Chapter([], [])
     finding = tables.finding(*compared)
-    return Chapter([finding] if finding else [], [tables.section(*compared)])
+    return Chapter([finding] if finding else [], [chain_report.section(state, *compared)])
 
 
 def analysis(part: Part, page: Path) -> Chapter:

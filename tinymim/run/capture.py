@@ -15,6 +15,7 @@ eval_modules         the modules that were in eval mode
 recipe, precision    the resolved recipe as text; the precision it ran in
 data                 what modules ask a data module for
 teacher              sha256 of the teacher's weights, if there is one
+conventions          :class:`tinymim.conventions.Conventions`; absent from older captures
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from tinymim.conventions import CONVENTIONS, Conventions
 from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
 from tinymim.foreign import pickles
@@ -100,6 +102,7 @@ class Step:
             "precision": str(trainer.precision),
             "data": {name: plain(getattr(data, name, None)) for name in ASKED},
             "teacher": teacher(module),
+            CONVENTIONS: getattr(module, CONVENTIONS, Conventions()).record(),
         }
         write_atomically(path, lambda temporary: torch.save(content, temporary))
 

@@ -1,13 +1,13 @@
 """A cell of a table: a student pre-trained in one way from one seed, then used in every later stage; each is a fit.
 
-CELL/pretrain, CELL/STAGE     run folders; a stage whose results.json is there is not run again
+CELL/pretrain, CELL/STAGE     run folders; a stage whose results.json (or test.json) is there is not run again
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,11 +77,18 @@ SHARED = ("data", "vars", "trainer.accelerator", "trainer.devices", "trainer.str
 
 @dataclass(frozen=True)
 class Stage:
-    """One fit: the folder it has in its cell, its recipe, and overrides of that recipe."""
+    """One fit: the folder it has in its cell, its recipe, and overrides of that recipe; or a test of weights that the
+    recipe names, where ``command`` says so. An empty ``name`` is the cell's own folder."""
 
     name: str
     recipe: str
     overrides: tuple[str, ...] = ()
+    command: Literal["fit", "test"] = "fit"
+
+    @property
+    def results(self) -> str:
+        """The file that it leaves in its folder when it is done."""
+        return "results.json" if self.command == "fit" else "test.json"
 
 
 @dataclass
@@ -112,7 +119,7 @@ def chain(
     if weights is None:
         return later
     start = (f"--model.init_args.weights={weights}", "--model.init_args.architecture=null")
-    return [*first, *(Stage(stage.name, stage.recipe, (*stage.overrides, *start)) for stage in later)]
+    return [*first, *(replace(stage, overrides=(*stage.overrides, *start)) for stage in later)]
 
 
 def run(stages: list[Stage], seed: int, place: Path, figures: dict[str, Figure] = FIGURES) -> Cell:
@@ -124,8 +131,8 @@ def run(stages: list[Stage], seed: int, place: Path, figures: dict[str, Figure] 
     for stage in stages:
         _run(stage, seed, place / stage.name)
     found = results(stages, place)
-    seconds = round(sum(result["seconds"] for result in found.values()), 1)
-    return Cell(measured(found, figures), found[stages[-1].name]["parameters"], seconds)
+    seconds = round(sum(result.get("seconds", 0) for result in found.values()), 1)
+    return Cell(measured(found, figures), found[stages[-1].name].get("parameters", 0), seconds)
 
 
 def results(stages: list[Stage], place: Path) -> dict[str, dict[str, Any]]:
@@ -134,7 +141,7 @@ def results(stages: list[Stage], place: Path) -> dict[str, dict[str, Any]]:
     Raises:
         TinymimError: one is gone.
     """
-    files = {stage.name: place / stage.name / "results.json" for stage in stages}
+    files = {stage.name: place / stage.name / stage.results for stage in stages}
     if gone := [str(path) for path in files.values() if not path.is_file()]:
         raise TinymimError(f"{place} is a finished cell without {', '.join(gone)}; remove it to run it again")
     return {name: json.loads(path.read_text()) for name, path in files.items()}
@@ -162,9 +169,9 @@ def measured(found: dict[str, dict[str, Any]], figures: dict[str, Figure] = FIGU
 
 
 def _run(stage: Stage, seed: int, place: Path) -> None:
-    if (place / "results.json").is_file():
+    if (place / stage.results).is_file():
         return
     say(f"-- {stage.recipe}, seed {seed}: {place}")
-    begun = ["--ckpt_path", "last"] if place.exists() else []
+    begun = ["--ckpt_path", "last"] if place.exists() and stage.command == "fit" else []
     own = [f"--seed_everything={seed}", f"--run_dir={place}", *begun]
-    fit.run("fit", ["--config", stage.recipe, *stage.overrides, *own])
+    fit.run(stage.command, ["--config", stage.recipe, *stage.overrides, *own])

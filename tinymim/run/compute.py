@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,7 +25,8 @@ class Compute(pl.Callback):
 
     A multiplication with its addition are two operations. Matrix products and convolutions count, of the forward and
     backward pass of all networks, a teacher's forward pass among them; norms, softmax and other elementwise work do
-    not, nor what is computed a second time to save memory, nor kernels in Triton.
+    not, nor what is computed a second time to save memory, nor kernels in Triton. Of a cached teacher only what is left
+    to do in a step counts.
     """
 
     flops = 0
@@ -45,19 +46,31 @@ def per_image(trainer: pl.Trainer, module: pl.LightningModule) -> int:
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     some = [Draw(0, index) for index in range(min(IMAGES, len(data.train)))]
-    batch = trainer.strategy.batch_to_device(next(iter(DataLoader(data.train, IMAGES, sampler=some))))
+    loaded = next(iter(DataLoader(data.train, IMAGES, sampler=some)))
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with (
         _unchanged(module),
         torch.compiler.set_stance("force_eager"),
         sdpa_kernel(SDPBackend.MATH),
         trainer.precision_plugin.train_step_context(),
-        FlopCounterMode(display=False) as counter,
+        ExitStack() as counting,
     ):
+        if "view" in loaded:  # have stored what a cache may lack of these images
+            module.training_step(_on_device(trainer, loaded), 0)
+        counter = counting.enter_context(FlopCounterMode(display=False))
+        batch = _on_device(trainer, loaded)
         output: Any = module.training_step(batch, 0)
         loss = output["loss"] if isinstance(output, dict) else output
         torch.autograd.grad(loss, parameters, allow_unused=True)  # unlike backward: no gradient is kept or shared
     return counter.get_total_flops() // len(some)
+
+
+def _on_device(trainer: pl.Trainer, batch: Any) -> Any:
+    """A loader's batch as the module gets it."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    if hasattr(data, "on_before_batch_transfer"):
+        batch = data.on_before_batch_transfer(batch, 0)
+    return trainer.strategy.batch_to_device(batch)
 
 
 @contextmanager

@@ -17,19 +17,20 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from tinymim import files, recipes, references
+from tinymim import files, precision, recipes, references
 from tinymim.data.corrupted import CorruptedData
 from tinymim.errors import TinymimError, several
 from tinymim.modules import Segmenter
 from tinymim.modules.optim import total_batch
 from tinymim.options import Action, Corruptions, Saving
-from tinymim.run import folder, lock, preflight, testing
+from tinymim.run import folder, lock, preflight, record, testing
 from tinymim.run.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
 from tinymim.run.compute import Compute
 from tinymim.run.evaluation_progress import EvaluationProgress
 from tinymim.run.exact import Exact
 from tinymim.run.guard import NonFiniteGuard, Rewind
 from tinymim.run.masks import MaskFiles
+from tinymim.run.one_precision import OnePrecision
 from tinymim.run.parser import Parser
 from tinymim.run.predictions import Predictions
 from tinymim.run.preemption import Preempted, Preemption, end_with_parent, rank, started_by_lightning
@@ -116,6 +117,7 @@ class TinymimCLI(LightningCLI):
         config = self.config[self.subcommand]
         if not config.run_dir:
             names.check(config.name, "name")
+        self.model.trial = self.checking  # of a module with a cache: store nothing that stays
         self.run_dir = Path(config.run_dir or Path("runs") / config.name)
         asked = config.get("ckpt_path")
         complete = getattr(self.model, "complete", False)
@@ -216,14 +218,14 @@ class TinymimCLI(LightningCLI):
 
     def _callbacks(self, fresh: bool) -> list[pl.Callback]:
         if self.checking:
-            return [NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
+            return [OnePrecision(), NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
         whole = self.config[self.subcommand]
         config = whole.trainer
         bar = FitProgress() if self.subcommand == "fit" else EvaluationProgress()
         progress = [bar] if config.enable_progress_bar is not False else []
         if not fresh:
             writer = MaskFiles if isinstance(self.model, Segmenter) else Predictions
-            return [*progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
+            return [OnePrecision(), *progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
         common: dict[str, Any] = {"dirpath": self.run_dir / "checkpoints", "enable_version_counter": False}
         best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, **common)
@@ -235,7 +237,7 @@ class TinymimCLI(LightningCLI):
         seed = whole.seed_everything
         exact = Exact(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
         self._compute = Compute()
-        own = [exact, self._guard, self._compute, preflight.Preflight()]
+        own = [OnePrecision(), exact, self._guard, self._compute, preflight.Preflight()]
         return [*own, *progress, *rates, self._elapsed, *checkpoints]
 
 
@@ -263,6 +265,9 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
         if not asked_only and (found := preflight.problems(config)):
             raise several(f"{config.get('name', 'recipe')} has {len(found)} mistake(s)", found)
     kept, config = list(references.places(config)), references.filled(config)
+    if precision.is_auto(config):  # what it is settled to is saved, so that the run goes on in it
+        kept = [(place, text) for place, text in kept if place != ("trainer", "precision")]
+    config = precision.settle(config, record.precision_before(config) if command == "fit" else None)
     if started_by_lightning():
         end_with_parent()
     corruptions = config.pop("corruptions", None)

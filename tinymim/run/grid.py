@@ -22,89 +22,31 @@ questions    id: ``{title, source, expects, rows, paper, figures, against, claim
                figures  titles of those it shows; without it all. Its curves are those of their stages
                against  ``{TITLE: TITLE}``, figures whose orders of the rows are compared
                claims   list of ``{figure: TITLE, better: ROW, than: ROW}``, findings of the paper that are checked
+settings     a file of ``recipes/settings``: what a search has chosen for each row, laid over the ``set`` of stages
+search       how they are chosen, see ``tinymim/run/search.py``
 quick        laid over all of the above by ``--quick``
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinymim import recipes
+from tinymim import precision, recipes, references
 from tinymim.errors import TinymimError, several
-from tinymim.run import cells, outline, preflight, study_text
+from tinymim.run import cells, outline, preflight, settings, study_text
 from tinymim.run.cells import Figure, Stage
 from tinymim.run.outline import shortened, texts
+from tinymim.run.question import Claim, Curve, Question, Row
+from tinymim.run.settings import Settings
 from tinymim.run.study_text import PREPARED
 
 Definition = dict[str, Any]
-
-
-@dataclass
-class Row:
-    """One way to pre-train.
-
-    Args:
-        title: what it is called.
-        recipe: ``None`` is none.
-        overrides: of the recipe.
-        needs: the prepared fits it names itself.
-        weights: what the later stages start from without a recipe.
-        later: overrides of those.
-    """
-
-    title: str
-    recipe: str | None
-    overrides: list[str]
-    needs: list[str] = field(default_factory=list)
-    weights: str | None = None
-    later: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A loss that a stage logs: its ``title``, and ``train/LOSS`` and ``val/LOSS`` of ``stage``."""
-
-    title: str
-    stage: str
-    loss: str = "loss"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A finding that can be checked: in ``figure``, the row ``better`` is better than the row ``than``."""
-
-    figure: str
-    better: str
-    than: str
-
-
-@dataclass
-class Question:
-    """Rows side by side.
-
-    Args:
-        title: the question.
-        rows: what each row is called here, by id; as written, a list takes the rows' own titles.
-        source: the table of the paper it repeats, or empty.
-        expects: what the paper found, in words.
-        paper: its figure for each row that it has; higher is better.
-        figures: titles of the study's figures that it shows; empty is all. Its curves are those of their stages.
-        against: pairs of figures whose orders of the rows are compared, such as frozen and fine-tuned.
-        claims: what the paper found, row against row; also in a convergence, by the title of its column.
-    """
-
-    title: str
-    rows: dict[str, str]
-    source: str = ""
-    expects: str = ""
-    paper: dict[str, float] = field(default_factory=dict)
-    figures: list[str] = field(default_factory=list)
-    against: dict[str, str] = field(default_factory=dict)
-    claims: list[Claim] = field(default_factory=list)
 
 
 @dataclass
@@ -121,6 +63,12 @@ class Study:
     questions: dict[str, Question]
     figures: dict[str, Figure]
     curves: dict[str, Curve]
+    precision: str | None = None
+    """Of the fits whose recipe says ``auto``; ``None`` leaves it open."""
+    settings: Settings = field(default_factory=Settings)
+    search: dict[str, Any] = field(default_factory=dict)
+    shared: list[str] = field(default_factory=list)
+    asked: str = ""
     _definitions: dict[str, Definition] = field(default_factory=dict)
 
     def stages(self, row: str, place: Path, cell: Path) -> list[Stage]:
@@ -135,13 +83,35 @@ class Study:
         def filled(text: str) -> str:
             return PREPARED.sub(lambda m: str(prepared(place, m[1])), text)
 
+        return [self._settled(stage) for stage in self._written(row, filled, cell)]
+
+    def _settled(self, stage: Stage) -> Stage:
+        try:
+            open_ = self.precision is not None and precision.is_auto(resolved(stage))
+        except TinymimError:  # which :meth:`problems` tells with all others
+            open_ = False
+        return replace(stage, overrides=(*stage.overrides, f"--trainer.precision={self.precision}")) if open_ else stage
+
+    def _written(self, row: str, filled: Callable[[str], str], cell: Path) -> list[Stage]:
         own = self.row(row)
         overrides = [filled(text) for text in own.overrides]
         if row in self.prepare:
             return [Stage("fit", str(own.recipe), tuple(overrides))]
-        added = [filled(text) for text in own.later]
-        later = [Stage(stage.name, stage.recipe, (*stage.overrides, *added)) for stage in self.later]
+        above = [*self.shared, *(filled(text) for text in own.later)]
+        later = [
+            replace(stage, overrides=(*stage.overrides, *self.settings.texts(own.known, stage.name), *above))
+            for stage in self.later
+        ]
         return cells.chain(own.recipe, overrides, later, cell, filled(own.weights) if own.weights else None)
+
+    def remarks(self, question: Question) -> list[str]:
+        """The settings of a question's rows, for the end of its table."""
+        shown = {figure.stage for figure in self.shown(question).values()}
+        stages = [stage.name for stage in self.later if stage.name in shown]
+        if not self.settings.source and not self.search:
+            return []
+        rows = {self.rows[row].known: title for row, title in question.rows.items()}
+        return self.settings.remarks(rows, stages, self.asked)
 
     def shown(self, question: Question) -> dict[str, Figure]:
         """The figures of a question."""
@@ -159,6 +129,21 @@ class Study:
         """A row, or an entry of ``prepare``."""
         return self.prepare[id] if id in self.prepare else self.rows[id]
 
+    def settle(self, recorded: Iterable[Definition]) -> None:
+        """Settle what ``auto`` is here: what it was when cells were begun, on any machine, or is now.
+
+        Args:
+            recorded: the definitions of cells that are there.
+        """
+        if before := precision.first(config for one in recorded for config in one.values()):
+            self.precision = before
+        for row in self.rows:
+            for stage in self.stages(row, Path(), Path("cell")):
+                with contextlib.suppress(TinymimError):
+                    settled = precision.settle(references.filled(resolved(stage)))
+                    if self.precision is None and precision.is_auto(resolved(stage)):
+                        self.precision = precision.of(settled)
+
     def definition(self, row: str) -> Definition:
         """Everything that decides a row's figures but the seed: the resolved recipe of each of its fits.
 
@@ -169,7 +154,7 @@ class Study:
             return self._definitions[row]
         content: Definition = {}
         for stage in self.stages(row, Path(), Path("cell")):
-            content[stage.name] = {k: v for k, v in _resolved(stage).items() if k not in ("name", "compare", "run_dir")}
+            content[stage.name] = {k: v for k, v in resolved(stage).items() if k not in ("name", "compare", "run_dir")}
         for need in self.row(row).needs:
             content[f"prepare.{need}"] = self.definition(need)
         self._definitions[row] = json.loads(json.dumps(content))  # as it will be read from a file again
@@ -180,23 +165,43 @@ class Study:
         found: list[str] = []
         seen: set[Stage] = set()  # all rows share their later stages
         for row in [*self.needed(rows), *rows]:
-            to_come = ["cell/pretrain/", *(str(prepared(Path(), need)) for need in self.row(row).needs)]
             for stage in self.stages(row, Path(), Path("cell")):
                 if stage in seen:
                     continue
                 seen.add(stage)
-                try:
-                    config = _resolved(stage)
-                    unseen = any(path in text for path in to_come for text in stage.overrides)
-                    mistakes = recipes.mistakes(config)[0] if unseen else preflight.problems(config)
-                except TinymimError as error:
-                    mistakes = [str(error)]
+                mistakes = self.mistakes(row, stage)
+                if mistakes and (own := self.settings.texts(self.row(row).known, stage.name)):
+                    plain = replace(stage, overrides=tuple(text for text in stage.overrides if text not in own))
+                    before = self.mistakes(row, plain)
+                    mistakes = [m if m in before else f"{self.settings.source}: {m}" for m in mistakes]
                 found += [f"{row}, {stage.name}: {mistake}" for mistake in mistakes]
-        return found
+        return found + self._unsettled()
+
+    def mistakes(self, row: str, stage: Stage) -> list[str]:
+        """Those of a row's stage; where it starts from a file that is yet to be written, those of its text."""
+        to_come = ["cell/pretrain/", *(str(prepared(Path(), need)) for need in self.row(row).needs)]
+        try:
+            config = resolved(stage)
+            unseen = any(path in text for path in to_come for text in stage.overrides)
+            return recipes.mistakes(config)[0] if unseen else preflight.problems(config)
+        except TinymimError as error:
+            return [str(error)]
+
+    def _unsettled(self) -> list[str]:
+        """Rows and stages in the file of settings that are not of this study are of another; of its own rows, stages
+        that it lacks are mistakes."""
+        stages = [stage.name for stage in self.later]
+        return [
+            f"{self.settings.source}: rows.{row.known}.{stage}: no such stage{outline.near(stage, stages)}"
+            for row in self.rows.values()
+            for stage in self.settings.rows.get(row.known, {})
+            if stage not in stages
+        ]
 
 
 @functools.cache
-def _resolved(stage: Stage) -> recipes.Config:
+def resolved(stage: Stage) -> recipes.Config:
+    """The whole recipe of a stage."""
     return recipes.resolve(["--config", stage.recipe, *stage.overrides])[0]
 
 
@@ -205,32 +210,50 @@ def prepared(place: Path, name: str) -> Path:
     return place / "prepare" / name / "fit" / "checkpoints" / "last.ckpt"
 
 
-def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> Study:
+def load(name: str, quick: bool = False, overrides: list[str] | None = None, searching: bool = False) -> Study:
     """Read a study.
 
     Args:
         name: of a file in ``recipes/studies``, or a path.
         quick: lay its ``quick`` part over it.
-        overrides: of every pre-training; those in :data:`cells.SHARED` reach the other fits too.
+        overrides: as for :func:`parse`.
+        searching: likewise.
 
     Raises:
         TinymimError: no such study, or mistakes in it, all of them together.
     """
     path = outline.find("study", name)
     content = shortened(outline.read(path, "study", "rows and questions"), path, quick)
+    study = parse(content, path.stem, str(path), overrides or [], searching)
+    study.asked = f"tinymim search {name}{' --quick' if quick else ''}"
+    return study
+
+
+def parse(content: dict[str, Any], name: str, source: str, given: list[str], searching: bool = False) -> Study:
+    """The study that a file's content describes.
+
+    Args:
+        content: as the file has it.
+        name: of the study.
+        source: where the content comes from, for the error.
+        given: overrides of every pre-training; those in :data:`cells.SHARED` reach the other fits too.
+        searching: leave the settings out that a search is about to find; their file may be missing.
+
+    Raises:
+        TinymimError: mistakes in it, all of them together.
+    """
     if found := study_text.mistakes(content):
-        raise several(f"{path} has {len(found)} mistake(s)", found)
-    given = overrides or []
+        raise several(f"{source} has {len(found)} mistake(s)", found)
     shared = [text for text in given if text.removeprefix("--").startswith(cells.SHARED)]
     budget = content.get("budget") or {}
     rows = {id: _row(id, spec, texts(budget), given) for id, spec in content["rows"].items()}
     stages = content["stages"]
     return Study(
-        name=path.stem,
+        name=name,
         seeds=content["seeds"],
         about=content.get("about", "").strip(),
         budget=budget,
-        later=[Stage(stage, spec["recipe"], (*texts(spec.get("set")), *shared)) for stage, spec in stages.items()],
+        later=[Stage(stage, spec["recipe"], tuple(texts(spec.get("set")))) for stage, spec in stages.items()],
         prepare={id: _row(id, spec, [], shared) for id, spec in (content.get("prepare") or {}).items()},
         rows=rows,
         questions={id: _question(spec, rows) for id, spec in content["questions"].items()},
@@ -239,14 +262,17 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None) -> 
             id: Curve(**{"title": id, **spec})
             for id, spec in (content.get("curves") or {stage: {"stage": stage} for stage in stages}).items()
         },
+        settings=Settings() if searching else settings.load(content.get("settings")),
+        search=content.get("search") or {},
+        shared=shared,
     )
 
 
 def _row(id: str, spec: dict[str, Any], below: list[str], above: list[str]) -> Row:
-    settings = [*below, *texts(spec.get("set")), *above] if spec.get("recipe") else []
+    above_all = [*below, *texts(spec.get("set")), *above] if spec.get("recipe") else []
     weights, later = spec.get("weights"), texts(spec.get("later"))
-    needs = dict.fromkeys(name for text in [*settings, weights or "", *later] for name in PREPARED.findall(text))
-    return Row(spec.get("title", id), spec.get("recipe"), settings, list(needs), weights, later)
+    needs = dict.fromkeys(name for text in [*above_all, weights or "", *later] for name in PREPARED.findall(text))
+    return Row(spec.get("title", id), spec.get("recipe"), above_all, list(needs), weights, later, spec.get("known", id))
 
 
 def _question(spec: dict[str, Any], rows: dict[str, Row]) -> Question:

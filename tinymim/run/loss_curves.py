@@ -10,8 +10,8 @@ from pathlib import Path
 from tinymim.files import write_text
 from tinymim.pages import Picture, figures
 from tinymim.run.convergence import Logged
-from tinymim.run.grid import Curve, Question
 from tinymim.run.logged import Line
+from tinymim.run.question import Curve, Question
 from tinymim.safety.shown import cell
 
 SETS = {"train": "training", "val": "held out"}

@@ -12,7 +12,13 @@ from tinymim import recipes
 from tinymim.errors import TinymimError
 from tinymim.safety import text
 
-FOLDERS = {"study": "studies", "chain": "chains", "scaling study": "scaling", "program": "papers"}
+FOLDERS = {
+    "study": "studies",
+    "chain": "chains",
+    "scaling study": "scaling",
+    "program": "papers",
+    "settings": "settings",
+}
 
 
 def find(kind: str, name: str) -> Path:

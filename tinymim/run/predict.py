@@ -19,12 +19,17 @@ from torch.utils.data import DataLoader, Dataset
 from tinymim import files
 from tinymim.blocks import LOGITS, Tap
 from tinymim.data.batches import unit
-from tinymim.data.transforms import PlainView
+from tinymim.data.transforms import PlainView, crop_problems
 from tinymim.errors import TinymimError
 from tinymim.export import source
 from tinymim.images import EXTENSIONS, image_files, open_image, unreadable
+from tinymim.precision import AUTO, EXACT, autocast, one_off
 from tinymim.run.predictions import Columns, check_ending, write_table
 from tinymim.say import say
+
+PRECISIONS = {AUTO: AUTO, EXACT: EXACT, "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
+PRECISIONS |= {"32": EXACT, "bf16": "bf16-mixed"}
+"""What ``--precision`` takes, a trainer's names and two shorter ones; and what each means."""
 
 Item = tuple[int, Tensor | str]
 """Index of an image, and its pixels or why there are none."""
@@ -37,10 +42,11 @@ class Images(Dataset[Item]):
         folder: that the names are relative to.
         names: of the files.
         size: side of the views, in pixels.
+        crop_pct: see :class:`tinymim.data.transforms.PlainView`.
     """
 
-    def __init__(self, folder: str, names: list[str], size: int):
-        self.folder, self.names, self.view = folder, names, PlainView(size)
+    def __init__(self, folder: str, names: list[str], size: int, crop_pct: float | None = None):
+        self.folder, self.names, self.view = folder, names, PlainView(size, crop_pct)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,9 +69,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch_size", type=positive, default=64)
     parser.add_argument("--num_workers", type=int, default=2, help="processes that decode")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="bf16 under autocast")
+    parser.add_argument("--precision", choices=PRECISIONS, default=AUTO, help="auto is what is faster here")
     parser.add_argument("--block", type=positive, help="block to read features from; the output block by default")
     parser.add_argument("--pool", choices=("mean", "cls"), default="mean", help="mean patch token, or the CLS token")
+    parser.add_argument("--crop_pct", type=float, help="share of the shorter side seen: 0.875 to 224 px, then 1")
     parser.add_argument("--classes", action="store_true", help="write the classifier's labels, not features")
     asked = parser.parse_args(arguments)
     if asked.classes and (asked.block or asked.pool != "mean"):
@@ -90,10 +97,11 @@ def predict(
     batch_size: int = 64,
     num_workers: int = 0,
     device: str = "auto",
-    precision: str = "32",
+    precision: str = AUTO,
     block: int | None = None,
     pool: str = "mean",
     classes: bool = False,
+    crop_pct: float | None = None,
 ) -> None:
     """Write one row an image, ordered by path: ``path`` relative to the folder; and ``features``; or ``label``,
     ``class`` where names are known, ``probability`` of that label and ``probabilities`` of all.
@@ -106,15 +114,18 @@ def predict(
         batch_size: images at a time.
         num_workers: processes that decode; 0 is this one.
         device: to compute on.
-        precision: ``32`` or ``bf16``.
+        precision: one of :data:`PRECISIONS`.
         block: whose output the features are; ``None`` is the output block.
         pool: ``mean`` of the patch tokens, or ``cls``.
         classes: labels instead of features.
+        crop_pct: see :class:`tinymim.data.transforms.PlainView`.
 
     Raises:
         TinymimError: nothing to read, no readable image, or nowhere to write.
     """
     check_ending(out)
+    if found := crop_problems(crop_pct):
+        raise TinymimError(found[0].removeprefix("data."))
     if out.exists() and not overwrite:
         raise TinymimError(f"out: {out} is there already; give another, or --overwrite")
     if not images.is_dir():
@@ -123,8 +134,9 @@ def predict(
     if not names:
         raise TinymimError(f"images: no images in {images}: looked for {', '.join(EXTENSIONS)}, also in its folders")
     loaded = source.load(checkpoint, classes)
-    reader = Reader(loaded, block, pool, classes, precision == "bf16", usable_device(device))
-    dataset = Images(str(images), names, reader.size)
+    place = usable_device(device)
+    reader = Reader(loaded, block, pool, classes, one_off(PRECISIONS[precision], place), place)
+    dataset = Images(str(images), names, reader.size, crop_pct)
     loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
     broken: list[str] = []
     start = time.perf_counter()
@@ -148,7 +160,7 @@ class Reader:
         block: whose output the features are; ``None`` is the output block.
         pool: ``mean`` of the patch tokens, or ``cls``.
         classes: labels instead of features.
-        bf16: compute under autocast.
+        precision: a trainer's, ``32-true`` or a mixed one.
         device: to compute on.
 
     Raises:
@@ -156,10 +168,11 @@ class Reader:
     """
 
     def __init__(
-        self, loaded: source.Source, block: int | None, pool: str, classes: bool, bf16: bool, device: torch.device
+        self, loaded: source.Source, block: int | None, pool: str, classes: bool, precision: str, device: torch.device
     ):
         network = self.backbone = loaded.backbone.to(device)
-        self.names, self.pool, self.classes, self.bf16, self.device = loaded.classes, pool, classes, bf16, device
+        self.names, self.pool, self.classes, self.device = loaded.classes, pool, classes, device
+        self.precision = precision
         self.tap = Tap(network.depth, LOGITS) if classes else Tap(block or network.output_block, "ffn_post")
         network.check([self.tap])
         self.size, width = network.image_size
@@ -181,7 +194,7 @@ class Reader:
 
     def __call__(self, images: Tensor) -> Columns:
         """Columns of ``(B, 3, H, W)`` images, uint8 or in [0, 1]."""
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.inference_mode(), autocast(self.precision, self.device):
             read = self.backbone.read(unit(images.to(self.device)), [self.tap])[self.tap].float()
         if not self.classes:
             pooled = read[:, 0] if self.pool == "cls" else read[:, self.backbone.prefix :].mean(dim=1)

@@ -120,19 +120,23 @@ class Preflight(pl.Callback):
         """Time a few steps."""
         done = trainer.global_step - self._first
         if done == 1 and not self._start:
-            self._start = time.monotonic()
+            self._start, self._filling = time.monotonic(), _filled(module)
         if done != 1 + self.measured or not self._start:
             return
         if module.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.monotonic() - self._start
         rate = images_per_second(trainer, self.measured, seconds)
-        whole = clock(seconds / self.measured * trainer.estimated_stepping_batches)
+        whole, later = seconds / self.measured * trainer.estimated_stepping_batches, ""
+        views, spent = (now - before for now, before in zip(_filled(module), self._filling, strict=True))
+        if views:  # the teacher's part of these steps, measured on its own
+            again = images_per_second(trainer, self.measured, max(seconds - spent, 1e-9))
+            later = f" while the teacher cache fills and {again:.0f} from then on"
+            steps = (seconds - spent) / self.measured * trainer.estimated_stepping_batches
+            whole = steps + spent / views * (lacking(trainer, module) + views)
         if trainer.is_global_zero:
-            speed = (
-                f"measured: {rate:.0f} images/s, {memory(module)}, about {whole} for the whole run without validation"
-            )
-            print(speed, file=sys.stderr, flush=True)
+            speed = f"measured: {rate:.0f} images/s{later}, {memory(module)}"
+            print(f"{speed}, about {clock(whole)} for the whole run without validation", file=sys.stderr, flush=True)
         if self.stop:
             trainer.should_stop = True
 
@@ -141,6 +145,20 @@ class Preflight(pl.Callback):
         length = f"{trainer.max_epochs} epochs" if trainer.max_epochs != -1 else f"{trainer.max_steps} steps, epochs"
         length += f" of {trainer.num_training_batches} batches"
         return f"{length}, precision {trainer.precision}, {trainer.world_size} process(es)"
+
+
+def _filled(module: pl.LightningModule) -> tuple[int, float]:
+    """Views that a cached teacher was run for, in this process, and the seconds that took."""
+    frozen = getattr(module, "frozen", None)
+    return getattr(frozen, "filled", 0), getattr(frozen, "seconds", 0.0)
+
+
+def lacking(trainer: pl.Trainer, module: pl.LightningModule) -> float:
+    """Views of training images that this process's teacher is yet to be run for."""
+    batches = int(trainer.num_training_batches)
+    epochs = -(-int(trainer.estimated_stepping_batches) // max(batches // trainer.accumulate_grad_batches, 1))
+    cache = getattr(getattr(module, "frozen", None), "cache", None)
+    return cache.missing(0, epochs) / trainer.world_size if cache else 0.0
 
 
 def parameters(module: pl.LightningModule) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,35 @@ import lightning.pytorch as pl
 import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
-from tinymim import references
+from tinymim import precision, recipes, references
+from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.run import folder
 from tinymim.run.outline import differences
+from tinymim.safety import text
 from tinymim.say import say
+
+
+def precision_before(config: recipes.Config) -> str | None:
+    """What the run that a resolved recipe goes on with computed in; ``None`` where it goes on with none."""
+    checkpoint = config.get("ckpt_path")
+    if not checkpoint:
+        return None
+    own = Path(config.get("run_dir") or Path("runs") / str(config.get("name", "run")))
+    return precision_in([own if checkpoint == "last" else Path(checkpoint).parent.parent])
+
+
+def precision_in(folders: Iterable[Path]) -> str | None:
+    """What the first of these run folders that holds a recipe computed in."""
+    for place in folders:
+        try:
+            recipe = text.read_yaml(place / "config.yaml", "a recipe")
+            trainer = references.filled(recipe.get("trainer")) if isinstance(recipe, dict) else None
+        except TinymimError:
+            continue
+        if isinstance(trainer, dict):
+            return precision.of({"trainer": trainer}) or precision.EXACT  # none is Lightning's, which is that
+    return None
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -41,13 +66,13 @@ class SaveRecipe(SaveConfigCallback):
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Lightning's place for it."""
         place = Path(trainer.default_root_dir)
-        text = self.parser.dump(self.config, skip_none=False)
+        written = self.parser.dump(self.config, skip_none=False)
         for own in ("ckpt_path: null", "overwrite: false"):  # what was asked of this command alone
-            text = re.sub(rf"^{own.partition(':')[0]}: .*$", own, text, flags=re.MULTILINE)
+            written = re.sub(rf"^{own.partition(':')[0]}: .*$", own, written, flags=re.MULTILINE)
         if self.kept:
-            text = yaml.safe_dump(references.put_back(yaml.safe_load(text), self.kept), sort_keys=False)
+            written = yaml.safe_dump(references.put_back(yaml.safe_load(written), self.kept), sort_keys=False)
         before = place / "config.yaml"
-        if before.is_file() and (lines := differences(*map(yaml.safe_load, (before.read_text(), text)))):
+        if before.is_file() and (lines := differences(*map(yaml.safe_load, (before.read_text(), written)))):
             say(f"the run goes on with another recipe than it had: {'; '.join(lines)}")
-        write_text(before, text)
+        write_text(before, written)
         write_json(place / "environment.json", folder.environment())

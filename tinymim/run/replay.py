@@ -19,11 +19,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from tinymim import classes, recipes, references, sizes
+from tinymim import classes, conventions, precision, recipes, references, sizes
 from tinymim.errors import TinymimError, misfit, several
 from tinymim.foreign import pickles
 from tinymim.run import capture, looking, preflight, quiet
 from tinymim.safety import run_schemas, schemas
+from tinymim.safety.shown import terminal
 from tinymim.say import say
 from tinymim.seeds import restore
 
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> int:
     """Run ``tinymim replay FILE [--precision 32-true] [overrides]``."""
     parser = argparse.ArgumentParser(prog="tinymim replay", description=__doc__, allow_abbrev=False)
     parser.add_argument("file", type=Path, help="RUN/nonfinite/step_N.pt")
-    parser.add_argument("--precision", help="another than it ran in, such as 32-true")
+    parser.add_argument("--precision", help="another than it ran in, such as 32-true or auto")
     looking.add_argument(parser, "the captured recipe or an override")
     quiet.hush()
     asked, overrides = parser.parse_known_args(arguments)
@@ -97,7 +98,7 @@ def _config(content: dict[str, Any], overrides: list[str]) -> recipes.Config:
         raise TinymimError(
             f"replay knows no {rest[0]}; give the file first, then overrides such as --precision 32-true"
         )
-    return config
+    return precision.settle({**config, "trainer": references.filled(config.get("trainer"))})
 
 
 def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.LightningModule, pl.Trainer]:
@@ -114,6 +115,8 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
         module = preflight.build(pl.LightningModule, model, found)
     if found:
         raise several("the captured recipe cannot be built", found)
+    assert module is not None
+    module.trial = True  # of a module with a cache: the step is run again, and stores nothing where a file says
     trainer = _trainer(options)
     trainer.datamodule = SimpleNamespace(**content["data"])  # type: ignore[attr-defined]
     trainer.fit_loop.epoch_progress.current.completed = content["epoch"]
@@ -126,6 +129,7 @@ def _build(content: dict[str, Any], config: recipes.Config) -> tuple[pl.Lightnin
     if (here := capture.teacher(module)) != content["teacher"]:
         raise TinymimError(f"teacher: the step ran with weights of sha256 {content['teacher']}, and here are {here}")
     _load(module, content)
+    conventions.of(content).lay_on(module)
     module.to(trainer.strategy.root_device)
     trainer.precision_plugin.convert_module(module)
     return module, trainer
@@ -236,11 +240,11 @@ def _anomaly(content: dict[str, Any], module: pl.LightningModule, trainer: pl.Tr
 
 def show(content: dict[str, Any], config: recipes.Config, outcome: Outcome, trainer: pl.Trainer) -> None:
     """Print the tables and the verdict."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # names in it are a file's
     print_ = console.print
     ran, now = content["precision"], str(trainer.precision)
-    precision = ran if ran == now else f"{now} instead of {ran}"
-    print_(f"step {content['step']}, epoch {content['epoch'] + 1} of {config.get('name')}; {precision}")
+    said = ran if ran == now else f"{now} instead of {ran}"
+    print_(f"step {content['step']}, epoch {content['epoch'] + 1} of {config.get('name')}; {said}")
     terms = Table(title="losses", title_justify="left")
     terms.add_column("term")
     terms.add_column("value", justify="right")
@@ -271,7 +275,11 @@ def _table(title: str, places: list[Place]) -> Table:
         table.add_column(column, justify="right")
     for place in places[:ROWS]:
         table.add_row(
-            place.name, "x".join(map(str, place.shape)), f"{place.least:.4g}", f"{place.most:.4g}", f"{place.bad:,}"
+            terminal(place.name),
+            "x".join(map(str, place.shape)),
+            f"{place.least:.4g}",
+            f"{place.most:.4g}",
+            f"{place.bad:,}",
         )
     return table
 

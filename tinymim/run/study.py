@@ -13,18 +13,16 @@ checkpoint. A cell made under another definition is never mixed in.
 from __future__ import annotations
 
 import argparse
-import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
 from tinymim.files import write_json
-from tinymim.run import cells, folder, grid, lock, outline, study_page, workers
+from tinymim.run import cells, folder, grid, lock, study_page, workers
 from tinymim.run.grid import Study
-from tinymim.run.progress import clock
 from tinymim.run.tables import Records
+from tinymim.run.tally import Tally
 from tinymim.run.workers import Task
 from tinymim.say import say
 
@@ -62,7 +60,12 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
     study = grid.load(options.name, options.quick, [f"--{key}={value}" for key, value in overrides])
     study.seeds = options.seeds or study.seeds
     place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
+    study.settle(found["definition"] for found in map(workers.read, _begun(place)) if found)
     return options, study, place
+
+
+def _begun(place: Path) -> list[Path]:
+    return sorted(path.parent for path in place.glob(f"*/**/{workers.RECORD}"))
 
 
 def run(arguments: list[str]) -> None:
@@ -87,22 +90,17 @@ def run(arguments: list[str]) -> None:
 def _run(study: Study, tasks: list[Task], place: Path, jobs: int) -> None:
     """Run the tasks, keep the tables up to date, and tell how it went."""
     found = records(study, place)
-    start, done, failures = time.monotonic(), 0, []
+
+    def figures(task: Task, record: dict[str, Any]) -> str:
+        shown = record.get("figures", {}).items()
+        return ", ".join(f"{title} {study.figures[title].shown([value])}" for title, value in shown)
+
+    tally = Tally(len(tasks), figures)
 
     def finished(task: Task, record: dict[str, Any]) -> None:
-        nonlocal done
-        done += 1
         if task.place.parent.parent == place / "cells":
             found[task.place.parent.name][task.seed] = record
-        figures = ", ".join(
-            f"{title} {study.figures[title].shown([value])}" for title, value in record.get("figures", {}).items()
-        )
-        if record["status"] != "done":
-            failures.append(f"{task.name}: {record['error']}")
-            figures = f"FAILED: {record['error']}"
-        spent = time.monotonic() - start
-        left = clock(spent / done * (len(tasks) - done))
-        say(f"[{done}/{len(tasks)}] {task.name}: {figures or 'done'} ({clock(spent)} so far, about {left} left)")
+        tally.finished(task, record)
         write(study, found, place)
 
     write(study, found, place)
@@ -110,10 +108,11 @@ def _run(study: Study, tasks: list[Task], place: Path, jobs: int) -> None:
     try:
         workers.run(tasks, jobs, max(workers.cores() // jobs, 1), finished)
     except KeyboardInterrupt:
-        raise TinymimError(f"interrupted; {done} of {len(tasks)} cell(s) are done, the same command goes on") from None
+        done = f"{tally.done} of {len(tasks)} cell(s) are done"
+        raise TinymimError(f"interrupted; {done}, the same command goes on") from None
     print((place / "study.md").read_text())
     study_page.document(study, found, place).write(place / "index.html")
-    if failures:
+    if failures := tally.failures:
         heading = (
             f"study {study.name}: {len(failures)} of {len(tasks)} cell(s) failed; the same command tries them again"
         )
@@ -138,35 +137,16 @@ def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[
     Raises:
         TinymimError: cells that are there were made under another definition, and ``overwrite`` was not given.
     """
-    tasks, changed = [], []
+    tasks = []
     wanted = [(need, 0, place / "prepare" / need) for need in study.needed(rows)]
     wanted += [(row, seed, _cell(place, row, seed)) for seed in study.seeds for row in rows]
     for row, seed, where in wanted:
-        definition, stages = study.definition(row), study.stages(row, place, where)
-        record = workers.read(where)
-        if record:
-            lines = outline.differences(record["definition"], definition)
-        else:
-            lines = ["runs without a cell.json"] if any((where / stage.name).exists() for stage in stages) else []
-        if lines:
-            changed.append((where, lines))
-        elif record and record["status"] == "done":
-            continue
         is_row, own = row in study.rows, study.row(row)
         required = [place / "prepare" / need for need in own.needs]
         name, figures = (f"{own.title}, seed {seed}", study.figures) if is_row else (own.title, {})
-        tasks.append(Task(name, where, stages, seed, definition, required, figures))
-    if changed and not overwrite:
-        shown = [f"{where}: {'; '.join(lines[:3])}{', ...' if len(lines) > 3 else ''}" for where, lines in changed[:6]]
-        more = [f"and {len(changed) - 6} more"] if len(changed) > 6 else []
-        raise several(
-            f"{len(changed)} cell(s) of {place} were made under another definition. Run these again, keep the others: "
-            "--overwrite. Keep them all: --run_dir ANOTHER_FOLDER. They differ",
-            shown + more,
-        )
-    for where, _ in changed:
-        shutil.rmtree(where)
-    return tasks
+        stages = study.stages(row, place, where)
+        tasks.append(Task(name, where, stages, seed, study.definition(row), required, figures))
+    return workers.pending(tasks, place, overwrite)
 
 
 def records(study: Study, place: Path) -> Records:

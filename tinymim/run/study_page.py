@@ -13,7 +13,8 @@ from tinymim.pages.findings import Finding
 from tinymim.run import convergence, logged, loss_curves, tables
 from tinymim.run.cells import Figure
 from tinymim.run.convergence import Logged
-from tinymim.run.grid import Curve, Question, Study
+from tinymim.run.grid import Study
+from tinymim.run.question import Curve, Question
 from tinymim.run.tables import Records
 
 
@@ -58,6 +59,7 @@ def _section(
 ) -> Section:
     figures = study.shown(question)
     made = tables.section(question, records, figures)
+    made.remarks += study.remarks(question)
     files = {id: tables.as_csv(question, records, figures)}
     curves = _curves(study, question)
     speeds, fast = _speeds(curves, question, lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -13,12 +14,25 @@ from tinymim.run.outline import near, unknown
 from tinymim.safety import outline_schemas, schemas, text
 
 KEYS = {
-    "": {"seeds", "about", "budget", "stages", "figures", "curves", "prepare", "rows", "questions", "quick"},
+    "": {
+        "seeds",
+        "about",
+        "budget",
+        "stages",
+        "figures",
+        "curves",
+        "prepare",
+        "rows",
+        "questions",
+        "settings",
+        "search",
+        "quick",
+    },
     "stages": {"recipe", "set"},
     "figures": {"stage", "metric", "unit", "better"},
     "curves": {"title", "stage", "loss"},
     "prepare": {"title", "recipe", "set"},
-    "rows": {"title", "recipe", "set", "weights", "later"},
+    "rows": {"title", "recipe", "set", "weights", "later", "known"},
     "questions": {"title", "source", "expects", "rows", "paper", "figures", "against", "claims"},
 }
 PARTS: dict[str, tuple[type, ...]] = {
@@ -30,6 +44,8 @@ PARTS: dict[str, tuple[type, ...]] = {
 }
 """Of a question, and what each may be."""
 
+SEARCH = {"share", "seeds", "grid", "by"}
+COMBINATIONS = 10_000
 CLAIM = {"figure", "better", "than"}
 PREPARED = re.compile(r"\$\{prepare\.(\w+)\}")
 
@@ -37,7 +53,7 @@ PREPARED = re.compile(r"\$\{prepare\.(\w+)\}")
 def mistakes(content: dict[str, Any]) -> list[str]:
     """All of them, a line each; of keys and types first, and of what names what once those are right."""
     try:
-        found = _shape(content) or [*_columns(content), *_ways(content), *_questions(content)]
+        found = _shape(content) or [*_columns(content), *_ways(content), *_questions(content), *_search(content)]
     except text.WRONG:  # a type that nothing above looks for
         found = []
     return found or schemas.mistake(content, outline_schemas.StudyText, "study")
@@ -114,6 +130,38 @@ def _ways(content: dict[str, Any]) -> list[str]:
             )
         if spec.get("set") and not spec.get("recipe"):
             found.append(f"rows.{id}.set: overrides of its recipe, and it has none; `later` is of the later stages")
+    return found
+
+
+def _search(content: dict[str, Any]) -> list[str]:
+    """Of how settings are found, and where they lie."""
+    name, search = content.get("settings"), content.get("search") or {}
+    found = [] if name is None or isinstance(name, str) else [f"settings: {name!r} names no file of settings"]
+    if not isinstance(search, dict):
+        return [*found, f"search: {search!r} is not a mapping of {', '.join(sorted(SEARCH))}"]
+    found += unknown(search, "search", SEARCH)
+    found += ["search: needs `settings`, the file that it writes"] if search and not name else []
+    share, seeds, grid = search.get("share", 0.2), search.get("seeds", [0]), search.get("grid") or {}
+    if not isinstance(share, float) or not 0 < share < 1:
+        found.append(f"search.share: {share!r} is not a share of the training images between 0 and 1")
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        found.append(f"search.seeds: {seeds!r} is not a list of whole numbers from 0")
+    if search and (not isinstance(grid, dict) or not grid):
+        return [*found, f"search.grid: {grid!r} is not a mapping of stages"]
+    by = search.get("by") or {}
+    figures = content.get("figures") or {title: vars(figure) for title, figure in cells.FIGURES.items()}
+    for stage, tried in grid.items():
+        where = f"search.grid.{stage}"
+        if stage not in content["stages"]:
+            found.append(f"{where}: no such stage{near(stage, content['stages'])}")
+        elif by.get(stage) is not None and figures.get(by[stage], {}).get("stage") != stage:
+            found.append(f"search.by.{stage}: {by[stage]!r} is no figure of this stage")
+        elif all(figure["stage"] != stage for figure in figures.values()):
+            found.append(f"{where}: no figure is of this stage, so none can choose")
+        if not isinstance(tried, dict) or not all(isinstance(values, list) and values for values in tried.values()):
+            found.append(f"{where}: {tried!r} is not a mapping such as {{model.optim.base_lr: [0.002, 0.008]}}")
+        elif (count := math.prod(map(len, tried.values()))) > COMBINATIONS:
+            found.append(f"{where}: {count:,} combinations, and each is fitted; at most {COMBINATIONS:,} are taken")
     return found
 
 

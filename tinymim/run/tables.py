@@ -11,7 +11,7 @@ from tinymim.correlations import spearman
 from tinymim.pages import Section, Table
 from tinymim.pages.findings import AGREES, DISAGREES, OPEN, Finding, together
 from tinymim.run.cells import FIGURES, Figure
-from tinymim.run.grid import Claim, Question
+from tinymim.run.question import Claim, Question
 from tinymim.safety.shown import cell
 
 Records = dict[str, dict[int, dict[str, Any]]]
@@ -115,12 +115,12 @@ def _best(question: Question, records: Records, title: str, figure: Figure) -> s
         return OPEN
     others = [row for row in found if row != theirs]
     rival = max(others, key=lambda row: figure.sign * statistics.mean(found[row].values()))
-    return _told(*_gap(found[theirs], found[rival], figure), figure)
+    return _told(*gap(found[theirs], found[rival], figure), figure)
 
 
 def _verdict(claim: Claim, records: Records, figure: Figure) -> str:
     first, second = (values(records, row, claim.figure) for row in (claim.better, claim.than))
-    return _told(*_gap(first, second, figure), figure) if first and second else OPEN
+    return _told(*gap(first, second, figure), figure) if first and second else OPEN
 
 
 def _told(mean: float, spread: float | None, figure: Figure) -> str:
@@ -164,7 +164,7 @@ def checked(question: Question, claim: Claim, records: Records, figure: Figure) 
     first, second = (values(records, row, claim.figure) for row in (claim.better, claim.than))
     if not first or not second:
         return ""
-    mean, spread = _gap(first, second, figure)
+    mean, spread = gap(first, second, figure)
     verdict = _told(mean, spread, figure)
     verdict += " in direction" if verdict != OPEN and spread is None else ""
     named = f"{_name(question, claim.better)} better than {_name(question, claim.than)}"
@@ -191,7 +191,7 @@ def against(question: Question, records: Records, figures: dict[str, Figure]) ->
 
 def _difference(first: dict[int, float], second: dict[int, float], figure: Figure) -> str:
     """By how much ``first`` is better than ``second`` at the same seeds, and whether that is more than chance."""
-    mean, spread = _gap(first, second, figure)
+    mean, spread = gap(first, second, figure)
     unit = f" {figure.unit}" if figure.unit and figure.scale == 1 else ""
     if not first.keys() & second.keys():
         return f"{figure.number(mean)}{unit} (no seed in common)"
@@ -201,7 +201,7 @@ def _difference(first: dict[int, float], second: dict[int, float], figure: Figur
     return f"{figure.number(mean)} ± {figure.number(spread, 2)}{unit} ({within} the spread)"
 
 
-def _gap(first: dict[int, float], second: dict[int, float], figure: Figure) -> tuple[float, float | None]:
+def gap(first: dict[int, float], second: dict[int, float], figure: Figure) -> tuple[float, float | None]:
     """Mean of the differences seed by seed, positive where ``first`` is better, and their standard deviation; of the
     means, and none, where no seed is in both."""
     gaps = [figure.sign * (first[seed] - second[seed]) for seed in first if seed in second]

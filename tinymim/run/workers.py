@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -20,12 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from tinymim import files
-from tinymim.errors import TinymimError
-from tinymim.run import cells
+from tinymim.errors import TinymimError, several
+from tinymim.run import cells, outline
 from tinymim.run.cells import Figure, Stage
 
 PRELOADED = ["tinymim.run.workers", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
 RECORD = "cell.json"
+LOOK = 5.0
+"""Seconds between two looks at the tasks that run."""
+LEFT = ("config.yaml", "checkpoints", "results.json", "test.json")
+"""What shows that a run was begun in a folder."""
 
 
 @dataclass
@@ -56,7 +61,50 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(tasks: list[Task], jobs: int, threads: int, finished: Callable[[Task, dict[str, Any]], None]) -> None:
+def pending(tasks: list[Task], place: Path, overwrite: bool) -> list[Task]:
+    """Those of the tasks that are not done.
+
+    Args:
+        tasks: all that there are to do.
+        place: the folder that holds theirs, for the error.
+        overwrite: forget what was made under another definition.
+
+    Raises:
+        TinymimError: there is some, and ``overwrite`` is not given.
+    """
+    waiting, changed = [], []
+    for task in tasks:
+        record = read(task.place)
+        if record:
+            lines = outline.differences(record["definition"], task.definition)
+        else:
+            begun = any((task.place / stage.name / name).exists() for stage in task.stages for name in LEFT)
+            lines = ["runs without a cell.json"] if begun else []
+        if lines:
+            changed.append((task.place, lines))
+        elif record and record["status"] == "done":
+            continue
+        waiting.append(task)
+    if changed and not overwrite:
+        shown = [f"{where}: {'; '.join(lines[:3])}{', ...' if len(lines) > 3 else ''}" for where, lines in changed[:6]]
+        more = [f"and {len(changed) - 6} more"] if len(changed) > 6 else []
+        raise several(
+            f"{len(changed)} cell(s) of {place} were made under another definition. Run these again, keep the others: "
+            "--overwrite. Keep them all: --run_dir ANOTHER_FOLDER. They differ",
+            shown + more,
+        )
+    for where, _ in changed:
+        shutil.rmtree(where)
+    return waiting
+
+
+def run(
+    tasks: list[Task],
+    jobs: int,
+    threads: int,
+    finished: Callable[[Task, dict[str, Any]], None],
+    watching: Callable[[list[Task]], None] | None = None,
+) -> None:
     """Run every task, ``jobs`` at a time, in order as far as their needs allow.
 
     Args:
@@ -64,6 +112,7 @@ def run(tasks: list[Task], jobs: int, threads: int, finished: Callable[[Task, di
         jobs: processes at once.
         threads: of each process.
         finished: called here, in this process, with each task and its record.
+        watching: called here every few seconds with the tasks that run.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -83,7 +132,10 @@ def run(tasks: list[Task], jobs: int, threads: int, finished: Callable[[Task, di
                 process = context.Process(target=_work, args=(task, threads))
                 process.start()
                 running[process.sentinel] = (process, task)
-            for sentinel in connection.wait(list(running)) if running else []:
+            ended = connection.wait(list(running), LOOK if watching else None) if running else []
+            if watching:
+                watching([task for _, task in running.values()])
+            for sentinel in ended:
                 process, task = running.pop(sentinel)  # type: ignore[arg-type]
                 process.join()
                 record = _outcome(task, process.exitcode)

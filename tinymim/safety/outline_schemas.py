@@ -4,11 +4,44 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from tinymim.safety.schemas import Line, Name, Plain, Whole
 
 Settings = Plain | None
+
+Option = Annotated[str, Meta(pattern=r"^(?!.*\bclass_path\b)(model|data|trainer)(\.[A-Za-z_]\w*)+\Z", max_length=200)]
+"""Of a recipe, below its model, data or trainer; none that says which class they are."""
+
+Scalar = bool | int | float | Annotated[str, Meta(pattern=r"^[\w +-]*\Z", max_length=200)] | None
+"""A text in it is one word or several, and neither a path nor the way to a class."""
+
+Value = Scalar | list[Scalar]
+"""What a search may choose for an option."""
+
+
+class SettingsText(Struct, forbid_unknown_fields=True):
+    """A file of settings; see ``tinymim/run/settings.py``. It changes a recipe's numbers, and not what is run."""
+
+    command: Line = ""
+    how: Line = ""
+    rows: dict[Line, dict[Line, dict[Option, Value]]] | None = None
+
+
+class Chosen(SettingsText):
+    """Settings as the state of a chain has them."""
+
+    source: Line = ""
+
+
+class Search(Struct, forbid_unknown_fields=True):
+    """How settings are chosen; see ``tinymim/run/search.py``."""
+
+    share: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    seeds: Annotated[list[Whole], Meta(min_length=1, max_length=1000)] = msgspec.field(default_factory=lambda: [0])
+    grid: dict[Line, dict[Option, Annotated[list[Value], Meta(min_length=1, max_length=1000)]]] | None = None
+    by: dict[Line, Line | None] | None = None
 
 
 class StageText(Struct, forbid_unknown_fields=True):
@@ -40,6 +73,8 @@ class ChainText(Struct, forbid_unknown_fields=True):
     seeds: list[Whole] | None = None
     set: Settings = None
     compare: Compared | None = None
+    settings: Line | None = None
+    search: Search | None = None
 
 
 class StageState(Struct, forbid_unknown_fields=True):
@@ -61,6 +96,7 @@ class ChainPart(Struct, forbid_unknown_fields=True):
     about: str = ""
     seeds: list[Whole] | None = None
     compare: Plain | None = None
+    settings: Chosen | None = None
 
 
 class Entry(Struct, forbid_unknown_fields=True):
@@ -118,6 +154,7 @@ class StudyRow(Struct, forbid_unknown_fields=True):
     set: Settings = None
     weights: Line | None = None
     later: Settings = None
+    known: Line | None = None
 
 
 class StudyClaim(Struct, forbid_unknown_fields=True):
@@ -154,3 +191,5 @@ class StudyText(Struct, forbid_unknown_fields=True):
     curves: dict[Name, StudyCurve] | None = None
     prepare: dict[Name, StudyRow] | None = None
     quick: Settings = None
+    settings: Line | None = None
+    search: Search | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from tinymim.safety.schemas import Line, Plain, Stored, Whole
+from tinymim.safety.schemas import Followed, Line, Plain, Stored, Whole
 
 
 class TrainerPart(Struct):
@@ -45,6 +45,7 @@ class Capture(Struct):
     precision: Line
     data: Plain
     teacher: Line | None
+    conventions: Followed | UnsetType = UNSET  # type: ignore[valid-type]
 
 
 class Results(Struct):

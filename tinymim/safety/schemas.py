@@ -12,11 +12,13 @@ import typing
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tinymim.architecture import Architecture
+from tinymim.conventions import Conventions
 from tinymim.errors import TinymimError
 from tinymim.heads import HeadForm
+from tinymim.initialise import Init
 from tinymim.safety import network
 from tinymim.safety.names import PLAIN
 from tinymim.safety.text import mapping
@@ -66,6 +68,9 @@ Head = _struct(
 )
 """A :class:`HeadForm`."""
 
+Followed = _struct("Followed", Conventions, norm_eps=Annotated[float, Meta(gt=0, le=0.1)])
+"""What a checkpoint was made under, as :class:`Conventions` takes it."""
+
 
 class Identity(Struct):
     """Weights by name and sha256, and those they were distilled from."""
@@ -73,6 +78,7 @@ class Identity(Struct):
     name: Line
     sha256: Line = ""
     teacher: Identity | None = None
+    init: Init | UnsetType = UNSET
 
 
 class Stored(Struct, forbid_unknown_fields=True):
@@ -102,6 +108,8 @@ class Record(Struct):
     ema: float | None = None
     classifier: Head | None = None  # type: ignore[valid-type]
     classes: list[Line] = []
+    init: Init | UnsetType = UNSET
+    conventions: Followed | UnsetType = UNSET  # type: ignore[valid-type]
 
 
 class Card(Struct, forbid_unknown_fields=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,6 +78,10 @@ class Target(nn.Module, ABC):
     def describe(self) -> str:
         """One line for people: what is read where, and how the two sides are aligned."""
 
+    def first_only(self) -> bool:
+        """Whether only the first token, CLS, is looked at of what the teacher's taps give; no more is then stored."""
+        return False
+
     def aligned_heads(self) -> dict[int, int]:
         """Heads by student block, where this target regroups the student's channels into the teacher's heads."""
         return {}
@@ -129,6 +134,15 @@ def compared_blocks(
             f"(of {blocks}); name each once"
         )
     return blocks
+
+
+def first_only_taps(targets: Iterable[Target]) -> list[Tap]:
+    """The teacher's taps of which no target looks at more than the first token."""
+    taps: dict[Tap, bool] = {}
+    for target in targets:
+        for tap in target.teacher_taps():
+            taps[tap] = taps.get(tap, True) and target.first_only()
+    return [tap for tap, alone in taps.items() if alone]
 
 
 def settle_blocks(given: Blocks, network: Backbone, field: str) -> list[int]:

@@ -84,6 +84,10 @@ class CLS(Target):
         """The output of the student's blocks."""
         return [Tap(block, "ffn_post") for _, block in self.blocks]
 
+    def first_only(self) -> bool:
+        """Yes."""
+        return True
+
     def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
         """The loss between the first tokens of ``(B, N, D_t)`` and ``(B, N, D_s)``."""
         losses = {}

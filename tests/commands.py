@@ -1,0 +1,71 @@
+"""The command line as tests run it: in a process of its own, or in this one, which spares the imports of one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from tinymim.cli import main
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+Completed = subprocess.CompletedProcess[str]
+
+
+def spawned(*arguments: str | Path, cwd: Path = PROJECT, **environment: str) -> Completed:
+    """Run ``tinymim`` in a process of its own; for what needs one: several ranks, the user's shell, an exit code."""
+    command = [sys.executable, "-m", "tinymim", *map(str, arguments)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port()), **environment}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
+
+
+def tinymim(*arguments: str | Path, cwd: Path = PROJECT, **environment: str) -> Completed:
+    """Run ``tinymim`` in this process, and leave it as it was: folder, environment, imports of user's modules."""
+    out, err = io.StringIO(), io.StringIO()
+    with isolated(cwd, environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([*map(str, arguments)])
+        except SystemExit as ended:  # as argparse and LightningCLI end
+            code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
+    return subprocess.CompletedProcess(["tinymim", *map(str, arguments)], code, out.getvalue(), err.getvalue())
+
+
+def free_port() -> int:
+    """A port on loopback that no other test is given meanwhile, and no connection, as the system takes higher ones."""
+    for port in range(10_000 + os.getpid() * 20 % 20_000, 32_000):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
+
+
+@contextlib.contextmanager
+def isolated(cwd: Path, environment: dict[str, str]) -> Iterator[None]:
+    """A working folder, variables beside those that are there, and ``PYTHONPATH`` as a new process would take it."""
+    own = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    known = set(sys.modules)
+    with contextlib.chdir(cwd), mock.patch.dict(os.environ, environment), mock.patch("sys.path", [*own, *sys.path]):
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            for name in set(sys.modules) - known:
+                file = getattr(sys.modules[name], "__file__", None)
+                if file and any(Path(path) in Path(file).parents for path in (*own, str(cwd)) if path != str(PROJECT)):
+                    del sys.modules[name]
+
+
+def refused(result: Completed, *words: str) -> None:
+    """Exit code 1, the words, and no traceback."""
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr

@@ -1,0 +1,81 @@
+"""``tinymim search`` and ``tinymim distill`` on toy fits: what is kept, what is read, and going on with more seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.run.compared import RATES, write_recipe
+from tinymim.chain import search
+from tinymim.errors import TinymimError
+from tinymim.run import distill
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the toy was searched, and compared from one seed."""
+    folder = tmp_path_factory.mktemp("compared")
+    recipe = write_recipe(folder, folder / "own.yaml")
+    search.main([str(recipe), "--run_dir", str(folder / "search")])
+    distill.distill(str(recipe), ["--run_dir", str(folder / "run")])
+    return folder
+
+
+def test_search__chooses_on_training_images_and_is_kept(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fits = [json.loads(path.read_text()) for path in (place / "search").rglob("results.json")]
+    assert len(fits) == 1 + 2 * len(RATES)
+    pretrained = json.loads((place / "search/cells/student/pretrain/results.json").read_text())
+    assert pretrained["images"] == 1078, "three quarters of 1437"
+    written = yaml.safe_load((place / "own.yaml").read_text())
+    scores = json.loads((place / "search" / "search.json").read_text())["rows"]
+    for row, known in (("scratch", "scratch"), ("student", "toy")):
+        best, other = scores[row]["few"]
+        assert (best["few labels"], -best["val/loss"]) >= (other["few labels"], -other["val/loss"])
+        assert written["rows"][known]["few"] == best["set"]
+    assert "75% of the training images" in written["how"]
+    search.main([str(place / "toy.yaml"), "--run_dir", str(place / "search")])
+    assert "0 of 5 fits to run" in capsys.readouterr().err
+    assert yaml.safe_load((place / "own.yaml").read_text()) == written
+
+
+def test_distill__the_table_has_each_rows_settings(place: Path) -> None:
+    table = json.loads((place / "run" / "table.json").read_text())
+    assert table["rows"].keys() == {"scratch", "student"}
+    written = yaml.safe_load((place / "own.yaml").read_text())["rows"]
+    for row, known in (("scratch", "scratch"), ("student", "toy")):
+        config = yaml.safe_load((place / "run" / row / "few" / "config.yaml").read_text())
+        rate = written[known]["few"]["model.optim.base_lr"]
+        assert config["model"]["init_args"]["optim"]["base_lr"] == rate
+        assert any(f"few base_lr {rate:g}" in remark for remark in table["settings"])
+    text = (place / "run" / "table.md").read_text()
+    assert "| from scratch |" in text
+    assert "one seed, 0" in text
+    assert "is no fair comparison" in text
+
+
+def test_distill__more_seeds_keep_what_is_done(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, options = str(place / "toy.yaml"), ["--run_dir", str(place / "run"), "--seeds", "2"]
+    with pytest.raises(TinymimError, match=r"holds runs already.*--ckpt_path last"):
+        distill.distill(recipe, options)
+    before = (place / "run/student/few/results.json").stat().st_mtime_ns
+    distill.distill(recipe, [*options, "--ckpt_path", "last"])
+    assert "5 fits, " in capsys.readouterr().err
+    assert (place / "run/student/few/results.json").stat().st_mtime_ns == before
+    table = json.loads((place / "run" / "table.json").read_text())
+    assert table["seeds"] == [0, 1]
+    assert table["rows"]["student"].keys() == {"0", "1"}
+    assert "mean ± standard deviation" in (place / "run" / "table.md").read_text()
+
+
+def test_distill__settings_that_changed_are_not_mixed_in(place: Path) -> None:
+    path = place / "own.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("base_lr: 0.0", "base_lr: 0.00"))
+    try:
+        with pytest.raises(TinymimError, match=r"(?s)another definition.*few.*base_lr"):
+            distill.distill(str(place / "toy.yaml"), ["--run_dir", str(place / "run"), "--ckpt_path", "last"])
+    finally:
+        path.write_text(before)

@@ -1,0 +1,213 @@
+"""The cache of one run: fetch what is stored for a batch, store what was missing, and say what a user should know."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tinymim.errors import TinymimError
+from tinymim.files import unwritten
+from tinymim.say import say
+from tinymim.teacher_cache.folder import Folder, lacking, name_of
+from tinymim.teacher_cache.forms import Form
+from tinymim.teacher_cache.records import Records
+
+VARIABLE = "TINYMIM_TEACHER_CACHE"
+"""Names the cache's place where no option does."""
+
+DEFAULT = Path("runs") / "teacher_cache"
+
+View = NDArray[np.int64]
+"""Tags of a batch's samples, ``(B, 3)``: part, view, record (see ``tinymim/data/repeated.py``)."""
+
+
+def place(asked: str | None = None) -> Path:
+    """Where the cache lies: as ``asked``, else as :data:`VARIABLE` says, else :data:`DEFAULT`."""
+    return Path(asked or os.environ.get(VARIABLE) or DEFAULT).expanduser()
+
+
+@dataclass
+class Part:
+    """A data set whose views are stored.
+
+    Args:
+        key: see ``key.py``.
+        about: names of teacher and data, for people.
+        images: in it.
+        views: of each image.
+    """
+
+    key: dict[str, Any]
+    about: dict[str, str]
+    images: int
+    views: int
+
+
+class Cache:
+    """What is stored of a teacher for a data module.
+
+    Args:
+        root: its place.
+        forms: what is stored of each view.
+        parts: the data sets by their number; ``None`` where one is not stored.
+        trial: use another, empty place, which is removed in the end; for speed and sizes alone.
+
+    Raises:
+        TinymimError: the disk has less room than is needed, or a folder does not hold what its name says.
+    """
+
+    def __init__(self, root: Path, forms: list[Form], parts: list[Part | None], trial: bool = False):
+        self.root, self.forms, self.parts = root, forms, parts
+        self.storing = True
+        self._trial = tempfile.TemporaryDirectory(prefix="tinymim_cache_") if trial else None
+        records = sum(form.size + 4 for form in forms)
+        self.whole = sum(part.images * part.views * records for part in parts if part)
+        there = Path(self._trial.name) if self._trial else root
+        self._room()
+        self._folders = [self._folder(there, part) for part in parts]
+
+    def _room(self) -> None:
+        """Refuse before the first write what would not fit."""
+        missing = 0
+        for part in filter(None, self.parts):
+            path = self.root / name_of(part.key, part.images)
+            missing += sum(form.size * lacking(path, form, part.views, part.images) for form in self.forms)
+        place = self.root
+        while not place.exists():
+            place = place.absolute().parent
+        free = shutil.disk_usage(place).free
+        if missing > free:
+            raise TinymimError(
+                f"teacher_cache: {size(missing)} would be written to {self.root}, and the disk has {size(free)} free; "
+                "take fewer views, another disk (teacher_cache_dir), or teacher_cache: null"
+            )
+
+    def _folder(self, root: Path, part: Part | None) -> Folder | None:
+        """Where a data set's views are stored; ``None``, and no more storing, where the disk refuses."""
+        try:
+            return Folder(root, part.key, part.about, part.images, say) if part else None
+        except OSError as error:
+            self._refused(error)
+        return None
+
+    def _records(self, form: Form, part: int, view: int) -> Records | None:
+        """Likewise the file of a tap and a view."""
+        folder = self._folders[part]
+        try:
+            return folder.records(form, view) if folder else None
+        except OSError as error:
+            self._refused(error)
+        return None
+
+    def _refused(self, error: OSError) -> None:
+        """Say it, once."""
+        if self.storing:
+            self.storing = False
+            say(
+                f"teacher_cache: {self.root} cannot be written: {unwritten(error) or error}; going on without storing: "
+                "what is not there yet is computed in every epoch"
+            )
+
+    def fetch(self, view: View, pinned: bool = False) -> tuple[dict[str, Tensor], list[int]]:
+        """Records of a batch on the host, int8 ``(B, size)`` by the name of their form, and the samples for which some
+        are missing.
+
+        Args:
+            view: tags of the samples.
+            pinned: in memory from which a GPU can copy on its own.
+        """
+        there = np.ones(len(view), bool)
+        found = {}
+        for form in self.forms:
+            records = torch.empty(len(view), form.size, dtype=torch.int8, pin_memory=pinned)
+            there &= self._read(form, view, records.numpy().view(np.uint8))
+            found[form.name] = records
+        return found, np.flatnonzero(~there).tolist()
+
+    def _read(self, form: Form, view: View, into: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        there = np.zeros(len(view), bool)
+        for part, number, rows in _groups(view):
+            if (records := self._records(form, part, number)) is None:
+                continue
+            if rows.all():
+                there = records.read(view[:, 2], into)
+            else:
+                some = np.empty((int(rows.sum()), form.size), np.uint8)
+                there[rows] = records.read(view[rows, 2], some)
+                into[rows] = some
+        return there
+
+    def store(self, view: View, found: dict[str, Tensor]) -> None:
+        """Write the records of some samples, ``(M, size)`` by the name of their form; not those that hold infinities,
+        and nothing once a write has failed."""
+        for form in self.forms:
+            if not self.storing:
+                return
+            records = found[form.name].cpu()
+            right = form.decode(records).isfinite().flatten(1).all(1).numpy()
+            for part, number, rows in _groups(view):
+                rows &= right
+                try:
+                    if opened := self._records(form, part, number):
+                        opened.write(view[rows, 2], records.numpy().view(np.uint8)[rows])
+                except OSError as error:
+                    self._refused(error)
+
+    def missing(self, part: int, views: int | None = None) -> int:
+        """Views of images of a part that lack some record, of the first ``views``; all where they cannot be opened."""
+        known = self.parts[part]
+        if known is None:
+            return 0
+        count = known.views if views is None else min(known.views, views)
+        there = 0
+        for number in range(count):
+            opened = [self._records(form, part, number) for form in self.forms]
+            there += min(records.filled() if records else 0 for records in opened)
+        return count * known.images - there
+
+    def describe(self) -> str:
+        """Place, size, and how much is there, for people."""
+        records = sum(part.images * part.views for part in self.parts if part)
+        lacking = sum(self.missing(number) for number in range(len(self.parts)))
+        each = sum(form.size for form in self.forms)
+        return (
+            f"{self.root}: {size(self.whole)} in all, {size(each)} a view of an image, "
+            f"{1 - lacking / max(records, 1):.0%} of it there"
+        )
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for folder in self._folders:
+            if folder:
+                folder.close()
+        self._folders = []
+        if self._trial:
+            self._trial.cleanup()
+
+
+def _groups(view: View) -> list[tuple[int, int, NDArray[np.bool_]]]:
+    """Parts and views among the samples that have a record, and which samples are of each."""
+    kept = view[view[:, 2] >= 0]
+    distinct = np.unique(kept[:, :2], axis=0).tolist()
+    return [
+        (part, number, (view[:, 0] == part) & (view[:, 1] == number) & (view[:, 2] >= 0)) for part, number in distinct
+    ]
+
+
+def size(count: int) -> str:
+    """Bytes, for people."""
+    amount, unit = float(count), "bytes"
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if amount < 1000 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if amount >= 100 or unit == "bytes" else f"{amount:.1f} {unit}"

@@ -1,0 +1,210 @@
+"""A folder of the cache: what one teacher gives for one data set, and who uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymim import files
+from tinymim.errors import TinymimError
+from tinymim.safety import text
+from tinymim.teacher_cache.forms import Form
+from tinymim.teacher_cache.key import digest
+from tinymim.teacher_cache.records import SUM, Records
+
+KEY = "key.json"
+USE = "in_use"
+"""Is locked, shared, by everybody who has the folder open."""
+
+
+class Folder:
+    """One folder, open.
+
+    Args:
+        root: of the cache.
+        key: of what lies in it (see ``key.py``).
+        about: names of teacher and data, for people.
+        length: images of the data set.
+        damaged: is told what was found to be wrong.
+
+    Raises:
+        TinymimError: it holds another key than its name says, or none.
+        OSError: it cannot be made or written.
+    """
+
+    def __init__(
+        self, root: Path, key: dict[str, Any], about: dict[str, str], length: int, damaged: Callable[[str], None]
+    ):
+        self.path, self.length, self._damaged = root / name_of(key, length), length, damaged
+        self._open: dict[tuple[str, int], Records] = {}
+        self._use = _taken(self.path)
+        self._check(key, about)
+
+    def _check(self, key: dict[str, Any], about: dict[str, str]) -> None:
+        """See that this very key is noted here; note it in a folder that is new, before anything else is written."""
+        place = self.path / KEY
+        if not place.exists() and not any(self.path.glob("*.rec")):
+            files.write_json(place, {"key": key, "about": about})
+        noted = read_key(self.path)
+        if noted is None or noted.get("key") != text.plain(key, "a key"):
+            raise TinymimError(
+                f"teacher_cache: {place} does not say what lies beside it; `tinymim cache clear {self.path.name}` "
+                "makes room for it to be computed anew"
+            )
+        with contextlib.suppress(OSError):
+            os.utime(place)  # when it was used last
+
+    def records(self, form: Form, view: int) -> Records:
+        """Those of a tap and a view.
+
+        Raises:
+            OSError: they cannot be opened.
+        """
+        place = (form.name, view)
+        if place not in self._open:
+            path = self.path / f"{form.name}.view{view}.rec"
+            self._open[place] = Records(path, self.length, form.size, self._damaged)
+        return self._open[place]
+
+    def close(self) -> None:
+        """Let go of it."""
+        for records in self._open.values():
+            records.close()
+        self._open.clear()
+        os.close(self._use)
+
+
+def name_of(key: dict[str, Any], length: int) -> str:
+    """Of the folder for ``length`` images under ``key``."""
+    return f"{digest(key)}_{length}"
+
+
+def lacking(path: Path, form: Form, views: int, length: int) -> int:
+    """Records of a tap that a folder, which need not exist, lacks in its first ``views`` views. Makes nothing."""
+    there = 0
+    for view in range(views):
+        with contextlib.suppress(OSError):
+            there += int(np.count_nonzero(np.fromfile(path / f"{form.name}.view{view}.crc", SUM, length)))
+    return views * length - there
+
+
+def _taken(path: Path) -> int:
+    """A descriptor that shows that ``path``, which is made, is in use; whoever clears it meanwhile is waited for."""
+    for _ in range(100):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            use = os.open(path / USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue
+        except PermissionError:  # somebody else's, to be read
+            use = os.open(path / USE, os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(use, fcntl.LOCK_SH)
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(use).st_ino == os.stat(path / USE).st_ino:  # noqa: PTH116
+                return use
+        os.close(use)
+        time.sleep(0.01)
+    raise TinymimError(f"teacher_cache: {path} is taken away again and again")
+
+
+def read_key(folder: Path) -> dict[str, Any] | None:
+    """What ``key.json`` says: ``key`` and ``about``; ``None`` where it is missing or damaged."""
+    path = folder / KEY
+    try:
+        return text.mapping(text.read_json(path, str(path)), str(path))
+    except TinymimError:
+        return None
+
+
+@dataclass
+class Entry:
+    """A folder as ``tinymim cache list`` shows it.
+
+    Args:
+        path: of the folder.
+        about: names of teacher and data; empty where its key is missing or damaged.
+        size: bytes on disk.
+        taps: names of what is stored.
+        views: how many.
+        full: share of the records of those taps and views that are there.
+        used: when a run opened it last, seconds since 1970.
+    """
+
+    path: Path
+    about: dict[str, str]
+    size: int
+    taps: list[str] = field(default_factory=list)
+    views: int = 0
+    full: float = 0.0
+    used: float = 0.0
+
+
+def entries(root: Path) -> list[Entry]:
+    """The folders of the cache at ``root``, the one used last first."""
+    found = [_entry(path) for path in root.iterdir() if _is_folder(path)] if root.is_dir() else []
+    return sorted(found, key=lambda entry: -entry.used)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a cache made it: nothing else is ever cleared."""
+    return path.is_dir() and ((path / USE).is_file() or (path / KEY).is_file())
+
+
+def _entry(path: Path) -> Entry:
+    about = (read_key(path) or {}).get("about")
+    told = {name: value for name, value in about.items() if isinstance(value, str)} if isinstance(about, dict) else {}
+    entry = Entry(path, told, occupied(path), used=path.stat().st_mtime)
+    with contextlib.suppress(OSError):
+        entry.used = (path / KEY).stat().st_mtime
+    names = [file.stem.rpartition(".view") for file in path.glob("*.crc")]
+    entry.taps, entry.views = sorted({name for name, _, _ in names}), len({view for _, _, view in names})
+    shares = [np.count_nonzero(sums) / max(len(sums), 1) for sums in _sums(path)]
+    entry.full = sum(shares) / len(shares) if shares else 0.0
+    return entry
+
+
+def _sums(path: Path) -> Iterator[np.ndarray]:
+    for file in path.glob("*.crc"):
+        with contextlib.suppress(OSError):
+            yield np.fromfile(file, SUM)
+
+
+def occupied(path: Path) -> int:
+    """Bytes that the files in a folder take on disk, where sparse ones take less than their length."""
+    total = 0
+    for file in path.glob("*"):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_blocks * 512
+    return total
+
+
+def remove(path: Path) -> None:
+    """Take a folder of the cache away.
+
+    Raises:
+        TinymimError: a run has it open, or it cannot be removed.
+    """
+    try:
+        use = os.open(path / USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            away = Path(tempfile.mkdtemp(prefix=".cleared.", dir=path.parent))
+            path.replace(away)
+            shutil.rmtree(away)
+        finally:
+            os.close(use)
+    except BlockingIOError:
+        raise TinymimError(f"{path.name} is in use by a run; clear it when that has ended") from None
+    except OSError as error:
+        raise TinymimError(f"{path} cannot be removed: {error.strerror}") from None

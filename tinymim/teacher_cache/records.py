@@ -1,0 +1,132 @@
+"""A file of records of one size, and the checksum of each beside it: whatever happened to a record, it is whole or it
+is not there.
+
+``NAME.rec`` is as long as all records together from the beginning, and sparse: disks that can, give it blocks only for
+what is written. ``NAME.crc`` has a little-endian uint32 a record: its CRC-32, with 1 in place of 0, or 0 where there is
+no record. It is written after the record's bytes. So a record that was torn, by a kill, a full disk, or two writers
+whose numbers differ in the last bit, does not have its checksum, and is as good as absent.
+
+Read and written by position, never mapped: writing to a map of a file on a full disk, or reading one that somebody
+cuts short, would end the process by a signal.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+SUM = np.dtype("<u4")
+
+
+class Records:
+    """One such file, opened to read and write; made where it is missing.
+
+    Args:
+        path: of the records.
+        length: how many there are.
+        size: bytes of each.
+        damaged: is told, once, what was found to be wrong.
+
+    Raises:
+        OSError: they cannot be opened, made or given their length.
+    """
+
+    def __init__(self, path: Path, length: int, size: int, damaged: Callable[[str], None]):
+        self.path, self.length, self.size, self._damaged = path, length, size, damaged
+        self._told = False
+        self._data = self._open(path, length * size)
+        self._index = self._open(path.with_suffix(".crc"), length * SUM.itemsize)
+        self.sums = np.zeros(length, SUM)
+        os.preadv(self._index, [self.sums.data], 0)
+
+    def _open(self, path: Path, length: int) -> int:
+        """A descriptor of a file of that length; one cut short is made long again, and what it lacks is absent."""
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except PermissionError:  # somebody else's: what is there can be read
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        found = os.fstat(file).st_size
+        if found != length:
+            if found:
+                self._tell(f"has {found} bytes instead of {length}")
+            try:
+                os.ftruncate(file, length)
+            except BaseException:
+                os.close(file)
+                raise
+        return file
+
+    def _tell(self, what: str) -> None:
+        if not self._told:
+            self._told = True
+            self._damaged(f"{self.path} {what}; what it lacks is computed anew")
+
+    def filled(self) -> int:
+        """Records that have a checksum, now, whoever wrote them."""
+        os.preadv(self._index, [self.sums.data], 0)
+        return int(np.count_nonzero(self.sums))
+
+    def read(self, numbers: Numbers, into: Bytes) -> NDArray[np.bool_]:
+        """Read records.
+
+        Args:
+            numbers: of the records, ``(M,)``.
+            into: ``(M, size)``; rows without record hold anything afterwards.
+
+        Returns:
+            Which were there and whole, ``(M,)``.
+        """
+        there = np.zeros(len(numbers), bool)
+        for row, number in enumerate(numbers.tolist()):
+            expected = int(self.sums[number]) or self._looked_up(number)
+            if not expected:
+                continue
+            found = os.preadv(self._data, [into[row].data], number * self.size)
+            if found == self.size and _checksum(into[row]) == expected:
+                there[row] = True
+            else:
+                self.sums[number] = 0
+                self._tell(f"is damaged at record {number}")
+        return there
+
+    def _looked_up(self, number: int) -> int:
+        """Its checksum, which another process may have written meanwhile."""
+        os.preadv(self._index, [self.sums[number : number + 1].data], number * SUM.itemsize)
+        return int(self.sums[number])
+
+    def write(self, numbers: Numbers, records: Bytes) -> None:
+        """Write records ``(M, size)``; all their bytes come before the first checksum.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
+        sums = np.array([_checksum(record) for record in records], SUM)
+        for number, record in zip(numbers.tolist(), records, strict=True):
+            _write(self._data, record, number * self.size)
+        for place, number in enumerate(numbers.tolist()):
+            _write(self._index, sums[place : place + 1].view(np.uint8), number * SUM.itemsize)
+            self.sums[number] = sums[place]
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        os.close(self._data)
+        os.close(self._index)
+
+
+def _write(file: int, content: Bytes, offset: int) -> None:
+    """All of it: the system may write less at a time."""
+    rest = content.data
+    while rest:
+        done = os.pwrite(file, rest, offset)
+        rest, offset = rest[done:], offset + done
+
+
+def _checksum(record: Bytes) -> int:
+    return zlib.crc32(record.data) or 1
