@@ -12,6 +12,7 @@ from tinymim import files, weights
 from tinymim.architecture import Architecture, set_heads
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap
+from tinymim.conventions import CONVENTIONS, Conventions
 from tinymim.errors import TinymimError
 from tinymim.heads import Head, HeadForm
 
@@ -282,6 +283,7 @@ def fine_tuned(form, **fields):
     state = {f"model.backbone.vit.{key}": value for key, value in backbone.vit.state_dict().items()}
     state |= {f"model.{key}": value for key, value in backbone.classifier.state_dict().items()}
     record = {"backbone": backbone.record(), "prefix": "model.backbone.vit.", "classifier": vars(form)}
+    record[CONVENTIONS] = Conventions().record()
     return backbone, {"state_dict": {**state, "metrics.top1.tp": torch.zeros(1)}, weights.RECORD: record}
 
 

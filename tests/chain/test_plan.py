@@ -192,7 +192,7 @@ def test_changes__only_what_can_alter_results(tmp_path: Path) -> None:
         )
         == {}
     )
-    assert changed("trainer.precision=32-true")["tiny"] == ['tiny.trainer.precision: "bf16-mixed", now "32-true"']
+    assert changed("trainer.precision=32-true")["tiny"] == ['tiny.trainer.precision: "auto", now "32-true"']
     assert changed("medium.trainer.max_epochs=3") == {"medium": ["medium.trainer.max_epochs: 30, now 3"]}
     assert changed(stages=WHOLE[:4]) == {"shipped": ["shipped: no longer there"]}
     assert changed("seeds=[0]")[""] == ["seeds: None, now [0]"]

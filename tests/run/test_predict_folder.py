@@ -108,7 +108,7 @@ def test_classes__with_their_names_where_known(
 ) -> None:
     made, source = classifier(tmp_path, **({"classes": names} if names else {}))
     out = tmp_path / f"out{ending}"
-    predict(source, images, out, classes=True)
+    predict(source, images, out, classes=True, precision="32-true")
     with torch.no_grad():
         expected = made.read(views(images), [Tap(3, "logits")])[Tap(3, "logits")].softmax(-1).numpy()
     table = dict(np.load(out)) if ending == ".npz" else pq.read_table(out).to_pydict()
@@ -139,7 +139,7 @@ def test_broken_images__are_named_and_left_out(
     (images / "deep/short.png").write_bytes((images / "z.png").read_bytes()[:300])
     made, source = student(tmp_path)
     arguments = ["predict", source, "--images", str(images), "--out", str(tmp_path / "out.npz"), "--batch_size", "2"]
-    assert cli.main([*arguments, "--num_workers", str(workers)]) == 0
+    assert cli.main([*arguments, "--num_workers", str(workers), "--precision", "32-true"]) == 0
     table = np.load(tmp_path / "out.npz")
     assert table["path"].tolist() == RELATIVE
     assert close(table["features"], features(made, views(images)))
