@@ -15,16 +15,13 @@ from safetensors.torch import save_file
 
 from tests.card_files import write
 from tests.conftest import tiny
-from tests.safety.places import STUDY
 from tinymim import cards, classes, conventions, recipes, references, teachers, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
-from tinymim.chain import plan, state
 from tinymim.cli import main
 from tinymim.errors import TinymimError
-from tinymim.run import caches, preflight, settings, study_text, teacher_files
-from tinymim.run import record as recorded
-from tinymim.safety import names, network, outline_schemas, schemas, shown
+from tinymim.run import preflight, teacher_files
+from tinymim.safety import names, network, schemas, shown
 from tinymim.safety.run_schemas import Recipe
 from tinymim.safety.schemas import Network
 
@@ -281,79 +278,3 @@ def test_record__conventions_are_ones_that_can_be_followed(own: Backbone, change
     with pytest.raises(TinymimError, match=words) as caught:
         schemas.record({**honest, **changes}, "record")
     assert len(str(caught.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("model.class_path", "planted"),
-        ("model", "planted"),
-        ("config", "other"),
-        ("run_dir", "elsewhere"),
-        ("model.optim.class_path.x", 1),
-        ("model.targets", [{"class_path": "planted.Net"}]),
-        ("model.teacher_drop_path", "planted.Net"),
-        ("model.teacher", "../other.pth"),
-    ],
-)
-def test_settings__change_numbers_and_no_class_or_path(tmp_path: Path, key: str, value: Any) -> None:
-    path = tmp_path / "own.yaml"
-    path.write_text(yaml.safe_dump({"rows": {"scratch": {"probe": {key: value}}}}))
-    with pytest.raises(TinymimError, match="rows"):
-        settings.load(str(path))
-    found = schemas.mistake({"grid": {"probe": {key: [value]}}}, outline_schemas.Search, "search")
-    assert found, "what a search may not write it may not try"
-
-
-def test_search__writes_where_a_file_says_only_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    for name in ("digits", str(tmp_path / "in" / "own.yaml")):
-        settings.check_place(name, tmp_path / "in")
-    for name in (str(tmp_path / "own.yaml"), "../own.yaml", "a/b.yaml"):
-        with pytest.raises(TinymimError, match=r"settings: .* would be a new file outside of"):
-            settings.check_place(name, tmp_path / "in")
-    (tmp_path / "own.yaml").write_text("{}")
-    settings.check_place(str(tmp_path / "own.yaml"), tmp_path / "in")
-
-
-def test_search__of_more_fits_than_anyone_means() -> None:
-    study = {**STUDY, "search": {"grid": {"probe": {f"model.{letter}": list(range(10)) for letter in "abcdefghij"}}}}
-    assert study_text.mistakes(study) == [
-        "search.grid.probe: 10,000,000,000 combinations, and each is fitted; at most 10,000 are taken"
-    ]
-
-
-def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> None:
-    rows: dict[str, Any] = {"one": {"finetune": {"model.optim.base_lr": 0.5}}}
-    settings.write(tmp_path / "own.yaml", settings.Settings("", "tinymim search toy", "two", rows))
-    stage = {"name": "a", "kind": "finetune", "recipe": "finetune_digits", "weights": None}
-    compared = {"title": "Which?", "rows": {"one": ["a"]}}
-    content = {"stages": [stage], "compare": compared, "settings": str(tmp_path / "own.yaml")}
-    begun = state.begin(tmp_path, plan.build("toy", content, "toy.yaml"), "")
-    begun.save()
-    assert state.load(tmp_path).chain == begun.chain
-    told = json.loads((tmp_path / state.NAME).read_text())
-    told["chain"]["settings"]["rows"]["one"]["finetune"] = {"model.class_path": "planted.Net"}
-    (tmp_path / state.NAME).write_text(json.dumps(told))
-    with pytest.raises(TinymimError, match="settings"):
-        state.load(tmp_path)
-
-
-def test_precision__of_the_environment_is_settled_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PRECISION", "bf16-mixed")
-    (tmp_path / "config.yaml").write_text("trainer: {precision: '${oc.env:PRECISION}'}")
-    assert recorded.precision_in([tmp_path]) == "bf16-mixed"
-    monkeypatch.delenv("PRECISION")
-    assert recorded.precision_in([tmp_path]) is None
-    (tmp_path / "config.yaml").write_text("trainer: {precision: !!python/name:os.system ''}")
-    assert recorded.precision_in([tmp_path]) is None
-
-
-def test_cache__is_listed_as_its_keys_say_in_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "0_1").mkdir()
-    about = {"teacher": "[/red]\x1b]0;x\x07", "data": ["no text"]}
-    (tmp_path / "0_1" / "key.json").write_text(json.dumps({"key": {}, "about": about}))
-    caches.main(["list", "--dir", str(tmp_path)])
-    shown_ = capsys.readouterr().out
-    assert "[/red]" in shown_
-    assert "\x1b" not in shown_
