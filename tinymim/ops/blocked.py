@@ -150,8 +150,10 @@ def _exact(*tensors: Tensor) -> torch.dtype:
 
 
 def _logits(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
-    """``scale · A Bᵀ`` of ``(G, n, D)`` and ``(G, N, D)``, less its column 0: of one softmax, whose logarithm
-    there is the normaliser's."""
+    """Logits ``scale · A Bᵀ`` of ``(G, n, D)`` and ``(G, N, D)``, each row less its first.
+
+    The softmax is the same, and the logarithm of its first column is the row's normaliser, so no pass looks for maxima.
+    """
     torch.baddbmm(out, a, (b - b[:, :1]).transpose(1, 2), beta=0, alpha=scale, out=out)
 
 
