@@ -82,6 +82,7 @@ def test_published__every_matrix_is_xavier_uniform_with_no_bias(width: int, patc
 
 
 def test_published__spreads_of_a_vit_tiny_are_those_that_parity_found() -> None:
+    torch.manual_seed(0)
     vit: Any = initialise(Backbone(Architecture(options={"depth": 1})), "published").vit
     block = vit.blocks[0]
     found = {
@@ -90,8 +91,8 @@ def test_published__spreads_of_a_vit_tiny_are_those_that_parity_found() -> None:
         "fc": block.mlp.fc1.weight,
         "patches": vit.patch_embed.proj.weight,
     }
-    shown = {name: round(float(weight.std()), 3) for name, weight in found.items()}
-    assert shown == {"qkv": 0.051, "proj": 0.072, "fc": 0.046, "patches": 0.046}
+    spreads = {name: float(weight.std()) for name, weight in found.items()}
+    assert spreads == pytest.approx({"qkv": 0.051, "proj": 0.072, "fc": 0.0456, "patches": 0.0456}, abs=1e-3)
 
 
 def test_published__norms_are_plain_and_the_rest_stays_as_it_was_built() -> None:
