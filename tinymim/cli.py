@@ -15,6 +15,9 @@ from tinymim.safety.shown import terminal
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 
+RUNS = ("fit", "validate", "test", "distill", "study", "search", "scaling", "papers", "resume", "check")
+"""Commands that build what their user names."""
+
 COMMANDS = {
     "fit": "train one recipe: tinymim fit --config relation_digits [--trainer.max_epochs 5 ...]",
     "validate": "validate a checkpoint: tinymim validate --config RECIPE --ckpt_path FILE",
@@ -51,6 +54,28 @@ def command() -> NoReturn:
     sys.exit(code)
 
 
+def _runs(name: str, arguments: list[str]) -> bool:
+    """Whether a command builds what its user names, classes of the working folder among them; others only look."""
+    if "--trust" in arguments:
+        return True
+    if name == "chain":
+        return arguments[:1] in (["run"], ["resume"])
+    if name == "predict":
+        return any(argument.startswith("--config") for argument in arguments)
+    return name in RUNS and not {"-h", "--help"} & {*arguments}
+
+
+def _reach_working_folder() -> None:
+    """Let a user's own classes be imported from where the command runs.
+
+    The libraries come first: they try to import packages that may not be there, and a file of that name would be run.
+    """
+    import lightning.pytorch  # noqa: F401
+    import timm  # noqa: F401
+
+    sys.path.append(str(Path.cwd()))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a user's mistake, 2 for a malformed command, and 75 where
     the cluster asked it to end and the same command would go on."""
@@ -71,7 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    sys.path.append(str(Path.cwd()))  # a user's own targets lie where the command runs
+    if _runs(name, arguments[1:]):
+        _reach_working_folder()
     try:
         code = _command(name)(arguments[1:])
         if "torch" in sys.modules:
