@@ -1,6 +1,7 @@
 import os
 import resource
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tinymim.blocks import NORMED, Tap
 from tinymim.errors import TinymimError
 from tinymim.teacher_cache import cache as caches
 from tinymim.teacher_cache.cache import Cache, Part
-from tinymim.teacher_cache.folder import KEY, entries, remove
+from tinymim.teacher_cache.folder import KEY, OPEN, entries, remove
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records
 
@@ -48,7 +49,6 @@ def test_records__are_read_by_another_process_as_they_were_written(opened, told)
     there, found = read(reader, numbered(7, 1, 0, 3))  # opened before they were written
     assert there.tolist() == [True, False, True, True]
     assert (found[[0, 2, 3]] == written).all()
-    assert reader.filled() == 3
     assert not told
 
 
@@ -123,6 +123,27 @@ def test_cache__fetches_what_was_stored_of_a_batch_of_several_views(tmp_path, ca
     assert (one.missing(0), one.missing(0, 1)) == (17, 8)
     assert "15 %" not in one.describe()
     one.close(), other.close()
+
+
+def test_cache__many_views_keep_few_files_open_and_are_told_by_size_at_once(tmp_path):
+    many = 10**9
+    part = Part({"k": "a"}, {}, 10, many)
+    with pytest.raises(TinymimError, match="would be written to"):
+        Cache(tmp_path / "none", [FORM], [part])
+    one = Cache(tmp_path, [FORM], [Part({"k": "a"}, {}, 10, 100)])
+    before = len([*Path("/proc/self/fd").iterdir()])
+    for view in range(100):
+        one.store(tags(0, view=view), {FORM.name: tokens([view])})
+    assert len([*Path("/proc/self/fd").iterdir()]) - before <= 2 * (OPEN + 1)
+    assert one.missing(0) == 100 * 9
+    assert one.fetch(tags(0, view=0))[1] == []
+
+
+def test_cache__a_place_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(TinymimError, match=r"teacher_cache_dir: .*file is no folder"):
+            cache(place)
 
 
 def test_cache__an_infinity_is_not_stored(tmp_path):

@@ -17,7 +17,7 @@ from torch import Tensor
 from tinymim.errors import TinymimError
 from tinymim.files import unwritten
 from tinymim.say import say
-from tinymim.teacher_cache.folder import Folder, lacking, name_of
+from tinymim.teacher_cache.folder import Folder, filled, lacking, name_of
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records
 
@@ -84,6 +84,8 @@ class Cache:
         place = self.root
         while not place.exists():
             place = place.absolute().parent
+        if not place.is_dir():
+            raise TinymimError(f"teacher_cache_dir: {place} is no folder; name one for what the teacher gives")
         free = shutil.disk_usage(place).free
         if missing > free:
             raise TinymimError(
@@ -168,11 +170,10 @@ class Cache:
         if known is None:
             return 0
         count = known.views if views is None else min(known.views, views)
-        there = 0
-        for number in range(count):
-            opened = [self._records(form, part, number) for form in self.forms]
-            there += min(records.filled() if records else 0 for records in opened)
-        return count * known.images - there
+        folder = self._folders[part]
+        found = [filled(folder.path, form, known.images) if folder else {} for form in self.forms]
+        seen = {view for view in found[0] if view < count} if found else set()
+        return count * known.images - sum(min(each.get(view, 0) for each in found) for view in seen)
 
     def describe(self) -> str:
         """Place, size, and how much is there, for people."""

@@ -25,6 +25,8 @@ from tinymim.teacher_cache.records import SUM, Records
 KEY = "key.json"
 USE = "in_use"
 """Is locked, shared, by everybody who has the folder open."""
+OPEN = 32
+"""The most views and taps whose files are open at once, two each."""
 
 
 class Folder:
@@ -58,8 +60,8 @@ class Folder:
         noted = read_key(self.path)
         if noted is None or noted.get("key") != text.plain(key, "a key"):
             raise TinymimError(
-                f"teacher_cache: {place} does not say what lies beside it; `tinymim cache clear {self.path.name}` "
-                "makes room for it to be computed anew"
+                f"teacher_cache: {place} does not say what lies beside it; `tinymim cache clear {self.path.name} --dir "
+                f"{self.path.parent}` makes room for it to be computed anew"
             )
         with contextlib.suppress(OSError):
             os.utime(place)  # when it was used last
@@ -71,9 +73,13 @@ class Folder:
             OSError: they cannot be opened.
         """
         place = (form.name, view)
-        if place not in self._open:
+        if place in self._open:
+            self._open[place] = self._open.pop(place)  # the one used last comes last
+        else:
             path = self.path / f"{form.name}.view{view}.rec"
             self._open[place] = Records(path, self.length, form.size, self._damaged)
+        if len(self._open) > OPEN:  # an epoch reads one view, and a process may have few files open
+            self._open.pop(next(iter(self._open))).close()
         return self._open[place]
 
     def close(self) -> None:
@@ -89,13 +95,20 @@ def name_of(key: dict[str, Any], length: int) -> str:
     return f"{digest(key)}_{length}"
 
 
+def filled(path: Path, form: Form, length: int) -> dict[int, int]:
+    """Count the records of a tap by view, in a folder that need not exist; makes nothing, and leaves nothing open."""
+    there = {}
+    for place in path.glob(f"{form.name}.view*.crc"):
+        number = place.name.removeprefix(f"{form.name}.view").removesuffix(".crc")
+        if number.isdecimal() and place.is_file():
+            with contextlib.suppress(OSError):
+                there[int(number)] = int(np.count_nonzero(np.fromfile(place, SUM, length)))
+    return there
+
+
 def lacking(path: Path, form: Form, views: int, length: int) -> int:
-    """Records of a tap that a folder, which need not exist, lacks in its first ``views`` views. Makes nothing."""
-    there = 0
-    for view in range(views):
-        with contextlib.suppress(OSError):
-            there += int(np.count_nonzero(np.fromfile(path / f"{form.name}.view{view}.crc", SUM, length)))
-    return views * length - there
+    """Records of a tap that a folder, which need not exist, lacks in its first ``views`` views."""
+    return views * length - sum(count for view, count in filled(path, form, length).items() if view < views)
 
 
 def _taken(path: Path) -> int:

@@ -68,11 +68,6 @@ class Records:
             self._told = True
             self._damaged(f"{self.path} {what}; what it lacks is computed anew")
 
-    def filled(self) -> int:
-        """Records that have a checksum, now, whoever wrote them."""
-        os.preadv(self._index, [self.sums.data], 0)
-        return int(np.count_nonzero(self.sums))
-
     def read(self, numbers: Numbers, into: Bytes) -> NDArray[np.bool_]:
         """Read records.
 
