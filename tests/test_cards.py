@@ -121,6 +121,17 @@ def test_read__fields(home):
         ({"architecture": {"hedas": 3}}, "hedas"),
         ({"architecture": None}, "architecture|mapping"),
         ({"hub": "timm/model"}, "hub: 'timm/model' is not owner/repository/file"),
+        ({"hub": "a--b/c/d"}, "hub: 'a--b/c/d' is not owner/repository/file: .*--"),
+        ({"hub": "-a/b/c"}, "hub: '-a/b/c' is not owner/repository/file"),
+        ({"hub": f"a/{'b' * 97}/c"}, "hub: 'a/b+.* is not owner/repository/file"),
+        ({"hub": "a/../../etc/passwd"}, "hub: 'a/../../etc/passwd' is not owner/repository/file$"),
+        ({"hub": "a/b/../c"}, "hub: 'a/b/../c' is not owner/repository/file$"),
+        ({"file": "x" * 3000}, "file: 'x+... has 3000 bytes, and a file's name at most 255"),
+        ({"file": "a/" + "é" * 128}, "file: .* has 256 bytes"),
+        ({"url": "http://h:99999/x"}, "url: 'http://h:99999/x' is no address: Port out of range"),
+        ({"url": "http://h:abc/x"}, "url: 'http://h:abc/x' is no address: Port could not be cast"),
+        ({"url": "http://[::1/x"}, "url: 'http://.::1/x' is no address: Invalid IPv6 URL"),
+        ({"url": "http:///x"}, "url: 'http:///x' is no address: it names no host"),
     ],
 )
 def test_read__mistakes_are_named(home, fields, words):

@@ -103,7 +103,11 @@ def _as_published(arch: str) -> ViT:
         near = ", ".join(timm.list_models(f"{arch[:8]}*")[:5]) or "vit_tiny_patch16_224"
         raise TinymimError(f"arch: timm has no model {arch!r}; near it: {near}")
     with torch.device("meta"):
-        return _known(timm.create_model(arch, pretrained=False), arch)
+        try:
+            network = timm.create_model(arch, pretrained=False)
+        except RuntimeError as error:  # a tag that timm does not know
+            raise TinymimError(f"arch: timm cannot build {arch}: {error}") from None
+    return _known(network, arch)
 
 
 def _known(vit: nn.Module, arch: str) -> ViT:

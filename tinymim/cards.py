@@ -12,8 +12,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from tinymim import files
 from tinymim.architecture import Architecture
@@ -26,6 +28,9 @@ NEEDED = ("architecture", "file", "licence", "citation", "source")
 """What a card has to say besides its name."""
 
 SHA256_LINE = re.compile(r"^sha256:.*$", flags=re.MULTILINE)
+
+LONGEST = 255
+"""Bytes of a file's name on the file systems in use."""
 
 
 @dataclass
@@ -90,11 +95,20 @@ class Card:
         return f"{owner}/{repository}", file
 
     def weights_path(self) -> Path | None:
-        """The weights file, or ``None`` where it is not on this machine."""
+        """The weights file, or ``None`` where it is not on this machine.
+
+        Raises:
+            TinymimError: a place where it may be cannot be looked at.
+        """
         places = [self.place, *(folder / self.file for folder in folders())]
         if self.hub and isinstance(cached := try_to_load_from_cache(*self.on_hub), str):
             places.append(Path(cached))
-        return next((place for place in places if place.is_file()), None)
+        try:
+            return next((place for place in places if place.is_file()), None)
+        except OSError as error:
+            raise TinymimError(
+                f"teacher card {self.path}: file: {text.brief(self.file)} cannot be looked at ({error.strerror})"
+            ) from None
 
     def how_to_get(self) -> str:
         """What a user does to have the weights."""
@@ -187,6 +201,39 @@ def read(path: Path) -> Card:
         raise TinymimError(f"{what}: {', '.join(missing)} missing or empty")
     schemas.fit(content, schemas.Card, what)
     content["architecture"] = schemas.architecture(content["architecture"], f"{what}: architecture")
-    if content.get("hub") and not re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w.-]+)+", hub := content["hub"]):
-        raise TinymimError(f"{what}: hub: {hub!r} is not owner/repository/file")
+    if wrong := _file_problem(content["file"]) or _hub_problem(content.get("hub")) or _url_problem(content.get("url")):
+        raise TinymimError(f"{what}: {wrong}")
     return Card(**content, path=path)
+
+
+def _file_problem(file: str) -> str | None:
+    """Why no file can be called so, or ``None``."""
+    for part in file.split("/"):
+        if (length := len(os.fsencode(part))) > LONGEST:
+            return f"file: {text.brief(part)} has {length} bytes, and a file's name at most {LONGEST}"
+    return None
+
+
+def _hub_problem(hub: str | None) -> str | None:
+    """Why that is no file of a repository on the hub, or ``None``."""
+    if not hub:
+        return None
+    parts, wanted = hub.split("/"), f"hub: {text.brief(hub)} is not owner/repository/file"
+    if len(parts) < 3 or any(not re.fullmatch(r"[\w.-]+", part, re.ASCII) or part in (".", "..") for part in parts):
+        return wanted
+    try:
+        validate_repo_id("/".join(parts[:2]))
+    except HFValidationError as error:
+        return f"{wanted}: {' '.join(str(error).split())}"
+    return None
+
+
+def _url_problem(url: str | None) -> str | None:
+    """Why that is no address, or ``None``."""
+    try:
+        parts = urlsplit(url or "")
+        if parts.port is None and parts.hostname is None and parts.scheme in ("http", "https"):
+            raise ValueError("it names no host")
+    except ValueError as error:
+        return f"url: {text.brief(url)} is no address: {error}"
+    return None

@@ -102,7 +102,12 @@ def locate(source: str) -> Teacher:
         card = local.card(path, file)
     else:
         card = named(source)
-    return Teacher(source, skeleton(card.architecture), card.target_block, card.licence, card)
+    network, block = skeleton(card.architecture), card.target_block
+    if block and block > network.depth:
+        raise TinymimError(
+            f"teacher card {card.path}: target_block: {block} is not one of the blocks 1 to {network.depth}"
+        )
+    return Teacher(source, network, block, card.licence, card)
 
 
 def named(source: str) -> Card:

@@ -256,6 +256,10 @@ def test_chain_json__cannot_be_read(done: Written) -> None:
     path.write_text(text[:100])
     with pytest.raises(TinymimError, match=r"chain.json cannot be read"):
         done.resume()
+    for missing in ("launch", "form", "chain", "stages"):
+        path.write_text(json.dumps({name: part for name, part in json.loads(text).items() if name != missing}))
+        with pytest.raises(TinymimError, match=rf"chain.json: {missing} missing$"):
+            command.main(["status", str(done.place)])
     path.write_text(text.replace('"form": 1', '"form": 2'))
     with pytest.raises(TinymimError, match="has form 2, and this version of tinymim reads 1"):
         done.resume()

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tests.chain.conftest import Fake, branched, stage
 from tinymim.chain import report
@@ -16,10 +15,11 @@ from tinymim.chain.runner import Runner
 from tinymim.chain.state import State, begin, load
 from tinymim.errors import TinymimError
 from tinymim.run import lock
+from tinymim.safety.console import PlainConsole
 
 
 def shown(state: State, width: int = 80) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console = PlainConsole(file=io.StringIO(), width=width)
     report.status(load(state.place), console)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 

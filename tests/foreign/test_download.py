@@ -1,5 +1,6 @@
 import hashlib
 import http.server
+import re
 import socket
 import threading
 
@@ -120,3 +121,19 @@ def test_unreachable__where_the_hub_is_switched_off(monkeypatch):
     monkeypatch.setattr(download, "_no_connection", lambda *_: None)
     assert download.unreachable("https://huggingface.co/timm/x") == "HF_HUB_OFFLINE is set"
     assert download.unreachable("https://example.org/x") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://h:99999/x", "it is no address"),
+        ("http://h:abc/x", "it is no address"),
+        ("http://[::1/x", "it is no address"),
+        (f"http://{'h' * 70}/x", "no connection to h+ "),
+    ],
+)
+def test_unreachable__what_is_no_address(url, words, monkeypatch, tmp_path):
+    monkeypatch.setattr(download.urllib.request, "getproxies", dict)
+    assert re.match(words, download.unreachable(url))
+    with pytest.raises(TinymimError, match="cannot be fetched"):
+        download.download(url, tmp_path / "x")

@@ -11,6 +11,7 @@ from tests.conftest import write_teacher
 from tinymim import cards, cli, files, teachers, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone
+from tinymim.errors import TinymimError
 from tinymim.foreign import download
 
 
@@ -66,6 +67,49 @@ def test_list__survives_a_card_that_cannot_be_read(run, home):
     assert code == 0
     assert "small " in out
     assert "broken.yaml cannot be read" in out
+
+
+def test_list__survives_whatever_a_card_raises(run, home, monkeypatch):
+    write(home.env)
+    write(home.env, {"name": "other"})
+    read = cards.read
+
+    def raising(path):
+        if path.stem == "other":
+            raise RuntimeError("not foreseen\nat all")
+        return read(path)
+
+    monkeypatch.setattr(cards, "read", raising)
+    code, out, _ = run("list")
+    assert code == 0
+    assert "small " in out
+    assert f"teacher card {home.env / 'other.yaml'} cannot be read: not foreseen at all" in out
+
+
+def test_weights_path__a_place_that_cannot_be_looked_at(home, monkeypatch):
+    card = cards.read(write(home.env))
+
+    def refused(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cards.Path, "is_file", refused)
+    with pytest.raises(TinymimError, match=r"small.yaml: file: 'small.pth' cannot be looked at \(Permission denied\)"):
+        card.weights_path()
+
+
+def test_show__a_target_block_that_there_is_not(run, home):
+    write(home.env, {"target_block": 200})
+    code, out, err = run("show", "small")
+    assert (code, out) == (1, "")
+    assert "small.yaml: target_block: 200 is not one of the blocks 1 to 3" in err
+
+
+def test_show__a_tag_that_timm_does_not_know(run, home):
+    write(home.env, {"architecture": {"arch": "vit_tiny_patch16_224.nope"}})
+    code, out, err = run("show", "small")
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "arch: timm cannot build vit_tiny_patch16_224.nope: Invalid pretrained tag" in err
 
 
 def test_show__says_everything(run, home):

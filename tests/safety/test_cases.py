@@ -60,6 +60,17 @@ def test_record__asks_for_no_file_and_no_gigabytes(
         weights.load(path)
 
 
+def test_arch__a_tag_that_timm_does_not_know(own: Backbone, tmp_path: Path) -> None:
+    record = {"backbone": own.record(), "prefix": ""}
+    record["backbone"]["architecture"]["arch"] = "vit_tiny_patch16_224.nope"
+    save_file(dict(own.vit.state_dict()), tmp_path / "t.safetensors", metadata={"tinymim": json.dumps(record)})
+    save_file(dict(own.vit.state_dict()), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_224.nope"}))
+    for source in (tmp_path / "t.safetensors", tmp_path):
+        with pytest.raises(TinymimError, match=r"arch: timm cannot build .*: Invalid pretrained tag"):
+            teachers.locate(str(source))
+
+
 def test_options__are_refused_wherever_they_come_from(home: SimpleNamespace, tmp_path: Path, own: Backbone) -> None:
     bad = {"checkpoint_path": "x"}
     with pytest.raises(TinymimError, match="checkpoint_path: no option"):

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tinymim import files
@@ -20,6 +19,7 @@ from tinymim.errors import TinymimError
 from tinymim.initialise import Init
 from tinymim.run import looking
 from tinymim.run.predict import positive, usable_device
+from tinymim.safety.console import PlainConsole
 from tinymim.say import say
 from tinymim.targets.relation import check_pairs
 
@@ -114,7 +114,7 @@ def _run(asked: argparse.Namespace) -> int:
 def with_bar(whole: int, work: Callable[[Callable[[int], None]], Results]) -> Results:
     """Do ``work``, which tells how many of the ``whole`` images each step had, under a bar."""
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=whole)
         return work(lambda done: bar.advance(task, done))

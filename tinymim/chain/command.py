@@ -6,7 +6,6 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
-from rich.console import Console
 from rich.markdown import Markdown
 
 from tinymim import classes
@@ -17,6 +16,8 @@ from tinymim.chain.state import NAME, State, as_edited, begin, load
 from tinymim.errors import TinymimError, several
 from tinymim.run import lock, looking
 from tinymim.safety import text
+from tinymim.safety.console import PlainConsole
+from tinymim.safety.shown import terminal
 from tinymim.say import say
 
 ACCEPT = "--accept-changes runs these again and all that starts from them, and keeps the rest"
@@ -176,6 +177,6 @@ def _run(state: State, jobs: int) -> int:
         table = report.compare(state)
     if code == 0:
         if table:
-            Console().print(Markdown(table))
+            PlainConsole().print(Markdown(terminal(table), hyperlinks=False))
         print(f"\nchain {state.chain.name} is done: {state.place}")
     return code

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from rich.console import Console
 from rich.table import Table
 
 from tinymim import recipes, teachers
@@ -16,6 +15,7 @@ from tinymim.errors import TinymimError
 from tinymim.modules import Classifier, Distiller, SceneTasks
 from tinymim.modules.dense import Dense
 from tinymim.run import preflight
+from tinymim.safety.console import PlainConsole
 from tinymim.targets import Target
 from tinymim.teachers import Teacher
 
@@ -132,7 +132,7 @@ def show(chain: Chain, promises: dict[str, Promise]) -> None:
         table.add_row(name, f"{stage.kind} {stage.recipe}".strip(), style="bold")
         for title, text in _lines(stage, promises[name], lengths):
             table.add_row(f"  {title}", text)
-    console = Console(highlight=False)
+    console = PlainConsole()
     seeds = "" if chain.seeds is None else f", each from seeds {', '.join(map(str, chain.seeds))}"
     console.print(f"chain {chain.name}: {len(chain.stages)} stages{seeds}")
     console.print(table)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tinymim.chain.files import EXPORTED, RESULTS, outputs
 from tinymim.chain.plan import CHECKPOINT
@@ -19,6 +19,7 @@ from tinymim.run.folder import PROGRESS
 from tinymim.run.progress import clock
 from tinymim.run.question import Question
 from tinymim.run.tables import Records
+from tinymim.safety.console import PlainConsole
 
 COLOURS = {
     "done": "green",
@@ -30,9 +31,9 @@ COLOURS = {
 }
 
 
-def status(state: State, console: Console | None = None) -> None:
+def status(state: State, console: PlainConsole | None = None) -> None:
     """Print how far each stage is, from files alone: while the chain runs, and from another machine too."""
-    console = console or Console(highlight=False)
+    console = console or PlainConsole()
     owner = lock.owner(state.place)
     done = sum(entry.state == "done" for entry in state.entries.values())
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)  # every column at its widest makes 80 columns
@@ -58,7 +59,7 @@ def status(state: State, console: Console | None = None) -> None:
         console.print(f"go on with: tinymim chain resume {shlex.quote(str(state.place))}", soft_wrap=True)
 
 
-def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str]:
+def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str | Text]:
     place = state.place / key
     results, progress = read_json(place / RESULTS), read_json(place / PROGRESS)
     if entry.state == "waiting":  # what lies there is of an earlier form of it
@@ -73,9 +74,9 @@ def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str]:
     )
     spent = results.get("seconds", progress.get("seconds"))
     sha = entry.outputs.get(CHECKPOINT, entry.outputs.get(EXPORTED, "-"))[:12]
-    state_text = f"[{COLOURS[shown]}]{shown}[/]" if shown in COLOURS else shown
     metric = _metric(results.get("metrics") or progress.get("metrics") or {})
-    return [state.stage(key).name, state_text, epoch, metric, "-" if spent is None else clock(spent), sha]
+    took = "-" if spent is None else clock(spent)
+    return [state.stage(key).name, Text(shown, COLOURS.get(shown, "")), epoch, metric, took, sha]
 
 
 def _metric(metrics: dict[str, float]) -> str:

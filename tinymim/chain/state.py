@@ -140,7 +140,7 @@ def load(place: Path) -> State:
         raise TinymimError(f"{place} holds no chain: there is no {path}")
     try:
         content = text.mapping(text.read_json(path, str(path)), str(path))
-        if content["form"] != FORM:
+        if content.get("form", FORM) != FORM:
             raise TinymimError(f"{path} has form {content['form']}, and this version of tinymim reads {FORM}")
         schemas.fit(content, outline_schemas.ChainState, str(path))
         written = content["chain"]

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 
 from tinymim.data.image_files import Images, View, states
@@ -22,6 +21,7 @@ from tinymim.data.tars import IMAGES, Index, index, member_name
 from tinymim.data.viewed import ViewedData, class_names, numbered
 from tinymim.errors import TinymimError, several
 from tinymim.images import open_image
+from tinymim.safety.console import PlainConsole
 from tinymim.say import say
 
 CACHE = "~/.cache/tinymim"
@@ -238,5 +238,5 @@ def _tracked(items: Sequence[Item], what: str) -> Iterable[Item]:
     if not items:
         return items
     say(f"{what}: {len(items)}")
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     return track(items, what, console=console, transient=True, disable=not console.is_terminal)

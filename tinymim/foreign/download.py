@@ -12,11 +12,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from huggingface_hub import constants
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from tinymim import __version__, files
 from tinymim.errors import TinymimError
+from tinymim.safety.console import PlainConsole
 
 PATIENCE = 3.0
 """Seconds to wait for a connection."""
@@ -31,10 +31,13 @@ def unreachable(url: str) -> str | None:
     """Why nothing can be fetched from ``url`` now, or ``None``; answers within :data:`PATIENCE` seconds."""
     if url.startswith(constants.ENDPOINT) and constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
-    wanted = urlsplit(url)
-    proxy = urllib.request.getproxies().get(wanted.scheme)
-    through = urlsplit(proxy) if proxy and not urllib.request.proxy_bypass(wanted.netloc) else wanted
-    port = through.port or (443 if through.scheme == "https" else 80)
+    try:
+        wanted = urlsplit(url)
+        proxy = urllib.request.getproxies().get(wanted.scheme)
+        through = urlsplit(proxy) if proxy and not urllib.request.proxy_bypass(wanted.netloc) else wanted
+        port = through.port or (443 if through.scheme == "https" else 80)
+    except ValueError as error:
+        return f"it is no address ({error})"
     return _no_connection(str(through.hostname), port)
 
 
@@ -47,8 +50,8 @@ def _no_connection(host: str, port: int) -> str | None:
         try:
             socket.create_connection((host, port), timeout=PATIENCE).close()
             said.append(None)
-        except OSError as error:
-            said.append(f"no connection to {host} ({error.strerror or error})")
+        except (OSError, ValueError) as error:  # a ValueError of a name that no host can have
+            said.append(f"no connection to {host} ({getattr(error, 'strerror', None) or error})")
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
@@ -108,5 +111,5 @@ def _receive(url: str, temporary: Path) -> None:
 
 
 def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=PlainConsole(stderr=True))

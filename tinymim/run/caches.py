@@ -6,12 +6,10 @@ import argparse
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from tinymim.errors import TinymimError
-from tinymim.safety.shown import terminal
+from tinymim.safety.console import PlainConsole
 from tinymim.teacher_cache.cache import VARIABLE, place, size
 from tinymim.teacher_cache.folder import Entry, entries, remove
 
@@ -45,8 +43,8 @@ def show(root: Path) -> None:
         right = column in ("views", "full", "size")
         table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=column == "name")
     for entry in found:
-        table.add_row(*(Text(terminal(cell)) for cell in _row(entry)))
-    Console(highlight=False).print(table)
+        table.add_row(*_row(entry))
+    PlainConsole().print(table)
     print(f"{size(sum(entry.size for entry in found))} in all; `tinymim cache clear [NAME ...]` removes it")
 
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from tinymim.errors import TinymimError
 from tinymim.files import write_json
 from tinymim.images import classes, image_files, rgb, root_problems, splits, stray, unreadable
+from tinymim.safety.console import PlainConsole
 
 SHOWN = 20  # broken files, groups of duplicates and classes on the screen; the JSON file has all
 
@@ -136,7 +136,7 @@ def check(folder: str, workers: int, crop: int) -> Findings:
 def _look_at_all(root: Path, paths: list[str], workers: int) -> Iterator[Looked]:
     """In order, by several processes, with a bar."""
     tasks = ((str(root), path) for path in paths)
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on what it reads all the same
         if workers == 1:
@@ -184,7 +184,7 @@ def _sum_up(findings: Findings, looked: list[Looked], place: dict[str, tuple[str
 
 def show(findings: Findings, crop: int) -> None:
     """Print the tables."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     table = Table(title=findings.root, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -211,6 +211,6 @@ def show(findings: Findings, crop: int) -> None:
     for title, lines in groups:
         if lines:
             more = f"; the first {SHOWN}, and all with --json FILE" if len(lines) > SHOWN else ""
-            console.print(f"{title} ({len(lines)}{more}):", markup=False)
+            console.print(f"{title} ({len(lines)}{more}):")
             for line in lines[:SHOWN]:
-                console.print(f"  {line}", markup=False, soft_wrap=True)
+                console.print(f"  {line}", soft_wrap=True)

@@ -42,7 +42,12 @@ class EvaluationProgress(Bar):
     def _begin(self, name: str, batches: list[int | float]) -> None:
         self._name, self._done, self._all, self._start = name, 0, int(sum(batches)), time.monotonic()
         if self._enabled and self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=self.console)
             self._task = self._bar.add_task(name, total=self._all)
             self._bar.start()

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -25,6 +24,7 @@ from tinymim.export import source
 from tinymim.images import EXTENSIONS, image_files, open_image, unreadable
 from tinymim.precision import AUTO, EXACT, autocast, one_off
 from tinymim.run.predictions import Columns, check_ending, write_table
+from tinymim.safety.console import PlainConsole
 from tinymim.say import say
 
 PRECISIONS = {AUTO: AUTO, EXACT: EXACT, "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
@@ -209,14 +209,14 @@ class Reader:
 def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: list[str]) -> Iterator[Columns]:
     """Columns of each batch, its unreadable images left out and noted in ``broken``."""
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(names))
         for items in loader:
             for index, why in items:
                 if isinstance(why, str):
                     broken.append(names[index])
-                    console.print(f"unreadable, left out: {names[index]}: {why}", markup=False, soft_wrap=True)
+                    console.print(f"unreadable, left out: {names[index]}: {why}", soft_wrap=True)
             good = [(index, image) for index, image in items if not isinstance(image, str)]
             if good:
                 paths = np.array([_text(names[index]) for index, _ in good])

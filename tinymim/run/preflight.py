@@ -12,7 +12,6 @@ from typing import Any
 import jsonargparse
 import lightning.pytorch as pl
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from tinymim import recipes, references
@@ -23,6 +22,7 @@ from tinymim.modules.tested import OnNamedSets
 from tinymim.options import Corruptions, Saving
 from tinymim.run.progress import clock, images_per_second
 from tinymim.safety import names
+from tinymim.safety.console import PlainConsole
 from tinymim.teachers import Teacher
 
 
@@ -114,7 +114,7 @@ class Preflight(pl.Callback):
         lines: list[tuple[str, str]] = getattr(module, "summary", list)()
         for title, text in [*lines, ("parameters", parameters(module)), ("run", self._run(trainer))]:
             table.add_row(title, text)
-        Console(stderr=True, highlight=False).print(table)
+        PlainConsole(stderr=True).print(table)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
         """Time a few steps."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from tinymim.safety.console import PlainConsole
 
 
 class Elapsed(pl.Callback):
@@ -61,7 +62,7 @@ class Bar(ProgressBar):
     def __init__(self, lines: int = 10):
         super().__init__()
         self.lines = lines
-        self.console = Console(stderr=True)
+        self.console = PlainConsole(stderr=True)
         self._enabled = True
         self._bar: Progress | None = None
 
@@ -99,7 +100,7 @@ class FitProgress(Bar):
         self._reported = self._start
         if self._enabled and self.console.is_terminal:
             columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(10), TextColumn("{task.percentage:>3.0f}%"))
-            self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self.console)
+            self._bar = Progress(*columns, TextColumn("{task.fields[text]}", markup=False), console=self.console)
             self._task = self._bar.add_task("fit", total=self._steps(trainer), epoch="", text="")
             self._bar.start()
 

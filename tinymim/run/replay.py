@@ -15,7 +15,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from tinymim.errors import TinymimError, misfit, several
 from tinymim.foreign import pickles
 from tinymim.run import capture, looking, preflight, quiet
 from tinymim.safety import run_schemas, schemas
-from tinymim.safety.shown import terminal
+from tinymim.safety.console import PlainConsole
 from tinymim.say import say
 from tinymim.seeds import restore
 
@@ -240,7 +239,7 @@ def _anomaly(content: dict[str, Any], module: pl.LightningModule, trainer: pl.Tr
 
 def show(content: dict[str, Any], config: recipes.Config, outcome: Outcome, trainer: pl.Trainer) -> None:
     """Print the tables and the verdict."""
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # names in it are a file's
+    console = PlainConsole(soft_wrap=True)
     print_ = console.print
     ran, now = content["precision"], str(trainer.precision)
     said = ran if ran == now else f"{now} instead of {ran}"
@@ -275,7 +274,7 @@ def _table(title: str, places: list[Place]) -> Table:
         table.add_column(column, justify="right")
     for place in places[:ROWS]:
         table.add_row(
-            terminal(place.name),
+            place.name,
             "x".join(map(str, place.shape)),
             f"{place.least:.4g}",
             f"{place.most:.4g}",

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from tinymim import cards, teachers, weights
@@ -15,6 +14,8 @@ from tinymim.cards import Card
 from tinymim.errors import TinymimError
 from tinymim.files import sha256
 from tinymim.run import teacher_files
+from tinymim.safety.console import PlainConsole
+from tinymim.safety.text import unreadable
 
 
 def main(arguments: list[str]) -> int:
@@ -64,16 +65,19 @@ def overview() -> None:
     for path in cards.paths().values():
         try:
             card = cards.read(path)
+            here = "present" if card.weights_path() else "missing"
         except TinymimError as error:
             broken.append(str(error))
             continue
-        here = "present" if card.weights_path() else "missing"
+        except Exception as error:  # one card is no reason to hide the others
+            broken.append(str(unreadable(f"teacher card {path}", error)))
+            continue
         arch, labels = card.architecture.arch.removesuffix("_224"), "seen" if card.labels_seen else "no"
         table.add_row(card.name, arch, labels, card.licence.partition(";")[0], here)
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(table)
     for line in broken:
-        console.print(line, soft_wrap=True, markup=False, style="red")
+        console.print(line, soft_wrap=True, style="red")
     console.print(
         "`tinymim teachers show NAME` says more, `fetch NAME` downloads; timm:NAME is any other ViT of timm",
         markup=False,
@@ -102,7 +106,7 @@ def show(source: str) -> None:
     table.add_column(overflow="fold")
     for title, text in {**lines, **(_of_card(card) if card else {"weights": source})}.items():
         table.add_row(title, text)
-    Console(highlight=False, markup=False).print(table)
+    PlainConsole().print(table)
 
 
 def _of_card(card: Card) -> dict[str, str]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
-from rich.console import Console
 from rich.table import Table
 
 from tinymim import files
 from tinymim.data.named import Figures, NamedSets, Report
 from tinymim.errors import TinymimError
+from tinymim.safety.console import PlainConsole
 
 FILES = ("test.json", "test.md")
 
@@ -55,7 +55,7 @@ def finish(
         files.write_text(folder / FILES[1], markdown(report, checkpoint))
     if not shown:
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     if ema is not None:
         console.print(f"evaluated: the running average of the weights (ema {ema:g})")
     for title, heads, rows in report.tables:
@@ -83,7 +83,7 @@ def markdown(report: Report, checkpoint: str | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _print(console: Console, title: str, heads: list[str], rows: list[list[str]]) -> None:
+def _print(console: PlainConsole, title: str, heads: list[str], rows: list[list[str]]) -> None:
     table = Table(title=title, title_justify="left")
     for number, head in enumerate(heads):
         table.add_column(head, justify="right" if number else "left", overflow="fold")

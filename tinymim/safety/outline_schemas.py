@@ -119,7 +119,7 @@ class ChainState(Struct):
     form: int
     chain: ChainPart
     stages: dict[str, Entry]
-    launch: Line = ""
+    launch: Line
 
 
 class StudyStage(Struct, forbid_unknown_fields=True):

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from tinymim.chain import command as chains
@@ -23,6 +22,7 @@ from tinymim.pages import Section
 from tinymim.run import lock, looking
 from tinymim.run.preemption import Preempted
 from tinymim.run.progress import clock
+from tinymim.safety.console import PlainConsole
 from tinymim.say import say
 from tinymim.scaling import grid, reconstructions, runs, table
 from tinymim.scaling.grid import Study
@@ -162,7 +162,7 @@ def report(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Sect
     print(f"\nthe page: {page.write(rows, out, title, extra_sections)}")
 
 
-def show(rows: list[Row], console: Console | None = None) -> None:
+def show(rows: list[Row], console: PlainConsole | None = None) -> None:
     """Print the runs as a table."""
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for head in ("objective", "model", "data", "seed"):
@@ -179,4 +179,4 @@ def show(rows: list[Row], console: Console | None = None) -> None:
             "-" if row.flops is None else f"{row.flops:.1e}",
         )
         shown.add_row(row.objective, row.model, row.data, seed, f"{row.iterations:,}", *figures)
-    (console or Console(highlight=False)).print(shown)
+    (console or PlainConsole()).print(shown)

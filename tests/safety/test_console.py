@@ -1,0 +1,90 @@
+"""What files say reaches the terminal as it is: rich's own language in it means nothing."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.table import Table
+
+from tests.card_files import write
+from tests.chain.conftest import branched
+from tinymim.chain import report, state
+from tinymim.cli import main
+from tinymim.safety.console import PlainConsole
+from tinymim.scaling import command, table
+
+MARKED = "[/b] [link=http://x.y]a[/] :smile: [red]b"
+"""Of which rich would make an error, a link, a picture and a colour."""
+
+
+def _console() -> PlainConsole:
+    return PlainConsole(file=io.StringIO(), width=300, force_terminal=True)
+
+
+def _shown(console: PlainConsole) -> str:
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def test_console__shows_texts_literally_wherever_they_stand() -> None:
+    console, drawn = _console(), Table(title=MARKED)
+    drawn.add_column(MARKED)
+    drawn.add_row(MARKED, style="bold")
+    console.print(drawn)
+    console.print(f"{MARKED}\x1b]0;x\x07", markup=True)
+    assert _shown(console).count(MARKED) == 4
+    assert "\\x1b]0;x\\x07" in _shown(console)
+    assert "\x1b]" not in _shown(console)
+
+
+def test_console__is_the_only_one() -> None:
+    shared = re.compile(r"rich\.console import .*\bConsole|rich import .*(print|console)\b|import rich\b|from_markup")
+    others = [
+        path.name
+        for path in (Path(__file__).parents[2] / "tinymim").rglob("*.py")
+        if path.name != "console.py" and shared.search(path.read_text())
+    ]
+    assert others == [], "take tinymim.safety.console.PlainConsole"
+
+
+def test_progress__shows_descriptions_literally() -> None:
+    from tinymim.foreign.download import _bar
+
+    with _bar() as bar:
+        bar.add_task(MARKED, total=1)
+        columns = [column for column in bar.columns if getattr(column, "text_format", "") == "{task.description}"]
+        assert [str(column.render(bar.tasks[0])) for column in columns] == [MARKED]  # type: ignore[union-attr]
+
+
+def test_teachers__a_licence_is_no_markup(
+    home: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    write(home.cwd, {"licence": MARKED})
+    assert main(["teachers"]) == 0
+    assert MARKED in capsys.readouterr().out
+
+
+def test_chain_status__texts_of_its_file_are_no_markup(tmp_path: Path) -> None:
+    chain = branched()
+    chain.name = MARKED
+    begun = state.begin(tmp_path, chain, "")
+    key = next(iter(begun.entries))
+    begun.entries[key].state, begun.entries[key].error = "failed", MARKED
+    begun.save()
+    console = _console()
+    report.status(state.load(tmp_path), console)
+    assert f"chain {MARKED} in" in _shown(console)
+    assert f"{key} failed: {MARKED}" in _shown(console)
+
+
+def test_scaling_table__a_cell_is_no_markup(tmp_path: Path) -> None:
+    cell = "=cmd|calc<script>[/b]"
+    table.write(tmp_path / "table.csv", [table.Row(cell, MARKED, 5, MARKED, 9, 7, 0.4)])
+    console = _console()
+    command.show(table.read(tmp_path / "table.csv"), console)
+    assert cell in _shown(console)
+    assert _shown(console).count(MARKED) == 2

@@ -1,0 +1,30 @@
+"""The one kind of console that tables and bars are drawn on: what is printed there is shown as it is.
+
+rich reads ``[bold]``, ``[/b]``, ``[link=...]`` and ``:smile:`` in each text as its own language. Names, licences and
+cells come out of files, where the first ends in an error, and the others change what is seen; colours are given beside
+a text, as a style.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from tinymim.safety.shown import terminal
+
+
+class PlainConsole(Console):
+    """A console that takes texts literally, in tables too, and spells out control characters.
+
+    Args:
+        options: of rich's, but for ``markup``, ``emoji`` and ``highlight``, which are off.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """``text`` as it is, whatever is asked for: all that rich prints as a plain ``str`` comes by here."""
+        return super().render_str(terminal(text), **{**options, "markup": False, "emoji": False})
