@@ -259,6 +259,7 @@ def test_restriction__letters_that_look_like_others_are_no_licence_of_ours(licen
         "BSD-3-Clause",
         "GPL-3.0-or-later",
         "University of Illinois/NCSA Open Source License",
+        "CC\u2212BY\u22124.0",
         "The Unlicense",
         "CeCILL \u2013 licence fran\u00e7aise",
         "MIT \u00a9 2024; commercial use is permitted",
