@@ -1,6 +1,9 @@
 import re
+from itertools import zip_longest
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.card_files import CARD, publish, write
 from tinymim import cards
@@ -212,6 +215,76 @@ def test_how_to_get__by_hand_where_no_program_can(home):
 )
 def test_terms__say_what_a_licence_means(licence, words):
     assert words in cards.terms(licence)
+
+
+@pytest.mark.parametrize(
+    "licence",
+    [
+        "CC-BY-N\u034fC-4.0",
+        "CC-BY-N\ufe0fC-4.0",
+        "CC-BY-N\u3164C-4.0",
+        "CC-BY-N\u00adC",
+        "CC_BY_NC_4.0",
+        "CC BY N_C 4.0",
+        "CCBYNC4.0",
+        "cc\u2013by\u2212nc",
+        "\uff23\uff23\uff0d\uff22\uff39\uff0d\uff2e\uff23",
+        "non\u2011commercial",
+        "Creative Commons Attribution Non Commercial 4.0",
+        "Attribution-NonCommercial",
+        "NON\nCOMMERCIAL",
+        "MIT, for research\u00a0only",
+        "not for commercial use",
+    ],
+)
+def test_restriction__is_found_however_it_is_written(licence):
+    assert cards.restriction(licence) == cards.restriction("CC-BY-NC-4.0") is not None
+
+
+@pytest.mark.parametrize(
+    "licence", ["UNKNOWN", " none", "None stated", "MIT and Unknown", "MIT,\u3164none", "un\u034fknown", "", " \u3164"]
+)
+def test_restriction__where_nothing_was_stated(licence):
+    assert cards.restriction(licence) == cards.restriction("unknown") is not None
+
+
+@pytest.mark.parametrize(
+    "licence", ["CC-BY-N\u0421-4.0", "CC-BY-\u0274\u1d04", "u\u0578known", "CC-BY-\U0001f17d\U0001f172"]
+)
+def test_restriction__letters_that_look_like_others_are_no_licence_of_ours(licence):
+    assert "read it before you use it" in cards.terms(licence)
+
+
+@pytest.mark.parametrize(
+    "spelt", [str, str.lower, str.upper, lambda name: f" {name}\n", lambda name: f"{name} and MIT"]
+)
+@pytest.mark.parametrize(
+    "licence",
+    [
+        "CC-BY-4.0",
+        "CC-BY-SA-4.0",
+        "CC0-1.0",
+        "MIT",
+        "Apache-2.0",
+        "Apache License, Version 2.0",
+        "BSD-3-Clause",
+        "GPL-3.0-or-later",
+        "University of Illinois/NCSA Open Source License",
+        "CC\u2212BY\u22124.0",
+        "The Unlicense",
+        "CeCILL \u2013 licence fran\u00e7aise",
+        "MIT \u00a9 2024; commercial use is permitted",
+    ],
+)
+def test_restriction__of_honest_licences_is_none(licence, spelt):
+    assert cards.restriction(spelt(licence)) is None
+
+
+@given(st.lists(st.sampled_from("\u034f\ufe0f\u3164\u200b\u00ad\u2060\u180b\U000e0100\uffa0\u115f"), max_size=14))
+def test_restriction__is_the_same_whatever_shows_nothing(between):
+    for name in ("CC-BY-NC-4.0", "unknown", "MIT"):
+        said = "".join(letter + blank for letter, blank in zip_longest(name, between[: len(name)], fillvalue=""))
+        assert cards.restriction(said) == cards.restriction(name)
 
 
 def test_record_sha256__changes_that_line_alone(home):

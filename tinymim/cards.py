@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,6 +27,19 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 NEEDED = ("architecture", "file", "licence", "citation", "source")
 """What a card has to say besides its name."""
+
+NONCOMMERCIAL = re.compile(
+    r"\bnc\b|\bby n c\b|\bcc ?by ?nc|non ?commercial|\bno(t for)? commercial use|"
+    r"\b(research|academic)( use| purposes?)? only\b"
+)
+UNSTATED = re.compile(r"none|unknown|un(stated|specified)\b|not (stated|specified|known)\b|no licen[cs]e\b")
+"""Begins one of the licences, where nothing was stated."""
+
+PARTS = re.compile(r"[,;:&+/|]|\band\b")
+"""Between licences."""
+
+SIGNS = "\u2212\u00a9\u00ae"
+"""Minus, copyright and registered: not of ASCII, and like no letter."""
 
 SHA256_LINE = re.compile(r"^sha256:.*$", flags=re.MULTILINE)
 
@@ -80,8 +94,8 @@ class Card:
         return self.path.parent / self.file
 
     def check_writable(self) -> None:
-        """Raise unless its weights may be written: ``file`` is a plain name, and belongs into the card's own folder."""
-        names.check(self.file, f"teacher card {self.path}: file")
+        """Raise unless its weights may be written: ``file`` is a plain name of weights, in the card's own folder."""
+        names.check_weights(self.file, f"teacher card {self.path}: file")
 
     @property
     def address(self) -> str:
@@ -144,13 +158,18 @@ def terms(licence: str) -> str:
 
 
 def restriction(licence: str) -> str | None:
-    """What stands against using weights under ``licence``, which may be several joined by "and"; or ``None``."""
-    licence = "".join(filter(str.isprintable, licence))  # nothing without width may part a word
-    if re.search(r"\bnc\b|non-?commercial|research[ -]only", licence, flags=re.IGNORECASE):
+    """What stands against using weights under ``licence``, which may be several joined by "and"; or ``None``.
+
+    Compared by what a reader sees, whatever it is written with. What is not written in ASCII, accents aside, may look
+    like any of the words and be none, so that it is not taken for a licence without restrictions.
+    """
+    seen, said = text.folded(licence), text.words(licence)
+    odd = [one for one in seen if not one.isascii() and one not in SIGNS and unicodedata.category(one)[0] not in "PZ"]
+    if NONCOMMERCIAL.search(said):
         return "not for commercial use, and neither are its students"
-    if any(part.startswith(("none", "unknown")) for part in licence.split(" and ")):
+    if not (said or odd) or any(UNSTATED.match(text.words(part)) for part in PARTS.split(seen)):
         return "no permission was stated: unless it is your own, ask whoever made it before you use it"
-    return None
+    return f"read it before you use it: no licence that is known here is written with {odd[0]!r}" if odd else None
 
 
 def folders() -> list[Path]:

@@ -174,6 +174,8 @@ def test_prepare__one_after_the_other_and_once_for_all_seeds(ran: Path) -> None:
         ({"figures": ["a"]}, r"figures: \['a'\] is not a mapping"),
         ({"curves": {"c": {"stage": "no"}}}, r"curves\.c\.stage: no stage 'no'"),
         ({"stages": {"pretrain": {"recipe": "probe_digits"}}}, r"stages\.pretrain: is a folder's name"),
+        ({"questions": {"../q": {"title": "t", "rows": ["mae"]}}}, r"questions\.\.\./q: is the name of files"),
+        ({"rows": {".x": {"recipe": "x"}}}, r"rows\.\.x: is the name of files"),
         ({"prepare": {"a": {"recipe": "x", "set": {"k": "${prepare.a}"}}}}, r"prepare\.a: needs itself, by way of a"),
         ({"prepare": {"a": {"recipe": "x", "set": {"k": "${prepare.b}"}}}}, r"prepare\.a: \$\{prepare\.b\} is not in"),
         ({"rows": {"a": {"recipe": "x", "weights": "y"}}}, r"rows\.a\.weights: the later stages start from what its"),

@@ -131,6 +131,8 @@ def test_card__names_data_and_weights_of_the_hub(tmp_path: Path, monkeypatch: py
         ("research only", {"license": "other", "license_name": "research-only"}, "not for commercial use"),
         ("SYNC 2.0", {"license": "other", "license_name": "sync-2.0"}, None),
         ("unknown", {"license": "unknown"}, "ask whoever made it"),
+        ("UNKNOWN", {"license": "unknown"}, "ask whoever made it"),
+        ("CC_BY-N\u034fC\u20114.0", {"license": "cc-by-nc-4.0"}, "not for commercial use"),
         ("MIT and unknown", {"license": "other", "license_name": "mit-and-unknown"}, "ask whoever made it"),
         (
             "none stated; no permission is given",

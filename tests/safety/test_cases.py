@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +16,14 @@ from safetensors.torch import save_file
 
 from tests.card_files import write
 from tests.conftest import tiny
-from tinymim import cards, classes, conventions, recipes, references, teachers, weights
+from tinymim import cards, classes, conventions, recipes, references, sizes, teachers, weights
 from tinymim.architecture import Architecture
 from tinymim.backbones import Backbone, skeleton
 from tinymim.cli import main
 from tinymim.errors import TinymimError
+from tinymim.foreign import local
 from tinymim.run import preflight, teacher_files
+from tinymim.run import teachers as run_teachers
 from tinymim.safety import names, network, schemas, shown
 from tinymim.safety.run_schemas import Recipe
 from tinymim.safety.schemas import Network
@@ -150,6 +153,72 @@ def test_fetch__writes_into_the_cards_own_folder_alone(home: SimpleNamespace, fi
     card = cards.read(write(home.cwd, {"file": file, "url": "http://127.0.0.1:9/x"}))
     with pytest.raises(TinymimError, match=r"file: .* is no plain name"):
         teacher_files.fetch(card, record=False)
+
+
+@pytest.mark.parametrize("file", ["apex.py", "apex", "x.pth.py", "sitecustomize.pyc", "x.PTH", "Makefile", "pth"])
+def test_weights__are_all_that_is_written_under_a_name_of_a_card(
+    home: SimpleNamespace, file: str, tmp_path: Path, own: Backbone
+) -> None:
+    given = tmp_path / "given.txt"
+    given.write_text("raise SystemExit")
+    card = cards.read(write(home.cwd, {"file": file, "url": given.as_uri()}))
+    with pytest.raises(TinymimError, match=r"file: .* is no name of a file of weights, which end in \.ckpt"):
+        teacher_files.fetch(card, record=False)
+    with pytest.raises(TinymimError, match=r"file: .* is no name of a file of weights"):
+        run_teachers.save(_file(own, tmp_path / "t.safetensors"), card)
+    assert [path.name for path in home.cwd.iterdir()] == ["small.yaml"]
+
+
+def _with_std(own: Backbone, path: Path, mean: list[float], std: list[float]) -> Path:
+    record = {"backbone": own.record(), "prefix": ""}
+    record["backbone"]["architecture"] |= {"mean": mean, "std": std}
+    save_file(dict(own.vit.state_dict().items()), path, metadata={"tinymim": json.dumps(record)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "field"),
+    [
+        ([0.5] * 3, [0.5, 0, 0.5], r"std\[?"),
+        ([0.5] * 3, [0.5, 0.5, -1], r"std\[?"),
+        ([0.5] * 3, [1e-50] * 3, r"std\[?"),
+        ([0.5] * 3, [float("nan"), 1, 1], r"std\[?"),
+        ([0.5] * 3, [float("inf"), 1, 1], r"std\[?"),
+        ([float("nan"), 0, 0], [1, 1, 1], r"mean\[?"),
+        ([0, float("-inf"), 0], [1, 1, 1], r"mean\[?"),
+    ],
+)
+def test_normalisation__that_divides_by_nothing_is_refused_in_every_kind_of_file(
+    home: SimpleNamespace, own: Backbone, tmp_path: Path, mean: list[float], std: list[float], field: str
+) -> None:
+    def refused(what: str, read: Callable[[], Any]) -> None:
+        with pytest.raises(TinymimError, match=rf"{field}.*expected `?float") as caught:
+            read()
+        assert "\n" not in str(caught.value), what
+
+    given = {"mean": mean, "std": std}
+    network_ = {"arch": "vit_tiny_patch16_224", **given}
+    refused("record", lambda: weights.load(_with_std(own, tmp_path / "t.safetensors", mean, std)))
+    refused("card", lambda: cards.read(write(home.cwd, {"architecture": network_})))
+    theirs = tmp_path / "model.safetensors"
+    config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": given}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    refused("timm's", lambda: local.beside(theirs))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std}))
+    refused("transformers'", lambda: local.beside(theirs))
+    described = {"class_path": "tinymim.modules.Distiller", "init_args": {"student": network_}}
+    refused("capture", lambda: sizes.check_described(described, []))
+
+
+def test_normalisation__given_to_a_new_card(home: SimpleNamespace, own: Backbone, tmp_path: Path) -> None:
+    save_file(dict(own.vit.state_dict()), tmp_path / "x.safetensors")
+    asked = ["teachers", "add", str(tmp_path / "x.safetensors"), "--name", "x", "--licence", "MIT", "--heads", "3"]
+    given = ["--mean", "0", "0", "0", "--std"]
+    assert main([*asked, *given, "1", "0", "1", "--copy"]) == 1
+    assert not (home.env / "x.yaml").exists()
+    assert not list(home.env.glob("x.*"))
+    assert main([*asked, *given, "1", "1", "1"]) == 0
 
 
 def test_names__are_plain() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tinymim.blocks import NORMED, Tap
+from tinymim.cli import main
 from tinymim.errors import TinymimError
 from tinymim.teacher_cache import cache as caches
 from tinymim.teacher_cache.cache import Cache, Part
@@ -206,3 +207,69 @@ def test_cache__is_not_cleared_under_a_run_and_a_trial_leaves_nothing(tmp_path):
     assert trial.fetch(tags(0))[1] == []
     trial.close()
     assert list((tmp_path / "there").iterdir()) == []
+
+
+def _a_folder(root):
+    cache = Cache(root, [FORM], [Part({"teacher": "t"}, {}, 10, 1)])
+    rows = np.array([[0, 0, 1]], np.int64)
+    cache.store(rows, {FORM.name: torch.from_numpy(some(rows).view(np.int8))})
+    cache.close()
+    return next(path for path in root.iterdir())
+
+
+def _kinds(path, outside):
+    """A pipe, a link, and a folder, each in turn where a file belongs."""
+    outside.write_bytes(b"precious")
+    for make in (lambda: os.mkfifo(path), lambda: path.symlink_to(outside), path.mkdir):
+        path.unlink(missing_ok=True)
+        make()
+        yield
+        assert outside.read_bytes() == b"precious"
+    path.rmdir()
+
+
+@pytest.mark.parametrize("suffix", [".crc", ".rec"])
+def test_cache__opens_regular_files_alone(tmp_path, suffix, capsys):
+    folder = _a_folder(tmp_path / "cache")
+    for _ in _kinds(folder / f"x.view0{suffix}", tmp_path / "outside"):
+        (entry,) = entries(tmp_path / "cache")
+        assert entry.taps == [FORM.name]
+    for _ in _kinds(folder / f"{FORM.name}.view0{suffix}", tmp_path / "outside"):
+        cache = Cache(tmp_path / "cache", [FORM], [Part({"teacher": "t"}, {}, 10, 1)])
+        assert cache.missing(0) == 10
+        assert not cache.storing
+        cache.close()
+        with pytest.raises(OSError, match=r"regular|link|directory"):
+            Records(folder / f"{FORM.name}.view0.rec", 10, SIZE, print)
+
+
+@pytest.mark.parametrize("name", ["in_use", "key.json"])
+def test_cache__other_files_are_regular_too(tmp_path, name):
+    folder = _a_folder(tmp_path / "cache")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert len(entries(tmp_path / "cache")) == 1
+    if name == "in_use":
+        with pytest.raises(TinymimError, match="cannot be removed: in_use is no regular file"):
+            remove(folder)
+    assert (folder / f"{FORM.name}.view0.rec").is_file()
+
+
+def test_clear__refuses_a_link_before_it_touches_anything(tmp_path, capsys):
+    folder, outside = _a_folder(tmp_path / "cache"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / KEY).write_text("{}")
+    link = tmp_path / "cache" / "linked"
+    link.symlink_to(outside)
+    assert [entry.path for entry in entries(tmp_path / "cache")] == [folder]
+    assert main(["cache", "clear", "--dir", str(tmp_path / "cache"), folder.name, "linked"]) == 1
+    assert "linked is a link to" in capsys.readouterr().err
+    with pytest.raises(TinymimError, match="is a link to"):
+        remove(link)
+    assert folder.is_dir()
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(outside)
+    with pytest.raises(TinymimError, match="is a link to"):
+        Cache(tmp_path / "cache", [FORM], [Part({"teacher": "t"}, {}, 10, 1)])
+    assert [path.name for path in outside.iterdir()] == [KEY]
+    assert link.is_symlink()

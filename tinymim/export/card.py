@@ -15,7 +15,7 @@ from tinymim import __version__, cards
 from tinymim.errors import TinymimError
 from tinymim.export.source import Source
 from tinymim.safety import run_schemas, schemas, text
-from tinymim.safety.shown import fenced, markdown, one_line
+from tinymim.safety.shown import fenced, markdown
 
 HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
 """Identifiers that the hub knows, of those that teachers have; another one is ``other`` with its name."""
@@ -94,10 +94,10 @@ def _front_matter(source: Source, contents: Contents, config: dict[str, Any]) ->
 
 def _licence(licence: str) -> dict[str, str]:
     """``license`` as the hub has it."""
-    name = re.sub(r"[^a-z0-9.]+", "-", one_line(licence).lower()).strip("-")[:80] or "unknown"
+    name = re.sub(r"[^a-z0-9.]+", "-", text.folded(licence)).strip("-")[:80] or "unknown"
     if name in HUB_LICENCES:
         return {"license": name}
-    return {"license": "unknown"} if licence == "unknown" else {"license": "other", "license_name": name}
+    return {"license": "unknown"} if name == "unknown" else {"license": "other", "license_name": name}
 
 
 def _hub_data(config: dict[str, Any]) -> str | None:

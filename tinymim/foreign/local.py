@@ -26,10 +26,9 @@ from tinymim.foreign import contents
 from tinymim.foreign.contents import Contents
 from tinymim.foreign.formats import State
 from tinymim.positions import TABLE
-from tinymim.safety import network, schemas, text
+from tinymim.safety import names, network, schemas, text
 from tinymim.weights import File
 
-SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin")
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 """What timm, transformers and our exports call the weights in a folder of theirs."""
 
@@ -86,10 +85,10 @@ def weights_in(source: str) -> Path | None:
         TinymimError: a folder without weights, or a file that can hold none.
     """
     path = Path(source)
-    if path.suffix in SUFFIXES:
+    if path.suffix in names.WEIGHTS:
         return path
     if path.is_file() and path.suffix not in ("", ".yaml", ".yml"):  # names of cards, and cards
-        raise TinymimError(f"teacher: {path} is no file of weights, which end in {', '.join(SUFFIXES)}")
+        raise TinymimError(f"teacher: {path} is no file of weights, which end in {', '.join(names.WEIGHTS)}")
     found = next((path / name for name in IN_FOLDER if (path / name).is_file()), None)
     if found is None and path.is_dir() and "/" in source:
         raise TinymimError(f"teacher: the folder {path} has no {' and no '.join(IN_FOLDER)}")

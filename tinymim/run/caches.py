@@ -11,7 +11,7 @@ from rich.table import Table
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
 from tinymim.teacher_cache.cache import VARIABLE, place, size
-from tinymim.teacher_cache.folder import Entry, entries, remove
+from tinymim.teacher_cache.folder import Entry, check_own, entries, remove
 
 
 def main(arguments: list[str]) -> int:
@@ -59,9 +59,12 @@ def clear(root: Path, names: list[str]) -> None:
     """Remove some of it, or all: what a run has open stays.
 
     Raises:
-        TinymimError: nothing of that name, or a run has some of it open; the others are removed all the same.
+        TinymimError: nothing of that name, or a link, before anything is removed; or a run has some of it open, and the
+            others are removed all the same.
     """
     found = {entry.path.name: entry for entry in entries(root)}
+    for name in names:
+        check_own(root / name)
     if unknown := [name for name in names if name not in found]:
         raise TinymimError(f"there is no {unknown[0]} in {root}; `tinymim cache list` shows what is")
     refused = []

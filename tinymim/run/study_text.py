@@ -11,7 +11,7 @@ from tinymim.run import cells
 from tinymim.run.cells import PRETRAIN
 from tinymim.run.convergence import titles
 from tinymim.run.outline import near, unknown
-from tinymim.safety import outline_schemas, schemas, text
+from tinymim.safety import names, outline_schemas, schemas, text
 
 KEYS = {
     "": {
@@ -44,6 +44,9 @@ PARTS: dict[str, tuple[type, ...]] = {
 }
 """Of a question, and what each may be."""
 
+FILES = ("rows", "prepare", "questions")
+"""What folders and tables are named after."""
+
 SEARCH = {"share", "seeds", "grid", "by"}
 COMBINATIONS = 10_000
 CLAIM = {"figure", "better", "than"}
@@ -72,6 +75,8 @@ def _shape(content: dict[str, Any]) -> list[str]:
             found.append(f"{part}: {specs!r} is not a mapping of names")
             continue
         for id, spec in specs.items():
+            if part in FILES and not names.is_plain(str(id)):
+                found.append(f"{part}.{id}: is the name of files and folders, without / and without a dot before it")
             if isinstance(spec, dict):
                 found += unknown(spec, f"{part}.{id}", KEYS[part])
             else:

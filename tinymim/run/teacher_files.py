@@ -17,6 +17,7 @@ from tinymim.errors import TinymimError
 from tinymim.foreign import contents, local
 from tinymim.foreign.download import download
 from tinymim.foreign.local import Told
+from tinymim.safety import names, schemas
 
 
 def fetch(card: Card, record: bool) -> None:
@@ -91,7 +92,7 @@ def add(asked: argparse.Namespace) -> None:
     """
     path = local.weights_in(asked.file)
     if path is None:
-        raise TinymimError(f"{asked.file} is no file of weights ({', '.join(local.SUFFIXES)}) and no folder of them")
+        raise TinymimError(f"{asked.file} is no file of weights ({', '.join(names.WEIGHTS)}) and no folder of them")
     file = weights.read(path)
     if file.record:
         raise TinymimError(f"{path} is a checkpoint of tinymim, which needs no card: name it by its path")
@@ -128,6 +129,7 @@ def add(asked: argparse.Namespace) -> None:
         "citation": asked.citation,
         "source": asked.source or f"a file of form {file.form}",
     }
+    schemas.fit(content, schemas.Card, "teachers add")
     if asked.copy:
         files.write_atomically(place.parent / kept, lambda temporary: shutil.copyfile(path, temporary))
     files.write_text(place, yaml.safe_dump(content, sort_keys=False, width=120))

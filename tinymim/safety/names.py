@@ -10,6 +10,9 @@ from tinymim.errors import TinymimError
 PLAIN = r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\:*?\"<>|\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]{1,120}"
 """Of one file or folder: no separators, nothing hidden, nothing that a terminal or another system reads otherwise."""
 
+WEIGHTS = (".ckpt", ".safetensors", ".pth", ".pt", ".bin")
+"""Endings of files of weights. Nothing else is written under a name out of a file: ``x.py`` would be imported."""
+
 
 def is_plain(name: object) -> bool:
     """Whether ``name`` is :data:`PLAIN`."""
@@ -23,6 +26,13 @@ def check(name: object, field: str) -> None:
             f"{field}: {name!r} is no plain name of one file or folder; what is written belongs where you say, and not "
             "where a file says, so give a name such as digits_mae, without / and without a dot before it"
         )
+
+
+def check_weights(name: object, field: str) -> None:
+    """Raise unless ``name`` is plain, and that of a file of weights; the message begins with ``field``."""
+    check(name, field)
+    if not str(name).endswith(WEIGHTS):
+        raise TinymimError(f"{field}: {name!r} is no name of a file of weights, which end in {', '.join(WEIGHTS)}")
 
 
 def followed(path: Path) -> str:

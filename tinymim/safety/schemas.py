@@ -33,6 +33,9 @@ Heads = Annotated[int, Meta(ge=1, le=1 << 14)]
 Block = Annotated[int, Meta(ge=1, le=256)]
 Channel = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Colour = tuple[Channel, Channel, Channel]
+Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
+Spread = tuple[Deviation, Deviation, Deviation]
+"""A standard deviation of images, by which they are divided: neither 0, nor 0 in float32. NaN is in no range."""
 Plain = dict[str, Any]
 Whole = Annotated[int, Meta(ge=0)]
 Kind = TypeVar("Kind")
@@ -59,7 +62,7 @@ Network = _struct(
     options=Plain,
     heads=Heads | Annotated[list[Heads], Meta(min_length=1, max_length=256)] | None,
     mean=Colour,
-    std=Colour,
+    std=Spread,
 )
 """An :class:`Architecture`; its options are :mod:`tinymim.safety.network`'s."""
 
@@ -135,7 +138,7 @@ class Published(Struct):
     """timm's ``pretrained_cfg``."""
 
     mean: Colour | None = None
-    std: Colour | None = None
+    std: Spread | None = None
     license: Line | None = None
 
 
@@ -160,7 +163,7 @@ class ImageConfig(Struct):
 
     do_normalize: bool | None = True
     image_mean: Colour | None = None
-    image_std: Colour | None = None
+    image_std: Spread | None = None
 
 
 def fit(value: Any, schema: type[Kind], what: str) -> Kind:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json as standard
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,25 @@ def plain(value: Any, what: str, depth: int = 0) -> Any:
 def printable(text: str) -> str:
     """``text`` without :data:`UNPRINTABLE` characters."""
     return UNPRINTABLE.sub("", text)
+
+
+BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and symbols that show nothing."""
+
+
+def folded(text: str) -> str:
+    """``text`` for comparisons by what a reader sees: NFKD, without case, accents, or characters that show nothing."""
+    shown = "".join(
+        one
+        for one in unicodedata.normalize("NFKD", text)
+        if one in "\t\n\r" or (one not in BLANK and unicodedata.category(one)[0] not in "CM")
+    )
+    return unicodedata.normalize("NFKD", shown.casefold())
+
+
+def words(text: str) -> str:
+    """:func:`folded` words of ASCII with one space between them, whatever parts them: a dash, a space, ``_``, a dot."""
+    return " ".join(re.findall("[a-z0-9]+", folded(text)))
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:

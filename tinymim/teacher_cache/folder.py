@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.safety import text
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.key import digest
-from tinymim.teacher_cache.records import SUM, Records
+from tinymim.teacher_cache.records import Records, opened, stored
 
 KEY = "key.json"
 USE = "in_use"
@@ -100,9 +98,9 @@ def filled(path: Path, form: Form, length: int) -> dict[int, int]:
     there = {}
     for place in path.glob(f"{form.name}.view*.crc"):
         number = place.name.removeprefix(f"{form.name}.view").removesuffix(".crc")
-        if number.isdecimal() and place.is_file():
+        if number.isdecimal():
             with contextlib.suppress(OSError):
-                there[int(number)] = int(np.count_nonzero(np.fromfile(place, SUM, length)))
+                there[int(number)] = stored(place, length)[0]
     return there
 
 
@@ -113,14 +111,13 @@ def lacking(path: Path, form: Form, views: int, length: int) -> int:
 
 def _taken(path: Path) -> int:
     """A descriptor that shows that ``path``, which is made, is in use; whoever clears it meanwhile is waited for."""
+    check_own(path)
     for _ in range(100):
         path.mkdir(parents=True, exist_ok=True)
         try:
-            use = os.open(path / USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            use = opened(path / USE)
         except FileNotFoundError:
             continue
-        except PermissionError:  # somebody else's, to be read
-            use = os.open(path / USE, os.O_RDONLY | os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(use, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
@@ -129,6 +126,15 @@ def _taken(path: Path) -> int:
         os.close(use)
         time.sleep(0.01)
     raise TinymimError(f"teacher_cache: {path} is taken away again and again")
+
+
+def check_own(path: Path) -> None:
+    """Raise where a folder of the cache is a link: nothing is made, cut to length or removed where that leads."""
+    if path.is_symlink():
+        raise TinymimError(
+            f"teacher_cache: {path} is a link to {path.resolve()}, and the cache's folders lie in it themselves; "
+            "remove the link by hand, and name a cache on another disk by teacher_cache_dir"
+        )
 
 
 def read_key(folder: Path) -> dict[str, Any] | None:
@@ -171,7 +177,7 @@ def entries(root: Path) -> list[Entry]:
 
 def _is_folder(path: Path) -> bool:
     """Whether a cache made it: nothing else is ever cleared."""
-    return path.is_dir() and ((path / USE).is_file() or (path / KEY).is_file())
+    return path.is_dir() and not path.is_symlink() and ((path / USE).is_file() or (path / KEY).is_file())
 
 
 def _entry(path: Path) -> Entry:
@@ -180,17 +186,19 @@ def _entry(path: Path) -> Entry:
     entry = Entry(path, told, occupied(path), used=path.stat().st_mtime)
     with contextlib.suppress(OSError):
         entry.used = (path / KEY).stat().st_mtime
-    names = [file.stem.rpartition(".view") for file in path.glob("*.crc")]
+    found = dict(_stored(path))
+    names = [file.stem.rpartition(".view") for file in found]
     entry.taps, entry.views = sorted({name for name, _, _ in names}), len({view for _, _, view in names})
-    shares = [np.count_nonzero(sums) / max(len(sums), 1) for sums in _sums(path)]
-    entry.full = sum(shares) / len(shares) if shares else 0.0
+    entry.full = sum(found.values()) / len(found) if found else 0.0
     return entry
 
 
-def _sums(path: Path) -> Iterator[np.ndarray]:
+def _stored(path: Path) -> Iterator[tuple[Path, float]]:
+    """Files of checksums, and the share of their records that is there; none that is no regular file."""
     for file in path.glob("*.crc"):
         with contextlib.suppress(OSError):
-            yield np.fromfile(file, SUM)
+            there, length = stored(file)
+            yield file, there / max(length, 1)
 
 
 def occupied(path: Path) -> int:
@@ -206,10 +214,11 @@ def remove(path: Path) -> None:
     """Take a folder of the cache away.
 
     Raises:
-        TinymimError: a run has it open, or it cannot be removed.
+        TinymimError: a run has it open, it is a link, or it cannot be removed.
     """
+    check_own(path)
     try:
-        use = os.open(path / USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        use = opened(path / USE)
         try:
             fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             away = Path(tempfile.mkdtemp(prefix=".cleared.", dir=path.parent))

@@ -12,7 +12,9 @@ cuts short, would end the process by a signal.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,45 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 SUM = np.dtype("<u4")
+
+MOST = 1 << 26
+"""Checksums of one file that are counted. ImageNet-21k has 14 million images."""
+
+
+def opened(path: Path, make: bool = True) -> int:
+    """A descriptor of a regular file, which is made where it is missing.
+
+    A pipe would wait for a writer that never comes, and a link lead out of the cache, where nothing is cut to length.
+
+    Args:
+        path: of the file.
+        make: to read and write, where that is permitted; else to read what is there.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, a pipe, or anything else than a regular file.
+    """
+    careful = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    if path.is_symlink():  # said more clearly than O_NOFOLLOW would
+        raise OSError(errno.EINVAL, f"{path.name} is a link", str(path))
+    try:
+        file = os.open(path, careful | (os.O_RDWR | os.O_CREAT if make else os.O_RDONLY), 0o644)
+    except PermissionError:  # somebody else's: what is there can be read
+        file = os.open(path, careful | os.O_RDONLY)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, f"{path.name} is no regular file", str(path))
+    return file
+
+
+def stored(path: Path, length: int = MOST) -> tuple[int, int]:
+    """Records that a file of checksums has, and how many it has room for, of the first ``length``.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with os.fdopen(opened(path, make=False), "rb") as file:
+        sums = np.fromfile(file, SUM, min(length, MOST))
+    return int(np.count_nonzero(sums)), len(sums)
 
 
 class Records:
@@ -48,10 +89,7 @@ class Records:
 
     def _open(self, path: Path, length: int) -> int:
         """A descriptor of a file of that length; one cut short is made long again, and what it lacks is absent."""
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except PermissionError:  # somebody else's: what is there can be read
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = opened(path)
         found = os.fstat(file).st_size
         if found != length:
             if found:
