@@ -237,6 +237,7 @@ def test_cache__opens_regular_files_alone(tmp_path, suffix, capsys):
     for _ in _kinds(folder / f"{FORM.name}.view0{suffix}", tmp_path / "outside"):
         cache = Cache(tmp_path / "cache", [FORM], [Part({"teacher": "t"}, {}, 10, 1)])
         assert cache.missing(0) == 10
+        assert cache.fetch(tags(0))[1] == [0]
         assert not cache.storing
         cache.close()
         with pytest.raises(OSError, match=r"regular|link|directory"):
