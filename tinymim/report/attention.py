@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tinymim import references, teachers, weights
+from tinymim import precision, references, teachers, weights
 from tinymim.backbones import Backbone
 from tinymim.blocks import Tap, attention_bias
 from tinymim.data.batches import unit
@@ -143,7 +143,7 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
         ``(rows, columns)`` of the network's grid, which sums to 1.
     """
     network.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.measuring(image.device):
         (_, parts, told) = next(network.walk(image[None], [Tap(block, "q"), Tap(block, "k")]))
         bias = attention_bias(network.vit.blocks[block - 1], told)
         maps = log_attention(parts["q"], parts["k"], network.heads[block - 1], bias)[0].exp().mean(0)
