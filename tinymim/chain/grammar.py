@@ -9,7 +9,7 @@ from typing import Any
 
 from tinymim import cards, recipes, teachers
 from tinymim.errors import TinymimError
-from tinymim.run.outline import near, unknown
+from tinymim.run.outline import near, seed_mistakes, unknown
 from tinymim.safety import outline_schemas, schemas, text
 
 Written = dict[str, Any]
@@ -72,10 +72,7 @@ def mistakes(content: dict[str, Any]) -> list[str]:
 def _mistakes(content: dict[str, Any]) -> list[str]:
     found = unknown(content, "", KEYS)
     seeds, stages = content.get("seeds"), content.get("stages")
-    if seeds is not None and not (isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)):
-        found.append(f"seeds: {seeds!r} is not a list of whole numbers from 0, such as [0, 1, 2]")
-    elif seeds and len(set(seeds)) < len(seeds):
-        found.append(f"seeds: {seeds} names one twice")
+    found += [] if seeds is None else seed_mistakes(seeds, "seeds")
     if not isinstance(content.get("set") or {}, dict):
         found.append(f"set: {content['set']!r} is not a mapping such as {{trainer.max_epochs: 5}}")
     if not isinstance(stages, list) or not stages:

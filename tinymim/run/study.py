@@ -19,7 +19,7 @@ from typing import Any
 from tinymim import recipes
 from tinymim.errors import TinymimError, several
 from tinymim.files import write_json
-from tinymim.run import cells, folder, grid, lock, study_page, workers
+from tinymim.run import cells, folder, grid, lock, outline, study_page, workers
 from tinymim.run.grid import Study
 from tinymim.run.tables import Records
 from tinymim.run.tally import Tally
@@ -58,7 +58,10 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
     if unknown:
         raise TinymimError(f"no option of a study: {' '.join(unknown)}; tinymim study --help lists them")
     study = grid.load(options.name, options.quick, [f"--{key}={value}" for key, value in overrides])
-    study.seeds = options.seeds or study.seeds
+    if options.seeds:
+        if found := outline.seed_mistakes(options.seeds, "--seeds"):
+            raise TinymimError(found[0])
+        study.seeds = options.seeds
     place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
     study.settle(found["definition"] for found in map(workers.read, _begun(place)) if found)
     return options, study, place
@@ -95,7 +98,7 @@ def _run(study: Study, tasks: list[Task], place: Path, jobs: int) -> None:
         shown = record.get("figures", {}).items()
         return ", ".join(f"{title} {study.figures[title].shown([value])}" for title, value in shown)
 
-    tally = Tally(len(tasks), figures)
+    tally = Tally(tasks, figures)
 
     def finished(task: Task, record: dict[str, Any]) -> None:
         if task.place.parent.parent == place / "cells":
