@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.commands import refused, tinymim
-from tests.run.compared import write_recipe
-from tinymim.cli import COMMANDS
+from tests.experiments.compared import write_recipe
+from tinymim.cli.main import COMMANDS
 
 ASKED = [
     [name, *first]

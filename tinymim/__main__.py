@@ -1,5 +1,5 @@
 """``python -m tinymim``."""
 
-from tinymim.cli import command
+from tinymim.cli.main import command
 
 command()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tinymim.run import tally
-from tinymim.run.workers import Task
+from tinymim.experiments import tally
+from tinymim.experiments.workers import Task
 
 
 def task(place: str) -> Task:

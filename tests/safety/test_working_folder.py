@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import tinymim
-from tinymim.cli import builds
+from tinymim.cli.main import builds
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_looking__leaves_the_path_of_imports_alone(tmp_path: Path) -> None:
 
 def test_wished_for_packages__are_not_taken_from_the_working_folder(tmp_path: Path) -> None:
     (tmp_path / "apex.py").write_text("open('MARK', 'w').close()\n")  # timm would use it
-    code = "import sys; sys.path.remove(''); from tinymim.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.path.remove(''); from tinymim.cli.main import main; sys.exit(main(sys.argv[1:]))"
     for arguments in (["teachers", "show", "digits_mae"], ["check", "nothing"]):
         command = [sys.executable, "-c", code, *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
