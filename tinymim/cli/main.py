@@ -224,23 +224,23 @@ COMMANDS = {
     ),
     "search": Command(
         "choose each row's own settings on training images: tinymim search RECIPE, STUDY or CHAIN [ROW ...]",
-        _main("chain.search"),
+        _main("experiments.chain_search"),
         _always,
     ),
     "chain": Command(
         "run stages that start from each other: tinymim chain run | resume | status | plan",
-        _main("chain.command"),
+        _main("cli.chain_command"),
         _of_a_chain,
         ("run", "resume", "status", "plan"),
     ),
     "scaling": Command(
         "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
-        _main("scaling.command"),
+        _main("cli.scaling_command"),
         _always,
     ),
     "papers": Command(
         "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
-        _main("papers.command"),
+        _main("cli.papers_command"),
         _always,
     ),
     "resume": Command(
@@ -249,38 +249,38 @@ COMMANDS = {
     "check": Command("check a recipe before it runs: every mistake at once, or sizes, speed and time", _check, _always),
     "replay": Command(
         "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
-        _main("run.replay"),
+        _main("training.replay"),
         _never,
     ),
     "report": Command(
-        "one HTML page of a run, beside others: tinymim report runs/relation_digits", _main("report.command"), _never
+        "one HTML page of a run, beside others: tinymim report runs/relation_digits", _main("cli.report_command"), _never
     ),
     "analyze": Command(
         "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
-        _main("analysis.command"),
+        _main("cli.analyze_command"),
         _never,
     ),
     "teachers": Command(
         "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add | save",
-        _main("run.teachers"),
+        _main("cli.teachers_command"),
         _never,
         ("list", "show", "fetch", "verify", "add", "save"),
     ),
     "cache": Command(
         "what teachers gave for views of images, kept for all runs: tinymim cache list | clear [NAME ...]",
-        _main("run.caches"),
+        _main("cli.cache_command"),
         _never,
         ("list", "clear"),
     ),
     "data": Command(
         "look through a folder of images for what is wrong with it: tinymim data check DIR",
-        _main("run.data"),
+        _main("cli.data_command"),
         _never,
         ("check",),
     ),
     "export": Command(
         "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
-        _main("run.export"),
+        _main("cli.export_command"),
         _never,
     ),
 }
