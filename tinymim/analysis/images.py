@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinymim import classes, recipes
+from tinymim import recipes
 from tinymim.data import DigitsData, ShapesData
 from tinymim.data.base import ImageData
 from tinymim.data.batches import finished
@@ -20,7 +19,7 @@ from tinymim.data.named import NamedSets
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.images import EXTENSIONS, evenly, image_files, splits
-from tinymim.run import looking, predict, preflight
+from tinymim.run import looking, predict
 from tinymim.say import say
 
 MADE: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
@@ -144,16 +143,9 @@ def _of_data(data: ImageData, name: str, count: int) -> Images:
 
 def _data_of(recipe: str, size: int, trust: bool) -> ImageData:
     """A recipe's data module, alone; its images in the size that is asked for, where it can give them in any."""
-    node = recipes.resolve(["--config", recipe])[0].get("data")
-    if not node:
+    with looking.trusted(None, trust, recipe):  # a class that takes another's place in a recipe is looked up already
+        resolved = recipes.resolve(["--config", recipe])[0]
+    if not resolved.get("data"):
         raise TinymimError(f"data: the recipe {recipe} has none")
-    found: list[str] = []
-    with looking.trusted(node, trust, f"recipe {recipe}"):
-        classes.check_class(node, "data", found, (pl.LightningDataModule,))
-        known = classes.taken(node["class_path"]) if not found else set()
-        own = {name: value for name, value in {"image_size": size, "num_workers": 0}.items() if name in known}
-        node["init_args"] = {**(node.get("init_args") or {}), **own} if not found else {}
-        data = None if found else preflight.build(pl.LightningDataModule, node, found)
-    if found:
-        raise several(f"data: of the recipe {recipe}", found)
-    return cast(ImageData, data)
+    built = looking.data(resolved, trust, f"data: recipe {recipe}", image_size=size, num_workers=0)
+    return cast(ImageData, built)

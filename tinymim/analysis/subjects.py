@@ -10,11 +10,11 @@ from typing import Any
 import timm
 import torch
 
-from tinymim import teachers
+from tinymim import cards, teachers
 from tinymim.analysis import windows
 from tinymim.analysis.windows import Windowed
 from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone
+from tinymim.backbones import Backbone, skeleton
 from tinymim.blocks import Tap
 from tinymim.errors import TinymimError, several
 from tinymim.foreign import published
@@ -26,6 +26,9 @@ from tinymim.teachers import Teacher, freeze
 from tinymim.weights import Provenance
 
 RANDOM = "random:"
+
+MOST = 1 << 29
+"""Bytes of random weights of a network that a file describes: a ViT-B has 0.35 GB."""
 
 ORIGINS = ("start", "teacher", "deit")
 """Keys of a checkpoint's record that name the weights it was made from; without them nobody else's licence holds."""
@@ -201,11 +204,27 @@ def _random(name: str, init: Init | None) -> tuple[Network, Init]:
     if windows.is_windowed(name):  # timm's are those of Swin's own code
         return Windowed(published.card(name).architecture), "timm"
     architecture, record = _architecture(name)
+    _check_bytes(name, architecture)
     began = record.get("init") or (record.get("start") or {}).get("init")
     rule: Init = init or ("published" if began == "published" or not record else "timm")
     network = Backbone(replace(architecture, options={**architecture.options, "num_classes": 0}))
     simmim = bool(record) and record["prefix"] == SimMIMPretrainer.prefix
     return freeze(initialise(network, rule, truncated if simmim else xavier)), rule
+
+
+def _check_bytes(name: str, architecture: Architecture) -> None:
+    """Raise where a file asks for more random weights than :data:`MOST` and than it holds; timm's names and cards of
+    the project may."""
+    place = cards.paths().get(name)
+    if teachers.is_published(name) or (place and place.resolve().parent == cards.PROJECT / "teachers"):
+        return
+    held = file.stat().st_size if (file := teachers.file_of(name)) else 0
+    network = skeleton(architecture)
+    if (asked := sum(part.nbytes for part in (*network.parameters(), *network.buffers()))) > max(MOST, 8 * held):
+        raise TinymimError(
+            f"{name}: random weights of {network.describe()} would take {asked / 1e9:.1f} GB, and for a file at most "
+            f"{MOST / 1e9:.1f} are drawn; random:timm:NAME has timm's own networks"
+        )
 
 
 def _architecture(name: str) -> tuple[Architecture, dict[str, Any]]:
