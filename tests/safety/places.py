@@ -162,7 +162,7 @@ OWN = {key: RECIPE[key] for key in ("name", "trainer", "model", "data")}
 COMPARED = {
     "extends": ["own"],
     "compare": {
-        "stages": {"probe": {"recipe": "probe_digits"}},
+        "stages": {"probe": {"recipe": "probe_digits", "set": {"data.image_size": 16}}},
         "figures": {"top-1": {"stage": "probe", "metric": "val/top1"}},
         "teacher": "knn_digits",
     },

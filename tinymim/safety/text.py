@@ -189,8 +189,8 @@ def mapping(value: Any, what: str) -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         raise TinymimError(f"{what} cannot be read: it holds {brief(value)}, where a mapping of names belongs")
-    if wrong := next((key for key in value if not isinstance(key, str)), None):
-        raise TinymimError(f"{what} has the key {wrong!r}, where a name belongs")
+    if wrong := [key for key in value if not isinstance(key, str)]:  # null among them
+        raise TinymimError(f"{what} has the key {wrong[0]!r}, where a name belongs")
     return value
 
 
