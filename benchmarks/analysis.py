@@ -32,11 +32,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from tinymim.analysis.attention_maps import layers
 from tinymim.analysis.heads import HeadMeasures
 from tinymim.analysis.layer import distances
-from tinymim.analysis.layers import layers
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone
 
 NAMES = ("distance_px", "entropy_nats", "diversity_kl", "diversity_js")
 BATCH = 16

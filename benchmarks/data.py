@@ -36,11 +36,11 @@ from torchvision.transforms import functional
 
 from tinymim.data import ImageFolderData
 from tinymim.data.batches import MEAN, STD, finished, jittered, unit
+from tinymim.data.decode import decoded, resized, resized_crop
 from tinymim.data.draws import colours, crop_box
-from tinymim.data.pixels import decoded, resized, resized_crop
+from tinymim.data.image_limits import open_image
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import TrainView
-from tinymim.images import open_image
 from tinymim.seeds import stream
 
 SIZE, SCALE, BATCH = 224, (0.2, 1.0), 32

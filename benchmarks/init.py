@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 
+from tinymim.experiments import cells
+from tinymim.experiments.cells import FIGURES, Figure, Stage
 from tinymim.files import write_text
-from tinymim.run import cells
-from tinymim.run.cells import FIGURES, Figure, Stage
 
 RULES = ("timm", "published")
 LATER = {data: [Stage(stage, f"{stage}_{data}") for stage in ("probe", "finetune")] for data in ("digits", "shapes")}

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from step import DEVICE, Variant, autocast, pictures, relations
 
-from tinymim.architecture import IMAGENET_MEAN, IMAGENET_STD
+from tinymim.vit.architecture import IMAGENET_MEAN, IMAGENET_STD
 
 OPTIMISER: dict[str, Any] = {"lr": 1e-4, "betas": (0.9, 0.95), "weight_decay": 0.05}
 

@@ -37,10 +37,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tinymim import weights
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone
-from tinymim.modules import Distiller
+from tinymim.methods import Distiller
+from tinymim.teachers import weights
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone
 
 CACHED = "tinymim cached"
 

@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from tinymim import weights
-from tinymim.architecture import Architecture, set_drop_path
-from tinymim.backbones import Backbone
-from tinymim.modules import Distiller
+from tinymim.methods import Distiller
 from tinymim.targets import Relation
+from tinymim.teachers import weights
+from tinymim.vit.architecture import Architecture, set_drop_path
+from tinymim.vit.backbone import Backbone
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")

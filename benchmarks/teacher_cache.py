@@ -30,14 +30,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tinymim import weights
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone
 from tinymim.data import ShapesData
 from tinymim.data.sampler import Draw
-from tinymim.modules import Distiller
-from tinymim.modules.cached import CachedTeacher
+from tinymim.methods import Distiller
+from tinymim.methods.cached_teacher import CachedTeacher
 from tinymim.targets import Relation
+from tinymim.teachers import weights
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")

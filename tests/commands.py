@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from tinymim.cli import main
+from tinymim.cli.main import main
 
 PROJECT = Path(__file__).resolve().parents[1]
 

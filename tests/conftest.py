@@ -15,9 +15,10 @@ import torch
 import yaml
 from huggingface_hub import constants
 
-from tinymim import cards, files, weights
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone
+from tinymim import files
+from tinymim.teachers import card, weights
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone
 
 torch.set_num_threads(1)  # two threads on busy cores spend the time of tiny networks waiting for each other
 
@@ -95,7 +96,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("TINYMIM_TEACHERS", str(tmp_path / "mine"))
-    monkeypatch.setattr(cards, "PROJECT", tmp_path / "project")
+    monkeypatch.setattr(card, "PROJECT", tmp_path / "project")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     places = SimpleNamespace(env=tmp_path / "mine", cwd=tmp_path / "here/teachers", own=tmp_path / "project/teachers")
     (tmp_path / "project").mkdir()

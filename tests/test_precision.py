@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from tinymim import precision, recipes
+from tinymim import precision
+from tinymim.config import recipe
 from tinymim.precision import Choice, Device
-from tinymim.run import record
+from tinymim.training import save_recipe
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 UNITS = "avx512_bf16" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else "")
@@ -124,10 +125,10 @@ def test_settle__obeys(trainer: Any, slow: None, capsys: pytest.CaptureFixture[s
 
 
 def test_recipes__all_say_auto() -> None:
-    for name in recipes.names():
-        config, _ = recipes.resolve(["--config", name])
+    for name in recipe.names():
+        config, _ = recipe.resolve(["--config", name])
         assert precision.is_auto(config), name
-        assert not [line for line in recipes.mistakes(config)[0] if "precision" in line]
+        assert not [line for line in recipe.mistakes(config)[0] if "precision" in line]
 
 
 @pytest.mark.parametrize(
@@ -137,15 +138,15 @@ def test_recipes__all_say_auto() -> None:
 def test_before__is_in_the_run_that_is_gone_on_with(written: str, before: str | None, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(written)
     own = {"run_dir": str(tmp_path), "ckpt_path": "last"}
-    assert record.precision_before(own) == before
-    assert record.precision_before({"ckpt_path": str(tmp_path / "checkpoints" / "last.ckpt")}) == before
-    assert record.precision_before({"run_dir": str(tmp_path)}) is None
+    assert save_recipe.precision_before(own) == before
+    assert save_recipe.precision_before({"ckpt_path": str(tmp_path / "checkpoints" / "last.ckpt")}) == before
+    assert save_recipe.precision_before({"run_dir": str(tmp_path)}) is None
 
 
 RANK = """
 import sys, torch, lightning.pytorch as pl
 from lightning.pytorch.demos.boring_classes import BoringModel
-from tinymim.run.one_precision import OnePrecision
+from tinymim.training.one_precision import OnePrecision
 
 class Told(BoringModel):
     def setup(self, stage): print("computes in", self.trainer.precision, flush=True)

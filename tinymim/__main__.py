@@ -5,6 +5,6 @@ import sys
 if not sys.flags.safe_path:  # Python put the working folder first, whose files libraries would take for their own
     sys.path.pop(0)
 
-from tinymim.cli import command
+from tinymim.cli.main import command
 
 command()

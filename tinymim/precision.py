@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tinymim.say import say
+from tinymim.log import say
 
 AUTO = "auto"
 EXACT = "32-true"

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from tinymim.analysis import agreement
 from tinymim.analysis.agreement import Agreement, Options
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone
-from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 from tinymim.ops import relation_kl
 from tinymim.targets import Relation
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import Tap
 
 SIZES = {"img_size": 16, "patch_size": 4}
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy.spatial import distance as scipy_distance
 from scipy.stats import entropy as scipy_entropy
 
-from tests.analysis.test_analysed_layers import SWIN, swin
-from tests.test_backbones import shaken
+from tests.analysis.test_attention_maps import SWIN, swin
+from tests.vit.test_backbone import shaken
 from tinymim.analysis import heads
+from tinymim.analysis.attention_maps import layers
 from tinymim.analysis.heads import HeadMeasures, Options
 from tinymim.analysis.layer import Layer, distances
-from tinymim.analysis.layers import layers
 from tinymim.errors import TinymimError
 
 GRID = (14, 14)

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from tinymim.data import pixels
+from tinymim.data import decode
+from tinymim.data.decode import decoded, resized_crop
 from tinymim.data.draws import colours, crop_box, erased_box
-from tinymim.data.pixels import decoded, resized_crop
+from tinymim.data.image_limits import open_image
 from tinymim.data.transforms import PlainView
-from tinymim.images import open_image
 from tinymim.seeds import stream
 
 
@@ -31,13 +31,13 @@ def encoded(image: Image.Image, **options) -> bytes:
     return file.getvalue()
 
 
-def reference(data: bytes, box: pixels.Box, size: int) -> np.ndarray:
+def reference(data: bytes, box: decode.Box, size: int) -> np.ndarray:
     """What torchvision makes of a PIL image: a crop, then Pillow's bicubic."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     return np.asarray(image.crop(box).resize((size, size), Image.Resampling.BICUBIC), float)
 
 
-def off(data: bytes, box: pixels.Box, size: int, scale: int = 1) -> float:
+def off(data: bytes, box: decode.Box, size: int, scale: int = 1) -> float:
     """Mean absolute difference in grey levels, of the box with its edges rounded as by a decoding at 1/scale."""
     view = resized_crop(open_image(data), box, size)
     assert (view.shape, view.dtype) == ((3, size, size), torch.uint8)
@@ -60,7 +60,7 @@ def test_decoded__equals_pillow_bit_for_bit(options, mode):
 def test_decoded__is_the_same_without_torchvisions_decoder(monkeypatch):
     data = encoded(picture(101, 67, 30))
     one = decoded(open_image(data))[0]
-    monkeypatch.setattr(pixels, "decode_jpeg", None)
+    monkeypatch.setattr(decode, "decode_jpeg", None)
     assert torch.equal(decoded(open_image(data))[0], one)
 
 
@@ -76,7 +76,7 @@ def test_view__without_scaling_is_pillows_but_for_rounding(grain, box):
 def test_view__of_a_large_image_is_decoded_smaller_without_visible_loss(grain, most, scale, monkeypatch):
     data = encoded(picture(720, 600, grain))
     scales = []
-    monkeypatch.setattr(pixels, "decoded", lambda *given: (out := decoded(*given), scales.append(out[1]))[0])
+    monkeypatch.setattr(decode, "decoded", lambda *given: (out := decoded(*given), scales.append(out[1]))[0])
     size = 384 // scale
     assert off(data, (67, 21, 67 + 576, 21 + 577), size, scale) < most
     assert off(data, (67, 21, 67 + 575, 21 + 577), size, scale // 2) < most

@@ -9,9 +9,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.data.images import class_folders, noise, prepared, write
+from tinymim.data.image_limits import read_rgb
 from tinymim.data.sampler import Draw, InTurn
 from tinymim.errors import TinymimError
-from tinymim.images import read_rgb
 
 
 @pytest.mark.parametrize(("extension", "error"), [("jpg", 0.02), ("JPEG", 0.02), ("png", 0), ("webp", 0.04)])

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from tests.data.images import SIDE, class_folders, noise
 from tests.data.images import prepared as prepared_folder
 from tinymim.data import remote, tars
+from tinymim.data.image_data import class_names
 from tinymim.data.sampler import Draw, EpochSampler, in_windows
 from tinymim.data.shards import ShardsData, expanded
 from tinymim.data.transforms import PlainView
-from tinymim.data.viewed import class_names
 from tinymim.errors import TinymimError
 from tinymim.seeds import stream
 

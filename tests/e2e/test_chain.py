@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.commands import PROJECT, refused, tinymim
-from tinymim import weights
+from tinymim.teachers import weights
 
 SHORT = {
     "trainer.max_epochs": 1,

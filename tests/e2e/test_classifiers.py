@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.commands import tinymim
-from tinymim import files, weights
+from tinymim import files
+from tinymim.teachers import weights
 
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
 SHORT += ["--data.batch_size=16", "--trainer.precision=32-true", "--trainer.log_every_n_steps=1"]

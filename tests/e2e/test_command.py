@@ -279,7 +279,7 @@ def test_teachers__lists_cards_and_what_is_missing() -> None:
 
 
 def test_help__loads_nothing_heavy() -> None:
-    code = "import sys; from tinymim.cli import main; main([]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from tinymim.cli.main import main; main([]); sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert result.returncode == 0
     for word in ("fit", "validate", "test", "predict", "distill", "study", "check", "replay", "teachers"):

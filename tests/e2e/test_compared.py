@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.run.compared import RATES, write_recipe
-from tinymim.chain import search
+from tests.experiments.compared import RATES, write_recipe
 from tinymim.errors import TinymimError
-from tinymim.run import distill
+from tinymim.experiments import chain_search, distill
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +18,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where the toy was searched, and compared from one seed."""
     folder = tmp_path_factory.mktemp("compared")
     recipe = write_recipe(folder, folder / "own.yaml")
-    search.main([str(recipe), "--run_dir", str(folder / "search")])
+    chain_search.main([str(recipe), "--run_dir", str(folder / "search")])
     distill.distill(str(recipe), ["--run_dir", str(folder / "run")])
     return folder
 
@@ -36,7 +35,7 @@ def test_search__chooses_on_training_images_and_is_kept(place: Path, capsys: pyt
         assert (best["few labels"], -best["val/loss"]) >= (other["few labels"], -other["val/loss"])
         assert written["rows"][known]["few"] == best["set"]
     assert "75% of the training images" in written["how"]
-    search.main([str(place / "toy.yaml"), "--run_dir", str(place / "search")])
+    chain_search.main([str(place / "toy.yaml"), "--run_dir", str(place / "search")])
     assert "0 of 5 fits to run" in capsys.readouterr().err
     assert yaml.safe_load((place / "own.yaml").read_text()) == written
 

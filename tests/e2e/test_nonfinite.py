@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from tests.commands import refused, spawned, tinymim
-from tinymim.cli import main
+from tinymim.cli.main import main
 from tinymim.data.sampler import EpochSampler
 
 SHORT = ["--trainer.max_epochs", "2", "--data.batch_size", "16"]

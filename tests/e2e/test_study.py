@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tinymim.errors import TinymimError
-from tinymim.run import study
+from tinymim.experiments import study
 
 PROJECT = Path(__file__).resolve().parents[2]
 

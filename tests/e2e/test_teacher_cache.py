@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from tests.e2e.test_ddp import ended, start
-from tinymim.cli import main
+from tinymim.cli.main import main
 
 SHORT = ["fit", "--config", "relation_digits", "--trainer.max_epochs=3", "--trainer.limit_train_batches=4"]
 SHORT += ["--trainer.precision=32-true", "--trainer.limit_val_batches=1", "--trainer.num_sanity_val_steps=0"]

@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from tests.conftest import TINY
-from tinymim.conventions import Conventions
-from tinymim.run import capture, preflight
 from tinymim.seeds import snapshot
+from tinymim.training import captured_step, preflight
+from tinymim.vit.conventions import Conventions
 
 OWN = {"arch": "vit_tiny_patch16_224", "options": {**TINY, "embed_dim": 12, "num_heads": 3}}
 RELATION = {"class_path": "tinymim.targets.Relation", "init_args": {"pairs": ["qk"], "teacher_block": 2}}
@@ -58,17 +58,17 @@ def made(name: str) -> dict[str, Any]:
     module.setup("fit")
     module.configure_model()
     return {
-        "tinymim_capture": capture.FORMAT,
+        "tinymim_capture": captured_step.FORMAT,
         **{"step": 1, "epoch": 0, "rank": 0, "world_size": 1, "loss": True, "gradients": [], "weights": []},
         "batches": [[0, batch()]],
         "changed": False,
         "rng": snapshot(torch.device("cpu")),
-        "state_dict": capture.plain(module.state_dict()),
+        "state_dict": captured_step.plain(module.state_dict()),
         "eval_modules": [],
         "recipe": yaml.safe_dump(recipe),
         "precision": "32-true",
         "data": DATA,
-        "teacher": capture.teacher(module),
+        "teacher": captured_step.teacher(module),
         "conventions": Conventions().record(),
     }
 

@@ -8,17 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tinymim.analysis import subjects
-from tinymim.chain import command as chain_command
+from tinymim.analysis import networks
+from tinymim.cli import cache_command, chain_command, papers_command, predict_command, teachers_command
+from tinymim.cli.export_command import export as one_file
 from tinymim.data import tars
 from tinymim.errors import TinymimError
+from tinymim.experiments import comparison, distill, settings, study, study_grid
 from tinymim.export import source
 from tinymim.export.card import Contents, card
-from tinymim.papers import command as papers_command
-from tinymim.report import page, runs
-from tinymim.run import caches, comparison, distill, fit, grid, predict, replay, settings, study, teachers
-from tinymim.run.export import export as one_file
-from tinymim.scaling import reconstructions, table
+from tinymim.report import run_report, runs
+from tinymim.scaling import reconstruction_figure, table
+from tinymim.training import fit, replay
 
 Commands = dict[str, Callable[[], Any]]
 
@@ -27,19 +27,19 @@ CHECKPOINT_OF_RUN = "runs/small/checkpoints/last.ckpt"
 
 def _reading(name: str) -> Commands:
     return {
-        "teachers show": lambda: teachers.main(["show", name]),
-        "teachers verify": lambda: teachers.main(["verify", name]),
+        "teachers show": lambda: teachers_command.main(["show", name]),
+        "teachers verify": lambda: teachers_command.main(["verify", name]),
         "export": lambda: one_file(name, Path("out.safetensors"), overwrite=True),
-        "predict": lambda: predict.main(
+        "predict": lambda: predict_command.main(
             [name, "--images", "images", "--out", "out.npz", "--overwrite", "--num_workers", "0", "--device", "cpu"]
         ),
-        "analyze": lambda: [subject.as_dict() for subject in subjects.load([name], 0)],
+        "analyze": lambda: [subject.as_dict() for subject in networks.load([name], 0)],
     }
 
 
 def _reported(count: int) -> None:
     run = runs.read(Path("runs/small"))
-    page.render(run, runs.beside(run), None, count)
+    run_report.render(run, runs.beside(run), None, count)
 
 
 def _carded() -> None:
@@ -67,25 +67,25 @@ def _compared() -> None:
 WEIGHTS = _reading("t.safetensors")
 CHECKPOINT = _reading("t.ckpt")
 CARD = {
-    "teachers list": lambda: teachers.main([]),
-    "teachers fetch": lambda: teachers.main(["fetch", "small"]),
-    "teachers save": lambda: teachers.main(["save", "runs/small/checkpoints/last.ckpt", "small"]),
+    "teachers list": lambda: teachers_command.main([]),
+    "teachers fetch": lambda: teachers_command.main(["fetch", "small"]),
+    "teachers save": lambda: teachers_command.main(["save", "runs/small/checkpoints/last.ckpt", "small"]),
     **_reading("small"),
 }
 CONFIG = _reading("theirs/model.safetensors")
 CAPTURE: Commands = {"replay": lambda: replay.main(["step_1.pt"])}
 RUN: Commands = {
-    "analyze": lambda: [subject.as_dict() for subject in subjects.load([CHECKPOINT_OF_RUN], 0)],
+    "analyze": lambda: [subject.as_dict() for subject in networks.load([CHECKPOINT_OF_RUN], 0)],
     "report": lambda: _reported(1),
-    "scaling": lambda: reconstructions.load("small", Path("runs/small")),
+    "scaling": lambda: reconstruction_figure.load("small", Path("runs/small")),
     "export --to": _carded,
 }
 RESULTS: Commands = {"report": lambda: _reported(0), "export --to": _carded}
 CHAIN: Commands = {"chain plan": lambda: chain_command.main(["plan", "chain.yaml"])}
-STUDY: Commands = {"study": lambda: grid.load("study.yaml")}
+STUDY: Commands = {"study": lambda: study_grid.load("study.yaml")}
 INDEX: Commands = {"a fit of shards": _indexed}
 SETTINGS: Commands = {"distill": _compared, "search": lambda: settings.load("settings.yaml")}
-CACHE: Commands = {"cache list": lambda: caches.main(["list", "--dir", "cache"])}
+CACHE: Commands = {"cache list": lambda: cache_command.main(["list", "--dir", "cache"])}
 TABLE: Commands = {"scaling --table": lambda: table.read(Path("table.csv"))}
 
 

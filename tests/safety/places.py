@@ -19,9 +19,9 @@ import yaml
 from safetensors.torch import save_file
 
 from tests.conftest import TINY, tiny, write_teacher
-from tinymim import weights
-from tinymim.backbones import Backbone
 from tinymim.seeds import snapshot
+from tinymim.teachers import weights
+from tinymim.vit.backbone import Backbone
 
 MODULE = "planted_marker"
 """A module in the working folder, which touches ``MARK`` when it is imported or called."""

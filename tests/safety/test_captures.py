@@ -13,9 +13,9 @@ import yaml
 
 from tests.conftest import write_teacher
 from tests.safety import captures
-from tinymim.architecture import Architecture
-from tinymim.backbones import skeleton
-from tinymim.cli import main
+from tinymim.cli.main import main
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import skeleton
 
 SECONDS, BYTES = 5, 1 << 30
 """Of a processor, and of memory, that a file of at most 10 MB may take."""
@@ -101,8 +101,8 @@ def test_teacher__is_not_asked_of_a_server(
     contents: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("tinymim.foreign.download._no_connection", lambda host, port: asked.append(host) or "none")
-    monkeypatch.setattr("tinymim.cards.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("tinymim.teachers.download._no_connection", lambda host, port: asked.append(host) or "none")
+    monkeypatch.setattr("tinymim.teachers.card.try_to_load_from_cache", lambda *_: None)
     path = captures.write(contents["Distiller"], tmp_path / "step_1.pt", teacher="timm:vit_base_patch16_224.mae")
     code, _, err = replayed(path, capsys)
     assert code == 1

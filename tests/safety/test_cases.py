@@ -14,19 +14,22 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from tests.card_files import write
 from tests.conftest import tiny
-from tinymim import cards, classes, conventions, recipes, references, sizes, teachers, weights
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone, skeleton
-from tinymim.cli import main
+from tests.teachers.card_files import write
+from tinymim.cli import teacher_files
+from tinymim.cli import teachers_command as run_teachers
+from tinymim.cli.main import main
+from tinymim.config import class_paths, recipe, references
 from tinymim.errors import TinymimError
-from tinymim.foreign import local
-from tinymim.run import preflight, teacher_files
-from tinymim.run import teachers as run_teachers
-from tinymim.safety import names, network, schemas, shown
-from tinymim.safety.run_schemas import Recipe
-from tinymim.safety.schemas import Network
+from tinymim.safety import names, shown
+from tinymim.teachers import card as cards
+from tinymim.teachers import infer, locate, record_schemas, sizes, weights
+from tinymim.teachers.record_schemas import Network
+from tinymim.training import preflight
+from tinymim.training.run_schemas import Recipe
+from tinymim.vit import conventions, network_options
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone, skeleton
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_arch__a_tag_that_timm_does_not_know(own: Backbone, tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_224.nope"}))
     for source in (tmp_path / "t.safetensors", tmp_path):
         with pytest.raises(TinymimError, match=r"arch: timm cannot build .*: Invalid pretrained tag"):
-            teachers.locate(str(source))
+            locate.locate(str(source))
 
 
 def test_options__are_refused_wherever_they_come_from(home: SimpleNamespace, tmp_path: Path, own: Backbone) -> None:
@@ -86,7 +89,7 @@ def test_options__are_refused_wherever_they_come_from(home: SimpleNamespace, tmp
         json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": bad})
     )
     with pytest.raises(TinymimError, match=r"config.json: model_args.checkpoint_path: no option"):
-        teachers.locate(str(tmp_path / "theirs"))
+        locate.locate(str(tmp_path / "theirs"))
 
 
 def test_options__that_timm_takes_are_those_of_its_networks() -> None:
@@ -97,7 +100,7 @@ def test_options__that_timm_takes_are_those_of_its_networks() -> None:
     taken = {
         name for cls in (VisionTransformer, Eva, Beit, SwinTransformer) for name in inspect.signature(cls).parameters
     }
-    assert network.OPTIONS.keys() <= taken
+    assert network_options.OPTIONS.keys() <= taken
 
 
 def test_schema__of_a_network_has_the_fields_of_an_architecture() -> None:
@@ -115,7 +118,7 @@ def test_class_path__names_a_class_of_the_base_that_is_expected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: Any, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = recipes.resolve(["--config", "relation_digits"])[0]
+    config = recipe.resolve(["--config", "relation_digits"])[0]
     found = preflight.problems({**config, "model": node})
     assert any(words in line for line in found), found
     assert not (tmp_path / "MARK").exists()
@@ -126,7 +129,7 @@ def test_class_path__calls_nothing_wherever_it_stands(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = recipes.resolve(["--config", "relation_digits"])[0]
+    config = recipe.resolve(["--config", "relation_digits"])[0]
     inner = config["model"]["init_args"]
     *above, last = place.split(".")
     for key in above:
@@ -140,10 +143,10 @@ def test_own_only__imports_no_other_module(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "stranger.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
     found: list[str] = []
-    with classes.own_only():
-        assert not classes.check_class({"class_path": "stranger.Net"}, "model", found)
-        assert not classes.check_class({"class_path": "tinymim.files.shutil"}, "model", found)
-        assert not classes.check_class({"class_path": "tinymim.run.fit.ExitStack"}, "model", found)
+    with class_paths.own_only():
+        assert not class_paths.check_class({"class_path": "stranger.Net"}, "model", found)
+        assert not class_paths.check_class({"class_path": "tinymim.files.shutil"}, "model", found)
+        assert not class_paths.check_class({"class_path": "tinymim.training.fit.ExitStack"}, "model", found)
     assert len(found) == 3
     assert "--trust" in found[0]
 
@@ -203,10 +206,10 @@ def test_normalisation__that_divides_by_nothing_is_refused_in_every_kind_of_file
     theirs = tmp_path / "model.safetensors"
     config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": given}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    refused("timm's", lambda: local.beside(theirs))
+    refused("timm's", lambda: infer.beside(theirs))
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std}))
-    refused("transformers'", lambda: local.beside(theirs))
+    refused("transformers'", lambda: infer.beside(theirs))
     described = {"class_path": "tinymim.modules.Distiller", "init_args": {"student": network_}}
     refused("capture", lambda: sizes.check_described(described, []))
 
@@ -242,7 +245,7 @@ def test_references__stay_references(tmp_path: Path, monkeypatch: pytest.MonkeyP
     }
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(text))
-    config, _ = recipes.resolve(["--config", str(path)])
+    config, _ = recipe.resolve(["--config", str(path)])
     assert "topsecret123" not in json.dumps(config)
     assert config["compare"] == {"a": "x-${oc.env:KEY}", "b": ["${oc.env:KEY}"], "c": "${oc.env:NONE,null}"}
     filled = references.filled(config)
@@ -252,7 +255,7 @@ def test_references__stay_references(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert references.put_back(filled, kept) == config
     assert references.hidden("it is topsecret123", kept) == "it is ${oc.env:KEY}"
     path.write_text(yaml.safe_dump(config))
-    assert recipes.resolve(["--config", str(path)])[0] == config, "as it is resumed"
+    assert recipe.resolve(["--config", str(path)])[0] == config, "as it is resumed"
     monkeypatch.delenv("KEY")
     with pytest.raises(TinymimError, match=r"compare\.a: .*environment variable KEY is not set"):
         references.filled(config)
@@ -323,7 +326,7 @@ def test_record__of_another_type_is_one_line(own: Backbone, tmp_path: Path) -> N
 
 def test_fit__says_the_field_first() -> None:
     with pytest.raises(TinymimError, match=r"^it: trainer: expected object \| null, got array"):
-        schemas.fit({"trainer": [1]}, Recipe, "it")
+        record_schemas.fit({"trainer": [1]}, Recipe, "it")
 
 
 @pytest.mark.parametrize("name", ["legacy.pth", "zip.pth"])
@@ -352,11 +355,11 @@ def test_pickle__of_millions_of_steps(name: str, tmp_path: Path) -> None:
 def test_record__conventions_are_ones_that_can_be_followed(own: Backbone, changes: dict[str, Any], words: str) -> None:
     record = {"backbone": own.record(), "prefix": "", "conventions": {"norm_eps": 1}, "init": "timm"}
     with pytest.raises(TinymimError, match=r"conventions.norm_eps: expected float <= 0.1"):
-        schemas.record(record, "record")
+        record_schemas.record(record, "record")
     honest = {**record, "conventions": conventions.Conventions().record()}
-    assert conventions.of(schemas.record(honest, "record")) == conventions.Conventions()
+    assert conventions.of(record_schemas.record(honest, "record")) == conventions.Conventions()
     with pytest.raises(TinymimError, match=words) as caught:
-        schemas.record({**honest, **changes}, "record")
+        record_schemas.record({**honest, **changes}, "record")
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 from rich.table import Table
 
-from tests.card_files import write
-from tests.chain.conftest import branched
-from tinymim.chain import report, state
-from tinymim.cli import main
+from tests.experiments.conftest import branched
+from tests.teachers.card_files import write
+from tinymim.cli import scaling_command
+from tinymim.cli.main import main
+from tinymim.experiments import chain_report, state
 from tinymim.safety.console import PlainConsole
-from tinymim.scaling import command, table
+from tinymim.scaling import table
 
 MARKED = "[/b] [link=http://x.y]a[/] :smile: [red]b"
 """Of which rich would make an error, a link, a picture and a colour."""
@@ -51,7 +52,7 @@ def test_console__is_the_only_one() -> None:
 
 
 def test_progress__shows_descriptions_literally() -> None:
-    from tinymim.foreign.download import _bar
+    from tinymim.teachers.download import _bar
 
     with _bar() as bar:
         bar.add_task(MARKED, total=1)
@@ -76,7 +77,7 @@ def test_chain_status__texts_of_its_file_are_no_markup(tmp_path: Path) -> None:
     begun.entries[key].state, begun.entries[key].error = "failed", MARKED
     begun.save()
     console = _console()
-    report.status(state.load(tmp_path), console)
+    chain_report.status(state.load(tmp_path), console)
     assert f"chain {MARKED} in" in _shown(console)
     assert f"{key} failed: {MARKED}" in _shown(console)
 
@@ -85,6 +86,6 @@ def test_scaling_table__a_cell_is_no_markup(tmp_path: Path) -> None:
     cell = "=cmd|calc<script>[/b]"
     table.write(tmp_path / "table.csv", [table.Row(cell, MARKED, 5, MARKED, 9, 7, 0.4)])
     console = _console()
-    command.show(table.read(tmp_path / "table.csv"), console)
+    scaling_command.show(table.read(tmp_path / "table.csv"), console)
     assert cell in _shown(console)
     assert _shown(console).count(MARKED) == 2

@@ -16,16 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.safety import places
-from tinymim import cards, recipes
-from tinymim.chain import plan, state
+from tinymim.config import recipe
 from tinymim.errors import TinymimError
-from tinymim.foreign import local
+from tinymim.experiments import plan, state, study_grid
+from tinymim.experiments import settings as chosen
 from tinymim.report import runs
-from tinymim.run import grid, looking
-from tinymim.run import settings as chosen
-from tinymim.safety import schemas, text
+from tinymim.safety import text
 from tinymim.scaling import table
-from tinymim.teacher_cache.folder import entries
+from tinymim.teacher_cache.storage import entries
+from tinymim.teachers import card, infer, record_schemas
+from tinymim.training import looking
 
 LONGEST, SECONDS, BYTES = 4096, 2, 300 << 20
 """Of a text; seconds of a processor that it may take, whatever else the machine does; memory."""
@@ -52,20 +52,20 @@ def _chain_state(folder: Path, content: str) -> Any:
 
 
 def _config(folder: Path, content: str) -> Any:
-    return local.beside(_put(folder / "config.json", content).parent / "model.safetensors")
+    return infer.beside(_put(folder / "config.json", content).parent / "model.safetensors")
 
 
 KINDS: dict[str, tuple[Any, Read]] = {
-    "card": (places.CARD, lambda folder, t: cards.read(_put(folder / "c.yaml", t))),
+    "card": (places.CARD, lambda folder, t: card.read(_put(folder / "c.yaml", t))),
     "config.json": (places.CONFIG, _config),
-    "record": ({}, lambda folder, t: schemas.record(text.json_data(t, "record"), "record")),
+    "record": ({}, lambda folder, t: record_schemas.record(text.json_data(t, "record"), "record")),
     "captured recipe": (places.RECIPE, lambda folder, t: looking.checked(t, "recipe")),
-    "saved recipe": (places.RECIPE, lambda folder, t: recipes.resolve(["--config", str(_put(folder / "r.yaml", t))])),
+    "saved recipe": (places.RECIPE, lambda folder, t: recipe.resolve(["--config", str(_put(folder / "r.yaml", t))])),
     "results": (places.RESULTS, lambda folder, t: _run_folder(folder, "results.json", t)),
     "environment": (places.ENVIRONMENT, lambda folder, t: _run_folder(folder, "environment.json", t)),
     "chain": (places.CHAIN, lambda folder, t: plan.load(str(_put(folder / "chain.yaml", t)))),
     "chain.json": ({"form": 1, "launch": "", "stages": {}, "chain": {"name": "c", "stages": {}}}, _chain_state),
-    "study": (places.STUDY, lambda folder, t: grid.load(str(_put(folder / "study.yaml", t)))),
+    "study": (places.STUDY, lambda folder, t: study_grid.load(str(_put(folder / "study.yaml", t)))),
     "settings": (places.SETTINGS, lambda folder, t: chosen.load(str(_put(folder / "settings.yaml", t)))),
     "cache key": (places.KEY, lambda folder, t: entries(_put(folder / "0_1/key.json", t).parents[1])),
     "table": (places.TABLE, lambda folder, t: table.read(_put(folder / "table.csv", t))),

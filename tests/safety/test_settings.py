@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from tests.safety.places import STUDY
-from tinymim.chain import plan, state
+from tinymim.cli import cache_command
 from tinymim.errors import TinymimError
-from tinymim.run import caches, record, settings, study_text
-from tinymim.safety import outline_schemas, schemas
+from tinymim.experiments import file_schemas, plan, settings, state, study_text
+from tinymim.teachers import record_schemas
+from tinymim.training import save_recipe
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_settings__change_numbers_and_no_class_or_path(tmp_path: Path, key: str,
     path.write_text(yaml.safe_dump({"rows": {"scratch": {"probe": {key: value}}}}))
     with pytest.raises(TinymimError, match="rows"):
         settings.load(str(path))
-    found = schemas.mistake({"grid": {"probe": {key: [value]}}}, outline_schemas.Search, "search")
+    found = record_schemas.mistake({"grid": {"probe": {key: [value]}}}, file_schemas.Search, "search")
     assert found, "what a search may not write it may not try"
 
 
@@ -75,18 +76,18 @@ def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> N
 def test_precision__of_the_environment_is_settled_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PRECISION", "bf16-mixed")
     (tmp_path / "config.yaml").write_text("trainer: {precision: '${oc.env:PRECISION}'}")
-    assert record.precision_in([tmp_path]) == "bf16-mixed"
+    assert save_recipe.precision_in([tmp_path]) == "bf16-mixed"
     monkeypatch.delenv("PRECISION")
-    assert record.precision_in([tmp_path]) is None
+    assert save_recipe.precision_in([tmp_path]) is None
     (tmp_path / "config.yaml").write_text("trainer: {precision: !!python/name:os.system ''}")
-    assert record.precision_in([tmp_path]) is None
+    assert save_recipe.precision_in([tmp_path]) is None
 
 
 def test_cache__is_listed_as_its_keys_say_in_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "0_1").mkdir()
     about = {"teacher": "[/red]\x1b]0;x\x07", "data": ["no text"]}
     (tmp_path / "0_1" / "key.json").write_text(json.dumps({"key": {}, "about": about}))
-    caches.main(["list", "--dir", str(tmp_path)])
+    cache_command.main(["list", "--dir", str(tmp_path)])
     told = capsys.readouterr().out
     assert "[/red]" in told
     assert "\x1b" not in told

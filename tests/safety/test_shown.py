@@ -11,12 +11,13 @@ import yaml
 
 from tests.safety.places import STUDY
 from tinymim.errors import TinymimError
-from tinymim.pages import Section
-from tinymim.run import settings, tables
-from tinymim.run.cells import Figure
-from tinymim.run.question import Question
-from tinymim.safety import names, schemas, shown, text
-from tinymim.safety.outline_schemas import SettingsText
+from tinymim.experiments import settings, tables
+from tinymim.experiments.cells import Figure
+from tinymim.experiments.file_schemas import SettingsText
+from tinymim.experiments.question import Question
+from tinymim.report.document import Section
+from tinymim.safety import names, shown, text
+from tinymim.teachers import record_schemas
 
 HIDDEN = "\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u180f\u200b\u202e\u206a\u3164\ufe00\ufe0f\ufeff\uffa0\ufff0"
 HIDDEN += "\U000e0001\U000e01ef"
@@ -87,7 +88,7 @@ def test_message__names_the_entry_and_no_pattern(tmp_path: Path) -> None:
         said = str(caught.value)
         assert words in said
         assert not any(sign in said for sign in ("[...]", "regex", "(?", "\\Z", "^")), said
-    assert schemas.mistake({"rows": {str(n): 1 for n in range(200)}}, SettingsText, "s") == [
+    assert record_schemas.mistake({"rows": {str(n): 1 for n in range(200)}}, SettingsText, "s") == [
         "rows.*: expected object, got int"
     ]
 
@@ -98,8 +99,10 @@ def test_message__of_a_card_or_a_study_has_no_pattern() -> None:
         ({"name": "a/b", "architecture": {}, "file": "x", "licence": "", "citation": "", "source": ""}, "Card"),
         ({"architecture": "A B"}, "TimmConfig"),
     ):
-        from tinymim.safety import outline_schemas
+        from tinymim.experiments import file_schemas
 
-        (said,) = schemas.mistake(content, getattr(schemas, schema, None) or getattr(outline_schemas, schema), "it")
+        (said,) = record_schemas.mistake(
+            content, getattr(record_schemas, schema, None) or getattr(file_schemas, schema), "it"
+        )
         assert "regex" not in said
         assert "^" not in said

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import tinymim
-from tinymim.cli import _runs
+from tinymim.cli.main import _runs
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_looking__leaves_the_path_of_imports_alone(tmp_path: Path) -> None:
 
 def test_wished_for_packages__are_not_taken_from_the_working_folder(tmp_path: Path) -> None:
     (tmp_path / "apex.py").write_text("open('MARK', 'w').close()\n")  # timm would use it
-    code = "import sys; sys.path.remove(''); from tinymim.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.path.remove(''); from tinymim.cli.main import main; sys.exit(main(sys.argv[1:]))"
     for library in ("argparse", "yaml", "torch", "difflib"):
         (tmp_path / f"{library}.py").write_text("open('MARK', 'w').close()\n")
     for start, arguments in (

@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from tests.conftest import tiny
-from tests.modules.test_distiller import NoiseData, distiller, trainer
+from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim.data import DigitsData, ShapesData
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
-from tinymim.modules import Classifier, MAEPretrainer, Optim, SimMIMPretrainer
-from tinymim.modules.masking import fixed_keep, fixed_mask
-from tinymim.modules.mim import MaskedPretrainer
-from tinymim.modules.optim import configure
-from tinymim.run import compute
-from tinymim.run.compute import Compute
+from tinymim.methods import MAEPretrainer, Optim, SimMIMPretrainer
+from tinymim.methods.masking import fixed_keep, fixed_mask
+from tinymim.methods.mim import MaskedPretrainer
+from tinymim.methods.optim import configure
+from tinymim.tasks import Classifier
+from tinymim.training import flops
+from tinymim.training.flops import Compute
 
 OPTIM = Optim(0.1, warmup_epochs=0)
 
@@ -161,7 +162,7 @@ def test_compute__counts_nothing_twice_where_blocks_are_recomputed(teacher_card:
     once, twice = distiller(), distiller(gradient_checkpointing=True)
     assert counted(once, tmp_path) == counted(twice, tmp_path)
     assert twice.backbone.checkpointing, "as it was"
-    assert compute.IMAGES % 2 == 0
+    assert flops.IMAGES % 2 == 0
 
 
 def test_length_in_steps__whatever_the_epochs(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tinymim.errors import TinymimError
-from tinymim.pages import Section
-from tinymim.scaling import page, table
+from tinymim.report.document import Section
+from tinymim.scaling import scaling_page, table
 from tinymim.scaling.table import Row
 
 PUBLISHED = Path(__file__).parent / "simmim_scaling.csv"
@@ -24,7 +24,7 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 
 def test_published__page_tables_and_figures(tmp_path: Path) -> None:
-    written = page.write(table.read(PUBLISHED), tmp_path, "63 runs", [Section("More")])
+    written = scaling_page.write(table.read(PUBLISHED), tmp_path, "63 runs", [Section("More")])
     assert written == tmp_path / "index.html"
     text = (tmp_path / "index.md").read_text()
     named = set(re.findall(r"\((figures/[^)]+\.png)\)", text))
@@ -60,7 +60,7 @@ def test_few_runs_of_two_objectives__each_on_its_own(tmp_path: Path) -> None:
         *few("to distil", accuracy=0.5),
         Row("MAE", "S", 5, "all", 9, 3, status="failed", error="no memory"),
     ]
-    sections = page.analyse(rows, tmp_path)
+    sections = scaling_page.analyse(rows, tmp_path)
     titles = [section.title for section in sections]
     assert titles[0] == "MAE: Does it overfit?"
     assert titles[5] == "to distil: Does it overfit?"
@@ -75,4 +75,4 @@ def test_few_runs_of_two_objectives__each_on_its_own(tmp_path: Path) -> None:
 
 def test_nothing_done__is_said(tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match="none of 2 runs is done"):
-        page.write([replace(row, status="failed") for row in few("MAE")], tmp_path, "none")
+        scaling_page.write([replace(row, status="failed") for row in few("MAE")], tmp_path, "none")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tinymim.scaling import table
-from tinymim.scaling.findings import findings, next_length
 from tinymim.scaling.overfit import band, signs
+from tinymim.scaling.paper_findings import findings, next_length
 from tinymim.scaling.saturation import saturation
 from tinymim.scaling.table import Row
 

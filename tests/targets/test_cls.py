@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone, skeleton
-from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 from tinymim.targets import CLS
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone, skeleton
+from tinymim.vit.blocks import Tap
 
 TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 4}
 STUDENT = {**TEACHER, "embed_dim": 12, "num_heads": 3}

@@ -3,12 +3,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone, skeleton
-from tinymim.blocks import TAPS, Tap
 from tinymim.errors import TinymimError
 from tinymim.targets import Feature, Target
 from tinymim.targets.base import settle_blocks, target_block, whiten
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone, skeleton
+from tinymim.vit.blocks import TAPS, Tap
 
 TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 4}
 STUDENT = {**TEACHER, "embed_dim": 12, "num_heads": 3}

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone, skeleton
-from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 from tinymim.targets import Logits
 from tinymim.targets.logits import soft_kl
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone, skeleton
+from tinymim.vit.blocks import Tap
 
 TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 4}
 CLASSIFIER = {"num_classes": 5, "global_pool": "token"}

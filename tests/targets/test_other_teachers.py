@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.test_backbones import near
-from tinymim import weights
-from tinymim.architecture import Architecture
-from tinymim.backbones import Backbone
-from tinymim.blocks import Tap
+from tests.vit.test_backbone import near
 from tinymim.targets import AttentionMap, Feature, Relation
 from tinymim.targets.tokens import Tokens
+from tinymim.teachers import weights
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import Tap
 
 SIZES = {"embed_dim": 24, "depth": 2, "num_heads": 3}
 TEACHERS = {  # patches of 14 px, so 16 x 16 of them at 224 px

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from tinymim.architecture import Architecture
-from tinymim.backbones import skeleton
-from tinymim.blocks import Tap
 from tinymim.errors import TinymimError
 from tinymim.targets import Relation
 from tinymim.targets.tokens import Tokens
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import skeleton
+from tinymim.vit.blocks import Tap
 
 SIZES = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 
 from tests.conftest import tiny
-from tinymim.backbones import skeleton
 from tinymim.data import DigitsData, ImageFolderData, ShapesData
 from tinymim.teacher_cache import key as keys
 from tinymim.teacher_cache.key import digest, key_of
+from tinymim.vit.backbone import skeleton
 
 ONE = tiny(24, 4)
 SAME = {"sha256": "ab", "precision": "float32", "data": {"scale": [0.2, 1.0]}, "view_seed": 0}

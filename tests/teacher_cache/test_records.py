@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from tinymim.blocks import NORMED, Tap
-from tinymim.cli import main
+from tinymim.cli.main import main
 from tinymim.errors import TinymimError
 from tinymim.teacher_cache import cache as caches
 from tinymim.teacher_cache.cache import Cache, Part
-from tinymim.teacher_cache.folder import KEY, OPEN, entries, remove
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records
+from tinymim.teacher_cache.storage import KEY, OPEN, entries, remove
+from tinymim.vit.blocks import NORMED, Tap
 
 FORM = Form(Tap(1, NORMED), 4, 60)
 SIZE = FORM.size

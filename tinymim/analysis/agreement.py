@@ -22,14 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.architecture import check_divides
-from tinymim.backbones import Backbone
-from tinymim.blocks import QKV, Tap
 from tinymim.errors import TinymimError
 from tinymim.ops.blocked import map_blocks
 from tinymim.ops.relation_kl import relation_logits
 from tinymim.targets.relation import check_pairs, check_temperature
 from tinymim.targets.tokens import Tokens
+from tinymim.vit.architecture import check_divides
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import QKV, Tap
 
 READINGS = 2**24  # elements of q, k and v that are held at a time, of all blocks of both networks
 MAPS = 2**21  # and of relations; measured: half or twice as many cost the same, four times as many 6 % more

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tinymim.analysis.drawing import distilled, means, of_model
+from tinymim.analysis.analysis_figures import distilled, means, of_model
 from tinymim.analysis.results import Results, Row
 
 LOCAL = 0.5

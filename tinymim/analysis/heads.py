@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.analysis.layer import Layer
-from tinymim.analysis.moments import Moments
+from tinymim.analysis.statistics import Moments
 from tinymim.errors import TinymimError
 
 ELEMENTS = 2**19

@@ -4,7 +4,7 @@ from tinymim.data.digits import DigitsData
 from tinymim.data.folder import ImageFolderData
 from tinymim.data.hf import HFData
 from tinymim.data.robustness import RobustnessData
-from tinymim.data.segmentation import SegmentationFolderData
+from tinymim.data.segmentation_masks import SegmentationFolderData
 from tinymim.data.shapes import ShapesData
 from tinymim.data.shards import ShardsData
 

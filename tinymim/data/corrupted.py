@@ -8,15 +8,15 @@ from typing import cast
 
 from torch.utils.data import Dataset
 
-from tinymim.data.base import ImageData, Sample
+from tinymim.config.options import Corruptions
 from tinymim.data.batches import unit
 from tinymim.data.corruption_error import corruption_errors, mean_errors
 from tinymim.data.corruptions import CORRUPTIONS, corrupt
+from tinymim.data.module import ImageData, Sample
 from tinymim.data.named import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.robustness import corruption_table, errors_of
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
-from tinymim.options import Corruptions
 
 
 class Corrupted(Dataset[Sample]):

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinymim.data.base import ImageData, Sample
 from tinymim.data.fraction import choice_problems, divided, few, fraction_problems
+from tinymim.data.module import ImageData, Sample
 from tinymim.data.repeated import Repeats, content_hash
 from tinymim.data.sampler import Draw
 from tinymim.seeds import stream

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tinymim.data.pixels import Box
+from tinymim.data.decode import Box
 
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinymim.data.image_data import ViewedData
 from tinymim.data.image_files import ImageFiles
-from tinymim.data.viewed import ViewedData
+from tinymim.data.image_limits import classes, image_files, root_problems, splits, stray
 from tinymim.errors import TinymimError, several
-from tinymim.images import classes, image_files, root_problems, splits, stray
 
 
 class ImageFolderData(ViewedData):

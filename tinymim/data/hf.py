@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tinymim.data.image_data import ViewedData, class_names, numbered
 from tinymim.data.image_files import Images, View
-from tinymim.data.viewed import ViewedData, class_names, numbered
+from tinymim.data.image_limits import open_image
 from tinymim.errors import TinymimError, several
-from tinymim.images import open_image
 
 VALIDATION = ("validation", "val")  # what a dataset may call the split to hold out
 SECONDS = 5  # until a hub that does not answer is given up

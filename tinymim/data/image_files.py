@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from tinymim.data.base import Sample
+from tinymim.data.image_limits import open_image, unreadable
+from tinymim.data.module import Sample
 from tinymim.data.repeated import NONE, Repeats, content_hash
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
-from tinymim.images import open_image, unreadable
 from tinymim.seeds import stream
 
 ATTEMPTS = 100  # neighbours tried in place of an unreadable image

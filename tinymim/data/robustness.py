@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from tinymim.data.base import Sample
 from tinymim.data.corruption_error import ALEXNET, EXTRA, Errors, corruption_errors, mean_errors
 from tinymim.data.corruptions import SEVERITIES
+from tinymim.data.image_limits import image_files, open_image, unreadable
+from tinymim.data.module import Sample
 from tinymim.data.named import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, crop_problems
 from tinymim.errors import TinymimError, several
-from tinymim.images import image_files, open_image, unreadable
 
 log = logging.getLogger(__name__)
 

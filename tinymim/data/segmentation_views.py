@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from tinymim.data.batches import MEAN
-from tinymim.pixel_classes import UNLABELLED
+from tinymim.data.pixel_classes import UNLABELLED
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]

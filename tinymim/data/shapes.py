@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinymim.data.base import ImageData, Sample
 from tinymim.data.fraction import choice_problems, fraction_problems
+from tinymim.data.module import ImageData, Sample
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import Draw
 from tinymim.data.scenes import COLORS, KINDS, MOST, Picture, Scene, box, render, scene

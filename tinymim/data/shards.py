@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
+from tinymim.data.image_data import ViewedData, class_names, numbered
 from tinymim.data.image_files import Images, View, states
+from tinymim.data.image_limits import open_image
 from tinymim.data.remote import fetch, is_url, local
 from tinymim.data.sampler import in_windows
 from tinymim.data.tars import IMAGES, Index, index, member_name
-from tinymim.data.viewed import ViewedData, class_names, numbered
 from tinymim.errors import TinymimError, several
-from tinymim.images import open_image
+from tinymim.log import say
 from tinymim.safety.console import PlainConsole
-from tinymim.say import say
 
 CACHE = "~/.cache/tinymim"
 OPEN = 64  # shards a process has open at once

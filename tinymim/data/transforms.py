@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from tinymim.data.batches import MEAN, finished
+from tinymim.data.decode import decoded, resized, resized_crop
 from tinymim.data.draws import colours, crop_box, erased_box
-from tinymim.data.pixels import decoded, resized, resized_crop
 from tinymim.seeds import seeded
 
 
@@ -60,7 +60,7 @@ class TrainView:
         """Views of an image, uint8, ``(3, image_size, image_size)`` each.
 
         Args:
-            image: of any mode, best not decoded yet (:func:`tinymim.images.open_image`).
+            image: of any mode, best not decoded yet (:func:`tinymim.data.image_limits.open_image`).
             rng: all that is random in ``image`` comes from it.
             own: the colours of ``jittered`` come from it; ``None`` takes them from ``rng`` too.
 

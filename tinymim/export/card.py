@@ -11,11 +11,14 @@ from typing import Any
 
 import yaml
 
-from tinymim import __version__, cards
+from tinymim import __version__
 from tinymim.errors import TinymimError
 from tinymim.export.source import Source
-from tinymim.safety import run_schemas, schemas, text
+from tinymim.safety import text
 from tinymim.safety.shown import fenced, markdown
+from tinymim.teachers import card as cards
+from tinymim.teachers import record_schemas
+from tinymim.training import run_schemas
 
 HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
 """Identifiers that the hub knows, of those that teachers have; another one is ``other`` with its name."""
@@ -167,7 +170,7 @@ def _origin(source: Source) -> list[tuple[str, ...]]:
     if start := record.get("start"):
         rows.append(("started from", _weights(start)))
     if init := record.get("init") or (record.get("start") or {}).get("init"):
-        rows.append(("first weights", f"{markdown(init)}, see `tinymim/initialise.py`"))
+        rows.append(("first weights", f"{markdown(init)}, see `tinymim/vit/initialise.py`"))
     if found := _teacher_card(source):
         labels = "seen" if found.labels_seen else "not seen"
         rows.append((markdown(found.name), markdown(f"{found.source}; labels {labels}; licence {found.licence}")))
@@ -187,7 +190,7 @@ def _figures(source: Source) -> list[str]:
     path = source.run / "results.json" if source.run else Path()
     if not path.is_file():
         return []
-    metrics = schemas.fit(text.read_json(path, str(path)), run_schemas.Results, str(path)).metrics
+    metrics = record_schemas.fit(text.read_json(path, str(path)), run_schemas.Results, str(path)).metrics
     rows = [(markdown(name), f"{value:.4f}") for name, value in metrics.items() if name.startswith(("val/", "test/"))]
     return [f"## Figures\n\nAt the end of the run, on held-out images:\n\n{_table(('figure', 'value'), rows)}"]
 
@@ -217,7 +220,7 @@ def _bare(value: Any) -> Any:
 def _versions(source: Source, contents: Contents) -> list[tuple[str, ...]]:
     path = source.run / "environment.json" if source.run else Path()
     told = text.read_json(path, str(path)) if path.is_file() else {}
-    trained = schemas.fit(told, run_schemas.Environment, str(path)).packages
+    trained = record_schemas.fit(told, run_schemas.Environment, str(path)).packages
     here = {"tinymim": __version__} | {name: metadata.version(name) for name in contents.packages}
     return [
         (markdown(name), markdown(trained.get(name, "-")), here.get(name, "-"))
@@ -228,7 +231,7 @@ def _versions(source: Source, contents: Contents) -> list[tuple[str, ...]]:
 def _saved(path: Path) -> dict[str, Any]:
     """A run's recipe as it was saved."""
     saved = text.mapping(text.read_yaml(path, str(path)) or {}, str(path))
-    schemas.fit(saved, run_schemas.Recipe, str(path))
+    record_schemas.fit(saved, run_schemas.Recipe, str(path))
     return saved
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tinymim.export.card import Contents
-from tinymim.export.program import compare, notes, preparing, traced, write_config
 from tinymim.export.source import Outputs, Source, needs
+from tinymim.export.torch_export import compare, notes, preparing, traced, write_config
 
 FILE = "model.onnx"
 MOST = 1e-4

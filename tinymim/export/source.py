@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinymim import cards, teachers
-from tinymim.backbones import NO_CLASSIFIER, Backbone
-from tinymim.blocks import LOGITS, Tap
 from tinymim.errors import TinymimError
-from tinymim.weights import Provenance
+from tinymim.teachers import card as cards
+from tinymim.teachers import locate
+from tinymim.teachers.weights import Provenance
+from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
+from tinymim.vit.blocks import LOGITS, Tap
 
 WEIGHTS = "model.safetensors"
 """The weights in an exported folder, as timm and Hugging Face look for them."""
@@ -66,13 +67,13 @@ def load(source: str, classifier: bool | None = None) -> Source:
     """Load what ``source`` names.
 
     Args:
-        source: what :func:`tinymim.teachers.locate` takes: a checkpoint's path, an exported folder, a card's name, ...
+        source: what :func:`tinymim.teachers.locate.locate` takes: a checkpoint's path, an exported folder, a card.
         classifier: with its classifier; ``None`` where it has one.
 
     Raises:
         TinymimError: nothing to read, or a classifier asked of a network without one.
     """
-    located = teachers.locate(source)
+    located = locate.locate(source)
     if classifier and not located.classes:
         raise TinymimError(f"{source} {NO_CLASSIFIER}")
     backbone, provenance = located.load(bool(located.classes) if classifier is None else classifier)

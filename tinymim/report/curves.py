@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinymim.pages import figures
+from tinymim.report import figures
 from tinymim.report.runs import Run
 
 OURS, TRAIN, OTHERS = (figures.COLOURS[place] for place in (0, 4, 7))

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymim.chain.state import read_json
 from tinymim.errors import TinymimError
-from tinymim.run import logged, looking
-from tinymim.run.folder import PROGRESS
-from tinymim.run.logged import Curves
-from tinymim.run.progress import clock
-from tinymim.safety import run_schemas, schemas
-from tinymim.say import say
+from tinymim.experiments.state import read_json
+from tinymim.log import say
+from tinymim.teachers import record_schemas
+from tinymim.training import looking, metrics_log, run_schemas
+from tinymim.training.metrics_log import Curves
+from tinymim.training.progress import clock
+from tinymim.training.run_folder import PROGRESS
 
 
 @dataclass
@@ -111,13 +111,13 @@ def read(place: Path) -> Run:
         raise TinymimError(f"run: {place} {what}; give one that `tinymim fit` wrote, such as runs/relation_digits")
     try:
         recipe = looking.read(place / "config.yaml", f"run: {place / 'config.yaml'}")
-        curves = logged.read(place)
+        curves = metrics_log.read(place)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise TinymimError(f"run: {place} cannot be read: {error}") from None
     files = [read_json(place / name) for name in ("results.json", PROGRESS, "environment.json")]
     for name, content in zip(("results.json", PROGRESS), files, strict=False):
-        schemas.fit(content, run_schemas.Results, f"run: {place / name}")
-    schemas.fit(files[2], run_schemas.Environment, f"run: {place / 'environment.json'}")
+        record_schemas.fit(content, run_schemas.Results, f"run: {place / name}")
+    record_schemas.fit(files[2], run_schemas.Environment, f"run: {place / 'environment.json'}")
     return Run(place, place.resolve().name, recipe, curves, *files)
 
 

@@ -7,6 +7,6 @@ network.py   the options that make a network; every other one is refused by name
 names.py     names out of files are plain: they lead nowhere
 shown.py     what leaves the project is escaped for where it goes: a terminal, Markdown, a cell of CSV
 
-Classes that a file names are in ``tinymim/classes.py``, pickles in ``tinymim/foreign/pickles.py``, values of the
-environment in ``tinymim/references.py``.
+Classes that a file names are in ``config/class_paths.py``, pickles in ``teachers/safe_pickle.py``, values of the
+environment in ``config/references.py``.
 """

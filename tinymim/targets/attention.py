@@ -8,11 +8,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.backbones import Backbone
-from tinymim.blocks import Readings, Tap
 from tinymim.ops.relation_kl import relation_logits
 from tinymim.targets.base import Blocks, Target
 from tinymim.targets.tokens import Tokens
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import Readings, Tap
 
 
 class AttentionMap(Target):
@@ -88,7 +88,7 @@ class AttentionMap(Target):
 
 def log_attention(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     """Logarithm of the attention maps ``(B, H, N, N)`` of ``(B, N, D)`` queries and keys, in float32; ``bias`` is added
-    to their products (see :func:`tinymim.blocks.attention_bias`)."""
+    to their products (see :func:`tinymim.vit.blocks.attention_bias`)."""
     q, k = (tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (q, k))
     logits = relation_logits(q, k)
     return F.log_softmax(logits if bias is None else logits + bias, dim=-1)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymim.backbones import Backbone
-from tinymim.blocks import Readings, Tap
 from tinymim.errors import TinymimError
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import Readings, Tap
 
 Blocks = int | float | list[int | float]
 """Blocks as a recipe names them: a number from 1, a fraction of the depth such as 0.75 (1.0 is the last block, 1 the

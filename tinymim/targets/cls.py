@@ -9,10 +9,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymim.backbones import Backbone
-from tinymim.blocks import Readings, Tap
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Blocks, Target, whiten
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import Readings, Tap
 
 
 class CLS(Target):

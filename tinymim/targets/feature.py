@@ -7,11 +7,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymim.backbones import Backbone
-from tinymim.blocks import Readings, Tap
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Blocks, Target, whiten
 from tinymim.targets.tokens import Tokens
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import Readings, Tap
 
 Place = Literal["ffn_post", "ffn_pre", "attn_post", "attn_pre", "q", "k", "v"]
 
@@ -21,7 +21,7 @@ class Feature(Target):
     projection.
 
     Args:
-        tap: what to read on both sides (see ``tinymim/backbones.py``): before or after the residual matters by 2.5
+        tap: what to read on both sides (see ``tinymim/vit/backbone.py``): before or after the residual matters by 2.5
             points (TinyMIM Table 6). Of a list, such as ``[q, k, v]``, the losses are averaged.
         loss: ``smooth_l1`` (the paper's), ``mse``, ``l1`` or ``cosine``.
         beta: where smooth-L1 turns from square to straight; 2 in the paper.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymim.backbones import NO_CLASSIFIER, Backbone
-from tinymim.blocks import LOGITS, Readings, Tap
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Target
+from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
+from tinymim.vit.blocks import LOGITS, Readings, Tap
 
 
 class Logits(Target):

@@ -10,14 +10,14 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.architecture import check_divides
-from tinymim.backbones import Backbone
-from tinymim.blocks import QKV, Readings, Tap
 from tinymim.errors import TinymimError
 from tinymim.ops import relation_kl
 from tinymim.ops.relation_kl import relation_logits
 from tinymim.targets.base import Blocks, Target
 from tinymim.targets.tokens import Tokens
+from tinymim.vit.architecture import check_divides
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import QKV, Readings, Tap
 
 
 class Relation(Target):

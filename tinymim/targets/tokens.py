@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.backbones import Backbone
 from tinymim.errors import TinymimError
+from tinymim.vit.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from tinymim.errors import TinymimError
 from tinymim.files import unwritten
-from tinymim.say import say
-from tinymim.teacher_cache.folder import Folder, filled, lacking, name_of
+from tinymim.log import say
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records
+from tinymim.teacher_cache.storage import Folder, filled, lacking, name_of
 
 VARIABLE = "TINYMIM_TEACHER_CACHE"
 """Names the cache's place where no option does."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from tinymim.backbones import Backbone
+from tinymim.vit.backbone import Backbone
 
 FORMAT = 1
 """Goes up with any change of what a record means: of the reader, the views, or the files."""

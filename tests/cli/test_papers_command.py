@@ -1,0 +1,103 @@
+"""``tinymim papers``: parts that fail do not keep others from running, and the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tinymim.cli import papers_command
+from tinymim.errors import TinymimError
+from tinymim.report import figures
+
+PUBLISHED = Path(__file__).resolve().parents[1] / "scaling" / "simmim_scaling.csv"
+
+WORK = """
+import sys, pathlib
+words = sys.argv[3:]
+pathlib.Path("calls").open("a").write(" ".join(words) + "\\n")
+if words[0] == "chain" and not pathlib.Path("mended").exists():
+    sys.exit("tinymim chain: no such chain")
+"""
+
+TEXT = f"""
+parts:
+  chain: {{title: Chains, kind: chain, commands: [[chain, run, none]]}}
+  scaling: {{title: Scaling, kind: scaling, commands: [[scaling, --table, {PUBLISHED}]]}}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a program, a stand-in for the commands, and pictures that are not drawn: the scaling pages' tests
+    do that."""
+    monkeypatch.setattr(figures, "svg", lambda drawn: b"<svg/>")
+    monkeypatch.setattr(figures, "png", lambda drawn: b"")
+    monkeypatch.chdir(tmp_path)
+    Path("work.py").write_text(WORK)
+    Path("mine.yaml").write_text(TEXT)
+    starter = tmp_path / "python"
+    starter.write_text(f'#!/bin/sh\nexec {sys.executable} work.py "$@"\n')
+    starter.chmod(0o755)
+    monkeypatch.setattr(papers_command.sys, "executable", str(starter))
+    return tmp_path
+
+
+def test_papers__a_failed_part_is_reported_and_tried_again_and_the_others_are_kept(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TinymimError, match=r"1 of 2 part\(s\) failed.*no such chain"):
+        papers_command.main(["mine.yaml"])
+    states = json.loads((here / "runs/papers_mine/papers.json").read_text())["parts"]
+    assert (states["chain"]["status"], states["scaling"]["status"]) == ("failed", "done")
+    page = (here / "runs/papers_mine/report.html").read_text()
+    assert "1 part(s) failed: Chains" in page
+    assert "Do big models on small data end below smaller ones?" in page
+
+    (here / "mended").touch()
+    assert papers_command.main(["mine.yaml"]) == 0
+    calls = (here / "calls").read_text().splitlines()
+    assert [call.split()[0] for call in calls] == ["chain", "scaling"] * 2
+    assert "failed" not in (here / "runs/papers_mine/report.md").read_text().partition("## The questions")[0]
+
+
+def test_papers__the_report_counts_verdicts_and_says_what_is_missing(here: Path) -> None:
+    with pytest.raises(TinymimError):
+        papers_command.main(["mine.yaml"])
+    text = (here / "runs/papers_mine/report.md").read_text()
+    assert "Of 7 questions, 5 are answered here as in the papers" in text
+    assert "Chains: nothing to show yet" in text
+    assert "](scaling/report/figures/" in text  # pictures are found from the report's own folder
+
+
+def test_papers__names_an_unknown_part(here: Path) -> None:
+    with pytest.raises(TinymimError, match="--parts: poems: no such part; there are chain, scaling"):
+        papers_command.main(["mine.yaml", "--parts", "poems"])
+
+
+def test_papers__an_interrupted_part_is_told_from_one_that_was_never_begun(here: Path) -> None:
+    (here / "work.py").write_text("import sys; sys.exit(75)")
+    with pytest.raises(TinymimError, match="interrupted; the same command goes on"):
+        papers_command.main(["mine.yaml"])
+    states = json.loads((here / "runs/papers_mine/papers.json").read_text())["parts"]
+    assert {id: state["status"] for id, state in states.items()} == {"chain": "interrupted"}
+
+
+def test_papers__what_a_failed_part_left_before_is_shown_and_not_counted(here: Path) -> None:
+    (here / "mended").touch()
+    papers_command.main(["mine.yaml"])
+    text = TEXT.replace("[scaling, --table", "[scaling, --table, other.csv, --table")
+    (here / "mine.yaml").write_text(text)
+    (here / "work.py").write_text("import sys; sys.exit('tinymim scaling: one mistake\\n- and another')")
+    with pytest.raises(TinymimError, match=r"scaling: .*one mistake - and another"):
+        papers_command.main(["mine.yaml", "--parts", "scaling"])
+    page = (here / "runs/papers_mine/report.md").read_text()
+    assert "Of 0 questions" in page
+    assert "Scaling (failed): what is shown of it may be of before, and is not counted." in page
+    assert "Do big models on small data end below smaller ones?" in page
+    (here / "mine.yaml").write_text(TEXT)
+    papers_command.main(["mine.yaml", "--report_only"])
+    page = (here / "runs/papers_mine/report.md").read_text()
+    assert f"Scaling: the program would now run tinymim scaling --table {PUBLISHED}." in page

@@ -1,0 +1,98 @@
+"""What a chain looks like: the table of its stages at 80 columns, and the comparison."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.conftest import Fake, branched, stage
+from tinymim.errors import TinymimError
+from tinymim.experiments import chain_report
+from tinymim.experiments.plan import Chain
+from tinymim.experiments.runner import Runner
+from tinymim.experiments.state import State, begin, load
+from tinymim.safety.console import PlainConsole
+from tinymim.training import lock
+
+
+def shown(state: State, width: int = 80) -> list[str]:
+    console = PlainConsole(file=io.StringIO(), width=width)
+    chain_report.status(load(state.place), console)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def row(lines: list[str], name: str) -> list[str]:
+    (found,) = [line.split() for line in lines if line.split()[:1] == [name]]
+    return found
+
+
+def test_status__how_far_each_stage_is(state: State, fake: Fake) -> None:
+    fake.plan("other", "fail")
+    fake.plan("probe", "preempted")
+    Runner(state).run()
+    lines = shown(state)
+    sha = load(state.place).entries["medium"].outputs["checkpoints/last.ckpt"]
+    assert row(lines, "medium") == ["medium", "done", "2", "top-1", "50.0%", "1:01", sha[:12]]
+    assert row(lines, "probe") == ["probe", "interrupted", "1/2", "-", "0:05", "-"]
+    assert row(lines, "tuned") == ["tuned", "waiting", "-", "-", "-", "-"]
+    assert lines[0] == f"chain branched in {state.place}: 2 of 6 stages done"
+    assert "other failed: ended with exit code 1; what it said is above" in lines
+    assert lines[-1] == f"go on with: tinymim chain resume {state.place}"
+
+
+def test_status__fits_into_80_columns(fake: Fake, tmp_path: Path) -> None:
+    name = "a-stage-of_long_name"
+    assert len(name) == 20, "the longest there is"
+    chain = Chain("long", {name: stage(name, "probe", None)}, seeds=[0, 12])
+    state = begin(tmp_path, chain, "")
+    Runner(state).run()
+    progress = {"state": "preempted", "epoch": 299, "epochs": 300, "seconds": 359999, "metrics": {"val/loss": 12.3456}}
+    (tmp_path / "seed12" / name / "progress.json").write_text(json.dumps(progress))
+    (tmp_path / "seed12" / name / "results.json").unlink()
+    state.entries[f"seed12/{name}"].state = "interrupted"
+    state.save()
+    lines = shown(state)
+    first, second = [number for number, line in enumerate(lines) if not line][:2]
+    table = lines[first + 1 : second]
+    rows = [line for line in table if line.startswith(f"{name} ")]
+    assert len(rows) == 2, "one line each, and its name whole"
+    assert rows[1].split()[1:-1] == ["interrupted", "299/300", "loss", "12.3456", "99:59:59"]
+    assert len(rows[1].split()[-1]) == 12
+    assert [line.strip() for line in table if line.strip().startswith("seed")] == ["seed 0", "seed 12"]
+    assert max(map(len, table)) <= 80
+
+
+def test_status__of_one_that_runs_and_one_that_was_cut_off(state: State) -> None:
+    state.entries["medium"].state = "running"
+    state.save()
+    assert row(shown(state), "medium")[1:3] == ["cut", "off"]
+    assert "nobody is at work on it" in shown(state)
+    with lock.hold(state.place, "run_dir"):
+        lines = shown(state)
+    assert row(lines, "medium")[1] == "running"
+    assert any(line.startswith("at work: pid ") for line in lines)
+
+
+def test_compare__each_row_from_its_stages_once_they_are_done(fake: Fake, tmp_path: Path) -> None:
+    compare = {"title": "Which?", "rows": {"measured": ["probe", "tuned"], "half": ["tuned"]}, "paper": {"half": 82.25}}
+    state = begin(tmp_path, branched(seeds=[0, 1], compare=compare), "")
+    fake.plan("probe", "done", "fail")
+    with pytest.raises(TinymimError):
+        Runner(state).run()
+    text = chain_report.compare(state)
+    assert text == (tmp_path / "table.md").read_text()
+    assert "| row | 10-NN | linear probe | fine-tuned | seeds | paper |" in text
+    assert "| measured | 25.0 % | 50.0 % | 50.0 % | 1 | - |" in text
+    assert "| half | - | - | 50.0 ± 0.0 | 2 | 82.2 |" in text
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert rows["half"]["1"] == {"status": "done", "figures": {"fine-tuned": 0.5}}
+
+
+def test_compare__columns_that_no_row_could_fill_are_left_out(state: State) -> None:
+    state.chain.compare = {"title": "Which?", "rows": {"half": ["tuned"]}}
+    assert "| row | fine-tuned | seeds |" in str(chain_report.compare(state))
+    state.chain.compare = {}
+    assert chain_report.compare(state) is None

@@ -1,0 +1,209 @@
+"""Settings by row: what a search tries, what it writes, and how a comparison reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.experiments.compared import RATES, write_recipe
+from tinymim.errors import TinymimError
+from tinymim.experiments import bought, comparison, distill, plan, search, settings, study_grid
+from tinymim.experiments import chain_search as command
+from tinymim.experiments.cells import Figure
+from tinymim.experiments.question import Question
+from tinymim.experiments.settings import Settings
+
+PROJECT = Path(__file__).resolve().parents[2]
+CHOSEN = {"scratch": {"few": {"model.optim.base_lr": 0.5, "model.optim.layer_decay": 1.0}}}
+
+
+def write_settings(folder: Path, rows: dict[str, Any]) -> Path:
+    """A file of settings."""
+    path = folder / "own.yaml"
+    settings.write(path, Settings("", "tinymim search toy", "two of each.", rows))
+    return path
+
+
+def test_points__are_all_combinations() -> None:
+    assert search.points({"a.b": [1, 2], "c": [3]}) == [{"a.b": 1, "c": 3}, {"a.b": 2, "c": 3}]
+
+
+def test_read__every_fit_of_a_search_leaves_a_part_of_the_training_images_out(tmp_path: Path) -> None:
+    study, name = command.read(str(write_recipe(tmp_path, tmp_path / "own.yaml")), False, [])
+    assert name == str(tmp_path / "own.yaml")
+    tasks = search._tasks(study, ["scratch", "student"], tmp_path)
+    assert len(tasks) == 1 + 2 * len(RATES)
+    for task in tasks:
+        for stage in task.stages:
+            assert study_grid.resolved(stage)["data"]["init_args"]["choice_split"] == 0.25
+    tried = [study_grid.resolved(task.stages[0])["model"]["init_args"]["optim"]["base_lr"] for task in tasks[1:]]
+    assert tried == RATES * 2, "the same ones for every row"
+
+
+@pytest.mark.parametrize("name", ["digits_l_m_s", "layers_shapes"])
+def test_read__of_chains_and_studies_what_is_prepared_leaves_them_out_too(name: str, tmp_path: Path) -> None:
+    study, _ = command.read(name, False, [])
+    rows = list(study.rows)
+    assert study.problems(rows) == []
+    tasks = search._tasks(study, rows, tmp_path)
+    assert any("prepare" in task.place.parts for task in tasks)
+    for task in tasks:
+        for stage in task.stages:
+            assert study_grid.resolved(stage)["data"]["init_args"]["choice_split"] == 0.2
+
+
+def test_settings__are_read_by_row_and_lie_over_the_stages_own(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, write_settings(tmp_path, CHOSEN))
+    compared = comparison.read(str(recipe), [])
+    assert compared
+    rates = {}
+    for row in ("scratch", "student"):
+        few = next(s for s in compared.study.stages(row, tmp_path, tmp_path) if s.name == "few")
+        optim = study_grid.resolved(few)["model"]["init_args"]["optim"]
+        rates[row] = (optim["base_lr"], optim["layer_decay"])
+    assert rates == {"scratch": (0.5, 1.0), "student": (0.002, 0.65)}
+
+
+def test_remarks__state_the_settings_and_name_the_rows_without(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, write_settings(tmp_path, CHOSEN))
+    compared = comparison.read(str(recipe), [])
+    assert compared
+    told = compared.study.remarks(compared.study.questions["compared"])
+    assert told[0] == "Settings of *from scratch*: few base_lr 0.5, layer_decay 1."
+    assert told[1] == "Each row has its own, chosen by `tinymim search toy`: two of each."
+    assert "*from scratch* (probe), *student of toy*;" in told[2]
+    assert f"`tinymim search {recipe}`" in told[2]
+
+
+def test_chain__a_rows_settings_reach_its_own_stages(tmp_path: Path) -> None:
+    rows = {"one": {"finetune": {"model.optim.base_lr": 0.5}}}
+    content = {
+        "stages": [
+            {"name": name, "kind": "finetune", "recipe": "finetune_digits", "weights": None} for name in ("a", "b")
+        ],
+        "compare": {"title": "Which?", "rows": {"one": ["a"], "two": ["b"]}},
+        "settings": str(write_settings(tmp_path, rows)),
+    }
+    chain = plan.build("toy", content, "toy.yaml")
+    rates = {name: stage.config["model"]["init_args"]["optim"]["base_lr"] for name, stage in chain.stages.items()}
+    assert rates == {"a": 0.5, "b": 0.002}
+    assert chain.settings
+    assert chain.settings.rows == rows
+
+
+def wrong(tmp_path: Path, rows: dict[str, Any]) -> list[str]:
+    """What a comparison with these settings has to say before it runs."""
+    compared = comparison.read(str(write_recipe(tmp_path, write_settings(tmp_path, rows))), [])
+    assert compared
+    return compared.study.problems(list(compared.study.rows))
+
+
+def test_settings__an_unknown_option_or_stage_is_told_with_the_file(tmp_path: Path) -> None:
+    (told,) = wrong(tmp_path, {"scratch": {"few": {"model.optim.base_lrr": 0.5}}})
+    assert told.startswith("scratch, few: ")
+    assert "own.yaml: " in told
+    assert "base_lrr" in told
+    (told,) = wrong(tmp_path, {"toy": {"fewer": {}}})
+    assert "own.yaml: rows.toy.fewer: no such stage; did you mean few?" in told
+
+
+def test_settings__mistakes_in_the_form_are_told_together(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({"row": {}, "rows": {"scratch": [1]}}))
+    with pytest.raises(TinymimError, match=r"(?s)row: no such key; did you mean rows.*rows.scratch: \[1\] is not"):
+        settings.load(str(path))
+    with pytest.raises(TinymimError, match=r"unknown settings 'nowhere'; there are: .*digits"):
+        settings.load("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"share": 1}, "search.share: 1 is not a share"),
+        ({"seeds": []}, r"search.seeds: \[\] is not a list"),
+        ({"grid": {"fwe": {"a": [1]}}}, "search.grid.fwe: no such stage; did you mean few"),
+        ({"grid": {"few": {"a": 1}}}, "search.grid.few: .* is not a mapping such as"),
+        ({"by": {"few": "10-NN"}}, "search.by.few: '10-NN' is no figure of this stage"),
+        ({"grids": {}}, "search.grids: no such key; did you mean grid"),
+    ],
+)
+def test_search__mistakes_are_told(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    spec = {"share": 0.25, "seeds": [0], "grid": {"few": {"model.optim.base_lr": RATES}}} | changes
+    with pytest.raises(TinymimError, match=message):
+        command.read(str(write_recipe(tmp_path, tmp_path / "own.yaml", search=spec)), False, [])
+
+
+def test_search__unknown_names_rows_and_options(tmp_path: Path) -> None:
+    with pytest.raises(TinymimError, match="is no recipe, study or chain; did you mean relation_digits"):
+        command.main(["relation_digit"])
+    with pytest.raises(TinymimError, match="finetune_digits has no `search`"):
+        command.main(["finetune_digits"])
+    recipe = str(write_recipe(tmp_path, tmp_path / "own.yaml"))
+    with pytest.raises(TinymimError, match="no row 'scrach' in toy; did you mean scratch"):
+        command.main([recipe, "scrach", "--run_dir", str(tmp_path / "run")])
+    spec = {"grid": {"few": {"model.optim.base_lrr": RATES}}}
+    recipe = str(write_recipe(tmp_path, tmp_path / "own.yaml", search=spec))
+    with pytest.raises(TinymimError, match=r"search.grid.few: .*base_lrr"):
+        command.main([recipe, "scratch", "--run_dir", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", [4, 5, 6]), ("0,2", [0, 2]), ("[7]", [7]), ("7,", [7]), ("[1, 2]", [1, 2])]
+)
+def test_seeds__a_number_of_them_or_a_list(text: str, seeds: list[int]) -> None:
+    assert distill._seeds(text, 4) == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "", "-1", "a", "1,1", "[]"])
+def test_seeds__neither(text: str) -> None:
+    with pytest.raises(TinymimError, match=r"--seeds: .* is neither a number of seeds"):
+        distill._seeds(text, 0)
+
+
+def records(scratch: list[float], student: list[float]) -> dict[str, Any]:
+    """Those of two rows with one figure."""
+    rows = {"scratch": scratch, "student": student}
+    return {
+        row: {seed: {"status": "done", "figures": {"top": value}} for seed, value in enumerate(values)}
+        for row, values in rows.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("scratch", "student", "start", "end"),
+    [
+        ([0.90, 0.92], [0.95, 0.97], "Distilling is ahead of training from scratch in top by 5.0 ± 0.0.", ""),
+        ([0.90, 0.97], [0.95, 0.93], "Not ahead by more than the spread", "top by 0.5 ± 6.4."),
+        ([0.95, 0.97], [0.90, 0.92], "Training from scratch is ahead of it in top by 5.0 ± 0.0.", ""),
+        ([0.90], [0.95], "Distilling is ahead", "a point or two may be chance."),
+    ],
+)  # fmt: skip
+def test_sentences__say_what_the_figures_say(scratch: list[float], student: list[float], start: str, end: str) -> None:
+    question = Question("toy", {"scratch": "from scratch", "student": "student"})
+    (told,) = bought.sentences(question, records(scratch, student), {"top": Figure("few", "val/top1")})
+    assert told.startswith(start)
+    assert told.endswith(end)
+
+
+def test_compare__the_short_form_and_the_teacher(tmp_path: Path) -> None:
+    short = comparison.read("relation_vitt", ["--data.root=nowhere"])
+    assert short is None, "a recipe without compare"
+    compared = comparison.read("relation_digits", [])
+    assert compared
+    assert compared.teacher
+    assert compared.teacher.command == "test"
+    assert study_grid.resolved(compared.teacher)["model"]["init_args"]["weights"] == "digits_mae"
+    assert comparison.read("mae_student_digits", []).teacher is None  # type: ignore[union-attr]
+    recipe = write_recipe(tmp_path)
+    text = yaml.safe_load(recipe.read_text())
+    text["compare"] = {"probe": "probe_digits", "finetune": "finetune_digits"}
+    for extends in (text["extends"], [str(PROJECT / "recipes" / "relation_digits")]):
+        recipe.write_text(json.dumps({**text, "extends": extends}))
+        old = comparison.read(str(recipe), [])
+        assert old
+        assert [stage.name for stage in old.study.later] == ["probe", "finetune"]
+        assert list(old.study.figures) == ["10-NN", "linear probe", "fine-tuned"]

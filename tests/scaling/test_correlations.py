@@ -1,0 +1,31 @@
+"""Correlations: as SciPy has them, for one pair of lists or many, and 0 where there is nothing to correlate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
+
+from tinymim.scaling.correlations import pearson, spearman
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=8))
+def test_correlations__as_scipy_has_them(pairs: list[tuple[int, int]]) -> None:
+    first, second = [a / 10 for a, _ in pairs], [b / 10 for _, b in pairs]
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert pearson(first, second) == spearman(first, second) == 0.0
+    else:
+        assert pearson(first, second) == pytest.approx(pearsonr(first, second).statistic)
+        assert spearman(first, second) == pytest.approx(spearmanr(first, second).statistic)
+
+
+def test_correlations__of_many_lists_at_once() -> None:
+    first, second = np.random.default_rng(0).integers(0, 4, (2, 50, 5))
+    second[7] = 3
+    for function in (pearson, spearman):
+        together = function(first, second)
+        assert together.shape == (50,)
+        assert together[7] == 0
+        np.testing.assert_allclose(together, [function(a, b) for a, b in zip(first, second, strict=True)])

@@ -1,0 +1,142 @@
+"""Checkpoints on disk: whole or not there, checked, kept, and fallen back on."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinymim.config.options import Saving
+from tinymim.errors import TinymimError
+from tinymim.training.checkpoints import SafeCheckpointIO, newest, problem_of
+
+
+def save(run: Path, step: int) -> Path:
+    """A checkpoint as a run leaves it."""
+    path = run / "checkpoints" / f"step-{step:08d}.ckpt"
+    SafeCheckpointIO().save_checkpoint({"step": step}, path)
+    link = path.with_name("last.ckpt")
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.name)
+    return path
+
+
+def damage(path: Path) -> None:
+    """Change one byte in the middle, which leaves the size as it was."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+
+
+def test_save__writes_a_checksum_that_sha256sum_checks(tmp_path: Path) -> None:
+    path = save(tmp_path, 3)
+    digest = path.with_name("step-00000003.ckpt.sha256")
+    assert digest.read_text() == f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+    subprocess.run(["sha256sum", "--check", digest.name], cwd=path.parent, check=True, capture_output=True)
+    assert problem_of(path) is None
+
+
+def test_newest__is_what_last_names(tmp_path: Path) -> None:
+    assert newest(tmp_path) is None
+    save(tmp_path, 3)
+    save(tmp_path, 5)
+    found = newest(tmp_path)
+    assert found == tmp_path / "checkpoints" / "last.ckpt"
+    assert SafeCheckpointIO().load_checkpoint(found) == {"step": 5}
+
+
+@pytest.mark.parametrize("harm", [damage, lambda path: path.write_bytes(path.read_bytes()[:100]), Path.unlink])
+def test_newest__a_damaged_one_is_reported_and_the_one_before_is_used(
+    tmp_path: Path, harm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = save(tmp_path, 3), save(tmp_path, 5)
+    harm(bad)
+    assert newest(tmp_path) == good
+    assert ("step-00000005.ckpt is damaged" in capsys.readouterr().err) == bad.exists()
+
+
+def test_newest__without_a_whole_one_nothing_starts_again_by_itself(tmp_path: Path) -> None:
+    for step in (3, 5):
+        damage(save(tmp_path, step))
+    with pytest.raises(TinymimError, match=r"step-00000005.*step-00000003.*--overwrite true"):
+        newest(tmp_path)
+
+
+def test_newest__without_a_checksum_the_file_is_read_to_know(tmp_path: Path) -> None:
+    good, bad = save(tmp_path, 3), save(tmp_path, 5)
+    for path in (good, bad):
+        path.with_name(f"{path.name}.sha256").unlink()
+    bad.write_bytes(bad.read_bytes()[:100])
+    assert newest(tmp_path) == good
+
+
+@pytest.mark.parametrize("moment", ["digest", "checkpoint"])
+def test_save__killed_over_a_file_of_the_same_name_leaves_one_that_passes(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path, 3)
+    rename = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if (target.suffix == ".ckpt") == (moment == "digest"):
+            raise KeyboardInterrupt  # in place of the rename
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        SafeCheckpointIO().save_checkpoint({"step": 4}, path)
+    monkeypatch.undo()
+    assert problem_of(path) is None
+    assert SafeCheckpointIO().load_checkpoint(path) == {"step": 3}
+
+
+def test_save__over_a_file_of_the_same_name(tmp_path: Path) -> None:
+    path = save(tmp_path, 3)
+    SafeCheckpointIO().save_checkpoint({"step": 4}, path)
+    assert problem_of(path) is None
+    assert len(path.with_name(f"{path.name}.sha256").read_text().splitlines()) == 1
+
+
+def test_saving__values_out_of_range() -> None:
+    assert Saving().problems() == []
+    found = Saving(every_steps=0, every_minutes=-1, keep=0).problems()
+    assert [line.partition(":")[0] for line in found] == [
+        "checkpoint.every_steps",
+        "checkpoint.every_minutes",
+        "checkpoint.keep",
+    ]
+
+
+def test_checkpoints__a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    io, path = SafeCheckpointIO(), tmp_path / "last.ckpt"
+    io.save_checkpoint({"step": 1}, path)
+
+    def full(checkpoint: object, where: Path) -> None:
+        where.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TinymimError, match=r"No space left.*untouched"):
+        io.save_checkpoint({"step": 2}, path)
+    assert io.load_checkpoint(path) == {"step": 1}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_checkpoints__code_is_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "boom",))  # type: ignore[return-value]
+
+    good, bad = save(tmp_path, 3), save(tmp_path, 5)
+    torch.save({"a": Bomb()}, bad)
+    bad.with_name(f"{bad.name}.sha256").write_text(f"{hashlib.sha256(bad.read_bytes()).hexdigest()}  {bad.name}\n")
+    with pytest.raises(TinymimError, match="reading it would run code") as caught:
+        SafeCheckpointIO().load_checkpoint(bad, weights_only=False)
+    assert str(caught.value).count(str(bad)) == 1
+    assert "weights_only" not in str(caught.value)
+    assert newest(tmp_path) == good, "a checksum is right of whatever it was made of"
+    assert "which is never done" in capsys.readouterr().err
+    assert not (tmp_path / "boom").exists()

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tinymim.errors import TinymimError
+from tinymim.training.run_folder import check, clear
+
+
+def claim(folder: Path, resume: bool, overwrite: bool) -> None:
+    """What a run does before it begins."""
+    check(folder, resume, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    clear(folder, resume)
+
+
+def test_claim__a_new_folder(tmp_path: Path) -> None:
+    claim(tmp_path / "a" / "b", resume=False, overwrite=False)
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_claim__a_run_is_kept_unless_a_flag_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(TinymimError, match=r"--ckpt_path last.*--overwrite true.*--run_dir"):
+        claim(tmp_path, resume=False, overwrite=False)
+    claim(tmp_path, resume=True, overwrite=False)
+    assert (tmp_path / "results.json").exists()
+
+
+def test_claim__overwriting_removes_our_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("checkpoints/last.ckpt", "config.yaml", "events.out.1", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    claim(tmp_path, resume=False, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_claim__somebody_elses_folder_is_never_written(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(TinymimError, match="other files"):
+            claim(tmp_path, resume=False, overwrite=overwrite)
+
+
+def test_claim__a_start_that_failed_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("x")
+    (tmp_path / "environment.json").write_text("x")
+    claim(tmp_path, resume=False, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_claim__resuming_clears_away_what_a_killed_run_left_half_written(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    kept = {".lock", "checkpoints", "last.ckpt", "metrics-1.csv"}
+    for name in (".lock", "metrics.csv", ".results.json.x1", "checkpoints/last.ckpt", "checkpoints/.last.ckpt.k3",
+                 "hpc_ckpt_1.ckpt", "hpc_ckpt_1.ckpt.sha256"):  # fmt: skip
+        (tmp_path / name).write_text("x")
+    claim(tmp_path, resume=True, overwrite=False)
+    assert {path.name for path in tmp_path.rglob("*")} == kept

@@ -1,0 +1,116 @@
+"""Positions of a file fitted to a network of another grid, against timm's own change of a network's input size."""
+
+import warnings
+
+import pytest
+import torch
+
+from tests.vit.test_backbone import near, shaken, tiny
+from tests.vit.test_other_backbones import BEIT, DINOV3, EVA, SHARED
+from tinymim.errors import TinymimError
+from tinymim.teachers import weights
+from tinymim.vit.backbone import Backbone, skeleton
+from tinymim.vit.blocks import Tap
+from tinymim.vit.positions import fit_positions
+
+WITH_POSITIONS = {
+    "plain": ("vit_tiny_patch16_224", {}),
+    "registers, patches embedded alone": ("vit_small_patch14_reg4_dinov2", {}),
+    "no CLS": ("vit_huge_patch14_gap_224", {}),
+    "EVA-02, rope": (EVA, {}),
+    "BEiT": (BEIT, {}),
+    "BEiT, one bias for all blocks": (BEIT, SHARED),
+}
+
+
+def ignored():
+    """timm's interpolation of tables warns."""
+    return warnings.catch_warnings(action="ignore")
+
+
+def written(tmp_path, backbone):
+    path = tmp_path / "x.pth"
+    torch.save(backbone.vit.state_dict(), path)
+    return weights.read(path)
+
+
+@pytest.mark.parametrize("kind", WITH_POSITIONS)
+@pytest.mark.parametrize("size", [16, 40])
+@torch.no_grad()
+def test_fill__positions_of_another_grid_are_resampled(kind, size, tmp_path):
+    arch, options = WITH_POSITIONS[kind]
+    trained = shaken({"img_size": 28, **options}, arch=arch)  # 7 x 7 patches
+    other = Backbone(tiny({"img_size": size, **options}, arch=arch), initialise=False).eval()
+    matched, _ = weights.fill(other, written(tmp_path, trained))
+    with ignored():
+        trained.vit.set_input_size(img_size=size)  # timm's own way
+    images = torch.rand(2, 3, size, size)
+    outputs = []
+    trained.vit.blocks[2].register_forward_hook(lambda _, x, y: outputs.append(y))
+    trained.vit(trained.normalise(images))
+    assert near(other.read(images, [Tap(3, "ffn_post")])[Tap(3, "ffn_post")], outputs[0])
+    assert other.resampled_from == 7
+    assert matched == len([key for key in other.vit.state_dict() if not key.startswith("norm.")])
+
+
+@pytest.mark.parametrize(("arch", "size"), [("vit_tiny_patch16_224", 16), (DINOV3, 40)])
+def test_fill__positions_that_fit_or_come_from_the_grid_alone_stay_as_they_are(arch, size, tmp_path):
+    trained, other = shaken(arch=arch), Backbone(tiny({"img_size": size}, arch=arch))
+    weights.fill(other, written(tmp_path, trained))
+    assert other.resampled_from is None
+    state = {key: value for key, value in trained.vit.state_dict().items() if not key.startswith("norm.")}
+    assert all(torch.equal(value, other.vit.state_dict()[key]) for key, value in state.items())
+
+
+@torch.no_grad()
+def test_fit_positions__the_prefix_keeps_its_own_and_a_plane_stays_a_plane():
+    trained, other = shaken({"img_size": 32}), skeleton(tiny({"img_size": 16}))
+    plane = torch.arange(8.0).view(8, 1, 1) + torch.zeros(8, 8, 24)  # grows from row to row
+    trained.vit.pos_embed[:, 1:] = plane.view(1, 64, 24)
+    fitted, side = fit_positions(other.vit, trained.vit.state_dict())
+    rows = fitted["pos_embed"][0, 1:].view(4, 4, 24)
+    assert side == 8
+    assert torch.equal(fitted["pos_embed"][:, 0], trained.vit.pos_embed[:, 0])
+    assert torch.allclose(rows[1:3].mean((1, 2)), torch.tensor([2.5, 4.5]), atol=0.05)
+    assert trained.vit.pos_embed.shape == (1, 65, 24)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("error")
+def test_fit_positions__a_table_keeps_the_rows_of_cls_and_what_no_offset_means():
+    trained, other = shaken({"img_size": 28}, arch=BEIT), skeleton(tiny({"img_size": 16}, arch=BEIT))
+    fitted, _ = fit_positions(other.vit, trained.vit.state_dict())
+    key = "blocks.1.attn.relative_position_bias_table"
+    table, own = fitted[key], trained.vit.state_dict()[key]
+    assert table.shape == (7 * 7 + 3, 3)
+    assert torch.equal(table[-3:], own[-3:])
+    assert near(table[24], own[84])  # the middle of 7 x 7 offsets, and of 13 x 13
+
+
+def test_fit_positions__fixed_ones_are_resampled_like_learned_ones(tmp_path):
+    trained = shaken({"img_size": 32}, pos_embed="sincos")
+    other = Backbone(tiny(pos_embed="sincos"), initialise=False)
+    weights.fill(other, written(tmp_path, trained))
+    assert other.resampled_from == 8
+    anew = Backbone(tiny(pos_embed="sincos")).vit.pos_embed
+    assert not torch.allclose(other.vit.pos_embed, anew, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arch", "key", "shape"),
+    [
+        ("vit_tiny_patch16_224", "pos_embed", (1, 1 + 50, 24)),
+        ("vit_tiny_patch16_224", "pos_embed", (1, 1 + 49, 12)),
+        ("vit_tiny_patch16_224", "pos_embed", (50, 24)),
+        (BEIT, "blocks.0.attn.relative_position_bias_table", (13 * 13 + 2, 3)),
+        (BEIT, "blocks.0.attn.relative_position_bias_table", (12 * 12 + 3, 3)),
+        (BEIT, "blocks.0.attn.relative_position_bias_table", (13 * 13 + 3, 4)),
+        (BEIT, "blocks.0.attn.proj.weight", (49, 24)),
+    ],
+)
+def test_fill__what_is_no_square_grid_is_refused(arch, key, shape, tmp_path):
+    trained, other = shaken(arch=arch), Backbone(tiny(arch=arch))
+    file = written(tmp_path, trained)
+    file.state[key] = torch.zeros(shape)
+    with pytest.raises(TinymimError, match=rf"x\.pth holds .*, which do not fit .* of another shape: {key} "):
+        weights.fill(other, file)

@@ -1,0 +1,168 @@
+"""``tinymim analyze MODEL [MODEL ...] --data WHAT``: where heads look, how they differ, what blocks have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tinymim import files
+from tinymim.analysis import analysis_page, cka, heads, networks, sample_images
+from tinymim.analysis.agreement import Options as Relations
+from tinymim.analysis.measure import MEASURES, Options, measure
+from tinymim.analysis.results import ABOUT, TABLES, Results
+from tinymim.cli.predict_command import positive, usable_device
+from tinymim.errors import TinymimError
+from tinymim.log import say
+from tinymim.safety.console import PlainConsole
+from tinymim.targets.relation import check_pairs
+from tinymim.training import looking
+from tinymim.vit.initialise import Init
+
+OURS = {ABOUT, analysis_page.NAME, *(f"{name}.csv" for name in TABLES)}
+"""What an analysis leaves in its folder, beside figures."""
+
+EXAMPLES = """\
+MODEL is [TITLE=]SOURCE, and SOURCE one of
+  a card's name (tinymim teachers list), a checkpoint or an exported folder, another's file of weights,
+  timm:NAME (vit, deit, beit, eva and swin models),
+  random:SOURCE, the same network with random weights of --seed, a second one of the next seed, and so on; the weights
+    of SOURCE need not be there. They follow --init: `published`, TinyMIM's and MAE's rule (SimMIM's for its
+    checkpoints), or `timm`; by default the rule a checkpoint says it began with, and published for all else.
+
+example: tinymim analyze digits_mae student=runs/relation_digits/checkpoints/last.ckpt random:digits_mae --data digits
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``tinymim analyze``."""
+    parser = argparse.ArgumentParser(
+        prog="tinymim analyze",
+        description="Attention distance, entropy and diversity of heads; CKA of blocks; agreement of relations: "
+        "tables, figures and one page.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("models", nargs="+", metavar="MODEL", help="a network; see below")
+    add(
+        "--data", required=True, help="a folder of images, digits, shapes, or a recipe, whose held-out images are taken"
+    )
+    add("--images", type=positive, default=1000, help="how many at most, spread evenly (1000)")
+    add("--batch_size", type=positive, default=50, help="images at a time (50)")
+    add("--measures", type=_some(MEASURES), default=MEASURES, help=f"some of {','.join(MEASURES)} (all)")
+    add(
+        "--cls",
+        choices=("drop", "keep"),
+        help="the CLS token in attention maps and relations; by default it is dropped from maps, as others have "
+        "measured them, and kept in relations, as they are distilled",
+    )
+    add("--kl", choices=("forward", "reverse", "both"), default="both", help="direction between two heads (both)")
+    add("--tokens", choices=("mean", "cls", "all"), default="mean", help="what represents an image in CKA (mean)")
+    add("--relations", type=_listed, default=("qk", "vv"), help="compared with the teacher's (qk,vv)")
+    add("--teacher", metavar="TITLE", help="the model that the others are compared with (the first)")
+    add("--seed", type=int, default=0, help="of the first random weights (0)")
+    add("--init", choices=get_args(Init), help="rule of random weights; see below")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    add("--out", type=Path, default=Path("runs/analysis"), help="folder for what is found (runs/analysis)")
+    looking.add_argument(parser, "the recipe of --data")
+    asked = parser.parse_args(arguments)
+    try:
+        return _run(asked)
+    except KeyboardInterrupt:
+        say(f"stopped; {asked.out} is as it was")
+        return 130
+
+
+def _run(asked: argparse.Namespace) -> int:
+    _check_out(asked.out)
+    if "cka" in asked.measures and asked.batch_size < cka.LEAST:
+        raise TinymimError(
+            f"batch_size: {asked.batch_size} is not {cka.LEAST} or more, which CKA needs; take more, or "
+            "leave CKA out with --measures heads,relations"
+        )
+    check_pairs(asked.relations, "relations")
+    device = usable_device(asked.device)
+    models = networks.load(asked.models, asked.seed, asked.init)
+    titles = [model.title for model in models]
+    if asked.teacher and asked.teacher not in titles:
+        raise TinymimError(f"teacher: {asked.teacher} is none of the models: {', '.join(titles)}")
+    options = Options(
+        asked.measures,
+        asked.batch_size,
+        heads.Options(**({"cls": asked.cls} if asked.cls else {}), kl=asked.kl),
+        asked.tokens,
+        Relations(asked.relations, **({"cls": asked.cls} if asked.cls else {})),
+        asked.teacher or titles[0],
+    )
+    side = max(side for model in models for side in model.network.image_size)
+    shown = sample_images.find(asked.data, asked.images, side, asked.trust)
+    say(f"{shown.what}, {len(models)} models: {', '.join(titles)}")
+    found = with_bar(len(shown.chosen), partial(measure, models, shown, options, device))
+    found.about["options"] |= {"data": asked.data, "images": asked.images, "seed": asked.seed, "device": str(device)}
+    for note in found.about["notes"]:
+        say(f"- {note}")
+    write(found, asked.out)
+    print(f"wrote {asked.out / analysis_page.NAME}: open it in a browser; the tables and figures lie beside it")
+    return 0
+
+
+def with_bar(whole: int, work: Callable[[Callable[[int], None]], Results]) -> Results:
+    """Do ``work``, which tells how many of the ``whole`` images each step had, under a bar."""
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = PlainConsole(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=whole)
+        return work(lambda done: bar.advance(task, done))
+
+
+def write(found: Results, out: Path) -> None:
+    """Tables, figures and page into a folder, which appears whole or not at all.
+
+    Raises:
+        TinymimError: it cannot be written.
+    """
+
+    def fill(folder: Path) -> None:
+        found.write(folder)
+        analysis_page.document(folder).write(folder / analysis_page.NAME)
+
+    try:
+        files.write_folder(out, fill)
+    except OSError as error:
+        raise TinymimError(f"out: {out} cannot be written ({files.unwritten(error) or error})") from None
+
+
+def _check_out(out: Path) -> None:
+    """Raise where results would take the place of something else."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise TinymimError(f"out: {out} is a file; give a folder")
+    found = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+    known = (out / ABOUT).is_file()
+    strange = [path for path in found if not (known and _is_ours(path))]
+    if strange:
+        raise TinymimError(f"out: {out} holds {sorted(strange)[0]}, which no analysis wrote; give another folder")
+
+
+def _is_ours(path: Path) -> bool:
+    return str(path) in OURS or (str(path.parent) == analysis_page.FIGURES and path.suffix in (".png", ".svg"))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
+def _some(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        given = _listed(text)
+        if wrong := [part for part in given if part not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(map(repr, wrong))} is none of {', '.join(known)}")
+        return given
+
+    return parse

@@ -1,0 +1,249 @@
+"""``tinymim predict CHECKPOINT --images FOLDER``: features or classes of any images, without the training's recipe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tinymim import files
+from tinymim.data.batches import unit
+from tinymim.data.image_limits import EXTENSIONS, image_files, open_image, unreadable
+from tinymim.data.transforms import PlainView, crop_problems
+from tinymim.errors import TinymimError
+from tinymim.export import source
+from tinymim.log import say
+from tinymim.precision import AUTO, EXACT, autocast, one_off
+from tinymim.safety.console import PlainConsole
+from tinymim.training.predictions import Columns, check_ending, write_table
+from tinymim.vit.blocks import LOGITS, Tap
+
+PRECISIONS = {AUTO: AUTO, EXACT: EXACT, "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
+PRECISIONS |= {"32": EXACT, "bf16": "bf16-mixed"}
+"""What ``--precision`` takes, a trainer's names and two shorter ones; and what each means."""
+
+Item = tuple[int, Tensor | str]
+"""Index of an image, and its pixels or why there are none."""
+
+
+class Images(Dataset[Item]):
+    """Every image of a list, as the project evaluates it; a broken one as the reason.
+
+    Args:
+        folder: that the names are relative to.
+        names: of the files.
+        size: side of the views, in pixels.
+        crop_pct: see :class:`tinymim.data.transforms.PlainView`.
+    """
+
+    def __init__(self, folder: str, names: list[str], size: int, crop_pct: float | None = None):
+        self.folder, self.names, self.view = folder, names, PlainView(size, crop_pct)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Item:
+        try:
+            return index, self.view(open_image(f"{self.folder}/{self.names[index]}"))["image"]
+        except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
+            return index, unreadable(error)
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``tinymim predict CHECKPOINT --images FOLDER``."""
+    beside = "Of a recipe's own held-out images: tinymim predict --config RECIPE --ckpt_path last"
+    parser = argparse.ArgumentParser(prog="tinymim predict", description=__doc__, epilog=beside)
+    parser.add_argument("checkpoint", help="a checkpoint, an exported folder for timm, or a teacher card's name")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images, looked through to any depth")
+    parser.add_argument("--out", type=Path, default=Path("predictions.parquet"), help="ends in .parquet or .npz")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file that is there")
+    parser.add_argument("--batch_size", type=positive, default=64)
+    parser.add_argument("--num_workers", type=int, default=2, help="processes that decode")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    parser.add_argument("--precision", choices=PRECISIONS, default=AUTO, help="auto is what is faster here")
+    parser.add_argument("--block", type=positive, help="block to read features from; the output block by default")
+    parser.add_argument("--pool", choices=("mean", "cls"), default="mean", help="mean patch token, or the CLS token")
+    parser.add_argument("--crop_pct", type=float, help="share of the shorter side seen: 0.875 to 224 px, then 1")
+    parser.add_argument("--classes", action="store_true", help="write the classifier's labels, not features")
+    asked = parser.parse_args(arguments)
+    if asked.classes and (asked.block or asked.pool != "mean"):
+        raise TinymimError("--block, --pool: of features, and --classes writes none; leave them out")
+    predict(**vars(asked))
+    return 0
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def predict(
+    checkpoint: str,
+    images: Path,
+    out: Path,
+    overwrite: bool = False,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    device: str = "auto",
+    precision: str = AUTO,
+    block: int | None = None,
+    pool: str = "mean",
+    classes: bool = False,
+    crop_pct: float | None = None,
+) -> None:
+    """Write one row an image, ordered by path: ``path`` relative to the folder; and ``features``; or ``label``,
+    ``class`` where names are known, ``probability`` of that label and ``probabilities`` of all.
+
+    Args:
+        checkpoint: see :func:`tinymim.export.source.load`.
+        images: folder.
+        out: its ending chooses the form, see :func:`tinymim.training.predictions.write_table`.
+        overwrite: replace it if it is there.
+        batch_size: images at a time.
+        num_workers: processes that decode; 0 is this one.
+        device: to compute on.
+        precision: one of :data:`PRECISIONS`.
+        block: whose output the features are; ``None`` is the output block.
+        pool: ``mean`` of the patch tokens, or ``cls``.
+        classes: labels instead of features.
+        crop_pct: see :class:`tinymim.data.transforms.PlainView`.
+
+    Raises:
+        TinymimError: nothing to read, no readable image, or nowhere to write.
+    """
+    check_ending(out)
+    if found := crop_problems(crop_pct):
+        raise TinymimError(found[0].removeprefix("data."))
+    if out.exists() and not overwrite:
+        raise TinymimError(f"out: {out} is there already; give another, or --overwrite")
+    if not images.is_dir():
+        raise TinymimError(f"images: {images} is no folder")
+    names = sorted(image_files(str(images)))
+    if not names:
+        raise TinymimError(f"images: no images in {images}: looked for {', '.join(EXTENSIONS)}, also in its folders")
+    loaded = source.load(checkpoint, classes)
+    place = usable_device(device)
+    reader = Reader(loaded, block, pool, classes, one_off(PRECISIONS[precision], place), place)
+    dataset = Images(str(images), names, reader.size, crop_pct)
+    loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
+    broken: list[str] = []
+    start = time.perf_counter()
+    try:
+        write_table(out, _batches(loader, reader, names, broken))
+    except OSError as error:
+        if reason := files.unwritten(error):
+            raise TinymimError(f"out: {out} cannot be written ({reason}); nothing is left of it") from None
+        raise
+    read = len(names) - len(broken)
+    rate = read / (time.perf_counter() - start)
+    left = f"; {len(broken)} unreadable, left out" if broken else ""
+    say(f"wrote {out}: {reader.describe()} of {read} images, {rate:.0f} images/s{left}")
+
+
+class Reader:
+    """What is computed of a batch.
+
+    Args:
+        loaded: the network, with its classifier for ``classes``.
+        block: whose output the features are; ``None`` is the output block.
+        pool: ``mean`` of the patch tokens, or ``cls``.
+        classes: labels instead of features.
+        precision: a trainer's, ``32-true`` or a mixed one.
+        device: to compute on.
+
+    Raises:
+        TinymimError: a block or a token that the network lacks, or images that are not square.
+    """
+
+    def __init__(
+        self, loaded: source.Source, block: int | None, pool: str, classes: bool, precision: str, device: torch.device
+    ):
+        network = self.backbone = loaded.backbone.to(device)
+        self.names, self.pool, self.classes, self.device = loaded.classes, pool, classes, device
+        self.precision = precision
+        self.tap = Tap(network.depth, LOGITS) if classes else Tap(block or network.output_block, "ffn_post")
+        network.check([self.tap])
+        self.size, width = network.image_size
+        if self.size != width:
+            raise TinymimError(
+                f"checkpoint: it takes images of {self.size}x{width} px, and images are cropped to squares"
+            )
+        if pool == "cls" and not network.has_cls:
+            raise TinymimError(f"pool: cls, but {network.architecture.arch} has no CLS token; use mean")
+        if not classes and not network.trained(self.tap):
+            say(f"block {self.tap.block} was not trained whole; the output block is {network.output_block}")
+
+    def describe(self) -> str:
+        """One line for people."""
+        if self.classes:
+            return f"labels among {self.backbone.classes} classes"
+        pooled = "CLS token" if self.pool == "cls" else "mean patch token"
+        return f"{self.backbone.width} features (block {self.tap.block}, {pooled})"
+
+    def __call__(self, images: Tensor) -> Columns:
+        """Columns of ``(B, 3, H, W)`` images, uint8 or in [0, 1]."""
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            read = self.backbone.read(unit(images.to(self.device)), [self.tap])[self.tap].float()
+        if not self.classes:
+            pooled = read[:, 0] if self.pool == "cls" else read[:, self.backbone.prefix :].mean(dim=1)
+            return {"features": pooled.cpu().numpy()}
+        probabilities = read.softmax(dim=-1).cpu().numpy()
+        labels = probabilities.argmax(axis=1)
+        named = {"class": np.array(self.names)[labels]} if self.names else {}
+        best = probabilities[np.arange(len(labels)), labels]
+        return {"label": labels, **named, "probability": best, "probabilities": probabilities}
+
+
+def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: list[str]) -> Iterator[Columns]:
+    """Columns of each batch, its unreadable images left out and noted in ``broken``."""
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = PlainConsole(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(names))
+        for items in loader:
+            for index, why in items:
+                if isinstance(why, str):
+                    broken.append(names[index])
+                    console.print(f"unreadable, left out: {names[index]}: {why}", soft_wrap=True)
+            good = [(index, image) for index, image in items if not isinstance(image, str)]
+            if good:
+                paths = np.array([_text(names[index]) for index, _ in good])
+                yield {"path": paths, **reader(torch.stack([image for _, image in good]))}
+            bar.advance(task, len(items))
+    if len(broken) == len(names):
+        raise TinymimError(f"images: none of the {len(names)} can be read, from {names[0]} on")
+
+
+def _text(name: str) -> str:
+    """A file's name that is no UTF-8, with the odd bytes written out."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is a GPU if there is one.
+
+    Raises:
+        TinymimError: it cannot be used.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TinymimError(
+            f"device: {name} cannot be used ({str(error).splitlines()[0]}); cpu, cuda, or auto"
+        ) from None
+    return device

@@ -1,0 +1,38 @@
+"""``tinymim report RUN``: one self-contained HTML page of a run: curves, figures, other runs, attention maps."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tinymim import files
+from tinymim.errors import TinymimError
+from tinymim.report import run_report, runs
+from tinymim.training import looking
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``tinymim report RUN [OTHER ...]``."""
+    parser = argparse.ArgumentParser(prog="tinymim report", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument(
+        "others", type=Path, nargs="*", help="runs to compare with; by default those in the same folder"
+    )
+    parser.add_argument("--out", type=Path, help="where the page goes; RUN/report.html by default")
+    parser.add_argument("--images", type=Path, help="a folder of images for the attention maps, not the run's own data")
+    parser.add_argument("--count", type=int, default=4, help="how many images (4); 0 leaves the maps out")
+    looking.add_argument(parser, "the run's recipe")
+    asked = parser.parse_args(arguments)
+    if asked.count < 0:
+        raise TinymimError(f"count: {asked.count} is not a number of images")
+    run = runs.read(asked.run)
+    others = [runs.read(place) for place in asked.others] or runs.beside(run)
+    runs.distinguish([run, *others])
+    out = asked.out or asked.run / "report.html"
+    text = run_report.render(run, others, asked.images, asked.count, asked.trust)
+    try:
+        files.write_text(out, text)
+    except OSError as error:
+        raise TinymimError(f"out: {out} cannot be written ({error.strerror or error})") from None
+    print(f"wrote {out} ({len(text) / 1e6:.1f} MB): open it in a browser; it needs no other file")
+    return 0

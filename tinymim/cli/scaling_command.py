@@ -1,0 +1,183 @@
+"""``tinymim scaling STUDY``: run the cells of a scaling study, or go on with them, and say what they show.
+
+RUN/chain.json, recipes/, seedN/, logs/   the cells, as a chain (see ``tinymim/experiments/state.py``)
+RUN/runs.csv                              a row for each run, written anew after each
+RUN/report/                               figures, tables and the page
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.table import Table
+
+from tinymim.cli import chain_command as chains
+from tinymim.errors import TinymimError, several
+from tinymim.experiments import scaling_grid, scaling_runs
+from tinymim.experiments.runner import Runner, check_jobs
+from tinymim.experiments.scaling_grid import Study
+from tinymim.experiments.state import State
+from tinymim.log import say
+from tinymim.report.document import Section
+from tinymim.safety.console import PlainConsole
+from tinymim.scaling import reconstruction_figure, table
+from tinymim.scaling.table import Row
+from tinymim.training import lock, looking
+from tinymim.training.preemption import Preempted
+from tinymim.training.progress import clock
+
+REPORT = "report"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command, and return its exit code: as a chain's."""
+    options = parser()
+    asked = options.parse_args(arguments)
+    if (asked.study is None) == (asked.table is None):
+        raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
+    if asked.out and asked.out.is_file():
+        raise TinymimError(f"out: {asked.out} is a file; give a folder")
+    if asked.table:
+        of_study = ("quick", "jobs", "run_dir", "report_only", "set", "launch", "accept_changes")
+        if given := [name for name in of_study if getattr(asked, name) != options.get_default(name)]:
+            raise TinymimError(f"--table: runs nothing, so --{given[0]} says nothing; leave it out")
+        out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
+        report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
+        return 0
+    check_jobs(asked.jobs)
+    study = scaling_grid.load(asked.study, asked.quick, asked.set)
+    place = asked.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if asked.quick else ''}"
+    chains.check_fresh(place, True)
+    with lock.hold(place, "run_dir"):
+        if not (place / chains.NAME).is_file() and (found := scaling_grid.too_small(study)):
+            raise several(f"scaling study {study.name} has {len(found)} mistake(s)", found)
+        state = chains.prepare(place, study.chain, asked.launch, asked.accept_changes)
+        code, failed = 0, None
+        if not asked.report_only:
+            code, failed = _run(study, state, asked.jobs)
+        if code != Preempted.code:
+            _report(study, state, asked.out or place / REPORT, asked.trust)
+        if failed:
+            raise failed
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tinymim scaling``."""
+    options = argparse.ArgumentParser(
+        prog="tinymim scaling", description=__doc__, epilog=scaling_grid.__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    options.add_argument("study", nargs="?", help="a study of recipes/scaling, or a path")
+    options.add_argument(
+        "--table", type=Path, metavar="FILE.csv",
+        help="a table of finished runs, in a study's place: such a runs.csv, or one with the columns objective, "
+        f"{', '.join(table.NEEDED)} and, for more, accuracy (a share)",
+    )  # fmt: skip
+    options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
+    options.add_argument("--jobs", type=int, default=1, help="cells at once")
+    options.add_argument("--run_dir", type=Path, help="by default runs/scaling_NAME, or runs/scaling_NAME_quick")
+    options.add_argument("--out", type=Path, help="folder of the report; by default report in the run_dir")
+    options.add_argument("--report_only", action="store_true", help="of what is done, without running anything")
+    options.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="for every fit, or CELL.KEY=VALUE for one, or seeds=[0,1]",
+    )  # fmt: skip
+    options.add_argument("--launch", help="put before each fit's command, such as srun")
+    looking.add_argument(options, "the recipe of a run whose images are restored")
+    options.add_argument("--accept-changes", action="store_true", help="of the study since the last time")
+    return options
+
+
+def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | None]:
+    """Run what is left; the exit code, and what went wrong."""
+    begun, ended, places = time.monotonic(), 0, scaling_runs.keys(study, state)
+    left = sum(entry.state != "done" for entry in state.entries.values())
+    say(f"scaling study {study.name}: {left} of {len(state.entries)} runs are left, in {state.place}")
+
+    def after(key: str) -> None:
+        nonlocal ended
+        ended += 1
+        spent = time.monotonic() - begun
+        found = {places[scaling_runs.identity(row)]: row for row in _write(study, state)}
+        row = found.get(key.removesuffix(scaling_grid.TUNED))
+        said = scaling_runs.describe(row) if row else state.entries[key].state
+        more = f"about {clock(spent / ended * (left - ended))} left"
+        say(f"[{ended}/{left}] {key}: {said} ({clock(spent)} so far, {more})")
+
+    try:
+        return Runner(state, jobs, after, logged=True, again="the same command").run(), None
+    except TinymimError as error:
+        if not any(entry.state == "failed" for entry in state.entries.values()):
+            raise
+        return error.code, error
+
+
+def _write(study: Study, state: State) -> list[Row]:
+    """The rows so far, which are written into the study's folder."""
+    found = scaling_runs.rows(study, state)
+    table.write(state.place / scaling_runs.NAME, found)
+    return found
+
+
+def _report(study: Study, state: State, out: Path, trust: bool) -> None:
+    """The page of a study, with what its models restore."""
+    found = _write(study, state)
+    about = [Section("This study", [study.about])] if study.about else []
+    report(found, out, f"Scaling: {study.name}", [*about, *restored(study, state, found, out, trust)])
+
+
+def restored(study: Study, state: State, found: list[Row], out: Path, trust: bool = False) -> list[Section]:
+    """What an overfitted model restores and what a well-fitted one does; nothing where the study has not both.
+
+    Args:
+        study: as loaded.
+        state: of its chain.
+        found: its rows.
+        out: folder of the page.
+        trust: the runs may be of any class.
+    """
+    chosen = scaling_runs.chosen(study, state, found)
+    try:
+        return [reconstruction_figure.section(chosen, out, trust=trust)] if chosen else []
+    except TinymimError as error:
+        say(str(error))
+        return []
+
+
+def report(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> None:
+    """Write the page of some runs with its figures and tables, and print the runs.
+
+    Args:
+        rows: of the runs.
+        out: folder of the report.
+        title: of the page.
+        extra_sections: what comes after the analysis.
+    """
+    from tinymim.scaling import scaling_page
+
+    show(rows)
+    print(f"\nthe page: {scaling_page.write(rows, out, title, extra_sections)}")
+
+
+def show(rows: list[Row], console: PlainConsole | None = None) -> None:
+    """Print the runs as a table."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for head in ("objective", "model", "data", "seed"):
+        shown.add_column(head)
+    for head in ("steps", "held-out", "±", "training", "top-1", "FLOPs"):
+        shown.add_column(head, justify="right")
+    for row in rows:
+        seed = "-" if row.seed is None else str(row.seed)
+        figures = (
+            f"{row.validation_loss:.4f}" if row.status == "done" else "failed",
+            "-" if row.noise is None else f"{row.noise:.4f}",
+            "-" if row.training_loss is None else f"{row.training_loss:.4f}",
+            "-" if row.accuracy is None else f"{row.accuracy:.1%}",
+            "-" if row.flops is None else f"{row.flops:.1e}",
+        )
+        shown.add_row(row.objective, row.model, row.data, seed, f"{row.iterations:,}", *figures)
+    (console or PlainConsole()).print(shown)

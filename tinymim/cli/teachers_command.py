@@ -1,0 +1,157 @@
+"""``tinymim teachers``: what can teach, under which licence, and how to get its weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from tinymim.cli import teacher_files
+from tinymim.errors import TinymimError
+from tinymim.files import sha256
+from tinymim.safety.console import PlainConsole
+from tinymim.safety.text import unreadable
+from tinymim.teachers import card as cards
+from tinymim.teachers import locate, weights
+from tinymim.teachers.card import Card
+from tinymim.vit.backbone import skeleton
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``tinymim teachers [list | show | fetch | verify | add | save]``."""
+    parser = argparse.ArgumentParser(prog="tinymim teachers", description=__doc__)
+    actions = parser.add_subparsers(dest="action")
+    actions.add_parser("list", help="the cards, and whether each one's weights are here (the default)")
+    showing = actions.add_parser("show", help="all that is known of one teacher")
+    showing.add_argument("name", help="a card's name or path, timm:NAME, or the path of a file or folder with weights")
+    fetching = actions.add_parser("fetch", help="download a card's weights")
+    fetching.add_argument("name", help="a card's name or path, or timm:NAME")
+    fetching.add_argument("--record", action="store_true", help="write their sha256 into a card that has none")
+    verifying = actions.add_parser("verify", help="read a teacher's weights and compare them with what is said of them")
+    verifying.add_argument("name", help="as for show")
+    adding = actions.add_parser("add", help="write a card for a file of weights")
+    teacher_files.add_arguments(adding)
+    saving = actions.add_parser(
+        "save", help="write a checkpoint's backbone as a card's weights, and their sha256 into the card"
+    )
+    saving.add_argument("checkpoint", type=Path)
+    saving.add_argument("card")
+    asked = parser.parse_args(arguments)
+    if asked.action == "show":
+        show(asked.name)
+    elif asked.action == "fetch":
+        teacher_files.fetch(locate.named(asked.name), asked.record)
+    elif asked.action == "verify":
+        teacher_files.verify(asked.name)
+    elif asked.action == "add":
+        teacher_files.add(asked)
+    elif asked.action == "save":
+        save(asked.checkpoint, cards.find(asked.card))
+    else:
+        overview()
+    return 0
+
+
+def overview() -> None:
+    """Print a table of the cards, and those that cannot be read."""
+    table = Table(title="teachers", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("architecture", overflow="fold")
+    table.add_column("labels", no_wrap=True)
+    table.add_column("licence", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
+    broken = []
+    for path in cards.paths().values():
+        try:
+            card = cards.read(path)
+            here = "present" if card.weights_path() else "missing"
+        except TinymimError as error:
+            broken.append(str(error))
+            continue
+        except Exception as error:  # one card is no reason to hide the others
+            broken.append(str(unreadable(f"teacher card {path}", error)))
+            continue
+        arch, labels = card.architecture.arch.removesuffix("_224"), "seen" if card.labels_seen else "no"
+        table.add_row(card.name, arch, labels, card.licence.partition(";")[0], here)
+    console = PlainConsole()
+    console.print(table)
+    for line in broken:
+        console.print(line, soft_wrap=True, style="red")
+    console.print(
+        "`tinymim teachers show NAME` says more, `fetch NAME` downloads; timm:NAME is any other ViT of timm",
+        markup=False,
+    )
+
+
+def show(source: str) -> None:
+    """Print all that is known of a teacher."""
+    located = locate.locate(source)
+    network, card = located.skeleton, located.card
+    block = located.target_block
+    count = sum(parameter.numel() for parameter in network.vit.parameters())
+    tokens = network.prefix + network.grid[0] * network.grid[1]
+    lines = {
+        "teacher": card.name if card else source,
+        "network": network.describe(),
+        "size": f"{count / 1e6:.1f} M parameters, {tokens} tokens",
+        "input": f"mean {_numbers(network.architecture.mean)}, standard deviation {_numbers(network.architecture.std)}",
+        "target block": f"{block} of {network.depth}" if block else "by rule: the last, or 3/4 of a deeper network's",
+        "relations": _relations(network.heads[(block or network.depth) - 1], network.width),
+        "classes": str(located.classes or "none: no logits to distil"),
+        "licence": cards.terms(located.licence),
+    }
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, text in {**lines, **(_of_card(card) if card else {"weights": source})}.items():
+        table.add_row(title, text)
+    PlainConsole().print(table)
+
+
+def _of_card(card: Card) -> dict[str, str]:
+    path = card.weights_path()
+    said = {
+        "labels": "seen in training" if card.labels_seen else "never seen",
+        "source": card.source,
+        "paper": card.citation,
+        "note": card.note,
+        "weights": str(path) if path else f"missing: {card.how_to_get()}",
+        "sha256": card.sha256 or "not recorded: nothing to compare a file with",
+        "card": str(card.path) if card.path.is_file() else "",
+    }
+    return {title: text for title, text in said.items() if text}
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _relations(heads: int, width: int) -> str:
+    return (
+        f"{heads} heads of {width // heads} channels there; a student's width has to divide by {heads}, or "
+        f"relation.heads names a number that divides {width} and the student's"
+    )
+
+
+def save(checkpoint: Path, card: Card) -> None:
+    """Export a backbone in bfloat16 as ``card``'s weights, and record its sha256.
+
+    Args:
+        checkpoint: of this project.
+        card: whose architecture it must have.
+
+    Raises:
+        TinymimError: another architecture, or a card without a sha256 line.
+    """
+    card.check_writable()
+    backbone, _, _ = weights.load(checkpoint)
+    wanted = skeleton(card.architecture)
+    if (backbone.describe(), backbone.heads) != (wanted.describe(), wanted.heads):
+        raise TinymimError(f"{checkpoint} holds {backbone.describe()}, and card {card.name} says {wanted.describe()}")
+    card.check_recordable()
+    weights.export(backbone, card.place, {"licence": card.licence}, dtype=torch.bfloat16)
+    digest = sha256(card.place)
+    card.record_sha256(digest)
+    print(f"wrote {card.place} ({card.place.stat().st_size / 1e6:.1f} MB), sha256 {digest}")

@@ -1,0 +1,111 @@
+"""What the files that list fits have in common, studies and chains: finding them, their keys, and what changed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tinymim.config import recipe
+from tinymim.errors import TinymimError
+from tinymim.safety import text
+
+FOLDERS = {
+    "study": "studies",
+    "chain": "chains",
+    "scaling study": "scaling",
+    "program": "papers",
+    "settings": "settings",
+}
+
+
+def find(kind: str, name: str) -> Path:
+    """The file of a study or chain.
+
+    Args:
+        kind: one of :data:`FOLDERS`.
+        name: of a file in that folder of ``recipes``, or a path.
+
+    Raises:
+        TinymimError: no such file; the message lists the names.
+    """
+    for path in [Path(name), *(base / FOLDERS[kind] / f"{name}.yaml" for base in recipe.folders())]:
+        if path.is_file():
+            return path
+    known = sorted(path.stem for base in recipe.folders() for path in (base / FOLDERS[kind]).glob("*.yaml"))
+    what = (
+        f"no file {name}, and no {kind} of that name"
+        if name.endswith((".yaml", ".yml"))
+        else f"unknown {kind} {name!r}"
+    )
+    raise TinymimError(f"{what}; there are: {', '.join(dict.fromkeys(known))}")
+
+
+def read(path: Path, kind: str, keys: str) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Args:
+        path: of the file.
+        kind: what it should be, for the error.
+        keys: some that it should have, likewise.
+
+    Raises:
+        TinymimError: not YAML, or no mapping.
+    """
+    content = text.read_yaml(path, str(path))
+    if not isinstance(content, dict):
+        raise TinymimError(f"{path} is no {kind}: it holds {text.brief(content)} where keys such as {keys} belong")
+    return text.mapping(content, str(path))
+
+
+def shortened(content: dict[str, Any], path: Path, quick: bool) -> dict[str, Any]:
+    """``content`` of a file without its ``quick`` part, which is laid over it if ``quick``.
+
+    Raises:
+        TinymimError: it was asked for, and there is none.
+    """
+    rest = {key: value for key, value in content.items() if key != "quick"}
+    if not quick:
+        return rest
+    brief = content.get("quick")
+    if not brief or not isinstance(brief, dict):
+        raise TinymimError(f"--quick: {path} has no `quick` part that says what is shorter")
+    return laid_over(rest, brief)
+
+
+def texts(settings: dict[str, Any] | None) -> list[str]:
+    """``{dotted.key: value}`` as overrides of a command line."""
+    return [f"--{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+
+
+def laid_over(below: Any, above: Any) -> Any:
+    """``above`` over ``below``: mappings are merged, and all else is replaced."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: laid_over(below.get(key), value) for key, value in above.items()}}
+
+
+def unknown(node: dict[str, Any], path: str, allowed: Iterable[str]) -> list[str]:
+    """The keys of ``node`` that are not ``allowed``, a line each, with the nearest one that is."""
+    wrong = [key for key in node if key not in allowed]
+    return [f"{path}.{key}".lstrip(".") + f": no such key{near(key, allowed)}" for key in wrong]
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """The end of a message on a ``word`` that is none of ``words``."""
+    found = difflib.get_close_matches(str(word), list(words), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(sorted(words))}"
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two mappings differ, a line each, as ``pretrain.trainer.max_epochs: 10, now 15``."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{path}: {json.dumps(old)}, now {json.dumps(new)}"]
+    keys = dict.fromkeys([*old, *new])
+    return [
+        line
+        for key in keys
+        for line in differences(old.get(key, "nothing"), new.get(key, "nothing"), f"{path}.{key}".lstrip("."))
+    ]

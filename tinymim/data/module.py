@@ -1,0 +1,150 @@
+"""What all data modules share: loaders with a fixed order, a held-out set, and a bank for nearest neighbours."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sized
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tinymim.data.batches import finished
+from tinymim.data.repeated import Repeats
+from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
+
+Sample = dict[str, Any]
+"""``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
+other colours; ``mask`` (H, W) where each pixel has a class (see ``pixel_classes.py``); ``depth`` (H, W) and
+``targets`` where it is known what is where (see ``tinymim/data/shapes.py``): of boxes the classes, ``kind`` (K,) with
+-1 in rows without one, and ``box`` (K, 4), left, top, right and bottom in pixels; ``draws`` where the device has
+something left to do; ``view`` (3,) where views come again (see ``tinymim/data/repeated.py``).
+:meth:`ImageData.on_after_batch_transfer` makes floats in [0, 1] of a batch of them."""
+
+
+class ImageData(pl.LightningDataModule):
+    """Base of the data modules: subclasses fill :attr:`train`, :attr:`held_out` and :attr:`bank` in :meth:`prepare`.
+
+    The samplers share images among processes by themselves; a Trainer built by hand needs
+    ``use_distributed_sampler=False``.
+
+    Args:
+        image_size: side of the square images, in pixels.
+        batch_size: of one process; the total batch is this times processes times accumulated batches.
+        num_workers: loading processes; 0 loads in the training process.
+        seed: of the order and the augmentation, which depend on (seed, epoch, index) alone.
+        view_seed: of the views where they come again (``model.teacher_cache``).
+    """
+
+    train: Dataset[Sample]
+    held_out: Dataset[Sample] | None
+    bank: Dataset[Sample] | None
+    num_classes: int | None
+    mask_classes: int | None = None
+    """Classes of pixels, where images have masks."""
+    first_class = 0
+    """The first of them, in files of masks."""
+    box_classes: int | None = None
+    """Classes of boxes, where images have them in ``targets``."""
+    order: Order | None = None
+    """Of the training images in an epoch, where some orders are read faster than others."""
+    repeatable = False
+    """Whether its data sets have ``repeats``, and an ``identity`` that says all that determines their views."""
+
+    def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0, view_seed: int = 0):
+        super().__init__()
+        self.image_size, self.batch_size, self.num_workers, self.seed = image_size, batch_size, num_workers, seed
+        self.view_seed = view_seed
+        self._prepared = False
+        self._begun = (0, 0)
+
+    def problems(self) -> list[str]:
+        """What keeps this data from being used, each with its remedy. Cheap: called before anything is loaded."""
+        least = {"batch_size": (self.batch_size, 1), "num_workers": (self.num_workers, 0), "seed": (self.seed, 0)}
+        least["view_seed"] = (self.view_seed, 0)
+        return [f"data.{name}: {value} is not {low} or more" for name, (value, low) in least.items() if value < low]
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Fill the datasets: ``train`` augmented; ``held_out`` plain; ``bank``, plain training images with labels, or
+        ``None``."""
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook."""
+        if not self._prepared:
+            self.prepare()
+            self._prepared = True
+
+    def parts(self) -> dict[str, Any]:
+        """The data sets by name, ``None`` where one is missing; their places here are what samples call their part."""
+        return {"train": self.train, "held_out": self.held_out, "bank": self.bank}
+
+    def repeat(self, views: int) -> None:
+        """Show ``views`` views of each training image in turn, the same for all seeds, and tag all samples with their
+        view; 0 makes views new in every epoch. Needs :meth:`setup`, and comes before loaders are made."""
+        for part, dataset in enumerate(self.parts().values()):
+            if dataset is not None:
+                dataset.repeats = Repeats(part, views, self.view_seed) if views else None
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Augmented training images, in a new order each epoch; those that fill no whole step are dropped."""
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        length = len(cast(Sized, self.train))
+        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated, self.order)
+        sampler.begin(*self._begun)
+        return self._loader(self.train, sampler)
+
+    def begin(self, epoch: int, batches: int) -> None:
+        """Let the next training loader go on in ``epoch`` after ``batches`` of this process's batches."""
+        self._begun = (epoch, batches)
+
+    def val_dataloader(self) -> list[DataLoader[Sample]]:
+        """The held-out images, then the bank of labelled training images (absent where there are no labels)."""
+        return [self._in_turn(dataset) for dataset in (self.held_out, self.bank) if dataset is not None]
+
+    def test_dataloader(self) -> list[DataLoader[Sample]]:
+        """As for validation."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """The held-out images in their own order, or the training images where none are held out."""
+        return self._in_turn(self.held_out or self.bank or self.train)
+
+    def name_of(self, index: int) -> str:
+        """A name for what is predicted of a held-out image, which may lie in folders."""
+        return f"{index:06d}"
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Lightning's hook: let the module add on the host what it has stored for the batch."""
+        add = getattr(self.trainer and self.trainer.lightning_module, "add_stored", None)
+        return add(batch, dataloader_idx) if add else batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Lightning's hook: what the modules get. Bytes, which travel in a quarter of the time, become floats here; who
+        reads a loader without a Trainer calls this too."""
+        batch = finished(batch)
+        return self.trainer.precision_plugin.convert_input(batch) if self.trainer else batch
+
+    def _in_turn(self, dataset: Dataset[Sample], lasting: bool = True) -> DataLoader[Sample]:
+        return self._loader(dataset, InTurn(len(cast(Sized, dataset)), *self._place()), lasting)
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(
+        self,
+        dataset: Dataset[Sample],
+        sampler: Sampler[Draw],
+        lasting: bool = True,
+        batch_size: int | None = None,
+    ) -> DataLoader[Sample]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size or self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=lasting and self.num_workers > 0,
+            generator=torch.Generator().manual_seed(self.seed),  # the loader must not draw from the training's numbers
+        )

@@ -1,0 +1,208 @@
+"""Images with masks, in the layout of ADE20K's challenge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from tinymim.data.image_files import Images
+from tinymim.data.image_limits import image_files, read_rgb
+from tinymim.data.module import ImageData, Sample
+from tinymim.data.pixel_classes import UNLABELLED
+from tinymim.data.sampler import InTurn
+from tinymim.data.segmentation_views import CropView, Mask, WholeView
+from tinymim.errors import TinymimError, several
+from tinymim.log import say
+
+
+class Masks:
+    """How mask files are read.
+
+    Args:
+        classes: of pixels.
+        zero_unlabelled: 0 means no class, and classes count from 1, as in ADE20K; 255 never has one.
+    """
+
+    def __init__(self, classes: int, zero_unlabelled: bool):
+        self.classes, self.zero_unlabelled = classes, zero_unlabelled
+
+    def read(self, path: Path) -> Mask:
+        """Classes ``(H, W)`` from 0, :data:`UNLABELLED` where there is none.
+
+        Raises:
+            TinymimError: not one number a pixel, or a number that is no class.
+            Exception: on a broken file, of many types.
+        """
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P", "I", "I;16", "1"):
+                raise TinymimError(
+                    f"data.root: {path} is in mode {image.mode}; a mask is a PNG with one number a pixel, its class"
+                )
+            values = np.asarray(image).astype(np.int64)  # of a palette, the indices
+        values = np.where(values == UNLABELLED, UNLABELLED, values - self.zero_unlabelled)
+        wrong = (values >= self.classes) & (values != UNLABELLED)
+        if wrong.any():
+            found = int(values[wrong].max()) + self.zero_unlabelled
+            first, last = int(self.zero_unlabelled), self.classes - (not self.zero_unlabelled)
+            raise TinymimError(
+                f"data.root: {path} has a pixel of {found}, and {self.classes} classes are {first} to {last}; "
+                "see data.classes and data.zero_unlabelled"
+            )
+        return np.where(values < 0, UNLABELLED, values).astype(np.uint8)
+
+
+class SegmentationFiles(Images):
+    """Images and their masks from files; a pair that cannot be read gives way as an image alone does.
+
+    Args:
+        images: folder.
+        masks: folder.
+        pairs: names of image and mask in them, by what is common to both.
+        reader: how masks are read.
+        view: from an image and its mask to tensors.
+        seed: of the view, which depends on (seed, epoch, index) alone.
+    """
+
+    def __init__(
+        self, images: Path, masks: Path, pairs: dict[str, tuple[str, str]], reader: Masks, view: Any, seed: int = 0
+    ):
+        rows = np.array([[os.fsencode(name) for name in pair] for pair in pairs.values()])
+        super().__init__(str(images), rows, None, view, seed)
+        self.masks, self.reader = masks, reader
+
+    def name(self, index: int) -> str:
+        """Path of the image."""
+        return f"{self.source}/{os.fsdecode(self.rows[index, 0])}"
+
+    def image(self, index: int) -> Any:
+        """An image and its mask.
+
+        Raises:
+            TinymimError: the mask holds no classes.
+            Exception: of many types, where either cannot be read, or their sizes differ.
+        """
+        image = read_rgb(self.name(index))
+        mask = self.reader.read(self.masks / os.fsdecode(self.rows[index, 1]))
+        if image.size != mask.shape[::-1]:
+            raise ValueError(f"its mask has {mask.shape[1]}x{mask.shape[0]} pixels, it {image.width}x{image.height}")
+        return image, mask
+
+
+class SegmentationFolderData(ImageData):
+    """``images/training``, ``images/validation``, and a PNG of the same name for each below ``annotations/``.
+
+    Training samples are square crops; held-out images are shown whole, one at a time, each in its own size.
+
+    Args:
+        root: the folder; ADE20K's challenge data has this layout.
+        image_size: side of the crops, in pixels.
+        batch_size: of one process, in training.
+        num_workers: loading processes.
+        seed: of order and augmentation.
+        classes: of pixels, at most 255.
+        zero_unlabelled: 0 in a mask means no class, and classes count from 1, as in ADE20K; 255 never has one.
+        scale: long and short side, in pixels, that images are made to fit into.
+        ratio: least and greatest factor on ``scale`` in training.
+        most: share of a crop's labelled pixels that one class may have; another crop is tried, at most ten times.
+        flip: mirror half of the crops.
+        distort: change brightness, contrast, saturation and hue, each of half of the crops.
+    """
+
+    num_classes = None
+    bank = None
+    held_out: SegmentationFiles
+
+    def __init__(
+        self,
+        root: str | None = None,
+        image_size: int = 512,
+        batch_size: int = 16,
+        num_workers: int = 4,
+        seed: int = 0,
+        classes: int = 150,
+        zero_unlabelled: bool = True,
+        scale: tuple[int, int] = (2048, 512),
+        ratio: tuple[float, float] = (0.5, 2.0),
+        most: float = 0.75,
+        flip: bool = True,
+        distort: bool = True,
+    ):
+        super().__init__(image_size, batch_size, num_workers, seed)
+        self.root, self.mask_classes, self.scale, self.ratio = root, classes, scale, ratio
+        self.most, self.flip, self.distort = most, flip, distort
+        self.masks, self.first_class = Masks(classes, zero_unlabelled), int(zero_unlabelled)
+
+    def problems(self) -> list[str]:
+        """A folder that is not there, images without masks, masks without images, and values out of range."""
+        checks = [
+            (self.image_size >= 1, "image_size", self.image_size, "a positive number of pixels"),
+            (1 < self.masks.classes <= 255, "classes", self.masks.classes, "a number of classes from 2 to 255"),
+            (min(self.scale) >= 1, "scale", list(self.scale), "two sides in pixels"),
+            (0 < self.ratio[0] <= self.ratio[1], "ratio", list(self.ratio), "two factors, 0 < least <= greatest"),
+            (0 < self.most <= 1, "most", self.most, "a share above 0, to 1"),
+        ]
+        found = super().problems()
+        found += [f"data.{field}: {value} is not {right}" for good, field, value, right in checks if not good]
+        for part in ("training", "validation"):
+            try:
+                self._pairs(part)
+            except TinymimError as error:
+                found.append(str(error))
+        return list(dict.fromkeys(found))
+
+    def _pairs(self, part: str) -> tuple[Path, Path, dict[str, tuple[str, str]]]:
+        """The folders of images and masks, and their names in them, in order, by what is common to both.
+
+        Raises:
+            TinymimError: no such folders, or names that do not match.
+        """
+        if self.root is None:
+            what = "a folder with images/ and annotations/, each with training/ and validation/, as ADE20K has"
+            raise TinymimError(f"data.root is not set: give --data.root FOLDER, {what}")
+        images, masks = (Path(self.root).expanduser() / kind / part for kind in ("images", "annotations"))
+        if absent := [str(folder) for folder in (images, masks) if not folder.is_dir()]:
+            raise TinymimError(f"data.root: there is no {' and no '.join(absent)}")
+        pictures = _by_stem(image_files(str(images)))
+        marks = _by_stem(name for name in image_files(str(masks)) if name.lower().endswith(".png"))
+        for what, alone in (
+            (f"in {images} have no PNG of the same name in {masks}", pictures.keys() - marks.keys()),
+            (f"in {masks} have no image of the same name in {images}", marks.keys() - pictures.keys()),
+        ):
+            if alone:
+                raise TinymimError(f"data.root: {len(alone)} files {what}, such as {', '.join(sorted(alone)[:3])}")
+        if not pictures:
+            raise TinymimError(f"data.root: no images in {images}")
+        return images, masks, {stem: (pictures[stem], marks[stem]) for stem in sorted(pictures)}
+
+    def prepare(self) -> None:
+        """List the files.
+
+        Raises:
+            TinymimError: there are :meth:`problems`.
+        """
+        if found := self.problems():
+            raise several("the data cannot be used", found)
+        crop = CropView(self.image_size, self.scale, self.ratio, self.most, self.flip, self.distort)
+        self.train = SegmentationFiles(*self._pairs("training"), self.masks, crop, self.seed)
+        self.held_out = SegmentationFiles(*self._pairs("validation"), self.masks, WholeView(self.scale))
+        say(
+            f"{self.root}: {len(self.train)} images to train on, {len(self.held_out)} held out; "
+            f"{self.mask_classes} classes of pixels"
+        )
+
+    def name_of(self, index: int) -> str:
+        """That of the image, without ending."""
+        return os.fsdecode(self.held_out.rows[index, 0]).rpartition(".")[0]
+
+    def _in_turn(self, dataset: Any, lasting: bool = True) -> DataLoader[Sample]:
+        return self._loader(dataset, InTurn(len(dataset), *self._place()), lasting, batch_size=1)
+
+
+def _by_stem(names: Iterable[str]) -> dict[str, str]:
+    return {name.rpartition(".")[0]: name for name in names}

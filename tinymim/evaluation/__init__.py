@@ -1,0 +1,1 @@
+"""How good a network is: nearest neighbours, named test sets."""

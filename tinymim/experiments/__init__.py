@@ -1,0 +1,1 @@
+"""Many fits: chains, studies, grids, comparisons, the papers in one run."""

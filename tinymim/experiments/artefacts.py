@@ -1,0 +1,76 @@
+"""The files between stages: what each starts from and what it leaves, and whether they are still the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinymim.config import references
+from tinymim.errors import TinymimError
+from tinymim.experiments.plan import CHECKPOINT
+from tinymim.experiments.state import State
+from tinymim.files import sha256
+from tinymim.teachers import locate
+
+RESULTS = "results.json"
+EXPORTED = "student.safetensors"
+
+
+def promised(state: State, key: str) -> list[str]:
+    """The files that a finished stage leaves, in its folder."""
+    stage = state.stage(key)
+    if stage.kind == "export":
+        return [EXPORTED]
+    kept = (stage.config.get("trainer") or {}).get("enable_checkpointing") is not False
+    return [*([CHECKPOINT] if kept else []), RESULTS]
+
+
+def outputs(state: State, key: str) -> dict[str, str]:
+    """What a stage has left as it is now, with the sha256 of each."""
+    found = {name: state.place / key / name for name in promised(state, key)}
+    return {name: sha256(path) for name, path in found.items() if path.is_file()}
+
+
+def source(state: State, key: str) -> Path | None:
+    """The file that a stage starts from; ``None`` where it starts from nothing, or the file is not here."""
+    start, parent = state.stage(key).start, state.chain.parent(key)
+    if parent:
+        path = state.place / parent / CHECKPOINT
+    elif start:
+        try:
+            return locate.file_of(references.filled(start))
+        except TinymimError:
+            return None
+    else:
+        return None
+    return path if path.is_file() else None
+
+
+def inputs(state: State, key: str) -> dict[str, str]:
+    """What a stage starts from as it is now: its name, and its sha256."""
+    path = source(state, key)
+    return {str(state.stage(key).start): sha256(path)} if path else {}
+
+
+def altered(state: State) -> dict[str, list[str]]:
+    """Files of finished stages that are missing or altered, and teachers that are not those a stage was begun with.
+
+    Returns:
+        A line for each, by key.
+    """
+    found: dict[str, list[str]] = {}
+    for key, entry in state.entries.items():
+        there = outputs(state, key) if entry.state == "done" else {}
+        lines = [
+            f"{state.place / key / name}: sha256 was {sha}, and it is {there.get(name, 'missing')}"
+            for name, sha in (entry.outputs if entry.state == "done" else {}).items()
+            if there.get(name) != sha
+        ]
+        if entry.inputs and not state.chain.parent(key):
+            lines += [
+                f"{source(state, key)}: sha256 is {sha}, and {key} was begun with {entry.inputs[name]}"
+                for name, sha in inputs(state, key).items()
+                if entry.inputs.get(name, sha) != sha
+            ]
+        if lines:
+            found[key] = lines
+    return found

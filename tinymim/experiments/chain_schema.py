@@ -1,0 +1,211 @@
+"""What may stand in the file of a chain (see ``plan.py``), and every mistake in it; no recipe is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tinymim.config import recipe
+from tinymim.config.spec import near, unknown
+from tinymim.errors import TinymimError
+from tinymim.experiments import file_schemas
+from tinymim.safety import text
+from tinymim.teachers import card, locate, record_schemas
+
+Written = dict[str, Any]
+"""A stage as the file has it."""
+
+SOURCES = {"pretrain": "", "distill": "teacher", "finetune": "weights", "probe": "weights", "export": "weights"}
+"""Kinds of stage, and the key by which each names what it starts from."""
+
+KEYS = {"about", "seeds", "set", "stages", "compare", "settings", "search"}
+COMPARE = {"title", "rows", "source", "expects", "paper"}
+OWN = ("name", "run_dir", "overwrite", "ckpt_path", "compare")
+"""Keys of a recipe that the chain settles itself."""
+
+RESERVED = re.compile(r"recipes|logs|previous|seeds?\d*")
+
+
+def start(written: Written, all: list[Written]) -> tuple[str | None, str | None]:
+    """What a stage starts from as it will be kept, and the stage among it."""
+    key = SOURCES[written["kind"]]
+    named = written.get(key)
+    if named is None:
+        return None, None
+    names = [stage["name"] for stage in all]
+    if named in names:
+        return named, named
+    if named != "previous":
+        return (str(Path(named).resolve()) if Path(named).is_file() else named), None
+    position = names.index(written["name"])
+    above = [stage["name"] for stage in all[:position] if stage["kind"] in ("pretrain", "distill", "finetune")]
+    if not above:
+        raise TinymimError(f"{key}: previous, and no stage above gives a backbone; name one")
+    tuned = [stage["name"] for stage in all[:position] if stage["kind"] == "finetune"]
+    if above[-1] in tuned:
+        raise TinymimError(
+            f"{key}: previous might mean {above[-1]}, which is fine-tuned, or what is above it; name one"
+        )
+    return above[-1], above[-1]
+
+
+def in_order(all: list[Written]) -> Iterator[Written]:
+    """The stages, each behind the one it starts from; else as written."""
+    waiting = list(all)
+    done: set[str] = set()
+    while waiting:
+        stage = next(stage for stage in waiting if start(stage, all)[1] in (None, *done))
+        waiting.remove(stage)
+        done.add(stage["name"])
+        yield stage
+
+
+def mistakes(content: dict[str, Any]) -> list[str]:
+    """What is wrong with the text, stage by stage."""
+    try:
+        found = _mistakes(content)
+    except text.WRONG:  # a type that nothing there looks for
+        found = []
+    return found or record_schemas.mistake(content, file_schemas.ChainText, "chain")
+
+
+def _mistakes(content: dict[str, Any]) -> list[str]:
+    found = unknown(content, "", KEYS)
+    seeds, stages = content.get("seeds"), content.get("stages")
+    if seeds is not None and not (isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)):
+        found.append(f"seeds: {seeds!r} is not a list of whole numbers from 0, such as [0, 1, 2]")
+    elif seeds and len(set(seeds)) < len(seeds):
+        found.append(f"seeds: {seeds} names one twice")
+    if not isinstance(content.get("set") or {}, dict):
+        found.append(f"set: {content['set']!r} is not a mapping such as {{trainer.max_epochs: 5}}")
+    if not isinstance(stages, list) or not stages:
+        return [*found, "stages: missing; a chain is a list of {name, kind, recipe, ...}"]
+    for number, stage in enumerate(stages, start=1):
+        if not isinstance(stage, dict):
+            found.append(f"stages: number {number} is {stage!r}, not a mapping of name, kind, recipe, ...")
+        else:
+            found += _stage_mistakes(stage, f"stages.{stage.get('name') or number}")
+    names = [str(stage["name"]) for stage in stages if isinstance(stage, dict) and stage.get("name")]
+    found += [f"stages.{name}: {names.count(name)} stages have this name" for name in names if names.count(name) > 1]
+    return list(dict.fromkeys(found)) or _compare_mistakes(
+        content.get("compare"), {s["name"]: s["kind"] for s in stages}
+    )
+
+
+def _stage_mistakes(stage: Written, path: str) -> list[str]:
+    name, kind = stage.get("name"), stage.get("kind")
+    found = []
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,19}", name) or RESERVED.fullmatch(name):
+        found.append(
+            f"{path}.name: {name!r} names no folder; take up to 20 letters, digits, - and _, and not recipes, logs, "
+            "previous or seedN"
+        )
+    if kind not in SOURCES:
+        return [*found, f"{path}.kind: {kind!r} is no kind of stage{near(str(kind), SOURCES)}"]
+    source = SOURCES[kind]
+    allowed = {"name", "kind"} | ({source} - {""}) | ({"recipe", "set"} if kind != "export" else set())
+    found += unknown(stage, path, allowed)
+    if kind != "export" and not stage.get("recipe"):
+        found.append(f"{path}.recipe: missing")
+    if not isinstance(stage.get("set") or {}, dict):
+        found.append(f"{path}.set: {stage['set']!r} is not a mapping such as {{trainer.max_epochs: 5}}")
+    elif wrong := [key for key in stage.get("set") or {} if key in OWN]:
+        found.append(f"{path}.set: {', '.join(wrong)}: the chain settles this itself")
+    if source == "weights" and source not in stage:
+        scratch = "" if kind == "export" else "; null starts from scratch"
+        found.append(f"{path}.weights: missing; give previous, a stage's name, a checkpoint or a card{scratch}")
+    elif source in stage and not isinstance(stage[source], str) and (stage[source] is not None or kind == "export"):
+        found.append(f"{path}.{source}: {stage[source]!r} is no name of a stage or card, and no path")
+    return found
+
+
+def start_mistakes(stages: list[Written]) -> list[str]:
+    """What is wrong with what the stages start from: unknown, of a kind that gives nothing, in a ring."""
+    found, parents = [], {}
+    kinds = {stage["name"]: stage["kind"] for stage in stages}
+    for stage in stages:
+        path = f"stages.{stage['name']}"
+        try:
+            named, parent = start(stage, stages)
+            parents[stage["name"]] = parent
+            if named and not parent and not _is_file(named):
+                _known_card(named, kinds)
+        except TinymimError as error:
+            found.append(f"{path}.{error}" if str(error).startswith(("teacher", "weights")) else f"{path}: {error}")
+            continue
+        if parent and kinds[parent] in ("probe", "export"):
+            what = "a linear layer on frozen weights" if kinds[parent] == "probe" else "an export of weights"
+            found.append(f"{path}.{SOURCES[stage['kind']]}: {parent} is {what}; name the stage it starts from")
+    rings = []
+    for name in parents:
+        way: list[str] = [name]
+        while (above := parents.get(way[-1])) and above not in way:
+            way.append(above)
+        if above == name and set(way) not in rings:
+            rings.append(set(way))
+            found.append(f"stages: {' -> '.join(reversed([*way, name]))} is a ring, and none of them can come first")
+    return found
+
+
+def _is_file(named: str) -> bool:
+    return Path(named).suffix != "" or "/" in named
+
+
+def _known_card(named: str, stages: dict[str, str]) -> None:
+    known = card.paths()
+    if named not in known and not locate.is_published(named):
+        raise TinymimError(
+            f"{named!r} is neither a stage nor a teacher card{near(named, [*stages, *known])} "
+            "(a checkpoint is named by its path)"
+        )
+
+
+def _compare_mistakes(compare: Any, kinds: dict[str, str]) -> list[str]:
+    if compare is None:
+        return []
+    rows = compare.get("rows") if isinstance(compare, dict) else None
+    if not isinstance(rows, dict) or not rows or not all(isinstance(stages, list) for stages in rows.values()):
+        return ["compare: give {title: ..., rows: {a row's title: [its probe, its fine-tuning]}}"]
+    found = unknown(compare, "compare", COMPARE)
+    found += [] if compare.get("title") else ["compare.title: missing"]
+    if not isinstance(compare.get("paper") or {}, dict):
+        return [*found, f"compare.paper: {compare['paper']!r} is not a mapping of rows to figures"]
+    for title, stages in rows.items():
+        for name in stages:
+            if name not in kinds:
+                found.append(f"compare.rows.{title}: no stage {name!r}{near(str(name), kinds)}")
+            elif kinds[name] not in ("probe", "finetune"):
+                found.append(
+                    f"compare.rows.{title}: {name} is of kind {kinds[name]}, and figures come from probe and finetune"
+                )
+        measured = [kinds[name] for name in stages if name in kinds]
+        found += [f"compare.rows.{title}: {kind} twice" for kind in set(measured) if measured.count(kind) > 1]
+    found += [f"compare.paper: {row!r} is not among its rows" for row in compare.get("paper") or {} if row not in rows]
+    return found
+
+
+def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
+    """``--set`` of the command line as overrides by stage, those of all under an empty name; ``seeds`` goes into
+    ``content``."""
+    names = [stage["name"] for stage in content["stages"]]
+    overrides: dict[str, list[str]] = {name: [] for name in ["", *names]}
+    found, known = [], [*names, *recipe.KEYS]
+    for setting in settings:
+        key, given, value = setting.partition("=")
+        first, _, rest = key.partition(".")
+        if not given:
+            found.append(f"--set {setting}: is not KEY=VALUE, STAGE.KEY=VALUE or seeds=[0]")
+        elif key in OWN or (first in names and rest in OWN):
+            found.append(f"--set {setting}: the chain settles this itself")
+        elif key == "seeds":
+            content["seeds"] = [int(word) for word in re.findall(r"-?\d+", value)]
+            found += [f"--set {mistake}" for mistake in mistakes(content)]
+        elif first in names and rest:
+            overrides[first].append(f"--{rest}={value}")
+        elif first in (*recipe.KEYS, "vars"):
+            overrides[""].append(f"--{key}={value}")
+        else:
+            found.append(f"--set {setting}: {first} is neither a stage nor a part of a recipe{near(first, known)}")
+    return overrides, found

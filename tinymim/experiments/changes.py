@@ -1,0 +1,94 @@
+"""What has changed in a chain since it was begun, and whether that can alter a result."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from tinymim import precision
+from tinymim.config import recipe, spec
+from tinymim.experiments.plan import Chain, Stage
+
+FREE = {
+    "trainer": (
+        "accelerator",
+        "strategy",
+        "logger",
+        "log_every_n_steps",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "num_sanity_val_steps",
+        "check_val_every_n_epoch",
+        "profiler",
+        "default_root_dir",
+    ),
+    "data": ("num_workers",),
+    "model": ("gradient_checkpointing", "compile"),
+}
+"""Options that change how a run is done and not what it comes to, but for the order in which numbers are added. The
+precision is not among them, nor the folder of the images, of which nobody knows whether it holds the same ones."""
+
+
+def decisive(stage: Stage) -> dict[str, Any]:
+    """All that decides the results of a stage but its seed. Processes and batches count by the total batch alone."""
+    config = copy.deepcopy(stage.config)
+    for part, names in FREE.items():
+        for name in names:
+            _options(config, part).pop(name, None)
+    config.pop("checkpoint", None)
+    whole: dict[str, Any] = {"kind": stage.kind, "start": stage.start}
+    if config:
+        whole["total_batch"] = _total_batch(config)
+    return whole | config
+
+
+def _options(config: recipe.Config, part: str) -> dict[str, Any]:
+    """The options of a part, in place; none where somebody wrote something else there, which the check will say."""
+    node = config.get(part)
+    options = node.get("init_args", node) if isinstance(node, dict) else None
+    return options if isinstance(options, dict) else {}
+
+
+def _total_batch(config: recipe.Config) -> int | str:
+    """Images of a step, taken out of ``config``; in words where Lightning settles the number of processes."""
+    trainer, options = _options(config, "trainer"), _options(config, "data")
+    images = options.pop("batch_size", "the data's own")
+    steps, devices = trainer.pop("accumulate_grad_batches", None) or 1, trainer.pop("devices", None) or "auto"
+    nodes = trainer.pop("num_nodes", None) or 1
+    processes = len(devices) if isinstance(devices, list) else devices
+    if isinstance(images, int) and isinstance(processes, int) and processes > 0:
+        return images * steps * processes * nodes
+    return f"{images} x {steps} accumulated x {processes} devices x {nodes} nodes"
+
+
+def keep_precision(old: Chain, new: Chain) -> Chain:
+    """``new`` with the precision that a stage of ``old`` names where it says ``auto``, which goes on with what it has:
+    no change."""
+    stages = dict(new.stages)
+    for name, stage in new.stages.items():
+        before = precision.of(old.stages[name].config) if name in old.stages else None
+        if before and precision.is_auto(stage.config):
+            stages[name] = dataclasses.replace(stage, config=precision.with_precision(stage.config, before))
+    return dataclasses.replace(new, stages=stages)
+
+
+def digest(stage: Stage) -> str:
+    """SHA-256 of what decides a stage's results."""
+    return hashlib.sha256(json.dumps(decisive(stage), sort_keys=True).encode()).hexdigest()
+
+
+def between(old: Chain, new: Chain) -> dict[str, list[str]]:
+    """What could alter results, a line each, by the stage it is in; ``""`` has what concerns all of them."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*old.stages, *new.stages]):
+        before, after = old.stages.get(name), new.stages.get(name)
+        if before is None or after is None:
+            found[name] = [f"{name}: {'a new stage' if before is None else 'no longer there'}"]
+        elif lines := spec.differences(decisive(before), decisive(after), name):
+            found[name] = lines
+    if old.seeds != new.seeds:
+        found[""] = [f"seeds: {old.seeds}, now {new.seeds}"]
+    return found

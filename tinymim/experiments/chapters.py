@@ -1,0 +1,94 @@
+"""What each kind of part has to say: its findings, and the sections of its own page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tinymim.analysis import analysis_page, results, verdicts
+from tinymim.cli import scaling_command
+from tinymim.errors import TinymimError
+from tinymim.experiments import chain_report, scaling_grid, scaling_runs, study_page, tables
+from tinymim.experiments import state as chain_state
+from tinymim.experiments import study as studies
+from tinymim.experiments.program import Part
+from tinymim.report.document import Section, moved
+from tinymim.report.finding import Finding
+from tinymim.scaling import overfit, scaling_page, table
+from tinymim.scaling import paper_findings as scaling_findings
+
+
+@dataclass
+class Chapter:
+    """Of one part."""
+
+    findings: list[Finding]
+    sections: list[Section]
+
+
+def study(part: Part, page: Path) -> Chapter:
+    """Of ``tinymim study``: the questions of its file.
+
+    Args:
+        part: as run.
+        page: folder of the report, which links are relative to.
+    """
+    options, found, _ = studies.read(part.commands[-1][1:])
+    _there(part.place / "study.json")
+    found.questions = {id: question for id, question in found.questions.items() if id in (options.questions or [id])}
+    records = studies.records(found, part.place)
+    return Chapter(
+        study_page.answers(found, records, part.place), study_page.sections(found, records, part.place, page)
+    )
+
+
+def chain(part: Part, page: Path) -> Chapter:
+    """Of ``tinymim chain run``: the comparison at its end."""
+    state = chain_state.load(part.place)
+    compared = chain_report.compared(state)
+    if compared is None:
+        return Chapter([], [])
+    finding = tables.finding(*compared)
+    return Chapter([finding] if finding else [], [chain_report.section(state, *compared)])
+
+
+def analysis(part: Part, page: Path) -> Chapter:
+    """Of ``tinymim analyze``: of the networks that the part's ``roles`` name."""
+    found = results.read(part.place)
+    own = verdicts.answers(found, part.roles["mim"], part.roles["supervised"]) if part.roles else []
+    return Chapter(own, analysis_page.sections(part.place, page))
+
+
+def scaling(part: Part, page: Path) -> Chapter:
+    """Of ``tinymim scaling``, of a study's runs or of a table's."""
+    asked, out = scaling_command.parser().parse_args(part.commands[-1][1:]), part.place / scaling_command.REPORT
+    extra: list[Section] = []
+    if asked.table:
+        rows = table.read(asked.table)
+    else:
+        found, state = scaling_grid.load(asked.study, asked.quick, asked.set), chain_state.load(part.place)
+        rows = scaling_runs.rows(found, state)
+        extra = scaling_command.restored(found, state, rows, out)
+    signs = overfit.signs(rows)
+    objectives = list(dict.fromkeys(sign.row.objective for sign in signs))
+    own = [
+        replace(one, question=f"{objective}: {one.question}" if len(objectives) > 1 else one.question)
+        for objective in objectives
+        for one in scaling_findings.findings(sign for sign in signs if sign.row.objective == objective)
+    ]
+    return Chapter(own, moved([*scaling_page.analyse(rows, out), *extra], out, page))
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise TinymimError(f"there is no {path}")
+    return path
+
+
+READERS: dict[str, Callable[[Part, Path], Chapter]] = {
+    "study": study,
+    "chain": chain,
+    "analysis": analysis,
+    "scaling": scaling,
+}

@@ -1,0 +1,138 @@
+"""The table of a study's runs: what lies in the folders of its cells, as rows."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from tinymim.errors import TinymimError
+from tinymim.experiments import promises
+from tinymim.experiments.artefacts import RESULTS
+from tinymim.experiments.plan import Stage
+from tinymim.experiments.scaling_grid import TUNED, Cell, Study
+from tinymim.experiments.state import Entry, State, read_json
+from tinymim.scaling.overfit import signs
+from tinymim.scaling.reconstruction_figure import choose
+from tinymim.scaling.table import Row
+from tinymim.training import preflight
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import skeleton
+
+NAME = "runs.csv"
+LOSS, TRAIN_LOSS, ACCURACY = "val/loss", "val/train_loss", "val/top1"
+EACH = re.compile(rf"{LOSS}_mask\d+")
+"""The held-out loss under each seed of the masks."""
+
+
+def rows(study: Study, state: State) -> list[Row]:
+    """The cells that are done or have failed, by objective, then as they are run. A cell whose fine-tuning failed is
+    done, without an accuracy."""
+    found = []
+    for key, entry in state.entries.items():
+        cell = study.cells.get(state.stage(key).name)
+        if cell and entry.state == "done":
+            found.append(_done(study, state, key, cell))
+        elif cell and entry.state == "failed" and (row := _failed(state, key, cell, entry)):
+            found.append(row)
+    return sorted(found, key=lambda row: study.objectives.index(row.objective))
+
+
+def _done(study: Study, state: State, key: str, cell: Cell) -> Row:
+    results = read_json(state.place / key / RESULTS)
+    metrics = results["metrics"]
+    each = [metrics[name] for name in sorted(filter(EACH.fullmatch, metrics), key=len)]
+    loss = metrics.get(LOSS, math.nan)
+    failed = f"{LOSS} is not in {state.place / key / RESULTS}: nothing was held out" if math.isnan(loss) else None
+    return Row(
+        objective=cell.objective,
+        model=cell.size,
+        parameters=results["parameters"],
+        data=cell.data,
+        images=results["images"],
+        iterations=results["steps"],
+        validation_loss=loss,
+        training_loss=metrics.get(TRAIN_LOSS),
+        noise=statistics.stdev(each) if len(each) > 1 else None,
+        accuracy=_accuracy(state, key),
+        flops=results["flops"],
+        images_seen=results["images_seen"],
+        seed=state.chain.runs()[key],
+        status="failed" if failed else "done",
+        error=failed,
+        mask_losses=tuple(each) if len(each) > 1 else None,
+    )
+
+
+def _accuracy(state: State, key: str) -> float | None:
+    """Top-1 of the cell's fine-tuning, where that is done."""
+    tuned = state.entries.get(key + TUNED)
+    if tuned is None or tuned.state != "done":
+        return None
+    accuracy: float | None = read_json(state.place / (key + TUNED) / RESULTS)["metrics"].get(ACCURACY)
+    return accuracy
+
+
+def keys(study: Study, state: State) -> dict[tuple[object, ...], str]:
+    """The key of each cell's stage by what tells its row from others, see :func:`identity`."""
+    return {
+        (cell.objective, cell.size, cell.data, cell.length, seed): key
+        for key, seed in state.chain.runs().items()
+        if (cell := study.cells.get(state.stage(key).name))
+    }
+
+
+def identity(row: Row) -> tuple[object, ...]:
+    """What tells a row from others."""
+    return row.objective, row.model, row.data, row.iterations, row.seed
+
+
+def chosen(study: Study, state: State, found: list[Row]) -> dict[str, Path]:
+    """Run folders by title: the most overfitted run and the best one, of the first objective that restores images and
+    has both; empty where none has."""
+    places, marks = keys(study, state), signs(found)
+    for objective in dict.fromkeys(row.objective for row in found):
+        kinds = {study.chain.stages[name].kind for name, cell in study.cells.items() if cell.objective == objective}
+        pair = choose(mark for mark in marks if mark.row.objective == objective) if kinds == {"pretrain"} else None
+        if pair:
+            return {row.name: state.place / places[identity(row)] for row in pair}
+    return {}
+
+
+def _failed(state: State, key: str, cell: Cell, entry: Entry) -> Row | None:
+    """A row that says why; none where not even its size and its images can be told."""
+    try:
+        parameters, images = _parameters(state.stage(key)), _images(state.stage(key))
+    except (TinymimError, OSError):
+        return None
+    return Row(
+        cell.objective, cell.size, parameters, cell.data, images, cell.length,
+        seed=state.chain.runs()[key], status="failed", error=entry.error,
+    )  # fmt: skip
+
+
+def _parameters(stage: Stage) -> int:
+    """Weights of the network that a stage trains, by its recipe."""
+    options: dict[str, Any] = stage.config["model"]["init_args"]
+    network = skeleton(Architecture(**(options.get("student") or options["architecture"])))
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _images(stage: Stage) -> int:
+    """Images that a stage trains on, by its recipe."""
+    return promises.count(preflight.build(pl.LightningDataModule, promises.seeded(stage.config)["data"], []))
+
+
+def describe(row: Row) -> str:
+    """A run's figures, for people."""
+    if row.status == "failed":
+        return f"failed: {row.error}"
+    noise = "" if row.noise is None else f" ± {row.noise:.4f}"
+    texts = [f"held-out loss {row.validation_loss:.4f}{noise}"]
+    texts += [] if row.training_loss is None else [f"on training images {row.training_loss:.4f}"]
+    texts += [] if row.accuracy is None else [f"fine-tuned {row.accuracy:.1%}"]
+    return ", ".join(texts)

@@ -1,0 +1,154 @@
+"""Settings of their own for the rows of a comparison, each found by one search of one budget, see ``search.py``.
+
+recipes/settings/NAME.yaml:
+command   that chose them
+how       a sentence on what was tried, and on which images
+rows      ROW: ``{STAGE: {dotted.key: value}}``, overrides of that stage's recipe for that row alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinymim.config import spec
+from tinymim.config.spec import unknown
+from tinymim.errors import TinymimError, several
+from tinymim.experiments import file_schemas
+from tinymim.files import write_text
+from tinymim.safety import names
+from tinymim.teachers import record_schemas
+
+KEYS = {"command", "how", "rows"}
+FOLDER = "settings"
+
+
+@dataclass
+class Settings:
+    """What a file holds.
+
+    Args:
+        source: the file, for people; empty where a comparison names none.
+        command: that chose them.
+        how: what it tried.
+        rows: by row and stage, values by dotted key.
+    """
+
+    source: str = ""
+    command: str = ""
+    how: str = ""
+    rows: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def texts(self, row: str, stage: str) -> list[str]:
+        """Overrides of a command line for a row in a stage; none where it has no settings of its own."""
+        return spec.texts(self.rows.get(row, {}).get(stage))
+
+    def remarks(self, rows: dict[str, str], stages: Iterable[str], asked: str) -> list[str]:
+        """What to say under a table: the settings of each row, how they were chosen, and which rows have none.
+
+        Args:
+            rows: title by row, as the file calls it.
+            stages: those that the table shows, in which a row could have settings.
+            asked: the command that searches, for the rows without.
+        """
+        wanted = list(stages)
+        if not wanted:
+            return []
+        told, without = [], []
+        for row, title in rows.items():
+            own = self.rows.get(row, {})
+            parts = [f"{stage} {shown(own[stage])}" for stage in wanted if stage in own]
+            told += [f"Settings of *{title}*: {'; '.join(parts)}."] if parts else []
+            missing = [stage for stage in wanted if stage not in own]
+            if missing:
+                without.append(f"*{title}*" + (f" ({', '.join(missing)})" if parts else ""))
+        if told:
+            told.append(f"Each row has its own, chosen by `{self.command}`: {self.how}")
+        if without:
+            told.append(
+                f"Without settings of their own, which is no fair comparison: {', '.join(without)}; the recipe's were "
+                f"taken. `{asked}` searches them."
+            )
+        return told
+
+
+def shown(values: dict[str, Any]) -> str:
+    """Values for people: the last part of each key, and the value."""
+    return ", ".join(f"{key.rpartition('.')[2]} {_number(value)}" for key, value in values.items()) or "as they are"
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def load(name: str | None, missing: bool = False) -> Settings:
+    """Read a file of settings.
+
+    Args:
+        name: of a file in ``recipes/settings``, or a path; ``None`` is no settings.
+        missing: take a file that is not there as an empty one, as a search does that will write it.
+
+    Raises:
+        TinymimError: no such file, or mistakes in its form, all of them together.
+    """
+    if name is None:
+        return Settings()
+    try:
+        path = spec.find("settings", name)
+    except TinymimError:
+        if missing:
+            return Settings(source=name)
+        raise
+    content = spec.read(path, "settings", "command and rows")
+    if found := _mistakes(content):
+        raise several(f"{path} has {len(found)} mistake(s)", found)
+    return Settings(str(path), content.get("command", ""), content.get("how", ""), content.get("rows") or {})
+
+
+def _mistakes(content: dict[str, Any]) -> list[str]:
+    found = unknown(content, "", KEYS)
+    found += [
+        f"{key}: {content[key]!r} is no text" for key in ("command", "how") if not isinstance(content.get(key, ""), str)
+    ]
+    rows = content.get("rows") or {}
+    if not isinstance(rows, dict):
+        return [*found, f"rows: {rows!r} is not a mapping of rows"]
+    for row, stages in rows.items():
+        if not isinstance(stages, dict) or not all(isinstance(values, dict) for values in stages.values()):
+            found.append(
+                f"rows.{row}: {stages!r} is not a mapping such as {{finetune: {{model.optim.base_lr: 0.004}}}}"
+            )
+    return found or record_schemas.mistake(content, file_schemas.SettingsText, "settings")
+
+
+def place(name: str) -> Path:
+    """Where a file of that name is, or is to be written: beside the recipes at hand."""
+    try:
+        return spec.find("settings", name)
+    except TinymimError:
+        return Path(name) if name.endswith((".yaml", ".yml")) else Path("recipes") / FOLDER / f"{name}.yaml"
+
+
+def check_place(name: str, beside: Path) -> None:
+    """Raise unless a search may write a file of that name, which a file says: one that is there already, or a new one
+    with a plain name, or in the folder ``beside``."""
+    path = Path(name)
+    if not names.is_plain(name) and not path.is_file() and path.resolve().parent != beside.resolve():
+        raise TinymimError(
+            f"settings: {name} would be a new file outside of {beside}; a file does not say where others are written: "
+            "take a plain name, such as digits"
+        )
+
+
+def write(path: Path, settings: Settings) -> None:
+    """Write a file of settings, whole or not at all."""
+    head = (
+        f"# Settings of each row, chosen by `{settings.command}`, which writes this file.\n"
+        "# On a part of the training images; no held-out image was read.\n"
+    )
+    content = {"command": settings.command, "how": settings.how, "rows": settings.rows}
+    write_text(path, head + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True))

@@ -1,1 +1,0 @@
-"""Other people's weights: fetched, read without running their code, recognised, brought under timm's names."""

@@ -1,0 +1,135 @@
+"""Masked image modelling: what MAE (``mae.py``) and SimMIM (``simmim.py``) have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinymim.errors import TinymimError, several
+from tinymim.methods.base import Evaluated
+from tinymim.methods.optim import Optim, configure
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone, skeleton
+from tinymim.vit.initialise import Init
+
+
+class MaskedPretrainer(Evaluated):
+    """Base: pre-train a ViT to restore what is masked of images. Subclasses choose masks, build the rest, and say the
+    loss.
+
+    Args:
+        architecture: the encoder.
+        mask_ratio: share masked, in (0, 1).
+        optim: the optimiser.
+        mask_seeds: in an evaluation each image is seen under so many fixed masks.
+        train_loss: evaluate images of the bank too, see :class:`Evaluated`.
+        init: the first weights, see ``tinymim/vit/initialise.py``.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        mask_ratio: float,
+        optim: Optim,
+        mask_seeds: int = 1,
+        train_loss: bool = False,
+        init: Init = "published",
+    ):
+        super().__init__()
+        self.architecture, self.mask_ratio, self.optim = architecture, mask_ratio, optim
+        self.mask_seeds, self.train_loss, self.init = mask_seeds, train_loss, init
+        self._built = False
+
+    @property
+    @abstractmethod
+    def backbone(self) -> Backbone:
+        """The encoder."""
+
+    @abstractmethod
+    def build(self, encoder: Backbone) -> None:
+        """Keep the encoder, build what restores images with it, and give both their first weights."""
+
+    @abstractmethod
+    def random_masks(self, images: Tensor) -> Tensor:
+        """Fresh masks for a training batch, as :meth:`loss` takes them."""
+
+    @abstractmethod
+    def fixed_masks(self, index: Tensor, seed: int = 0) -> Tensor:
+        """Masks on this module's device that are a function of ``seed`` and each image's ``(B,)`` index."""
+
+    @abstractmethod
+    def loss(self, images: Tensor, masks: Tensor) -> Tensor:
+        """A scalar, of ``(B, 3, H, W)`` images in [0, 1]."""
+
+    @abstractmethod
+    def restore(self, images: Tensor, masks: Tensor) -> Tensor:
+        """What the network makes of masked images: ``(B, N, patch² x 3)`` pixels of all patches of the normalised
+        images, as :func:`tinymim.methods.reconstruction.patchify` has them."""
+
+    @abstractmethod
+    def hidden(self, masks: Tensor) -> Tensor:
+        """``(B, N)`` booleans, true where the network does not see a patch."""
+
+    def option_problems(self, encoder: Backbone) -> list[str]:
+        """What keeps this method from running on ``encoder``, of which sizes are enough."""
+        return []
+
+    def problems(self, image_size: int) -> list[str]:
+        """Everything that keeps the recipe from running."""
+        found = []
+        if not 0 < self.mask_ratio < 1:
+            found.append(f"mask_ratio: {self.mask_ratio} is not between 0 and 1")
+        if self.mask_seeds < 1:
+            found.append(f"mask_seeds: {self.mask_seeds} is not 1 or more")
+        try:
+            encoder = skeleton(self.architecture)
+            found += self.option_problems(encoder)
+            if not encoder.plain:
+                found.append(
+                    f"architecture.arch: {self.architecture.arch} can teach or be taught, but is not pre-trained here; "
+                    "use one of timm's plain vit_* or deit_* models"
+                )
+            if encoder.image_size != (image_size, image_size):
+                size = encoder.image_size[0]
+                found.append(
+                    f"architecture.options.img_size: {size}, but data.image_size is {image_size}; make them equal"
+                )
+        except TinymimError as error:
+            found.append(f"architecture: {error}")
+        return found
+
+    def leaves(self) -> dict[str, Any]:
+        """A checkpoint's record: an encoder trained whole."""
+        return {"backbone": skeleton(self.architecture).record(), "prefix": self.prefix, **self.born()}
+
+    def configure_model(self) -> None:
+        """Build the encoder and what trains with it."""
+        if self._built:
+            return
+        size = getattr(getattr(self.trainer, "datamodule", None), "image_size", None)
+        if found := self.problems(size or skeleton(self.architecture).image_size[0]):
+            raise several("this recipe cannot run", found)
+        self.build(Backbone(self.architecture))
+        self._built = True
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One step's loss, under fresh random masks."""
+        images = batch["image"]
+        loss = self.loss(images, self.random_masks(images))
+        self.log("train/loss", loss.detach(), batch_size=len(images))
+        return loss
+
+    def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The loss under masks that are a function of the image's index, so that runs can be compared: the mean over
+        the seeds of masks, and where there are several each one's, ``loss_mask0`` and on."""
+        images, index = batch["image"], batch["index"]
+        losses = [self.loss(images, self.fixed_masks(index, seed)) for seed in range(self.mask_seeds)]
+        each = {f"loss_mask{seed}": loss for seed, loss in enumerate(losses)} if len(losses) > 1 else {}
+        return {"loss": torch.stack(losses).mean(), **each}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the encoder and what trains with it."""
+        return configure(self, self.optim, self.trainer)

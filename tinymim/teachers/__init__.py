@@ -1,0 +1,1 @@
+"""Who teaches: cards, and weights of every published form, found, checked and loaded."""

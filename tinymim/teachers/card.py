@@ -1,0 +1,259 @@
+"""Teacher cards: what a teacher is, whose it is, and where its weights are.
+
+A card is ``teachers/NAME.yaml``. Cards are looked for in ``$TINYMIM_TEACHERS``, ``./teachers`` and the project's own
+``teachers/``; a weights file lies beside its card, in any of these folders, or in the Hugging Face hub's cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from tinymim import files
+from tinymim.errors import TinymimError
+from tinymim.safety import names, shown, text
+from tinymim.teachers import record_schemas
+from tinymim.vit.architecture import Architecture
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+NEEDED = ("architecture", "file", "licence", "citation", "source")
+"""What a card has to say besides its name."""
+
+NONCOMMERCIAL = re.compile(
+    r"\bnc\b|\bby n c\b|\bcc ?by ?nc|non ?commercial|\bno(t for)? commercial use|"
+    r"\b(research|academic)( use| purposes?)? only\b"
+)
+UNSTATED = re.compile(r"none|unknown|un(stated|specified)\b|not (stated|specified|known)\b|no licen[cs]e\b")
+"""Begins one of the licences, where nothing was stated."""
+
+PARTS = re.compile(r"[,;:&+/|]|\band\b")
+"""Between licences."""
+
+SIGNS = "\u2212\u00a9\u00ae"
+"""Minus, copyright and registered: not of ASCII, and like no letter."""
+
+SHA256_LINE = re.compile(r"^sha256:.*$", flags=re.MULTILINE)
+
+LONGEST = 255
+"""Bytes of a file's name on the file systems in use."""
+
+
+@dataclass
+class Card:
+    """A teacher. ``sha256: null`` means that nobody has recorded it: it is printed on loading and not compared.
+
+    A supervised teacher's classifier, if the file holds one under timm's names, is stated by the architecture:
+    ``options: {num_classes: 1000, global_pool: token}``. It is loaded where its logits are distilled, and else left.
+
+    Args:
+        name: of the card.
+        architecture: with head layout and input normalisation.
+        file: the weights file here, by name or path, whatever it is called where it comes from.
+        hub: where the file comes from on the Hugging Face hub, as ``owner/repository/file``.
+        url: where it comes from elsewhere; empty for one this project makes.
+        page: where a person finds it, if there is no address that a program can fetch.
+        sha256: of the file.
+        target_block: the block to distil from; ``None`` leaves it to the rule.
+        labels_seen: whether labels were used in its training.
+        licence: of the weights; it passes on to students.
+        citation: the paper.
+        source: who trained it, on what.
+        note: what else a user should know: why that block, native sizes, doubts about the licence.
+        rebuild: the command that makes it again, if there is one.
+        path: of the card itself.
+    """
+
+    name: str
+    architecture: Architecture
+    file: str
+    licence: str
+    citation: str
+    source: str
+    hub: str = ""
+    url: str = ""
+    page: str = ""
+    sha256: str | None = None
+    target_block: int | None = None
+    labels_seen: bool = False
+    note: str = ""
+    rebuild: str = ""
+    path: Path = Path()
+
+    @property
+    def place(self) -> Path:
+        """Where its weights file belongs."""
+        return self.path.parent / self.file
+
+    def check_writable(self) -> None:
+        """Raise unless its weights may be written: ``file`` is a plain name of weights, in the card's own folder."""
+        names.check_weights(self.file, f"teacher card {self.path}: file")
+
+    @property
+    def address(self) -> str:
+        """What a program fetches; empty where there is no such address."""
+        return hf_hub_url(*self.on_hub) if self.hub else self.url
+
+    @property
+    def on_hub(self) -> tuple[str, str]:
+        """Repository and file on the Hugging Face hub."""
+        owner, repository, file = self.hub.split("/", 2)
+        return f"{owner}/{repository}", file
+
+    def weights_path(self) -> Path | None:
+        """The weights file, or ``None`` where it is not on this machine.
+
+        Raises:
+            TinymimError: a place where it may be cannot be looked at.
+        """
+        places = [self.place, *(folder / self.file for folder in folders())]
+        if self.hub and isinstance(cached := try_to_load_from_cache(*self.on_hub), str):
+            places.append(Path(cached))
+        try:
+            return next((place for place in places if place.is_file()), None)
+        except OSError as error:
+            raise TinymimError(
+                f"teacher card {self.path}: file: {text.brief(self.file)} cannot be looked at ({error.strerror})"
+            ) from None
+
+    def how_to_get(self) -> str:
+        """What a user does to have the weights."""
+        if self.rebuild:
+            return f"restore {self.place} from the repository, or make it again with `{self.rebuild}`"
+        return f"`tinymim teachers fetch {self.name}`, or {self.by_hand()}" if self.address else self.by_hand()
+
+    def by_hand(self) -> str:
+        """Where a person finds the weights, and where to put them."""
+        where = self.address or self.page or "wherever it was"
+        return f"download it from {where} and put it at {self.place} (or in the folder $TINYMIM_TEACHERS names)"
+
+    def check_recordable(self) -> None:
+        """Raise unless the card's file has a line for the sha256."""
+        if not (self.path.is_file() and SHA256_LINE.search(self.path.read_text())):
+            raise TinymimError(f"card {self.path} has no sha256 line to fill in")
+
+    def record_sha256(self, digest: str) -> None:
+        """Write the weights' sha256 into the card's file.
+
+        Raises:
+            TinymimError: the card has no line for it.
+        """
+        self.check_recordable()
+        files.write_text(self.path, SHA256_LINE.sub(f"sha256: {digest}", self.path.read_text()))
+
+
+def terms(licence: str) -> str:
+    """A licence in a sentence, with what it forbids."""
+    licence = shown.one_line(licence)
+    against = restriction(licence)
+    return f"{licence}: {against}" if against else f"{licence}; it passes on to students"
+
+
+def restriction(licence: str) -> str | None:
+    """What stands against using weights under ``licence``, which may be several joined by "and"; or ``None``.
+
+    Compared by what a reader sees, whatever it is written with. What is not written in ASCII, accents aside, may look
+    like any of the words and be none, so that it is not taken for a licence without restrictions.
+    """
+    seen, said = text.folded(licence), text.words(licence)
+    odd = [one for one in seen if not one.isascii() and one not in SIGNS and unicodedata.category(one)[0] not in "PZ"]
+    if NONCOMMERCIAL.search(said):
+        return "not for commercial use, and neither are its students"
+    if not (said or odd) or any(UNSTATED.match(text.words(part)) for part in PARTS.split(seen)):
+        return "no permission was stated: unless it is your own, ask whoever made it before you use it"
+    return f"read it before you use it: no licence that is known here is written with {odd[0]!r}" if odd else None
+
+
+def folders() -> list[Path]:
+    """Where cards and weights are looked for, first match wins."""
+    own = os.environ.get("TINYMIM_TEACHERS")
+    return [*([Path(own)] if own else []), Path("teachers"), PROJECT / "teachers"]
+
+
+def paths() -> dict[str, Path]:
+    """The file of every card, by name; it may be unreadable."""
+    found: dict[str, Path] = {}
+    for folder in reversed(folders()):
+        found.update({path.stem: path for path in folder.glob("*.yaml")})
+    return {name: found[name] for name in sorted(found)}
+
+
+def find(name: str) -> Card:
+    """The card called ``name``, or the card at that path.
+
+    Raises:
+        TinymimError: no such card; the message gives the nearest names.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return read(Path(name))
+    known = paths()
+    if name in known:
+        return read(known[name])
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+    close = f"; near it: {', '.join(near)}" if near else ""
+    raise TinymimError(
+        f"teacher: no card {name!r}{close}. `tinymim teachers` lists them; "
+        "a checkpoint is named by its path, and timm's weights as timm:NAME"
+    )
+
+
+def read(path: Path) -> Card:
+    """Parse one card.
+
+    Raises:
+        TinymimError: unreadable, or fields missing or unknown.
+    """
+    what = f"teacher card {path}"
+    content = text.mapping(text.read_yaml(path, what), what)
+    known = {field.name for field in dataclasses.fields(Card)} - {"path"}
+    if unknown := sorted(content.keys() - known):
+        raise TinymimError(f"{what}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    if missing := [name for name in ("name", *NEEDED) if not content.get(name)]:
+        raise TinymimError(f"{what}: {', '.join(missing)} missing or empty")
+    record_schemas.fit(content, record_schemas.Card, what)
+    content["architecture"] = record_schemas.architecture(content["architecture"], f"{what}: architecture")
+    if wrong := _file_problem(content["file"]) or _hub_problem(content.get("hub")) or _url_problem(content.get("url")):
+        raise TinymimError(f"{what}: {wrong}")
+    return Card(**content, path=path)
+
+
+def _file_problem(file: str) -> str | None:
+    """Why no file can be called so, or ``None``."""
+    for part in file.split("/"):
+        if (length := len(os.fsencode(part))) > LONGEST:
+            return f"file: {text.brief(part)} has {length} bytes, and a file's name at most {LONGEST}"
+    return None
+
+
+def _hub_problem(hub: str | None) -> str | None:
+    """Why that is no file of a repository on the hub, or ``None``."""
+    if not hub:
+        return None
+    parts, wanted = hub.split("/"), f"hub: {text.brief(hub)} is not owner/repository/file"
+    if len(parts) < 3 or any(not re.fullmatch(r"[\w.-]+", part, re.ASCII) or part in (".", "..") for part in parts):
+        return wanted
+    try:
+        validate_repo_id("/".join(parts[:2]))
+    except HFValidationError as error:
+        return f"{wanted}: {' '.join(str(error).split())}"
+    return None
+
+
+def _url_problem(url: str | None) -> str | None:
+    """Why that is no address, or ``None``."""
+    try:
+        parts = urlsplit(url or "")
+        if parts.port is None and parts.hostname is None and parts.scheme in ("http", "https"):
+            raise ValueError("it names no host")
+    except ValueError as error:
+        return f"url: {text.brief(url)} is no address: {error}"
+    return None

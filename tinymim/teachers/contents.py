@@ -1,0 +1,187 @@
+"""What a state dict holds, in words: a network's class and sizes, and keys by what they mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tinymim.errors import TinymimError
+from tinymim.teachers.formats import State
+
+ENCODER = (
+    "blocks.",
+    "patch_embed.",
+    "pos_embed",
+    "cls_token",
+    "dist_token",
+    "reg_token",
+    "register_tokens",
+    "norm_pre.",
+    "rel_pos_bias.",
+)
+"""How the names of an encoder's weights begin: those of a file must all find their place."""
+
+FAMILIES = {"ViT": "vit_*", "BEiT": "beit_*", "EVA-02": "eva02_*"}
+"""timm's names for each class of network."""
+
+PARTS = (
+    (r"norm[12]\.", "norms"),
+    (r"attn\.k(_proj\.|_)bias", "key bias"),
+    (r"attn\.relative_position", "relative position bias"),
+    (r"attn\.", "attention"),
+    (r"mlp\.", "MLP"),
+    (r"ls[12]\.|gamma_", "layer scale"),
+)
+"""Parts of a block, by how the rest of a key begins."""
+
+MEANINGS = (
+    (r"patch_embed\.", "patch embedding"),
+    (r"pos_embed", "positions"),
+    (r"cls_token", "CLS token"),
+    (r"dist_token", "distillation token"),
+    (r"reg_token|register_tokens", "registers"),
+    (r"norm_pre\.", "norm before the blocks"),
+    (r"rel_pos_bias\.", "shared relative position bias"),
+    (r"decoder", "decoder"),
+    (r"(.*\.)?(mask_token|masked_embed)", "mask token"),
+    (r"lm_head\.", "token classifier"),
+    (r"cls_pt_", "blocks of the CLS pre-training"),
+    (r"(.*\.)?((dino_|ibot_)?head\.(mlp|last_)|(dino|ibot)_head)", "projection head"),
+    (r"(head|head_dist)\.", "classifier"),
+    (r"(norm|fc_norm)\.", "final norm"),
+    (r"conv1x1\.|neck\.", "neck"),
+    (r"pooler\.", "pooler"),
+)
+
+MOST = 20_000
+"""Tensors in a file. The largest network that is read has a thousand; names of a million are minutes of looking."""
+
+Shapes = dict[str, tuple[int, ...]]
+"""By the names that all blocks share."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The network that a state dict under timm's names belongs to; a size that its shapes do not say is 0.
+
+    Args:
+        kind: its class, a key of :data:`FAMILIES`.
+        width: channels of a token.
+        depth: blocks.
+        patch: side of a patch in pixels.
+        mlp_ratio: hidden channels of the MLP over the width; those of one half, where it is gated.
+        options: timm's options besides the sizes, as these weights need them.
+    """
+
+    kind: str
+    width: int
+    depth: int
+    patch: int
+    mlp_ratio: float
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        sizes = {"width": self.width, "depth": self.depth, "patch": self.patch, "MLP ratio": self.mlp_ratio}
+        known = [f"{name} {value:.4g}" for name, value in sizes.items() if value]
+        return f"{self.kind}: {', '.join(known)}"
+
+
+def too_many(path: Path, count: int) -> TinymimError:
+    """The error for a file of more than :data:`MOST` tensors."""
+    return TinymimError(f"{path} holds {count:,} tensors, and no network that is read has more than {MOST:,}")
+
+
+def look(state: State) -> Contents | None:
+    """What ``state`` holds, in whichever of timm's spellings; ``None`` where it has no block of a ViT."""
+    blocks = [int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", key) for key in state) if match]
+    if not blocks:
+        return None
+    shape = {re.sub(r"^blocks\.\d+\.", "", key): tuple(value.shape) for key, value in state.items()}
+    hidden = _size(shape, "mlp.fc2.weight", 1, 2)
+    width = _size(shape, "norm1.weight", 0, 1) or _size(shape, "mlp.fc2.weight", 0, 2)
+    gated = "mlp.fc1_g.weight" in shape or (hidden and _size(shape, "mlp.fc1.weight", 0, 2) == 2 * hidden)
+    tables = {"attn.relative_position_bias_table", "rel_pos_bias.relative_position_bias_table"} & shape.keys()
+    scaled = bool({"ls1.gamma", "gamma_1"} & shape.keys())
+    kind = "BEiT" if tables else "EVA-02" if gated and not scaled else "ViT"
+    patch, ratio = _size(shape, "patch_embed.proj.weight", 3, 4), hidden / width if width else 0
+    return Contents(kind, width, max(blocks) + 1, patch, ratio, _options(kind, scaled, shape))
+
+
+def _size(shape: Shapes, name: str, axis: int, axes: int) -> int:
+    """Of a tensor that has so many ``axes``; 0 where there is none."""
+    found = shape.get(name, ())
+    return found[axis] if len(found) == axes else 0
+
+
+def _options(kind: str, scaled: bool, shape: Shapes) -> dict[str, Any]:
+    if kind == "EVA-02":
+        return {"scale_mlp": "mlp.norm.weight" in shape}
+    unscaled = 0 if kind == "BEiT" else None  # timm drops None where a model has a value of its own, as BEiTs do
+    init = {"init_values": 1e-5 if scaled else unscaled}
+    if kind == "BEiT":
+        return init | {
+            "use_abs_pos_emb": "pos_embed" in shape,
+            "use_rel_pos_bias": "attn.relative_position_bias_table" in shape,
+            "use_shared_rel_pos_bias": "rel_pos_bias.relative_position_bias_table" in shape,
+        }
+    registers, positions = _size(shape, "reg_token", 1, 3), _size(shape, "pos_embed", 1, 3)
+    without = math.isqrt(positions) ** 2 == positions  # as many as patches in a square: the prefix has none
+    return (
+        init
+        | {"class_token": "cls_token" in shape, "reg_tokens": registers}
+        | ({"no_embed_class": without} if registers else {})
+    )
+
+
+def describe(form: str, state: State) -> str:
+    """What a file holds, for a refusal: ``MAE weights (ViT: width 1024, depth 24, patch 14, MLP ratio 4)``."""
+    return f"{form} weights ({look(state) or f'no ViT; keys: {_first(state)}'})"
+
+
+def _first(state: State) -> str:
+    return ", ".join(sorted(state)[:3])
+
+
+def advice(state: State, own: State) -> str:
+    """Which of timm's options would make the network with keys ``own`` one for ``state``; empty where none would."""
+    held, wanted = look(state), look(own)
+    if not held or not wanted:
+        return ""
+    if held.kind != wanted.kind:
+        return f"; it is for one of timm's {FAMILIES[held.kind]}, with options {held.options}"
+    differ = {name: value for name, value in held.options.items() if wanted.options.get(name) != value}
+    return f"; the card's architecture.options would have to say {differ}" if differ else ""
+
+
+def by_meaning(keys: Iterable[str]) -> str:
+    """``keys`` in words: ``block 12's attention, decoder (52), mask token``; empty where there are none."""
+    counts: Counter[str] = Counter()
+    blocks: dict[int, set[str]] = {}
+    for key in sorted(keys):
+        if match := re.match(r"blocks\.(\d+)\.(.*)", key):
+            part = next((name for pattern, name in PARTS if re.match(pattern, match[2])), match[2])
+            blocks.setdefault(int(match[1]) + 1, set()).add(part)
+        else:
+            counts[next((name for pattern, name in MEANINGS if re.match(pattern, key)), key.split(".")[0])] += 1
+    told = [_told(parts, numbers) for parts, numbers in _runs(blocks)]
+    told += [f"{name} ({count})" if count > 1 else name for name, count in counts.items()]
+    return ", ".join(told)
+
+
+def _runs(blocks: dict[int, set[str]]) -> list[tuple[set[str], list[int]]]:
+    """Neighbouring blocks of which the same parts are meant."""
+    runs = groupby(enumerate(sorted(blocks)), key=lambda item: (item[1] - item[0], sorted(blocks[item[1]])))
+    return [(set(parts), [number for _, number in run]) for (_, parts), run in runs]
+
+
+def _told(parts: set[str], numbers: list[int]) -> str:
+    which = f"block {numbers[0]}" if len(numbers) == 1 else f"blocks {numbers[0]} to {numbers[-1]}"
+    if parts >= {"norms", "attention", "MLP"}:
+        return which
+    return f"{which}'s {' and '.join(sorted(parts))}"

@@ -1,0 +1,298 @@
+"""Weights in files: read them safely, know what they are, load them whole or not at all.
+
+A file of ours (a Lightning checkpoint or an exported safetensors) carries a *record* beside the weights: architecture
+with head layout, input normalisation, output block, teacher. Other files are known by their keys alone, and need a
+teacher card.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from tinymim.errors import TinymimError
+from tinymim.files import noted, sha256, write_atomically
+from tinymim.safety import names, text
+from tinymim.teachers import contents, formats, record_schemas, safe_pickle, sizes
+from tinymim.teachers.formats import State
+from tinymim.vit import conventions
+from tinymim.vit.architecture import Architecture
+from tinymim.vit.backbone import Backbone, skeleton
+from tinymim.vit.blocks import QKV
+from tinymim.vit.classifier_head import Head, HeadForm
+
+RECORD = "tinymim"
+"""Key of the record in a Lightning checkpoint and in a safetensors header."""
+
+FOREIGN = ("decoder", "mask_token", "head.", "head_dist.", "fc_norm.", "lm_head.", "norm.")
+"""Keys that belong to no encoder this project reads: decoders, mask tokens, classifiers, the final norm."""
+
+OURS = "tinymim"
+"""The form of this project's own files."""
+
+
+@dataclass
+class File:
+    """A weights file as read: the backbone's ``state`` under timm's names, and the record if it is one of ours.
+
+    A fine-tuned checkpoint has its classifier's weights too, in ``classifier`` under the names of :class:`Head`.
+    A file of others has the name of its published ``form`` (see ``tinymim/teachers/formats.py``).
+    """
+
+    path: Path
+    state: State
+    record: dict[str, Any] | None = None
+    classifier: State = field(default_factory=dict)
+    form: str = OURS
+
+
+@dataclass
+class Provenance:
+    """Where loaded weights came from, for the log line and for checkpoints; ``verified`` is what says the same sha256,
+    or empty."""
+
+    name: str
+    path: str
+    sha256: str
+    verified: str
+    matched: int
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    licence: str = "unknown"
+    form: str = OURS
+
+    def __str__(self) -> str:
+        check = f"as {self.verified} says" if self.verified else "no recorded sha256 to compare with"
+        extra = f" ({contents.by_meaning(self.unexpected)})" if self.unexpected else ""
+        return (
+            f"weights {self.name}: {names.followed(Path(self.path))}, sha256 {self.sha256[:12]} ({check}), "
+            f"form {self.form}, keys matched {self.matched}, "
+            f"missing {len(self.missing)}, unexpected {len(self.unexpected)}{extra}, licence {self.licence}"
+        )
+
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint says of a teacher with these weights."""
+        return {"name": self.name, "sha256": self.sha256}
+
+    def check_same(self, stored: dict[str, str], how: str) -> None:
+        """Raise unless a checkpoint that says ``stored`` of its teacher had these weights; ``how`` begins the error."""
+        if stored.get("sha256") != self.sha256:
+            raise TinymimError(
+                f"{how} {stored['name']} (sha256 {stored.get('sha256')}), and the recipe names {self.name} "
+                f"(sha256 {self.sha256}); resume with the same teacher"
+            )
+
+
+def read(path: Path) -> File:
+    """Read a weights file without running any code in it.
+
+    Args:
+        path: safetensors, or anything ``torch.load(weights_only=True)`` takes.
+
+    Raises:
+        TinymimError: missing, truncated, carrying code, or holding no weights.
+    """
+    if not path.is_file():
+        raise TinymimError(f"no weights file at {path}")
+    if path.suffix != ".safetensors":
+        return _unwrap(path, safe_pickle.load(path))
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header = (stored.metadata() or {}).get(RECORD)
+            keys = list(stored.keys())
+            if len(keys) > contents.MOST:
+                raise contents.too_many(path, len(keys))
+            state = {key: stored.get_tensor(key) for key in keys}
+    except (SafetensorError, *safe_pickle.DAMAGED) as error:
+        raise safe_pickle.damaged(path, error) from None
+    if not header:
+        return _foreign(path, state)
+    what = f"the record of {path}"
+    record = record_schemas.record(text.json_data(header, what), what)
+    sizes.compare(path, state, record)
+    return File(path, state, record)
+
+
+def _unwrap(path: Path, content: Any) -> File:
+    """Find the state dict in a checkpoint of ours, or one of others'."""
+    if not isinstance(content, dict):
+        raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
+    record, state = content.get(RECORD), formats.unwrapped(content)
+    if len(state) > contents.MOST:
+        raise contents.too_many(path, len(state))
+    if state and not record:
+        return _foreign(path, state)
+    classifier: State = {}
+    if record:
+        what = f"the record of {path}"
+        record = record_schemas.record(text.plain(record, what), what)
+        prefix = record["prefix"]
+        if record.get("classifier"):
+            around = prefix.removesuffix("backbone.vit.")
+            beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            classifier = {key.removeprefix(around): value for key, value in beside.items() if key.startswith(around)}
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if not state:
+        raise TinymimError(f"{path} holds no weights (keys: {_some([str(key) for key in content])})")
+    if record:
+        sizes.compare(path, state, record)
+    return File(path, state, record, classifier)
+
+
+def _foreign(path: Path, state: State) -> File:
+    form, state = formats.recognised(path, state)
+    return File(path, state, form=form)
+
+
+def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int, list[str]]:
+    """Load ``file`` into ``backbone``; every encoder weight must be there.
+
+    Args:
+        backbone: changed in place.
+        file: as read.
+        classifier: every weight of the backbone's classifier must be there as well, and is loaded.
+
+    Returns:
+        How many keys matched, and the keys the file has beyond them: none of an encoder.
+
+    Raises:
+        TinymimError: an encoder's weights missing, left over or of another shape, or a head layout that differs from
+            the file's record.
+    """
+    if file.record:
+        stored = file.record["backbone"]["architecture"].get("heads")
+        if stored and stored != backbone.heads:
+            raise TinymimError(
+                f"head layout: {file.path} was trained with heads {stored}, and {backbone.architecture.arch} is built "
+                f"with {backbone.heads}; the same weights in other heads are another network. Set heads: {stored}"
+            )
+    whole = backbone.vit.state_dict()
+    sizes.check_bytes(file.path, [*file.state.values(), *file.classifier.values()], backbone)
+    state = backbone.fit(formats.fitted(file.state, whole))
+    own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
+    _check_fit(file, backbone, "encoder", own, state)
+    head: State = {}
+    if classifier and backbone.classifier:
+        head = backbone.classifier.state_dict()
+        _check_fit(file, backbone, "classifier", head, file.classifier)
+    elif classifier:
+        own = whole
+        _check_fit(file, backbone, "classifier", own, state)
+    if next(backbone.parameters()).is_meta:  # sizes alone were asked for
+        return 0, []
+    if backbone.classifier and head:
+        backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
+    backbone.vit.load_state_dict({key: state[key] for key in own}, strict=False)
+    return len(own) + len(head), sorted(state.keys() - own.keys())
+
+
+def built(architecture: Architecture, file: File, classifier: bool = False) -> tuple[Backbone, int, list[str]]:
+    """The network of an architecture with the weights of ``file``; it is built once its sizes are known to be theirs.
+
+    Args:
+        architecture: of a card.
+        file: as read.
+        classifier: as of :func:`fill`.
+
+    Returns:
+        The backbone, and what :func:`fill` returns.
+
+    Raises:
+        TinymimError: as of :func:`fill`.
+    """
+    fill(skeleton(architecture), file, classifier)
+    backbone = Backbone(architecture, initialise=False)
+    return backbone, *fill(backbone, file, classifier)
+
+
+def _check_fit(file: File, backbone: Backbone, part: str, own: State, stored: State) -> None:
+    """Raise unless ``stored`` has every weight of ``own``, in its shape, and nothing more of an encoder."""
+    left = stored.keys() - own.keys()
+    over = {key for key in left if key.startswith(contents.ENCODER)}
+    problems = {
+        f"{part} weights missing": contents.by_meaning(own.keys() - stored.keys()),
+        "left over": contents.by_meaning(over),
+        "of another shape": _some(
+            [
+                f"{key} {tuple(stored[key].shape)}, not {tuple(value.shape)}"
+                for key, value in own.items()
+                if key in stored and stored[key].shape != value.shape
+            ]
+        ),
+    }
+    if any(problems.values()):
+        told = {**problems, "left out": contents.by_meaning(left - over)}
+        raise TinymimError(
+            f"{file.path} holds {contents.describe(file.form, file.state)}, which do not fit {backbone.describe()}. "
+            f"{'; '.join(f'{what}: {keys}' for what, keys in told.items() if keys)}{contents.advice(stored, own)}"
+        )
+
+
+def from_record(record: dict[str, Any], classifier: bool = False) -> Backbone:
+    """The network a record describes, without its weights; with ``classifier``, the one it was fine-tuned with too."""
+    stored = record["backbone"]
+    beyond = stored.get("beyond", QKV)  # records of before it was noted: relations of all three were the only ones
+    backbone = Backbone(Architecture(**stored["architecture"]), stored["output_block"], beyond, initialise=False)
+    if classifier and (form := record.get("classifier")):
+        backbone.classifier = Head(backbone.width, backbone.prefix, HeadForm(**form))
+        conventions.of(record).lay_on(backbone.classifier)
+    return backbone
+
+
+def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, dict[str, Any]]:
+    """The backbone in a file of ours: a Lightning checkpoint or an export.
+
+    Args:
+        path: of the file.
+        classifier: with the classifier it was fine-tuned with.
+
+    Returns:
+        The backbone, where it came from, and the file's record.
+
+    Raises:
+        TinymimError: not a file of ours, and the message says how to describe it with a card; or one that was never
+            fine-tuned, and its classifier is asked for.
+    """
+    with torch.device("cpu"):  # also where a network is built for its sizes alone
+        file = read(path)
+    if not file.record:
+        raise TinymimError(
+            f"{path} is no checkpoint of tinymim: it holds {contents.describe(file.form, file.state)}; "
+            "describe it with a teacher card, as in teachers/, and name the card instead"
+        )
+    with torch.device("meta"):
+        fill(from_record(file.record, classifier), file, classifier)
+    backbone = from_record(file.record, classifier)
+    matched, unexpected = fill(backbone, file, classifier)
+    licence, digest = file.record.get("licence", "unknown"), sha256(path)
+    verified = noted(path, digest)
+    return backbone, Provenance(path.name, str(path), digest, verified, matched, [], unexpected, licence), file.record
+
+
+def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
+    """Write a backbone under timm's names, with its record in the header, as safetensors.
+
+    Args:
+        backbone: what to write; the parts in :data:`FOREIGN` stay behind.
+        path: where to; it appears whole or not at all.
+        extra: more for the record (``teacher``, ``licence``).
+        dtype: of the stored weights.
+    """
+    state = {
+        key: value.to(dtype).contiguous()
+        for key, value in backbone.vit.state_dict().items()
+        if not key.startswith(FOREIGN)
+    }
+    record = {"backbone": backbone.record(), "prefix": "", **extra}
+    write_atomically(path, lambda temporary: save_file(state, temporary, metadata={RECORD: json.dumps(record)}))
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown}, ..." if len(names) > most else shown

@@ -1,0 +1,182 @@
+"""Before the first step: every mistake at once; then what is about to be trained, and after a few steps how long it
+takes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jsonargparse
+import lightning.pytorch as pl
+import torch
+from rich.table import Table
+
+from tinymim.config import recipe, references
+from tinymim.config.options import Corruptions, Saving
+from tinymim.data.named import NamedSets
+from tinymim.errors import TinymimError
+from tinymim.evaluation.test_sets import OnNamedSets
+from tinymim.methods.base import Evaluated
+from tinymim.safety import names
+from tinymim.safety.console import PlainConsole
+from tinymim.teachers.locate import Teacher
+from tinymim.training.progress import clock, images_per_second
+
+
+def problems(config: recipe.Config) -> list[str]:
+    """All mistakes in a resolved recipe: of its text, its data, its teacher, and how the two networks fit.
+
+    Nothing heavy is loaded: sizes and the presence of files decide.
+    """
+    return inspect(config).problems
+
+
+@dataclass
+class Inspected:
+    """A recipe's mistakes, and its two parts, ``None`` where their description was too wrong to build them."""
+
+    problems: list[str]
+    data: Any
+    model: Any
+
+
+def inspect(config: recipe.Config, start: Teacher | None = None) -> Inspected:
+    """As :func:`problems`, with what was built on the way.
+
+    Args:
+        config: a resolved recipe.
+        start: what the path that the recipe names as teacher or weights will hold, where the file is yet to be written.
+    """
+    kept = list(references.places(config))
+    config = references.filled(config)
+    if "name" in config:
+        names.check(config["name"], "name")
+    found, pruned = recipe.mistakes(config)
+    data = build(pl.LightningDataModule, pruned.get("data"), found)
+    model = build(pl.LightningModule, pruned.get("model"), found)
+    if start and isinstance(model, Evaluated):
+        model.expect(start)
+    if hasattr(data, "problems"):
+        found += data.problems()
+    if hasattr(model, "problems"):
+        found += model.problems(getattr(data, "image_size", None) or 224)
+    if data is not None and isinstance(model, Evaluated):
+        found += model.data_problems(data)
+    if isinstance(saving := pruned.get("checkpoint"), dict):
+        found += Saving(**saving).problems()
+    if isinstance(asked := pruned.get("corruptions"), dict):
+        found += Corruptions(**asked).problems()
+    if (asked is not None or isinstance(data, NamedSets)) and model and not isinstance(model, OnNamedSets):
+        what = "data: its test sets" if isinstance(data, NamedSets) else "corruptions: they"
+        found.append(f"{what} are for a classifier, and model is {type(model).__name__}; take a recipe of fine-tuning")
+    trainer = config.get("trainer")
+    strategy = str(trainer.get("strategy")) if isinstance(trainer, dict) else ""
+    if config.get("on_nonfinite") == "rewind" and any(word in strategy for word in ("spawn", "fork", "notebook")):
+        found.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")
+    return Inspected([references.hidden(line, kept) for line in dict.fromkeys(found)], data, model)
+
+
+def build(base: type, node: Any, found: list[str]) -> Any:
+    """The object a recipe describes, or ``None`` where its description was too wrong."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "part")
+    try:
+        return parser.instantiate_classes(parser.parse_object({"part": references.filled(node)})).part
+    except TinymimError as error:
+        found.append(str(error))
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        if not found:
+            found.append(str(error).strip().splitlines()[-1])
+    return None
+
+
+class Preflight(pl.Callback):
+    """Say what is trained before the first step, and memory, speed and time after the first few.
+
+    Args:
+        measured: steps that are timed, after one to warm up.
+        stop: end the run after them: ``tinymim check``.
+    """
+
+    def __init__(self, measured: int = 5, stop: bool = False):
+        self.measured, self.stop = measured, stop
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Print the table."""
+        self._first, self._start = trainer.global_step, 0.0
+        if not trainer.is_global_zero:
+            return
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")  # long paths are wrapped, not cut
+        lines: list[tuple[str, str]] = getattr(module, "summary", list)()
+        for title, text in [*lines, ("parameters", parameters(module)), ("run", self._run(trainer))]:
+            table.add_row(title, text)
+        PlainConsole(stderr=True).print(table)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        """Time a few steps."""
+        done = trainer.global_step - self._first
+        if done == 1 and not self._start:
+            self._start, self._filling = time.monotonic(), _filled(module)
+        if done != 1 + self.measured or not self._start:
+            return
+        if module.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - self._start
+        rate = images_per_second(trainer, self.measured, seconds)
+        whole, later = seconds / self.measured * trainer.estimated_stepping_batches, ""
+        views, spent = (now - before for now, before in zip(_filled(module), self._filling, strict=True))
+        if views:  # the teacher's part of these steps, measured on its own
+            again = images_per_second(trainer, self.measured, max(seconds - spent, 1e-9))
+            later = f" while the teacher cache fills and {again:.0f} from then on"
+            steps = (seconds - spent) / self.measured * trainer.estimated_stepping_batches
+            whole = steps + spent / views * (lacking(trainer, module) + views)
+        if trainer.is_global_zero:
+            speed = f"measured: {rate:.0f} images/s{later}, {memory(module)}"
+            print(f"{speed}, about {clock(whole)} for the whole run without validation", file=sys.stderr, flush=True)
+        if self.stop:
+            trainer.should_stop = True
+
+    @staticmethod
+    def _run(trainer: pl.Trainer) -> str:
+        length = f"{trainer.max_epochs} epochs" if trainer.max_epochs != -1 else f"{trainer.max_steps} steps, epochs"
+        length += f" of {trainer.num_training_batches} batches"
+        return f"{length}, precision {trainer.precision}, {trainer.world_size} process(es)"
+
+
+def _filled(module: pl.LightningModule) -> tuple[int, float]:
+    """Views that a cached teacher was run for, in this process, and the seconds that took."""
+    frozen = getattr(module, "frozen", None)
+    return getattr(frozen, "filled", 0), getattr(frozen, "seconds", 0.0)
+
+
+def lacking(trainer: pl.Trainer, module: pl.LightningModule) -> float:
+    """Views of training images that this process's teacher is yet to be run for."""
+    batches = int(trainer.num_training_batches)
+    epochs = -(-int(trainer.estimated_stepping_batches) // max(batches // trainer.accumulate_grad_batches, 1))
+    cache = getattr(getattr(module, "frozen", None), "cache", None)
+    return cache.missing(0, epochs) / trainer.world_size if cache else 0.0
+
+
+def parameters(module: pl.LightningModule) -> str:
+    """Counts of what is trained, frozen, and out of the loss's reach."""
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    unreachable = getattr(module, "unreachable", 0)
+    teacher: Any = getattr(module, "teacher", None)
+    text = f"{trained:,} trained, {frozen:,} frozen"
+    if unreachable:
+        text += f" (of them {unreachable:,} that the loss cannot reach)"
+    return text + (f"; teacher {sum(p.numel() for p in teacher.parameters()):,}" if teacher else "")
+
+
+def memory(module: pl.LightningModule) -> str:
+    """Peak memory so far, of the GPU where there is one."""
+    if module.device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.2f} GiB"

@@ -1,0 +1,225 @@
+"""What a network is besides its weights, and how to build it: timm's name, head layout, positions, drop path."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import timm
+import torch
+from timm.layers import DropPath, build_sincos2d_pos_embed
+from timm.layers.attention import Attention, AttentionRope
+from timm.models import VisionTransformer, beit, eva
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from tinymim.errors import TinymimError
+from tinymim.seeds import shared_rand
+from tinymim.vit.network_options import check
+from tinymim.vit.positions import ViT
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+DEVIATION = (1e-6, 1e6)
+"""Least and greatest standard deviation of images in [0, 1]; a mean is as far from 0 at most."""
+
+KINDS: tuple[tuple[Any, Any, tuple[type, ...]], ...] = (
+    (VisionTransformer, Block, (Attention,)),
+    (eva.Eva, eva.EvaBlock, (eva.EvaAttention, AttentionRope)),
+    (beit.Beit, beit.Block, (beit.Attention,)),
+)
+"""The networks the reader knows, with their blocks and attention: all pre-norm."""
+
+
+@dataclass
+class Architecture:
+    """A timm ViT and everything about it that its weights do not say.
+
+    Args:
+        arch: timm's name, without weights: a ``vit_*``, ``deit_*``, ``beit*`` or ``eva*`` model. The
+            ``deit_*_distilled_*`` ones have a distillation token after the CLS token, as TinyMIM*-T does.
+        options: timm's own arguments laid over it (``embed_dim``, ``depth``, ``num_heads``, ``img_size``, ...).
+        heads: attention heads, one number for all blocks or one for each; ``None`` keeps the architecture's own. The
+            same channels in 3, 6 or 12 heads are three different networks, so this is part of the weights.
+        pos_embed: ``learned``, or ``sincos`` for the fixed 2-D sine-cosine embedding of MAE and TinyMIM.
+        mean: input mean of images in [0, 1], one value a channel.
+        std: input standard deviation, likewise.
+    """
+
+    arch: str = "vit_tiny_patch16_224"
+    options: dict[str, Any] = field(default_factory=dict)
+    heads: int | list[int] | None = None
+    pos_embed: Literal["learned", "sincos"] = "learned"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def build(architecture: Architecture, initialise: bool = True) -> ViT:
+    """The timm network; without classifier, unless ``options`` say ``num_classes`` (and ``global_pool``, how it pools).
+
+    Args:
+        architecture: what to build.
+        initialise: leave ``False`` when weights are loaded right after.
+
+    Raises:
+        TinymimError: unknown architecture or option, not a ViT that can be read, or heads that do not divide the width.
+    """
+    own = _as_published(architecture.arch)
+    check(architecture.options)
+    _check_normalisation(architecture)
+    pool = "token" if isinstance(own, VisionTransformerDistilled) else ""  # the only one that timm lets this class have
+    options = {"num_classes": 0, "global_pool": pool, **architecture.options}
+    if pool and (wrong := [name for name in ("reg_tokens", "no_embed_class") if options.get(name)]):
+        raise TinymimError(
+            f"options: {', '.join(wrong)} cannot be had with the distillation token of {architecture.arch}"
+        )
+    heads = architecture.heads
+    if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(own.blocks)):
+        heads = heads[0]
+    if isinstance(heads, int):
+        options["num_heads"] = heads
+    width, count = options.get("embed_dim", own.embed_dim), options.get("num_heads", _attention(own, 1).num_heads)
+    if isinstance(width, int) and isinstance(count, int):
+        check_divides(count, width, architecture.arch)
+    if not initialise and isinstance(own, VisionTransformer):
+        options.setdefault("weight_init", "skip")  # filling the weights is most of the time of building a skeleton
+    try:
+        vit = _known(timm.create_model(architecture.arch, pretrained=False, **options), architecture.arch)
+        if not len(vit.blocks):
+            raise ValueError("depth: a network needs at least one block")
+    except (TypeError, AssertionError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        given = architecture.options
+        raise TinymimError(f"options: timm cannot build {architecture.arch} with {given}: {error}") from None
+    if isinstance(heads, list):
+        _lay_out_heads(vit, architecture.arch, heads)
+    if architecture.pos_embed == "sincos":
+        _fix_sincos(vit, initialise)
+    return vit
+
+
+def _check_normalisation(architecture: Architecture) -> None:
+    """Raise unless images can be normalised: three finite means, and three deviations above 0, also in float32."""
+    for name, least in (("mean", -DEVIATION[1]), ("std", DEVIATION[0])):
+        values = getattr(architecture, name)
+        if len(values) != 3 or not all(least <= value <= DEVIATION[1] for value in values):  # NaN is in no range
+            right = f"ImageNet's is {list(getattr(Architecture, name))}"
+            raise TinymimError(
+                f"{name}: {list(values)} is not three numbers from {least:g} to {DEVIATION[1]:g}; {right}"
+            )
+
+
+@functools.cache
+def _as_published(arch: str) -> ViT:
+    """timm's network without any options, on the meta device: what the options are laid over."""
+    if not timm.is_model(arch):
+        near = ", ".join(timm.list_models(f"{arch[:8]}*")[:5]) or "vit_tiny_patch16_224"
+        raise TinymimError(f"arch: timm has no model {arch!r}; near it: {near}")
+    with torch.device("meta"):
+        try:
+            network = timm.create_model(arch, pretrained=False)
+        except RuntimeError as error:  # a tag that timm does not know
+            raise TinymimError(f"arch: timm cannot build {arch}: {error}") from None
+    return _known(network, arch)
+
+
+def _known(vit: nn.Module, arch: str) -> ViT:
+    """The reader knows pre-norm blocks with equally many heads of q, k and v; others would be read wrongly."""
+    for network, block, attentions in KINDS:
+        blocks: list[Any] = list(cast(Any, vit).blocks) if isinstance(vit, network) else [None]
+        if all(
+            type(one) is block and type(one.attn) in attentions and getattr(one.attn, "num_kv_groups", 1) == 1
+            for one in blocks
+        ):
+            return cast(ViT, vit)
+    raise TinymimError(
+        f"arch: {arch} is no Vision Transformer that can be read (one grid of tokens, pre-norm blocks with ordinary "
+        "attention); use one of timm's vit_*, deit_*, beit* or eva* models"
+    )
+
+
+def _attention(vit: ViT, block: int) -> Any:
+    return cast(Any, vit).blocks[block - 1].attn
+
+
+def _lay_out_heads(vit: ViT, arch: str, heads: list[int]) -> None:
+    if len(heads) != len(vit.blocks):
+        raise TinymimError(f"heads: {len(heads)} numbers for the {len(vit.blocks)} blocks of {arch}")
+    for number, count in enumerate(heads, start=1):
+        set_heads(vit, number, count)
+
+
+def _fix_sincos(vit: ViT, initialise: bool) -> None:
+    """Fixed 2-D sine-cosine positions (MAE appendix A.1); the rows of CLS and distillation token are zero."""
+    if vit.pos_embed is None:
+        raise TinymimError("pos_embed: sincos asked of an architecture without position embedding")
+    if vit.embed_dim % 4:
+        raise TinymimError(f"pos_embed: sincos needs a width divisible by 4, and it is {vit.embed_dim}; use learned")
+    vit.pos_embed.requires_grad_(False)
+    if not initialise:
+        return
+    patches = build_sincos2d_pos_embed(list(vit.patch_embed.grid_size), dim=vit.embed_dim, interleave_sin_cos=False)
+    with torch.no_grad():
+        vit.pos_embed.zero_()
+        vit.pos_embed[0, -patches.shape[0] :] = patches
+
+
+class SharedDropPath(DropPath):
+    """timm's stochastic depth, with random numbers that do not depend on how many processes share a step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)``, each image's part dropped whole or scaled."""
+        if not self.drop_prob or not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        kept = shared_rand(len(x), *[1] * (x.dim() - 1), device=x.device) < keep
+        return x * (kept.to(x.dtype) / (keep if self.scale_by_keep else 1))
+
+
+def set_drop_path(vit: ViT, rate: float, ramp: Literal["linear", "constant"] = "linear") -> None:
+    """Stochastic depth.
+
+    Args:
+        vit: changed in place.
+        rate: probability, in [0, 1), of skipping a branch.
+        ramp: ``linear`` grows from 0 at the first block to ``rate`` at the last, timm's habit; ``constant`` is
+            ``rate`` in all blocks but the last, which has none, as in TinyMIM's published code.
+    """
+    depth = len(vit.blocks)
+    for index, block in enumerate(vit.blocks):
+        part = index / max(depth - 1, 1) if ramp == "linear" else float(index < depth - 1)
+        for name in ("drop_path1", "drop_path2"):
+            setattr(block, name, SharedDropPath(rate * part) if rate * part > 0 else nn.Identity())
+
+
+def set_heads(vit: ViT, block: int, heads: int) -> None:
+    """Regroup the channels of ``block`` (from 1) into ``heads`` attention heads: same weights, another network.
+
+    Raises:
+        TinymimError: ``heads`` does not divide the width; the message lists what does. Or the heads are part of what
+            the network's weights say.
+    """
+    attn = _attention(vit, block)
+    if heads == attn.num_heads:
+        return
+    if not isinstance(vit, VisionTransformer):
+        raise TinymimError(
+            f"heads: positions act by head in timm's {type(vit).__name__}, so the {attn.num_heads} heads of block "
+            f"{block} are fixed"
+        )
+    check_divides(heads, attn.attn_dim, f"block {block}")
+    if not isinstance(attn.q_norm, nn.Identity):
+        raise TinymimError(f"heads: block {block} normalises q and k by head, so its {attn.num_heads} heads are fixed")
+    attn.num_heads, attn.head_dim = heads, attn.attn_dim // heads
+    attn.scale = attn.head_dim**-0.5
+
+
+def check_divides(heads: int, width: int, what: str) -> None:
+    """Raise unless ``heads`` divides ``width``, and list the numbers that do."""
+    if heads < 1 or width % heads:
+        divisors = [str(n) for n in range(1, width + 1) if width % n == 0]
+        raise TinymimError(
+            f"heads: {heads} does not divide the width {width} of {what}; these do: {', '.join(divisors)}"
+        )

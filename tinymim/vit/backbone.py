@@ -1,0 +1,329 @@
+"""The one reader: run a timm ViT up to the deepest block asked for, and give back what was asked.
+
+Blocks are numbered from 1, as papers do; what can be read of each is in ``tinymim/vit/blocks.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from timm.models import VisionTransformer
+from timm.models.deit import VisionTransformerDistilled
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tinymim.errors import TinymimError
+from tinymim.vit.architecture import Architecture, build
+from tinymim.vit.blocks import (
+    ATTENTION,
+    CLASSIFIER,
+    FFN,
+    LOGITS,
+    QKV,
+    TAPS,
+    Readings,
+    Tap,
+    choose_attention,
+    kept_tokens,
+    routes,
+    run_block,
+)
+from tinymim.vit.classifier_head import Head
+from tinymim.vit.positions import Positions, enter, fit_positions, relative, rotary
+
+NO_CLASSIFIER = (
+    "has no classifier, so it has no logits; use a checkpoint of fine-tuning (`tinymim fit --config finetune_digits`), "
+    "or a card whose architecture.options say num_classes and global_pool"
+)
+
+NOT_MASKABLE = "cannot be run on a part of the patches, as its relative position bias is laid out for all of them"
+
+
+class Backbone(nn.Module):
+    """A timm ViT with its input normalisation, its head layout and the block its features are read from.
+
+    A teacher may have a classifier: timm's own, where the architecture's options say ``num_classes``, or a
+    :class:`Head` of this project in ``classifier``.
+
+    Args:
+        architecture: what to build.
+        output_block: the block (from 1) whose output :meth:`features` reads by default; ``None`` is the last.
+        beyond: those of q, k, v that were trained in the block after it.
+        initialise: leave ``False`` when weights are loaded right after.
+
+    Raises:
+        TinymimError: unknown architecture or option, not a ViT that can be read, or heads that do not divide the width.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        output_block: int | None = None,
+        beyond: Iterable[str] = QKV,
+        initialise: bool = True,
+    ):
+        super().__init__()
+        self.vit = build(architecture, initialise)
+        self.architecture = architecture
+        self.output_block = output_block or self.depth
+        self.beyond = list(beyond)
+        self.classifier: Head | None = None
+        self.resampled_from: int | None = None
+        """Side of the grid its positions were trained on, where they had to be resampled to this one's."""
+        self.checkpointing = False
+        """Recompute blocks in the backward pass instead of keeping what they computed: less memory, more time."""
+        self.register_buffer("mean", torch.tensor(architecture.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(architecture.std).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.vit.blocks)
+
+    @property
+    def width(self) -> int:
+        """Channels of a token, D."""
+        return self.vit.embed_dim
+
+    @property
+    def heads(self) -> list[int]:
+        """Attention heads of each block: the head layout."""
+        return [block.attn.num_heads for block in self._blocks]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along height and width."""
+        return cast(tuple[int, int], tuple(self.vit.patch_embed.grid_size))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images it takes, in pixels."""
+        return cast(tuple[int, int], tuple(self.vit.patch_embed.img_size))
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch, in pixels."""
+        return cast(tuple[int, int], tuple(self.vit.patch_embed.patch_size))
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: CLS, distillation token, registers."""
+        return self.vit.num_prefix_tokens
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether its first token is a CLS token."""
+        return self.vit.cls_token is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a plain ViT, whose blocks need nothing but tokens."""
+        return isinstance(self.vit, VisionTransformer)
+
+    @property
+    def maskable(self) -> bool:
+        """Whether it can be run on a part of the patches."""
+        return not relative(self.vit)
+
+    @property
+    def distilled(self) -> bool:
+        """Whether its second token is a distillation token."""
+        return isinstance(self.vit, VisionTransformerDistilled)
+
+    @property
+    def classes(self) -> int | None:
+        """Outputs of its classifier; ``None`` where it has none."""
+        return self.classifier.form.classes if self.classifier else self.vit.num_classes or None
+
+    @property
+    def _blocks(self) -> list[Any]:
+        return list(self.vit.blocks)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] to the values this network's weights expect."""
+        assert images.is_floating_point(), "bytes become floats in ImageData.on_after_batch_transfer"
+        return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+
+    def denormalise(self, values: Tensor) -> Tensor:
+        """What :meth:`normalise` was given."""
+        return values * cast(Tensor, self.std) + cast(Tensor, self.mean)
+
+    def embed(
+        self, images: Tensor, keep: Tensor | None = None, replace: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Tokens that enter block 1.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1]; resized where the network takes another size.
+            keep: ``(B, K)`` indices of the patches to keep; the others are dropped. ``None`` keeps all.
+            replace: what to make of the ``(B, N, D)`` patches before they get their positions.
+
+        Returns:
+            ``(B, prefix + N, D)``, or K patches instead of N.
+        """
+        return self._enter(images, keep, replace)[0]
+
+    def _enter(
+        self, images: Tensor, keep: Tensor | None = None, replace: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, list[Positions]]:
+        """As :meth:`embed`, and what each block is told beside the tokens."""
+        if keep is not None and not self.maskable:
+            raise TinymimError(f"{self.architecture.arch} {NOT_MASKABLE}")
+        x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
+        x, positions = enter(self.vit, replace(x) if replace else x, keep)
+        choose_attention(self._blocks, x)
+        return x if keep is None else kept_tokens(x, keep, self.prefix), positions
+
+    def read(self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None) -> Readings:
+        """Run as far as the deepest tap and no further; of its block, only the parts that the taps need.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1].
+            taps: where to read.
+            keep: as in :meth:`embed`.
+
+        Returns:
+            ``(B, prefix + N, D)`` for each tap, ``(B, classes)`` for ``logits``.
+
+        Raises:
+            TinymimError: a tap outside the network, or the logits of one without classifier.
+        """
+        return {
+            Tap(number, name): part
+            for number, parts, _ in self.walk(images, taps, keep)
+            for name, part in parts.items()
+        }
+
+    def walk(
+        self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None
+    ) -> Iterator[tuple[int, dict[str, Tensor], Positions]]:
+        """As :meth:`read`, one block after the other, so that nobody has to hold what all of them give.
+
+        Yields:
+            For each block with a tap: its number, its parts by name, and what it is told beside the tokens.
+        """
+        wanted = self.check(taps)
+        last = max(tap.block for tap in wanted)
+        x, positions = self._enter(images, keep)
+        run = partial(checkpoint, use_reentrant=False) if self.checkpointing else _called
+        for number, (block, told) in enumerate(zip(self._blocks[:last], positions, strict=False), start=1):
+            names = {tap.name for tap in wanted if tap.block == number}
+            if not names:
+                x = run(block, x, **told)
+                continue
+            x, parts = run(run_block, block, x, names, number == last, told)
+            if LOGITS in names:
+                parts[LOGITS] = self._classify(parts["ffn_post"])
+            yield number, {name: parts[name] for name in names}, told
+
+    def told(self) -> list[Positions]:
+        """What each block is told beside the tokens of whole images, the same for all of them."""
+        weight = next(self.parameters())
+        return self._enter(weight.new_zeros((1, 3, *self.image_size)))[1]
+
+    def _classify(self, tokens: Tensor) -> Tensor:
+        """Logits ``(B, classes)`` of what the last block gives out, ``(B, prefix + N, D)``."""
+        return self.classifier(tokens) if self.classifier else self.vit.forward_head(self.vit.norm(tokens))
+
+    def features(self, images: Tensor, block: int | None = None) -> Tensor:
+        """Mean of the patch tokens that ``block`` (default: the output block) gives out, ``(B, D)``."""
+        tap = Tap(block or self.output_block, "ffn_post")
+        return self.read(images, [tap])[tap][:, self.prefix :].mean(dim=1)
+
+    def reached(self, taps: Iterable[Tap]) -> set[str]:
+        """Names of the parameters on which a read of ``taps`` depends, known from the reader's own route."""
+        wanted = self.check(taps)
+        begin = [f"vit.{part}" for part in routes(wanted)]
+        if any(tap.name == LOGITS for tap in wanted):
+            begin += ["classifier."] if self.classifier else [f"vit.{part}" for part in CLASSIFIER]
+        return {name for name, _ in self.named_parameters() if name.startswith(tuple(begin))}
+
+    def last_trained_block(self, taps: Iterable[Tap]) -> int:
+        """The deepest block all of whose parts a loss on ``taps`` trains; 0 when there is none."""
+        wanted = self.check(taps)
+        last = max(tap.block for tap in wanted)
+        return last if any(tap.block == last and tap.name in (*FFN, LOGITS) for tap in wanted) else last - 1
+
+    def mark_trained(self, taps: Iterable[Tap]) -> None:
+        """Note how far a loss on ``taps`` trains this network: its output block, and q, k and v beyond it."""
+        wanted = self.check(taps)
+        whole = self.last_trained_block(wanted)
+        names = {tap.name for tap in wanted if tap.block == whole + 1}
+        self.output_block = max(whole, 1)
+        self.beyond = [name for name in QKV if whole and (name in names or names & {*ATTENTION})]
+
+    def trained(self, tap: Tap) -> bool:
+        """Whether what ``tap`` reads was trained: up to the output block everything, and what lies beyond it."""
+        return tap.block <= self.output_block or (tap.block == self.output_block + 1 and tap.name in self.beyond)
+
+    def check(self, taps: Iterable[Tap]) -> set[Tap]:
+        """``taps`` as a set, or an error that names the one outside the network."""
+        wanted = set(taps)
+        if not wanted:
+            raise TinymimError("nothing to read: no tap was asked for")
+        for block, name in wanted:
+            if not 1 <= block <= self.depth:
+                raise TinymimError(
+                    f"block {block} is outside {self.architecture.arch}: it has blocks 1 to {self.depth}"
+                )
+            if name not in TAPS:
+                raise TinymimError(f"unknown tap {name!r}; one of {', '.join(TAPS)}")
+            if name == LOGITS and block != self.depth:
+                raise TinymimError(
+                    f"logits come after the last block, {self.depth}, and block {block} was asked for them"
+                )
+            if name == LOGITS and not self.classes:
+                raise TinymimError(f"{self.architecture.arch} {NO_CLASSIFIER}")
+        return wanted
+
+    def compile_blocks(self) -> None:
+        """Compile each block with ``torch.compile``, in place: names of weights stay, and equal blocks share code."""
+        for block in self._blocks:
+            block.compile()
+            for part in (block.attn, block.mlp):  # a tapped block is run part by part
+                part.compile()
+
+    def describe(self) -> str:
+        """One line for people: sizes and head layout."""
+        heads = self.heads
+        shown = str(heads[0]) if len(set(heads)) == 1 else ",".join(map(str, heads))
+        (height, width), (grid_h, grid_w) = self.image_size, self.grid
+        told = ", rotary positions" if rotary(self.vit) else ", relative position bias" if relative(self.vit) else ""
+        return (
+            f"{self.architecture.arch}: width {self.width}, depth {self.depth}, heads {shown}, "
+            f"patch {self.patch[0]}, {height}x{width} px, {grid_h}x{grid_w} patches{told}"
+        )
+
+    def fit(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``state`` with its positions resampled to this network's grid (see :func:`fit_positions`); it is noted."""
+        fitted, self.resampled_from = fit_positions(self.vit, state)
+        return fitted
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint must say beside the weights, in plain types (see ``tinymim/teachers/weights.py``)."""
+        architecture = dataclasses.asdict(self.architecture)
+        options = {**architecture["options"], "depth": self.depth}  # blocks may have been cut off since it was built
+        architecture |= {"options": options, "heads": self.heads}
+        return {"architecture": architecture, "output_block": self.output_block, "beyond": self.beyond}
+
+
+def _called(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    return function(*arguments, **named)
+
+
+def skeleton(architecture: Architecture) -> Backbone:
+    """The network on the meta device: all its sizes, no memory and no weights."""
+    with torch.device("meta"):
+        return Backbone(architecture, initialise=False)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """``(B, 3, H, W)`` images in [0, 1] in another size, bicubic and antialiased; as they are where they fit."""
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)

@@ -1,0 +1,101 @@
+"""From the last block's tokens to logits: pooling, perhaps a neck, a norm, and one classifier or two.
+
+The two classifiers are DeiT's (arXiv 2012.12877 section 4), on the CLS token and on the distillation token. The neck is
+TinyMIM*-T's: LayerNorm, a linear layer to 1280 channels, GELU, on every token after the last block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tinymim.vit.norms import SharedBatchNorm
+
+Pool = Literal["mean", "cls", "cls_dist"]
+
+
+@dataclass(frozen=True)
+class HeadForm:
+    """What a head is besides its weights; checkpoints record it.
+
+    Args:
+        classes: outputs.
+        pool: ``mean`` of the patch tokens, the ``cls`` token, or ``cls_dist``: CLS and distillation token, each with a
+            classifier of its own.
+        neck: channels of the neck; 0 is none.
+        norm: of what is pooled: ``layer``; ``batch``, without affine, for a linear probe; or ``none``.
+    """
+
+    classes: int
+    pool: Pool = "mean"
+    neck: int = 0
+    norm: Literal["layer", "batch", "none"] = "layer"
+
+    def describe(self) -> str:
+        """One line for people."""
+        pooled = {"mean": "mean patch token", "cls": "CLS token", "cls_dist": "CLS and distillation token"}[self.pool]
+        return f"{pooled}, {f'neck of {self.neck} channels, ' if self.neck else ''}{self.classes} classes"
+
+
+class Head(nn.Module):
+    """The classifier of a ViT.
+
+    Args:
+        width: channels of the tokens, D.
+        prefix: tokens before the patches.
+        form: what to build.
+    """
+
+    def __init__(self, width: int, prefix: int, form: HeadForm):
+        super().__init__()
+        self.prefix, self.form = prefix, form
+        self.neck: nn.Module = _neck(width, form.neck) if form.neck else nn.Identity()
+        pooled = form.neck or width
+        self.norm: nn.Module = nn.LayerNorm(pooled, eps=1e-6) if form.norm == "layer" else nn.Identity()
+        if form.norm == "batch":
+            self.norm = SharedBatchNorm(pooled)
+        self.head = nn.Linear(pooled, form.classes)
+        self.head_dist = nn.Linear(pooled, form.classes) if form.pool == "cls_dist" else None
+        for linear in filter(None, (self.head, self.head_dist)):
+            nn.init.trunc_normal_(linear.weight, std=0.01 if form.norm == "batch" else 2e-5)
+            nn.init.zeros_(linear.bias)
+
+    def each(self, tokens: Tensor) -> list[Tensor]:
+        """Logits ``(B, classes)`` of each classifier, that of the CLS token first, from ``(B, prefix + N, D)``."""
+        if self.form.pool == "mean":
+            return [self.head(self.norm(self.neck(tokens[:, self.prefix :]).mean(dim=1)))]
+        logits = [self.head(self.norm(self.neck(tokens[:, 0])))]  # the neck sees each token alone, so one is enough
+        if self.head_dist is not None:
+            logits.append(self.head_dist(self.norm(self.neck(tokens[:, 1]))))
+        return logits
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits ``(B, classes)`` of the prediction, from ``(B, prefix + N, D)`` tokens.
+
+        Two classifiers are joined by :func:`mean_prediction`.
+        """
+        return mean_prediction(self.each(tokens))
+
+
+def mean_prediction(logits: list[Tensor]) -> Tensor:
+    """Logits whose softmax is the mean of the softmaxes of ``(B, classes)`` logits; those of one alone unchanged.
+
+    DeiT's paper adds the softmax outputs of its two classifiers (section 4); its code and timm average their logits,
+    which makes another prediction where the two disagree.
+    """
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack([one.float().log_softmax(-1) for one in logits]).logsumexp(0) - math.log(len(logits))
+
+
+def _neck(width: int, channels: int) -> nn.Sequential:
+    linear = nn.Linear(width, channels)
+    nn.init.trunc_normal_(linear.weight, std=0.02)  # timm's for a ViT; the paper does not state one
+    nn.init.zeros_(linear.bias)
+    parts = [("norm", nn.LayerNorm(width, eps=1e-6)), ("linear", linear), ("act", nn.GELU())]
+    return nn.Sequential(OrderedDict(parts))
