@@ -21,6 +21,9 @@ WRITING = "TINYMIM_WRITE_GOLDENS"
 KERNELS = 2e-5
 """Relative tolerance of float32 results, which differ between processors of AVX2 and AVX-512."""
 
+COUNTED = 0.02
+"""Tolerance of shares of a few hundred images on such networks, of which one or two may change sides."""
+
 SHOWN = 20
 
 
@@ -58,7 +61,7 @@ def _differences(golden: Any, now: Any, where: str, rel: float, abs: float) -> A
     elif isinstance(golden, list) and isinstance(now, list) and all(isinstance(x, str) for x in [*golden, *now]):
         lost, new = [x for x in golden if x not in now], [x for x in now if x not in golden]
         yield f"{where}: lost {lost}, new {new}, or their order or number"
-    elif not _same(golden, now, rel, abs):
+    elif not _same(golden, now, rel, COUNTED if rel >= KERNELS and "top1" in where else abs):
         yield f"{where}: pinned {golden!r}, now {now!r}"
 
 

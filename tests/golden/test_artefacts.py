@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.commands import PROJECT, tinymim
-from tests.golden.pinned import ARTEFACTS, KERNELS, by_class_name, files_in, pinned, table, undrawn
+from tests.golden.pinned import ARTEFACTS, COUNTED, KERNELS, by_class_name, files_in, pinned, table, undrawn
 
 LAST = "checkpoints/last.ckpt"
 
@@ -95,7 +95,8 @@ def test_run__fine_tuned_is_tested_as_it_was_validated(old: User) -> None:
     found = old.json("runs/finetune/test.json")
     assert found["ema"] == 0.9
     for name, value in found["metrics"].items():
-        assert value == pytest.approx(expected[name.replace("test/", "val/")], rel=1e-4, abs=1e-6), name
+        close = COUNTED if "top" in name else 1e-6
+        assert value == pytest.approx(expected[name.replace("test/", "val/")], rel=1e-4, abs=close), name
 
 
 def test_run__of_mae_is_validated_reported_and_goes_on(old: User) -> None:
