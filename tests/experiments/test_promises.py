@@ -50,7 +50,7 @@ def test_check__what_a_relation_left_untrained_is_not_read(recipe: str, tmp_path
     (found,) = mistakes(tmp_path, MEDIUM, {**TINY, "recipe": recipe})
     assert found.startswith("tiny: ")
     for words in (
-        "6 gives out what nobody trained: ffn_post",
+        "block 6's ffn_post were not trained",
         "wholly trained block is 5, and of block 6 only q, k, v were",
         "(teacher_block: 5), distil relations of q, k, v",
     ):
@@ -78,7 +78,7 @@ def test_check__what_it_trained_is(tmp_path: Path) -> None:
 def test_check__q_and_k_alone_do_not_teach_v(tmp_path: Path) -> None:
     half = {**MEDIUM, "set": {"model.targets": QK}}
     (found,) = mistakes(tmp_path, half, {**TINY, "set": {"model.targets": VV}})
-    assert "6 gives out what nobody trained: v;" in found
+    assert "block 6's v were not trained;" in found
     assert "only q, k were" in found
     assert mistakes(tmp_path, half, {**TINY, "set": {"model.targets": QK}}) == []
 
