@@ -13,7 +13,7 @@ from tests.experiments.test_plan import MEDIUM, PROBED, SHIPPED, TINY, TUNED, ch
 from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim.experiments import plan, promises
 from tinymim.methods import MAEPretrainer
-from tinymim.methods.base import Evaluated
+from tinymim.methods.base import Method
 from tinymim.targets import CLS, Feature, Relation
 from tinymim.tasks import Classifier
 from tinymim.teachers import locate
@@ -42,7 +42,7 @@ def test_check__the_chain_as_it_should_be(tmp_path: Path) -> None:
     left = promised["medium"].leaves
     assert left is not None
     assert (left.skeleton.width, left.skeleton.output_block, left.licence) == (96, 5, "Apache-2.0")
-    assert promised["tiny"].model.start.skeleton is left.skeleton
+    assert promised["tiny"].model.located.skeleton is left.skeleton
 
 
 @pytest.mark.parametrize("recipe", ["cls_digits", "feature_digits"])
@@ -148,7 +148,7 @@ def test_paper__block_18_of_vit_l_and_16_heads_to_the_end() -> None:
         assert promised[name].leaves.licence == "CC-BY-NC-4.0"
 
 
-def modules() -> dict[str, Evaluated]:
+def modules() -> dict[str, Method]:
     return {
         "relation": distiller(),
         "qk": distiller(Relation(pairs=["qk"]), head_layout="published"),
@@ -163,7 +163,7 @@ def modules() -> dict[str, Evaluated]:
 def test_leaves__is_what_the_checkpoint_says(name: str, teacher_card: Path, tmp_path: Path) -> None:
     module = modules()[name]
     assert module.problems(16) == []  # type: ignore[attr-defined]
-    promised = module.leaves()
+    promised = module.checkpoint_record()
     fresh = modules()[name]
     trainer(tmp_path, max_epochs=0).fit(fresh, datamodule=NoiseData())
     content: dict[str, Any] = {}
@@ -197,7 +197,7 @@ def test_mark_trained__by_hand(targets: list[Tap], output: int, beyond: list[str
 def test_records__of_before_mean_all_three(teacher_card: Path, tmp_path: Path) -> None:
     module = distiller(Relation(pairs=["qk"]))
     assert module.problems(16) == []
-    record = module.leaves()
+    record = module.checkpoint_record()
     assert locate.promised("x", record).skeleton.beyond == ["q", "k"]
     del record["backbone"]["beyond"]
     assert locate.promised("x", record).skeleton.beyond == ["q", "k", "v"]

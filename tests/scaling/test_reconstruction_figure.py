@@ -12,8 +12,8 @@ from PIL import Image
 
 from tinymim.errors import TinymimError
 from tinymim.methods import MAEPretrainer, SimMIMPretrainer
+from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
-from tinymim.methods.reconstruction import patchify, unpatchify
 from tinymim.scaling import reconstruction_figure
 from tinymim.scaling.overfit import signs
 from tinymim.scaling.table import Row

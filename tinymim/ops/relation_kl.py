@@ -72,7 +72,7 @@ def reference(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float
 
 
 def _no_triton(tq: Tensor, sq: Tensor) -> str:
-    """What keeps Triton's kernels from these tensors; empty if nothing does."""
+    """The obstacle to Triton's kernels for these tensors; empty if there is none."""
     for x in (tq, sq):
         if x.dtype == torch.float64:
             return "float64 tensors need an exact form"

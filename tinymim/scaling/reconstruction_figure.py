@@ -16,15 +16,15 @@ from tinymim.config import recipe as recipes
 from tinymim.data.batches import unit
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, misfit, several
+from tinymim.methods.base import Errors
+from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
-from tinymim.methods.reconstruction import patchify, unpatchify
 from tinymim.report import figures
 from tinymim.report.document import Picture, Section, Table
 from tinymim.scaling.overfit import Sign
 from tinymim.scaling.table import Row, write_records
 from tinymim.training import looking, preflight
 from tinymim.training.checkpoints import SafeCheckpointIO, newest
-from tinymim.vit.backbone import Backbone
 
 KINDS = ("training", "held out")
 """Of images."""
@@ -99,7 +99,7 @@ def load(title: str, place: Path, trust: bool = False) -> Restorer:
     if checkpoint is None:
         raise TinymimError(f"run: {place} has no checkpoint yet")
     content = SafeCheckpointIO().load_checkpoint(checkpoint)
-    module.build(Backbone(module.architecture))
+    module.build(None, None, Errors())
     module.on_load_checkpoint(content)
     try:
         module.load_state_dict(content["state_dict"])

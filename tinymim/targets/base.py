@@ -42,7 +42,7 @@ class Target(nn.Module):
     teacher_reads: Sequence[str] | None = None
     """Names of the teacher's taps, where they are others than the student's."""
     mean_of = 1
-    """How many losses of a pair of blocks are averaged instead of added."""
+    """Number of losses of a pair of blocks that are averaged instead of added."""
     first_only = False
     """Whether only the teacher's first token, CLS, is looked at; no more is then stored in a teacher cache."""
 
@@ -135,7 +135,7 @@ class Target(nn.Module):
     part = loss_name  # its name in targets that users wrote before
 
     def describe_blocks(self) -> str:
-        """Where both sides are read, for people."""
+        """The pairs of blocks, for people."""
         return "block " + ", ".join(f"{teacher} -> {student}" for teacher, student in self.blocks)
 
 

@@ -82,9 +82,13 @@ class Relation(Target):
         for name in self.reads:
             both = self._tokens(teacher[name], student[name])
             t[name], s[name] = (self._aligned[pair].split(tokens) for tokens in both)
-        return {a + b: self._relation_loss(t[a], t[b], s[a], s[b]) for a, b in self.pairs}
+        losses = {}
+        for relation in self.pairs:
+            a, b = relation[0], relation[1]
+            losses[relation] = self._loss(t[a], t[b], s[a], s[b])
+        return losses
 
-    def _relation_loss(self, tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor) -> Tensor:
+    def _loss(self, tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor) -> Tensor:
         if self.softmax:
             return relation_kl(tq, tk, sq, sk, temperature=self.temperature, form=self.form)
         return raw_relation_loss(tq, tk, sq, sk, self.raw_loss)

@@ -88,7 +88,7 @@ class Tokens:
         return images.flatten(2).transpose(1, 2).to(patches.dtype)
 
     def describe(self) -> str:
-        """How the tokens are resampled, for people; empty where they are not."""
+        """Words on how tokens are resampled; empty where they are not."""
         if self.same_grid:
             return ""
         (rows, columns), (s_rows, s_columns) = self.grids

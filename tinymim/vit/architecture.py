@@ -1,4 +1,4 @@
-"""What a network is besides its weights, and how to build it: timm's name, head layout, positions, drop path."""
+"""Architecture of a network, all of it but the weights: timm's name, head layout, positions, drop path; building it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Pool = Literal["mean", "cls", "cls_dist"]
 
 @dataclass(frozen=True)
 class HeadForm:
-    """What a head is besides its weights; checkpoints record it.
+    """Form of a head, all of it but the weights; checkpoints record it.
 
     Args:
         classes: outputs.

@@ -17,7 +17,7 @@ from tinymim.errors import TinymimError, several
 from tinymim.safety.text import brief
 
 Size = Annotated[int, Meta(ge=1, le=1 << 14)]
-"""Of an image in pixels, or of a token in channels."""
+"""Size of an image in pixels, or of a token in channels."""
 
 Count = Annotated[int, Meta(ge=0, le=1 << 10)]
 Share = Annotated[float, Meta(ge=0, le=1)]
