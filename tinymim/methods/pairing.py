@@ -27,8 +27,8 @@ def size_errors(teacher: Backbone, student: Backbone, image_size: int | None, ma
     errors = []
     size, teachers = student.image_size[0], teacher.image_size[0]
     if image_size not in (None, size, teachers):
-        beside = f"; the teacher takes {teachers}" if teachers != size else ""
-        errors.append(f"student.options.img_size: {size}, and data.image_size is {image_size}{beside}; make them equal")
+        remark = f"; the teacher takes {teachers}" if teachers != size else ""
+        errors.append(f"student.options.img_size: {size}, and data.image_size is {image_size}{remark}; make them equal")
     if masked and teacher.grid != student.grid:
         (t_rows, t_columns), (rows, columns) = teacher.grid, student.grid
         errors.append(

@@ -89,21 +89,21 @@ class SimMIMPretrainer(MaskedPretrainer):
 
     def option_errors(self, encoder: Backbone) -> list[str]:
         """Squares that do not tile the image or hide all of it, and stochastic depth out of range."""
-        found, unit = [], self.mask_unit
+        errors, unit = [], self.mask_unit
         if not 0 <= self.drop_path < 1:
-            found.append(f"drop_path: {self.drop_path} is not in [0, 1)")
+            errors.append(f"drop_path: {self.drop_path} is not in [0, 1)")
         (height, width), (rows, columns) = encoder.image_size, encoder.patch
         if unit < 1 or unit % rows or unit % columns or height % unit or width % unit:
-            found.append(
+            errors.append(
                 f"mask_unit: {unit} px must be a multiple of the {rows}x{columns} px patch, and divide the "
                 f"{height}x{width} px image"
             )
         elif 0 < self.mask_ratio < 1 and self._masked(encoder) == self._units(encoder):
-            found.append(
+            errors.append(
                 f"mask_unit: {self.mask_ratio:.0%} of {self._units(encoder)} squares of {unit} px, rounded up, is all "
                 "of them; take smaller squares or a smaller mask_ratio"
             )
-        return found
+        return errors
 
     def build_on(self, encoder: Backbone) -> None:
         """Keep the encoder, with a mask token and a layer of pixels."""

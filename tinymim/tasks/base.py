@@ -31,7 +31,8 @@ class SupervisedTask(Method):
         weights: a checkpoint or export of this project, or a teacher card's name; ``None`` starts from scratch.
         architecture: needed from scratch. With ``weights`` their own record is followed, head layout included; of this,
             ``heads`` alone is compared with it, if given.
-        init: the first weights of what starts from scratch, see ``tinymim/vit/initialise.py``.
+        init: first weights of a backbone from scratch: the ``published`` ones of TinyMIM and MAE or ``timm``'s, see
+            ``tinymim/vit/initialise.py``.
     """
 
     slot = "network"

@@ -33,10 +33,8 @@ class Detector(DensePredictionTask):
     FCOS has no anchor boxes to fit to the data, and samples nothing, so that a resumed run goes on bit for bit.
 
     Args:
-        weights: a checkpoint or export of this project, or a teacher card's name; ``None`` starts from scratch. Its
-            position embeddings are resampled to ``data.image_size``.
-        architecture: needed from scratch, and built for ``data.image_size``. With ``weights`` their own record is
-            followed, head layout included; of this, ``heads`` alone is compared with it, if given.
+        weights: see :class:`tinymim.tasks.base.SupervisedTask`; positions are resampled to ``data.image_size``.
+        architecture: needed from scratch, and built for ``data.image_size``.
         blocks: how much of the backbone to keep: ``all``, ``trained`` (up to the last block that pre-training trained
             whole), a number, or ``auto``: all, or trained if ``frozen``.
         frozen: train the pyramid and the heads alone.
@@ -48,8 +46,7 @@ class Detector(DensePredictionTask):
         drop_path: stochastic depth, rising linearly with depth.
         num_classes: ``None`` takes the data's.
         optim: the optimiser; the defaults are ViTDet's for ViT-B, 1e-4 at a total batch of 64.
-        init: first weights of a backbone from scratch: the ``published`` ones of TinyMIM and MAE or ``timm``'s, see
-            ``tinymim/vit/initialise.py``. Pyramid and heads have their own.
+        init: see :class:`tinymim.tasks.base.SupervisedTask`. Pyramid and heads have their own.
     """
 
     monitor = ("val/map", "max")
@@ -181,4 +178,4 @@ def boxes_of(batch: dict[str, Any]) -> list[Boxes]:
     kinds, places = batch["targets"]["kind"], batch["targets"]["box"].float()
     places = torch.minimum(places.clamp(min=0), places.new_tensor([width, height, width, height]))
     kept = (kinds >= 0) & (places[..., 2:] > places[..., :2]).all(-1)
-    return [{"boxes": place[keep], "labels": kind[keep]} for kind, place, keep in zip(kinds, places, kept, strict=True)]
+    return [{"boxes": box[keep], "labels": kind[keep]} for kind, box, keep in zip(kinds, places, kept, strict=True)]

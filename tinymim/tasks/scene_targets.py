@@ -103,8 +103,8 @@ def row_errors(name: str, answers: Tensor, labels: Labels) -> Tensor:
     answers, values, turn = (x[labels.counted] for x in (answers, labels.values, labels.turn))
     if name != "angle":
         return (answers - values).abs().mean(1)
-    (cosine, sine), (own, across) = values.unbind(1), answers.unbind(1)
-    off = torch.atan2(across * cosine - own * sine, own * cosine + across * sine)  # of the phases
+    (cosine, sine), (x, y) = values.unbind(1), answers.unbind(1)
+    off = torch.atan2(y * cosine - x * sine, x * cosine + y * sine)  # between the phases
     return off.abs() / (2 * math.pi) * turn
 
 

@@ -41,17 +41,14 @@ class SceneTasks(DensePredictionTask):
 
     Args:
         tasks: any of :data:`tinymim.tasks.scene_targets.TASKS`.
-        weights: a checkpoint or export of this project, or a teacher card's name; ``None`` starts from scratch. Its
-            position embeddings are resampled to ``data.image_size``.
-        architecture: needed from scratch, and built for ``data.image_size``. With ``weights`` their own record is
-            followed, head layout included; of this, ``heads`` alone is compared with it, if given.
+        weights: see :class:`tinymim.tasks.base.SupervisedTask`; positions are resampled to ``data.image_size``.
+        architecture: needed from scratch, and built for ``data.image_size``.
         frozen: train the heads alone.
         blocks: how much of the backbone to keep, as a Classifier does; ``auto`` is all, or where it is frozen what
             pre-training trained whole.
         drop_path: stochastic depth, rising linearly with depth.
         optim: the optimiser; the defaults are a Classifier's.
-        init: first weights of a backbone from scratch: the ``published`` ones of TinyMIM and MAE or ``timm``'s, see
-            ``tinymim/vit/initialise.py``. Heads have a Classifier's.
+        init: see :class:`tinymim.tasks.base.SupervisedTask`. Heads have a Classifier's.
     """
 
     slot, prefix, part = "readout", "readout.backbone.vit.", "scene_tasks"

@@ -32,10 +32,8 @@ class Segmenter(DensePredictionTask):
     no checkpoint of its pre-training has. They are left out: the backbone is the one that was distilled.
 
     Args:
-        weights: a checkpoint or export of this project, or a teacher card's name; ``None`` starts from scratch. Its
-            position embeddings are resampled to ``data.image_size``.
-        architecture: needed from scratch, and built for ``data.image_size``. With ``weights`` their own record is
-            followed, head layout included; of this, ``heads`` alone is compared with it, if given.
+        weights: see :class:`tinymim.tasks.base.SupervisedTask`; positions are resampled to ``data.image_size``.
+        architecture: needed from scratch, and built for ``data.image_size``.
         blocks: the four blocks (from 1) whose outputs the decoder sees, rising; those above the last are cut off.
             ``None`` takes a third, half, two thirds and all of the depth: 4, 6, 8 and 12 of 12, as published. A
             distilled student's last block was trained up to its q, k and v alone; the rest of it starts as its file
@@ -49,8 +47,7 @@ class Segmenter(DensePredictionTask):
             ``None`` is two thirds of it, 341 of 512.
         num_classes: ``None`` takes the data's.
         optim: the optimiser; the defaults are the paper's for ViT-B, 1e-4 at a total batch of 16.
-        init: first weights of a backbone from scratch: the ``published`` ones of TinyMIM and MAE or ``timm``'s, see
-            ``tinymim/vit/initialise.py``. The decoder has its own.
+        init: see :class:`tinymim.tasks.base.SupervisedTask`. The decoder has its own.
     """
 
     monitor = ("val/miou", "max")
@@ -139,8 +136,8 @@ class Segmenter(DensePredictionTask):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross-entropy of the decoder, and a share of the auxiliary classifier's."""
-        main, *beside = (pixel_loss(logits, batch["mask"]) for logits in self.net.forward_all(batch["image"]))
-        loss = main + self.auxiliary_weight * beside[0] if beside else main
+        main, *auxiliary = (pixel_loss(logits, batch["mask"]) for logits in self.net.forward_all(batch["image"]))
+        loss = main + self.auxiliary_weight * auxiliary[0] if auxiliary else main
         return self.log_training({"loss": loss}, len(batch["mask"]))
 
     def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:

@@ -39,8 +39,8 @@ class UPerNetForm:
 
     def describe(self) -> str:
         """One line for people."""
-        beside = f", auxiliary classifier of {self.auxiliary}" if self.auxiliary else ""
-        return f"UPerNet of {self.width} channels on blocks {', '.join(map(str, self.blocks))}{beside}"
+        auxiliary = f", auxiliary classifier of {self.auxiliary}" if self.auxiliary else ""
+        return f"UPerNet of {self.width} channels on blocks {', '.join(map(str, self.blocks))}{auxiliary}"
 
 
 def missing() -> list[str]:

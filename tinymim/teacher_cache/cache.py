@@ -143,9 +143,9 @@ class Cache:
             if rows.all():
                 there = records.read(view[:, 2], into)
             else:
-                some = np.empty((int(rows.sum()), form.size), np.uint8)
-                there[rows] = records.read(view[rows, 2], some)
-                into[rows] = some
+                part_rows = np.empty((int(rows.sum()), form.size), np.uint8)
+                there[rows] = records.read(view[rows, 2], part_rows)
+                into[rows] = part_rows
         return there
 
     def store(self, view: View, computed: dict[str, Tensor]) -> None:

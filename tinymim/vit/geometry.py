@@ -84,7 +84,7 @@ class Geometry:
     def describe(self) -> str:
         """One line for people: sizes and head layout."""
         heads = self.heads
-        shown = str(heads[0]) if len(set(heads)) == 1 else ",".join(map(str, heads))
+        layout = str(heads[0]) if len(set(heads)) == 1 else ",".join(map(str, heads))
         (height, width), (grid_h, grid_w) = self.image_size, self.grid
         positions = ""
         if rotary(self.vit):
@@ -92,6 +92,6 @@ class Geometry:
         elif relative(self.vit):
             positions = ", relative position bias"
         return (
-            f"{self.architecture.arch}: width {self.width}, depth {self.depth}, heads {shown}, "
+            f"{self.architecture.arch}: width {self.width}, depth {self.depth}, heads {layout}, "
             f"patch {self.patch[0]}, {height}x{width} px, {grid_h}x{grid_w} patches{positions}"
         )

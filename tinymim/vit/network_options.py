@@ -119,9 +119,9 @@ def check(options: Any, field: str = "options") -> dict[str, Any]:
     """
     if not isinstance(options, dict):
         raise TinymimError(f"{field}: {brief(options)} is no mapping of timm's options to values")
-    found = [problem for name, value in options.items() if (problem := _problem(name, value, field))]
-    if found:
-        raise several(f"{field}: not what makes a network", found) if len(found) > 1 else TinymimError(found[0])
+    errors = [problem for name, value in options.items() if (problem := _problem(name, value, field))]
+    if errors:
+        raise several(f"{field}: not what makes a network", errors) if len(errors) > 1 else TinymimError(errors[0])
     return options
 
 
