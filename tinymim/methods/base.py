@@ -14,7 +14,7 @@ from tinymim.errors import TinymimError, several
 from tinymim.evaluation.knn import KNNEvaluator
 from tinymim.methods.optim import Optim, configure
 from tinymim.safety import text
-from tinymim.teachers import record_schemas
+from tinymim.teachers import locate, record_schemas
 from tinymim.teachers.locate import Teacher
 from tinymim.teachers.weights import RECORD, Provenance
 from tinymim.vit import conventions
@@ -205,6 +205,16 @@ class Method(pl.LightningModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Features of a batch, with the indices of its images."""
         return {"index": batch["index"], "features": self.backbone.features(batch["image"]).float()}
+
+
+def find(source: str) -> Teacher:
+    """Find weights by name or path without loading them; a file may be read for its sizes, on the CPU even in a check.
+
+    Raises:
+        TinymimError: nothing there, or a file that does not say enough of itself.
+    """
+    with torch.device("cpu"):
+        return locate.locate(source)
 
 
 def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str) -> None:

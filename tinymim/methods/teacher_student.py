@@ -11,12 +11,11 @@ import lightning.pytorch as pl
 import torch
 
 from tinymim.errors import TinymimError
-from tinymim.methods.base import Errors, Method
+from tinymim.methods.base import Errors, Method, find
 from tinymim.methods.cached_teacher import CachedTeacher, cache_errors, clashes, precision_name
 from tinymim.methods.frozen_teacher import FrozenTeacher, Precision, View, teacher_dtype
 from tinymim.targets.base import Target, first_only_taps
 from tinymim.teacher_cache import cache
-from tinymim.teachers import locate
 from tinymim.teachers.locate import Teacher
 from tinymim.teachers.weights import RECORD
 from tinymim.vit.backbone import Backbone
@@ -96,7 +95,7 @@ class TeacherStudentMethod(Method):
     def find_teacher(self, errors: Errors) -> Teacher | None:
         """The teacher with its sizes; its weights are not read."""
         with errors.of():
-            self.located = self.located or locate.locate(self.source)
+            self.located = self.located or find(self.source)
             errors += [problem] if (problem := self.located.problem()) else []
         return self.located
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from tinymim.errors import TinymimError
-from tinymim.methods.base import Errors, Method
+from tinymim.methods.base import Errors, Method, find
 from tinymim.methods.optim import configure
-from tinymim.teachers import locate
 from tinymim.teachers.weights import from_record
 from tinymim.vit.architecture import Architecture, set_heads
 from tinymim.vit.backbone import Backbone, on_meta, skeleton
@@ -78,7 +77,7 @@ class SupervisedTask(Method):
             if self.architecture is None:
                 raise TinymimError("weights: none given, and no architecture to start from scratch; set one of the two")
             return initialise(Backbone(self.architecture), "timm" if on_meta() else self.init)
-        self.located = self.located or locate.locate(self.source)
+        self.located = self.located or find(self.source)
         if problem := self.located.problem():
             raise TinymimError(problem.replace("teacher:", "weights:"))
         if self.architecture and self.architecture.heads:

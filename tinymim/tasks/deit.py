@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.errors import TinymimError
+from tinymim.methods.base import find
 from tinymim.methods.frozen_teacher import FrozenTeacher, Precision, teacher_dtype
 from tinymim.targets.logits import soft_kl
-from tinymim.teachers import locate
 from tinymim.teachers.weights import Provenance
 from tinymim.vit.backbone import NO_CLASSIFIER
 from tinymim.vit.blocks import LOGITS, Tap
@@ -71,7 +71,7 @@ class DeitTeacher:
     def __init__(self, options: Deit):
         self.options = options
         try:
-            self.located = locate.locate(options.teacher)
+            self.located = find(options.teacher)
         except TinymimError as error:
             raise TinymimError(f"deit.{error}") from None
         self.frozen: FrozenTeacher | None = None
