@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +13,7 @@ from torchmetrics import MeanMetric, R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
 from tinymim.data.sampler import Draw
+from tinymim.errors import TinymimError
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import Blocks, truncate
@@ -117,6 +119,10 @@ class SceneTasks(DensePredictionTask):
         names = [name for name in self.tasks if TASKS[name].kind == "geometric"]
         if not names:
             return {}
+        if data is None:
+            raise TinymimError("data: it needs a data module of tinymim.data, and the Trainer was given loaders")
+        if isinstance(data, SimpleNamespace):  # a replay's, whose state brings the statistics
+            return {name: TargetStatistics(torch.zeros(TASKS[name].outputs), torch.ones(())) for name in names}
         step = max(len(data.train) // SAMPLED, 1)
         drawn = [data.train[Draw(0, index)] for index in range(0, len(data.train), step)[:SAMPLED]]
         batch = default_collate(

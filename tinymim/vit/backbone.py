@@ -1,4 +1,4 @@
-"""The one reader: run a timm ViT up to the deepest block asked for, and give back what was asked.
+"""The reader: run a timm ViT up to the deepest tap, and return the readings.
 
 Blocks are numbered from 1, as papers do; what can be read of each is in ``tinymim/vit/blocks.py``.
 """
@@ -218,7 +218,7 @@ class Backbone(Geometry, nn.Module):
         """``taps`` as a set, or an error that names the one outside the network."""
         wanted = set(taps)
         if not wanted:
-            raise TinymimError("nothing to read: no tap was asked for")
+            raise TinymimError("nothing to read: no tap is named")
         for block, name in wanted:
             if not 1 <= block <= self.depth:
                 raise TinymimError(
@@ -227,9 +227,7 @@ class Backbone(Geometry, nn.Module):
             if name not in TAPS:
                 raise TinymimError(f"unknown tap {name!r}; one of {', '.join(TAPS)}")
             if name == LOGITS and block != self.depth:
-                raise TinymimError(
-                    f"logits come after the last block, {self.depth}, and block {block} was asked for them"
-                )
+                raise TinymimError(f"logits come after the last block, {self.depth}; block {block} has none")
             if name == LOGITS and not self.classes:
                 raise TinymimError(f"{self.architecture.arch} {NO_CLASSIFIER}")
         return wanted
