@@ -87,7 +87,7 @@ class Distiller(TeacherStudentMethod):
         self._student_taps = [tap for target in self.targets for tap in target.student_taps()]
         if self.reconstruction:
             self._student_taps.append(Tap(student.depth, "ffn_post"))
-        student.mark_trained(self._student_taps)
+        student.set_output_block(self._student_taps)
         if not on_meta():
             # run in every step, or once for each view of an image and read from the cache from then on
             self._frozen = (self.cached_teacher if self.teacher_cache else self.frozen_teacher)(self.targets)

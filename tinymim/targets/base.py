@@ -211,9 +211,9 @@ def _untrained(name: str, taps: list[Tap], teacher: Backbone) -> str:
         f"{name}.teacher_block: block {block}'s {read} were not trained; the teacher's last wholly trained block is "
         f"{output}"
     )
-    if not teacher.beyond or output == teacher.depth:
+    if not teacher.trained_qkv or output == teacher.depth:
         return f"{text}; read that (teacher_block: {output})"
-    reached = ", ".join(teacher.beyond)
+    reached = ", ".join(teacher.trained_qkv)
     return (
         f"{text}, and of block {output + 1} only {reached} were (a relation stops there). Read block {output} "
         f"(teacher_block: {output}), distil relations of {reached}, or train the teacher with a target that goes on "
