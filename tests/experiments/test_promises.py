@@ -185,7 +185,7 @@ def test_leaves__is_what_the_checkpoint_says(name: str, teacher_card: Path, tmp_
         ([Tap(1, "q")], 1, []),
     ],
 )
-def test_mark_trained__by_hand(targets: list[Tap], output: int, beyond: list[str]) -> None:
+def test_set_output_block__by_hand(targets: list[Tap], output: int, beyond: list[str]) -> None:
     network = skeleton(tiny(12, 3))
     network.set_output_block(targets)
     assert (network.output_block, network.trained_qkv) == (output, beyond)

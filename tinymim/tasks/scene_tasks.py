@@ -43,14 +43,14 @@ class SceneTasks(DensePredictionTask):
 
     Args:
         tasks: any of :data:`tinymim.tasks.scene_targets.TASKS`.
-        weights: see :class:`tinymim.tasks.base.SupervisedTask`; positions are resampled to ``data.image_size``.
-        architecture: needed from scratch, and built for ``data.image_size``.
+        weights: a checkpoint, export or teacher card's name; ``None`` starts from scratch. Resampled to the images.
+        architecture: needed from scratch, and built for ``data.image_size``; with ``weights``, ``heads`` is compared.
         frozen: train the heads alone.
         blocks: how much of the backbone to keep, as a Classifier does; ``auto`` is all, or where it is frozen what
             pre-training trained whole.
         drop_path: stochastic depth, rising linearly with depth.
         optim: the optimiser; the defaults are a Classifier's.
-        init: see :class:`tinymim.tasks.base.SupervisedTask`. Heads have a Classifier's.
+        init: first weights of a backbone from scratch: ``published`` or ``timm``'s. Heads have a Classifier's.
     """
 
     slot, prefix, part = "readout", "readout.backbone.vit.", "scene_tasks"
