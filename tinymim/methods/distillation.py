@@ -13,7 +13,8 @@ from tinymim.methods.masking import fixed_keep, random_keep
 from tinymim.methods.optim import Optim
 from tinymim.methods.pairing import HeadLayout, bind, size_errors
 from tinymim.methods.teacher_student import TeacherStudentMethod
-from tinymim.targets.base import Target, target_block
+from tinymim.targets.base import Target
+from tinymim.targets.block_pairs import target_block
 from tinymim.vit.architecture import Architecture, set_drop_path
 from tinymim.vit.backbone import Backbone, on_meta, resized, skeleton
 from tinymim.vit.blocks import Tap
@@ -115,7 +116,7 @@ class Distiller(TeacherStudentMethod):
             parts = target(taught, seen)
             for part, value in parts.items():
                 name = "_".join(filter(None, ("loss", target.name, part)))
-                losses[name if name not in losses else f"{name}_{number}"] = value
+                losses[name if name not in losses else f"{name}_{number}"] = value  # a recipe may name a target twice
             total = total + target.weight * sum(parts.values())
         if self.reconstruction and self.reconstructor and keep is not None:
             tokens, pixels = seen[Tap(student.depth, "ffn_post")], resized(jittered, student.image_size)

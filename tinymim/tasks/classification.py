@@ -139,7 +139,7 @@ class Classifier(SupervisedTask):
         self.choose_trained(backbone, [Tap(backbone.output_block, "ffn_post")])
         norm: Literal["layer", "batch", "none"] = "batch" if self.linear_probe else "layer" if self.fc_norm else "none"
         self.model = BackboneWithHead(backbone, HeadForm(classes, self.pool, max(self.neck, 0), norm))
-        if on_meta():
+        if on_meta():  # the record of a checkpoint is known
             return
         if self.ema is not None:
             if (precision := str(self.trainer.precision)).endswith("16-true"):
