@@ -13,8 +13,7 @@ from tinymim.methods.masking import fixed_keep, random_keep
 from tinymim.methods.optim import Optim
 from tinymim.methods.pairing import HeadLayout, bind, size_errors
 from tinymim.methods.teacher_student import TeacherStudentMethod
-from tinymim.targets.base import Target
-from tinymim.targets.block_pairs import target_block
+from tinymim.targets.base import Target, target_block
 from tinymim.vit.architecture import Architecture, set_drop_path
 from tinymim.vit.backbone import Backbone, on_meta, resized, skeleton
 from tinymim.vit.blocks import Tap

@@ -165,6 +165,11 @@ def first_only_taps(targets: Iterable[Target]) -> list[Tap]:
     return [tap for tap, first_only in taps.items() if first_only]
 
 
+def target_block(teacher: Backbone, student: Backbone) -> int:
+    """The teacher block to distil from by rule: its last when depths are equal, else ``round(0.75 x depth)``."""
+    return teacher.depth if teacher.depth == student.depth else round(0.75 * teacher.depth)
+
+
 def whiten(tokens: Tensor) -> Tensor:
     """LayerNorm without affine over the channels of ``(..., D)``, in float32 (TinyMIM Eq. 8; arXiv 2205.14141)."""
     tokens = tokens.float()

@@ -72,8 +72,3 @@ def _out_of_range(block: object, network: Backbone, field: str) -> TinymimError:
         f"{field}: {block} is out of range; {network.architecture.arch} has blocks 1 to {network.depth}, or give a "
         "fraction of the depth, such as 0.75; 1.0 is the last"
     )
-
-
-def target_block(teacher: Backbone, student: Backbone) -> int:
-    """The teacher block to distil from by rule: its last when depths are equal, else ``round(0.75 x depth)``."""
-    return teacher.depth if teacher.depth == student.depth else round(0.75 * teacher.depth)
