@@ -18,7 +18,7 @@ from tinymim.methods import Optim
 from tinymim.safety.text import plain
 from tinymim.tasks import Classifier, Detector
 from tinymim.tasks.detection import boxes_of
-from tinymim.tasks.fcos import FCOSForm, FCOSNetwork, Predictions
+from tinymim.tasks.fcos import FCOSForm, FCOSNetwork, HeadOutputs
 from tinymim.tasks.pyramid import SimplePyramid
 from tinymim.teachers import weights
 from tinymim.training.exact_resume import Exact
@@ -187,7 +187,7 @@ def test_held_out__losses_and_figures_touch_neither_weights_nor_random_numbers(t
 
 
 def test_figures__are_those_of_the_boxes_that_are_found(built: Detector, tmp_path: Path, monkeypatch: Any) -> None:
-    def right_at_first(seen: Predictions) -> list[dict[str, torch.Tensor]]:
+    def right_at_first(seen: HeadOutputs) -> list[dict[str, torch.Tensor]]:
         """The main shapes exactly, and the others not at all."""
         mains = [{name: value[:1] for name, value in one.items()} for one in truths.pop(0)]
         return [{**one, "scores": torch.ones(1)} for one in mains]

@@ -164,8 +164,8 @@ def _trained(start: Teacher) -> str:
     """How far a network was trained, for people."""
     network = start.skeleton
     text = f"output block {network.output_block} of {network.depth}"
-    if network.output_block < network.depth and network.beyond:
-        text += f" ({', '.join(network.beyond)} of block {network.output_block + 1} trained too)"
+    if network.output_block < network.depth and network.trained_qkv:
+        text += f" ({', '.join(network.trained_qkv)} of block {network.output_block + 1} trained too)"
     return text
 
 
