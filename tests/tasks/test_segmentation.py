@@ -23,7 +23,7 @@ from tinymim.tasks.resize import at_size
 from tinymim.tasks.sliding import slide
 from tinymim.tasks.upernet import Pyramid, SharedDropout2d, UPerNet, UPerNetForm
 from tinymim.teachers import locate, weights
-from tinymim.training.masks import MaskFiles
+from tinymim.training.predictions import MaskFiles
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 

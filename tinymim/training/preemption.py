@@ -127,29 +127,3 @@ class Lookout:
         largest, any_due, soonest = notes.tolist()
         self._last, self._when, self._next = self._count, time_, self._count - int(soonest)
         return int(largest), bool(any_due)
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it is gone, so that no rank waits for it for ever."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def rank() -> int:
-    """Of this process among all of a run, before there is a trainer that knows."""
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return int(os.environ.get("LOCAL_RANK", 0)) + int(os.environ.get("NODE_RANK", 0))
-
-
-def started_by_lightning() -> bool:
-    """Whether this process is one that the launcher of another process of this run started."""
-    outside = ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "RANK")
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and not any(name in os.environ for name in outside)

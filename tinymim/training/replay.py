@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from tinymim import precision
 from tinymim.config import class_paths, recipe, references
 from tinymim.errors import TinymimError, misfit, several
-from tinymim.log import say
+from tinymim.log import hush, say
 from tinymim.safety.console import PlainConsole
 from tinymim.seeds import restore
 from tinymim.teachers import record_schemas, safe_pickle, sizes
-from tinymim.training import captured_step, looking, preflight, quiet, run_schemas
+from tinymim.training import captured_step, looking, preflight, run_schemas
 from tinymim.vit import conventions
 
 ROWS = 8
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("file", type=Path, help="RUN/nonfinite/step_N.pt")
     parser.add_argument("--precision", help="another than it ran in, such as 32-true or auto")
     looking.add_argument(parser, "the captured recipe or an override")
-    quiet.hush()
+    hush()
     asked, overrides = parser.parse_known_args(arguments)
     content = captured_step.read(asked.file)
     if asked.precision:
