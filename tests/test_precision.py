@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tinymim import precision
-from tinymim.config import recipe
+from tinymim.config import recipe, validation
 from tinymim.precision import Choice, Device
 from tinymim.training import run_folder
 
@@ -128,7 +128,7 @@ def test_recipes__all_say_auto() -> None:
     for name in recipe.names():
         config, _ = recipe.resolve(["--config", name])
         assert precision.is_auto(config), name
-        assert not [line for line in recipe.mistakes(config)[0] if "precision" in line]
+        assert not [line for line in validation.mistakes(config)[0] if "precision" in line]
 
 
 @pytest.mark.parametrize(

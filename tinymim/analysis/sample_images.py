@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinymim.cli import predict_command
-from tinymim.config import class_paths
+from tinymim.config import class_paths, validation
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ShapesData
 from tinymim.data.batches import finished
@@ -151,8 +151,8 @@ def _data_of(recipe: str, size: int, trust: bool) -> ImageData:
         raise TinymimError(f"data: the recipe {recipe} has none")
     found: list[str] = []
     with looking.trusted(node, trust, f"recipe {recipe}"):
-        class_paths.check_class(node, "data", found, (pl.LightningDataModule,))
-        known = class_paths.taken(node["class_path"]) if not found else set()
+        validation.check_class(node, "data", found, (pl.LightningDataModule,))
+        known = class_paths.options_of(node["class_path"]) if not found else set()
         own = {name: value for name, value in {"image_size": size, "num_workers": 0}.items() if name in known}
         node["init_args"] = {**(node.get("init_args") or {}), **own} if not found else {}
         data = None if found else preflight.build(pl.LightningDataModule, node, found)

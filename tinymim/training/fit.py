@@ -19,9 +19,10 @@ from typing_extensions import override
 
 from tinymim import files, precision
 from tinymim.config import recipe, references
-from tinymim.config.options import Action, Corruptions, Saving
+from tinymim.config.options import Action, Saving
 from tinymim.config.parser import Parser
 from tinymim.data.corrupted import CorruptedData
+from tinymim.data.corruptions import Corruptions
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.methods.optim import total_batch
@@ -94,9 +95,7 @@ class TinymimCLI(LightningCLI):
         parser.add_argument("--on_nonfinite", type=Action, default="stop", help="stop or rewind; see NonFiniteGuard")
         parser.add_argument("--max_rewinds", type=NonNegativeInt, default=3, help="then a run stops after all")
         parser.add_argument("--checkpoint", type=Saving, default=Saving(), help="when checkpoints are written")
-        parser.add_argument(
-            "--compare", type=dict | None, default=None, help="what `tinymim distill` does after this fit"
-        )
+        parser.add_argument("--compare", type=dict | None, default=None, help="what `tinymim distill` does next")
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -190,14 +189,8 @@ class TinymimCLI(LightningCLI):
         exact = Exact(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
         rates = [] if trainer.logger is False else [LearningRateMonitor("step")]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
-        best = ModelCheckpoint(
-            self.run_dir / "checkpoints",
-            filename="best",
-            monitor=monitor,
-            mode=mode,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
+        naming = {"filename": "best", "auto_insert_metric_name": False, "enable_version_counter": False}
+        best = ModelCheckpoint(self.run_dir / "checkpoints", monitor=monitor, mode=mode, **naming)  # type: ignore[arg-type]
         last = Checkpoints(self.run_dir, config.checkpoint, self.attempt.preemption, self._elapsed)
         checkpoints = [] if trainer.enable_checkpointing is False else [best, last]
         # in this order: the guard judges a step before anything is written of it, checkpoints come last

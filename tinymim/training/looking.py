@@ -16,7 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import msgspec
 
-from tinymim.config import class_paths, references
+from tinymim.config import class_paths, references, validation
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ImageFolderData, SegmentationFolderData, ShapesData
 from tinymim.errors import TinymimError, several
@@ -122,9 +122,9 @@ def data(recipe: recipes.Config, trust: bool, what: str) -> Any:
     node = references.filled(recipe.get("data"))
     found: list[str] = []
     with trusted(node, trust, what):
-        if not class_paths.check_class(node, "data", found, (pl.LightningDataModule,)) or found:
+        if not validation.check_class(node, "data", found, (pl.LightningDataModule,)) or found:
             raise several(f"{what}: its data cannot be built", found)
-        cls = class_paths.found(node["class_path"])
+        cls = class_paths.import_class(node["class_path"])
         if not trust and cls not in READERS:
             raise TinymimError(
                 f"{what}: {cls.__name__} does more than read images; name a folder of some, or say --trust"

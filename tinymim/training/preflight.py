@@ -14,8 +14,9 @@ import lightning.pytorch as pl
 import torch
 from rich.table import Table
 
-from tinymim.config import recipe, references
-from tinymim.config.options import Corruptions, Saving
+from tinymim.config import recipe, references, validation
+from tinymim.config.options import Saving
+from tinymim.data.corruptions import Corruptions
 from tinymim.data.named import NamedSets
 from tinymim.errors import TinymimError
 from tinymim.evaluation.test_sets import OnNamedSets
@@ -54,7 +55,7 @@ def inspect(config: recipe.Config, start: Teacher | None = None) -> Inspected:
     config = references.filled(config)
     if "name" in config:
         names.check(config["name"], "name")
-    found, pruned = recipe.mistakes(config)
+    found, pruned = validation.mistakes(config)
     data = build(pl.LightningDataModule, pruned.get("data"), found)
     model = build(pl.LightningModule, pruned.get("model"), found)
     if start and isinstance(model, Evaluated):

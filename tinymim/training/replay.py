@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from tinymim import precision
-from tinymim.config import class_paths, recipe, references
+from tinymim.config import recipe, references, validation
 from tinymim.errors import TinymimError, misfit, several
 from tinymim.log import hush, say
 from tinymim.safety.console import PlainConsole
@@ -110,7 +110,7 @@ def _build(content: dict[str, Any], config: recipe.Config) -> tuple[pl.Lightning
     options = record_schemas.fit(config.get("trainer") or {}, run_schemas.TrainerPart, "the captured recipe: trainer")
     found: list[str] = []
     model = references.filled(config.get("model"))  # the batch is in the file, and data is not needed
-    if class_paths.check_class(model, "model", found, (pl.LightningModule,)) and not found:
+    if validation.check_class(model, "model", found, (pl.LightningModule,)) and not found:
         sizes.check_described(model, [value for _, value in captured_step.tensors(content["state_dict"])])
         module = preflight.build(pl.LightningModule, model, found)
     if found:
