@@ -13,7 +13,8 @@ import torch
 
 from tinymim import precision
 from tinymim.config import recipe, validation
-from tinymim.precision import Choice, Device
+from tinymim.device import Device, device_of
+from tinymim.precision import Choice
 from tinymim.training import run_folder
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
@@ -71,9 +72,9 @@ def test_auto__of_other_devices_is_float32() -> None:
 def test_device__is_the_trainers(devices: Any, numbers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert precision.device_of({"accelerator": "gpu", "devices": devices}) == Device("cuda", numbers)
-    assert precision.device_of({"accelerator": "cpu", "devices": devices}) == Device("cpu")
-    assert precision.device_of({"accelerator": "gpu", "devices": devices, "strategy": "ddp_fork"}).forked
+    assert device_of({"accelerator": "gpu", "devices": devices}) == Device("cuda", numbers)
+    assert device_of({"accelerator": "cpu", "devices": devices}) == Device("cpu")
+    assert device_of({"accelerator": "gpu", "devices": devices, "strategy": "ddp_fork"}).forked
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ A processor without units for bfloat16 multiplies it 10 to 100 times slower than
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import subprocess
@@ -15,10 +14,11 @@ import time
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from tinymim.device import Device, device_of
 from tinymim.log import say
 
 AUTO = "auto"
@@ -50,20 +50,6 @@ class Choice:
 
     precision: str
     reason: str
-
-
-class Device(NamedTuple):
-    """Where a run computes.
-
-    Args:
-        kind: ``cpu``, ``cuda``, ``mps`` or another.
-        numbers: of the GPUs; empty is all.
-        forked: whether processes are yet to be forked off this one, which then may not touch its GPUs.
-    """
-
-    kind: str
-    numbers: tuple[int, ...] = ()
-    forked: bool = False
 
 
 def choose(device: Device) -> Choice:
@@ -176,26 +162,6 @@ def _capability(numbers: tuple[int, ...], forked: bool) -> tuple[int, int]:
         major, minor = map(int, answer.stdout.split() or (0, 0))
         return major, minor
     return min((torch.cuda.get_device_capability(number) for number in used), default=(0, 0))
-
-
-def device_of(trainer: dict[str, Any]) -> Device:
-    """Where a trainer of these options computes; options that are wrong are left for Lightning to name."""
-    asked = str(trainer.get("accelerator") or "auto").lower()
-    if asked in ("auto", "gpu"):
-        found = "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
-        asked = found if asked == "auto" or found != "cpu" else "gpu"
-    if asked != "cuda":
-        return Device(asked)
-    if not torch.cuda.is_available():
-        return Device("gpu")
-    here, devices = torch.cuda.device_count(), trainer.get("devices")
-    forked = any(word in str(trainer.get("strategy")) for word in ("fork", "notebook"))
-    with contextlib.suppress(ValueError, TypeError):
-        if isinstance(devices, str) and "," in devices:
-            devices = devices.strip("[]").split(",")
-        wanted = [int(one) for one in devices] if isinstance(devices, list) else range(min(int(str(devices)), here))
-        return Device(asked, tuple(number for number in wanted if number < here), forked)
-    return Device(asked, (), forked)
 
 
 def settle(config: dict[str, Any], before: str | None = None, device: Device | None = None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from typing_extensions import override
 
 from tinymim.config.options import Saving
 from tinymim.errors import TinymimError
@@ -49,12 +50,13 @@ class Checkpoints(Checkpoint):
         self.folder = run / "checkpoints"
         self._lookout = Lookout()
 
+    @override
     def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """From here on, signals wait for the end of a step."""
+        # from here on, signals wait for the end of a step
         self.preemption.listen(trainer)
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Likewise; nothing is worth saving yet."""
         self.preemption.listen(trainer)
         self._saved = time.monotonic()
 
@@ -71,8 +73,9 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
         self._heed(request, trainer)
 
+    @override
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save before a validation, which may take longer than a cluster waits."""
+        # save before a validation, which may take longer than a cluster waits
         common = torch.tensor([float(n) for n in trainer.num_val_batches], device=trainer.strategy.root_device)
         if trainer.world_size > 1:
             torch.distributed.all_reduce(common, op=torch.distributed.ReduceOp.MIN)
@@ -93,9 +96,10 @@ class Checkpoints(Checkpoint):
         if batch_idx < self._common[dataloader_idx]:  # batches that all processes have
             self._heed(self._look(trainer)[0], trainer)
 
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save at the end of an epoch, which closes the records of the last one; where steps are counted and epochs may
-        be short, only where it is due."""
+        # save at the end of an epoch, which closes the records of the last one; where steps are counted and epochs may
+        # be short, only where it is due
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
         if trainer.max_epochs != -1 or last:
             self._save(trainer)
@@ -243,8 +247,9 @@ class _Stream(io.FileIO):
 class SafeCheckpointIO(TorchCheckpointIO):
     """Checkpoints that appear whole or not at all, with their checksum, and load without running code."""
 
+    @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write, flush, rename; a full disk leaves the previous checkpoint as it was."""
+        # write, flush, rename; a full disk leaves the previous checkpoint as it was
         path = Path(path)
         recorded = checksum_beside(path)
 
@@ -269,8 +274,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 "on with --ckpt_path last"
             ) from error
 
+    @override
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """Read weights and plain values alone, whatever ``weights_only`` says."""
+        # read weights and plain values alone, whatever ``weights_only`` says
         if not Path(path).is_file():
             raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
         try:
@@ -279,7 +285,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             raise TinymimError(f"ckpt_path: {path} cannot be read: {error}") from None
         return content
 
+    @override
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove it and its checksum."""
         super().remove_checkpoint(path)
         checksum_beside(Path(path)).unlink(missing_ok=True)

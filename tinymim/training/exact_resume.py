@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+from typing_extensions import override
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
@@ -28,22 +29,22 @@ class Exact(pl.Callback):
     def __init__(self, seed: int | None):
         self.seed = seed
 
+    @override
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed the step."""
         world, accumulated = trainer.world_size, trainer.accumulate_grad_batches
         part = batch_idx % accumulated * world + trainer.global_rank
         begin_step(self.seed or 0, trainer.global_step, part, accumulated * world, module.device)
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Nothing is shared any more."""
         end_steps()
 
+    @override
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Likewise."""
         end_steps()
 
+    @override
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note where the run is."""
         progress = _loops(checkpoint, "epoch_progress")["current"]
         ended = progress["processed"] == progress["started"]  # the epoch; else ``processed`` epochs came before it
         batches = 0 if ended else _loops(checkpoint, "epoch_loop.batch_progress")["current"]["ready"]
@@ -58,6 +59,7 @@ class Exact(pl.Callback):
             # Lightning takes a checkpoint from before a validation for one from after it, unless a batch had begun.
             validation["total"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
 
+    @override
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go there.
 

@@ -11,6 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
+from typing_extensions import override
 
 from tinymim.data.sampler import Draw
 from tinymim.seeds import restore, snapshot
@@ -32,8 +33,8 @@ class Compute(pl.Callback):
     flops = 0
     """For each image, forward and backward."""
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Count."""
         self.flops = per_image(trainer, module)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
+from typing_extensions import override
 
 from tinymim.config.options import Action
 from tinymim.errors import TinymimError
@@ -75,27 +76,29 @@ class NonFiniteGuard(pl.Callback):
         self._unread: deque[Verdict] = deque()
         self._found: Tensor | None = None
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Read which steps to pass over, and note what to watch."""
+        # read which steps to pass over, and note what to watch
         record = Path(trainer.default_root_dir) / FOLDER / "skipped.json"
         self.skipped = json.loads(record.read_text()) if self.write and record.is_file() else []
         stored = module.state_dict().keys()
         self._buffers = [name for name, _ in module.named_buffers() if name in stored]
         self._parameters = dict(module.named_parameters())
 
+    @override
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        """Note what the step begins with."""
         if self._step is None:
             self._step = Step.begin(trainer, module, self._buffers)
         self._step.add(batch_idx, batch)
 
+    @override
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
-        """Note the loss of a batch."""
         if self._step is not None:
             self._step.losses.append(loss.detach())
 
+    @override
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
-        """Judge the step before gradients are clipped and weights change."""
+        # judge the step before gradients are clipped and weights change
         step, self._step = self._step, None
         if step is None:  # another optimiser of the same batch
             return
@@ -123,12 +126,14 @@ class NonFiniteGuard(pl.Callback):
         self._unread.append(verdict)
         self._read(trainer, module, late)
 
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Read all verdicts before checkpoints of the epoch."""
+        # read all verdicts before checkpoints of the epoch
         self._read(trainer, module, 0)
 
+    @override
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Read all verdicts before any other checkpoint, and let no weights into one that an update broke."""
+        # read all verdicts before any other checkpoint, and let no weights into one that an update broke
         self._read(trainer, module, 0)
         if broken := nonfinite(module.named_parameters()):
             step = trainer.global_step
