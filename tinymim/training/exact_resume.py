@@ -1,4 +1,4 @@
-"""A run that is resumed takes the very steps it would have taken: the same images, the same random numbers."""
+"""Exact resume: a resumed run takes the very steps it would have taken, with the same images and random numbers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ POSITION = "tinymim_position"
 """Key of a checkpoint: seed, epoch from 0, optimiser steps taken in it, and the total batch they count in."""
 
 
-class Exact(pl.Callback):
+class ExactResume(pl.Callback):
     """Seed each step by its number, and go on at a checkpoint's very step, mid-epoch and before a validation included.
 
     A step is the same however many processes and accumulated batches share its images, so a run may be resumed with
     another number of them as long as the total batch stays.
 
     Args:
-        seed: of the run; ``None`` takes the checkpoint's, or 0.
+        seed: seed of the run; ``None`` takes the checkpoint's, or 0.
     """
 
     def __init__(self, seed: int | None):
@@ -61,17 +61,12 @@ class Exact(pl.Callback):
 
     @override
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go there.
-
-        Raises:
-            TinymimError: another total batch, with which steps and rates would not mean the same.
-        """
         if (position := checkpoint.get(POSITION)) is None:  # another program's
             return
-        own = total_batch(trainer)
-        if own != position["total_batch"]:
+        batch = total_batch(trainer)
+        if batch != position["total_batch"]:  # steps and rates would not mean the same
             raise TinymimError(
-                f"ckpt_path: the run had a total batch of {position['total_batch']}, and this one has {own}; keep "
+                f"ckpt_path: the run had a total batch of {position['total_batch']}, and this one has {batch}; keep "
                 "data.batch_size x processes x trainer.accumulate_grad_batches as it was"
             )
         if self.seed not in (None, position["seed"]):
@@ -87,6 +82,6 @@ class Exact(pl.Callback):
 
 
 def _loops(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
-    """Lightning's record of a loop of the fit."""
+    """Lightning's progress record of a loop of the fit."""
     progress: dict[str, Any] = checkpoint["loops"]["fit_loop"][name]
     return progress

@@ -30,8 +30,8 @@ from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
 from tinymim.training import preflight, run_folder, test_report
 from tinymim.training.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
-from tinymim.training.exact_resume import Exact
-from tinymim.training.flops import Compute
+from tinymim.training.exact_resume import ExactResume
+from tinymim.training.flops import FlopCount
 from tinymim.training.messages import readable_errors
 from tinymim.training.nonfinite_guard import NonFiniteGuard, Rewind
 from tinymim.training.predictions import MaskFiles, Predictions
@@ -185,8 +185,8 @@ class TinymimCLI(LightningCLI):
 
         seed = config.seed_everything
         self._guard = NonFiniteGuard(config.on_nonfinite, config.max_rewinds)
-        self._compute, self._elapsed = Compute(), Elapsed()
-        exact = Exact(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
+        self._flops, self._elapsed = FlopCount(), Elapsed()
+        exact = ExactResume(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
         rates = [] if trainer.logger is False else [LearningRateMonitor("step")]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
         naming = {"filename": "best", "auto_insert_metric_name": False, "enable_version_counter": False}
@@ -194,7 +194,7 @@ class TinymimCLI(LightningCLI):
         last = Checkpoints(self.run_dir, config.checkpoint, self.attempt.preemption, self._elapsed)
         checkpoints = [] if trainer.enable_checkpointing is False else [best, last]
         # in this order: the guard judges a step before anything is written of it, checkpoints come last
-        watching = [CommonPrecision(), exact, self._guard, self._compute, preflight.Preflight()]
+        watching = [CommonPrecision(), exact, self._guard, self._flops, preflight.Preflight()]
         return [*watching, *progress, *rates, self._elapsed, *checkpoints]
 
     def after_fit(self) -> None:
@@ -224,7 +224,7 @@ class TinymimCLI(LightningCLI):
             "steps": trainer.global_step,
             "images": len(self.datamodule.train),
             "images_seen": images,
-            "flops": images * self._compute.flops,
+            "flops": images * self._flops.flops,
             "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
             "weights": str(getattr(self.model, "provenance", None) or "from scratch"),
             "backbone": backbone.record(),
