@@ -23,55 +23,55 @@ def main(arguments: list[str]) -> int:
     actions.add_parser("list", parents=[where], help="what is in it (the default)")
     clearing = actions.add_parser("clear", parents=[where], help="remove what no run has open")
     clearing.add_argument("names", nargs="*", metavar="NAME", help="as `list` shows them; all by default")
-    asked = parser.parse_args(arguments)
-    root = place(getattr(asked, "dir", None))
-    if asked.action == "clear":
-        clear(root, asked.names)
+    options = parser.parse_args(arguments)
+    root = place(getattr(options, "dir", None))
+    if options.action == "clear":
+        clear(root, options.names)
     else:
         show(root)
     return 0
 
 
 def show(root: Path) -> None:
-    """Print a table of what is in the cache."""
-    found = entries(root)
-    if not found:
+    """Print a table of the entries of the cache."""
+    stored = entries(root)
+    if not stored:
         print(f"the teacher cache {root} is empty")
         return
     table = Table(title=f"teacher cache {root}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("name", "teacher", "data", "stored", "views", "full", "size", "last used"):
         right = column in ("views", "full", "size")
         table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=column == "name")
-    for entry in found:
+    for entry in stored:
         table.add_row(*_row(entry))
     PlainConsole().print(table)
-    print(f"{size(sum(entry.size for entry in found))} in all; `tinymim cache clear [NAME ...]` removes it")
+    print(f"{size(sum(entry.size for entry in stored))} in all; `tinymim cache clear [NAME ...]` removes it")
 
 
 def _row(entry: Entry) -> list[str]:
     teacher, data = (entry.about.get(name, "its key.json is damaged") for name in ("teacher", "data"))
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-    stored = ", ".join(tap.replace("_", " ") for tap in entry.taps)
-    return [entry.path.name, teacher, data, stored, str(entry.views), f"{entry.full:.0%}", size(entry.size), when]
+    taps = ", ".join(tap.replace("_", " ") for tap in entry.taps)
+    return [entry.path.name, teacher, data, taps, str(entry.views), f"{entry.full:.0%}", size(entry.size), when]
 
 
 def clear(root: Path, names: list[str]) -> None:
-    """Remove some of it, or all: what a run has open stays.
+    """Remove some entries, or all; what a run has open stays.
 
     Raises:
         TinymimError: nothing of that name, or a link, before anything is removed; or a run has some of it open, and the
             others are removed all the same.
     """
-    found = {entry.path.name: entry for entry in entries(root)}
+    stored = {entry.path.name: entry for entry in entries(root)}
     for name in names:
         check_own(root / name)
-    if unknown := [name for name in names if name not in found]:
+    if unknown := [name for name in names if name not in stored]:
         raise TinymimError(f"there is no {unknown[0]} in {root}; `tinymim cache list` shows what is")
     refused = []
-    for name in names or list(found):
+    for name in names or list(stored):
         try:
-            remove(found[name].path)
-            print(f"removed {name}, {size(found[name].size)}")
+            remove(stored[name].path)
+            print(f"removed {name}, {size(stored[name].size)}")
         except TinymimError as error:
             refused.append(str(error))
     if refused:

@@ -50,10 +50,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--pool", choices=("mean", "cls"), default="mean", help="mean patch token, or the CLS token")
     parser.add_argument("--crop_pct", type=float, help="share of the shorter side seen: 0.875 to 224 px, then 1")
     parser.add_argument("--classes", action="store_true", help="write the classifier's labels, not features")
-    asked = parser.parse_args(arguments)
-    if asked.classes and (asked.block or asked.pool != "mean"):
+    options = parser.parse_args(arguments)
+    if options.classes and (options.block or options.pool != "mean"):
         raise TinymimError("--block, --pool: of features, and --classes writes none; leave them out")
-    predict(**vars(asked))
+    predict(**vars(options))
     return 0
 
 
