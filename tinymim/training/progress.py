@@ -100,6 +100,13 @@ class TerminalProgress(RichProgressBar):
             self._read, self._figures = now, self._pace.figures(trainer)
         return dict(self._figures)
 
+    @override
+    def _get_train_description(self, current_epoch: int) -> str:
+        # from 1, as in lines and messages; a run of steps has no last epoch
+        epochs = self.trainer.max_epochs or -1
+        position = f"Epoch {current_epoch + 1}" + (f"/{epochs}" if epochs > 0 else "")
+        return position.ljust(len(self.validation_description))
+
 
 class ProgressLines(ProgressBar):
     """Lines on standard error, :data:`LINES` for the whole, from the first process alone."""
