@@ -1,4 +1,4 @@
-"""What a run computes in: ``auto`` settled on the machine at hand, and what another choice costs there.
+"""Precision of a run: ``auto`` settled on the machine at hand, and the cost of another choice there.
 
 A processor without units for bfloat16 multiplies it 10 to 100 times slower than float32, and says nothing of it; so
 ``auto`` multiplies small matrices in both and takes the faster. GPUs are told apart by their compute capability.
@@ -46,14 +46,14 @@ CAPABILITIES = {(8, 0): "bf16-mixed", (7, 0): "16-mixed"}
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run computes in, and why, for people."""
+    """Precision of a run, and the reason for it, for people."""
 
     precision: str
     reason: str
 
 
 def choose(device: Device) -> Choice:
-    """What ``auto`` means on a device.
+    """Choose what ``auto`` means on a device.
 
     On a CPU bfloat16 where it was measured to be the faster, on a GPU what the weakest of those in use has units for,
     on Apple's and others float32, which is never wrong.
@@ -69,8 +69,7 @@ def choose(device: Device) -> Choice:
 
 
 def cost(precision: Any, device: Device) -> float | None:
-    """How many times float32's time a product takes in a run's precision; ``None`` where that is known to be less than
-    float32's, or cannot be told."""
+    """Time of a product in a run's precision over float32's; ``None`` where it is known to be less, or unknown."""
     half = _half(precision, device)
     if half is None or device.kind not in ("cpu", "cuda"):
         return None
@@ -192,7 +191,7 @@ def settle(config: dict[str, Any], before: str | None = None, device: Device | N
 
 
 def one_off(precision: str, device: torch.device) -> str:
-    """As :func:`settle`, of a command without a trainer: the precision that is asked for, or what ``auto`` means."""
+    """Like :func:`settle`, for a command without a trainer: the precision given, or what ``auto`` means."""
     where = Device(device.type, () if device.index is None else (device.index,))
     return str(settle({"trainer": {"precision": precision}}, device=where)["trainer"]["precision"])
 
@@ -204,7 +203,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def warn(precision: Any, device: Device, field: str = "trainer.precision", exact: str = EXACT) -> None:
-    """Say what a precision costs here, where that is much.
+    """Warn of a precision that is slow here.
 
     Args:
         precision: a trainer's.
@@ -225,7 +224,7 @@ def warn(precision: Any, device: Device, field: str = "trainer.precision", exact
 
 @functools.cache
 def _say(text: str) -> None:
-    """Once in a process: the fits of a table have it in common."""
+    """Print a line once in a process: the fits of a table share it."""
     say(text)
 
 

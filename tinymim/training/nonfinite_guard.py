@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from tinymim.config.options import Action
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, first_few
 from tinymim.files import write_json
 from tinymim.training.captured_step import Step, finite_each, nonfinite, tensors
 from tinymim.training.checkpoints import newest
@@ -138,7 +138,7 @@ class NonFiniteGuard(pl.Callback):
         if broken := nonfinite(module.named_parameters()):
             step = trainer.global_step
             self._end(
-                trainer, step, trainer.current_epoch, f"weights are not finite after step {step} ({some(broken)})"
+                trainer, step, trainer.current_epoch, f"weights are not finite after step {step} ({first_few(broken)})"
             )
 
     def _late(self, device: torch.device, optimizer: Optimizer, scaled: bool) -> int:
@@ -177,12 +177,12 @@ class NonFiniteGuard(pl.Callback):
             advice = f"The step is in {path}: `tinymim replay {path}` shows where it breaks. "
         what = f"the loss is not finite at step {number}"
         if not loss:
-            what = f"the loss is finite, but the gradients of {some(gradients)} are not finite at step {number}"
+            what = f"the loss is finite, but the gradients of {first_few(gradients)} are not finite at step {number}"
         if weights:
             number -= 1
             advice += f"The weights were not finite before it: the update of step {number} broke them. "
         elif bad := nonfinite(pair for _, batch in step.batches for pair in tensors(batch, "batch")):
-            advice += f"The batch itself is not finite ({some(bad)}): look at the data first. "
+            advice += f"The batch itself is not finite ({first_few(bad)}): look at the data first. "
         self._end(trainer, number, step.epoch, what, advice)
 
     def _end(self, trainer: pl.Trainer, step: int, epoch: int, what: str, advice: str = "") -> None:
@@ -209,8 +209,3 @@ class NonFiniteGuard(pl.Callback):
             f"{what}{after}; {kept}. {advice}Try a lower base_lr, a longer warm-up, --trainer.gradient_clip_val 1, "
             f"or --trainer.precision 32-true{rewind}"
         )
-
-
-def some(names: list[str], most: int = 3) -> str:
-    """The first names, and how many more."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
