@@ -40,4 +40,3 @@ def hush() -> None:
     # deprecations inside of Lightning are Lightning's to mend: torch's LeafSpec, jsonargparse's old names
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module="lightning")
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
