@@ -160,3 +160,10 @@ def test_hold__a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         hold(tmp_path / "file" / "run", "run_dir"),
     ):
         pass
+
+
+def test_hold__the_folder_may_be_gone_at_its_end(tmp_path: Path) -> None:
+    with hold(tmp_path / "run", "run_dir"):
+        (tmp_path / "run" / ".lock").unlink()
+        (tmp_path / "run").rmdir()
+    assert not (tmp_path / "run").exists()
