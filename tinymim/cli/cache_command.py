@@ -13,6 +13,9 @@ from tinymim.safety.console import PlainConsole
 from tinymim.teacher_cache.cache import VARIABLE, place, size
 from tinymim.teacher_cache.storage import Entry, check_own, entries, remove
 
+WIDEST = 100_000
+"""Columns of the table at most, so that no name is folded or cut."""
+
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim cache [list | clear [NAME ...]] [--dir FOLDER]``."""
@@ -23,55 +26,57 @@ def main(arguments: list[str]) -> int:
     actions.add_parser("list", parents=[where], help="what is in it (the default)")
     clearing = actions.add_parser("clear", parents=[where], help="remove what no run has open")
     clearing.add_argument("names", nargs="*", metavar="NAME", help="as `list` shows them; all by default")
-    options = parser.parse_args(arguments)
-    root = place(getattr(options, "dir", None))
-    if options.action == "clear":
-        clear(root, options.names)
+    asked = parser.parse_args(arguments)
+    root = place(getattr(asked, "dir", None))
+    if asked.action == "clear":
+        clear(root, asked.names)
     else:
         show(root)
     return 0
 
 
 def show(root: Path) -> None:
-    """Print a table of the entries of the cache."""
-    stored = entries(root)
-    if not stored:
+    """Print a table of what is in the cache, a line an entry, however wide: names and paths are whole in a pipe, and a
+    terminal breaks long lines by itself."""
+    found = entries(root)
+    if not found:
         print(f"the teacher cache {root} is empty")
         return
     table = Table(title=f"teacher cache {root}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("name", "teacher", "data", "stored", "views", "full", "size", "last used"):
+    for column in ("name", "teacher", "precision", "data", "from", "stored", "views", "full", "size", "last used"):
         right = column in ("views", "full", "size")
-        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=column == "name")
-    for entry in stored:
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for entry in found:
         table.add_row(*_row(entry))
-    PlainConsole().print(table)
-    print(f"{size(sum(entry.size for entry in stored))} in all; `tinymim cache clear [NAME ...]` removes it")
+    PlainConsole(width=WIDEST).print(table)
+    print(f"{size(sum(entry.size for entry in found))} in all; `tinymim cache clear [NAME ...]` removes it")
 
 
 def _row(entry: Entry) -> list[str]:
     teacher, data = (entry.about.get(name, "its key.json is damaged") for name in ("teacher", "data"))
+    made = (teacher, entry.precision or "-", data, entry.about.get("source") or "-")
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-    taps = ", ".join(tap.replace("_", " ") for tap in entry.taps)
-    return [entry.path.name, teacher, data, taps, str(entry.views), f"{entry.full:.0%}", size(entry.size), when]
+    stored = ", ".join(tap.replace("_", " ") for tap in entry.taps)
+    return [entry.path.name, *made, stored, str(entry.views), f"{entry.full:.0%}", size(entry.size), when]
 
 
 def clear(root: Path, names: list[str]) -> None:
-    """Remove some entries, or all; what a run has open stays.
+    """Remove some of it, or all: what a run has open stays.
 
     Raises:
         TinymimError: nothing of that name, or a link, before anything is removed; or a run has some of it open, and the
             others are removed all the same.
     """
-    stored = {entry.path.name: entry for entry in entries(root)}
+    found = {entry.path.name: entry for entry in entries(root)}
     for name in names:
         check_own(root / name)
-    if unknown := [name for name in names if name not in stored]:
+    if unknown := [name for name in names if name not in found]:
         raise TinymimError(f"there is no {unknown[0]} in {root}; `tinymim cache list` shows what is")
     refused = []
-    for name in names or list(stored):
+    for name in names or list(found):
         try:
-            remove(stored[name].path)
-            print(f"removed {name}, {size(stored[name].size)}")
+            remove(found[name].path)
+            print(f"removed {name}, {size(found[name].size)}")
         except TinymimError as error:
             refused.append(str(error))
     if refused:

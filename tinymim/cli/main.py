@@ -17,6 +17,9 @@ from tinymim import __version__
 from tinymim.cli.recipe_commands import names_recipe
 from tinymim.errors import TinymimError, own_words
 
+HELP = frozenset(("-h", "--help"))
+OVERRIDES = "Further options are overrides of the recipe, such as --trainer.max_epochs 5."
+
 
 class Command(NamedTuple):
     """A row of the table.
@@ -26,39 +29,60 @@ class Command(NamedTuple):
         function: ``module:function`` in the project; it gets the arguments, and returns an exit code or ``None`` for 0.
         builds: whether it builds what its user names, classes of the working folder among them, by its arguments; other
             commands only look.
+        actions: words that come first, each with a help of its own.
+        first: name and description of the first argument of a command whose overrides argparse could not tell from
+            options; its help is printed from the table.
+        options: ``module:mapping`` of such a command's own options, and what they say.
     """
 
     help: str
     function: str
     builds: Callable[[list[str]], bool] = lambda arguments: False
+    actions: tuple[str, ...] = ()
+    first: tuple[str, str] | None = None
+    options: str | None = None
 
     def run(self, arguments: list[str]) -> int:
         """Import the function, and call it."""
-        module, _, name = self.function.partition(":")
-        code: int | None = getattr(importlib.import_module(f"tinymim.{module}"), name)(arguments)
-        return code or 0
+        return _imported(self.function)(arguments) or 0
+
+    def print_help(self, name: str) -> None:
+        """Print the help of a command with a ``first`` argument."""
+        parser = argparse.ArgumentParser(f"tinymim {name}", description=self.help, epilog=OVERRIDES)
+        parser.add_argument(self.first[0], help=self.first[1])  # type: ignore[index]
+        for option, text in (_imported(self.options) if self.options else {}).items():
+            parser.add_argument(f"--{option}", help=text)
+        parser.print_help()
 
 
-def _unless_help(arguments: list[str]) -> bool:
-    return not {"-h", "--help"} & {*arguments}
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(f"tinymim.{module}"), name)
+
+
+def _always(arguments: list[str]) -> bool:
+    return True
 
 
 def _runs_chain(arguments: list[str]) -> bool:
     return arguments[:1] in (["run"], ["resume"])
 
 
+RECIPE = ("recipe", "a recipe of recipes, or a path")
+
+
 COMMANDS = {
     "fit": Command(
         "train one recipe: tinymim fit --config relation_digits [--trainer.max_epochs 5 ...]",
         "cli.recipe_commands:fit",
-        _unless_help,
+        _always,
     ),
     "validate": Command(
         "validate a checkpoint: tinymim validate --config RECIPE --ckpt_path FILE",
         "cli.recipe_commands:validate",
-        _unless_help,
+        _always,
     ),
-    "test": Command("test a checkpoint, likewise", "cli.recipe_commands:test", _unless_help),
+    "test": Command("test a checkpoint, likewise", "cli.recipe_commands:test", _always),
     "predict": Command(
         "write features or classes: tinymim predict CHECKPOINT --images FOLDER; of a recipe's images, likewise",
         "cli.recipe_commands:predict",
@@ -67,42 +91,47 @@ COMMANDS = {
     "distill": Command(
         "run a recipe and what it compares with, and print the table: tinymim distill RECIPE [--seeds 3]",
         "cli.recipe_commands:distill",
-        _unless_help,
+        _always,
+        first=RECIPE,
+        options="experiments.distill:OPTIONS",
     ),
     "study": Command(
         "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
         "experiments.study:run",
-        _unless_help,
+        _always,
     ),
     "search": Command(
         "choose each row's own settings on training images: tinymim search RECIPE, STUDY or CHAIN [ROW ...]",
         "experiments.chain_search:main",
-        _unless_help,
+        _always,
     ),
     "chain": Command(
         "run stages that start from each other: tinymim chain run | resume | status | plan",
         "cli.chain_command:main",
         _runs_chain,
+        actions=("run", "resume", "status", "plan"),
     ),
     "scaling": Command(
         "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
         "cli.scaling_command:main",
-        _unless_help,
+        _always,
     ),
     "papers": Command(
         "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
         "cli.papers_command:main",
-        _unless_help,
+        _always,
     ),
     "resume": Command(
         "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
         "cli.chain_command:resume",
-        _unless_help,
+        _always,
+        first=("folder", "of a run or of a chain"),
     ),
     "check": Command(
         "check a recipe before it runs: every mistake at once, or sizes, speed and time",
         "cli.recipe_commands:check",
-        _unless_help,
+        _always,
+        first=RECIPE,
     ),
     "replay": Command(
         "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
@@ -116,15 +145,19 @@ COMMANDS = {
         "cli.analyze_command:main",
     ),
     "teachers": Command(
-        "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add",
+        "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add | save",
         "cli.teachers_command:main",
+        actions=("list", "show", "fetch", "verify", "add", "save"),
     ),
     "cache": Command(
         "what teachers gave for views of images, kept for all runs: tinymim cache list | clear [NAME ...]",
         "cli.cache_command:main",
+        actions=("list", "clear"),
     ),
     "data": Command(
-        "look through a folder of images for what is wrong with it: tinymim data check DIR", "cli.data_command:main"
+        "look through a folder of images for what is wrong with it: tinymim data check DIR",
+        "cli.data_command:main",
+        actions=("check",),
     ),
     "export": Command(
         "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
@@ -162,14 +195,18 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments:
         parser.print_help()
         return 2
-    name = parser.parse_args(arguments[:1]).command
-    arguments = arguments[1:]
+    name, arguments = parser.parse_args(arguments[:1]).command, arguments[1:]
+    if not HELP.isdisjoint(arguments):  # wherever it stands, nothing else is looked at
+        arguments = [word for word in arguments[:1] if word in COMMANDS[name].actions] + ["--help"]
 
     if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    if "--trust" in arguments or COMMANDS[name].builds(arguments):
+    if builds(name, arguments):
         _reach_working_folder()
     try:
+        if arguments == ["--help"] and COMMANDS[name].first:
+            COMMANDS[name].print_help(name)
+            return 0
         code = COMMANDS[name].run(arguments)
         if "torch" in sys.modules:
             from tinymim.training import processes
@@ -181,6 +218,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"tinymim {name}: {terminal(own_words(error))}", file=sys.stderr)
         return error.code
+
+
+def builds(name: str, arguments: list[str]) -> bool:
+    """Whether a command builds what its user names, classes of the working folder among them; others only look."""
+    return HELP.isdisjoint(arguments) and ("--trust" in arguments or COMMANDS[name].builds(arguments))
 
 
 def _reach_working_folder() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -41,7 +42,8 @@ Owner = dict[str, Any]
 
 @contextlib.contextmanager
 def hold(folder: Path, what: str, beat: float = BEAT, patience: float = PATIENCE) -> Iterator[None]:
-    """Keep others out of ``folder``, which is made where it is missing.
+    """Keep others out of ``folder``, which is made where it is missing, and taken away again where an error comes
+    before anything was written: a refused command leaves nothing.
 
     Args:
         folder: to work in.
@@ -53,29 +55,54 @@ def hold(folder: Path, what: str, beat: float = BEAT, patience: float = PATIENCE
         TinymimError: another process works there, or the folder cannot be written.
     """
     path = folder / NAME
-    # never a marker file in place of flock: the text in the file is the owner's, not filelock's
-    flock = FileLock(path, timeout=0, mode=0o644, fallback_to_soft=False)
+    flock, made = _locked(folder, what, patience)
     ended = threading.Event()
     heartbeat = threading.Thread(target=_touch_until, args=(path, ended, beat), daemon=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_owner(folder, what, patience, locked=_acquire(flock, folder, what))
         path.write_text(json.dumps(_this_process(), indent=2) + "\n")  # into the very file that is locked
-    except OSError as error:
-        flock.release()
-        raise TinymimError(f"{what}: {folder} cannot be written ({error.strerror}); give another folder") from None
-    except BaseException:
-        flock.release()
-        raise
-    heartbeat.start()
-    try:
-        yield
+        heartbeat.start()
+        try:
+            yield
+        except BaseException:
+            _remove(folder, made)
+            raise
+        finally:
+            ended.set()
+            heartbeat.join()
+            with contextlib.suppress(OSError):  # it may be gone, and must not come back
+                os.truncate(path, 0)
     finally:
-        ended.set()
-        heartbeat.join()
-        with contextlib.suppress(OSError):  # the folder may be gone
-            path.write_text("")
         flock.release()
+
+
+def _locked(folder: Path, what: str, patience: float) -> tuple[FileLock, list[Path]]:
+    """The lock, and the file and folders that were made for it, innermost first."""
+    # never a marker file in place of flock: the text in the file is the owner's, not filelock's
+    flock = FileLock(folder / NAME, timeout=0, mode=0o644, fallback_to_soft=False)
+    for _ in range(100):
+        try:
+            made = [*itertools.takewhile(lambda path: not path.exists(), (folder / NAME, folder, *folder.parents))]
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_owner(folder, what, patience, locked=_acquire(flock, folder, what))
+            return flock, made
+        except FileNotFoundError:  # a command that was refused there has just taken the folder away
+            flock.release()
+        except OSError as error:
+            flock.release()
+            raise TinymimError(f"{what}: {folder} cannot be written ({error.strerror}); give another folder") from None
+        except BaseException:
+            flock.release()
+            raise
+    raise TinymimError(f"{what}: {folder} is taken away again and again; give another folder")
+
+
+def _remove(folder: Path, made: list[Path]) -> None:
+    """Take away the file and the folders that were made for it, if nothing else came to lie there."""
+    with contextlib.suppress(OSError):
+        if made and all(path.name == NAME for path in folder.iterdir()):
+            made[0].unlink()
+            for place in made[1:]:
+                place.rmdir()
 
 
 def _acquire(flock: FileLock, folder: Path, what: str) -> bool:

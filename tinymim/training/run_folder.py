@@ -112,6 +112,16 @@ def _is_ours(name: str) -> bool:
     return name in WRITTEN or name.startswith(("events.out.", "metrics-"))
 
 
+FIRST_STEP = ("model.init_args.init: ", "model.init_args.weights: ")
+"""Options that the first step alone looks at: from then on the checkpoint has the weights."""
+
+
+def changed(before: recipes.Config, now: recipes.Config) -> list[str]:
+    """Differences between the recipe that a run had and the one it goes on with, and whether they have any effect."""
+    late = " (which has no effect on weights that are already trained)"
+    return [line + late if line.startswith(FIRST_STEP) else line for line in differences(before, now)]
+
+
 class SaveRecipe(SaveConfigCallback):
     """Write the resolved recipe and the environment into the run folder, once a checkpoint has been accepted.
 
@@ -144,7 +154,7 @@ class SaveRecipe(SaveConfigCallback):
         if self.kept:
             recipe = yaml.safe_dump(references.put_back(yaml.safe_load(recipe), self.kept), sort_keys=False)
         path = folder / "config.yaml"
-        if path.is_file() and (changes := differences(yaml.safe_load(path.read_text()), yaml.safe_load(recipe))):
+        if path.is_file() and (changes := changed(yaml.safe_load(path.read_text()), yaml.safe_load(recipe))):
             say(f"the run goes on with another recipe than it had: {'; '.join(changes)}")
         write_text(path, recipe)
         write_json(folder / "environment.json", environment())
