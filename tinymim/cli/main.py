@@ -135,7 +135,7 @@ COMMANDS = {
     ),
     "replay": Command(
         "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
-        "training.replay:main",
+        "cli.replay_command:main",
     ),
     "report": Command(
         "one HTML page of a run, beside others: tinymim report runs/relation_digits", "cli.report_command:main"
