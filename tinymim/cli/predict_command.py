@@ -31,7 +31,7 @@ from tinymim.vit.blocks import LOGITS, Tap
 
 PRECISIONS = {AUTO: AUTO, EXACT: EXACT, "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
 PRECISIONS |= {"32": EXACT, "bf16": "bf16-mixed"}
-"""What ``--precision`` takes, a trainer's names and two shorter ones; and what each means."""
+"""Values of ``--precision``, a trainer's names and two shorter ones, and the trainer's name for each."""
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ COMMAND_KEYS = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
 """Keys of a command beside its recipe."""
 
 Action = Literal["stop", "rewind"]
-"""What a run does at a step that is not finite."""
+"""Reaction of a run to a step that is not finite."""
 
 
 @dataclass

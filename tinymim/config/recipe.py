@@ -30,7 +30,7 @@ LONGEST = 10**7
 
 
 def folders() -> list[Path]:
-    """Where recipes are looked for by name, first match wins."""
+    """Folders in which recipes are looked for by name, first match wins."""
     return [Path("recipes"), PROJECT / "recipes"]
 
 
@@ -93,7 +93,7 @@ def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
 
 
 def _drop_replaced(below: DictConfig, above: DictConfig) -> None:
-    """Where ``above`` names another class, options of the old one must not reach the new."""
+    """Drop options of an old class from ``below`` where ``above`` names another: they must not reach the new."""
     for key, value in above.items_ex(resolve=False):
         old = None if OmegaConf.is_interpolation(below, str(key)) else below.get(key)
         if not isinstance(value, DictConfig) or not isinstance(old, DictConfig):

@@ -144,7 +144,7 @@ def _check_owner(folder: Path, what: str, patience: float, locked: bool) -> None
 
 
 def owner(folder: Path) -> str | None:
-    """Who works in ``folder``, for people; ``None`` where nobody does, as far as can be seen from here at once."""
+    """Owner of ``folder``, for people; ``None`` where nobody works there, as far as can be seen from here at once."""
     entry = _read(folder)
     if not entry:
         return None
