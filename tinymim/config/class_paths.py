@@ -41,6 +41,13 @@ def is_own(class_path: str) -> bool:
     return bool(re.fullmatch(r"tinymim(\.[a-z]\w*)*\.[A-Z]\w*", class_path, re.ASCII))
 
 
+def same_class(path: str, other: str) -> bool:
+    """Whether two paths name one class, as ``tinymim.modules.Distiller`` and ``tinymim.methods.Distiller`` do: no two
+    classes of the project have one name."""
+    both_own = is_own(path) and is_own(other)
+    return path == other or (both_own and path.rpartition(".")[2] == other.rpartition(".")[2])
+
+
 def classes_in(node: Any, path: str = "") -> dict[str, str]:
     """Every class that plain data names, by its place in it."""
     classes: dict[str, str] = {}

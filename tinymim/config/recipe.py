@@ -98,7 +98,8 @@ def _drop_replaced(below: DictConfig, above: DictConfig) -> None:
         old = None if OmegaConf.is_interpolation(below, str(key)) else below.get(key)
         if not isinstance(value, DictConfig) or not isinstance(old, DictConfig):
             continue
-        if "class_path" in value and "class_path" in old and value.class_path != old.class_path:
+        changed = "class_path" in value and "class_path" in old
+        if changed and not class_paths.same_class(str(value.class_path), str(old.class_path)):
             below[key] = _replaced(old, str(value.class_path), str(key))
         else:
             _drop_replaced(old, value)
@@ -190,7 +191,8 @@ def _override(config: DictConfig, key: str, text: str) -> None:
         key = f"{key}.class_path"
     *above, last = parts = _expanded(config, key)
     owner = OmegaConf.select(config, ".".join(above)) if above else config
-    if last == "class_path" and isinstance(owner, DictConfig) and owner.get("class_path") != str(value):
+    replaces = last == "class_path" and isinstance(owner, DictConfig)
+    if replaces and not class_paths.same_class(str(owner.get("class_path")), str(value)):
         other = _replaced(owner, str(value), parts[0])
         owner.pop("init_args", None)
         owner.update(other)

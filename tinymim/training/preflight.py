@@ -19,8 +19,7 @@ from tinymim.config.options import Saving
 from tinymim.data.corruptions import Corruptions
 from tinymim.data.named import NamedSets
 from tinymim.errors import TinymimError
-from tinymim.evaluation.test_sets import OnNamedSets
-from tinymim.methods.base import Evaluated
+from tinymim.methods.base import Method
 from tinymim.safety import names
 from tinymim.safety.console import PlainConsole
 from tinymim.teachers.locate import Teacher
@@ -58,19 +57,18 @@ def inspect(config: recipe.Config, start: Teacher | None = None) -> Inspected:
     errors, pruned = validation.mistakes(config)
     data = build(pl.LightningDataModule, pruned.get("data"), errors)
     model = build(pl.LightningModule, pruned.get("model"), errors)
-    if start and isinstance(model, Evaluated):
-        model.expect(start)
+    if start and isinstance(model, Method):
+        model.use_source(start)
     if hasattr(data, "problems"):
         errors += data.problems()
-    if hasattr(model, "problems"):
-        errors += model.problems(getattr(data, "image_size", None) or 224)
-    if data is not None and isinstance(model, Evaluated):
-        errors += model.data_problems(data)
+    if isinstance(model, Method):
+        errors += model.problems(getattr(data, "image_size", None) or 224, data)
     if isinstance(saving := pruned.get("checkpoint"), dict):
         errors += Saving(**saving).problems()
     if isinstance(corruptions := pruned.get("corruptions"), dict):
         errors += Corruptions(**corruptions).problems()
-    if (corruptions is not None or isinstance(data, NamedSets)) and model and not isinstance(model, OnNamedSets):
+    sets = corruptions is not None or isinstance(data, NamedSets)
+    if sets and model and not getattr(model, "takes_test_sets", False):
         what = "data: its test sets" if isinstance(data, NamedSets) else "corruptions: they"
         errors.append(f"{what} are for a classifier, and model is {type(model).__name__}; take a recipe of fine-tuning")
     trainer = config.get("trainer")
