@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -127,6 +128,12 @@ def picture() -> str:
 
 def test_map__is_made_from_this_list() -> None:
     assert picture() in MAP.read_text(), "python -m tests.test_floors"
+
+
+def test_map__names_what_is_there() -> None:
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.py)`", MAP.read_text())
+    missing = [name for name in named if not (PROJECT / "tinymim" / name).exists() and "NAME" not in name]
+    assert [name for name in missing if not (PROJECT / name).exists()] == []
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from tinymim.training.exact_resume import ExactResume
 from tinymim.training.flops import FlopCount
 from tinymim.training.messages import readable_errors
 from tinymim.training.nonfinite_guard import NonFiniteGuard, Rewind
-from tinymim.training.predictions import MaskFiles, Predictions
+from tinymim.training.predictions import MaskFiles, PredictionArrays
 from tinymim.training.preemption import Preempted, Preemption
 from tinymim.training.processes import CommonPrecision, end_with_parent, rank, started_by_lightning
 from tinymim.training.progress import Elapsed, progress_bar
@@ -180,7 +180,7 @@ class TinymimCLI(LightningCLI):
         trainer = config.trainer
         progress = [progress_bar(str(self.subcommand))] if trainer.enable_progress_bar is not False else []
         if not self._records():
-            writer = MaskFiles if isinstance(self.model, Segmenter) else Predictions
+            writer = MaskFiles if isinstance(self.model, Segmenter) else PredictionArrays
             return [CommonPrecision(), *progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
 
         seed = config.seed_everything

@@ -26,7 +26,7 @@ ROWS = 4096
 """Rows of a Parquet row group: what is held in memory, and what a reader may skip."""
 
 
-class Predictions(pl.Callback):
+class PredictionArrays(pl.Callback):
     """Write what ``predict`` gives as NumPy arrays, ordered by image index.
 
     Args:
