@@ -16,10 +16,9 @@ from safetensors.torch import save_file
 
 from tests.conftest import tiny
 from tests.teachers.card_files import write
-from tinymim.cli import teacher_files
 from tinymim.cli import teachers_command as run_teachers
 from tinymim.cli.main import main
-from tinymim.config import class_paths, recipe, references
+from tinymim.config import class_paths, recipe, references, validation
 from tinymim.errors import TinymimError
 from tinymim.safety import names, shown
 from tinymim.teachers import card as cards
@@ -144,9 +143,9 @@ def test_own_only__imports_no_other_module(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(tmp_path))
     found: list[str] = []
     with class_paths.own_only():
-        assert not class_paths.check_class({"class_path": "stranger.Net"}, "model", found)
-        assert not class_paths.check_class({"class_path": "tinymim.files.shutil"}, "model", found)
-        assert not class_paths.check_class({"class_path": "tinymim.training.fit.ExitStack"}, "model", found)
+        assert not validation.check_class({"class_path": "stranger.Net"}, "model", found)
+        assert not validation.check_class({"class_path": "tinymim.files.shutil"}, "model", found)
+        assert not validation.check_class({"class_path": "tinymim.training.fit.ExitStack"}, "model", found)
     assert len(found) == 3
     assert "--trust" in found[0]
 
@@ -155,7 +154,7 @@ def test_own_only__imports_no_other_module(tmp_path: Path, monkeypatch: pytest.M
 def test_fetch__writes_into_the_cards_own_folder_alone(home: SimpleNamespace, file: str) -> None:
     card = cards.read(write(home.cwd, {"file": file, "url": "http://127.0.0.1:9/x"}))
     with pytest.raises(TinymimError, match=r"file: .* is no plain name"):
-        teacher_files.fetch(card, record=False)
+        run_teachers.fetch(card, record=False)
 
 
 @pytest.mark.parametrize("file", ["apex.py", "apex", "x.pth.py", "sitecustomize.pyc", "x.PTH", "Makefile", "pth"])
@@ -166,7 +165,7 @@ def test_weights__are_all_that_is_written_under_a_name_of_a_card(
     given.write_text("raise SystemExit")
     card = cards.read(write(home.cwd, {"file": file, "url": given.as_uri()}))
     with pytest.raises(TinymimError, match=r"file: .* is no name of a file of weights, which end in \.ckpt"):
-        teacher_files.fetch(card, record=False)
+        run_teachers.fetch(card, record=False)
     with pytest.raises(TinymimError, match=r"file: .* is no name of a file of weights"):
         run_teachers.save(_file(own, tmp_path / "t.safetensors"), card)
     assert [path.name for path in home.cwd.iterdir()] == ["small.yaml"]

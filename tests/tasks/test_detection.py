@@ -21,7 +21,7 @@ from tinymim.tasks.detection import boxes_of
 from tinymim.tasks.fcos import FCOSForm, FCOSNetwork, HeadOutputs
 from tinymim.tasks.pyramid import SimplePyramid
 from tinymim.teachers import weights
-from tinymim.training.exact_resume import Exact
+from tinymim.training.exact_resume import ExactResume
 from tinymim.vit.backbone import Backbone
 
 
@@ -266,7 +266,7 @@ class Stops(pl.Callback):
 def test_resume__gives_the_weights_of_going_through(tmp_path: Path) -> None:
     def run(*callbacks: pl.Callback, **options: Any) -> tuple[Detector, pl.Trainer]:
         module = detector(drop_path=0.3)
-        runner = trainer(tmp_path, max_epochs=2, callbacks=[Exact(0), *callbacks], num_sanity_val_steps=0)
+        runner = trainer(tmp_path, max_epochs=2, callbacks=[ExactResume(0), *callbacks], num_sanity_val_steps=0)
         runner.fit(module, datamodule=scenes(scale=(0.4, 1.0)), **options)
         return module, runner
 

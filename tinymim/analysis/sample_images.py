@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinymim.cli import predict_command
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ShapesData
 from tinymim.data.batches import finished
 from tinymim.data.image_limits import EXTENSIONS, evenly, image_files, splits
+from tinymim.data.listed_images import Item, ListedImages
 from tinymim.data.module import ImageData
 from tinymim.data.named import NamedSets
 from tinymim.data.sampler import Draw
@@ -71,7 +71,7 @@ class Images:
             raise TinymimError(f"data: none of the {len(self.chosen)} images can be read, from {self.unreadable[0]} on")
 
     def _from_folder(self, index: int) -> Tensor | None:
-        _, seen = cast(predict_command.Item, self.dataset[index])
+        _, seen = cast(Item, self.dataset[index])
         if isinstance(seen, str):
             self._pass_over(self.names[index], f": {seen}")
             return None
@@ -126,7 +126,7 @@ def _of_folder(folder: Path, count: int, size: int) -> Images:
         raise TinymimError(f"data: no images in {place}: looked for {', '.join(EXTENSIONS)}, also in its folders")
     chosen = evenly(len(names), count)
     what = f"{len(chosen)} of {len(names)} images in {place}"
-    return Images(what, predict_command.Images(place, names, size), chosen, names)
+    return Images(what, ListedImages(place, names, size), chosen, names)
 
 
 def _of_data(data: ImageData, name: str, count: int) -> Images:

@@ -15,7 +15,8 @@ from tinymim.analysis import analysis_page, cka, heads, networks, sample_images
 from tinymim.analysis.agreement import Options as Relations
 from tinymim.analysis.measure import MEASURES, Options, measure
 from tinymim.analysis.results import ABOUT, TABLES, Results
-from tinymim.cli.predict_command import positive, usable_device
+from tinymim.cli.predict_command import positive
+from tinymim.device import usable_device
 from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.safety.console import PlainConsole

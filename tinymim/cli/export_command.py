@@ -40,22 +40,22 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--push", metavar="REPO", help="upload the folder to the Hugging Face hub as well")
     parser.add_argument("--private", action="store_true", help="let --push make a private repository")
-    asked = parser.parse_args(arguments)
-    if not asked.to:
-        if asked.file is None:
+    options = parser.parse_args(arguments)
+    if not options.to:
+        if options.file is None:
             raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))
-        given = {"out": asked.out, "blocks": asked.blocks, "classifier": asked.classifier, "push": asked.push}
-        if alone := [f"--{name}" for name, value in given.items() if value is not None]:
-            raise TinymimError(f"{', '.join(alone)}: only with --to {', '.join(FORMS)}")
-        export(asked.checkpoint, asked.file, asked.overwrite)
+        folder_options = ("out", "blocks", "classifier", "push")
+        if misused := [f"--{name}" for name in folder_options if getattr(options, name) is not None]:
+            raise TinymimError(f"{', '.join(misused)}: only with --to {', '.join(FORMS)}")
+        export(options.checkpoint, options.file, options.overwrite)
         return 0
-    if asked.file is not None:
-        raise TinymimError(f"file: {asked.file}: with --to a folder is written; name it with --out")
-    if asked.private and not asked.push:
+    if options.file is not None:
+        raise TinymimError(f"file: {options.file}: with --to a folder is written; name it with --out")
+    if options.private and not options.push:
         raise TinymimError("--private: only with --push")
-    hub = Hub(asked.push, asked.private) if asked.push else None
+    hub = Hub(options.push, options.private) if options.push else None
     folder = export_folder(
-        asked.checkpoint, asked.to, asked.out, asked.overwrite, asked.blocks or "trained", asked.classifier
+        options.checkpoint, options.to, options.out, options.overwrite, options.blocks or "trained", options.classifier
     )
     if hub:
         print(f"pushed to {hub.push(folder)}")

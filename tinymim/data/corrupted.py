@@ -8,10 +8,9 @@ from typing import cast
 
 from torch.utils.data import Dataset
 
-from tinymim.config.options import Corruptions
 from tinymim.data.batches import unit
 from tinymim.data.corruption_error import corruption_errors, mean_errors
-from tinymim.data.corruptions import CORRUPTIONS, corrupt
+from tinymim.data.corruptions import CORRUPTIONS, Corruptions, corrupt
 from tinymim.data.module import ImageData, Sample
 from tinymim.data.named import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.robustness import corruption_table, errors_of

@@ -1,4 +1,4 @@
-"""What leaves the project is escaped for where it goes; pages of HTML are escaped by their templates."""
+"""Text that leaves the project, escaped for where it goes; pages of HTML are escaped by their templates."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def uncelled(text: str) -> str:
-    """What :func:`cell` was given."""
+    """Undo :func:`cell`."""
     return text[1:] if re.match(r"'[=+@-]", text) else text
 
 
