@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pandas import DataFrame
 
 from tinymim.analysis import verdicts
 from tinymim.analysis.results import Results
@@ -33,7 +34,8 @@ def cka(title: str, least: float) -> list[dict]:
 
 def results(masked: list[dict], supervised: list[dict], likeness: tuple[float, float] = (0.95, 0.6)) -> Results:
     about = {"models": [{"title": "m"}, {"title": "s"}]}
-    return Results(about, [*masked, *supervised], [*cka("m", likeness[0]), *cka("s", likeness[1])])
+    heads_, cka_ = [*masked, *supervised], [*cka("m", likeness[0]), *cka("s", likeness[1])]
+    return Results(about, DataFrame(heads_), DataFrame(cka_))
 
 
 AS_PUBLISHED = (

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.analysis.layer import Layer
+from tinymim.analysis.layers import Layer
 from tinymim.analysis.statistics import Moments
 from tinymim.errors import TinymimError
 
@@ -25,7 +25,7 @@ Direction = Literal["forward", "reverse", "both"]
 
 
 @dataclass
-class Options:
+class HeadOptions:
     """What the paper leaves open.
 
     Args:
@@ -61,8 +61,8 @@ class HeadMeasures:
         options: what the paper leaves open.
     """
 
-    def __init__(self, options: Options | None = None):
-        self.options = options or Options()
+    def __init__(self, options: HeadOptions | None = None):
+        self.options = options or HeadOptions()
         self._moments: dict[int, Moments] = {}
         self._uniform: dict[int, dict[str, float]] = {}
 
@@ -100,7 +100,7 @@ class HeadMeasures:
         return values
 
 
-def measure(maps: Tensor, distances: Tensor, prefix: int, options: Options) -> Tensor:
+def measure(maps: Tensor, distances: Tensor, prefix: int, options: HeadOptions) -> Tensor:
     """All :data:`MEASURES` of every head on every image, ``(b, H, 5)``: means over queries.
 
     Args:
@@ -150,7 +150,7 @@ def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tenso
     return -own, kl, (js + js.mT).sum(2) / others
 
 
-def uniform(layer: Layer, options: Options) -> dict[str, float]:
+def uniform(layer: Layer, options: HeadOptions) -> dict[str, float]:
     """Distance and entropy of attention that is the same to all that a query may attend to; nan where that is the
     query alone."""
     allowed = torch.ones_like(layer.distances)[None] if layer.allowed is None else layer.allowed.float()

@@ -11,9 +11,10 @@ from typing import get_args
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tinymim import files
-from tinymim.analysis import analysis_page, cka, heads, networks, sample_images
-from tinymim.analysis.agreement import Options as Relations
-from tinymim.analysis.measure import MEASURES, Options, measure
+from tinymim.analysis import analysis_page, cka, networks, sample_images
+from tinymim.analysis.agreement import RelationOptions
+from tinymim.analysis.heads import HeadOptions
+from tinymim.analysis.measure import MEASURES, MeasureOptions, measure
 from tinymim.analysis.results import ABOUT, TABLES, Results
 from tinymim.cli.predict_command import positive, usable_device
 from tinymim.errors import TinymimError
@@ -91,12 +92,12 @@ def _run(asked: argparse.Namespace) -> int:
     titles = [model.title for model in models]
     if asked.teacher and asked.teacher not in titles:
         raise TinymimError(f"teacher: {asked.teacher} is none of the models: {', '.join(titles)}")
-    options = Options(
+    options = MeasureOptions(
         asked.measures,
         asked.batch_size,
-        heads.Options(**({"cls": asked.cls} if asked.cls else {}), kl=asked.kl),
+        HeadOptions(**({"cls": asked.cls} if asked.cls else {}), kl=asked.kl),
         asked.tokens,
-        Relations(asked.relations, **({"cls": asked.cls} if asked.cls else {})),
+        RelationOptions(asked.relations, **({"cls": asked.cls} if asked.cls else {})),
         asked.teacher or titles[0],
     )
     side = max(side for model in models for side in model.network.image_size)

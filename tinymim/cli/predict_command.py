@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from tinymim import files
 from tinymim.data.batches import unit
-from tinymim.data.image_limits import EXTENSIONS, image_files, open_image, unreadable
-from tinymim.data.transforms import PlainView, crop_problems
+from tinymim.data.image_limits import EXTENSIONS, image_files
+from tinymim.data.listed_images import ListedImages
+from tinymim.data.transforms import crop_problems
 from tinymim.errors import TinymimError
 from tinymim.export import source
 from tinymim.log import say
@@ -30,32 +31,6 @@ from tinymim.vit.blocks import LOGITS, Tap
 PRECISIONS = {AUTO: AUTO, EXACT: EXACT, "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
 PRECISIONS |= {"32": EXACT, "bf16": "bf16-mixed"}
 """What ``--precision`` takes, a trainer's names and two shorter ones; and what each means."""
-
-Item = tuple[int, Tensor | str]
-"""Index of an image, and its pixels or why there are none."""
-
-
-class Images(Dataset[Item]):
-    """Every image of a list, as the project evaluates it; a broken one as the reason.
-
-    Args:
-        folder: that the names are relative to.
-        names: of the files.
-        size: side of the views, in pixels.
-        crop_pct: see :class:`tinymim.data.transforms.PlainView`.
-    """
-
-    def __init__(self, folder: str, names: list[str], size: int, crop_pct: float | None = None):
-        self.folder, self.names, self.view = folder, names, PlainView(size, crop_pct)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Item:
-        try:
-            return index, self.view(open_image(f"{self.folder}/{self.names[index]}"))["image"]
-        except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
-            return index, unreadable(error)
 
 
 def main(arguments: list[str]) -> int:
@@ -136,7 +111,7 @@ def predict(
     loaded = source.load(checkpoint, classes)
     place = usable_device(device)
     reader = Reader(loaded, block, pool, classes, one_off(PRECISIONS[precision], place), place)
-    dataset = Images(str(images), names, reader.size, crop_pct)
+    dataset = ListedImages(str(images), names, reader.size, crop_pct)
     loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
     broken: list[str] = []
     start = time.perf_counter()

@@ -25,12 +25,9 @@ def markdown(text: str) -> str:
     """
     said = re.sub(r"([\\`*\[\]|~])", r"\\\1", one_line(text))
     said = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    said = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", said)
-    return (
-        said
-        if said == "-"
-        else re.sub(r"^([#+=-]|\d+[.)])(?=\s|$)|^(-{3,}|={2,})", lambda found: f"\\{found[0]}", said)
-    )
+    said = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", said)
+    said = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", said)
+    return said if said == "-" else re.sub(r"^(#+|[+=-])(?=\s|$)|^(-{3,}|={2,})", r"\\\g<0>", said)
 
 
 def fenced(text: str, language: str = "") -> str:

@@ -1,12 +1,20 @@
-"""One block of a network as the analyses see it: what it gives out, and where its heads look."""
+"""The blocks of a network over a batch of images, one by one: what each gives out, and where its heads look."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from tinymim.vit.attention_maps import watched
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import Tap
+
+if TYPE_CHECKING:
+    from tinymim.analysis.swin import Swin
 
 
 @dataclass
@@ -46,7 +54,34 @@ def distances(grid: tuple[int, int], patch: tuple[float, float]) -> Tensor:
         grid: patches along height and width.
         patch: height and width of a patch in pixels.
     """
-    centres = torch.cartesian_prod(
-        *(torch.arange(count) * float(side) for count, side in zip(grid, patch, strict=True))
-    )
+    sides = [torch.arange(count) * float(side) for count, side in zip(grid, patch, strict=True)]
+    centres = torch.cartesian_prod(*sides)
     return torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@torch.inference_mode()
+def layers(network: Backbone | Swin, images: Tensor) -> Iterator[Layer]:
+    """Run a network, in eval mode, and give its blocks one by one; nothing is kept of those before.
+
+    Args:
+        network: what to look at.
+        images: ``(B, 3, H, W)`` in [0, 1].
+    """
+    network.eval()
+    if not isinstance(network, Backbone):
+        yield from network.layers(images)
+        return
+    between = distances(network.grid, network.patch).to(images.device)
+    outputs = [Tap(block, "ffn_post") for block in range(1, network.depth + 1)]
+    with watched(block.attn for block in network.vit.blocks) as last:
+        for number, parts, _ in network.walk(images, outputs):
+            yield Layer(
+                number,
+                network.heads[number - 1],
+                network.prefix,
+                network.grid,
+                sum(network.patch) / 2,
+                parts["ffn_post"],
+                between,
+                last.maps(len(images)).log,
+            )
