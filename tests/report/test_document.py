@@ -57,7 +57,7 @@ def test_document__markdown_holds_the_same(tmp_path):
     assert "- seed: 0" in text
 
 
-TAGS = set(["h1", "h2", "p", "em", "div", "table", "thead", "tbody", "tr", "th", "td"])
+TAGS = {"h1", "h2", "p", "em", "div", "table", "thead", "tbody", "tr", "th", "td"}
 MARKS = st.text("*_`~[]()<>&!|\\#+-=.:1a '\"", max_size=30)
 
 

@@ -15,7 +15,7 @@ from tinymim.methods import MAEPretrainer, SimMIMPretrainer
 from tinymim.methods.mim import MaskedPretrainer
 from tinymim.methods.reconstruction import patchify, unpatchify
 from tinymim.scaling import reconstruction_figure
-from tinymim.scaling.overfit import signs
+from tinymim.scaling.overfitting import signs
 from tinymim.scaling.table import Row
 from tinymim.training.checkpoints import SafeCheckpointIO
 from tinymim.vit.backbone import Backbone

@@ -73,6 +73,14 @@ def test_few_runs_of_two_objectives__each_on_its_own(tmp_path: Path) -> None:
     assert not (tmp_path / "saturation.csv").exists()
 
 
+def test_objectives_of_alike_names__keep_their_own_figures(tmp_path: Path) -> None:
+    sections = scaling_page.analyse([*few("A/B"), *few("A_B"), *few("a b")], tmp_path)
+    drawn = [picture.files[0] for section in sections for picture in section.pictures]
+    assert len(drawn) == len(set(drawn)) == 9
+    assert {name.partition("_loss")[0] for name in drawn} == {"figures/A_B", "figures/A_B_2", "figures/a_b_3"}
+    assert all((tmp_path / name).is_file() for name in drawn)
+
+
 def test_nothing_done__is_said(tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match="none of 2 runs is done"):
         scaling_page.write([replace(row, status="failed") for row in few("MAE")], tmp_path, "none")

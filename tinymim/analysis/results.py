@@ -69,7 +69,7 @@ class Results:
         """Write all of it into a folder."""
         for name in TABLES:
             if len(table := getattr(self, name)):
-                csv_files.write(folder / f"{name}.csv", table, missing="nan")
+                csv_files.write(folder / f"{name}.csv", table.to_dict("records"), missing="nan")
         write_json(folder / ABOUT, self.about)
 
 

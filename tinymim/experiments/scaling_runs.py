@@ -16,7 +16,7 @@ from tinymim.experiments.artefacts import RESULTS
 from tinymim.experiments.plan import Stage
 from tinymim.experiments.scaling_grid import TUNED, Cell, Study
 from tinymim.experiments.state import Entry, State, read_json
-from tinymim.scaling.overfit import signs
+from tinymim.scaling.overfitting import signs
 from tinymim.scaling.reconstruction_figure import choose
 from tinymim.scaling.table import Row
 from tinymim.training import preflight
