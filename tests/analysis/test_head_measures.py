@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -214,6 +215,6 @@ def test_records__name_what_was_measured_and_how():
     assert [list(record) for record in records] == [["block", "head", *values, "images"]] * 2
     assert [(record["block"], record["head"]) for record in records] == [(1, 1), (1, 2)]
     assert math.isnan(records[0]["entropy_nats_sd"])  # of one image
-    assert HeadOptions().as_dict() == {"cls": "drop", "kl": "both"}
+    assert asdict(HeadOptions()) == {"cls": "drop", "kl": "both"}
     with pytest.raises(TinymimError, match=r"heads.kl: 'backward' is none of forward, reverse, both"):
         HeadOptions(kl="backward")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
@@ -52,10 +52,6 @@ class RelationOptions:
     cls: Literal["keep", "drop"] = "keep"
     heads: Literal["auto"] | int = "auto"
     temperature: float = 1.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The options in plain types, to be written beside a result."""
-        return {**asdict(self), "relations": list(self.relations)}
 
 
 class Agreement:

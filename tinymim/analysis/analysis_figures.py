@@ -13,6 +13,7 @@ from pandas import DataFrame
 
 from tinymim.analysis.results import Results
 from tinymim.report import figures
+from tinymim.report.document import Picture
 
 PANEL = 36
 """Millimetres of height of a panel of dots."""
@@ -40,7 +41,7 @@ RELATIVE = {
 """The measures that can be compared between patches and grids of different sizes."""
 
 
-def dots(results: Results, measure: Measure, stem: Path) -> bytes:
+def dots(results: Results, measure: Measure, stem: Path) -> Picture:
     """A dot for each head over its block, a panel for each network; the line is the mean over heads."""
     titles = results.titles
     with _panels(len(titles), PANEL, shared=True) as (figure, panels):
@@ -55,10 +56,11 @@ def dots(results: Results, measure: Measure, stem: Path) -> bytes:
             figures.whole_numbers(panel)
         figure.supxlabel("block", fontsize=8)
         figure.supylabel(measure.axis, fontsize=8)
-        return figures.save(figure, stem)
+        text = "One dot a head, block by block; the line is their mean."
+        return Picture.saved(figure, stem, "Every head", text)
 
 
-def lines(results: Results, measures: Sequence[Measure], stem: Path) -> bytes:
+def lines(results: Results, measures: Sequence[Measure], stem: Path) -> Picture:
     """The mean over heads of every block, all networks in one plot; a plot for each measure."""
     same_depth = len({model["depth"] for model in results.models}) == 1
     with figures.figure(len(measures), height=52, width=figures.WIDTH, squeeze=False, sharex=True) as (figure, axes):
@@ -76,10 +78,13 @@ def lines(results: Results, measures: Sequence[Measure], stem: Path) -> bytes:
         axes[-1, 0].set_xlabel("block" if same_depth else "block / depth")
         labels = [_short(title) for title in results.titles]
         figure.legend(axes[0, 0].lines[: len(labels)], labels, loc="outside upper center", ncols=2)
-        return figures.save(figure, stem)
+        text = "Mean over the heads of each block."
+        if len(measures) > 1:
+            text += " Below, in proportion to uniform attention, as patches or their numbers differ."
+        return Picture.saved(figure, stem, "All models", text)
 
 
-def likeness(results: Results, pairs: Sequence[tuple[str, str]], stem: Path) -> bytes:
+def likeness(results: Results, pairs: Sequence[tuple[str, str]], stem: Path) -> Picture:
     """CKA of every block with every block, a panel for each pair of networks, all on one scale from 0 to 1."""
     rows = results.cka
     with _panels(len(pairs), MAP) as (figure, panels):
@@ -90,10 +95,13 @@ def likeness(results: Results, pairs: Sequence[tuple[str, str]], stem: Path) -> 
         figure.supxlabel("block", fontsize=8)
         figure.supylabel("block", fontsize=8)
         figure.colorbar(image, ax=list(panels), label="linear CKA", aspect=30)
-        return figures.save(figure, stem)
+        if all(a == b for a, b in pairs):
+            return Picture.saved(figure, stem, "Within each model", "Every block with every block.")
+        text = "The blocks of one model up (↑), those of the other across (→)."
+        return Picture.saved(figure, stem, "Between models", text)
 
 
-def agreement(results: Results, relation: str, stem: Path) -> bytes:
+def agreement(results: Results, relation: str, stem: Path) -> Picture:
     """KL of teacher's and student's relations at every pair of blocks, a panel for each student, on one scale of
     factors; a frame marks the pair that was distilled."""
     from matplotlib.colors import LogNorm
@@ -124,7 +132,9 @@ def agreement(results: Results, relation: str, stem: Path) -> bytes:
         extend = "min" if below else "neither"
         bar = figure.colorbar(image, ax=list(panels), label=label, aspect=30, extend=extend, **ticks)
         bar.minorticks_off()
-        return figures.save(figure, stem)
+        framed = any(results.distilled_blocks(student) for student in students)
+        text = "Dark is near." + (" A frame marks the pair of blocks that was distilled." if framed else "")
+        return Picture.saved(figure, stem, f"{relation}: KL from the teacher, {results.about['teacher']}", text)
 
 
 @contextmanager

@@ -113,28 +113,17 @@ def _head_pictures(analysed: Results, measure: Measure, folder: Path) -> list[Pi
     patches of different sizes, or different numbers of them."""
     name = measure.column.partition("_")[0]
     differ = len({(model["patch_px"], *model["grid"]) for model in analysed.models}) > 1
-    measures, text = [measure], "Mean over the heads of each block."
-    if measure in RELATIVE and differ:
-        measures.append(RELATIVE[measure])
-        text += " Below, in proportion to uniform attention, as patches or their numbers differ."
+    measures = [measure, RELATIVE[measure]] if measure in RELATIVE and differ else [measure]
     heads, means = (folder / FIGURES / f"{name}_{kind}" for kind in ("heads", "means"))
-    drawn = analysis_figures.dots(analysed, measure, heads), analysis_figures.lines(analysed, measures, means)
-    return [
-        _picture("Every head", "One dot a head, block by block; the line is their mean.", heads, drawn[0]),
-        _picture("All models", text, means, drawn[1]),
-    ]
+    return [analysis_figures.dots(analysed, measure, heads), analysis_figures.lines(analysed, measures, means)]
 
 
 def _cka(analysed: Results, folder: Path) -> Section:
     titles = analysed.titles
-    stem = folder / FIGURES / "cka_within"
-    drawn = analysis_figures.likeness(analysed, [(title, title) for title in titles], stem)
-    pictures = [_picture("Within each model", "Every block with every block.", stem, drawn)]
-    if pairs := list(combinations(titles, 2)):
-        stem = folder / FIGURES / "cka_between"
-        drawn = analysis_figures.likeness(analysed, pairs, stem)
-        axes = "The blocks of one model up (↑), those of the other across (→)."
-        pictures.append(_picture("Between models", axes, stem, drawn))
+    figures = {"cka_within": [(title, title) for title in titles], "cka_between": list(combinations(titles, 2))}
+    pictures = [
+        analysis_figures.likeness(analysed, pairs, folder / FIGURES / name) for name, pairs in figures.items() if pairs
+    ]
     rows = []
     for title in titles:
         least = findings.least_alike(analysed, title)
@@ -153,20 +142,12 @@ def _agreement(analysed: Results, folder: Path) -> Section:
         for row in nearest.itertuples()
     ]
     heads = ["student", "relation", "nearest pair (teacher's, student's)", "KL (nats)", "of a uniform relation's"]
-    framed = any(analysed.distilled_blocks(student) for student in pairs["student"].unique())
-    text = "Dark is near." + (" A frame marks the pair of blocks that was distilled." if framed else "")
-    pictures = []
-    for relation in pairs["relation"].unique():
-        stem = folder / FIGURES / f"agreement_{relation}"
-        title = f"{relation}: KL from the teacher, {analysed.about['teacher']}"
-        pictures.append(_picture(title, text, stem, analysis_figures.agreement(analysed, relation, stem)))
+    pictures = [
+        analysis_figures.agreement(analysed, relation, folder / FIGURES / f"agreement_{relation}")
+        for relation in pairs["relation"].unique()
+    ]
     table = Table(heads, rows, files=["relations.csv"])
     return Section("Relation agreement", [captions.AGREEMENT, *findings.agreement(analysed)], [table], pictures)
-
-
-def _picture(title: str, text: str, stem: Path, svg: bytes) -> Picture:
-    """A figure saved under a stem in the folder of figures."""
-    return Picture(title, svg, [f"{FIGURES}/{stem.name}{suffix}" for suffix in (".png", ".svg")], text)
 
 
 def _warning(analysed: Results) -> str:

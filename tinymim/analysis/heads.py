@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -46,10 +45,6 @@ class HeadOptions:
         for name, known in (("cls", get_args(Cls)), ("kl", get_args(Direction))):
             if (value := getattr(self, name)) not in known:
                 raise TinymimError(f"heads.{name}: {value!r} is none of {', '.join(known)}")
-
-    def as_dict(self) -> dict[str, str]:
-        """For the result."""
-        return dataclasses.asdict(self)
 
 
 class HeadMeasures:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from pandas import DataFrame
@@ -43,11 +42,6 @@ class MeasureOptions:
     tokens: cka.Which
     relations: RelationOptions
     teacher: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """In plain types, to be written beside a result."""
-        nested = {"heads": self.heads.as_dict(), "relations": self.relations.as_dict()}
-        return {**asdict(self), "measures": list(self.measures), **nested}
 
 
 def measure(
@@ -101,7 +95,7 @@ def measure(
     if too_few:
         notes.append(f"CKA: {too_few} images in a batch of fewer than {cka.LEAST} left out, too few for its estimator")
     about = {
-        "options": options.as_dict(),
+        "options": asdict(options),
         "models": [network.as_dict() for network in networks],
         "teacher": options.teacher,
         "images": {"what": images.what, "used": images.used, "unreadable": list(images.unreadable)},

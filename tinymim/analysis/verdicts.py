@@ -15,21 +15,35 @@ from tinymim.analysis.results import Results
 from tinymim.errors import TinymimError
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding, together
 
-DISTANCE_HERE = (
-    "From the first third to the last, as a share of uniform attention's: {mim} {a:+.2f}, {supervised} {b:+.2f}."
-)
-LOCAL_HERE = (
-    "Heads that look less than half as far as uniform attention, in the last third of the blocks: {mim} {a:.0%}, "
-    "{supervised} {b:.0%}."
-)
-SPREAD_HERE = (
-    "Standard deviation of the entropies of a block's heads in the last third of the blocks, as a share of uniform "
-    "attention's: {mim} {a:.1%}, {supervised} {b:.1%}."
-)
-KEPT_HERE = (
-    "KL between heads in the last third of the blocks, as a share of the greatest of any block: {mim} {a:.0%}, "
-    "{supervised} {b:.0%}."
-)
+LAST = "in the last third of the blocks"
+
+HEADS = {
+    "change": (
+        "Does attention reach farther with depth?",
+        "In supervised networks it does; in masked ones it falls slightly.",
+        "From the first third to the last, as a share of uniform attention's: {mim} {a:+.2f}, {supervised} {b:+.2f}.",
+    ),
+    "local": (
+        "Are there local heads in the last blocks?",
+        "Masked networks mix local and global heads in every block, supervised ones are global at the top.",
+        f"Heads that look less than half as far as uniform attention, {LAST}: {{mim}} {{a:.0%}}, {{supervised}} "
+        "{b:.0%}.",
+    ),
+    "spread": (
+        "Are the last blocks' heads focused and broad side by side?",
+        "Masked networks keep a wide spread of entropies; supervised heads are nearly all broad at the top.",
+        f"Standard deviation of the entropies of a block's heads {LAST}, as a share of uniform attention's: {{mim}} "
+        "{a:.1%}, {supervised} {b:.1%}.",
+    ),
+    "kept": (
+        "Do the heads of the last blocks differ?",
+        "In masked networks as much as below; in supervised ones hardly, in the last three of twelve blocks.",
+        f"KL between heads {LAST}, as a share of the greatest of any block: {{mim}} {{a:.0%}}, {{supervised}} "
+        "{b:.0%}.",
+    ),
+}
+"""Measures of heads: the question, the paper's answer, ours of the masked network (a) and the supervised one (b)."""
+
 CKA_HERE = "Least CKA of two blocks: {mim} {a:.2f}, {supervised} {b:.2f}."
 
 
@@ -56,41 +70,13 @@ def answers(results: Results, mim: str, supervised: str) -> list[Finding]:
 
 
 def _heads(ends: DataFrame, mim: str, supervised: str) -> list[Finding]:
-    change = ends["distance_ratio_last"] - ends["distance_ratio_first"]
-    measures = {"change": change, "local": ends["local"], "spread": ends["spread"], "kept": ends["kept"]}
-    names = {"mim": mim, "supervised": supervised}
-    values = {name: {"a": column[mim], "b": column[supervised]} for name, column in measures.items()}
-    more = {name: verdict(pair["a"] - pair["b"]) for name, pair in values.items()}
-    return [
-        Finding(
-            "Does attention reach farther with depth?",
-            "In supervised networks it does; in masked ones it falls slightly.",
-            DISTANCE_HERE.format(**names, **values["change"]),
-            together([verdict(change[supervised]), verdict(-change[mim])]),
-            "1",
-        ),
-        Finding(
-            "Are there local heads in the last blocks?",
-            "Masked networks mix local and global heads in every block, supervised ones are global at the top.",
-            LOCAL_HERE.format(**names, **values["local"]),
-            more["local"],
-            "1",
-        ),
-        Finding(
-            "Are the last blocks' heads focused and broad side by side?",
-            "Masked networks keep a wide spread of entropies; supervised heads are nearly all broad at the top.",
-            SPREAD_HERE.format(**names, **values["spread"]),
-            more["spread"],
-            "1",
-        ),
-        Finding(
-            "Do the heads of the last blocks differ?",
-            "In masked networks as much as below; in supervised ones hardly, in the last three of twelve blocks.",
-            KEPT_HERE.format(**names, **values["kept"]),
-            more["kept"],
-            "1",
-        ),
-    ]
+    measured = ends.assign(change=ends["distance_ratio_last"] - ends["distance_ratio_first"])
+    answered = []
+    for measure, (question, paper, here) in HEADS.items():
+        a, b = measured[measure][mim], measured[measure][supervised]
+        agrees = together([verdict(b), verdict(-a)]) if measure == "change" else verdict(a - b)
+        answered.append(Finding(question, paper, here.format(mim=mim, supervised=supervised, a=a, b=b), agrees, "1"))
+    return answered
 
 
 def _likeness(results: Results, mim: str, supervised: str) -> Finding:

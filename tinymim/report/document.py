@@ -10,12 +10,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tinymim.files import write_text
-from tinymim.report.figures import data_uri
+from tinymim.report import figures
 from tinymim.safety import shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -36,10 +39,16 @@ class Picture:
     text: str = ""
     wide: bool = False
 
+    @classmethod
+    def saved(cls, drawn: Figure, stem: Path, title: str, text: str = "", wide: bool = False) -> Picture:
+        """A figure that is written as STEM.png and STEM.svg, in a folder beside the page."""
+        files = [f"{stem.parent.name}/{stem.name}{suffix}" for suffix in (".png", ".svg")]
+        return cls(title, figures.save(drawn, stem), files, text, wide)
+
     @property
     def source(self) -> str:
         """The picture itself, for an ``img``."""
-        return data_uri("png" if self.content.startswith(b"\x89PNG") else "svg+xml", self.content)
+        return figures.data_uri("png" if self.content.startswith(b"\x89PNG") else "svg+xml", self.content)
 
     @property
     def address(self) -> str:
@@ -96,18 +105,22 @@ class Section:
     facts: list[tuple[str, str]] = field(default_factory=list)
     listings: list[tuple[str, str]] = field(default_factory=list)
 
-    def markdown(self) -> str:
-        """The section; pictures are named by their files."""
+    def markdown(self, links: bool = False) -> str:
+        """The section; pictures are named by their files.
+
+        Args:
+            links: to the files of tables and pictures, which are relative to the document.
+        """
         parts = [f"## {shown.markdown(self.title)}" if self.title else "", *map(_paragraph, self.text)]
         parts += ["\n".join(f"- {inline(name)}: {inline(value)}" for name, value in self.facts)]
         for table in self.tables:
             title = f"**{shown.markdown(table.title)}**" if table.title else ""
-            parts += [title, table.markdown(), f"{inline(table.text)} {_links(table.files)}".strip()]
+            parts += [title, table.markdown(), _caption(table, links)]
         lines = []
         for picture in self.pictures:
-            caption = f"  {inline(picture.text)} {_links(picture.files)}".rstrip()
-            lines += [f"* **{shown.markdown(picture.title)}**", f"  {picture.markdown()}", caption]
-        parts += ["\n".join(filter(None, lines)), *map(_paragraph, self.remarks)]
+            lines += [f"* **{shown.markdown(picture.title)}**", f"  {picture.markdown()}"]
+            lines += [f"  {caption}"] if (caption := _caption(picture, links)) else []
+        parts += ["\n".join(lines), *map(_paragraph, self.remarks)]
         for title, text in self.listings:
             parts += [shown.fenced(text, f"text {shown.markdown(title.replace('`', ' '))}")]
         return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
@@ -136,7 +149,7 @@ class Document:
         head = [f"# {shown.markdown(self.title)}", inline(self.about)]
         head += [f"> {inline(self.warning)}" if self.warning else ""]
         made = [Section("How it was made", facts=self.settings)] if self.settings else []
-        parts = [*head, *(section.markdown().rstrip("\n") for section in [*self.sections, *made])]
+        parts = [*head, *(section.markdown(links=True).rstrip("\n") for section in [*self.sections, *made])]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def html(self) -> str:
@@ -181,5 +194,7 @@ def _paragraph(text: str) -> str:
     return "\\-" if line == "-" else line  # which would be a list
 
 
-def _links(files: list[str]) -> str:
-    return " ".join(f"[{shown.markdown(file)}]({quote(file)})" for file in files)
+def _caption(part: Table | Picture, links: bool) -> str:
+    """Its text and, with ``links``, where its files lie."""
+    files = [f"[{shown.markdown(Path(file).name)}]({quote(file)})" for file in part.files] if links else []
+    return " ".join(filter(None, [inline(part.text), *files]))

@@ -217,6 +217,5 @@ def _picture(rows: list[tuple[str, Tensor, list[float]]], kinds: list[str], out:
             line[0].set_ylabel(textwrap.fill(title, 12), rotation=0, ha="right", va="center", fontsize=7)
         for kind in dict.fromkeys(kinds):
             axes[0][kinds.index(kind)].set_title(kind, loc="left")
-        svg = figures.save(fig, out / "figures" / "reconstructions")
-    files = [f"figures/reconstructions{suffix}" for suffix in (".png", ".svg")]
-    return Picture("Completions", svg, files, CAPTION + (STANDARDISED if standardised else ""), wide=True)
+        text = CAPTION + (STANDARDISED if standardised else "")
+        return Picture.saved(fig, out / "figures" / "reconstructions", "Completions", text, wide=True)

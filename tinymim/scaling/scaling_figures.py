@@ -73,7 +73,7 @@ def _chart(stem: Path, title: str, panels: dict[str, DataFrame], x: str, series:
             axis.set_ylabel("validation loss")
         _legend(fig, axes[0], label)
         ringed = any(runs["is_overfit"].any() for runs in panels.values())
-        return _picture(fig, stem, title, RINGED if ringed else "")
+        return Picture.saved(fig, stem, title, RINGED if ringed else "", wide=len(panels) > 1)
 
 
 def accuracy(runs: DataFrame, stem: Path) -> list[Picture]:
@@ -95,7 +95,8 @@ def accuracy(runs: DataFrame, stem: Path) -> list[Picture]:
         axes[0].set_ylabel("top-1 after fine-tuning, %")
         _legend(fig, axes[0], "model")
         title = "Accuracy against the loss of pre-training"
-        return [_picture(fig, _extended(stem, "accuracy_by_loss"), title, RINGED if known["is_overfit"].any() else "")]
+        text = RINGED if known["is_overfit"].any() else ""
+        return [Picture.saved(fig, _extended(stem, "accuracy_by_loss"), title, text, wide=len(kinds) > 1)]
 
 
 def laws(fitted: list[Law], stem: Path) -> list[Picture]:
@@ -115,7 +116,8 @@ def laws(fitted: list[Law], stem: Path) -> list[Picture]:
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_title(f"L = {curve.c[0]:.3f} + a·x^-{curve.b[0]:.3f}")
-        return [_picture(fig, _extended(stem, "laws"), "Power laws of the validation loss", BANDS)]
+        title = "Power laws of the validation loss"
+        return [Picture.saved(fig, _extended(stem, "laws"), title, BANDS, wide=len(curves) > 1)]
 
 
 def stems(objectives: list[str], folder: Path) -> dict[str, Path]:
@@ -175,8 +177,3 @@ def _legend(fig: Figure, axes: Axes, title: str) -> None:
     handles, labels = axes.get_legend_handles_labels()
     place = {"loc": "outside lower center", "ncols": min(len(labels), 5), "columnspacing": 1, "handlelength": 2.6}
     fig.legend(handles, labels, title=title, **place)
-
-
-def _picture(fig: Figure, stem: Path, title: str, text: str) -> Picture:
-    files = [f"{stem.parent.name}/{stem.name}{suffix}" for suffix in (".png", ".svg")]
-    return Picture(title, figures.save(fig, stem), files, text, wide=len(fig.axes) > 1)
