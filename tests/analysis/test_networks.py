@@ -202,6 +202,16 @@ def analysed(*given: Backbone, count: int = 6, **chosen: object) -> Results:
     )
 
 
+def test_measure__is_float32_whatever_is_around_it() -> None:
+    pair = network(tiny(24, 3)), network(tiny(24, 3, depth=2))
+    alone = analysed(*pair)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = analysed(*pair)
+    assert alone.heads.equals(again.heads)
+    assert alone.cka.equals(again.cka)
+    assert alone.relations.equals(again.relations)
+
+
 def test_grids__agreement_is_resampled_or_left_out_and_all_else_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 from pandas import DataFrame
 from torch import Tensor
 
+from tinymim import precision
 from tinymim.analysis import cka
 from tinymim.analysis.agreement import Agreement, RelationOptions
 from tinymim.analysis.heads import HeadMeasures, HeadOptions
@@ -51,7 +52,7 @@ def measure(
     device: torch.device,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Results:
-    """Measure all networks on the same images.
+    """Measure all networks on the same images, in float32 on any machine (:func:`tinymim.precision.measuring`).
 
     Args:
         networks: to be measured.
@@ -73,7 +74,7 @@ def measure(
     heads = {network.title: HeadMeasures(options.heads) for network in networks if "heads" in wanted}
     likeness = cka.CKA([network.title for network in networks])
     too_few = 0
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.measuring(device):
         for batch in images.batches(options.batch_size):
             shown = batch.to(device)
             compared = "cka" in wanted and len(batch) >= cka.LEAST

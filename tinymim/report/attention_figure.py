@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tinymim import precision
 from tinymim.config import references
 from tinymim.data.batches import unit
 from tinymim.data.image_limits import evenly, image_files
@@ -150,7 +151,8 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
         ``(rows, columns)`` of the network's grid, which sums to 1.
     """
     network.eval()
-    with torch.inference_mode(), watched([network.vit.blocks[block - 1].attn]) as last:
+    attn = network.vit.blocks[block - 1].attn
+    with torch.inference_mode(), precision.measuring(image.device), watched([attn]) as last:
         network.read(image[None], [Tap(block, "attn_pre")])
         maps = last.maps(1)(slice(0, 1))[0, 0].mean(0)
     rows = maps[:1] if network.has_cls else maps[network.prefix :]

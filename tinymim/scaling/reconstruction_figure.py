@@ -12,6 +12,7 @@ import torch
 from pandas import DataFrame
 from torch import Tensor
 
+from tinymim import precision
 from tinymim.config import recipe as recipes
 from tinymim.data.batches import unit
 from tinymim.data.sampler import Draw
@@ -113,7 +114,8 @@ def load(title: str, place: Path, trust: bool = False) -> RestoringRun:
 
 
 def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Completions:
-    """Let a model complete images under the masks that belong to their indices.
+    """Let a model complete images under the masks that belong to their indices, in float32
+    (:func:`tinymim.precision.measuring`).
 
     Args:
         module: in eval mode.
@@ -121,7 +123,7 @@ def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Complet
         index: ``(B,)``.
     """
     encoder = module.backbone
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.measuring(images.device):
         masks = module.fixed_masks(index)
         made = unpatchify(module.restore(images, masks), encoder.grid, encoder.patch)
         completed = encoder.denormalise(made).clamp(0, 1)
