@@ -38,7 +38,7 @@ MAPS = 2**21  # and of relations; measured: half or twice as many cost the same,
 
 @dataclass(frozen=True)
 class RelationOptions:
-    """What is compared.
+    """Relations that are compared, and how.
 
     Args:
         relations: two of the letters q, k, v each: ``qk`` is the attention map (without a BEiT's position bias).

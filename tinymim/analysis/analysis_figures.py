@@ -163,5 +163,5 @@ def _heat_map(axes: Any, values: DataFrame, **scale: Any) -> Any:
 
 
 def _short(title: str, most: int = 18) -> str:
-    """As much of a title as there is room for: its beginning and its end."""
+    """A title shortened to the room there is: its beginning and its end."""
     return title if len(title) <= most else f"{title[: most // 2]}…{title[-(most // 2 - 1) :]}"

@@ -1,4 +1,4 @@
-"""Where heads look and how much they differ: attention distance, entropy and diversity (arXiv 2205.13543)."""
+"""Attention distance, entropy and diversity of heads (arXiv 2205.13543)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinymim.analysis.statistics import Moments
 from tinymim.errors import TinymimError
 
 ELEMENTS = 2**19
-"""Of the maps that are held at a time, unless one image has more: measured on two cores."""
+"""Elements of the maps that are held at a time, unless one image has more: measured on two cores."""
 
 MEASURES = ("distance_px", "entropy_nats", "diversity_kl", "diversity_js", "prefix_mass")
 
@@ -25,12 +25,12 @@ Direction = Literal["forward", "reverse", "both"]
 
 @dataclass
 class HeadOptions:
-    """What the paper leaves open.
+    """Choices that the paper leaves open.
 
     Args:
-        cls: of CLS, distillation token and registers. ``drop`` takes their rows and columns out and scales what is left
-            of each row to sum to 1. ``keep`` leaves them in entropy and diversity; as they have no place, the distance
-            is that of ``drop``.
+        cls: CLS, distillation token and registers in the maps. ``drop`` takes their rows and columns out and scales
+            what is left of each row to sum to 1. ``keep`` leaves them in entropy and diversity; as they have no place,
+            the distance is that of ``drop``.
         kl: of head h against each other head g. ``forward`` is KL(A_h ‖ A_g), ``reverse`` KL(A_g ‖ A_h), ``both``
             their mean. Their means over a layer's heads agree.
 
@@ -118,8 +118,8 @@ def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tenso
     """Entropy of each head, and its mean KL and Jensen-Shannon divergence from the others, in nats: three ``(b, H)``,
     means over queries.
 
-    With own_h = sum A_h ln A_h, KL(A_h ‖ A_g) = own_h - sum A_h ln A_g, so one product of maps with logarithms gives
-    all pairs; JS = (own_h + own_g - sum (A_h + A_g) ln (A_h + A_g)) / 2 + ln 2. Sums over keys are float32, those over
+    With S_h = sum A_h ln A_h, KL(A_h ‖ A_g) = S_h - sum A_h ln A_g, so one product of maps with logarithms gives all
+    pairs; JS = (S_h + S_g - sum (A_h + A_g) ln (A_h + A_g)) / 2 + ln 2. Sums over keys are float32, those over
     queries float64.
 
     Args:
@@ -132,8 +132,8 @@ def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tenso
     logs = logs.clamp(min=torch.finfo(logs.dtype).min)  # so that 0 · ln 0 is 0
     products = (a.transpose(1, 2) @ b.transpose(1, 2).mT for a, b in zip(maps, logs, strict=True))  # in place by image
     crossed = torch.stack([product.sum((0, 1), dtype=torch.float64) for product in products]) / number
-    own = crossed.diagonal(dim1=1, dim2=2)
-    pairs = own.unsqueeze(2) - crossed
+    negative_entropy = crossed.diagonal(dim1=1, dim2=2)
+    pairs = negative_entropy.unsqueeze(2) - crossed
     sides = {"forward": [2], "reverse": [1], "both": [1, 2]}[direction]
     kl = torch.stack([pairs.sum(side) for side in sides]).mean(0) / others
     js = torch.zeros_like(crossed)
@@ -141,8 +141,9 @@ def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tenso
         mixed = maps[:, :, head : head + 1] + maps[:, :, head + 1 :]
         terms = mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log_().mul_(mixed)
         shared = terms.sum(-1).sum((1, 3), dtype=torch.float64) / number
-        js[:, head, head + 1 :] = (own[:, head : head + 1] + own[:, head + 1 :] - shared) / 2 + math.log(2)
-    return -own, kl, (js + js.mT).sum(2) / others
+        sums = negative_entropy[:, head : head + 1] + negative_entropy[:, head + 1 :]
+        js[:, head, head + 1 :] = (sums - shared) / 2 + math.log(2)
+    return -negative_entropy, kl, (js + js.mT).sum(2) / others
 
 
 def uniform(layer: Layer, options: HeadOptions) -> dict[str, float]:

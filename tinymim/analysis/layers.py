@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,9 +12,6 @@ from torch import Tensor
 from tinymim.vit.attention_maps import watched
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.blocks import Tap
-
-if TYPE_CHECKING:
-    from tinymim.analysis.swin import Swin
 
 
 @dataclass
@@ -59,8 +56,16 @@ def distances(grid: tuple[int, int], patch: tuple[float, float]) -> Tensor:
     return torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
+class Windowed(Protocol):
+    """A network whose heads look inside windows and that knows its own layers, see :mod:`tinymim.analysis.swin`."""
+
+    def eval(self) -> Any: ...  # noqa: D102
+
+    def layers(self, images: Tensor) -> Iterator[Layer]: ...  # noqa: D102
+
+
 @torch.inference_mode()
-def layers(network: Backbone | Swin, images: Tensor) -> Iterator[Layer]:
+def layers(network: Backbone | Windowed, images: Tensor) -> Iterator[Layer]:
     """Run a network, in eval mode, and give its blocks one by one; nothing is kept of those before.
 
     Args:

@@ -81,15 +81,15 @@ def _heads(ends: DataFrame, mim: str, supervised: str) -> list[Finding]:
 
 def _likeness(results: Results, mim: str, supervised: str) -> Finding:
     a, b = (findings.least_alike(results, title) for title in (mim, supervised))
-    here, said = "CKA is not defined for one of them.", OPEN
+    here, agrees = "CKA is not defined for one of them.", OPEN
     if a is not None and b is not None:
         here = CKA_HERE.format(mim=mim, a=a.cka, supervised=supervised, b=b.cka)
-        said = together([verdict(a.cka - findings.ALIKE), verdict(a.cka - b.cka)])
+        agrees = together([verdict(a.cka - findings.ALIKE), verdict(a.cka - b.cka)])
     return Finding(
         "Do a network's blocks resemble each other?",
         "Masked networks' do, from about 0.9 to 1; supervised ones differ, from about 0.5 to 1.",
         here,
-        said,
+        agrees,
         "1",
     )
 

@@ -156,7 +156,8 @@ class Document:
         """The same as one file that needs no other."""
         from tinymim.report.html_page import render
 
-        return render(self.title, self.markdown(), {picture.address: picture for picture in self._pictures()})
+        pictures = {picture.address: (picture.source, picture.wide) for picture in self._pictures()}
+        return render(self.title, self.markdown(), pictures)
 
     def _pictures(self) -> Iterable[Picture]:
         for section in self.sections:

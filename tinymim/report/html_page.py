@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import pairwise
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml, unescapeAll
@@ -15,9 +15,6 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from tinymim import __version__
-
-if TYPE_CHECKING:
-    from tinymim.report.document import Picture
 
 NAV = 4
 """Sections from which on a page begins with links to them."""
@@ -28,10 +25,11 @@ class Renderer(RendererHTML):
 
     def image(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         """An ``img`` whose source is the picture itself."""
-        if picture := env["pictures"].get(tokens[idx].attrs["src"]):
-            tokens[idx].attrSet("src", picture.source)
-            if picture.wide:
-                tokens[idx].attrSet("class", "wide")
+        source, wide = env["pictures"].get(tokens[idx].attrs["src"], (None, False))
+        if source:
+            tokens[idx].attrSet("src", source)
+        if wide:
+            tokens[idx].attrSet("class", "wide")
         return super().image(tokens, idx, options, env)
 
     def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
@@ -49,13 +47,13 @@ class Renderer(RendererHTML):
         return self.renderToken(tokens, idx, options, env) + "</div>\n"
 
 
-def render(title: str, markdown: str, pictures: Mapping[str, Picture]) -> str:
+def render(title: str, markdown: str, pictures: Mapping[str, tuple[str, bool]]) -> str:
     """The page of a report.
 
     Args:
         title: of the window.
         markdown: of the report.
-        pictures: by the addresses that stand in it.
+        pictures: source of each by the address that stands in it, and whether it takes the whole width.
     """
     parser = MarkdownIt("commonmark", {"html": False}, renderer_cls=Renderer).enable("table")
     env = {"pictures": pictures}

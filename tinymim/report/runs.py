@@ -46,7 +46,7 @@ class Run:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the recipe's module."""
+        """Options of the recipe's module."""
         return (self.recipe.get("model") or {}).get("init_args") or {}
 
     @property
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def data_options(self) -> dict[str, Any]:
-        """Of the recipe's data module."""
+        """Options of the recipe's data module."""
         return (self.recipe.get("data") or {}).get("init_args") or {}
 
     def _class(self, part: str) -> str:

@@ -100,9 +100,9 @@ def parts(runs: DataFrame) -> dict[str, DataFrame]:
 def correlations(runs: DataFrame) -> list[Correlation]:
     """Correlations of every objective, part and loss; of training losses where any are known."""
     table = []
-    for objective, own in runs.groupby("objective", sort=False):
-        losses = ["validation", *(["training"] if own["training_loss"].notna().any() else [])]
-        table += [correlate(str(objective), name, loss, part) for name, part in parts(own).items() for loss in losses]
+    for objective, group in runs.groupby("objective", sort=False):
+        losses = ["validation", *(["training"] if group["training_loss"].notna().any() else [])]
+        table += [correlate(str(objective), name, loss, part) for name, part in parts(group).items() for loss in losses]
     return table
 
 

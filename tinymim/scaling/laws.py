@@ -140,7 +140,7 @@ def lowest(runs: DataFrame, places: Series) -> DataFrame:
 
 
 def frontier(points: DataFrame) -> DataFrame:
-    """Those, of points by place, whose loss no point before them reaches."""
+    """Points, which come by place, whose loss no point before them reaches."""
     before = points["validation_loss"].cummin().shift(fill_value=np.inf)
     return points[points["validation_loss"] < before]
 
@@ -159,7 +159,7 @@ def fit(law: Law) -> Law:
 
 
 def _remarks(law: Law) -> list[str]:
-    """What speaks against a fit."""
+    """Remarks on what speaks against a fit."""
     remarks = []
     least, greatest = power_law.EXPONENTS[[0, -1]]
     _, low, high = law.interval("b") or (0, 0, 0)

@@ -87,9 +87,9 @@ def above(row: Row, other: Row) -> bool:
 
 
 def band(row: Row, other: Row) -> float:
-    """What two validation losses may differ by for the masks alone: the standard deviation of their difference over the
-    seeds of the masks, which both runs were measured under; where those losses are not known one by one, the larger
-    of the runs' own standard deviations, which is wider."""
+    """Noise of the difference of two validation losses, for the masks alone: its standard deviation over the seeds of
+    the masks, which both runs were measured under; where those losses are not known one by one, the larger of the
+    runs' own standard deviations, which is wider."""
     first, second = row.mask_losses or (), other.mask_losses or ()
     if len(first) == len(second) > 1:
         return statistics.stdev(a - b for a, b in zip(first, second, strict=True))

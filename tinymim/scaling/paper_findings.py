@@ -19,7 +19,7 @@ from tinymim.scaling.table import Row
 INVISIBLE = 0.00005
 """A difference of losses that does not show in four decimals, where nobody measured their noise."""
 
-RISES_HERE = "It rose in {rose} of the {asked} runs that have a shorter one ({by_data})."
+RISES_HERE = "It rose in {rose} of the {longer} runs that have a shorter one ({by_data})."
 CLASSIC_HERE = "Of {rose} runs whose held-out loss rose, {known} have training losses; it fell in {fell} of them."
 BIG_HERE = "Pairs of models, longest training, in which the bigger one has the worse {figure}: {by_data}."
 SPEARMAN_HERE = "Spearman's correlation: {parts}."
@@ -51,12 +51,12 @@ def findings(flags: Iterable[OverfitFlags]) -> list[Finding]:
 
 def overfitting(runs: DataFrame) -> Finding:
     """Longer training on little data."""
-    asked = runs[runs["loss_increase"].notna()].sort_values("images", kind="stable")
-    by_data = asked.groupby("data", sort=False)["is_overfit"].agg(["sum", "count"])
+    longer = runs[runs["loss_increase"].notna()].sort_values("images", kind="stable")
+    by_data = longer.groupby("data", sort=False)["is_overfit"].agg(["sum", "count"])
     here, verdict = "No run has a shorter one.", OPEN
-    if len(asked):
+    if len(longer):
         counts = ", ".join(f"{data}: {row['sum']} of {row['count']}" for data, row in by_data.iterrows())
-        here = RISES_HERE.format(rose=int(asked["is_overfit"].sum()), asked=len(asked), by_data=counts)
+        here = RISES_HERE.format(rose=int(longer["is_overfit"].sum()), longer=len(longer), by_data=counts)
     if len(by_data) > 1:
         shares = by_data["sum"] / by_data["count"]
         verdict = AGREES if shares.iloc[0] > shares.iloc[-1] else DISAGREES
@@ -207,7 +207,7 @@ def _falls(runs: DataFrame, iterations: float) -> DataFrame:
 
 
 def next_length(runs: DataFrame) -> str:
-    """What going on to the next length did to loss and accuracy, in a sentence; empty without accuracies."""
+    """A sentence on the change of loss and accuracy from one length to the next; empty without accuracies."""
     known = runs[runs["accuracy"].notna()].sort_values("iterations", kind="stable")
     steps = known.groupby(["model", "data", "seed"], dropna=False)[["validation_loss", "accuracy"]].diff().dropna()
     if not len(steps):

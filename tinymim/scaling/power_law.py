@@ -16,7 +16,7 @@ from tinymim.seeds import stream
 Array = NDArray[np.float64]
 
 EXPONENTS = np.geomspace(1e-3, 10, 1001)
-"""Those that are tried, 0.9 % apart."""
+"""Exponents that are tried, 0.9 % apart."""
 
 PARAMETERS = 3
 

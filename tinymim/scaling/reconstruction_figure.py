@@ -185,7 +185,9 @@ def draw(
     if data.held_out is None:
         raise TinymimError("reconstructions: the data has no held-out images")
     pools = zip(KINDS, (data.bank or data.train, data.held_out), (trained, held_out), strict=True)
-    shown = [(kind, i, unit(pool[Draw(0, i)]["image"])) for kind, pool, asked in pools for i in asked if i < len(pool)]
+    shown = [
+        (kind, i, unit(pool[Draw(0, i)]["image"])) for kind, pool, places in pools for i in places if i < len(pool)
+    ]
     kinds, index = [kind for kind, _, _ in shown], [i for _, i, _ in shown]
     images = torch.stack([image for _, _, image in shown])
     made = [restored(run.module, images, torch.tensor(index)) for run in runs]

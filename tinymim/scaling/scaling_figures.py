@@ -126,7 +126,7 @@ def stems(objectives: list[str], folder: Path) -> dict[str, Path]:
     for objective in objectives:
         name = plain = re.sub(r"\W+", "_", objective)
         number = 1
-        while name.lower() in {taken.lower() for taken in names.values()}:
+        while name.lower() in {other.lower() for other in names.values()}:
             number += 1
             name = f"{plain}_{number}"
         names[objective] = name

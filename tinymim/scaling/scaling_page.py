@@ -101,11 +101,11 @@ def analyse(rows: list[Row], out: Path) -> list[Section]:
     sections = []
     objectives = list(runs["objective"].unique())
     for objective, stem in scaling_figures.stems(objectives, out / "figures").items():
-        own = runs[runs["objective"] == objective]
+        group = runs[runs["objective"] == objective]
         parts = [
-            _overfitting(own, stem),
+            _overfitting(group, stem),
             _saturation(saturated[saturated["objective"] == objective] if len(saturated) else saturated),
-            _accuracy(own, [part for part in correlated if part.objective == objective], stem),
+            _accuracy(group, [part for part in correlated if part.objective == objective], stem),
             _laws([law for law in fitted if law.objective == objective], stem),
             _agreement([each for each in flags if each.row.objective == objective]),
         ]

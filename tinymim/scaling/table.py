@@ -73,13 +73,13 @@ PUBLISHED = {"params_millions": "parameters", "finetune_top1": "accuracy"}
 """Columns of the published table under other names, in millions and per cent; its objective is SimMIM."""
 
 MOST_BYTES, MOST_ROWS = 4 << 20, 10_000
-"""Of a table. The published one has 63 rows; what is drawn of ten thousand nobody could read."""
+"""Limits of a table. The published one has 63 rows; what is drawn of ten thousand nobody could read."""
 
 LARGEST = 1e30
-"""Of any number: operations of a training that nobody has paid for yet."""
+"""Limit of any number: operations of a training that nobody has paid for yet."""
 
 COMMENT = "#"
-"""What a line that is passed over begins with."""
+"""First character of a line that is ignored."""
 
 
 def done(rows: Iterable[Row]) -> list[Row]:
@@ -157,10 +157,10 @@ def _row(number: int, heads: list[str], cells: list[str], published: bool, probl
         problems.append(f"line {number}: {len(cells)} cells under {len(heads)} columns")
         return None
     before = len(problems)
-    given = {head: shown.uncelled(cell.strip()) for head, cell in zip(heads, cells, strict=True)}
+    cells_by_head = {head: shown.uncelled(cell.strip()) for head, cell in zip(heads, cells, strict=True)}
     values: dict[str, Any] = {"objective": "SimMIM"} if published else {}
-    failed = given.get("status") == "failed"
-    for head, cell in given.items():
+    failed = cells_by_head.get("status") == "failed"
+    for head, cell in cells_by_head.items():
         name = PUBLISHED.get(head, head)
         if name not in _CELLS:
             continue
