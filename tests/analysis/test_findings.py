@@ -51,7 +51,7 @@ def test_heads__the_last_third_is_what_counts() -> None:
     assert list(ends["spread"][["a", "b"]]) == [0.25, 0.0]
     assert (ends["greatest_block"]["a"], ends["greatest"]["a"]) == (1, 3.0)
     assert list(ends["kept"][["a", "b"]]) == [0.5, 0.0]
-    assert findings.DIVERSITY_COLUMNS["last / greatest"](ends.loc["c"]) == "-"
+    assert findings.COLUMNS["diversity_kl"]["last / greatest"](ends.loc["c"]) == "-"
     share, moves = findings.distance(ends)
     assert share.endswith("a (50%), b (0%) and c (0%); most in a, least in b and c.")
     assert moves == (

@@ -5,8 +5,6 @@ from __future__ import annotations
 from itertools import combinations
 from pathlib import Path
 
-from pandas import DataFrame
-
 from tinymim.analysis import analysis_figures, captions, findings, results
 from tinymim.analysis.analysis_figures import DISTANCE, DIVERSITY, ENTROPY, RELATIVE, Measure
 from tinymim.analysis.results import Results
@@ -81,31 +79,21 @@ def _models(analysed: Results) -> Section:
 
 def _heads(analysed: Results, folder: Path) -> list[Section]:
     ends = findings.summary(analysed)
-    distance = Section(
-        "Attention distance",
-        [captions.DISTANCE, captions.DISTANCE_PAPER, *findings.distance(ends)],
-        [_head_table(ends, findings.DISTANCE_COLUMNS)],
-        _head_pictures(analysed, DISTANCE, folder),
-        list(filter(None, [findings.prefix_mass(analysed)])),
+    parts = (
+        ("Attention distance", captions.DISTANCE, captions.DISTANCE_PAPER, DISTANCE, findings.distance),
+        ("Attention entropy", captions.ENTROPY, captions.ENTROPY_PAPER, ENTROPY, findings.entropy),
+        ("Head diversity", captions.DIVERSITY, captions.DIVERSITY_PAPER, DIVERSITY, findings.diversity),
     )
-    entropy = Section(
-        "Attention entropy",
-        [captions.ENTROPY, captions.ENTROPY_PAPER, *findings.entropy(ends)],
-        [_head_table(ends, findings.ENTROPY_COLUMNS)],
-        _head_pictures(analysed, ENTROPY, folder),
-    )
-    diversity = Section(
-        "Head diversity",
-        [captions.DIVERSITY, captions.DIVERSITY_PAPER, *findings.diversity(ends)],
-        [_head_table(ends, findings.DIVERSITY_COLUMNS)],
-        _head_pictures(analysed, DIVERSITY, folder),
-    )
-    return [distance, entropy, diversity]
-
-
-def _head_table(ends: DataFrame, columns: findings.Columns) -> Table:
-    rows = [[title, *(cell(row) for cell in columns.values())] for title, row in ends.iterrows()]
-    return Table(["mean over heads", *columns], rows, files=["heads.csv"])
+    sections = []
+    for title, about, paper, measure, sentences in parts:
+        columns = findings.COLUMNS[measure.column]
+        rows = [[network, *(cell(row) for cell in columns.values())] for network, row in ends.iterrows()]
+        table = Table(["mean over heads", *columns], rows, files=["heads.csv"])
+        pictures = _head_pictures(analysed, measure, folder)
+        sections.append(Section(title, [about, paper, *sentences(ends)], [table], pictures))
+    if text := findings.prefix_mass(analysed):
+        sections[0].remarks.append(text)
+    return sections
 
 
 def _head_pictures(analysed: Results, measure: Measure, folder: Path) -> list[Picture]:

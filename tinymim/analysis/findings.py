@@ -41,28 +41,28 @@ AT_DISTILLED = (
 )
 PREFIX_MASS = "Of the attention of patches, CLS and other tokens that are no patches get {shares}."
 
-Columns = dict[str, Callable[[Series], str]]
-"""Heads of a table, and what stands under each for a row of :func:`summary`."""
-
-DISTANCE_COLUMNS: Columns = {
-    "first third (px)": lambda row: f"{row.distance_px_first:.1f}",
-    "last third (px)": lambda row: f"{row.distance_px_last:.1f}",
-    "last / uniform": lambda row: f"{row.distance_ratio_last:.2f}",
-    "local heads, last third": lambda row: f"{row.local:.0%}",
+COLUMNS: dict[str, dict[str, Callable[[Series], str]]] = {
+    "distance_px": {
+        "first third (px)": lambda row: f"{row.distance_px_first:.1f}",
+        "last third (px)": lambda row: f"{row.distance_px_last:.1f}",
+        "last / uniform": lambda row: f"{row.distance_ratio_last:.2f}",
+        "local heads, last third": lambda row: f"{row.local:.0%}",
+    },
+    "entropy_nats": {
+        "first third (nats)": lambda row: f"{row.entropy_nats_first:.2f}",
+        "last third (nats)": lambda row: f"{row.entropy_nats_last:.2f}",
+        "last / uniform": lambda row: f"{row.entropy_ratio_last:.2f}",
+        "sd of a block's heads, last third": lambda row: f"{row.spread:.1%}",
+    },
+    "diversity_kl": {
+        "greatest block (nats)": lambda row: f"{row.greatest:.3g}",
+        "its number": lambda row: str(int(row.greatest_block)),
+        "last third (nats)": lambda row: f"{row.diversity_kl_last:.3g}",
+        "last / greatest": lambda row: f"{row.kept:.0%}" if math.isfinite(row.kept) else "-",
+        "JS, last third (nats)": lambda row: f"{row.diversity_js_last:.3g}",
+    },
 }
-ENTROPY_COLUMNS: Columns = {
-    "first third (nats)": lambda row: f"{row.entropy_nats_first:.2f}",
-    "last third (nats)": lambda row: f"{row.entropy_nats_last:.2f}",
-    "last / uniform": lambda row: f"{row.entropy_ratio_last:.2f}",
-    "sd of a block's heads, last third": lambda row: f"{row.spread:.1%}",
-}
-DIVERSITY_COLUMNS: Columns = {
-    "greatest block (nats)": lambda row: f"{row.greatest:.3g}",
-    "its number": lambda row: str(int(row.greatest_block)),
-    "last third (nats)": lambda row: f"{row.diversity_kl_last:.3g}",
-    "last / greatest": lambda row: f"{row.kept:.0%}" if math.isfinite(row.kept) else "-",
-    "JS, last third (nats)": lambda row: f"{row.diversity_js_last:.3g}",
-}
+"""Columns of the table of each measure, from a row of :func:`summary`."""
 
 
 def summary(results: Results) -> DataFrame:

@@ -40,7 +40,8 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
     """
     maps = gallery(run, images, count, trust)
     licence = maps.licence
-    headline = _figures(run)
+    headline = {_title(name): _value(name, run.metrics[name]) for name in FIGURES if name in run.metrics}
+    recipe = yaml.safe_dump(run.recipe, sort_keys=False)
     return Document(
         run.name,
         [
@@ -48,20 +49,12 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
             Section("What was trained", facts=_facts(run)),
             *([Section("Curves", pictures=drawn)] if (drawn := charts(run, others)) else []),
             _against(run, others),
-            _attention(maps),
-            Section("To repeat it", facts=_origin(run), listings=[("The resolved recipe", _recipe(run))]),
+            Section("Where they look", tables=_attention(maps), remarks=maps.notes),
+            Section("To repeat it", facts=_origin(run), listings=[("The resolved recipe", recipe)]),
         ],
         f"{run.kind}, {run.state}.",
         f"Licence {card.terms(licence)}." if licence and card.restriction(licence) else "",
     ).html()
-
-
-def _recipe(run: Run) -> str:
-    return yaml.safe_dump(run.recipe, sort_keys=False)
-
-
-def _figures(run: Run) -> dict[str, str]:
-    return {_title(name): _value(name, run.metrics[name]) for name in FIGURES if name in run.metrics}
 
 
 def _title(name: str) -> str:
@@ -116,9 +109,8 @@ def _differences(run: Run, other: Run) -> list[str]:
     return [line.replace(", now ", ", there ") for line in differences(ours, theirs)]
 
 
-def _attention(maps: Gallery) -> Section:
-    tables = [Table(["image", *maps.captions], maps.rows, text=ATTENTION, prose=True)] if maps.rows else []
-    return Section("Where they look", tables=tables, remarks=maps.notes)
+def _attention(maps: Gallery) -> list[Table]:
+    return [Table(["image", *maps.captions], maps.rows, text=ATTENTION, prose=True)] if maps.rows else []
 
 
 def _origin(run: Run) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ def terminal(text: str) -> str:
 
 def one_line(text: str) -> str:
     """``text`` in a line of printable characters."""
-    return UNPRINTABLE.sub("", " ".join(str(text).split()))
+    return " ".join(UNPRINTABLE.sub("", " ".join(str(text).split())).split())  # a space may be what is left of a line
 
 
 def markdown(text: str) -> str:

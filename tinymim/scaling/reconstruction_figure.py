@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pandas import DataFrame
 from torch import Tensor
 
 from tinymim import precision
@@ -147,6 +146,8 @@ def section(runs: dict[str, Path], out: Path, count: int = 3, trust: bool = Fals
         count: images of each kind.
         trust: see :func:`load`.
     """
+    from pandas import DataFrame
+
     picture, records = draw(
         [load(title, place, trust) for title, place in runs.items()], range(count), range(count), out
     )

@@ -175,5 +175,5 @@ def _ticks(axes: Axes, places: list[float]) -> None:
 
 def _legend(fig: Figure, axes: Axes, title: str) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    place = {"loc": "outside lower center", "ncols": min(len(labels), 5), "columnspacing": 1, "handlelength": 2.6}
+    place: Any = {"loc": "outside lower center", "ncols": min(len(labels), 5), "columnspacing": 1, "handlelength": 2.6}
     fig.legend(handles, labels, title=title, **place)
