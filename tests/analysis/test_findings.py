@@ -9,15 +9,17 @@ import pytest
 from pandas import DataFrame
 
 from tinymim.analysis import findings
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 
 
-def results(**tables: Any) -> Results:
+def results(**tables: Any) -> AnalysisResults:
     models = [
         {"title": title, "prefix_tokens": 1, "sha256": sha, "taught_by_sha256": taught, "distilled_blocks": blocks}
         for title, sha, taught, blocks in (("a", "1", "", []), ("b", "2", "1", [[2, 1]]), ("c", "3", "9", [[2, 1]]))
     ]
-    return Results({"models": models, "teacher": "a"}, **{name: DataFrame(rows) for name, rows in tables.items()})
+    return AnalysisResults(
+        {"models": models, "teacher": "a"}, **{name: DataFrame(rows) for name, rows in tables.items()}
+    )
 
 
 def heads(title: str, *blocks: list[tuple[float, float, float]]) -> list[dict[str, Any]]:

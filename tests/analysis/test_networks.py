@@ -18,7 +18,7 @@ from tinymim.analysis.agreement import RelationOptions
 from tinymim.analysis.heads import HeadOptions
 from tinymim.analysis.measure import MeasureOptions, measure
 from tinymim.analysis.networks import AnalysedNetwork
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 from tinymim.analysis.sample_images import SampleImages
 from tinymim.data.image_limits import read_rgb
 from tinymim.data.transforms import PlainView
@@ -190,7 +190,7 @@ def test_recipe__without_data_or_with_mistakes_in_it(tmp_path: Path) -> None:
         sample_images.find(str(tmp_path / "sets.yaml"), 9, 16)
 
 
-def analysed(*given: Backbone, count: int = 6, **chosen: object) -> Results:
+def analysed(*given: Backbone, count: int = 6, **chosen: object) -> AnalysisResults:
     measured = [AnalysedNetwork(name, name, one) for name, one in zip("abc", given, strict=False)]
     options = {"measures": ("heads", "cka", "relations"), "batch_size": 4, "tokens": "mean", "teacher": "a", **chosen}
     relations = RelationOptions(cls="keep")

@@ -6,7 +6,7 @@ import pytest
 from pandas import DataFrame
 
 from tinymim.analysis import verdicts
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 from tinymim.errors import TinymimError
 
 
@@ -32,10 +32,10 @@ def cka(title: str, least: float) -> list[dict]:
     ]
 
 
-def results(masked: list[dict], supervised: list[dict], likeness: tuple[float, float] = (0.95, 0.6)) -> Results:
+def results(masked: list[dict], supervised: list[dict], likeness: tuple[float, float] = (0.95, 0.6)) -> AnalysisResults:
     about = {"models": [{"title": "m"}, {"title": "s"}]}
     heads_, cka_ = [*masked, *supervised], [*cka("m", likeness[0]), *cka("s", likeness[1])]
-    return Results(about, DataFrame(heads_), DataFrame(cka_))
+    return AnalysisResults(about, DataFrame(heads_), DataFrame(cka_))
 
 
 AS_PUBLISHED = (

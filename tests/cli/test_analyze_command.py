@@ -180,7 +180,7 @@ def test_again__gives_the_same_bytes_and_nothing_of_before_is_left(
 
 def test_csv__numbers_read_back_as_they_were(tmp_path: Path) -> None:
     rows = [{"model": "1", "block": 2, "cka": 0.1 + 0.2}, {"model": "b", "block": 3, "cka": float("nan")}]
-    results.Results({}, heads=DataFrame(rows)).write(tmp_path)
+    results.AnalysisResults({}, heads=DataFrame(rows)).write(tmp_path)
     read = table(tmp_path, "heads")
     assert read[0] == rows[0]
     assert read[1]["cka"] != read[1]["cka"]

@@ -9,7 +9,7 @@ import pytest
 from tinymim.scaling import table
 from tinymim.scaling.correlations import correlate, correlations
 from tinymim.scaling.overfitting import frame, signs
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 
 PUBLISHED = frame(signs(table.read(Path(__file__).parent / "simmim_scaling.csv")))
 
@@ -41,8 +41,8 @@ def test_published__as_computed_elsewhere() -> None:
     assert found["not overfit"].slope == pytest.approx(-0.76, abs=0.005)
 
 
-def row(place: int, training: float | None = None, accuracy: float | None = None) -> Row:
-    return Row("MAE", "S", 5, "all", 9, place, 0.5, training, accuracy=accuracy)
+def row(place: int, training: float | None = None, accuracy: float | None = None) -> RunRow:
+    return RunRow("MAE", "S", 5, "all", 9, place, 0.5, training, accuracy=accuracy)
 
 
 def test_training_loss__counts_the_runs_that_have_it() -> None:

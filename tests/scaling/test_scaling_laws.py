@@ -12,7 +12,7 @@ from scipy.optimize import curve_fit
 from tinymim.scaling import power_law, table
 from tinymim.scaling.laws import Law, laws
 from tinymim.scaling.overfitting import frame, signs
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 
 PUBLISHED = table.read(Path(__file__).parent / "simmim_scaling.csv")
 TRUE = {"a": 0.3, "b": 0.4, "c": 0.4}
@@ -94,7 +94,7 @@ def test_published__compute_and_data() -> None:
 
 
 def test_compute__is_flops_where_all_runs_have_them() -> None:
-    rows = [Row("MAE", "S", 5, "all", 9, n, 1 / n, flops=7.0 * n, images_seen=2 * n) for n in range(1, 7)]
+    rows = [RunRow("MAE", "S", 5, "all", 9, n, 1 / n, flops=7.0 * n, images_seen=2 * n) for n in range(1, 7)]
     law = along(laws(frame(signs(rows))), "compute")
     assert (law.unit, law.places.tolist()) == ("FLOPs", [7.0 * n for n in range(1, 7)])
     law = along(laws(frame(signs([replace(rows[0], flops=None), *rows[1:]]))), "compute")
@@ -102,20 +102,20 @@ def test_compute__is_flops_where_all_runs_have_them() -> None:
 
 
 def test_overfit_runs__are_no_points() -> None:
-    rows = [Row("MAE", "S", 5, "all", 9, n, 1 / n if n < 6 else 0.9) for n in range(1, 7)]
+    rows = [RunRow("MAE", "S", 5, "all", 9, n, 1 / n if n < 6 else 0.9) for n in range(1, 7)]
     law = along(laws(frame(signs(rows))), "compute")
     assert list(law.points["iterations"]) == [1, 2, 3, 4, 5]
 
 
 def test_too_few_points__is_a_result() -> None:
-    rows = [Row("MAE", "S", 5, "all", 9, n, 1 / n) for n in range(1, 5)]
+    rows = [RunRow("MAE", "S", 5, "all", 9, n, 1 / n) for n in range(1, 5)]
     for law, count in zip(laws(frame(signs(rows))), (4, 1, 1), strict=True):
         assert law.remarks == [f"too few points to fit: {count}, needs 5 at different places"]
         assert law.curve is law.rmse is law.record()["b"] is None
 
 
 def test_no_fall__is_no_law() -> None:
-    rows = [Row("MAE", f"S{n}", n, "all", 9, 5, 0.3 + n / 100) for n in range(1, 7)]
+    rows = [RunRow("MAE", f"S{n}", n, "all", 9, 5, 0.3 + n / 100) for n in range(1, 7)]
     law = along(laws(frame(signs(rows))), "parameters")
     assert law.curve is None
     assert law.remarks == ["no law: the loss does not fall along this axis"]

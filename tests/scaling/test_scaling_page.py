@@ -13,7 +13,7 @@ from PIL import Image
 from tinymim.errors import TinymimError
 from tinymim.report.document import Section
 from tinymim.scaling import scaling_page, table
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 
 PUBLISHED = Path(__file__).parent / "simmim_scaling.csv"
 
@@ -46,10 +46,10 @@ def test_published__page_tables_and_figures(tmp_path: Path) -> None:
     assert [line["axis"] for line in lines(tmp_path / "laws.csv")] == ["compute", "parameters", "data"]
 
 
-def few(objective: str, **more: object) -> list[Row]:
+def few(objective: str, **more: object) -> list[RunRow]:
     given: dict[str, object] = {"parameters": 5, "images": 9, "data": "all", **more}
     return [
-        Row(objective, "S", iterations=n, validation_loss=0.5 + n / 10, training_loss=0.5 - n / 10, **given)  # type: ignore[arg-type]
+        RunRow(objective, "S", iterations=n, validation_loss=0.5 + n / 10, training_loss=0.5 - n / 10, **given)  # type: ignore[arg-type]
         for n in (1, 2)
     ]
 
@@ -58,7 +58,7 @@ def test_few_runs_of_two_objectives__each_on_its_own(tmp_path: Path) -> None:
     rows = [
         *few("MAE"),
         *few("to distil", accuracy=0.5),
-        Row("MAE", "S", 5, "all", 9, 3, status="failed", error="no memory"),
+        RunRow("MAE", "S", 5, "all", 9, 3, status="failed", error="no memory"),
     ]
     sections = scaling_page.analyse(rows, tmp_path)
     titles = [section.title for section in sections]

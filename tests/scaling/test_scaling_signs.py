@@ -10,16 +10,16 @@ from tinymim.scaling import table
 from tinymim.scaling.overfitting import band, frame, signs
 from tinymim.scaling.paper_findings import findings, next_length
 from tinymim.scaling.saturation import saturation
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 
 PUBLISHED = table.read(Path(__file__).parent / "simmim_scaling.csv")
 SLICES = {"10%": 10, "100%": 100}
 VERDICTS = ["overfit", "classic", "big on small", "held-out loss", "training loss", "saturation", "short training"]
 
 
-def run(data: str, iterations: int, loss: float, training: float | None = None, **more: object) -> Row:
+def run(data: str, iterations: int, loss: float, training: float | None = None, **more: object) -> RunRow:
     given = {"objective": "MAE", "model": "S", "parameters": 5, "noise": 0.01, "training_loss": training, **more}
-    return Row(data=data, images=SLICES[data], iterations=iterations, validation_loss=loss, **given)  # type: ignore[arg-type]
+    return RunRow(data=data, images=SLICES[data], iterations=iterations, validation_loss=loss, **given)  # type: ignore[arg-type]
 
 
 def test_published__14_runs_rose_above_a_shorter_one() -> None:
@@ -123,9 +123,9 @@ def test_findings__of_one_run_tell_nothing() -> None:
 
 def test_band__is_of_the_difference_where_the_masks_are_shared() -> None:
     alike = {"objective": "MAE", "model": "S", "parameters": 1, "data": "10%", "images": 10, "noise": 0.1}
-    first = Row(**alike, iterations=100, validation_loss=0.5, mask_losses=(0.4, 0.5, 0.6))
-    second = Row(**alike, iterations=200, validation_loss=0.502, mask_losses=(0.402, 0.502, 0.602))
-    alone = Row(**alike, iterations=200, validation_loss=0.502)
+    first = RunRow(**alike, iterations=100, validation_loss=0.5, mask_losses=(0.4, 0.5, 0.6))
+    second = RunRow(**alike, iterations=200, validation_loss=0.502, mask_losses=(0.402, 0.502, 0.602))
+    alone = RunRow(**alike, iterations=200, validation_loss=0.502)
     assert band(first, second) == pytest.approx(0, abs=1e-12)
     assert band(first, alone) == 0.1
     assert [sign.is_overfit for sign in signs([first, second])] == [False, True]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 from tinymim.report import figures
 from tinymim.report.document import Picture
 
@@ -41,7 +41,7 @@ RELATIVE = {
 """The measures that can be compared between patches and grids of different sizes."""
 
 
-def dots(results: Results, measure: Measure, stem: Path) -> Picture:
+def dots(results: AnalysisResults, measure: Measure, stem: Path) -> Picture:
     """A dot for each head over its block, a panel for each network; the line is the mean over heads."""
     titles = results.titles
     with _panels(len(titles), PANEL, shared=True) as (figure, panels):
@@ -60,7 +60,7 @@ def dots(results: Results, measure: Measure, stem: Path) -> Picture:
         return Picture.saved(figure, stem, "Every head", text)
 
 
-def lines(results: Results, measures: Sequence[Measure], stem: Path) -> Picture:
+def lines(results: AnalysisResults, measures: Sequence[Measure], stem: Path) -> Picture:
     """The mean over heads of every block, all networks in one plot; a plot for each measure."""
     same_depth = len({model["depth"] for model in results.models}) == 1
     with figures.figure(len(measures), height=52, width=figures.WIDTH, squeeze=False, sharex=True) as (figure, axes):
@@ -84,7 +84,7 @@ def lines(results: Results, measures: Sequence[Measure], stem: Path) -> Picture:
         return Picture.saved(figure, stem, "All models", text)
 
 
-def likeness(results: Results, pairs: Sequence[tuple[str, str]], stem: Path) -> Picture:
+def likeness(results: AnalysisResults, pairs: Sequence[tuple[str, str]], stem: Path) -> Picture:
     """CKA of every block with every block, a panel for each pair of networks, all on one scale from 0 to 1."""
     rows = results.cka
     with _panels(len(pairs), MAP) as (figure, panels):
@@ -101,7 +101,7 @@ def likeness(results: Results, pairs: Sequence[tuple[str, str]], stem: Path) -> 
         return Picture.saved(figure, stem, "Between models", text)
 
 
-def agreement(results: Results, relation: str, stem: Path) -> Picture:
+def agreement(results: AnalysisResults, relation: str, stem: Path) -> Picture:
     """KL of teacher's and student's relations at every pair of blocks, a panel for each student, on one scale of
     factors; a frame marks the pair that was distilled."""
     from matplotlib.colors import LogNorm

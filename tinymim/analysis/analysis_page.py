@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinymim.analysis import analysis_figures, captions, findings, results
 from tinymim.analysis.analysis_figures import DISTANCE, DIVERSITY, ENTROPY, RELATIVE, Measure
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 from tinymim.report.document import Document, Picture, Section, Table, moved
 from tinymim.teachers import card
 
@@ -56,7 +56,7 @@ def sections(folder: Path, beside: Path | None = None) -> list[Section]:
     return moved(made, folder, beside or folder)
 
 
-def _models(analysed: Results) -> Section:
+def _models(analysed: AnalysisResults) -> Section:
     rows = [
         [
             model["title"],
@@ -77,7 +77,7 @@ def _models(analysed: Results) -> Section:
     return Section("The models", tables=[Table(heads, rows, files=[results.ABOUT])], remarks=remarks)
 
 
-def _heads(analysed: Results, folder: Path) -> list[Section]:
+def _heads(analysed: AnalysisResults, folder: Path) -> list[Section]:
     ends = findings.summary(analysed)
     parts = (
         ("Attention distance", captions.DISTANCE, captions.DISTANCE_PAPER, DISTANCE, findings.distance),
@@ -96,7 +96,7 @@ def _heads(analysed: Results, folder: Path) -> list[Section]:
     return sections
 
 
-def _head_pictures(analysed: Results, measure: Measure, folder: Path) -> list[Picture]:
+def _head_pictures(analysed: AnalysisResults, measure: Measure, folder: Path) -> list[Picture]:
     """A dot a head, and the means of all networks; these also in proportion to uniform attention where networks have
     patches of different sizes, or different numbers of them."""
     name = measure.column.partition("_")[0]
@@ -106,7 +106,7 @@ def _head_pictures(analysed: Results, measure: Measure, folder: Path) -> list[Pi
     return [analysis_figures.dots(analysed, measure, heads), analysis_figures.lines(analysed, measures, means)]
 
 
-def _cka(analysed: Results, folder: Path) -> Section:
+def _cka(analysed: AnalysisResults, folder: Path) -> Section:
     titles = analysed.titles
     figures = {"cka_within": [(title, title) for title in titles], "cka_between": list(combinations(titles, 2))}
     pictures = [
@@ -122,7 +122,7 @@ def _cka(analysed: Results, folder: Path) -> Section:
     return Section("Likeness of blocks (CKA)", text, [table], pictures)
 
 
-def _agreement(analysed: Results, folder: Path) -> Section:
+def _agreement(analysed: AnalysisResults, folder: Path) -> Section:
     pairs = analysed.relations.assign(share=findings.relative(analysed.relations))
     nearest = pairs.loc[pairs.groupby(["student", "relation"], sort=False)["share"].idxmin()]
     rows = [
@@ -138,7 +138,7 @@ def _agreement(analysed: Results, folder: Path) -> Section:
     return Section("Relation agreement", [captions.AGREEMENT, *findings.agreement(analysed)], [table], pictures)
 
 
-def _warning(analysed: Results) -> str:
+def _warning(analysed: AnalysisResults) -> str:
     """The licences that restrict the use of any of the weights."""
     terms = [
         f"of {model['title']}: {model['licence']}: {card.restriction(model['licence'])}"

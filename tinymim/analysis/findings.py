@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 from pandas import DataFrame, Series
 
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 
 LOCAL = 0.5
 """Heads are called local whose distance is below this share of uniform attention's."""
@@ -65,7 +65,7 @@ COLUMNS: dict[str, dict[str, Callable[[Series], str]]] = {
 """Columns of the table of each measure, from a row of :func:`summary`."""
 
 
-def summary(results: Results) -> DataFrame:
+def summary(results: AnalysisResults) -> DataFrame:
     """First-third and last-third statistics for every network, one row each, by title.
 
     Columns: the means over heads of each measure in the first third of the measured blocks (one at least) and in the
@@ -131,7 +131,7 @@ def diversity(ends: DataFrame) -> list[str]:
     ]
 
 
-def least_alike(results: Results, title: str) -> Series | None:
+def least_alike(results: AnalysisResults, title: str) -> Series | None:
     """The row of the two blocks of a network that CKA finds least alike; ``None`` where CKA is undefined."""
     rows = results.cka
     inner = rows[(rows["model_a"] == title) & (rows["model_b"] == title) & (rows["block_a"] < rows["block_b"])]
@@ -139,7 +139,7 @@ def least_alike(results: Results, title: str) -> Series | None:
     return inner.loc[inner["cka"].idxmin()] if len(inner) else None
 
 
-def likeness(results: Results) -> list[str]:
+def likeness(results: AnalysisResults) -> list[str]:
     """Sentences on CKA, within each network and between two."""
     least = {title: row for title in results.titles if (row := least_alike(results, title)) is not None}
     if not least:
@@ -164,7 +164,7 @@ def relative(rows: DataFrame) -> Series:
     return (rows["kl"] / rows["kl_uniform"]).where(rows["kl_uniform"] != 0, math.inf)
 
 
-def agreement(results: Results) -> list[str]:
+def agreement(results: AnalysisResults) -> list[str]:
     """Sentences on relations: at the pair that was distilled, the student beside every other network."""
     rows, sentences = results.relations.assign(share=relative(results.relations)), []
     for student in rows["student"].unique():
@@ -187,7 +187,7 @@ def agreement(results: Results) -> list[str]:
     return sentences
 
 
-def prefix_mass(results: Results) -> str:
+def prefix_mass(results: AnalysisResults) -> str:
     """A sentence on the attention that patches give to CLS and its like; empty where no network has such tokens."""
     with_prefix = [model["title"] for model in results.models if model["prefix_tokens"]]
     mass = {title: results.heads_of(title)["prefix_mass"].mean() for title in with_prefix}

@@ -15,7 +15,7 @@ from tinymim.analysis.agreement import Agreement, RelationOptions
 from tinymim.analysis.heads import HeadMeasures, HeadOptions
 from tinymim.analysis.layers import layers
 from tinymim.analysis.networks import AnalysedNetwork
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 from tinymim.analysis.sample_images import SampleImages
 from tinymim.errors import TinymimError
 from tinymim.training.run_folder import environment
@@ -51,7 +51,7 @@ def measure(
     options: MeasureOptions,
     device: torch.device,
     advance: Callable[[int], None] = lambda count: None,
-) -> Results:
+) -> AnalysisResults:
     """Measure all networks on the same images, in float32 on any machine (:func:`tinymim.precision.measuring`).
 
     Args:
@@ -103,7 +103,7 @@ def measure(
         "notes": notes,
         "environment": environment(),
     }
-    return Results(
+    return AnalysisResults(
         about,
         DataFrame([{"model": title, **row} for title, measured in heads.items() for row in measured.records()]),
         _cka_table(networks, likeness, notes) if likeness.batches else DataFrame(),

@@ -27,7 +27,7 @@ TEXT = ("model", "model_a", "model_b", "teacher", "student", "relation")
 
 
 @dataclass
-class Results:
+class AnalysisResults:
     """The tables of an analysis, as they lie in a folder; empty where something was not measured.
 
     Args:
@@ -73,7 +73,7 @@ class Results:
         write_json(folder / ABOUT, self.about)
 
 
-def read(folder: Path) -> Results:
+def read(folder: Path) -> AnalysisResults:
     """The results in a folder.
 
     Raises:
@@ -86,4 +86,4 @@ def read(folder: Path) -> Results:
         tables = {name: csv_files.read(folder / f"{name}.csv", TEXT) for name in TABLES}
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise TinymimError(f"analysis: {folder} cannot be read: {error}") from None
-    return Results(about, **tables)
+    return AnalysisResults(about, **tables)

@@ -11,7 +11,7 @@ import math
 from pandas import DataFrame
 
 from tinymim.analysis import findings
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 from tinymim.errors import TinymimError
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding, together
 
@@ -47,7 +47,7 @@ HEADS = {
 CKA_HERE = "Least CKA of two blocks: {mim} {a:.2f}, {supervised} {b:.2f}."
 
 
-def answers(results: Results, mim: str, supervised: str) -> list[Finding]:
+def answers(results: AnalysisResults, mim: str, supervised: str) -> list[Finding]:
     """The paper's findings beside what was measured.
 
     Args:
@@ -79,7 +79,7 @@ def _heads(ends: DataFrame, mim: str, supervised: str) -> list[Finding]:
     return answered
 
 
-def _likeness(results: Results, mim: str, supervised: str) -> Finding:
+def _likeness(results: AnalysisResults, mim: str, supervised: str) -> Finding:
     a, b = (findings.least_alike(results, title) for title in (mim, supervised))
     here, agrees = "CKA is not defined for one of them.", OPEN
     if a is not None and b is not None:

@@ -15,7 +15,7 @@ from tinymim.analysis import analysis_page, cka, networks, sample_images
 from tinymim.analysis.agreement import RelationOptions
 from tinymim.analysis.heads import HeadOptions
 from tinymim.analysis.measure import MEASURES, MeasureOptions, measure
-from tinymim.analysis.results import ABOUT, TABLES, Results
+from tinymim.analysis.results import ABOUT, TABLES, AnalysisResults
 from tinymim.cli.predict_command import positive, usable_device
 from tinymim.errors import TinymimError
 from tinymim.log import say
@@ -112,7 +112,7 @@ def _run(asked: argparse.Namespace) -> int:
     return 0
 
 
-def with_bar(whole: int, work: Callable[[Callable[[int], None]], Results]) -> Results:
+def with_bar(whole: int, work: Callable[[Callable[[int], None]], AnalysisResults]) -> AnalysisResults:
     """Do ``work``, which tells how many of the ``whole`` images each step had, under a bar."""
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
@@ -121,7 +121,7 @@ def with_bar(whole: int, work: Callable[[Callable[[int], None]], Results]) -> Re
         return work(lambda done: bar.advance(task, done))
 
 
-def write(found: Results, out: Path) -> None:
+def write(found: AnalysisResults, out: Path) -> None:
     """Tables, figures and page into a folder, which appears whole or not at all.
 
     Raises:

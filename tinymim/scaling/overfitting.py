@@ -9,7 +9,7 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from tinymim.scaling.table import Row, done
+from tinymim.scaling.table import RunRow, done
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,7 +44,7 @@ class OverfitFlags:
         exceeds: whether that is more than the band. More data helped here: without ``is_overfit``, overfitting or not.
     """
 
-    row: Row
+    row: RunRow
     loss_increase: float | None
     is_overfit: bool
     training_loss_fell: bool | None
@@ -57,13 +57,13 @@ class OverfitFlags:
         return None if self.row.training_loss is None else self.row.validation_loss - self.row.training_loss
 
 
-def signs(rows: Iterable[Row]) -> list[OverfitFlags]:
+def signs(rows: Iterable[RunRow]) -> list[OverfitFlags]:
     """The finished runs with their flags, in their order."""
     rows = done(rows)
     by_length, by_images = (sorted(rows, key=attrgetter(name)) for name in ("iterations", "images"))
     lengths = grouped(by_length, lambda row: (row.objective, row.model, row.data, row.seed))
     slices = grouped(by_images, lambda row: (row.objective, row.model, row.iterations, row.seed))
-    best_shorter: dict[int, Row] = {}
+    best_shorter: dict[int, RunRow] = {}
     for group in lengths.values():
         for place, row in enumerate(group[1:], 1):
             best_shorter[id(row)] = min(group[:place], key=lambda shorter: shorter.validation_loss)
@@ -71,7 +71,7 @@ def signs(rows: Iterable[Row]) -> list[OverfitFlags]:
     return [_flags(row, best_shorter.get(id(row)), larger.get(id(row))) for row in rows]
 
 
-def _flags(row: Row, shorter: Row | None, larger: Row | None) -> OverfitFlags:
+def _flags(row: RunRow, shorter: RunRow | None, larger: RunRow | None) -> OverfitFlags:
     increase = row.validation_loss - shorter.validation_loss if shorter else None
     excess = row.validation_loss - larger.validation_loss if larger else None
     overfit = shorter is not None and above(row, shorter)
@@ -81,12 +81,12 @@ def _flags(row: Row, shorter: Row | None, larger: Row | None) -> OverfitFlags:
     return OverfitFlags(row, increase, overfit, fell, excess, larger is not None and above(row, larger))
 
 
-def above(row: Row, other: Row) -> bool:
+def above(row: RunRow, other: RunRow) -> bool:
     """Whether a run's validation loss is higher than another's by more than the band."""
     return row.validation_loss - other.validation_loss > band(row, other)
 
 
-def band(row: Row, other: Row) -> float:
+def band(row: RunRow, other: RunRow) -> float:
     """Noise of the difference of two validation losses, for the masks alone: its standard deviation over the seeds of
     the masks, which both runs were measured under; where those losses are not known one by one, the larger of the
     runs' own standard deviations, which is wider."""
@@ -96,20 +96,20 @@ def band(row: Row, other: Row) -> float:
     return max(row.noise or 0.0, other.noise or 0.0)
 
 
-def grouped(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> dict[tuple[Any, ...], list[Row]]:
+def grouped(rows: Iterable[RunRow], key: Callable[[RunRow], tuple[Any, ...]]) -> dict[tuple[Any, ...], list[RunRow]]:
     """Rows by ``key``, groups and rows in their order."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[RunRow]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return groups
 
 
 def frame(flags: Iterable[OverfitFlags]) -> DataFrame:
-    """One line a run: the fields of its :class:`Row`, its flags, its ``gap``, and the ``row`` itself."""
+    """One line a run: the fields of its :class:`RunRow`, its flags, its ``gap``, and the ``row`` itself."""
     import pandas as pd
 
     lines = [{**asdict(each.row), **vars(each), "gap": each.gap} for each in flags]
-    runs = pd.DataFrame(lines, columns=[*Row.__dataclass_fields__, *OverfitFlags.__dataclass_fields__, "gap"])
+    runs = pd.DataFrame(lines, columns=[*RunRow.__dataclass_fields__, *OverfitFlags.__dataclass_fields__, "gap"])
     return runs.astype(dict.fromkeys(NUMBERS, float)).astype({"is_overfit": bool, "exceeds": bool})
 
 

@@ -14,7 +14,7 @@ from pandas import DataFrame
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding
 from tinymim.scaling.correlations import LEAST, Correlation, correlate, parts, spearman_text
 from tinymim.scaling.overfitting import OverfitFlags, frame
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 
 INVISIBLE = 0.00005
 """A difference of losses that does not show in four decimals, where nobody measured their noise."""
@@ -106,7 +106,7 @@ def big_on_small(runs: DataFrame) -> Finding:
     )
 
 
-def _is_worse(run: Row, other: Row) -> bool:
+def _is_worse(run: RunRow, other: RunRow) -> bool:
     if run.accuracy is not None and other.accuracy is not None:
         return run.accuracy < other.accuracy
     return run.validation_loss > other.validation_loss

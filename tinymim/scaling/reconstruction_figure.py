@@ -21,7 +21,7 @@ from tinymim.methods.reconstruction import patchify, unpatchify
 from tinymim.report import csv_files, figures
 from tinymim.report.document import Picture, Section, Table
 from tinymim.scaling.overfitting import OverfitFlags
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 from tinymim.training import looking, preflight
 from tinymim.training.checkpoints import SafeCheckpointIO, newest
 from tinymim.vit.backbone import Backbone
@@ -65,7 +65,7 @@ class Completions:
     losses: list[float]
 
 
-def choose(flags: Iterable[OverfitFlags]) -> tuple[Row, Row] | None:
+def choose(flags: Iterable[OverfitFlags]) -> tuple[RunRow, RunRow] | None:
     """The most overfit run and the best that is not, among runs of one objective; ``None`` where there are not both.
 
     The most overfit is the run of the largest gap between held-out and training loss, or where no training loss is

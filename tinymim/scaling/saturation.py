@@ -9,10 +9,10 @@ from operator import attrgetter
 from pandas import DataFrame
 
 from tinymim.scaling.overfitting import above, band, grouped
-from tinymim.scaling.table import Row, done
+from tinymim.scaling.table import RunRow, done
 
 
-def saturation(rows: Iterable[Row]) -> DataFrame:
+def saturation(rows: Iterable[RunRow]) -> DataFrame:
     """A line for every model, length and seed that ran on several sets of images; by objective, size and length.
 
     Columns, those of ``saturation.csv``: ``objective, model, iterations, seed``; ``second_largest`` and ``largest`` set

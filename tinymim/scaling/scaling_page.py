@@ -19,7 +19,7 @@ from tinymim.scaling.laws import CHOICE, Law, laws
 from tinymim.scaling.overfitting import OverfitFlags, frame, records, signs
 from tinymim.scaling.paper_findings import findings, next_length
 from tinymim.scaling.saturation import saturation
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 
 ABOUT = (
     "{runs} runs of {models} models, {sets} sets of images, {lengths} lengths, seeds: {seeds}; the paper is "
@@ -56,7 +56,7 @@ LAW_INTERVALS = (
 )
 
 
-def write(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> Path:
+def write(rows: list[RunRow], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> Path:
     """Analyse runs and write the page, ``out/index.html``, and the same as Markdown.
 
     Args:
@@ -74,7 +74,7 @@ def write(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Secti
     return out / "index.html"
 
 
-def analyse(rows: list[Row], out: Path) -> list[Section]:
+def analyse(rows: list[RunRow], out: Path) -> list[Section]:
     """Write ``flags.csv``, ``correlations.csv``, ``laws.csv``, ``saturation.csv`` and figures into ``out``.
 
     Losses of two objectives are never compared: each has sections of its own.
@@ -117,7 +117,7 @@ def analyse(rows: list[Row], out: Path) -> list[Section]:
     return sections
 
 
-def _about(rows: list[Row]) -> str:
+def _about(rows: list[RunRow]) -> str:
     runs = table.done(rows)
     names = ("model", "data", "iterations", "seed")
     distinct = {name: len({getattr(row, name) for row in runs} - {None}) for name in names}

@@ -16,7 +16,7 @@ from tinymim.safety import shown, text
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A run of a scaling study.
 
     Args:
@@ -82,17 +82,17 @@ COMMENT = "#"
 """First character of a line that is ignored."""
 
 
-def done(rows: Iterable[Row]) -> list[Row]:
+def done(rows: Iterable[RunRow]) -> list[RunRow]:
     """The runs that have a loss."""
     return [row for row in rows if row.status == "done"]
 
 
-def write(path: Path, rows: list[Row]) -> None:
+def write(path: Path, rows: list[RunRow]) -> None:
     """Write ``rows`` as CSV, whole or not at all; unknown values stay empty."""
-    csv_files.write(path, map(asdict, rows), [field.name for field in fields(Row)])
+    csv_files.write(path, map(asdict, rows), [field.name for field in fields(RunRow)])
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[RunRow]:
     """Read a table that :func:`write` wrote, or the published one; columns of other names are ignored.
 
     Raises:
@@ -133,7 +133,7 @@ def read(path: Path) -> list[Row]:
     return [row for row in rows if row]
 
 
-def _contradictions(rows: dict[int, Row]) -> list[str]:
+def _contradictions(rows: dict[int, RunRow]) -> list[str]:
     """Contradictions between lines, which come by number: one run twice, or one label with two sizes."""
     problems: list[str] = []
     seen: dict[Any, int] = {}
@@ -151,7 +151,7 @@ def _contradictions(rows: dict[int, Row]) -> list[str]:
     return problems
 
 
-def _row(number: int, heads: list[str], cells: list[str], published: bool, problems: list[str]) -> Row | None:
+def _row(number: int, heads: list[str], cells: list[str], published: bool, problems: list[str]) -> RunRow | None:
     """A line's run, or ``None`` with what is wrong with it added to ``problems``."""
     if len(cells) != len(heads):
         problems.append(f"line {number}: {len(cells)} cells under {len(heads)} columns")
@@ -171,7 +171,7 @@ def _row(number: int, heads: list[str], cells: list[str], published: bool, probl
                 raise ValueError("is empty")
         except ValueError as error:
             problems.append(f"line {number}, {head}: {error}")
-    return Row(**values) if len(problems) == before else None
+    return RunRow(**values) if len(problems) == before else None
 
 
 def _word(cell: str, head: str) -> str:
@@ -185,7 +185,7 @@ def _status(cell: str, head: str) -> str:
 
 
 def _number(cell: str, head: str) -> float:
-    """A number at least 0, in the units of :class:`Row`."""
+    """A number at least 0, in the units of :class:`RunRow`."""
     try:
         value = float(cell)
     except ValueError:
