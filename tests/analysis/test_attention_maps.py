@@ -12,6 +12,7 @@ from tinymim.analysis.layers import distances, layers
 from tinymim.errors import TinymimError
 from tinymim.teachers.card import Card
 from tinymim.vit.architecture import Architecture
+from tinymim.vit.attention_maps import LEAST
 
 SMALL = {"img_size": 32, "patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
 SWIN, SWIN_2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
@@ -73,6 +74,27 @@ def test_layers__of_a_plain_vit_give_its_outputs_and_the_places_of_its_patches()
     assert layer.distances[0, 1] == 8  # one patch to the right
     assert layer.distances[0, 2] == 4  # one below
     assert layer.distances[1, 2] == pytest.approx(80**0.5)
+
+
+def test_layers__leave_the_network_as_it_was():
+    network = shaken({})
+    attentions = [block.attn for block in network.vit.blocks]
+    before = network.vit.forward_features(network.normalise(pictures()))
+    fused = [attn.fused_attn for attn in attentions]
+    for layer in layers(network, pictures()):
+        layer.maps(slice(0, 1))
+    assert [attn.fused_attn for attn in attentions] == fused
+    assert not any(attn._forward_pre_hooks or attn.attn_drop._forward_pre_hooks for attn in attentions)
+    assert torch.equal(network.vit.forward_features(network.normalise(pictures())), before)
+
+
+def test_layers__attention_too_sharp_for_float32_has_a_finite_logarithm():
+    network = shaken({})
+    with torch.no_grad():
+        network.vit.blocks[0].attn.qkv.weight.mul_(100)
+    maps = next(layers(network, pictures())).maps(slice(0, 2))
+    assert maps.min() == torch.tensor(LEAST).log()
+    assert maps.exp().sum(-1).sub(1).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("arch", [SWIN, SWIN_2])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pandas import DataFrame
 
-from tinymim.analysis import findings
+from tinymim.analysis import analysis_figures, findings
 from tinymim.analysis.results import AnalysisResults
 
 
@@ -102,6 +103,15 @@ def test_agreement__speaks_of_the_pair_that_this_teacher_taught() -> None:
     shares = findings.relative(DataFrame(rows))
     assert list(shares) == [0.05, 0.5, 0.75, 0.025]
     assert findings.agreement(results(relations=rows[2:])) == [], "c was taught by another"
+
+
+def test_agreement_figure__says_what_its_darkest_colour_holds(tmp_path: Path) -> None:
+    for nearest, said in ((1e-6, True), (0.1, False)):
+        rows = [relation("b", 1, nearest), relation("b", 2, 1.0)]
+        picture = analysis_figures.agreement(results(relations=rows), "qk", tmp_path / "figures/agreement")
+        assert ("0.001 or less" in picture.content.decode()) == said
+        assert picture.files == ["figures/agreement.png", "figures/agreement.svg"]
+        assert "A frame marks the pair" in picture.text
 
 
 @pytest.mark.parametrize(("names", "text"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import font_manager
 from PIL import Image
 
 from tinymim.report import figures
@@ -90,6 +91,11 @@ def test_figures__save_writes_a_picture_for_print_and_one_for_the_page(tmp_path)
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     picture = Image.open(tmp_path / "new" / "line.png")
     assert abs(picture.width / 300 * 25.4 - figures.WIDTH) < 1  # millimetres
+
+
+def test_figures__titles_find_a_font_of_this_machine(monkeypatch):
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["Comic", "Noto Sans CJK JP", "Malgun Gothic"])
+    assert figures._fonts.__wrapped__() == ["DejaVu Sans", "Noto Sans CJK JP", "Malgun Gothic"]
 
 
 def test_figures__series_differ_in_colour_and_in_more_than_colour():
