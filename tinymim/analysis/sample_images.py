@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinymim.config import class_paths
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ShapesData
 from tinymim.data.batches import finished
@@ -23,7 +21,7 @@ from tinymim.data.named import NamedSets
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
-from tinymim.training import looking, preflight
+from tinymim.training import looking
 
 BUILT_IN: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
 """Data that need no file."""
@@ -144,19 +142,10 @@ def _of_data(data: ImageData, name: str, count: int) -> SampleImages:
 
 
 def _data_of(recipe: str, size: int, trust: bool) -> ImageData:
-    """A recipe's data module, alone; its images in ``size``, where it can give them in any."""
-    node = recipes.resolve(["--config", recipe])[0].get("data")
-    if not node:
+    """A recipe's data module, alone; its images in the size that is asked for, where it can give them in any."""
+    with looking.trusted(None, trust, recipe):  # a class that takes another's place in a recipe is looked up already
+        resolved = recipes.resolve(["--config", recipe])[0]
+    if not resolved.get("data"):
         raise TinymimError(f"data: the recipe {recipe} has none")
-    errors: list[str] = []
-    data = None
-    with looking.trusted(node, trust, f"recipe {recipe}"):
-        class_paths.check_class(node, "data", errors, (pl.LightningDataModule,))
-        if not errors:
-            accepted = class_paths.taken(node["class_path"])
-            options = {name: value for name, value in (("image_size", size), ("num_workers", 0)) if name in accepted}
-            node["init_args"] = {**(node.get("init_args") or {}), **options}
-            data = preflight.build(pl.LightningDataModule, node, errors)
-    if errors:
-        raise several(f"data: of the recipe {recipe}", errors)
-    return cast(ImageData, data)
+    built = looking.data(resolved, trust, f"data: recipe {recipe}", image_size=size, num_workers=0)
+    return cast(ImageData, built)

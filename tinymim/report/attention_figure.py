@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
-from tinymim.teachers import locate, weights
+from tinymim.teachers import weights
+from tinymim.teachers.download import asking_nobody
 from tinymim.training import looking
 from tinymim.training.checkpoints import newest
 from tinymim.vit.attention_maps import watched
@@ -67,48 +69,52 @@ def gallery(run: Run, images: Path | None, count: int, trust: bool = False) -> G
         run: its newest checkpoint is shown, beside its teacher or the weights it started from.
         images: a folder to take images from; ``None`` takes the run's own held-out ones.
         count: how many, spread evenly.
-        trust: the data of the run's recipe may be any class, and is built.
+        trust: the data of the run's recipe may be any class, and is built; its teacher is fetched if need be.
     """
     made = Gallery()
     checkpoint = newest(run.place)
     if checkpoint is None:
         made.notes.append("the run has no checkpoint yet")
         return made
-    with _noted(made.notes, "the checkpoint cannot be shown"):
+    noted = functools.partial(_noted, made.notes, list(references.places(run.recipe)))
+    with noted("the checkpoint cannot be shown"):
         network, provenance, _ = weights.load(checkpoint)
         made.licence = provenance.licence
         if not count:
             return made
-        networks = _networks(run, network, made.notes)
-        with _noted(made.notes, "there are no images to show; name some with --images FOLDER"):
+        networks = _networks(run, network, noted, trust)
+        with noted("there are no images to show; name some with --images FOLDER"):
             shown = _from_folder(images, count) if images else _held_out(run, count, trust)
             made.captions = [each.caption for each in networks]
             made.rows = [_row(image, networks) for image in shown]
     return made
 
 
-def _networks(run: Run, network: Backbone, notes: list[str]) -> list[ShownNetwork]:
+def _networks(
+    run: Run, network: Backbone, noted: Callable[[str], AbstractContextManager[None]], trust: bool
+) -> list[ShownNetwork]:
     """The run's network, after its teacher or the weights it started from; at the blocks that were compared."""
     teacher_block = student_block = network.output_block
-    with _noted(notes, "the blocks that were compared are not known"):
+    with noted("the blocks that were compared are not known"):
         for pair in looking.compared(run.recipe, network)[:1]:
             teacher_block, student_block = pair
     networks = [ShownNetwork("this run", network, student_block)]
-    with _noted(notes, f"{run.source} cannot be shown beside it"):
+    with noted(f"{run.source} cannot be shown beside it"):
         if run.source:
             title = "teacher" if run.arguments.get("teacher") else "what it started from"
-            before, _ = locate.locate(references.filled(run.source)).load()
+            with asking_nobody(not trust):
+                before, _ = looking.located(run.source).load()
             networks.insert(0, ShownNetwork(title, before, min(teacher_block, before.depth)))
     return networks
 
 
 @contextmanager
-def _noted(notes: list[str], what: str) -> Iterator[None]:
+def _noted(notes: list[str], kept: list[tuple[references.Place, str]], what: str) -> Iterator[None]:
     """A page does not fail for want of a picture: it says what is missing."""
     try:
         yield
     except TinymimError as error:
-        notes.append(f"{what}: {error}")
+        notes.append(references.hidden(f"{what}: {error}", kept))
 
 
 def _held_out(run: Run, count: int, trust: bool) -> list[Tensor]:
