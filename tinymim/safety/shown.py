@@ -15,7 +15,7 @@ def terminal(text: str) -> str:
 
 def one_line(text: str) -> str:
     """``text`` in a line of printable characters."""
-    return UNPRINTABLE.sub("", " ".join(str(text).split()))
+    return " ".join(UNPRINTABLE.sub("", " ".join(str(text).split())).split())  # a space may be what is left of a line
 
 
 def markdown(text: str) -> str:
@@ -25,7 +25,7 @@ def markdown(text: str) -> str:
     """
     said = re.sub(r"([\\`*\[\]|~])", r"\\\1", one_line(text))
     said = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    said = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", said)
+    said = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", said)
     return said if said == "-" else _begins_nothing(said)
 
 

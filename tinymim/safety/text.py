@@ -69,6 +69,14 @@ def read_json(path: Path, what: str) -> Any:
     return json_data(contents(path, what, MOST_JSON), what)
 
 
+def json_or_empty(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; empty where there is no file, or not a whole one."""
+    try:
+        return mapping(read_json(path, str(path)), str(path))
+    except TinymimError:
+        return {}
+
+
 def contents(path: Path, what: str, most: int = MOST_YAML) -> str:
     """The text of a regular file of at most ``most`` bytes; errors as of :func:`read_yaml`."""
     try:
