@@ -80,7 +80,7 @@ class Environment(Struct):
     device: Line = ""
 
 
-class Part(Struct):
+class RecipePart(Struct):
     """The model or the data of a recipe: a class and its options."""
 
     class_path: Line
@@ -91,7 +91,7 @@ class Part(Struct):
 class Recipe(Struct):
     """A saved recipe, as far as it is looked at."""
 
-    model: Part | None = None
-    data: Part | None = None
+    model: RecipePart | None = None
+    data: RecipePart | None = None
     trainer: Plain | None = None
     name: Line | int | float | None = None
