@@ -186,8 +186,10 @@ def test_recipe__without_data_or_with_mistakes_in_it(tmp_path: Path) -> None:
         sample_images.find(str(tmp_path / "odd.yaml"), 9, 16)
     data = {"class_path": "tinymim.data.RobustnessData"}
     (tmp_path / "sets.yaml").write_text(yaml.safe_dump({"data": data}))
-    with pytest.raises(TinymimError, match="data: the recipe sets has test sets alone"):
+    with pytest.raises(TinymimError, match="RobustnessData does more than read images; name a folder of some, or say"):
         sample_images.find(str(tmp_path / "sets.yaml"), 9, 16)
+    with pytest.raises(TinymimError, match="data: the recipe sets has test sets alone"):
+        sample_images.find(str(tmp_path / "sets.yaml"), 9, 16, trust=True)
 
 
 def analysed(*given: Backbone, count: int = 6, **chosen: object) -> AnalysisResults:

@@ -109,8 +109,8 @@ def load(title: str, place: Path, trust: bool = False) -> RestoringRun:
     content, misfit_ = SafeCheckpointIO().load_checkpoint(checkpoint), f"run: {checkpoint} does not fit its config.yaml"
     state = {key: value for key, value in (content.get("state_dict") or {}).items() if isinstance(value, Tensor)}
     if not trust:  # one's own may do what needs numbers
-        sizes.check_built(functools.partial(_built, copy.deepcopy(module)), state, misfit_)
-    _built(module).on_load_checkpoint(content)
+        sizes.check_built(functools.partial(_built, copy.deepcopy(module), content), state, misfit_)
+    _built(module, content)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
@@ -119,8 +119,9 @@ def load(title: str, place: Path, trust: bool = False) -> RestoringRun:
     return RestoringRun(title, module.eval(), inspected.data)
 
 
-def _built(module: MaskedPretrainer) -> MaskedPretrainer:
+def _built(module: MaskedPretrainer, checkpoint: dict[str, Any]) -> MaskedPretrainer:
     module.build(None, None, Errors())
+    module.on_load_checkpoint(checkpoint)  # says which other module a checkpoint is of
     return module
 
 
