@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.data.images import class_folders, noise, prepared, write
-from tinymim.data.image_limits import read_rgb
+from tinymim.data.image_files import read_rgb
 from tinymim.data.sampler import Draw, InTurn
 from tinymim.errors import TinymimError
 

@@ -18,7 +18,7 @@ from PIL import Image
 from rich.progress import track
 from rich.table import Table
 
-from tinymim.data.image_limits import classes, image_files, rgb, root_problems, splits, stray, unreadable
+from tinymim.data.image_files import classes, image_files, rgb, root_problems, splits, stray, unreadable
 from tinymim.errors import TinymimError
 from tinymim.files import write_json
 from tinymim.safety.console import PlainConsole
@@ -27,8 +27,8 @@ SHOWN = 20  # broken files, groups of duplicates and classes on the screen; the 
 
 
 @dataclass
-class Looked:
-    """What one file is: the hash of its bytes, and its form or why it cannot be decoded."""
+class ImageReport:
+    """One image file: the hash of its bytes, and its form or why it cannot be decoded."""
 
     path: str
     sha256: str = ""
@@ -40,7 +40,7 @@ class Looked:
 
 @dataclass
 class Findings:
-    """What is in a folder. Paths are relative to it.
+    """Contents of a folder of images. Paths are relative to it.
 
     Args:
         root: the folder.
@@ -71,13 +71,10 @@ class Findings:
     contradictions: list[list[str]] = field(default_factory=list)
 
     def wrong(self) -> str:
-        """What a training should not begin with, in words; empty where there is nothing."""
-        found = []
-        if self.broken:
-            found.append(f"{len(self.broken)} of {self.images} images cannot be read")
-        if self.leaks:
-            found.append(f"{len(self.leaks)} images are in train/ and in val/")
-        return " and ".join(found)
+        """Faults that no training should begin with, in words; empty where there are none."""
+        broken = f"{len(self.broken)} of {self.images} images cannot be read" if self.broken else ""
+        leaks = f"{len(self.leaks)} images are in train/ and in val/" if self.leaks else ""
+        return " and ".join(filter(None, (broken, leaks)))
 
 
 def main(arguments: list[str]) -> int:
@@ -91,15 +88,15 @@ def main(arguments: list[str]) -> int:
     checking.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (one a core)")
     checking.add_argument("--crop", type=int, default=224, help="count images with a side below this (224)")
     checking.add_argument("--json", type=Path, help="write all findings to this file")
-    asked = parser.parse_args(arguments)
-    if asked.workers < 1:
-        raise TinymimError(f"--workers: {asked.workers} is not 1 or more")
-    if asked.json and (asked.json.is_dir() or not asked.json.parent.is_dir()):
-        raise TinymimError(f"--json: {asked.json} is a folder, or lies in none; give a file to be written")
-    findings = check(asked.folder, asked.workers, asked.crop)
-    show(findings, asked.crop)
-    if asked.json:
-        write_json(asked.json, vars(findings))
+    options = parser.parse_args(arguments)
+    if options.workers < 1:
+        raise TinymimError(f"--workers: {options.workers} is not 1 or more")
+    if options.json and (options.json.is_dir() or not options.json.parent.is_dir()):
+        raise TinymimError(f"--json: {options.json} is a folder, or lies in none; give a file to be written")
+    findings = check(options.folder, options.workers, options.crop)
+    show(findings, options.crop)
+    if options.json:
+        write_json(options.json, vars(findings))
     if wrong := findings.wrong():
         print(f"{findings.root}: {wrong}")
         return 1
@@ -129,54 +126,54 @@ def check(folder: str, workers: int, crop: int) -> Findings:
         each = findings.splits.setdefault(split, {})
         each[label] = each.get(label, 0) + 1
     findings.images = len(place)
-    _sum_up(findings, list(_look_at_all(root, list(place), workers)), place, crop)
+    _sum_up(findings, list(_read_all(root, list(place), workers)), place, crop)
     return findings
 
 
-def _look_at_all(root: Path, paths: list[str], workers: int) -> Iterator[Looked]:
+def _read_all(root: Path, paths: list[str], workers: int) -> Iterator[ImageReport]:
     """In order, by several processes, with a bar."""
     tasks = ((str(root), path) for path in paths)
     console = PlainConsole(stderr=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on what it reads all the same
         if workers == 1:
-            yield from track(map(_look, tasks), "reading", len(paths), console=console)
+            yield from track(map(_read_image, tasks), "reading", len(paths), console=console)
             return
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         with context.Pool(workers) as pool:
-            yield from track(pool.imap(_look, tasks, chunksize=16), "reading", len(paths), console=console)
+            yield from track(pool.imap(_read_image, tasks, chunksize=16), "reading", len(paths), console=console)
 
 
-def _look(task: tuple[str, str]) -> Looked:
+def _read_image(task: tuple[str, str]) -> ImageReport:
     """Read a file and decode it whole."""
     root, path = task
-    found = Looked(path)
+    report = ImageReport(path)
     try:
         data = Path(root, path).read_bytes()
         if not data:
             raise OSError("the file is empty")
-        found.sha256 = hashlib.sha256(data).hexdigest()
+        report.sha256 = hashlib.sha256(data).hexdigest()
         with Image.open(io.BytesIO(data)) as image:
-            found.form, found.mode, found.size = image.format or "", image.mode, image.size
+            report.form, report.mode, report.size = image.format or "", image.mode, image.size
             rgb(image)
     except Exception as error:  # decoders raise all sorts on broken files
-        found.error = unreadable(error)
-    return found
+        report.error = unreadable(error)
+    return report
 
 
-def _sum_up(findings: Findings, looked: list[Looked], place: dict[str, tuple[str, str]], crop: int) -> None:
-    right = [one for one in looked if not one.error]
-    findings.broken = {one.path: one.error for one in looked if one.error}
+def _sum_up(findings: Findings, reports: list[ImageReport], place: dict[str, tuple[str, str]], crop: int) -> None:
+    right = [report for report in reports if not report.error]
+    findings.broken = {report.path: report.error for report in reports if report.error}
     for axis, sizes in enumerate((findings.widths, findings.heights)):
-        if values := [one.size[axis] for one in right]:
+        if values := [report.size[axis] for report in right]:
             sizes += [min(values), statistics.median(values), max(values)]
-    findings.small = [one.path for one in right if min(one.size) < crop]
-    findings.forms = dict(Counter(one.form for one in right).most_common())
-    findings.modes = dict(Counter(one.mode for one in right).most_common())
+    findings.small = [report.path for report in right if min(report.size) < crop]
+    findings.forms = dict(Counter(report.form for report in right).most_common())
+    findings.modes = dict(Counter(report.mode for report in right).most_common())
     groups = defaultdict(list)
-    for one in right:
-        groups[one.sha256].append(one.path)
+    for report in right:
+        groups[report.sha256].append(report.path)
     findings.duplicates = [group for group in groups.values() if len(group) > 1]
     findings.leaks = [group for group in findings.duplicates if len({place[path][0] for path in group}) > 1]
     findings.contradictions = [group for group in findings.duplicates if len({place[path][1] for path in group}) > 1]

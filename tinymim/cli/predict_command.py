@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tinymim import files
-from tinymim.data.batches import unit
-from tinymim.data.image_limits import EXTENSIONS, image_files, open_image, unreadable
+from tinymim.data.device_augment import unit
+from tinymim.data.image_files import EXTENSIONS, image_files, open_image, unreadable
 from tinymim.data.transforms import PlainView, crop_problems
 from tinymim.errors import TinymimError
 from tinymim.export import source

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import override
 
-from tinymim.data.fraction import choice_problems, divided, few, fraction_problems
-from tinymim.data.module import ImageData, Sample
+from tinymim.data.image_data import SubsetData, divided, few
+from tinymim.data.module import Sample, wrong_values
 from tinymim.data.repeated import Repeats, content_hash
 from tinymim.data.sampler import Draw
 from tinymim.seeds import stream
@@ -76,56 +77,35 @@ def _affine(rng: np.random.Generator, strength: float) -> np.ndarray:
     return np.concatenate([linear, [[0.2 * dx], [0.2 * dy]]], axis=1)
 
 
-class DigitsData(ImageData):
-    """scikit-learn's handwritten digits, split by class into training and held-out images.
+class DigitsData(SubsetData):
+    """scikit-learn's handwritten digits, split by class into training and held-out images. They are in memory, so 0
+    workers are fastest.
 
     Args:
-        image_size: they are upscaled to, in pixels.
-        batch_size: of one process.
-        num_workers: loading processes; the whole set is in memory, so 0 is fastest.
-        seed: of order and augmentation.
         held_out: fraction kept from training.
         split_seed: of the split, which stays the same whatever ``seed`` is.
-        fraction: of the training images that is used, evenly from all classes: few-shot.
         augmentation: its strength, from 0 to 1.
-        view_seed: of the views where they come again (``model.teacher_cache``).
-        choice_split: share of the training images, evenly from all classes, that is held out in place of the held-out
-            ones, to choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
+        options: of :class:`SubsetData`; images are upscaled to ``image_size``.
     """
 
     num_classes = 10
-    repeatable = True
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        batch_size: int = 128,
-        num_workers: int = 0,
-        seed: int = 0,
-        held_out: float = 0.2,
-        split_seed: int = 0,
-        fraction: float = 1.0,
-        augmentation: float = 1.0,
-        view_seed: int = 0,
-        choice_split: float = 0.0,
-    ):
-        super().__init__(image_size, batch_size, num_workers, seed, view_seed)
-        self.held_out_fraction, self.split_seed, self.fraction = held_out, split_seed, fraction
-        self.augmentation, self.choice_split = augmentation, choice_split
+    def __init__(self, held_out: float = 0.2, split_seed: int = 0, augmentation: float = 1.0, **options: Any):
+        super().__init__(**options)
+        self.held_out_fraction, self.split_seed, self.augmentation = held_out, split_seed, augmentation
 
+    @override
     def problems(self) -> list[str]:
-        """Values out of range."""
-        found = super().problems() + fraction_problems(self.fraction) + choice_problems(self.choice_split)
-        if not 0 < self.held_out_fraction < 1:
-            found.append(f"data.held_out: {self.held_out_fraction} is not a fraction between 0 and 1")
-        if not 0 <= self.augmentation <= 1:
-            found.append(f"data.augmentation: {self.augmentation} is not a strength from 0 to 1")
+        problems = super().problems() + wrong_values(
+            held_out=(0 < self.held_out_fraction < 1, self.held_out_fraction, "a fraction between 0 and 1"),
+            augmentation=(0 <= self.augmentation <= 1, self.augmentation, "a strength from 0 to 1"),
+        )
         if self.image_size < 8:
-            found.append(f"data.image_size: {self.image_size} is less than the digits' own 8 pixels")
-        return found
+            problems.append(f"data.image_size: {self.image_size} is less than the digits' own 8 pixels")
+        return problems
 
+    @override
     def prepare(self) -> None:
-        """Read, split and upscale."""
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 

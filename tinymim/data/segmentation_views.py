@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tinymim.data.batches import MEAN
-from tinymim.data.pixel_classes import UNLABELLED
+from tinymim.data.device_augment import MEAN
+
+UNLABELLED = 255
+"""In a mask, a pixel without class: no loss, no figure."""
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -108,21 +110,21 @@ def distorted(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     Brightness, then contrast either before or after saturation and hue; each with probability one half.
     """
     brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4)
-    asked = rng.random(4) < 0.5
+    applied = rng.random(4) < 0.5
     first = rng.random() < 0.5
 
     def contrasted(pixels: Pixels) -> Pixels:
-        return _clipped(pixels * (1 + CONTRAST * contrast)) if asked[1] else pixels
+        return _clipped(pixels * (1 + CONTRAST * contrast)) if applied[1] else pixels
 
-    if asked[0]:
+    if applied[0]:
         pixels = _clipped(pixels + BRIGHTNESS * brightness)
     if first:
         pixels = contrasted(pixels)
-    if asked[2] or asked[3]:
+    if applied[2] or applied[3]:
         hsv = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("HSV")).astype(np.float32)
-        if asked[2]:
+        if applied[2]:
             hsv[..., 1] *= 1 + SATURATION * saturation
-        if asked[3]:
+        if applied[3]:
             hsv[..., 0] = (hsv[..., 0] + 256 * HUE * hue) % 256
         pixels = np.asarray(Image.fromarray(_clipped(hsv), "HSV").convert("RGB"))
     return pixels if first else contrasted(pixels)

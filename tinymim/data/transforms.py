@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tinymim.data.batches import MEAN, finished
 from tinymim.data.decode import decoded, resized, resized_crop
-from tinymim.data.draws import colours, crop_box, erased_box
+from tinymim.data.device_augment import MEAN, colours, crop_box, erased_box, finished
+from tinymim.data.module import wrong_values
 from tinymim.seeds import seeded
 
 
@@ -29,7 +29,7 @@ class TrainView:
         color_jitter: strength of brightness, contrast and saturation in ``jittered`` (TinyMIM: 0.4); 0 leaves it out.
         rand_augment: timm's description, such as ``rand-m9-mstd0.5-inc1`` (fine-tuning); both views have it.
         random_erasing: probability of filling a box with noise (fine-tuning: 0.25); both views have the same box.
-        device_augment: only draw colours and boxes, for :func:`tinymim.data.batches.finished` to do what is drawn.
+        device_augment: only draw colours and boxes, for :func:`~tinymim.data.device_augment.finished` to apply.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class TrainView:
 
     def identity(self) -> dict[str, Any]:
         """All that determines ``image``: plain values."""
-        found = {"image_size": self.image_size, "scale": list(self.scale), "flip": self.flip}
+        identity: dict[str, Any] = {"image_size": self.image_size, "scale": list(self.scale), "flip": self.flip}
         if self.random_erasing:  # whose noise differs by rounding where the device makes it
-            found |= {"random_erasing": self.random_erasing, "device_augment": self.device_augment}
-        return {**found, "rand_augment": self.rand_augment}
+            identity |= {"random_erasing": self.random_erasing, "device_augment": self.device_augment}
+        return {**identity, "rand_augment": self.rand_augment}
 
     def __call__(
         self, image: Image.Image, rng: np.random.Generator, own: np.random.Generator | None = None
@@ -60,7 +60,7 @@ class TrainView:
         """Views of an image, uint8, ``(3, image_size, image_size)`` each.
 
         Args:
-            image: of any mode, best not decoded yet (:func:`tinymim.data.image_limits.open_image`).
+            image: of any mode, best not decoded yet (:func:`tinymim.data.image_files.open_image`).
             rng: all that is random in ``image`` comes from it.
             own: the colours of ``jittered`` come from it; ``None`` takes them from ``rng`` too.
 
@@ -143,9 +143,8 @@ def _posterized(posterize: Callable[..., Image.Image], image: Image.Image, bits:
 
 def crop_problems(crop_pct: float | None) -> list[str]:
     """Why a :class:`PlainView` cannot have this ``crop_pct``, as ``data.crop_pct: value is not ...``."""
-    if crop_pct is None or 0 < crop_pct <= 1:
-        return []
-    return [f"data.crop_pct: {crop_pct} is not a share of the shorter side, 0 < share <= 1, such as 0.875"]
+    right = "a share of the shorter side, 0 < share <= 1, such as 0.875"
+    return wrong_values(crop_pct=(crop_pct is None or 0 < crop_pct <= 1, crop_pct, right))
 
 
 def view_problems(
@@ -157,20 +156,20 @@ def view_problems(
 ) -> list[str]:
     """Which of :class:`TrainView`'s arguments are out of range, as ``data.FIELD: value is not ...``."""
     least, most = scale
-    checks = [
-        (image_size >= 1, "image_size", image_size, "a positive number of pixels"),
-        (0 < least <= most <= 1, "scale", [least, most], "two shares of the area, 0 < least <= greatest <= 1"),
-        (color_jitter >= 0, "color_jitter", color_jitter, "a strength of 0 (off) or more"),
-        (0 <= random_erasing <= 1, "random_erasing", random_erasing, "a probability from 0 to 1"),
-    ]
-    found = [f"data.{field}: {value} is not {right}" for good, field, value, right in checks if not good]
+    readable = True
     if rand_augment:
         try:
             rand_augment_of(rand_augment, image_size)
         except Exception:  # timm asserts, or fails wherever the parts lead it
-            right = "a description that timm reads, such as rand-m9-mstd0.5-inc1"
-            found.append(f"data.rand_augment: {rand_augment!r} is not {right}")
-    return found
+            readable = False
+    description = "a description that timm reads, such as rand-m9-mstd0.5-inc1"
+    return wrong_values(
+        image_size=(image_size >= 1, image_size, "a positive number of pixels"),
+        scale=(0 < least <= most <= 1, [least, most], "two shares of the area, 0 < least <= greatest <= 1"),
+        color_jitter=(color_jitter >= 0, color_jitter, "a strength of 0 (off) or more"),
+        random_erasing=(0 <= random_erasing <= 1, random_erasing, "a probability from 0 to 1"),
+        rand_augment=(readable, repr(rand_augment), description),
+    )
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from tinymim.data.named import Figures, NamedSet
+from tinymim.data.named_sets import Figures, NamedSet
 from tinymim.errors import TinymimError
 from tinymim.teachers import locate
 from tinymim.vit.backbone import Backbone

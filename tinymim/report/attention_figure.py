@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from tinymim.config import references
-from tinymim.data.batches import unit
-from tinymim.data.image_limits import evenly, image_files, read_rgb, unreadable
+from tinymim.data.device_augment import unit
+from tinymim.data.image_files import evenly, image_files, read_rgb, unreadable
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError

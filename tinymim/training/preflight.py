@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tinymim.config import recipe, references
 from tinymim.config.options import Corruptions, Saving
-from tinymim.data.named import NamedSets
+from tinymim.data.named_sets import NamedSets
 from tinymim.errors import TinymimError
 from tinymim.evaluation.test_sets import OnNamedSets
 from tinymim.methods.base import Evaluated
