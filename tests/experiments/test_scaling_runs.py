@@ -31,7 +31,7 @@ STUDY: dict[str, Any] = {
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A study of two cells with their fine-tuning, in a folder of its own."""
-    monkeypatch.setattr(runner, "COMMAND", [sys.executable, str(Path(__file__).parent / "stand_in.py")])
+    monkeypatch.setattr(runner, "COMMAND", [sys.executable, str(Path(__file__).parents[1] / "scaling" / "stand_in.py")])
     path = tmp_path / "few.yaml"
     path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     return str(path)

@@ -11,7 +11,7 @@ import yaml
 
 from tests.experiments.compared import RATES, write_recipe
 from tinymim.errors import TinymimError
-from tinymim.experiments import bought, comparison, distill, plan, search, settings, study_grid
+from tinymim.experiments import bought, comparison, distill, plan, search, settings, study, study_grid, workers
 from tinymim.experiments import chain_search as command
 from tinymim.experiments.cells import Figure
 from tinymim.experiments.question import Question
@@ -54,6 +54,30 @@ def test_read__of_chains_and_studies_what_is_prepared_leaves_them_out_too(name: 
     for task in tasks:
         for stage in task.stages:
             assert study_grid.resolved(stage)["data"]["init_args"]["choice_split"] == 0.2
+
+
+def test_read__a_chain_with_several_recipes_a_stage_is_refused_with_the_remedy() -> None:
+    content = {
+        "stages": [{"name": "tuned", "kind": "finetune", "recipe": ["finetune_digits", "parts/digits"]}],
+        "compare": {"rows": {"one": ["tuned"]}},
+    }
+    with pytest.raises(TinymimError) as raised:
+        command.as_study(content)
+    told = str(raised.value)
+    assert told.startswith("stages.tuned.recipe: [finetune_digits, parts/digits]: a search fits one recipe a stage")
+    assert "`extends: [finetune_digits, parts/digits]`" in told
+
+
+def test_pending__old_runs_without_a_record_are_not_taken_for_the_same(tmp_path: Path) -> None:
+    compared = comparison.read(str(write_recipe(tmp_path, search={})), [])
+    assert compared
+    compared.study.settle([])
+    tasks = distill._tasks(compared, tmp_path / "run")
+    place = tmp_path / "run" / "student" / "pretrain"
+    place.mkdir(parents=True)
+    (place / "config.yaml").write_text("seed_everything: 0")
+    with pytest.raises(TinymimError, match=r"pretrain: runs without a cell\.json, from before it was noted what"):
+        workers.pending(tasks, tmp_path / "run", overwrite=False)
 
 
 def test_settings__are_read_by_row_and_lie_over_the_stages_own(tmp_path: Path) -> None:
@@ -125,6 +149,7 @@ def test_settings__mistakes_in_the_form_are_told_together(tmp_path: Path) -> Non
     [
         ({"share": 1}, "search.share: 1 is not a share"),
         ({"seeds": []}, r"search.seeds: \[\] is not a list"),
+        ({"seeds": [0, 1, 1]}, "search.seeds: seed 1 stands twice"),
         ({"grid": {"fwe": {"a": [1]}}}, "search.grid.fwe: no such stage; did you mean few"),
         ({"grid": {"few": {"a": 1}}}, "search.grid.few: .* is not a mapping such as"),
         ({"by": {"few": "10-NN"}}, "search.by.few: '10-NN' is no figure of this stage"),
@@ -140,6 +165,10 @@ def test_search__mistakes_are_told(tmp_path: Path, changes: dict[str, Any], mess
 def test_search__unknown_names_rows_and_options(tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match="is no recipe, study or chain; did you mean relation_digits"):
         command.main(["relation_digit"])
+    with pytest.raises(TinymimError) as raised:
+        command.main(["nosuch"])
+    listed = str(raised.value).partition("; there are ")[2].split(", ")
+    assert len(listed) == len(set(listed)) > 10
     with pytest.raises(TinymimError, match="finetune_digits has no `search`"):
         command.main(["finetune_digits"])
     recipe = str(write_recipe(tmp_path, tmp_path / "own.yaml"))
@@ -158,10 +187,18 @@ def test_seeds__a_number_of_them_or_a_list(text: str, seeds: list[int]) -> None:
     assert distill._seeds(text, 4) == seeds
 
 
-@pytest.mark.parametrize("text", ["0", "", "-1", "a", "1,1", "[]"])
+@pytest.mark.parametrize("text", ["0", "", "-1", "a", "[]"])
 def test_seeds__neither(text: str) -> None:
     with pytest.raises(TinymimError, match=r"--seeds: .* is neither a number of seeds"):
         distill._seeds(text, 0)
+
+
+@pytest.mark.parametrize("text", ["1,1", "[0, 1, 0]"])
+def test_seeds__one_that_stands_twice(text: str) -> None:
+    with pytest.raises(TinymimError, match=r"--seeds: seed \d stands twice in \["):
+        distill._seeds(text, 0)
+    with pytest.raises(TinymimError, match=r"--seeds: seed \d stands twice in \["):
+        study.read(["digits", "--seeds", text.replace(" ", "")])
 
 
 def records(scratch: list[float], student: list[float]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import tinymim
-from tinymim.cli.main import _runs
+from tinymim.cli.main import builds
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from tinymim.cli.main import _runs
     ],
 )
 def test_runs__what_looks_does_not_reach_the_working_folder(command: str, arguments: list[str], runs: bool) -> None:
-    assert _runs(command, arguments) is runs
+    assert builds(command, arguments) is runs
 
 
 def test_looking__leaves_the_path_of_imports_alone(tmp_path: Path) -> None:

@@ -76,6 +76,15 @@ def test_restored__masked_patches_alone_are_the_networks(kind: type, options: di
             assert found.losses[place] == pytest.approx(float(alone))
 
 
+def test_restored__is_float32_whatever_is_around_it() -> None:
+    module, images, index = built(MAEPretrainer, **MAE), torch.rand(2, 3, 16, 16), torch.tensor([5, 0])
+    found = reconstruction_figure.restored(module, images, index)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = reconstruction_figure.restored(module, images, index)
+    assert torch.equal(found.completed, again.completed)
+    assert found.losses == again.losses
+
+
 def test_restored__simmims_error_is_its_loss() -> None:
     """The mean absolute error of normalised pixels, from the pictures."""
     module, images = built(SimMIMPretrainer, **SIMMIM), torch.rand(1, 3, 16, 16) * 0.2 + 0.3

@@ -46,6 +46,11 @@ class ImageFolderData(ViewedData):
                 problems = [str(error)]
         return problems + super().problems()
 
+    @override
+    def source(self) -> str:
+        return str(Path(self.root).expanduser().absolute()) if self.root else ""
+
+    @override
     def prepare(self) -> None:
         """List the files and split them.
 

@@ -95,6 +95,10 @@ class HFData(ViewedData):
         return problems
 
     @override
+    def source(self) -> str:
+        return self.dataset or ""
+
+    @override
     def prepare_data(self) -> None:
         # In one process a machine: what is fetched and converted here, the others find.
         self._load()

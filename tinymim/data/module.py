@@ -73,6 +73,10 @@ class ImageData(pl.LightningDataModule):
         """Fill the datasets: ``train`` augmented; ``held_out`` plain; ``bank``, plain training images with labels, or
         ``None``."""
 
+    def source(self) -> str:
+        """The place of its images, for people; empty where it makes them, or their address may hold a password."""
+        return ""
+
     @override
     def setup(self, stage: str) -> None:
         if not self._prepared:

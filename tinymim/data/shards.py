@@ -137,6 +137,12 @@ class ShardsData(ViewedData):
         return problems + super().problems()
 
     @override
+    def source(self) -> str:
+        train = self.patterns["train"] or ""
+        patterns = train if isinstance(train, str) else ", ".join(train)
+        return "" if is_url(patterns) else patterns  # which may hold a password
+
+    @override
     def prepare_data(self) -> None:
         # In one process a machine: what is fetched and indexed here, the others find.
         self._index()

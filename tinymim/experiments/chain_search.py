@@ -164,7 +164,10 @@ def _one(stage: dict[str, Any]) -> str:
     named = stage["recipe"]
     if isinstance(named, list):
         if len(named) > 1:
-            raise TinymimError(f"stages.{stage['name']}.recipe: a search takes one recipe a stage, and this is {named}")
+            raise TinymimError(
+                f"stages.{stage['name']}.recipe: {named}: a search fits one recipe a stage, over which it lays what it "
+                f"tries; put them into one, a file with `extends: {named}`, and name that".replace("'", "")
+            )
         return str(named[0])
     return str(named)
 

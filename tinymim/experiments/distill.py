@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.config import recipe as recipes
+from tinymim.config.spec import seed_mistakes
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import bought, comparison, workers
 from tinymim.experiments.cells import PRETRAIN, Stage
@@ -28,6 +29,15 @@ from tinymim.training import fit, lock
 
 JOBS = 4
 """At once by default, at most: more would only wait for the pre-training, and take its cores."""
+
+OPTIONS = {
+    "seeds": "3 is a number of seeds, from the recipe's own up; 0,4 lists them",
+    "jobs": f"fits at once, sharing the cores; by default as many as cores, and at most {JOBS}",
+    "run_dir": "by default runs/distill_NAME",
+    "overwrite": "start again where the folder holds runs, which are lost",
+    "ckpt_path": "last: go on with what is in the folder",
+}
+"""Those of the command itself; others are overrides of the recipe."""
 
 
 def distill(recipe: str, arguments: list[str]) -> None:
@@ -44,8 +54,7 @@ def distill(recipe: str, arguments: list[str]) -> None:
     """
     pairs, flags = recipes.split(arguments)
     own = dict(pairs)
-    whole = ("run_dir", "overwrite", "ckpt_path", "seeds", "jobs")
-    overrides = [f"--{key}={value}" for key, value in pairs if key not in whole] + flags
+    overrides = [f"--{key}={value}" for key, value in pairs if key not in OPTIONS] + flags
     compared = comparison.read(recipe, overrides)
     if compared is None:
         if given := [f"--{key}" for key in ("seeds", "jobs") if key in own]:
@@ -88,10 +97,12 @@ def _seeds(text: str, first: int) -> list[int]:
     numbers = [int(word) for word in words[2].split(",")] if words else []
     if words and len(numbers) == 1 and not words[1] and "," not in text:
         numbers = list(range(first, first + numbers[0]))
-    if not numbers or len(set(numbers)) < len(numbers):
+    if not numbers:
         raise TinymimError(
             f"--seeds: {text!r} is neither a number of seeds, such as 3, nor a list of them, such as 0,1,2"
         )
+    if found := seed_mistakes(numbers, "--seeds"):
+        raise TinymimError(found[0])
     return numbers
 
 
@@ -159,7 +170,7 @@ def _run(tasks: list[Task], jobs: int, place: Path) -> None:
     Raises:
         TinymimError: an interruption, or failed fits.
     """
-    tally = Tally(len(tasks), _figures)
+    tally = Tally(tasks, _figures)
     if tasks:
         names = ", then ".join(dict.fromkeys(task.name.partition(", seed")[0] for task in tasks[:3]))
         say(f"{len(tasks)} fits, {jobs} at once, in {place}: {names}, ...")

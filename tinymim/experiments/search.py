@@ -88,7 +88,7 @@ def run(study: Study, name: str, rows: list[str], command: str, place: Path, job
     def figure(task: Task, record: dict[str, Any]) -> str:
         return ", ".join(f"{title} {task.figures[title].shown([v])}" for title, v in record.get("figures", {}).items())
 
-    tally = Tally(len(waiting), figure)
+    tally = Tally(waiting, figure)
     say(f"search of {len(chosen)} row(s): {len(waiting)} of {len(tasks)} fits to run, {jobs} at once, in {place}")
     try:
         workers.run(waiting, jobs, max(workers.cores() // jobs, 1), tally.finished)

@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tinymim.config import recipe
+from tinymim.config import recipe, spec
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import cells, study_grid, study_page, workers
 from tinymim.experiments.study_grid import Study
@@ -59,7 +59,10 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
     if unknown:
         raise TinymimError(f"no option of a study: {' '.join(unknown)}; tinymim study --help lists them")
     study = study_grid.load(options.name, options.quick, [f"--{key}={value}" for key, value in overrides])
-    study.seeds = options.seeds or study.seeds
+    if options.seeds:
+        if found := spec.seed_mistakes(options.seeds, "--seeds"):
+            raise TinymimError(found[0])
+        study.seeds = options.seeds
     place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
     study.settle(found["definition"] for found in map(workers.read, _begun(place)) if found)
     return options, study, place
@@ -96,7 +99,7 @@ def _run(study: Study, tasks: list[Task], place: Path, jobs: int) -> None:
         shown = record.get("figures", {}).items()
         return ", ".join(f"{title} {study.figures[title].shown([value])}" for title, value in shown)
 
-    tally = Tally(len(tasks), figures)
+    tally = Tally(tasks, figures)
 
     def finished(task: Task, record: dict[str, Any]) -> None:
         if task.place.parent.parent == place / "cells":

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from tinymim.config.spec import near, unknown
+from tinymim.config.spec import near, seed_mistakes, unknown
 from tinymim.experiments import cells, file_schemas
 from tinymim.experiments.cells import PRETRAIN
 from tinymim.experiments.convergence import titles
@@ -68,8 +68,7 @@ def _shape(content: dict[str, Any]) -> list[str]:
     found += unknown(content, "", KEYS[""])
     if found:
         return found
-    if not isinstance(content["seeds"], list) or not all(isinstance(seed, int) for seed in content["seeds"]):
-        found.append(f"seeds: {content['seeds']!r} is not a list of whole numbers")
+    found += seed_mistakes(content["seeds"], "seeds")
     for part in [key for key in KEYS if key]:
         specs = content.get(part) or {}
         if not isinstance(specs, dict):
@@ -150,8 +149,7 @@ def _search(content: dict[str, Any]) -> list[str]:
     share, seeds, grid = search.get("share", 0.2), search.get("seeds", [0]), search.get("grid") or {}
     if not isinstance(share, float) or not 0 < share < 1:
         found.append(f"search.share: {share!r} is not a share of the training images between 0 and 1")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        found.append(f"search.seeds: {seeds!r} is not a list of whole numbers from 0")
+    found += seed_mistakes(seeds, "search.seeds")
     if search and (not isinstance(grid, dict) or not grid):
         return [*found, f"search.grid: {grid!r} is not a mapping of stages"]
     by = search.get("by") or {}

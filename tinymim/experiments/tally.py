@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +21,15 @@ class Tally:
     """Count tasks that end.
 
     Args:
-        total: tasks there are.
+        tasks: all there are.
         figures: what to show of a finished one's record.
     """
 
-    def __init__(self, total: int, figures: Callable[[Task, dict[str, Any]], str]):
-        self.total, self.figures = total, figures
+    def __init__(self, tasks: list[Task], figures: Callable[[Task, dict[str, Any]], str]):
+        self.total, self.figures = len(tasks), figures
         self.done = 0
+        self._left = list(tasks)
+        self._took: dict[str, list[float]] = {}
         self.failures: list[str] = []
         self._start = self._told = time.monotonic()
         self._said: dict[Path, str] = {}
@@ -38,8 +42,21 @@ class Tally:
             self.failures.append(f"{task.name}: {record['error']}")
             text = f"FAILED: {record['error']}"
         spent = time.monotonic() - self._start
-        left = clock(spent / self.done * (self.total - self.done))
-        say(f"[{self.done}/{self.total}] {task.name}: {text or 'done'} ({clock(spent)} so far, about {left} left)")
+        self._left.remove(task)
+        if seconds := record.get("seconds"):
+            self._took.setdefault(kind(task), []).append(seconds)
+        about = f"about {clock(self.left(spent))} left"
+        say(f"[{self.done}/{self.total}] {task.name}: {text or 'done'} ({clock(spent)} so far, {about})")
+
+    def left(self, spent: float) -> float:
+        """Seconds that the tasks left may take after ``spent``: one takes what those of its :func:`kind` took, and of a
+        kind that is new what a task took on average; as many run at once as did so far."""
+        took = [seconds for each in self._took.values() for seconds in each]
+        if not took:
+            return spent / max(self.done, 1) * len(self._left)
+        average = statistics.mean(took)
+        ahead = sum(statistics.mean(self._took.get(kind(task), [average])) for task in self._left)
+        return spent * ahead / sum(took)
 
     def watch(self, running: list[Task]) -> None:
         """Say how far the tasks at work are, now and then, from the last line of their logs."""
@@ -51,6 +68,12 @@ class Tally:
             if line.startswith(("epoch ", "step ")) and self._said.get(task.place) != line:
                 self._said[task.place] = line
                 say(f"  {task.name}: {line}")
+
+
+def kind(task: Task) -> str:
+    """What tasks of other seeds have in common with this: the name of its folder, or of the one that holds its
+    seed's."""
+    return task.place.parent.name if re.fullmatch(r"seed\d+", task.place.name) else task.place.name
 
 
 def _last(log: Path) -> str:

@@ -32,6 +32,9 @@ LOOK = 5.0
 """Seconds between two looks at the tasks that run."""
 LEFT = ("config.yaml", "checkpoints", "results.json", "test.json")
 """What shows that a run was begun in a folder."""
+UNSAID = (
+    f"runs without a {RECORD}, from before it was noted what fits were made of: nothing shows that they are the same"
+)
 
 
 @dataclass
@@ -80,7 +83,7 @@ def pending(tasks: list[Task], place: Path, overwrite: bool) -> list[Task]:
             lines = spec.differences(record["definition"], task.definition)
         else:
             begun = any((task.place / stage.name / name).exists() for stage in task.stages for name in LEFT)
-            lines = ["runs without a cell.json"] if begun else []
+            lines = [UNSAID] if begun else []
         if lines:
             changed.append((task.place, lines))
         elif record and record["status"] == "done":

@@ -123,11 +123,11 @@ class CachedTeacher:
                 continue
             seed = 0 if title in PLAIN else data.view_seed
             key = key_of(self.skeleton, sha256, self._precision, dataset.identity(), seed)
-            about = {"teacher": name, "data": f"{type(data).__name__}, {title}"}
+            about = {"teacher": name, "data": f"{type(data).__name__}, {title}", "source": data.source()}
             parts.append(Part(key, about, len(dataset), 1 if title in PLAIN else self.views))
         self._cache, self._data = Cache(self.root, self.forms, parts, self._trial), data
         say(f"teacher cache {self._cache.describe()}; views of an image: {self.views}")
-        if self._teacher and not any(self._cache.missing(part) for part in range(len(parts))):
+        if self._teacher and not any(self._cache.lacking):
             self._let_go()
 
     def fetch(self, view: Tensor, device: torch.device) -> Stored:
@@ -253,7 +253,7 @@ def option_problems(views: int, drop_path: float, masked: View | None, sharding:
         sharding: whether processes share it.
     """
     if views < 0:
-        return [f"teacher_cache: {views} is not a number of views, 1 or more; null is off"]
+        return [f"teacher_cache: {views} is not a number of views, 1 or more; null or 0 is off"]
     clashes = [
         (drop_path > 0, f"teacher_drop_path {drop_path} makes it give other numbers in every step"),
         (masked == "visible", "it would see other patches in every epoch; teacher_view: whole goes with it"),

@@ -55,9 +55,9 @@ class Distiller(Taught):
         teacher_sharding: share the weights of the teacher's blocks among all processes (FSDP2), for a teacher that does
             not fit on one device: the same readings, and each block is gathered when it is run. The target blocks and
             the patch embedding stay whole. In one process it does nothing.
-        teacher_cache: ``null`` runs the teacher in every step. A number of views V runs it once for each of V views of
-            an image, and stores what it gives: epoch e shows view e mod V, whose crop is the same for all seeds of the
-            run, in colours, masks and drop path of its own.
+        teacher_cache: ``null`` or 0 runs the teacher in every step. A number of views V runs it once for each of V
+            views of an image, and stores what it gives: epoch e shows view e mod V, whose crop is the same for all
+            seeds of the run, in colours, masks and drop path of its own.
         teacher_cache_dir: where, for all runs; ``$TINYMIM_TEACHER_CACHE`` by default, else ``runs/teacher_cache``.
         train_loss: evaluate training images too, see :class:`Evaluated`.
         init: first weights of the student and of a reconstruction's decoder: TinyMIM's ``published`` ones or
@@ -100,7 +100,7 @@ class Distiller(Taught):
         self.reconstruction = reconstruction
         self.checkpointing, self.compiled = gradient_checkpointing, compile
         self.teacher_precision, self.teacher_sharding = teacher_precision, teacher_sharding
-        self.teacher_cache = 0 if teacher_cache is None else teacher_cache
+        self.teacher_cache = teacher_cache or 0
         self.teacher_cache_dir, self.trial = teacher_cache_dir, False
         self.student: Backbone | None = None
         self.reconstructor: Reconstructor | None = None

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tinymim import precision
 from tinymim.config import references
 from tinymim.data.device_augment import unit
 from tinymim.data.image_files import evenly, image_files, read_rgb, unreadable
@@ -144,7 +145,7 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
         ``(rows, columns)`` of the network's grid, which sums to 1.
     """
     network.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.measuring(image.device):
         (_, parts, told) = next(network.walk(image[None], [Tap(block, "q"), Tap(block, "k")]))
         bias = attention_bias(network.vit.blocks[block - 1], told)
         maps = log_attention(parts["q"], parts["k"], network.heads[block - 1], bias)[0].exp().mean(0)

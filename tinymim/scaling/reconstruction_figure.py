@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinymim import precision
 from tinymim.config import recipe as recipes
 from tinymim.data.device_augment import unit
 from tinymim.data.sampler import Draw
@@ -110,7 +111,8 @@ def load(title: str, place: Path, trust: bool = False) -> Restorer:
 
 
 def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Restored:
-    """Let a model complete images under the masks that belong to their indices.
+    """Let a model complete images under the masks that belong to their indices, in float32
+    (:func:`tinymim.precision.measuring`).
 
     Args:
         module: in eval mode.
@@ -118,7 +120,7 @@ def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Restore
         index: ``(B,)``.
     """
     encoder = module.backbone
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.measuring(images.device):
         masks = module.fixed_masks(index)
         made = unpatchify(module.restore(images, masks), encoder.grid, encoder.patch)
         completed = encoder.denormalise(made).clamp(0, 1)

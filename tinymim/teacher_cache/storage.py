@@ -104,11 +104,6 @@ def filled(path: Path, form: Form, length: int) -> dict[int, int]:
     return there
 
 
-def lacking(path: Path, form: Form, views: int, length: int) -> int:
-    """Records of a tap that a folder, which need not exist, lacks in its first ``views`` views."""
-    return views * length - sum(count for view, count in filled(path, form, length).items() if view < views)
-
-
 def _taken(path: Path) -> int:
     """A descriptor that shows that ``path``, which is made, is in use; whoever clears it meanwhile is waited for."""
     check_own(path)
@@ -152,7 +147,8 @@ class Entry:
 
     Args:
         path: of the folder.
-        about: names of teacher and data; empty where its key is missing or damaged.
+        about: names of teacher and data, and where the data lies; empty where its key is missing or damaged.
+        precision: that the teacher computed in; likewise.
         size: bytes on disk.
         taps: names of what is stored.
         views: how many.
@@ -162,6 +158,7 @@ class Entry:
 
     path: Path
     about: dict[str, str]
+    precision: str
     size: int
     taps: list[str] = field(default_factory=list)
     views: int = 0
@@ -181,9 +178,9 @@ def _is_folder(path: Path) -> bool:
 
 
 def _entry(path: Path) -> Entry:
-    about = (read_key(path) or {}).get("about")
-    told = {name: value for name, value in about.items() if isinstance(value, str)} if isinstance(about, dict) else {}
-    entry = Entry(path, told, occupied(path), used=path.stat().st_mtime)
+    noted = read_key(path) or {}
+    told, key = (_texts(noted.get(part)) for part in ("about", "key"))
+    entry = Entry(path, told, key.get("precision", ""), occupied(path), used=path.stat().st_mtime)
     with contextlib.suppress(OSError):
         entry.used = (path / KEY).stat().st_mtime
     found = dict(_stored(path))
@@ -191,6 +188,10 @@ def _entry(path: Path) -> Entry:
     entry.taps, entry.views = sorted({name for name, _, _ in names}), len({view for _, _, view in names})
     entry.full = sum(found.values()) / len(found) if found else 0.0
     return entry
+
+
+def _texts(part: Any) -> dict[str, str]:
+    return {name: value for name, value in part.items() if isinstance(value, str)} if isinstance(part, dict) else {}
 
 
 def _stored(path: Path) -> Iterator[tuple[Path, float]]:
