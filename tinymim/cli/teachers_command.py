@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from tinymim.cli import teacher_files
 from tinymim.errors import TinymimError
 from tinymim.files import sha256
 from tinymim.safety.console import PlainConsole
@@ -16,6 +15,9 @@ from tinymim.safety.text import unreadable
 from tinymim.teachers import card as cards
 from tinymim.teachers import locate, weights
 from tinymim.teachers.card import Card
+from tinymim.teachers.download import fetch_weights
+from tinymim.teachers.infer import KnownFacts
+from tinymim.teachers.new_card import write_card
 from tinymim.vit.backbone import skeleton
 
 
@@ -31,27 +33,64 @@ def main(arguments: list[str]) -> int:
     fetching.add_argument("--record", action="store_true", help="write their sha256 into a card that has none")
     verifying = actions.add_parser("verify", help="read a teacher's weights and compare them with what is said of them")
     verifying.add_argument("name", help="as for show")
-    adding = actions.add_parser("add", help="write a card for a file of weights")
-    teacher_files.add_arguments(adding)
+    _add_options(actions.add_parser("add", help="write a card for a file of weights"))
     saving = actions.add_parser(
         "save", help="write a checkpoint's backbone as a card's weights, and their sha256 into the card"
     )
     saving.add_argument("checkpoint", type=Path)
     saving.add_argument("card")
-    asked = parser.parse_args(arguments)
-    if asked.action == "show":
-        show(asked.name)
-    elif asked.action == "fetch":
-        teacher_files.fetch(locate.named(asked.name), asked.record)
-    elif asked.action == "verify":
-        teacher_files.verify(asked.name)
-    elif asked.action == "add":
-        teacher_files.add(asked)
-    elif asked.action == "save":
-        save(asked.checkpoint, cards.find(asked.card))
+    options = parser.parse_args(arguments)
+    if options.action == "show":
+        show(options.name)
+    elif options.action == "fetch":
+        fetch_weights(locate.named(options.name), options.record)
+    elif options.action == "verify":
+        verify(options.name)
+    elif options.action == "add":
+        add(options)
+    elif options.action == "save":
+        save(options.checkpoint, cards.find(options.card))
     else:
         overview()
     return 0
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``tinymim teachers add``."""
+    parser.add_argument("file", help="the weights, or a folder of timm's or transformers' with config.json")
+    parser.add_argument("--name", help="of the card; needed")
+    parser.add_argument("--licence", default="", help="of the weights; needed where the folder does not say it")
+    parser.add_argument("--arch", help="timm's name, over which the sizes in the file are laid")
+    parser.add_argument("--heads", type=int, nargs="+", help="of all blocks, or of each")
+    parser.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of the input, images in [0, 1]")
+    parser.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="likewise")
+    parser.add_argument("--target-block", type=int, help="to distil from; else by the rule")
+    parser.add_argument("--labels-seen", action="store_true", help="labels were used in its training")
+    parser.add_argument("--citation", default="none given", help="the paper")
+    parser.add_argument("--source", help="who trained it, on what")
+    parser.add_argument("--copy", action="store_true", help="copy the file beside the card")
+
+
+def add(options: argparse.Namespace) -> None:
+    """Write a card for a file of weights, as the options of ``tinymim teachers add`` say."""
+    heads = options.heads[0] if options.heads and len(options.heads) == 1 else options.heads
+    mean, std = (tuple(values) if values else None for values in (options.mean, options.std))
+    stated = KnownFacts(options.arch, heads, mean, std, options.licence)
+    more = (options.target_block, options.labels_seen, options.citation, options.source, options.copy)
+    print(write_card(options.file, options.name, stated, *more))
+
+
+def verify(source: str) -> None:
+    """Read a teacher's weights whole, compare them with what is said of them, and print where they came from.
+
+    Raises:
+        TinymimError: they are missing, damaged, or those of another network.
+    """
+    located = locate.locate(source)
+    backbone, provenance = located.load(classifier=bool(located.classes))
+    print(provenance)
+    print(f"fits {backbone.describe()}")
+    print(f"licence {cards.terms(located.licence)}")
 
 
 def overview() -> None:

@@ -20,7 +20,7 @@ from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
 
 
-@dataclass
+@dataclass(eq=False)
 class Corrupted(Dataset[Sample]):
     """Images under one corruption.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tinymim.data.sampler import Draw
 from tinymim.seeds import stream
 
 
+@dataclass(eq=False, repr=False)
 class Digits(Dataset[Sample]):
     """Digits upscaled once; augmentation is one affine map a sample, applied to a whole batch together.
 
@@ -29,10 +31,11 @@ class Digits(Dataset[Sample]):
         strength: of the augmentation, 1 at most.
     """
 
-    repeats: Repeats | None = None
-
-    def __init__(self, images: Tensor, labels: Tensor, seed: int | None = None, strength: float = 1.0):
-        self.images, self.labels, self.seed, self.strength = images, labels, seed, strength
+    images: Tensor
+    labels: Tensor
+    seed: int | None = None
+    strength: float = 1.0
+    repeats: Repeats | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,11 +55,10 @@ class Digits(Dataset[Sample]):
             {"image": image, "label": label, "index": i}
             for image, label, i in zip(images, self.labels[index], index, strict=True)
         ]
-        if self.repeats is None:
-            return samples
-        return [
-            {**sample, "view": self.repeats.tag(draw, draw.index)} for sample, draw in zip(samples, draws, strict=True)
-        ]
+        if self.repeats:
+            for sample, draw in zip(samples, draws, strict=True):
+                sample["view"] = self.repeats.tag(draw, draw.index)
+        return samples
 
     def _stream(self, draw: Draw) -> np.random.Generator:
         return self.repeats.stream(draw, draw.index) if self.repeats else stream(self.seed or 0, *draw)

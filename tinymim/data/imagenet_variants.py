@@ -55,19 +55,7 @@ def synsets(table: str = "imagenet") -> list[str]:
     return text.decode().split()
 
 
-class SquareView(PlainView):
-    """The shorter side to ``image_size`` and a square crop, for images that were cropped already: at their own size, as
-    ImageNet-C's 224 at 224, it is the centre crop alone.
-
-    Args:
-        image_size: side of the view, in pixels.
-    """
-
-    def __init__(self, image_size: int):
-        super().__init__(image_size, 1.0)
-
-
-@dataclass
+@dataclass(eq=False, repr=False)
 class Labelled(Dataset[Sample]):
     """Image files with labels. A broken one is named in the log and gets the label -1: it counts in no figure.
 
@@ -187,8 +175,8 @@ class RobustnessData(NamedSets):
         all_classes = synsets()
         self.sets = []
         for name in self.folders:
-            cropped = name == "imagenet_c"
-            view = SquareView(self.image_size) if cropped else PlainView(self.image_size, self.crop_pct)
+            cropped = name == "imagenet_c"  # its 224 pixels, at 224, are the centre crop alone
+            view = PlainView(self.image_size, 1.0 if cropped else self.crop_pct)
             subset = [all_classes.index(synset) for synset in synsets(SUBSETS[name])] if name in SUBSETS else None
             for part, folder in self._parts(name).items():
                 labels = _classes(name, folder)

@@ -5,6 +5,8 @@ Images are 8-bit RGB arrays ``(H, W, 3)``, masks ``(H, W)`` classes with :data:`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,29 +26,22 @@ CROPS = 10  # tried for one that no class fills
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32, 0.5, 0.5, 18 / 180  # of 255, shares, and of the circle
 
 
+@dataclass
 class CropView:
     """A training sample: resized at random, cropped, perhaps mirrored and in other colours; ``image`` and ``mask``.
+    A crop larger than the image is filled up with a typical colour, unlabelled.
 
     Args:
-        image_size: side of the crop, in pixels; what a smaller image lacks is a typical colour, and unlabelled.
-        scale: long and short side, in pixels, that an image is made to fit into.
-        ratio: least and greatest factor on ``scale``.
-        most: share of a crop's labelled pixels that one class may have; another crop is tried, at most ten times.
-        flip: mirror half of the crops.
-        distort: change brightness, contrast, saturation and hue, each of half of the crops.
+        image_size: side of the crop, in pixels; this and the others as
+            :class:`tinymim.data.segmentation_folder.SegmentationFolderData`'s.
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        scale: tuple[int, int] = (2048, 512),
-        ratio: tuple[float, float] = (0.5, 2.0),
-        most: float = 0.75,
-        flip: bool = True,
-        distort: bool = True,
-    ):
-        self.image_size, self.scale, self.ratio, self.most = image_size, scale, ratio, most
-        self.flip, self.distort = flip, distort
+    image_size: int
+    scale: tuple[int, int] = (2048, 512)
+    ratio: tuple[float, float] = (0.5, 2.0)
+    most: float = 0.75
+    flip: bool = True
+    distort: bool = True
 
     def __call__(self, shown: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
         """``image`` ``(3, S, S)`` and ``mask`` ``(S, S)``; everything random comes from ``rng``."""
@@ -81,15 +76,12 @@ class CropView:
         return left, top
 
 
+@dataclass
 class WholeView:
-    """A held-out sample: the whole image, resized; the mask in its own size, in which figures are taken.
+    """A held-out sample: the whole image, resized to fit into ``scale`` pixels, long and short side; the mask in its
+    own size, in which figures are taken."""
 
-    Args:
-        scale: long and short side, in pixels, that an image is made to fit into.
-    """
-
-    def __init__(self, scale: tuple[int, int] = (2048, 512)):
-        self.scale = scale
+    scale: tuple[int, int] = (2048, 512)
 
     def __call__(self, shown: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
         """``image`` ``(3, h, w)`` and ``mask`` ``(H, W)``; nothing is random."""

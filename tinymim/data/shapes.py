@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
 MASK_CLASSES = ("ground", *KINDS)
 
 
+@dataclass(eq=False)
 class Shapes(Dataset[Sample]):
     """Scenes of one set, drawn when asked for; augmentation looks at the scene through a smaller window, so that masks
     and targets stay exact.
@@ -44,24 +46,17 @@ class Shapes(Dataset[Sample]):
         flip: mirror half of the windows.
     """
 
-    repeats: Repeats | None = None
-
-    def __init__(
-        self,
-        scenes: range,
-        set_seed: int,
-        image_size: int,
-        label: Label = "shape",
-        masks: bool = False,
-        targets: bool = False,
-        depth: bool = False,
-        seed: int | None = None,
-        scale: tuple[float, float] = (1.0, 1.0),
-        flip: bool = False,
-    ):
-        self.scenes, self.set_seed, self.image_size, self.label = scenes, set_seed, image_size, label
-        self.masks, self.targets, self.depth = masks, targets, depth
-        self.seed, self.scale, self.flip = seed, scale, flip
+    scenes: range
+    set_seed: int
+    image_size: int
+    label: Label = "shape"
+    masks: bool = False
+    targets: bool = False
+    depth: bool = False
+    seed: int | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    repeats: Repeats | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.scenes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,35 +18,27 @@ from tinymim.data.module import wrong_values
 from tinymim.seeds import seeded
 
 
+@dataclass
 class TrainView:
     """A random crop, perhaps flipped: ``image``; and perhaps ``jittered``, that crop in other colours for the student.
+    RandAugment and the erased box are the same in both.
 
     Colours are drawn after crop, flip and RandAugment, so that ``image`` is the same with jitter and without.
 
     Args:
-        image_size: side of the views, in pixels.
-        scale: least and greatest share of the image's area in the crop.
-        flip: mirror half of the crops.
-        color_jitter: strength of brightness, contrast and saturation in ``jittered`` (TinyMIM: 0.4); 0 leaves it out.
-        rand_augment: timm's description, such as ``rand-m9-mstd0.5-inc1`` (fine-tuning); both views have it.
-        random_erasing: probability of filling a box with noise (fine-tuning: 0.25); both views have the same box.
-        device_augment: only draw colours and boxes, for :func:`~tinymim.data.device_augment.finished` to apply.
+        image_size: side of the views, in pixels; this and the others as :class:`tinymim.data.image_data.ViewedData`'s.
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        scale: tuple[float, float] = (0.2, 1.0),
-        flip: bool = True,
-        color_jitter: float = 0.0,
-        rand_augment: str | None = None,
-        random_erasing: float = 0.0,
-        device_augment: bool = False,
-    ):
-        self.image_size, self.scale, self.flip = image_size, scale, flip
-        self.color_jitter, self.random_erasing, self.device_augment = color_jitter, random_erasing, device_augment
-        self.rand_augment = rand_augment
-        self.augment = rand_augment_of(rand_augment, image_size) if rand_augment else None
+    image_size: int
+    scale: tuple[float, float] = (0.2, 1.0)
+    flip: bool = True
+    color_jitter: float = 0.0
+    rand_augment: str | None = None
+    random_erasing: float = 0.0
+    device_augment: bool = False
+
+    def __post_init__(self) -> None:
+        self.augment = rand_augment_of(self.rand_augment, self.image_size) if self.rand_augment else None
 
     def identity(self) -> dict[str, Any]:
         """All that determines ``image``: plain values."""

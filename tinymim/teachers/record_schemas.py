@@ -92,7 +92,7 @@ class Stored(Struct, forbid_unknown_fields=True):
     beyond: list[Literal["q", "k", "v"]] = []
 
 
-class Taught(Struct):
+class DeiTRecord(Struct):
     """DeiT's teacher."""
 
     teacher: Identity | None = None
@@ -107,7 +107,7 @@ class Record(Struct):
     licence: Line = "unknown"
     teacher: Identity | None = None
     start: Identity | None = None
-    deit: Taught | None = None
+    deit: DeiTRecord | None = None
     ema: float | None = None
     classifier: Head | None = None  # type: ignore[valid-type]
     classes: list[Line] = []

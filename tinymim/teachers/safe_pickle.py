@@ -31,11 +31,11 @@ DAMAGED = (
     TypeError,
     struct.error,
 )
-"""What the readers raise on files that are cut short or are something else."""
+"""Errors of the readers on files that are cut short or are something else."""
 
 
 MOST_STEPS = 1_000_000
-"""Of the pickles that say what the tensors are called and where they lie: some thirty a tensor."""
+"""Steps of the pickles that say what the tensors are called and where they lie: some thirty a tensor."""
 
 FREE = 1 << 20
 """Bytes of a pickle that cannot have as many, and are not looked through."""
@@ -45,7 +45,7 @@ SHARED = 8
 
 
 class Fields:
-    """In place of an object with fields, or of a dict with a name."""
+    """Stand-in for an object with fields, or for a dict with a name."""
 
     def __new__(cls, *_: Any) -> Any:
         """An ordinary dict: PyTorch's reader sets the items and fields of no other kind."""
@@ -53,7 +53,7 @@ class Fields:
 
 
 class Called:
-    """In place of what a call would have made: nothing is called, and its arguments are dropped."""
+    """Stand-in for what a call would have made: nothing is called, and its arguments are dropped."""
 
     def __init__(self, *_: Any):
         pass
@@ -78,7 +78,7 @@ HARMLESS = {
 
 
 def load(path: Path, device: Any = "cpu") -> Any:
-    """What ``torch.load`` reads of ``path`` with ``weights_only``, and stand-ins for :data:`HARMLESS`.
+    """Read ``path`` by ``torch.load`` with ``weights_only``, and stand-ins for :data:`HARMLESS`.
 
     Raises:
         TinymimError: truncated, no pickle of PyTorch's, or asking for code to be run.
@@ -90,10 +90,10 @@ def load(path: Path, device: Any = "cpu") -> Any:
             warnings.simplefilter("ignore")  # PyTorch's own, on raw pickles and TorchScript, which are refused below
             content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
+        refused = re.search(r"GLOBAL (\S+)", str(error))
         raise TinymimError(
             f"{path} is no plain state dict: it is damaged, or reading it would run code"
-            f"{f' ({asked[1]})' if asked else ''}, which is never done. "
+            f"{f' ({refused[1]})' if refused else ''}, which is never done. "
             "Have it saved again as a plain state dict or as safetensors"
         ) from None
     except (*DAMAGED, MemoryError, OverflowError) as error:
@@ -159,7 +159,7 @@ def _check_tensors(path: Path, content: Any) -> None:
 
 def damaged(path: Path, error: Exception) -> TinymimError:
     """The error for a file on which a reader stumbled."""
-    said = str(error).partition("\n")[0] or type(error).__name__
-    if "weights_only" in said:  # PyTorch's advice is to read it unsafely
-        said = "a program or a raw pickle"
-    return TinymimError(f"{path} is truncated or not a weights file ({said})")
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    if "weights_only" in reason:  # PyTorch's advice is to read it unsafely
+        reason = "a program or a raw pickle"
+    return TinymimError(f"{path} is truncated or not a weights file ({reason})")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from tinymim.errors import TinymimError
-from tinymim.teachers import contents, record_schemas
+from tinymim.teachers import record_schemas, weights_summary
 from tinymim.teachers.formats import State
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
@@ -30,14 +30,14 @@ def compare(path: Path, state: State, record: dict[str, Any]) -> None:
     Raises:
         TinymimError: other sizes; or no weights of a ViT at all.
     """
-    held, told = contents.look(state), record["backbone"]["architecture"]
+    held, told = weights_summary.summarise(state), record["backbone"]["architecture"]
     if held is None:
         raise TinymimError(f"{path} holds no weights of a ViT (keys: {', '.join(sorted(state)[:4])})")
     options = told.get("options", {})
     sizes = {"width": ("embed_dim", held.width), "depth": ("depth", held.depth), "patch": ("patch_size", held.patch)}
     own = None
     if any(option not in options for option, _ in sizes.values()):
-        own = contents.look(skeleton(Architecture(told.get("arch", Architecture.arch))).vit.state_dict())
+        own = weights_summary.summarise(skeleton(Architecture(told.get("arch", Architecture.arch))).vit.state_dict())
     for name, (option, stored) in sizes.items():
         said = options.get(option, getattr(own, name, 0))
         if stored and stored not in (said if isinstance(said, list) else [said]):

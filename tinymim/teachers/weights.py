@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tinymim.errors import TinymimError
 from tinymim.files import noted, sha256, write_atomically
 from tinymim.safety import names, text
-from tinymim.teachers import contents, formats, record_schemas, safe_pickle, sizes
+from tinymim.teachers import formats, record_schemas, safe_pickle, sizes, weights_summary
 from tinymim.teachers.formats import State
 from tinymim.vit import conventions
 from tinymim.vit.architecture import Architecture
@@ -69,7 +69,7 @@ class Provenance:
 
     def __str__(self) -> str:
         check = f"as {self.verified} says" if self.verified else "no recorded sha256 to compare with"
-        extra = f" ({contents.by_meaning(self.unexpected)})" if self.unexpected else ""
+        extra = f" ({weights_summary.by_meaning(self.unexpected)})" if self.unexpected else ""
         return (
             f"weights {self.name}: {names.followed(Path(self.path))}, sha256 {self.sha256[:12]} ({check}), "
             f"form {self.form}, keys matched {self.matched}, "
@@ -106,8 +106,8 @@ def read(path: Path) -> File:
         with safe_open(path, framework="pt") as stored:
             header = (stored.metadata() or {}).get(RECORD)
             keys = list(stored.keys())
-            if len(keys) > contents.MOST:
-                raise contents.too_many(path, len(keys))
+            if len(keys) > weights_summary.MOST:
+                raise weights_summary.too_many(path, len(keys))
             state = {key: stored.get_tensor(key) for key in keys}
     except (SafetensorError, *safe_pickle.DAMAGED) as error:
         raise safe_pickle.damaged(path, error) from None
@@ -124,8 +124,8 @@ def _unwrap(path: Path, content: Any) -> File:
     if not isinstance(content, dict):
         raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
     record, state = content.get(RECORD), formats.unwrapped(content)
-    if len(state) > contents.MOST:
-        raise contents.too_many(path, len(state))
+    if len(state) > weights_summary.MOST:
+        raise weights_summary.too_many(path, len(state))
     if state and not record:
         return _foreign(path, state)
     classifier: State = {}
@@ -214,10 +214,10 @@ def built(architecture: Architecture, file: File, classifier: bool = False) -> t
 def _check_fit(file: File, backbone: Backbone, part: str, own: State, stored: State) -> None:
     """Raise unless ``stored`` has every weight of ``own``, in its shape, and nothing more of an encoder."""
     left = stored.keys() - own.keys()
-    over = {key for key in left if key.startswith(contents.ENCODER)}
+    over = {key for key in left if key.startswith(weights_summary.ENCODER)}
     problems = {
-        f"{part} weights missing": contents.by_meaning(own.keys() - stored.keys()),
-        "left over": contents.by_meaning(over),
+        f"{part} weights missing": weights_summary.by_meaning(own.keys() - stored.keys()),
+        "left over": weights_summary.by_meaning(over),
         "of another shape": _some(
             [
                 f"{key} {tuple(stored[key].shape)}, not {tuple(value.shape)}"
@@ -227,10 +227,11 @@ def _check_fit(file: File, backbone: Backbone, part: str, own: State, stored: St
         ),
     }
     if any(problems.values()):
-        told = {**problems, "left out": contents.by_meaning(left - over)}
+        listed = {**problems, "left out": weights_summary.by_meaning(left - over)}
+        misfits = "; ".join(f"{what}: {keys}" for what, keys in listed.items() if keys)
         raise TinymimError(
-            f"{file.path} holds {contents.describe(file.form, file.state)}, which do not fit {backbone.describe()}. "
-            f"{'; '.join(f'{what}: {keys}' for what, keys in told.items() if keys)}{contents.advice(stored, own)}"
+            f"{file.path} holds {weights_summary.describe(file.form, file.state)}, which do not fit "
+            f"{backbone.describe()}. {misfits}{weights_summary.advice(stored, own)}"
         )
 
 
@@ -262,7 +263,7 @@ def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, di
     file = read(path)
     if not file.record:
         raise TinymimError(
-            f"{path} is no checkpoint of tinymim: it holds {contents.describe(file.form, file.state)}; "
+            f"{path} is no checkpoint of tinymim: it holds {weights_summary.describe(file.form, file.state)}; "
             "describe it with a teacher card, as in teachers/, and name the card instead"
         )
     with torch.device("meta"):
