@@ -253,7 +253,9 @@ COMMANDS = {
         _never,
     ),
     "report": Command(
-        "one HTML page of a run, beside others: tinymim report runs/relation_digits", _main("cli.report_command"), _never
+        "one HTML page of a run, beside others: tinymim report runs/relation_digits",
+        _main("cli.report_command"),
+        _never,
     ),
     "analyze": Command(
         "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",

@@ -228,6 +228,8 @@ def _is_class(value: Any) -> bool:
 def _import(class_path: str) -> Any:
     if not _strangers.get() and not is_own(class_path):
         raise ImportError("it is none of tinymim's own, and this file is only looked at; --trust takes it as your own")
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", class_path):
+        raise ValueError("it is no path such as package.module.Class")
     module, _, name = class_path.rpartition(".")
     found = getattr(importlib.import_module(module), name)
     if not _strangers.get() and not str(getattr(found, "__module__", "")).startswith(OWN):

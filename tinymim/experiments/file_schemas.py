@@ -11,10 +11,17 @@ from tinymim.teachers.record_schemas import Line, Name, Plain, Whole
 
 Settings = Plain | None
 
-Option = Annotated[str, Meta(pattern=r"^(?!.*\bclass_path\b)(model|data|trainer)(\.[A-Za-z_]\w*)+\Z", max_length=200)]
+Option = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!.*\bclass_path\b)(model|data|trainer)(\.[A-Za-z_]\w*)+\Z"
+        r"(?#an option below model, data or trainer, such as model.optim.base_lr)",
+        max_length=200,
+    ),
+]
 """Of a recipe, below its model, data or trainer; none that says which class they are."""
 
-Scalar = bool | int | float | Annotated[str, Meta(pattern=r"^[\w +-]*\Z", max_length=200)] | None
+Scalar = bool | int | float | Annotated[str, Meta(pattern=r"^[\w +-]*\Z(?#a word or several)", max_length=200)] | None
 """A text in it is one word or several, and neither a path nor the way to a class."""
 
 Value = Scalar | list[Scalar]

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tinymim.config import spec as outline
 from tinymim.config.spec import near, shortened, unknown
 from tinymim.errors import TinymimError, several
+from tinymim.safety.text import brief
 
 KINDS = ("study", "chain", "analysis", "scaling")
 """What a part may be: ``tinymim study``, ``chain run``, ``analyze`` or ``scaling``."""
@@ -128,6 +129,8 @@ def _words(entry: Any) -> list[str]:
 def _mistakes(content: dict[str, Any]) -> list[str]:
     """What is wrong with the text of a program."""
     found = unknown(content, "", KEYS[""])
+    if not isinstance(content.get("about"), str | None):
+        found.append(f"about: {brief(content['about'])} is no text")
     parts = content.get("parts")
     if not isinstance(parts, dict) or not parts:
         return [*found, "parts: missing, or not a mapping"]
@@ -136,6 +139,8 @@ def _mistakes(content: dict[str, Any]) -> list[str]:
             found.append(f"parts.{id}: {spec!r} is not a mapping of {', '.join(sorted(KEYS['parts']))}")
             continue
         found += unknown(spec, f"parts.{id}", KEYS["parts"])
+        if not isinstance(spec.get("title"), str | None):
+            found.append(f"parts.{id}.title: {brief(spec['title'])} is no text")
         if spec.get("kind") not in KINDS:
             found.append(f"parts.{id}.kind: {spec.get('kind')!r} is not one of {', '.join(KINDS)}")
         roles = spec.get("roles")

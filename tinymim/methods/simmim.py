@@ -151,7 +151,7 @@ class SimMIMPretrainer(MaskedPretrainer):
         return (height // self.mask_unit) * (width // self.mask_unit)
 
     def _masked(self, encoder: Backbone) -> int:
-        return int(mask_smallest(torch.zeros(1, self._units(encoder)), self.mask_ratio).sum())
+        return int(mask_smallest(torch.zeros(1, self._units(encoder), device="cpu"), self.mask_ratio).sum())
 
     def summary(self) -> list[tuple[str, str]]:
         """What is about to be trained, for people."""

@@ -135,7 +135,8 @@ class Detector(Dense):
         reached = backbone.reached([Tap(backbone.output_block, "ffn_post")])
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name in reached and not self.frozen)
-        self.average_precision = MeanAveragePrecision(backend="pycocotools")
+        with torch.device("cpu"):  # it computes its thresholds, which are plain numbers
+            self.average_precision = MeanAveragePrecision(backend="pycocotools")
         self.train()
 
     def train(self, mode: bool = True) -> Detector:

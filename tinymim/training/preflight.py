@@ -72,7 +72,8 @@ def inspect(config: recipe.Config, start: Teacher | None = None) -> Inspected:
     if (asked is not None or isinstance(data, NamedSets)) and model and not isinstance(model, OnNamedSets):
         what = "data: its test sets" if isinstance(data, NamedSets) else "corruptions: they"
         found.append(f"{what} are for a classifier, and model is {type(model).__name__}; take a recipe of fine-tuning")
-    strategy = str((config.get("trainer") or {}).get("strategy"))
+    trainer = config.get("trainer")
+    strategy = str(trainer.get("strategy")) if isinstance(trainer, dict) else ""
     if config.get("on_nonfinite") == "rewind" and any(word in strategy for word in ("spawn", "fork", "notebook")):
         found.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")
     return Inspected([references.hidden(line, kept) for line in dict.fromkeys(found)], data, model)

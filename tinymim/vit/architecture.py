@@ -23,6 +23,9 @@ from tinymim.vit.positions import ViT
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+DEVIATION = (1e-6, 1e6)
+"""Least and greatest standard deviation of images in [0, 1]; a mean is as far from 0 at most."""
+
 KINDS: tuple[tuple[Any, Any, tuple[type, ...]], ...] = (
     (VisionTransformer, Block, (Attention,)),
     (eva.Eva, eva.EvaBlock, (eva.EvaAttention, AttentionRope)),
@@ -66,6 +69,7 @@ def build(architecture: Architecture, initialise: bool = True) -> ViT:
     """
     own = _as_published(architecture.arch)
     check(architecture.options)
+    _check_normalisation(architecture)
     pool = "token" if isinstance(own, VisionTransformerDistilled) else ""  # the only one that timm lets this class have
     options = {"num_classes": 0, "global_pool": pool, **architecture.options}
     if pool and (wrong := [name for name in ("reg_tokens", "no_embed_class") if options.get(name)]):
@@ -94,6 +98,17 @@ def build(architecture: Architecture, initialise: bool = True) -> ViT:
     if architecture.pos_embed == "sincos":
         _fix_sincos(vit, initialise)
     return vit
+
+
+def _check_normalisation(architecture: Architecture) -> None:
+    """Raise unless images can be normalised: three finite means, and three deviations above 0, also in float32."""
+    for name, least in (("mean", -DEVIATION[1]), ("std", DEVIATION[0])):
+        values = getattr(architecture, name)
+        if len(values) != 3 or not all(least <= value <= DEVIATION[1] for value in values):  # NaN is in no range
+            right = f"ImageNet's is {list(getattr(Architecture, name))}"
+            raise TinymimError(
+                f"{name}: {list(values)} is not three numbers from {least:g} to {DEVIATION[1]:g}; {right}"
+            )
 
 
 @functools.cache

@@ -1,0 +1,95 @@
+"""Where goldens reach into the package; all else goes through the command. A move of what is here edits it here."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import CheckpointIO, PrecisionPlugin
+from tinymim.chain import plan
+from tinymim.classes import bases_of
+from tinymim.run import grid
+
+import tinymim
+from tinymim import recipes
+from tinymim.cli import COMMANDS
+from tinymim.ops import relation_kl
+from tinymim.targets import Target
+
+__all__ = ["COMMANDS", "relation_kl"]
+
+
+def recipe_names() -> list[str]:
+    """The shipped recipes."""
+    return sorted(path.stem for path in (recipes.PROJECT / "recipes").glob("*.yaml"))
+
+
+def resolved(name: str) -> dict[str, Any]:
+    """A recipe as composed."""
+    return recipes.resolve(["--config", name])[0]
+
+
+def chain_plan(name: str) -> dict[str, Any]:
+    """A chain's stages, what each starts from, and their resolved recipes."""
+    return dataclasses.asdict(plan.load(name))
+
+
+def study_fits(name: str, quick: bool) -> dict[str, Any]:
+    """Seeds of a study, and the fits of each row and of what rows need; paths are below ``RUN``."""
+    study, place = grid.load(name, quick), Path("RUN")
+    cells = {f"prepare/{row}": row for row in study.prepare} | {f"cells/{row}": row for row in study.rows}
+    return {
+        "seeds": study.seeds,
+        "figures": list(study.figures),
+        "questions": {key: list(question.rows) for key, question in study.questions.items()},
+        "cells": {
+            cell: {
+                "needs": study.needed([row]),
+                "fits": [
+                    [fit.name, fit.command, fit.recipe, *fit.overrides]
+                    for fit in study.stages(row, place, place / cell)
+                ],
+            }
+            for cell, row in cells.items()
+        },
+    }
+
+
+def class_paths() -> list[str]:
+    """Every ``module:Class`` of the package that a user's file may name, where it is defined and where re-exported.
+
+    Modules, data, targets, callbacks, loggers and plugins, and the classes that their options are made of.
+    """
+    modules = [importlib.import_module(one.name) for one in pkgutil.walk_packages(tinymim.__path__, "tinymim.")
+               if not one.name.endswith(("__main__", "triton_kernels"))]  # fmt: skip
+    named = (pl.LightningModule, pl.LightningDataModule, Target, pl.Callback, Logger, CheckpointIO, PrecisionPlugin)
+    classes = {value for module in modules for value in vars(module).values() if _ours(value)}
+    chosen = {cls for cls in classes if issubclass(cls, named)}
+    waiting = list(chosen)
+    while waiting:  # options whose values are classes or dataclasses of ours, and their own options
+        cls = waiting.pop()
+        init = vars(cls).get("__init__")
+        hints = get_type_hints(inspect.unwrap(init)) if init else {}
+        for part in {part for hint in hints.values() for part in bases_of(hint) if _ours(part)} - chosen:
+            if issubclass(part, named) or dataclasses.is_dataclass(part):
+                chosen.add(part)
+                waiting.append(part)
+    places = [module for module in modules if hasattr(module, "__path__")]
+    found = {f"{cls.__module__}:{cls.__qualname__}" for cls in chosen}
+    found |= {
+        f"{module.__name__}:{name}"
+        for module in places
+        for name, value in vars(module).items()
+        if _ours(value) and value in chosen
+    }
+    return sorted(found)
+
+
+def _ours(value: Any) -> bool:
+    return inspect.isclass(value) and value.__module__.startswith("tinymim.") and not value.__name__.startswith("_")
