@@ -123,6 +123,7 @@ class DigitsData(SubsetData):
             train, held_out = train[kept], train[chosen]
         train = train[few(digits.target[train], len(train), self.fraction, self.split_seed)]
         size = [self.image_size, self.image_size]
+        # Upscaled once: the whole set is in memory, and three channels are views of one.
         small = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
         images = F.interpolate(small, size=size, mode="bilinear", align_corners=False).expand(-1, 3, -1, -1)
         labels = torch.from_numpy(digits.target).long()

@@ -134,6 +134,7 @@ class ViewedData(SubsetData):
         Raises:
             TinymimError: a single image.
         """
+        # The held-out images first, then those to choose settings on, and the fraction of what is left.
         self._read = [images] if held_out is None else [images, held_out]
         self.num_classes = len(self.classes) if self.classes else None
         whose = held_out.source if held_out is not None else "a split"

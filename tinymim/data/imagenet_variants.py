@@ -150,6 +150,7 @@ class RobustnessData(NamedSets):
         if name != "imagenet_c":
             return {name: folder / "val" if name == "imagenet" and (folder / "val").is_dir() else folder}
         corruptions = {*ALEXNET, *EXTRA}
+        # Its four archives unpack to blur/, noise/, ..., with the corruptions below them.
         places = [place for place in (*folder.glob("*"), *folder.glob("*/*")) if place.name in corruptions]
         if not places:
             raise TinymimError(
@@ -224,6 +225,7 @@ class RobustnessData(NamedSets):
         images = sum(by_set.images for name, by_set in figures.items() if name.partition("/")[0] in ALEXNET)
         means, relative = mean_errors(errors), corruption_errors(errors, ALEXNET)
         partial = [name for name in ALEXNET if len(errors.get(name, {})) < len(SEVERITIES)]
+        # AlexNet's errors are of all images: no mCE from a part of them.
         if not partial and self._fewest_classes("imagenet_c") < CLASSES:
             partial = [f"its {CLASSES} classes"]
         numbers: dict[str, Any] = {"errors": errors, "images": images}

@@ -56,6 +56,7 @@ class CropView:
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         if self.distort:
             pixels = distorted(pixels, rng)
+        # What the image lacks of the crop, at its right and bottom.
         size = self.image_size
         whole = np.full((size, size, 3), np.round(255 * np.array(MEAN)), np.uint8)
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
@@ -101,6 +102,7 @@ def distorted(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
     Brightness, then contrast either before or after saturation and hue; each with probability one half.
     """
+    # All numbers are drawn before any is used, so that none depends on which changes are applied.
     brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4)
     applied = rng.random(4) < 0.5
     first = rng.random() < 0.5

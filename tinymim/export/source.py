@@ -13,7 +13,7 @@ from torch import Tensor
 from tinymim.errors import TinymimError
 from tinymim.teachers import card as cards
 from tinymim.teachers import locate
-from tinymim.teachers.weights import Provenance
+from tinymim.teachers.provenance import Provenance
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
 from tinymim.vit.blocks import LOGITS, Tap
 
@@ -105,6 +105,7 @@ def cut(source: Source, blocks: str) -> None:
         return
     if backbone.classes:
         raise TinymimError(f"blocks: {blocks} takes block {depth}, which the classifier reads; add --no-classifier")
+    # What is read stays the same: features come from the output block, or the last one that is kept.
     backbone.vit.blocks = backbone.vit.blocks[:kept]
     backbone.output_block = min(output, kept)
     some = f", of which no more was trained than {', '.join(backbone.beyond)}" if backbone.beyond else ""

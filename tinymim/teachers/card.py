@@ -221,7 +221,7 @@ def read(path: Path) -> Card:
         raise TinymimError(f"{what}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     if missing := [name for name in ("name", *NEEDED) if not content.get(name)]:
         raise TinymimError(f"{what}: {', '.join(missing)} missing or empty")
-    record_schemas.fit(content, record_schemas.Card, what)
+    record_schemas.fit(content, record_schemas.CardFields, what)
     content["architecture"] = record_schemas.architecture(content["architecture"], f"{what}: architecture")
     if wrong := _file_problem(content["file"]) or _hub_problem(content.get("hub")) or _url_problem(content.get("url")):
         raise TinymimError(f"{what}: {wrong}")

@@ -68,19 +68,19 @@ def unreachable(url: str) -> str | None:
 @functools.cache
 def _no_connection(host: str, port: int) -> str | None:
     """Why no connection can be had. A resolver without network takes up to half a minute to say so: no need to wait."""
-    said: list[str | None] = []
+    answers: list[str | None] = []
 
     def connect() -> None:
         try:
             socket.create_connection((host, port), timeout=PATIENCE).close()
-            said.append(None)
+            answers.append(None)
         except (OSError, ValueError) as error:  # a ValueError of a name that no host can have
-            said.append(f"no connection to {host} ({getattr(error, 'strerror', None) or error})")
+            answers.append(f"no connection to {host} ({getattr(error, 'strerror', None) or error})")
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    return said[0] if said else f"no connection to {host} within {PATIENCE:g} seconds"
+    return answers[0] if answers else f"no connection to {host} within {PATIENCE:g} seconds"
 
 
 def download(url: str, place: Path, sha256: str | None = None) -> str:

@@ -190,6 +190,7 @@ def deduce(path: Path, file: File, facts: KnownFacts) -> tuple[Architecture | No
     held = weights_summary.summarise(file.state)
     if held is None or not held.width or not held.patch:
         raise TinymimError(f"teacher: {path} holds {weights_summary.describe(file.form, file.state)}")
+    # Sizes of a published network tell its heads, unless its last block was trained for other ones.
     common = PUBLISHED.get((held.kind, held.width, held.depth))
     network = skeleton(Architecture(facts.arch or common or BASES[held.kind]))
     usual = weights_summary.summarise(network.vit.state_dict())

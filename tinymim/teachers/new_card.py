@@ -88,7 +88,7 @@ def write_card(
         "citation": citation,
         "source": origin or f"a file of form {file.form}",
     }
-    record_schemas.fit(content, record_schemas.Card, "teachers add")
+    record_schemas.fit(content, record_schemas.CardFields, "teachers add")
     if copy:
         files.write_atomically(place.parent / kept, lambda temporary: shutil.copyfile(path, temporary))
     files.write_text(place, yaml.safe_dump(content, sort_keys=False, width=120))

@@ -77,18 +77,23 @@ HARMLESS = {
 """Classes of objects that published checkpoints hold beside their weights, and what stands in for each."""
 
 
-def load(path: Path, device: Any = "cpu") -> Any:
+def load(path: Path, device: Any = "cpu", mapped: bool = False) -> Any:
     """Read ``path`` by ``torch.load`` with ``weights_only``, and stand-ins for :data:`HARMLESS`.
+
+    Args:
+        path: of the file.
+        device: to put tensors on.
+        mapped: leave tensors in the file until they are looked at, where its form allows that.
 
     Raises:
         TinymimError: truncated, no pickle of PyTorch's, or asking for code to be run.
     """
-    _check_zip(path)
+    zipped = _check_zip(path)
     stand_ins: list[Any] = [(stand_in, name) for name, stand_in in HARMLESS.items()]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's own, on raw pickles and TorchScript, which are refused below
-            content = torch.load(path, map_location=device, weights_only=True)
+            content = torch.load(path, map_location=device, weights_only=True, mmap=mapped and zipped)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         raise TinymimError(
@@ -102,8 +107,9 @@ def load(path: Path, device: Any = "cpu") -> Any:
     return content
 
 
-def _check_zip(path: Path) -> None:
-    """Raise where PyTorch's zip would unpack to more than it is, or its pickles are too long to be those of weights.
+def _check_zip(path: Path) -> bool:
+    """Whether a file is a zip of PyTorch's, once that unpacks to no more than it is and its pickles are as short as
+    those of weights.
 
     PyTorch never compresses, so that a file of a few bytes that becomes gigabytes is no file of PyTorch's.
     """
@@ -111,7 +117,7 @@ def _check_zip(path: Path) -> None:
         if path.stat().st_size > FREE:
             with path.open("rb") as stream:
                 _check_length(path, stream, 5)  # of the form before zips: magic number, protocol, system, content, keys
-        return
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -123,6 +129,7 @@ def _check_zip(path: Path) -> None:
         if member.filename.endswith(".pkl") and member.file_size > FREE:
             with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
                 _check_length(path, stream, 1)
+    return True
 
 
 def _check_length(path: Path, stream: IO[bytes], pickles: int) -> None:

@@ -146,7 +146,7 @@ def describe(form: str, state: State) -> str:
 
 
 def advice(state: State, network: State) -> str:
-    """Those of timm's options with which a network would be one for ``state``; empty where there are none.
+    """Advise which of timm's options would make a network one for ``state``; empty where none would.
 
     Args:
         state: of the file.
