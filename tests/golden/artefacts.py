@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from tinymim.chain import runner
+from tinymim.experiments import runner
 
 from tests.commands import tinymim
 from tests.golden.pinned import ARTEFACTS

@@ -12,13 +12,12 @@ from typing import Any, get_type_hints
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO, PrecisionPlugin
-from tinymim.chain import plan
-from tinymim.classes import bases_of
-from tinymim.run import grid
 
 import tinymim
-from tinymim import recipes
-from tinymim.cli import COMMANDS
+from tinymim.cli.main import COMMANDS
+from tinymim.config import recipe
+from tinymim.config.class_paths import bases_of
+from tinymim.experiments import plan, study_grid
 from tinymim.ops import relation_kl
 from tinymim.targets import Target
 
@@ -27,12 +26,12 @@ __all__ = ["COMMANDS", "relation_kl"]
 
 def recipe_names() -> list[str]:
     """The shipped recipes."""
-    return sorted(path.stem for path in (recipes.PROJECT / "recipes").glob("*.yaml"))
+    return sorted(path.stem for path in (recipe.PROJECT / "recipes").glob("*.yaml"))
 
 
 def resolved(name: str) -> dict[str, Any]:
     """A recipe as composed."""
-    return recipes.resolve(["--config", name])[0]
+    return recipe.resolve(["--config", name])[0]
 
 
 def chain_plan(name: str) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def chain_plan(name: str) -> dict[str, Any]:
 
 def study_fits(name: str, quick: bool) -> dict[str, Any]:
     """Seeds of a study, and the fits of each row and of what rows need; paths are below ``RUN``."""
-    study, place = grid.load(name, quick), Path("RUN")
+    study, place = study_grid.load(name, quick), Path("RUN")
     cells = {f"prepare/{row}": row for row in study.prepare} | {f"cells/{row}": row for row in study.rows}
     return {
         "seeds": study.seeds,
