@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.images import class_folders, noise, write
-from tinymim.cli.data_command import check
 from tinymim.cli.main import main
+from tinymim.data.folder_check import check
 
 
 @pytest.fixture

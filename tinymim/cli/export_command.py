@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> int:
     if not options.to:
         if options.file is None:
             raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))
-        of_folders = [name for name in ("out", "blocks", "classifier", "push") if getattr(options, name) is not None]
-        if of_folders:
-            raise TinymimError(f"{', '.join(f'--{name}' for name in of_folders)}: only with --to {', '.join(FORMS)}")
+        folder_options = ("out", "blocks", "classifier", "push")
+        if misused := [f"--{name}" for name in folder_options if getattr(options, name) is not None]:
+            raise TinymimError(f"{', '.join(misused)}: only with --to {', '.join(FORMS)}")
         export_file(options.checkpoint, options.file, options.overwrite)
         return 0
     if options.file is not None:

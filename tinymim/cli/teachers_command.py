@@ -105,7 +105,7 @@ def overview() -> None:
     for path in cards.paths().values():
         try:
             card = cards.read(path)
-            here = "present" if card.weights_path() else "missing"
+            present = "present" if card.weights_path() else "missing"
         except TinymimError as error:
             broken.append(str(error))
             continue
@@ -113,7 +113,7 @@ def overview() -> None:
             broken.append(str(unreadable(f"teacher card {path}", error)))
             continue
         arch, labels = card.architecture.arch.removesuffix("_224"), "seen" if card.labels_seen else "no"
-        table.add_row(card.name, arch, labels, card.licence.partition(";")[0], here)
+        table.add_row(card.name, arch, labels, card.licence.partition(";")[0], present)
     console = PlainConsole()
     console.print(table)
     for line in broken:
@@ -151,7 +151,7 @@ def show(source: str) -> None:
 
 def _of_card(card: Card) -> dict[str, str]:
     path = card.weights_path()
-    said = {
+    rows = {
         "labels": "seen in training" if card.labels_seen else "never seen",
         "source": card.source,
         "paper": card.citation,
@@ -160,7 +160,7 @@ def _of_card(card: Card) -> dict[str, str]:
         "sha256": card.sha256 or "not recorded: nothing to compare a file with",
         "card": str(card.path) if card.path.is_file() else "",
     }
-    return {title: text for title, text in said.items() if text}
+    return {title: text for title, text in rows.items() if text}
 
 
 def _numbers(values: tuple[float, ...]) -> str:

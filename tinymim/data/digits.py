@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from tinymim.data.image_data import SubsetData, divided, few
+from tinymim.data.image_data import SubsetData
 from tinymim.data.module import Sample, wrong_values
 from tinymim.data.repeated import Repeats, content_hash
 from tinymim.data.sampler import Draw
@@ -118,10 +118,8 @@ class DigitsData(SubsetData):
             random_state=self.split_seed,
             stratify=digits.target,
         )
-        if self.choice_split:
-            kept, chosen = divided(len(train), digits.target[train], self.choice_split, self.split_seed)
-            train, held_out = train[kept], train[chosen]
-        train = train[few(digits.target[train], len(train), self.fraction, self.split_seed)]
+        train, chosen = self.choose(train, digits.target, self.split_seed)
+        held_out = held_out if chosen is None else chosen
         size = [self.image_size, self.image_size]
         # Upscaled once: the whole set is in memory, and three channels are views of one.
         small = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)

@@ -15,6 +15,8 @@ from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.seeds import stream
 
+Positions = NDArray[np.int64]
+
 NAMED = 20  # unreadable files, at the end of a run
 NUMBERS = 100_000  # labels that are whole numbers below it are classes as they are
 
@@ -50,14 +52,30 @@ class SubsetData(ImageData):
 
     @override
     def problems(self) -> list[str]:
-        used, chosen = (
-            "a share of the training images, more than 0 and up to 1",
-            "a share of the training images, from 0",
-        )
+        share = "a share of the training images"
         return super().problems() + wrong_values(
-            fraction=(0 < self.fraction <= 1, self.fraction, used),
-            choice_split=(0 <= self.choice_split < 1, self.choice_split, f"{chosen} (none) to less than 1"),
+            fraction=(0 < self.fraction <= 1, self.fraction, f"{share}, more than 0 and up to 1"),
+            choice_split=(0 <= self.choice_split < 1, self.choice_split, f"{share}, from 0 (none) to less than 1"),
         )
+
+    def choose(self, train: Positions, labels: Positions | None, split_seed: int) -> tuple[Positions, Positions | None]:
+        """Choose from the training images as ``choice_split`` and then ``fraction`` say.
+
+        Args:
+            train: positions of the training images, ``(M,)``.
+            labels: of all images, by position; ``None`` takes any.
+            split_seed: of the choice.
+
+        Returns:
+            Positions to train on, and those held out to choose settings on, or ``None``.
+        """
+        chosen = None
+        if self.choice_split and len(train) > 1:
+            of_train = None if labels is None else labels[train]
+            kept, held = divided(len(train), of_train, self.choice_split, split_seed)
+            train, chosen = train[kept], train[held]
+        of_train = None if labels is None else labels[train]
+        return train[few(of_train, len(train), self.fraction, split_seed)], chosen
 
 
 class ViewedData(SubsetData):
@@ -146,13 +164,9 @@ class ViewedData(SubsetData):
                 )
             train, held = divided(len(images), images.labels, self.held_out_fraction, self.split_seed)
             held_out = images.some(held, self.plain())
-        if self.choice_split and len(train) > 1:
-            labels = None if images.labels is None else images.labels[train]
-            kept, chosen = divided(len(train), labels, self.choice_split, self.split_seed)
-            held_out, whose = images.some(train[chosen], self.plain()), "a part of the training images"
-            train = train[kept]
-        labels = None if images.labels is None else images.labels[train]
-        train = train[few(labels, len(train), self.fraction, self.split_seed)]
+        train, chosen = self.choose(train, images.labels, self.split_seed)
+        if chosen is not None:
+            held_out, whose = images.some(chosen, self.plain()), "a part of the training images"
         view = TrainView(
             self.image_size,
             self.scale,

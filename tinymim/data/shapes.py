@@ -35,15 +35,10 @@ class Shapes(Dataset[Sample]):
 
     Args:
         scenes: indices of the scenes.
-        set_seed: of the scenes.
-        image_size: in pixels.
-        label: what the main shape's class is.
-        masks: add ``mask``.
         targets: add ``targets``.
-        depth: add ``depth``.
         seed: of the augmentation; ``None`` turns it off.
-        scale: least and greatest share of the area in a window; the main shape's centre always is in it.
-        flip: mirror half of the windows.
+        scale: least and greatest share of the area in a window; the main shape's centre always is in it. The others are
+            as :class:`ShapesData`'s.
     """
 
     scenes: range
