@@ -89,7 +89,8 @@ class Peer:
 
     def problem(self) -> str | None:
         """Why it cannot be run here, in one line."""
-        if self.build is cached and "teacher_cache" not in inspect.signature(Distiller.__init__).parameters:
+        options = {name for base in Distiller.__mro__ for name in inspect.signature(base.__init__).parameters}
+        if self.build is cached and "teacher_cache" not in options:
             return "the teacher cache: this version's Distiller has no teacher_cache"
         if not self.pinned:
             return None

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from tinymim.experiments import runner
 
 from tests.commands import tinymim
 from tests.golden.pinned import ARTEFACTS
+from tinymim.experiments import runner
 from tinymim.files import checksum_beside, sha256
 from tinymim.modules import Distiller
 

@@ -145,9 +145,9 @@ def test_problems__what_does_not_go_with_a_cache_is_said_together(teacher_card: 
     (negative,) = distiller(teacher_cache=-1).problems(16)
     assert "-1 is not a number of views" in negative
     assert distiller(teacher_cache=0, teacher_drop_path=0.1).problems(16) == [], "0 is off, as null is"
-    (strange,) = distiller(teacher_cache=1).data_problems(NoiseData())
+    (strange,) = distiller(teacher_cache=1).problems(16, NoiseData())
     assert strange.startswith("teacher_cache: NoiseData does not say what determines its views")
-    assert distiller().data_problems(NoiseData()) == []
+    assert distiller().problems(16, NoiseData()) == []
 
 
 def test_fit__refuses_data_without_views_and_gives_the_others_back(place: Path, tmp_path: Path) -> None:

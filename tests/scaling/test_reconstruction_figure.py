@@ -12,13 +12,13 @@ from PIL import Image
 
 from tinymim.errors import TinymimError
 from tinymim.methods import MAEPretrainer, SimMIMPretrainer
+from tinymim.methods.base import Errors
+from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
-from tinymim.methods.reconstruction import patchify, unpatchify
 from tinymim.scaling import reconstruction_figure
 from tinymim.scaling.overfit import signs
 from tinymim.scaling.table import Row
 from tinymim.training.checkpoints import SafeCheckpointIO
-from tinymim.vit.backbone import Backbone
 
 ARCHITECTURE = {
     "arch": "vit_tiny_patch16_224",
@@ -35,7 +35,7 @@ def built(kind: type[MaskedPretrainer], **options: object) -> MaskedPretrainer:
 
     torch.manual_seed(0)
     module = kind(Architecture(**ARCHITECTURE), **options)  # type: ignore[arg-type]
-    module.build(Backbone(module.architecture))
+    module.build(None, None, Errors())
     return module.eval()
 
 

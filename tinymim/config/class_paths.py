@@ -59,6 +59,13 @@ def is_own(class_path: str) -> bool:
     return bool(re.fullmatch(r"tinymim(\.[a-z]\w*)*\.[A-Z]\w*", class_path, re.ASCII))
 
 
+def same_class(one: str, other: str) -> bool:
+    """Whether two paths name one class, as ``tinymim.modules.Distiller`` and ``tinymim.methods.Distiller`` do: no two
+    classes of the project have one name."""
+    both_own = is_own(one) and is_own(other)
+    return one == other or (both_own and one.rpartition(".")[2] == other.rpartition(".")[2])
+
+
 def found(class_path: str) -> Any:
     """The class of that path, which :func:`check_class` has passed."""
     return _import(class_path)

@@ -16,7 +16,7 @@ from tinymim.methods.distillation import Distiller
 from tinymim.safety.console import PlainConsole
 from tinymim.targets import Target
 from tinymim.tasks.classification import Classifier
-from tinymim.tasks.dense import Dense
+from tinymim.tasks.dense import DensePredictionTask
 from tinymim.tasks.scene_tasks import SceneTasks
 from tinymim.teachers import locate
 from tinymim.teachers.locate import Teacher
@@ -85,7 +85,7 @@ def _promise(stage: Stage, chain: Chain, before: Promise | None) -> Promise:
     if seen.model is not None:
         found += _kind_problems(stage, seen.model)
     rows = (chain.compare.get("rows") or {}).values()
-    if isinstance(seen.model, Dense | SceneTasks) and any(stage.name in row for row in rows):
+    if isinstance(seen.model, DensePredictionTask) and any(stage.name in row for row in rows):
         found.append("compare.rows: they show accuracy on labels, and this stage is measured otherwise; take it out")
     taken = any(other.parent == stage.name for other in chain.stages.values())
     if taken and (config.get("trainer") or {}).get("enable_checkpointing") is False:
@@ -97,7 +97,7 @@ def _leaves(stage: Stage, model: Any) -> Teacher | None:
     """What its checkpoint will be. A missing file of weights or images does not matter to that; a recipe whose sizes do
     not fit says nothing."""
     try:
-        return locate.promised(f"{stage.name}/{CHECKPOINT}", model.leaves())
+        return locate.promised(f"{stage.name}/{CHECKPOINT}", model.checkpoint_record())
     except (TinymimError, NotImplementedError, AttributeError, AssertionError):
         return None
 
@@ -116,7 +116,7 @@ def _kind_problems(stage: Stage, model: Any) -> list[str]:
         kind = "probe" if model.linear_probe else "finetune"
     elif isinstance(model, SceneTasks):
         kind = "probe" if model.frozen else "finetune"
-    elif isinstance(model, Dense):
+    elif isinstance(model, DensePredictionTask):
         kind = "finetune"
     else:
         kind = "pretrain"
@@ -150,7 +150,7 @@ def _lines(stage: Stage, promise: Promise, lengths: dict[str, int]) -> list[tupl
         return [*lines, ("leaves", "cannot be told before the mistakes are mended")]
     network = promise.leaves.skeleton
     if isinstance(promise.model, Distiller):
-        start = cast(Teacher, promise.model.start)
+        start = cast(Teacher, promise.model.located)
         lines.append(("teacher", f"{start.skeleton.describe()}; {_trained(start)}; licence {start.licence}"))
         for target in cast(list[Target], promise.model.targets):
             lines.append((target.name, target.describe()))

@@ -117,7 +117,8 @@ def _lengths(length: int, most: int) -> list[int]:
 
 
 def _even(length: int, most: int) -> Iterator[slice]:
-    """As few slices as ``most`` in one allow, of sizes that differ by one at most: short ones do not pay for calls."""
+    """Slices of at most ``most``, as few as possible, of sizes that differ by one at most: short
+    ones do not pay for calls."""
     count = -(-length // most)
     for number in range(count):
         yield slice(number * length // count, (number + 1) * length // count)
@@ -157,7 +158,7 @@ class _Space:
         self._memory: list[Tensor] = []
 
     def of(self, *shape: int) -> list[Tensor]:
-        """Those of a block of that shape."""
+        """The maps of a block of that shape."""
         if shape not in self._views:
             size = math.prod(shape)
             if not self._memory or len(self._memory[0]) < size:

@@ -19,8 +19,9 @@ from tinymim.config import recipe as recipes
 from tinymim.data.device_augment import unit
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, misfit, several
+from tinymim.methods.base import Errors
+from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
-from tinymim.methods.reconstruction import patchify, unpatchify
 from tinymim.report import figures
 from tinymim.report.document import Picture, Section, Table
 from tinymim.scaling.overfit import Sign
@@ -29,7 +30,6 @@ from tinymim.teachers import sizes, weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import looking, preflight
 from tinymim.training.checkpoints import SafeCheckpointIO, newest
-from tinymim.vit.backbone import Backbone
 
 KINDS = ("training", "held out")
 """Of images."""
@@ -118,7 +118,7 @@ def load(title: str, place: Path, trust: bool = False) -> Restorer:
 
 
 def _built(module: MaskedPretrainer) -> MaskedPretrainer:
-    module.build(Backbone(module.architecture))
+    module.build(None, None, Errors())
     return module
 
 

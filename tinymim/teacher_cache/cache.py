@@ -31,7 +31,7 @@ View = NDArray[np.int64]
 
 
 def place(asked: str | None = None) -> Path:
-    """Where the cache lies: as ``asked``, else as :data:`VARIABLE` says, else :data:`DEFAULT`."""
+    """Folder of the cache: as ``asked``, else as :data:`VARIABLE` says, else :data:`DEFAULT`."""
     return Path(asked or os.environ.get(VARIABLE) or DEFAULT).expanduser()
 
 
@@ -53,7 +53,7 @@ class Part:
 
 
 class Cache:
-    """What is stored of a teacher for a data module.
+    """Stored readings of a teacher for a data module.
 
     Args:
         root: its place.
@@ -106,7 +106,7 @@ class Cache:
             )
 
     def _folder(self, root: Path, part: Part | None) -> Folder | None:
-        """Where a data set's views are stored; ``None``, and no more storing, where the disk refuses."""
+        """Folder of a data set's views; ``None``, and no more storing, where the disk refuses."""
         try:
             return Folder(root, part.key, part.about, part.images, say) if part else None
         except OSError as error:
@@ -114,7 +114,7 @@ class Cache:
         return None
 
     def _records(self, form: Form, part: int, view: int) -> Records | None:
-        """Likewise the file of a tap and a view."""
+        """File of a tap and a view; ``None`` where the disk refuses."""
         folder = self._folders[part]
         try:
             return folder.records(form, view) if folder else None
@@ -140,12 +140,12 @@ class Cache:
             pinned: in memory from which a GPU can copy on its own.
         """
         there = np.ones(len(view), bool)
-        found = {}
+        records_of = {}
         for form in self.forms:
             records = torch.empty(len(view), form.size, dtype=torch.int8, pin_memory=pinned)
             there &= self._read(form, view, records.numpy().view(np.uint8))
-            found[form.name] = records
-        return found, np.flatnonzero(~there).tolist()
+            records_of[form.name] = records
+        return records_of, np.flatnonzero(~there).tolist()
 
     def _read(self, form: Form, view: View, into: NDArray[np.uint8]) -> NDArray[np.bool_]:
         there = np.zeros(len(view), bool)
@@ -155,18 +155,18 @@ class Cache:
             if rows.all():
                 there = records.read(view[:, 2], into)
             else:
-                some = np.empty((int(rows.sum()), form.size), np.uint8)
-                there[rows] = records.read(view[rows, 2], some)
-                into[rows] = some
+                part_rows = np.empty((int(rows.sum()), form.size), np.uint8)
+                there[rows] = records.read(view[rows, 2], part_rows)
+                into[rows] = part_rows
         return there
 
-    def store(self, view: View, found: dict[str, Tensor]) -> None:
+    def store(self, view: View, computed: dict[str, Tensor]) -> None:
         """Write the records of some samples, ``(M, size)`` by the name of their form; not those that hold infinities,
         and nothing once a write has failed."""
         for form in self.forms:
             if not self.storing:
                 return
-            records = found[form.name].cpu()
+            records = computed[form.name].cpu()
             right = form.decode(records).isfinite().flatten(1).all(1).numpy()
             for part, number, rows in _groups(view):
                 rows &= right
@@ -179,12 +179,12 @@ class Cache:
     def missing(self, part: int, views: int | None = None) -> int:
         """Views of images of a part that lack some record now, of the first ``views``; all where they cannot be
         opened."""
-        known = self.parts[part]
-        if known is None:
+        data = self.parts[part]
+        if data is None:
             return 0
-        count = known.views if views is None else min(known.views, views)
+        count = data.views if views is None else min(data.views, views)
         folder = self._folders[part]
-        return _lacking(self._counts(folder.path, known) if folder else [], count, known.images)
+        return _lacking(self._counts(folder.path, data) if folder else [], count, data.images)
 
     def describe(self) -> str:
         """Place, size, and how much was there when it was opened, for people."""

@@ -65,7 +65,7 @@ class Folder:
             os.utime(place)  # when it was used last
 
     def records(self, form: Form, view: int) -> Records:
-        """Those of a tap and a view.
+        """Records of a tap and a view.
 
         Raises:
             OSError: they cannot be opened.
@@ -89,7 +89,7 @@ class Folder:
 
 
 def name_of(key: dict[str, Any], length: int) -> str:
-    """Of the folder for ``length`` images under ``key``."""
+    """Name of the folder for ``length`` images under ``key``."""
     return f"{digest(key)}_{length}"
 
 
@@ -133,7 +133,7 @@ def check_own(path: Path) -> None:
 
 
 def read_key(folder: Path) -> dict[str, Any] | None:
-    """What ``key.json`` says: ``key`` and ``about``; ``None`` where it is missing or damaged."""
+    """Content of ``key.json``: ``key`` and ``about``; ``None`` where it is missing or damaged."""
     path = folder / KEY
     try:
         return text.mapping(text.read_json(path, str(path)), str(path))
@@ -168,8 +168,8 @@ class Entry:
 
 def entries(root: Path) -> list[Entry]:
     """The folders of the cache at ``root``, the one used last first."""
-    found = [_entry(path) for path in root.iterdir() if _is_folder(path)] if root.is_dir() else []
-    return sorted(found, key=lambda entry: -entry.used)
+    folders = [_entry(path) for path in root.iterdir() if _is_folder(path)] if root.is_dir() else []
+    return sorted(folders, key=lambda entry: -entry.used)
 
 
 def _is_folder(path: Path) -> bool:
@@ -179,14 +179,14 @@ def _is_folder(path: Path) -> bool:
 
 def _entry(path: Path) -> Entry:
     noted = read_key(path) or {}
-    told, key = (_texts(noted.get(part)) for part in ("about", "key"))
-    entry = Entry(path, told, key.get("precision", ""), occupied(path), used=path.stat().st_mtime)
+    about, key = (_texts(noted.get(part)) for part in ("about", "key"))
+    entry = Entry(path, about, key.get("precision", ""), occupied(path), used=path.stat().st_mtime)
     with contextlib.suppress(OSError):
         entry.used = (path / KEY).stat().st_mtime
-    found = dict(_stored(path))
-    names = [file.stem.rpartition(".view") for file in found]
-    entry.taps, entry.views = sorted({name for name, _, _ in names}), len({view for _, _, view in names})
-    entry.full = sum(found.values()) / len(found) if found else 0.0
+    shares = dict(_stored(path))
+    parts = [file.stem.rpartition(".view") for file in shares]
+    entry.taps, entry.views = sorted({tap for tap, _, _ in parts}), len({view for _, _, view in parts})
+    entry.full = sum(shares.values()) / len(shares) if shares else 0.0
     return entry
 
 

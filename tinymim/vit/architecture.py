@@ -1,4 +1,4 @@
-"""What a network is besides its weights, and how to build it: timm's name, head layout, positions, drop path."""
+"""Architecture of a network, all of it but the weights: timm's name, head layout, positions, drop path; building it."""
 
 from __future__ import annotations
 
@@ -67,32 +67,35 @@ def build(architecture: Architecture, initialise: bool = True) -> ViT:
     Raises:
         TinymimError: unknown architecture or option, not a ViT that can be read, or heads that do not divide the width.
     """
-    own = _as_published(architecture.arch)
+    published = _as_published(architecture.arch)
     check(architecture.options)
     _check_normalisation(architecture)
-    pool = "token" if isinstance(own, VisionTransformerDistilled) else ""  # the only one that timm lets this class have
+    # the only pooling that timm lets this class have
+    pool = "token" if isinstance(published, VisionTransformerDistilled) else ""
     options = {"num_classes": 0, "global_pool": pool, **architecture.options}
     if pool and (wrong := [name for name in ("reg_tokens", "no_embed_class") if options.get(name)]):
         raise TinymimError(
             f"options: {', '.join(wrong)} cannot be had with the distillation token of {architecture.arch}"
         )
     heads = architecture.heads
-    if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(own.blocks)):
+    if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(published.blocks)):
         heads = heads[0]
     if isinstance(heads, int):
         options["num_heads"] = heads
-    width, count = options.get("embed_dim", own.embed_dim), options.get("num_heads", _attention(own, 1).num_heads)
+    width = options.get("embed_dim", published.embed_dim)
+    count = options.get("num_heads", _attention(published, 1).num_heads)
     if isinstance(width, int) and isinstance(count, int):
         check_divides(count, width, architecture.arch)
-    if not initialise and isinstance(own, VisionTransformer):
+    if not initialise and isinstance(published, VisionTransformer):
         options.setdefault("weight_init", "skip")  # filling the weights is most of the time of building a skeleton
     try:
         vit = _known(timm.create_model(architecture.arch, pretrained=False, **options), architecture.arch)
         if not len(vit.blocks):
             raise ValueError("depth: a network needs at least one block")
     except (TypeError, AssertionError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        given = architecture.options
-        raise TinymimError(f"options: timm cannot build {architecture.arch} with {given}: {error}") from None
+        raise TinymimError(
+            f"options: timm cannot build {architecture.arch} with {architecture.options}: {error}"
+        ) from None
     if isinstance(heads, list):
         _lay_out_heads(vit, architecture.arch, heads)
     if architecture.pos_embed == "sincos":
@@ -130,8 +133,8 @@ def _known(vit: nn.Module, arch: str) -> ViT:
     for network, block, attentions in KINDS:
         blocks: list[Any] = list(cast(Any, vit).blocks) if isinstance(vit, network) else [None]
         if all(
-            type(one) is block and type(one.attn) in attentions and getattr(one.attn, "num_kv_groups", 1) == 1
-            for one in blocks
+            type(each) is block and type(each.attn) in attentions and getattr(each.attn, "num_kv_groups", 1) == 1
+            for each in blocks
         ):
             return cast(ViT, vit)
     raise TinymimError(

@@ -18,7 +18,7 @@ from tinymim.safety.text import brief
 from tinymim.safety.told import in_words
 
 Size = Annotated[int, Meta(ge=1, le=1 << 14)]
-"""Of an image in pixels, or of a token in channels."""
+"""Size of an image in pixels, or of a token in channels."""
 
 Count = Annotated[int, Meta(ge=0, le=1 << 10)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -120,9 +120,9 @@ def check(options: Any, field: str = "options") -> dict[str, Any]:
     """
     if not isinstance(options, dict):
         raise TinymimError(f"{field}: {brief(options)} is no mapping of timm's options to values")
-    found = [problem for name, value in options.items() if (problem := _problem(name, value, field))]
-    if found:
-        raise several(f"{field}: not what makes a network", found) if len(found) > 1 else TinymimError(found[0])
+    errors = [problem for name, value in options.items() if (problem := _problem(name, value, field))]
+    if errors:
+        raise several(f"{field}: not what makes a network", errors) if len(errors) > 1 else TinymimError(errors[0])
     return options
 
 

@@ -1,4 +1,4 @@
-"""10-NN of a backbone that somebody trained, with nothing to train: for `tinymim test` and `validate`."""
+"""10-NN of a pre-trained backbone, with nothing to train: for `tinymim test` and `validate`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 from torch import Tensor
 
 from tinymim.errors import TinymimError
-from tinymim.tasks.base import Started
-from tinymim.tasks.cut import Blocks, cut
+from tinymim.evaluation.knn import KNNEvaluator
+from tinymim.methods.base import Errors
+from tinymim.tasks.base import Blocks, SupervisedTask, size_errors, truncate
 from tinymim.teachers.locate import freeze
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 
 
-class Knn(Started):
+class Knn(SupervisedTask):
     """Nearest neighbours on the mean patch tokens of a frozen backbone.
 
     Args:
@@ -40,37 +41,26 @@ class Knn(Started):
         temperature: float = 0.07,
     ):
         super().__init__(weights, architecture)
-        self.blocks = blocks
-        self.neighbours.k, self.neighbours.temperature = k, temperature
-        self.network: Backbone | None = None
+        self.blocks, self.k, self.temperature = blocks, k, temperature
+        self.knn = KNNEvaluator(k, temperature)
 
     @property
     def backbone(self) -> Backbone:
         """The frozen network."""
-        assert self.network is not None, "configure_model comes first"
-        return self.network
+        network: Backbone = self.net
+        return network
 
-    def problems(self, image_size: int) -> list[str]:
-        """Everything that keeps the recipe from running."""
+    def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
+        """Load the backbone and truncate it after the block that is read."""
         if self.source is None:
-            return ["weights: none given; name a checkpoint or a teacher card with --model.weights"]
-        found = []
-        if self.neighbours.k < 1 or not self.neighbours.temperature > 0:
-            found.append(f"k, temperature: {self.neighbours.k}, {self.neighbours.temperature} are not both more than 0")
-        try:
-            size = self._skeleton().image_size
-            if size != (image_size, image_size):
-                found.append(f"data.image_size: {image_size}, but the backbone takes {size[0]}; make them equal")
-        except TinymimError as error:
-            found.append(str(error))
-        return found
-
-    def configure_model(self) -> None:
-        """Load the backbone and cut it after the block that is read."""
-        if self.network is None:
-            self._skeleton()
-            backbone = self._backbone()
-            cut(backbone, self.blocks, frozen=True)
+            errors.append("weights: none given; name a checkpoint or a teacher card with --model.weights")
+            return
+        if self.k < 1 or not self.temperature > 0:
+            errors.append(f"k, temperature: {self.k}, {self.temperature} are not both more than 0")
+        with errors.of():
+            backbone = self.start()
+            errors += size_errors(backbone, image_size)
+            truncate(backbone, self.blocks, frozen=True)
             self.network = freeze(backbone)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -67,9 +67,16 @@ class Reconstruction:
     decoder_heads: int = 16
     norm_pix: bool = True
 
-    def problems(self) -> list[str]:
-        """Sizes that no decoder can have."""
-        return decoder_problems(self.decoder_width, self.decoder_heads)
+    def describe(self) -> tuple[str, str]:
+        """Title and text for people."""
+        return f"reconstruction x{self.weight:g}", "of the dropped patches, beside the targets"
+
+    def errors(self, mask_ratio: float) -> list[str]:
+        """Sizes that no decoder can have, and a mask ratio that leaves nothing to restore."""
+        errors = [f"reconstruction.{error}" for error in decoder_errors(self.decoder_width, self.decoder_heads)]
+        if not mask_ratio:
+            errors.append("reconstruction: nothing is dropped to restore; set mask_ratio (the paper's is 0.75)")
+        return errors
 
 
 class Reconstructor(nn.Module):
@@ -117,7 +124,7 @@ def statistics_of(patches: Tensor) -> tuple[Tensor, Tensor]:
     return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
-def decoder_problems(width: int, heads: int) -> list[str]:
+def decoder_errors(width: int, heads: int) -> list[str]:
     """Why no decoder can be that wide with that many heads."""
     if heads < 1 or width < 1 or width % 4 or width % heads:
         return [f"decoder_width: {width} must be divisible by 4 and by decoder_heads, {heads}"]
@@ -132,6 +139,6 @@ def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int], patch: tuple[int, int]) -> Tensor:
-    """What :func:`patchify` cut: ``(B, N, patch² x 3)`` in a ``grid`` of rows and columns to ``(B, 3, H, W)``."""
+    """Undo :func:`patchify`: ``(B, N, patch² x 3)`` in a ``grid`` of rows and columns to ``(B, 3, H, W)``."""
     x = patches.unflatten(2, (*patch, 3)).unflatten(1, grid)  # B, rows, columns, height, width, C
     return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
