@@ -25,29 +25,16 @@ class SubsetData(ImageData):
     """Base of the data modules that can train on some of their images, and choose settings on others of them.
 
     Args:
-        image_size: side of the square images, in pixels.
-        batch_size: of one process; the total batch is this times processes times accumulated batches.
-        num_workers: loading processes; 0 loads in the training process.
-        seed: of the order and the augmentation, which depend on (seed, epoch, index) alone.
         fraction: of the training images that is used, evenly from all classes: few-shot.
         choice_split: share of the training images, evenly from all classes, that is held out in place of the held-out
             ones, to choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
-        view_seed: of the views where they come again (``model.teacher_cache``).
+        options: of :class:`ImageData`.
     """
 
     repeatable = True
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        batch_size: int = 128,
-        num_workers: int = 0,
-        seed: int = 0,
-        fraction: float = 1.0,
-        choice_split: float = 0.0,
-        view_seed: int = 0,
-    ):
-        super().__init__(image_size, batch_size, num_workers, seed, view_seed)
+    def __init__(self, fraction: float = 1.0, choice_split: float = 0.0, **options: Any):
+        super().__init__(**options)
         self.fraction, self.choice_split = fraction, choice_split
 
     @override

@@ -53,7 +53,9 @@ class ImageData(pl.LightningDataModule):
     repeatable = False
     """Whether its data sets have ``repeats``, and an ``identity`` that says all that determines their views."""
 
-    def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0, view_seed: int = 0):
+    def __init__(
+        self, image_size: int = 32, batch_size: int = 128, num_workers: int = 0, seed: int = 0, view_seed: int = 0
+    ):
         super().__init__()
         self.image_size, self.batch_size, self.num_workers, self.seed = image_size, batch_size, num_workers, seed
         self.view_seed = view_seed
