@@ -143,8 +143,12 @@ def recognised(path: Path, state: State) -> tuple[str, State]:
     form = next((name for name, marks in FORMS if all(_any(state, mark) for mark in marks)), UNKNOWN)
     named: State = {}
     for key, value in sorted(state.items(), key=lambda item: item[0].startswith(prefix)):  # the encoder's names win
-        if not BUFFERS.search(key):
-            named[_renamed(key.removeprefix(prefix))] = value
+        if BUFFERS.search(key):
+            continue
+        name = key.removeprefix(prefix)
+        for pattern, timms in NAMES:
+            name = re.sub(pattern, timms, name)
+        named[name] = value
     return form, _with_registers(_joined(named))
 
 
@@ -162,12 +166,6 @@ def _prefix(path: Path, state: State) -> str | None:
             f"{path} holds {len(prefixes)} networks, under {', '.join(map(repr, sorted(prefixes)))}; save one by itself"
         )
     return prefixes.pop() if prefixes else None
-
-
-def _renamed(key: str) -> str:
-    for pattern, name in NAMES:
-        key = re.sub(pattern, name, key)
-    return key
 
 
 def _joined(state: State) -> State:
