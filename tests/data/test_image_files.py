@@ -1,5 +1,7 @@
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +135,8 @@ def test_broken__all_of_them(tmp_path):
     with pytest.raises(TinymimError, match=r"4 images in a row that cannot be read") as caught:
         data.train[Draw(0, 0)]
     assert str(tmp_path) in str(caught.value)
+
+
+def test_import__of_the_check_of_a_folder_is_light():
+    code = "import sys, tinymim.data.folder_check; assert not {'torch', 'timm', 'lightning'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

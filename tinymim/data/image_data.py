@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from tinymim.data.datasets import ImageDataset, View
-from tinymim.data.module import ImageData, wrong_values
-from tinymim.data.transforms import PlainView, TrainView, crop_problems, view_problems
+from tinymim.data.module import ImageData
+from tinymim.data.transforms import PlainView, TrainView, crop_problems, view_problems, wrong_values
 from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.seeds import stream

@@ -14,6 +14,7 @@ from typing_extensions import override
 from tinymim.data.device_augment import finished
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
+from tinymim.data.transforms import wrong_values
 
 Sample = dict[str, Any]
 """``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
@@ -158,8 +159,3 @@ class ImageData(pl.LightningDataModule):
             persistent_workers=lasting and self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # the loader must not draw from the training's numbers
         )
-
-
-def wrong_values(**checks: tuple[bool, Any, str]) -> list[str]:
-    """Options out of range, as ``data.NAME: VALUE is not RIGHT``, of ``NAME=(good, VALUE, RIGHT)``."""
-    return [f"data.{name}: {value} is not {right}" for name, (good, value, right) in checks.items() if not good]

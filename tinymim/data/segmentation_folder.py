@@ -15,9 +15,10 @@ from typing_extensions import override
 
 from tinymim.data.datasets import ImageDataset, View
 from tinymim.data.image_files import image_files, read_rgb
-from tinymim.data.module import ImageData, Sample, wrong_values
+from tinymim.data.module import ImageData, Sample
 from tinymim.data.sampler import InTurn
 from tinymim.data.segmentation_views import UNLABELLED, CropView, Mask, WholeView
+from tinymim.data.transforms import wrong_values
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 

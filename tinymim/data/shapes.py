@@ -12,10 +12,11 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from tinymim.data.image_data import SubsetData
-from tinymim.data.module import Sample, wrong_values
+from tinymim.data.module import Sample
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import Draw
 from tinymim.data.scenes import COLORS, KINDS, MOST, RenderedScene, Scene, box, render, scene
+from tinymim.data.transforms import wrong_values
 from tinymim.seeds import stream
 
 Label = Literal["shape", "color", "shape_color"]

@@ -20,10 +20,10 @@ from typing_extensions import override
 from tinymim.data.datasets import ImageDataset, states
 from tinymim.data.image_data import ViewedData, class_names, numbered
 from tinymim.data.image_files import open_image
-from tinymim.data.module import wrong_values
 from tinymim.data.remote import fetch, is_url, local
 from tinymim.data.sampler import in_windows
 from tinymim.data.tar_index import IMAGES, Index, index, member_name
+from tinymim.data.transforms import wrong_values
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.safety.console import PlainConsole

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tinymim.data.decode import decoded, resized, resized_crop
 from tinymim.data.device_augment import MEAN, colours, crop_box, erased_box, finished
-from tinymim.data.module import wrong_values
 from tinymim.seeds import seeded
 
 
@@ -132,6 +131,11 @@ def rand_augment_of(description: str, image_size: int) -> Any:
 def _posterized(posterize: Callable[..., Image.Image], image: Image.Image, bits: int, **options: Any) -> Image.Image:
     """timm's posterising, which now and then asks for no bits at all, what Pillow refuses: the least is one."""
     return posterize(image, max(bits, 1), **options)
+
+
+def wrong_values(**checks: tuple[bool, Any, str]) -> list[str]:
+    """Options out of range, as ``data.NAME: VALUE is not RIGHT``, of ``NAME=(good, VALUE, RIGHT)``."""
+    return [f"data.{name}: {value} is not {right}" for name, (good, value, right) in checks.items() if not good]
 
 
 def crop_problems(crop_pct: float | None) -> list[str]:

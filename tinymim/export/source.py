@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.teachers import card as cards
 from tinymim.teachers import locate
@@ -123,8 +124,6 @@ def needs(package: str, extra: str) -> None:
 
 def resized_side(size: int) -> int:
     """Pixels that the shorter side of an image is resized to before a square of ``size`` is cropped from it."""
-    from tinymim.data.transforms import PlainView  # tinymim.data brings Lightning, which takes seconds
-
     return PlainView(size).shorter
 
 
