@@ -3,11 +3,12 @@
 RECIPE ?= relation_digits
 CHAIN ?= digits_l_m_s
 ARGS ?=
+MINIMUM ?= tests/test_floors.py tests/config tests/vit tests/targets tests/methods/test_distillation.py tests/tasks/test_classification.py tests/training/test_lock.py tests/training/test_checkpoints.py tests/training/test_exact_resume.py tests/data/test_hf_data.py tests/export/test_export_forms.py
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check chain resume report analyze study test torture study-digits teacher teachers lint format clean
+.PHONY: help setup distill check chain resume report analyze study test test-minimum torture study-digits teacher teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
@@ -61,6 +62,12 @@ teachers: setup  ## list the teacher cards, and whether their weights are here
 
 test: setup lint  ## lint, types and tests, and the slowest twenty (ARGS="--shuffle 7": in another order)
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=20 tests/e2e tests $(ARGS)
+
+test-minimum: setup  ## a short part of the tests with the lowest versions that pyproject.toml admits (downloads them)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(BIN)/uv venv -q --python $(BIN)/python "$$folder/venv" && \
+	$(BIN)/uv pip install -q --python "$$folder/venv/bin/python" --resolution lowest-direct -e '.[dev]' && \
+	PYTHONPATH=. "$$folder/venv/bin/python" -m pytest -p no:cacheprovider $(MINIMUM) $(ARGS)
 
 torture: setup  ## kill a chain 24 times at random moments, and compare what it ends with bit for bit
 	@$(BIN)/python -m pytest tests/e2e/test_torture.py --kills 24 -s $(ARGS)

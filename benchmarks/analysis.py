@@ -32,9 +32,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from tinymim.analysis.attention_maps import layers
 from tinymim.analysis.heads import HeadMeasures
-from tinymim.analysis.layer import distances
+from tinymim.analysis.layers import distances, layers
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 

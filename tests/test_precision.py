@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from tinymim import precision
-from tinymim.config import recipe
-from tinymim.precision import Choice, Device
-from tinymim.training import save_recipe
+from tinymim.config import recipe, validation
+from tinymim.device import Device, device_of
+from tinymim.precision import Choice
+from tinymim.training import run_folder
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 UNITS = "avx512_bf16" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else "")
@@ -71,9 +72,9 @@ def test_auto__of_other_devices_is_float32() -> None:
 def test_device__is_the_trainers(devices: Any, numbers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert precision.device_of({"accelerator": "gpu", "devices": devices}) == Device("cuda", numbers)
-    assert precision.device_of({"accelerator": "cpu", "devices": devices}) == Device("cpu")
-    assert precision.device_of({"accelerator": "gpu", "devices": devices, "strategy": "ddp_fork"}).forked
+    assert device_of({"accelerator": "gpu", "devices": devices}) == Device("cuda", numbers)
+    assert device_of({"accelerator": "cpu", "devices": devices}) == Device("cpu")
+    assert device_of({"accelerator": "gpu", "devices": devices, "strategy": "ddp_fork"}).forked
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_recipes__all_say_auto() -> None:
     for name in recipe.names():
         config, _ = recipe.resolve(["--config", name])
         assert precision.is_auto(config), name
-        assert not [line for line in recipe.mistakes(config)[0] if "precision" in line]
+        assert not [line for line in validation.mistakes(config)[0] if "precision" in line]
 
 
 @pytest.mark.parametrize(
@@ -138,15 +139,15 @@ def test_recipes__all_say_auto() -> None:
 def test_before__is_in_the_run_that_is_gone_on_with(written: str, before: str | None, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(written)
     own = {"run_dir": str(tmp_path), "ckpt_path": "last"}
-    assert save_recipe.precision_before(own) == before
-    assert save_recipe.precision_before({"ckpt_path": str(tmp_path / "checkpoints" / "last.ckpt")}) == before
-    assert save_recipe.precision_before({"run_dir": str(tmp_path)}) is None
+    assert run_folder.precision_before(own) == before
+    assert run_folder.precision_before({"ckpt_path": str(tmp_path / "checkpoints" / "last.ckpt")}) == before
+    assert run_folder.precision_before({"run_dir": str(tmp_path)}) is None
 
 
 RANK = """
 import sys, torch, lightning.pytorch as pl
 from lightning.pytorch.demos.boring_classes import BoringModel
-from tinymim.training.one_precision import OnePrecision
+from tinymim.training.processes import CommonPrecision
 
 class Told(BoringModel):
     def setup(self, stage): print("computes in", self.trainer.precision, flush=True)
@@ -157,7 +158,7 @@ class Told(BoringModel):
 rank = int(sys.argv[1])
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=1, limit_val_batches=0, **quiet,
-                     precision=["bf16-mixed", "32-true"][rank], callbacks=[OnePrecision()])
+                     precision=["bf16-mixed", "32-true"][rank], callbacks=[CommonPrecision()])
 trainer.fit(Told())
 """
 

@@ -1,8 +1,8 @@
-"""The one exception that a user is meant to read, and how its text is put together."""
+"""Errors for users: printed without a traceback."""
 
 
 class TinymimError(Exception):
-    """A mistake the user can mend; the command prints its message alone and exits with ``code``.
+    """A mistake that the user can mend; the command prints its message alone and exits with ``code``.
 
     The message names the field, the value, and what would be right.
     """
@@ -18,12 +18,17 @@ def several(heading: str, problems: list[str]) -> TinymimError:
 
 
 def own_words(error: TinymimError) -> str:
-    """Its message; of one that a loading process raised, without the traceback that PyTorch puts around it."""
+    """Message of an error; of one from a loading process, without the traceback that PyTorch puts around it."""
     text = str(error)
     return text.rpartition("tinymim.errors.TinymimError: ")[2].strip() if "DataLoader worker" in text else text
 
 
 def misfit(error: Exception) -> str:
-    """The first lines of PyTorch's error on a state dict that does not fit, as one; of others the first."""
+    """First lines of PyTorch's error on a state dict that does not fit, as one; of other errors the first."""
     lines = str(error).splitlines()
     return "; ".join(line.strip() for line in lines[1:4] or lines)[:300]
+
+
+def first_few(names: list[str], most: int = 3) -> str:
+    """The first names, and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what they hold in one number."""
+"""Files that appear whole or not at all, and their checksums."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def sha256(path: Path) -> str:
 
 
 def checksum_beside(path: Path) -> Path:
-    """Where the sha256 of a checkpoint stands, as ``sha256sum`` writes and checks it."""
+    """Path of a checkpoint's sha256, in a file as ``sha256sum`` writes and checks it."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def noted(path: Path, digest: str) -> str:
-    """What notes ``digest`` as the sha256 of a file of ours, ``NAME.sha256 beside it``; empty where nothing does.
+    """Record of ``digest`` as the sha256 of a file of ours, ``NAME.sha256 beside it``; empty where there is none.
 
     Raises:
         TinymimError: another one is noted.
@@ -88,7 +88,7 @@ def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
 
 
 def unwritten(error: Exception) -> str | None:
-    """Why a file could not be written, in words; ``None`` where ``error`` is of something else."""
+    """Reason in words why a file could not be written; ``None`` where ``error`` is of something else."""
     text = str(error).partition("\n")[0]
     if "No space left" in text or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return "the disk is full"
@@ -98,7 +98,7 @@ def unwritten(error: Exception) -> str | None:
 
 
 def _flush(folder: Path) -> None:
-    """Have the names in ``folder`` on disk."""
+    """Flush the names in ``folder`` to disk."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -1,4 +1,4 @@
-"""What a run computes in: ``auto`` settled on the machine at hand, and what another choice costs there.
+"""Precision of a run: ``auto`` settled on the machine at hand, and the cost of another choice there.
 
 A processor without units for bfloat16 multiplies it 10 to 100 times slower than float32, and says nothing of it; so
 ``auto`` multiplies small matrices in both and takes the faster. GPUs are told apart by their compute capability.
@@ -6,7 +6,6 @@ A processor without units for bfloat16 multiplies it 10 to 100 times slower than
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import subprocess
@@ -15,10 +14,11 @@ import time
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from tinymim.device import Device, device_of
 from tinymim.log import say
 
 AUTO = "auto"
@@ -46,28 +46,14 @@ CAPABILITIES = {(8, 0): "bf16-mixed", (7, 0): "16-mixed"}
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run computes in, and why, for people."""
+    """Precision of a run, and the reason for it, for people."""
 
     precision: str
     reason: str
 
 
-class Device(NamedTuple):
-    """Where a run computes.
-
-    Args:
-        kind: ``cpu``, ``cuda``, ``mps`` or another.
-        numbers: of the GPUs; empty is all.
-        forked: whether processes are yet to be forked off this one, which then may not touch its GPUs.
-    """
-
-    kind: str
-    numbers: tuple[int, ...] = ()
-    forked: bool = False
-
-
 def choose(device: Device) -> Choice:
-    """What ``auto`` means on a device.
+    """Choose what ``auto`` means on a device.
 
     On a CPU bfloat16 where it was measured to be the faster, on a GPU what the weakest of those in use has units for,
     on Apple's and others float32, which is never wrong.
@@ -83,8 +69,7 @@ def choose(device: Device) -> Choice:
 
 
 def cost(precision: Any, device: Device) -> float | None:
-    """How many times float32's time a product takes in a run's precision; ``None`` where that is known to be less than
-    float32's, or cannot be told."""
+    """Time of a product in a run's precision over float32's; ``None`` where it is known to be less, or unknown."""
     half = _half(precision, device)
     if half is None or device.kind not in ("cpu", "cuda"):
         return None
@@ -178,26 +163,6 @@ def _capability(numbers: tuple[int, ...], forked: bool) -> tuple[int, int]:
     return min((torch.cuda.get_device_capability(number) for number in used), default=(0, 0))
 
 
-def device_of(trainer: dict[str, Any]) -> Device:
-    """Where a trainer of these options computes; options that are wrong are left for Lightning to name."""
-    asked = str(trainer.get("accelerator") or "auto").lower()
-    if asked in ("auto", "gpu"):
-        found = "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
-        asked = found if asked == "auto" or found != "cpu" else "gpu"
-    if asked != "cuda":
-        return Device(asked)
-    if not torch.cuda.is_available():
-        return Device("gpu")
-    here, devices = torch.cuda.device_count(), trainer.get("devices")
-    forked = any(word in str(trainer.get("strategy")) for word in ("fork", "notebook"))
-    with contextlib.suppress(ValueError, TypeError):
-        if isinstance(devices, str) and "," in devices:
-            devices = devices.strip("[]").split(",")
-        wanted = [int(one) for one in devices] if isinstance(devices, list) else range(min(int(str(devices)), here))
-        return Device(asked, tuple(number for number in wanted if number < here), forked)
-    return Device(asked, (), forked)
-
-
 def settle(config: dict[str, Any], before: str | None = None, device: Device | None = None) -> dict[str, Any]:
     """A resolved recipe with a precision in place of ``auto``; the choice and its reason are said in a line.
 
@@ -226,7 +191,7 @@ def settle(config: dict[str, Any], before: str | None = None, device: Device | N
 
 
 def one_off(precision: str, device: torch.device) -> str:
-    """As :func:`settle`, of a command without a trainer: the precision that is asked for, or what ``auto`` means."""
+    """Like :func:`settle`, for a command without a trainer: the precision given, or what ``auto`` means."""
     where = Device(device.type, () if device.index is None else (device.index,))
     return str(settle({"trainer": {"precision": precision}}, device=where)["trainer"]["precision"])
 
@@ -247,7 +212,7 @@ def measuring(device: torch.device) -> torch.autocast:
 
 
 def warn(precision: Any, device: Device, field: str = "trainer.precision", exact: str = EXACT) -> None:
-    """Say what a precision costs here, where that is much.
+    """Warn of a precision that is slow here.
 
     Args:
         precision: a trainer's.
@@ -268,7 +233,7 @@ def warn(precision: Any, device: Device, field: str = "trainer.precision", exact
 
 @functools.cache
 def _say(text: str) -> None:
-    """Once in a process: the fits of a table have it in common."""
+    """Print a line once in a process: the fits of a table share it."""
     say(text)
 
 

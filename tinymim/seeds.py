@@ -1,4 +1,4 @@
-"""Randomness that is a function of a key, such as (seed, epoch, index), and of nothing that happened before."""
+"""Seeded randomness: a function of a key, such as (seed, epoch, index), and of nothing that happened before."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 _share = (0, 1)
-"""Which part of a training step's images this process has in hand, of how many equal ones."""
+"""Part of a training step's images that this process holds, and the number of equal parts."""
 
 
 def begin_step(seed: int, step: int, part: int, parts: int, device: torch.device) -> None:
@@ -54,7 +54,7 @@ def begin_step(seed: int, step: int, part: int, parts: int, device: torch.device
 
 
 def end_steps() -> None:
-    """After training: who draws now has all images in hand."""
+    """Reset after training: draws are no longer split between ranks."""
     global _share
     _share = (0, 1)
 
@@ -88,7 +88,7 @@ def restore(states: dict[str, Any], device: torch.device) -> None:
 
 
 def _seed(key: tuple[int, ...]) -> int:
-    """Seed the global generators on the CPU; what with."""
+    """Seed the global generators on the CPU, and return the seed."""
     state = int(_sequence(key).generate_state(1)[0])
     torch.default_generator.manual_seed(state)  # torch.manual_seed would reach the GPU's generator too
     random.seed(state)

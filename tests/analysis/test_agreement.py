@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinymim.analysis import agreement
-from tinymim.analysis.agreement import Agreement, Options
+from tinymim.analysis.agreement import Agreement, RelationOptions
 from tinymim.errors import TinymimError
 from tinymim.ops import relation_kl
 from tinymim.targets import Relation
@@ -66,7 +66,7 @@ NETWORKS = {
 @pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS)
 def test_agreement__is_the_plain_definition_at_every_pair(sizes, relation):
     teacher, student = network(**sizes[0]), network(**sizes[1], seed=1)
-    compared = Agreement(teacher, student, Options([relation]))
+    compared = Agreement(teacher, student, RelationOptions([relation]))
     images = pictures()
     compared.add(images[:2])
     compared.add(images[2:])
@@ -109,18 +109,17 @@ def test_agreement__is_the_same_in_chunks_of_any_size(depth, other, its, own, co
 
 def test_agreement__temperature_heads_and_dropped_cls():
     teacher, student = network(reg_tokens=2), network(12, 3, seed=1)
-    options = Options(["qk"], cls="drop", heads=6, temperature=0.5)
+    options = RelationOptions(["qk"], cls="drop", heads=6, temperature=0.5)
     compared = Agreement(teacher, student, options)
     compared.add(pictures())
     expected = plainly(teacher, student, pictures(), "qk", cut=(3, 1), temperature=0.5, heads=6).mean(0)
     torch.testing.assert_close(compared.matrix("qk").float(), expected, rtol=1e-4, atol=1e-6)
     assert compared.describe() == "qk in 6 heads, patches alone"
-    assert options.as_dict() == {"relations": ["qk"], "cls": "drop", "heads": 6, "temperature": 0.5}
 
 
 def test_agreement__drops_no_path_and_takes_all_images_in_any_number_of_batches():
     teacher, student = network(drop_path_rate=0.5).train(), network(seed=1)
-    whole, parts = (Agreement(teacher, student, Options(["qk"])) for _ in range(2))
+    whole, parts = (Agreement(teacher, student, RelationOptions(["qk"])) for _ in range(2))
     whole.add(pictures(5))
     for batch in pictures(5).split(2):
         parts.add(batch)
@@ -150,7 +149,7 @@ def test_agreement__with_oneself_is_0_on_the_diagonal_alone():
 def test_agreement__is_the_loss_of_a_relation_target(its, own, cls):
     teacher, student = network(**its), network(**own, seed=1)
     images = pictures(side=20)
-    compared = Agreement(teacher, student, Options(("qk", "kk"), cls=cls))
+    compared = Agreement(teacher, student, RelationOptions(("qk", "kk"), cls=cls))
     compared.add(images)
     for t, s in ((1, 2), (3, 1)):
         target = Relation(("qk", "kk"), cls=cls == "keep", teacher_block=t, student_block=s)
@@ -168,7 +167,7 @@ def test_agreement__with_a_student_that_tells_nothing_is_the_teachers_distance_f
         for block in student.vit.blocks:
             block.attn.qkv.weight.zero_()
             block.attn.qkv.bias.zero_()
-    compared = Agreement(teacher, student, Options(["qk"]))
+    compared = Agreement(teacher, student, RelationOptions(["qk"]))
     compared.add(pictures())
     with torch.no_grad():
         q, k = (
@@ -188,7 +187,7 @@ def test_agreement__close_to_uniform_is_rounded_little():
     with torch.no_grad():
         for block in (*teacher.vit.blocks, *student.vit.blocks):
             block.attn.qkv.weight.div_(30)
-    compared = Agreement(teacher, student, Options(["vv"]))
+    compared = Agreement(teacher, student, RelationOptions(["vv"]))
     compared.add(pictures())
     expected = plainly(teacher.double(), student.double(), pictures().double(), "vv").mean(0)
     assert 1e-6 < expected.min() < expected.max() < 1e-4
@@ -209,11 +208,11 @@ def test_agreement__close_to_uniform_is_rounded_little():
 )
 def test_agreement__what_cannot_be_compared(own, options, message):
     with pytest.raises(TinymimError, match=message):
-        Agreement(network(), network(**own), Options(**options))
+        Agreement(network(), network(**own), RelationOptions(**options))
 
 
 def test_agreement__of_no_and_of_one_image():
-    compared = Agreement(network(), network(seed=1), Options(["qk"]))
+    compared = Agreement(network(), network(seed=1), RelationOptions(["qk"]))
     with pytest.raises(TinymimError, match="agreement: there was no image"):
         compared.records()
     compared.add(pictures(1))

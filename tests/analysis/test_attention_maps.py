@@ -7,12 +7,12 @@ from safetensors.torch import save_file
 
 from tests.vit.test_backbone import near, pictures, shaken
 from tests.vit.test_other_backbones import BEITS, ROTARY, made
-from tinymim.analysis import swin as windows
-from tinymim.analysis.attention_maps import layers
-from tinymim.analysis.layer import distances
+from tinymim.analysis import swin as swins
+from tinymim.analysis.layers import distances, layers
 from tinymim.errors import TinymimError
 from tinymim.teachers.card import Card
 from tinymim.vit.architecture import Architecture
+from tinymim.vit.attention_maps import LEAST
 
 SMALL = {"img_size": 32, "patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
 SWIN, SWIN_2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
@@ -21,7 +21,7 @@ SWIN, SWIN_2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 def swin(arch, **options):
     """With weights far from where they start."""
     torch.manual_seed(0)
-    network = windows.build(arch, SMALL | options)
+    network = swins.Swin(Architecture(arch, SMALL | options))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -76,6 +76,27 @@ def test_layers__of_a_plain_vit_give_its_outputs_and_the_places_of_its_patches()
     assert layer.distances[1, 2] == pytest.approx(80**0.5)
 
 
+def test_layers__leave_the_network_as_it_was():
+    network = shaken({})
+    attentions = [block.attn for block in network.vit.blocks]
+    before = network.vit.forward_features(network.normalise(pictures()))
+    fused = [attn.fused_attn for attn in attentions]
+    for layer in layers(network, pictures()):
+        layer.maps(slice(0, 1))
+    assert [attn.fused_attn for attn in attentions] == fused
+    assert not any(attn._forward_pre_hooks or attn.attn_drop._forward_pre_hooks for attn in attentions)
+    assert torch.equal(network.vit.forward_features(network.normalise(pictures())), before)
+
+
+def test_layers__attention_too_sharp_for_float32_has_a_finite_logarithm():
+    network = shaken({})
+    with torch.no_grad():
+        network.vit.blocks[0].attn.qkv.weight.mul_(100)
+    maps = next(layers(network, pictures())).maps(slice(0, 2))
+    assert maps.min() == torch.tensor(LEAST).log()
+    assert maps.exp().sum(-1).sub(1).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("arch", [SWIN, SWIN_2])
 @pytest.mark.parametrize("options", [{}, {"window_size": (2, 8)}, {"qkv_bias": False}])
 def test_windowed__maps_and_outputs_are_timms_own(arch, options):
@@ -85,7 +106,7 @@ def test_windowed__maps_and_outputs_are_timms_own(arch, options):
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_pre_hook(lambda _, given: maps.append(given[0]))
         block.register_forward_hook(lambda _, given, made: outputs.append(made))
-    network.swin.forward_features((images - network.mean) / network.std)
+    network.vit.forward_features((images - network.mean) / network.std)
     expected = list(zip(maps, outputs, strict=True))
     shifted = []
     for layer, (own, output) in zip(layers(network, images), expected, strict=True):
@@ -129,41 +150,41 @@ def test_windowed__shifted_windows_join_patches_that_lie_side_by_side():
 def test_windowed__refuses_what_it_would_measure_wrongly(arch, options, words):
     base = {"img_size": 40, "patch_size": 4, "window_size": 4} if "img_size" in options else {}
     with pytest.raises(TinymimError, match=words):
-        windows.build(arch, base | options)
+        swins.Swin(Architecture(arch, base | options))
 
 
-def test_is_windowed__knows_swins_by_name():
-    assert windows.is_windowed("timm:swin_tiny_patch4_window7_224.ms_in1k")
-    assert windows.is_windowed("timm:swinv2_tiny_window8_256")
-    assert not windows.is_windowed("timm:vit_base_patch16_224.mae")
-    assert not windows.is_windowed("timm:no_such_model")
-    assert not windows.is_windowed("swin_tiny_patch4_window7_224")
+def test_is_swin__knows_swins_by_name():
+    assert swins.is_swin("timm:swin_tiny_patch4_window7_224.ms_in1k")
+    assert swins.is_swin("timm:swinv2_tiny_window8_256")
+    assert not swins.is_swin("timm:vit_base_patch16_224.mae")
+    assert not swins.is_swin("timm:no_such_model")
+    assert not swins.is_swin("swin_tiny_patch4_window7_224")
 
 
 @pytest.mark.parametrize("arch", [SWIN, SWIN_2])
 def test_load__of_a_file_here_with_the_names_of_timms_first_versions(home, arch):
     network = swin(arch)
     state = {
-        key.replace("layers.1.downsample", "layers.0.downsample"): v for key, v in network.swin.state_dict().items()
+        key.replace("layers.1.downsample", "layers.0.downsample"): v for key, v in network.vit.state_dict().items()
     }
     state |= {"layers.0.blocks.1.attn_mask": torch.zeros(1), "head.weight": torch.zeros(2, 16)}
     save_file(state, home.env / "swin.safetensors")
     card = Card(
         "timm:swin", Architecture(arch, SMALL), "swin.safetensors", "mit", "none", "a test", path=home.env / "card"
     )
-    loaded, provenance = windows.from_card(card)
-    for key, value in network.swin.state_dict().items():
-        assert torch.equal(loaded.swin.state_dict()[key], value) or key.startswith(windows.HEAD)
+    loaded, provenance = swins.load(card)
+    for key, value in network.vit.state_dict().items():
+        assert torch.equal(loaded.vit.state_dict()[key], value) or key.startswith(swins.HEAD)
     assert "head.fc.weight" in provenance.unexpected
     del state["layers.0.blocks.1.mlp.fc1.weight"]
     save_file(state, home.env / "swin.safetensors")
     with pytest.raises(TinymimError, match=r"1 of its \d+ are missing or of another shape.*layers.0.blocks.1.mlp.fc1"):
-        windows.from_card(card)
+        swins.load(card)
 
 
 def test_load__names_the_way_to_the_weights_where_there_is_no_network(home, monkeypatch):
-    monkeypatch.setattr(windows.timm_hub, "unreachable", lambda url: "no connection")
+    monkeypatch.setattr(swins.timm_hub, "unreachable", lambda url: "no connection")
     with pytest.raises(
         TinymimError, match=r"weights of timm:swin_tiny_patch4_window7_224.ms_in1k are not here.*no conn"
     ):
-        windows.load("timm:swin_tiny_patch4_window7_224.ms_in1k")
+        swins.load(swins.timm_hub.card("timm:swin_tiny_patch4_window7_224.ms_in1k"))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pandas import DataFrame
 
-from tinymim.analysis import findings
-from tinymim.analysis.results import Results
+from tinymim.analysis import analysis_figures, findings
+from tinymim.analysis.results import AnalysisResults
 
 
-def results(**tables: Any) -> Results:
+def results(**tables: Any) -> AnalysisResults:
     models = [
         {"title": title, "prefix_tokens": 1, "sha256": sha, "taught_by_sha256": taught, "distilled_blocks": blocks}
         for title, sha, taught, blocks in (("a", "1", "", []), ("b", "2", "1", [[2, 1]]), ("c", "3", "9", [[2, 1]]))
     ]
-    return Results({"models": models, "teacher": "a"}, **tables)
+    return AnalysisResults(
+        {"models": models, "teacher": "a"}, **{name: DataFrame(rows) for name, rows in tables.items()}
+    )
 
 
 def heads(title: str, *blocks: list[tuple[float, float, float]]) -> list[dict[str, Any]]:
@@ -44,11 +48,13 @@ LONE = heads("c", [(0.6, 1.0, math.nan)], [(0.6, 1.0, math.nan)], [(0.6, 1.0, ma
 
 
 def test_heads__the_last_third_is_what_counts() -> None:
-    ends = findings.ends(results(heads=LOCAL + BROAD + LONE))
-    assert (ends["a"].local(), ends["b"].local()) == (0.5, 0.0)
-    assert (ends["a"].spread(), ends["b"].spread()) == (0.25, 0.0)
-    assert ends["a"].greatest() == (1, 3.0)
-    assert (ends["a"].kept(), ends["b"].kept()) == (0.5, 0.0)
+    ends = findings.summary(results(heads=LOCAL + BROAD + LONE))
+    assert list(ends.index) == ["a", "b", "c"]
+    assert list(ends["local"][["a", "b"]]) == [0.5, 0.0]
+    assert list(ends["spread"][["a", "b"]]) == [0.25, 0.0]
+    assert (ends["greatest_block"]["a"], ends["greatest"]["a"]) == (1, 3.0)
+    assert list(ends["kept"][["a", "b"]]) == [0.5, 0.0]
+    assert findings.COLUMNS["diversity_kl"]["last / greatest"](ends.loc["c"]) == "-"
     share, moves = findings.distance(ends)
     assert share.endswith("a (50%), b (0%) and c (0%); most in a, least in b and c.")
     assert moves == (
@@ -58,11 +64,11 @@ def test_heads__the_last_third_is_what_counts() -> None:
     assert "widest in a, least in b and c" in findings.entropy(ends)[0]
     assert "a (50%), b (100%) and c (25%); broadest in b, least in c." in findings.entropy(ends)[1]
     assert "differ by a (1.5 nats) and b (0 nats); most in a, least in b." in findings.diversity(ends)[0]
-    assert findings.diversity({"c": ends["c"]}) == ["Blocks of a single head have nothing to differ from."]
+    assert findings.diversity(ends.loc[["c"]]) == ["Blocks of a single head have nothing to differ from."]
 
 
 def test_heads__one_network_is_compared_with_none() -> None:
-    ends = {"b": findings.Ends(BROAD)}
+    ends = findings.summary(results(heads=LOCAL + BROAD + LONE)).loc[["b"]]
     assert findings.distance(ends)[0].endswith("b (0%); there is no other to compare it with.")
 
 
@@ -94,8 +100,18 @@ def test_agreement__speaks_of_the_pair_that_this_teacher_taught() -> None:
     (text,) = findings.agreement(results(relations=rows))
     assert "distilled pair of b (teacher's block 2, student's 1)" in text
     assert text.endswith("b (0.1 nats, 5%) and c (1.5 nats, 75%); farthest in c, nearest in b.")
-    assert findings.nearest(rows)["student_block"] == 2
+    shares = findings.relative(DataFrame(rows))
+    assert list(shares) == [0.05, 0.5, 0.75, 0.025]
     assert findings.agreement(results(relations=rows[2:])) == [], "c was taught by another"
+
+
+def test_agreement_figure__says_what_its_darkest_colour_holds(tmp_path: Path) -> None:
+    for nearest, said in ((1e-6, True), (0.1, False)):
+        rows = [relation("b", 1, nearest), relation("b", 2, 1.0)]
+        picture = analysis_figures.agreement(results(relations=rows), "qk", tmp_path / "figures/agreement")
+        assert ("0.001 or less" in picture.content.decode()) == said
+        assert picture.files == ["figures/agreement.png", "figures/agreement.svg"]
+        assert "A frame marks the pair" in picture.text
 
 
 @pytest.mark.parametrize(("names", "text"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])

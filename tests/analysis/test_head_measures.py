@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -14,9 +15,8 @@ from scipy.stats import entropy as scipy_entropy
 from tests.analysis.test_attention_maps import SWIN, swin
 from tests.vit.test_backbone import shaken
 from tinymim.analysis import heads
-from tinymim.analysis.attention_maps import layers
-from tinymim.analysis.heads import HeadMeasures, Options
-from tinymim.analysis.layer import Layer, distances
+from tinymim.analysis.heads import HeadMeasures, HeadOptions
+from tinymim.analysis.layers import Layer, distances, layers
 from tinymim.errors import TinymimError
 
 GRID = (14, 14)
@@ -31,7 +31,7 @@ def made(maps, grid=GRID, patch=16.0, prefix=0, allowed=None):
 
 
 def measured(layer, **options):
-    measures = HeadMeasures(Options(**options))
+    measures = HeadMeasures(HeadOptions(**options))
     measures.add(layer)
     return measures.records()
 
@@ -69,7 +69,9 @@ def test_a_neighbourhood__of_nine_patches():
     interior = torch.arange(196).view(GRID)[1:-1, 1:-1].flatten()
     attention = (between < 24).double()  # the patch and the eight around it
     attention /= attention.sum(-1, keepdim=True)
-    values = heads.measure(attention[interior].log().float()[None, None, None], between[interior], 0, Options())[0, 0]
+    values = heads.measure(attention[interior].log().float()[None, None, None], between[interior], 0, HeadOptions())[
+        0, 0
+    ]
     assert values[0].item() == pytest.approx(16 * (4 + 4 * 2**0.5) / 9, abs=1e-4)
     assert values[0].item() == pytest.approx(17.2, abs=0.05)
     assert values[1].item() == pytest.approx(math.log(9), abs=1e-5)
@@ -125,7 +127,7 @@ def by_another_formula(maps, between, prefix, cls):
 
 
 def agree(network, images, cls):
-    measures = HeadMeasures(Options(cls=cls, kl="forward"))
+    measures = HeadMeasures(HeadOptions(cls=cls, kl="forward"))
     for layer in layers(network, images):
         measures.add(layer)
     for layer in layers(network, images):
@@ -213,6 +215,6 @@ def test_records__name_what_was_measured_and_how():
     assert [list(record) for record in records] == [["block", "head", *values, "images"]] * 2
     assert [(record["block"], record["head"]) for record in records] == [(1, 1), (1, 2)]
     assert math.isnan(records[0]["entropy_nats_sd"])  # of one image
-    assert Options().as_dict() == {"cls": "drop", "kl": "both"}
+    assert asdict(HeadOptions()) == {"cls": "drop", "kl": "both"}
     with pytest.raises(TinymimError, match=r"heads.kl: 'backward' is none of forward, reverse, both"):
-        Options(kl="backward")
+        HeadOptions(kl="backward")

@@ -13,13 +13,13 @@ import yaml
 from tests.conftest import tiny
 from tests.data.images import class_folders, write
 from tests.training.made import checkpoint, network
-from tinymim.analysis import analysis_page, heads, sample_images
-from tinymim.analysis import networks as subjects
-from tinymim.analysis.agreement import Options as Relations
-from tinymim.analysis.measure import Options, measure
-from tinymim.analysis.networks import Subject
-from tinymim.analysis.results import Results
-from tinymim.analysis.sample_images import Images
+from tinymim.analysis import analysis_page, networks, sample_images
+from tinymim.analysis.agreement import RelationOptions
+from tinymim.analysis.heads import HeadOptions
+from tinymim.analysis.measure import MeasureOptions, measure
+from tinymim.analysis.networks import AnalysedNetwork
+from tinymim.analysis.results import AnalysisResults
+from tinymim.analysis.sample_images import SampleImages
 from tinymim.data.image_files import read_rgb
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
@@ -30,7 +30,7 @@ from tinymim.vit.blocks import Tap
 CPU = torch.device("cpu")
 
 
-def first(subject: Subject) -> torch.Tensor:
+def first(subject: AnalysedNetwork) -> torch.Tensor:
     return torch.cat([value.flatten() for value in subject.network.state_dict().values()])
 
 
@@ -40,18 +40,18 @@ def test_random__is_the_architecture_with_weights_of_the_seed(tmp_path: Path) ->
     torch.manual_seed(5)
     before = torch.rand(1)
     torch.manual_seed(5)
-    one, same, other = (subjects.load([source], seed)[0] for seed in (0, 0, 1))
+    one, same, other = (networks.load([source], seed)[0] for seed in (0, 0, 1))
     assert torch.rand(1) == before, "random weights take nothing from the global generators"
     assert one.title == "random student"
     assert (first(one) == first(same)).all()
     assert (first(one) != first(other)).any()
     assert one.network.describe() == made.describe()
-    assert (one.mapped, one.given_out) == ([1, 2], [1, 2]), "no block is less trained than another"
-    assert (one.provenance, one.licence, one.left_out) == (None, "", "")
+    assert (one.blocks_with_maps, one.blocks_with_outputs) == ([1, 2], [1, 2]), "no block is less trained than another"
+    assert (one.provenance, one.licence, one.exclusions) == (None, "", "")
     assert not one.network.training
 
 
-def spread(subject: Subject) -> float:
+def spread(subject: AnalysedNetwork) -> float:
     vit: Any = subject.network.vit  # type: ignore[union-attr]
     return float(vit.blocks[0].attn.qkv.weight.std())
 
@@ -76,60 +76,60 @@ def test_random__weights_follow_the_rule(tmp_path: Path) -> None:
             content = torch.load(path, weights_only=True)
             state = {key.replace("student.vit.", prefix): value for key, value in content["state_dict"].items()}
             torch.save({**content, "state_dict": state}, path)
-        (subject,) = subjects.load([f"random:{path}"], 0, init)
+        (subject,) = networks.load([f"random:{path}"], 0, init)
         assert spread(subject) == pytest.approx(expected, rel=0.03), name
         assert subject.as_dict()["init"] == subject.init == ("timm" if expected == timms else "published")
-    (other,) = subjects.load(["random:digits_mae"], 0)
+    (other,) = networks.load(["random:digits_mae"], 0)
     assert other.init == "published"
     assert spread(other) == pytest.approx(math.sqrt(2 / (4 * 192)), rel=0.03)
 
 
 def test_random__two_in_one_command_differ() -> None:
-    one, other = subjects.load(["a=random:eva02_vitt14", "b=random:eva02_vitt14"], 0)
-    (again,) = subjects.load(["random:eva02_vitt14"], 1)
+    one, other = networks.load(["a=random:eva02_vitt14", "b=random:eva02_vitt14"], 0)
+    (again,) = networks.load(["random:eva02_vitt14"], 1)
     assert (first(one) != first(other)).any()
     assert (first(other) == first(again)).all()
 
 
 def test_random__needs_no_weights() -> None:
-    (subject,) = subjects.load(["a=random:eva02_vitt14"], 0)
+    (subject,) = networks.load(["a=random:eva02_vitt14"], 0)
     assert subject.as_dict()["weights"] == "random"
     assert subject.as_dict()["grid"] == [16, 16]
 
 
 def test_random__of_a_swin() -> None:
-    (subject,) = subjects.load(["random:timm:swin_tiny_patch4_window7_224"], 0)
+    (subject,) = networks.load(["random:timm:swin_tiny_patch4_window7_224"], 0)
     about = subject.as_dict()
     assert (subject.title, about["depth"], about["grid"]) == ("random swin_tiny_patch4_window7_224", 12, [56, 56])
     assert about["heads"] == [3, 3, 6, 6, 12, 12, 12, 12, 12, 12, 24, 24]
-    assert subject.given_out == list(range(1, 13))
+    assert subject.blocks_with_outputs == list(range(1, 13))
 
 
 def test_licence__of_weights_from_scratch_there_is_none_to_warn_of(tmp_path: Path) -> None:
     started = {"start": {"name": "a.ckpt", "sha256": "1"}}
     for name, origin, said in (("own", {}, ""), ("other", started, "unknown")):
         path = checkpoint(tmp_path / f"{name}.ckpt", network(tiny(24, 4)), licence="unknown", **origin)
-        assert subjects.load([str(path)], 0)[0].licence == said
+        assert networks.load([str(path)], 0)[0].licence == said
 
 
 def test_fine_tuned__its_backbone_is_taken_and_its_teacher_known(tmp_path: Path) -> None:
     start = {"name": "last.ckpt", "sha256": "1", "teacher": {"name": "t", "sha256": "2"}}
     path = checkpoint(tmp_path / "it=1.ckpt", network(tiny(24, 4)), start=start)
-    (subject,) = subjects.load([str(path)], 0)
+    (subject,) = networks.load([str(path)], 0)
     assert subject.title == "it=1", "a path may hold the sign that ends a title"
-    assert subject.taught_by == "2"
-    assert subject.distilled() == [], "the run of its distillation is not the one beside it"
+    assert subject.teacher_sha256 == "2"
+    assert subject.distilled_blocks() == [], "the run of its distillation is not the one beside it"
 
 
 def test_distilled_blocks__are_unknown_without_the_run(tmp_path: Path) -> None:
     teacher = {"name": "digits_mae", "sha256": "2"}
     path = checkpoint(tmp_path / "run/checkpoints/last.ckpt", network(tiny(24, 4)), teacher=teacher)
-    assert subjects.load([str(path)], 0)[0].distilled() == []
+    assert networks.load([str(path)], 0)[0].distilled_blocks() == []
     (tmp_path / "run/config.yaml").write_text("model: [")
-    assert subjects.load([str(path)], 0)[0].distilled() == []
+    assert networks.load([str(path)], 0)[0].distilled_blocks() == []
 
 
-def seen(found: Images, size: int = 2) -> torch.Tensor:
+def seen(found: SampleImages, size: int = 2) -> torch.Tensor:
     return torch.cat(list(found.batches(size)))
 
 
@@ -190,22 +190,26 @@ def test_recipe__without_data_or_with_mistakes_in_it(tmp_path: Path) -> None:
         sample_images.find(str(tmp_path / "sets.yaml"), 9, 16)
 
 
-def analysed(*networks: Backbone, count: int = 6, **chosen: object) -> Results:
-    measured = [Subject(name, name, one) for name, one in zip("abc", networks, strict=False)]
+def analysed(*given: Backbone, count: int = 6, **chosen: object) -> AnalysisResults:
+    measured = [AnalysedNetwork(name, name, one) for name, one in zip("abc", given, strict=False)]
     options = {"measures": ("heads", "cka", "relations"), "batch_size": 4, "tokens": "mean", "teacher": "a", **chosen}
-    relations = Relations(cls="keep")
-    asked = Options(heads=heads.Options(), relations=relations, **options)
-    return measure(measured, sample_images.find("digits", count, 16), asked, CPU)
+    relations = RelationOptions(cls="keep")
+    return measure(
+        measured,
+        sample_images.find("digits", count, 16),
+        MeasureOptions(heads=HeadOptions(), relations=relations, **options),
+        CPU,
+    )
 
 
 def test_measure__is_float32_whatever_is_around_it() -> None:
     pair = network(tiny(24, 3)), network(tiny(24, 3, depth=2))
-    found = analysed(*pair)
+    alone = analysed(*pair)
     with torch.autocast("cpu", torch.bfloat16):
         again = analysed(*pair)
-    assert found.heads == again.heads
-    assert found.cka == again.cka
-    assert found.relations == again.relations
+    assert alone.heads.equals(again.heads)
+    assert alone.cka.equals(again.cka)
+    assert alone.relations.equals(again.relations)
 
 
 def test_grids__agreement_is_resampled_or_left_out_and_all_else_goes_on(
@@ -219,9 +223,9 @@ def test_grids__agreement_is_resampled_or_left_out_and_all_else_goes_on(
     assert found.about["notes"][1].startswith(
         "relation agreement of a and c: left out (agreement: the teacher sees 4x4"
     )
-    assert {row["student"] for row in found.relations} == {"b"}
-    assert {row["model"] for row in found.heads} == {"a", "b", "c"}
-    assert {(row["model_a"], row["model_b"]) for row in found.cka} == {*zip("aabbca", "abbccc", strict=True)}
+    assert set(found.relations["student"]) == {"b"}
+    assert set(found.heads["model"]) == {"a", "b", "c"}
+    assert set(zip(found.cka["model_a"], found.cka["model_b"], strict=True)) == {*zip("aabbca", "abbccc", strict=True)}
     found.write(tmp_path)
     monkeypatch.setattr(figures, "save", lambda drawn, stem: b"")
     models, distance, *_ = analysis_page.sections(tmp_path)
@@ -232,6 +236,6 @@ def test_grids__agreement_is_resampled_or_left_out_and_all_else_goes_on(
 def test_batches__too_small_for_cka_are_left_out_of_it_and_counted() -> None:
     found = analysed(network(tiny(24, 3, depth=1)), count=7)
     assert "CKA: 3 images in a batch of fewer than 4 left out, too few for its estimator" in found.about["notes"]
-    assert {row["images"] for row in found.heads} == {7}
+    assert set(found.heads["images"]) == {7}
     alone = analysed(network(tiny(24, 3, depth=1)), count=3)
-    assert (alone.cka, len(alone.heads)) == ([], 3)
+    assert (len(alone.cka), len(alone.heads)) == (0, 3)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pandas import DataFrame
 
 from tinymim.analysis import verdicts
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 from tinymim.errors import TinymimError
 
 
@@ -31,9 +32,10 @@ def cka(title: str, least: float) -> list[dict]:
     ]
 
 
-def results(masked: list[dict], supervised: list[dict], likeness: tuple[float, float] = (0.95, 0.6)) -> Results:
+def results(masked: list[dict], supervised: list[dict], likeness: tuple[float, float] = (0.95, 0.6)) -> AnalysisResults:
     about = {"models": [{"title": "m"}, {"title": "s"}]}
-    return Results(about, [*masked, *supervised], [*cka("m", likeness[0]), *cka("s", likeness[1])])
+    heads_, cka_ = [*masked, *supervised], [*cka("m", likeness[0]), *cka("s", likeness[1])]
+    return AnalysisResults(about, DataFrame(heads_), DataFrame(cka_))
 
 
 AS_PUBLISHED = (

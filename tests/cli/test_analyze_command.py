@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pandas import DataFrame
 
 from tests.conftest import tiny
 from tests.data.images import write
@@ -63,7 +64,7 @@ def digits() -> torch.Tensor:
 
 
 def table(folder: Path, name: str) -> list[dict[str, Any]]:
-    return getattr(results.read(folder), name)
+    return getattr(results.read(folder), name).to_dict("records")
 
 
 def test_heads__are_those_of_the_attention_maps(analysed: Path) -> None:
@@ -115,8 +116,8 @@ def test_cka_and_relations__are_those_of_the_networks(analysed: Path, student: P
 
 def test_untrained_blocks__are_left_out_and_named(analysed: Path) -> None:
     found = results.read(analysed)
-    assert {row["block"] for row in found.heads if row["model"] == "student"} == {1, 2, 3, 4, 5, 6}
-    assert {row["block_b"] for row in found.cka if row["model_b"] == "student"} == {1, 2, 3, 4, 5}
+    assert set(found.heads_of("student")["block"]) == {1, 2, 3, 4, 5, 6}
+    assert set(found.cka["block_b"][found.cka["model_b"] == "student"]) == {1, 2, 3, 4, 5}
     assert "student: the outputs of block 6 left out, which nothing has trained" in found.about["notes"]
     assert "Student: the outputs of block 6 left out" in (analysed / analysis_page.NAME).read_text()
 
@@ -139,7 +140,7 @@ def test_page__needs_no_other_file(analysed: Path) -> None:
     assert linked
     assert all((analysed / name).is_file() for name in linked)
     assert "A frame marks the pair of blocks that was distilled" in text
-    assert "At the distilled pair of student (teacher&#39;s block 6, student&#39;s 6)" in text
+    assert "At the distilled pair of student (teacher's block 6, student's 6)" in text
     assert "Licence of student: CC-BY-NC-4.0: not for commercial use" in text
     assert "arXiv 2205.13543" in text
 
@@ -179,7 +180,7 @@ def test_again__gives_the_same_bytes_and_nothing_of_before_is_left(
 
 def test_csv__numbers_read_back_as_they_were(tmp_path: Path) -> None:
     rows = [{"model": "1", "block": 2, "cka": 0.1 + 0.2}, {"model": "b", "block": 3, "cka": float("nan")}]
-    results.Results({}, heads=rows).write(tmp_path)
+    results.AnalysisResults({}, heads=DataFrame(rows)).write(tmp_path)
     read = table(tmp_path, "heads")
     assert read[0] == rows[0]
     assert read[1]["cka"] != read[1]["cka"]

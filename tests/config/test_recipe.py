@@ -3,6 +3,7 @@ from textwrap import dedent
 
 import pytest
 
+from tinymim.config import options, validation
 from tinymim.config import recipe as recipes
 from tinymim.errors import TinymimError
 
@@ -345,14 +346,14 @@ MISTAKES = {
 
 
 def test_mistakes__none_in_a_sound_recipe():
-    assert recipes.mistakes(copy.deepcopy(SOUND)) == ([], SOUND)
+    assert validation.mistakes(copy.deepcopy(SOUND)) == ([], SOUND)
 
 
 @pytest.mark.parametrize(("changes", "where", "words"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_mistakes__each_names_its_place_and_a_remedy(changes, where, words):
     config = wrong(changes)
     before = copy.deepcopy(config)
-    (found,), _ = recipes.mistakes(config)
+    (found,), _ = validation.mistakes(config)
     assert found.startswith(where)
     assert words in found
     assert config == before
@@ -360,7 +361,7 @@ def test_mistakes__each_names_its_place_and_a_remedy(changes, where, words):
 
 def test_mistakes__all_at_once():
     together = ["trainer key", "init_arg", "type", "dataclass key", "target's class", "recipe's key"]
-    found, pruned = recipes.mistakes(wrong({k: v for name in together for k, v in MISTAKES[name][0].items()}))
+    found, pruned = validation.mistakes(wrong({k: v for name in together for k, v in MISTAKES[name][0].items()}))
     assert len(found) == len(together)
     for name in together:
         _, where, words = MISTAKES[name]
@@ -373,8 +374,8 @@ def test_mistakes__all_at_once():
 @pytest.mark.parametrize("path", sorted((recipes.PROJECT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes__the_projects_own_have_no_mistakes_in_their_text(path):
     config = resolved(path)
-    assert recipes.mistakes(config)[0] == []
-    assert not set(config) - recipes.KEYS
+    assert validation.mistakes(config)[0] == []
+    assert not set(config) - options.KEYS
 
 
 @pytest.mark.parametrize("named", [["--data", "{}"], ["--data.class_path", "{}"], ["--config", "{}.yaml"]])

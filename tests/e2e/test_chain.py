@@ -72,7 +72,7 @@ def test_chain__killed_and_gone_on_with(tmp_path: Path) -> None:
     student, _, record = weights.load(place / "seed1/shipped/student.safetensors")
     medium = place / "seed1/medium/checkpoints/last.ckpt"
     assert record["teacher"]["sha256"] == weights.sha256(medium) == before["outputs"]["checkpoints/last.ckpt"]
-    assert (student.width, student.output_block, student.beyond) == (48, 5, ["q", "k", "v"])
+    assert (student.width, student.output_block, student.trained_qkv) == (48, 5, ["q", "k", "v"])
     assert record["licence"] == "Apache-2.0"
     recipe = yaml.safe_load((place / "seed1/tiny/config.yaml").read_text())
     assert (recipe["seed_everything"], recipe["data"]["init_args"]["seed"]) == (1, 1)

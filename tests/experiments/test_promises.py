@@ -185,10 +185,10 @@ def test_leaves__is_what_the_checkpoint_says(name: str, teacher_card: Path, tmp_
         ([Tap(1, "q")], 1, []),
     ],
 )
-def test_mark_trained__by_hand(targets: list[Tap], output: int, beyond: list[str]) -> None:
+def test_set_output_block__by_hand(targets: list[Tap], output: int, beyond: list[str]) -> None:
     network = skeleton(tiny(12, 3))
-    network.mark_trained(targets)
-    assert (network.output_block, network.beyond) == (output, beyond)
+    network.set_output_block(targets)
+    assert (network.output_block, network.trained_qkv) == (output, beyond)
     assert network.trained(Tap(output, "ffn_post"))
     assert not network.trained(Tap(output + 1, "ffn_pre"))
     assert [name for name in "qkv" if network.trained(Tap(output + 1, name))] == beyond
@@ -198,9 +198,9 @@ def test_records__of_before_mean_all_three(teacher_card: Path, tmp_path: Path) -
     module = distiller(Relation(pairs=["qk"]))
     assert module.problems(16) == []
     record = module.checkpoint_record()
-    assert locate.promised("x", record).skeleton.beyond == ["q", "k"]
+    assert locate.promised("x", record).skeleton.trained_qkv == ["q", "k"]
     del record["backbone"]["beyond"]
-    assert locate.promised("x", record).skeleton.beyond == ["q", "k", "v"]
+    assert locate.promised("x", record).skeleton.trained_qkv == ["q", "k", "v"]
     assert all(parameter.is_meta for parameter in locate.promised("x", record).skeleton.parameters())
 
 

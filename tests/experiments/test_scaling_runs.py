@@ -57,7 +57,7 @@ def test_rows__of_run_folders(study: str, tmp_path: Path) -> None:
     failed = state.entries["seed2/MAE-S-100-100"]
     failed.state, failed.error = "failed", "ended with exit code 1: so it goes"
     done, other = scaling_runs.rows(loaded, state)
-    assert done == table.Row(
+    assert done == table.RunRow(
         "MAE", "S", 123, "10%", 143, 100, 0.5, 0.25, done.noise, 0.75, 10**9, 6400, 2, mask_losses=(0.4, 0.5, 0.6)
     )
     assert done.noise == pytest.approx(0.1)
@@ -100,7 +100,7 @@ def test_command__a_failed_cell_is_told_and_the_rest_goes_on(
 
 
 def test_command__analyses_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [table.Row("MAE", "S", 1000, "10%", 10, steps, 1 / steps) for steps in (10, 20)]
+    rows = [table.RunRow("MAE", "S", 1000, "10%", 10, steps, 1 / steps) for steps in (10, 20)]
     table.write(tmp_path / "some.csv", rows)
     assert scaling_command.main(["--table", str(tmp_path / "some.csv"), "--out", str(tmp_path / "out")]) == 0
     assert "0.0500" in capsys.readouterr().out

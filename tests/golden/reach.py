@@ -16,7 +16,7 @@ from lightning.pytorch.plugins import CheckpointIO, PrecisionPlugin
 import tinymim
 from tinymim.cli.main import COMMANDS
 from tinymim.config import recipe
-from tinymim.config.class_paths import bases_of
+from tinymim.config.validation import bases_of
 from tinymim.experiments import plan, study_grid
 from tinymim.ops import relation_kl
 from tinymim.targets import Target

@@ -20,7 +20,7 @@ from tinymim.methods.frozen_teacher import held
 from tinymim.ops import relation_kl
 from tinymim.targets import CLS, Feature, Relation
 from tinymim.tasks import Classifier
-from tinymim.training.leaving import leave, wait_for_all
+from tinymim.training.processes import leave, wait_for_all
 from tinymim.vit.backbone import Backbone, skeleton
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import re
 from xml.etree import ElementTree
 
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import font_manager
 from PIL import Image
 
 from tinymim.report import figures
 from tinymim.report.document import Document, Picture, Section, Table
+from tinymim.safety import shown
 
 
 def drawn():
@@ -47,10 +52,31 @@ def test_document__html_needs_no_other_file_and_escapes_what_it_is_told(tmp_path
 
 def test_document__markdown_holds_the_same(tmp_path):
     text = written(tmp_path, "page.md")
-    assert "# Heads & &lt;layers>" in text
-    assert "| model | top-1 |\n| --- | ---: |\n| a/b | 1.0 |" in text
+    assert "# Heads &amp; &lt;layers&gt;" in text
+    assert "| model | top-1 |\n| --- | ---: |\n| a\\|b | 1.0 |" in text
     assert "![Lines](f/a.png)" in text
     assert "- seed: 0" in text
+
+
+TAGS = {"h1", "h2", "p", "em", "div", "table", "thead", "tbody", "tr", "th", "td"}
+MARKS = st.text("*_`~[]()<>&!|\\#+-=.:1a '\"", max_size=30)
+
+
+@given(st.one_of(MARKS, st.text(max_size=40)))
+def test_texts__are_shown_as_they_are_but_for_emphasis(written):
+    """In a paragraph, a cell and a heading: no link, tag, code, rule, list, entity or further cell."""
+    line = shown.one_line(written)
+    section = Section(written, [f"a: {written}", written], [Table(["x", "y"], [[f"b: {written}", written]])])
+    page = Document("t", [section]).html()
+    body = page[page.index("<h1>") : page.index("<footer>")]
+    found = re.findall(r"<(p|td|h2)[^>]*>(.*?)</\1>", body, re.DOTALL)
+    texts = [html.unescape(re.sub("</?em>", "", text)).replace("*", "") for _, text in found]
+    expected = [line, f"a: {line}", line, f"b: {line}", line]
+    bare = [text.replace("*", "").strip() for text in expected]
+    assert [text.strip() for text in texts if text.strip()] == [text for text in bare if text]
+    assert {tag.strip("/") for tag in re.findall("<(/?[a-z0-9]+)", body)} <= TAGS
+    if "*" not in line:
+        assert "<em>" not in body
 
 
 def test_figures__are_the_same_bytes_from_the_same_data():
@@ -65,6 +91,11 @@ def test_figures__save_writes_a_picture_for_print_and_one_for_the_page(tmp_path)
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     picture = Image.open(tmp_path / "new" / "line.png")
     assert abs(picture.width / 300 * 25.4 - figures.WIDTH) < 1  # millimetres
+
+
+def test_figures__titles_find_a_font_of_this_machine(monkeypatch):
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["Comic", "Noto Sans CJK JP", "Malgun Gothic"])
+    assert figures._fonts.__wrapped__() == ["DejaVu Sans", "Noto Sans CJK JP", "Malgun Gothic"]
 
 
 def test_figures__series_differ_in_colour_and_in_more_than_colour():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.analysis import networks
-from tinymim.cli import cache_command, chain_command, papers_command, predict_command, teachers_command
+from tinymim.cli import cache_command, chain_command, papers_command, predict_command, replay_command, teachers_command
 from tinymim.data import tar_index
 from tinymim.errors import TinymimError
 from tinymim.experiments import comparison, distill, settings, study, study_grid
@@ -18,7 +18,7 @@ from tinymim.export.export_forms import export_file as one_file
 from tinymim.export.model_card import ExportedForm, model_card
 from tinymim.report import run_report, runs
 from tinymim.scaling import reconstruction_figure, table
-from tinymim.training import fit, replay
+from tinymim.training import fit
 
 Commands = dict[str, Callable[[], Any]]
 
@@ -73,7 +73,7 @@ CARD = {
     **_reading("small"),
 }
 CONFIG = _reading("theirs/model.safetensors")
-CAPTURE: Commands = {"replay": lambda: replay.main(["step_1.pt"])}
+CAPTURE: Commands = {"replay": lambda: replay_command.main(["step_1.pt"])}
 RUN: Commands = {
     "analyze": lambda: [subject.as_dict() for subject in networks.load([CHECKPOINT_OF_RUN], 0)],
     "report": lambda: _reported(1),

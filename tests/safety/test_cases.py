@@ -18,7 +18,7 @@ from tests.conftest import tiny
 from tests.teachers.card_files import write
 from tinymim.cli import teachers_command as run_teachers
 from tinymim.cli.main import main
-from tinymim.config import class_paths, recipe, references
+from tinymim.config import class_paths, recipe, references, validation
 from tinymim.errors import TinymimError
 from tinymim.safety import names, shown
 from tinymim.teachers import card as cards
@@ -144,9 +144,9 @@ def test_own_only__imports_no_other_module(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(tmp_path))
     found: list[str] = []
     with class_paths.own_only():
-        assert not class_paths.check_class({"class_path": "stranger.Net"}, "model", found)
-        assert not class_paths.check_class({"class_path": "tinymim.files.shutil"}, "model", found)
-        assert not class_paths.check_class({"class_path": "tinymim.training.fit.ExitStack"}, "model", found)
+        assert not validation.check_class({"class_path": "stranger.Net"}, "model", found)
+        assert not validation.check_class({"class_path": "tinymim.files.shutil"}, "model", found)
+        assert not validation.check_class({"class_path": "tinymim.training.fit.ExitStack"}, "model", found)
     assert len(found) == 3
     assert "--trust" in found[0]
 

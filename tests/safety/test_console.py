@@ -84,7 +84,7 @@ def test_chain_status__texts_of_its_file_are_no_markup(tmp_path: Path) -> None:
 
 def test_scaling_table__a_cell_is_no_markup(tmp_path: Path) -> None:
     cell = "=cmd|calc<script>[/b]"
-    table.write(tmp_path / "table.csv", [table.Row(cell, MARKED, 5, MARKED, 9, 7, 0.4)])
+    table.write(tmp_path / "table.csv", [table.RunRow(cell, MARKED, 5, MARKED, 9, 7, 0.4)])
     console = _console()
     scaling_command.show(table.read(tmp_path / "table.csv"), console)
     assert cell in _shown(console)

@@ -14,7 +14,7 @@ from tinymim.cli import cache_command
 from tinymim.errors import TinymimError
 from tinymim.experiments import file_schemas, plan, settings, state, study_text
 from tinymim.teachers import record_schemas
-from tinymim.training import save_recipe
+from tinymim.training import run_folder
 
 
 @pytest.mark.parametrize(
@@ -76,24 +76,24 @@ def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> N
 def test_precision__of_the_environment_is_settled_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PRECISION", "bf16-mixed")
     (tmp_path / "config.yaml").write_text("trainer: {precision: '${oc.env:PRECISION}'}")
-    assert save_recipe.precision_in([tmp_path]) == "bf16-mixed"
+    assert run_folder.precision_in([tmp_path]) == "bf16-mixed"
     monkeypatch.delenv("PRECISION")
-    assert save_recipe.precision_in([tmp_path]) is None
+    assert run_folder.precision_in([tmp_path]) is None
     (tmp_path / "config.yaml").write_text("trainer: {precision: !!python/name:os.system ''}")
-    assert save_recipe.precision_in([tmp_path]) is None
+    assert run_folder.precision_in([tmp_path]) is None
 
 
 def test_changed__first_weights_have_no_effect_on_a_run_that_goes_on() -> None:
     before = {"model": {"init_args": {"init": "published", "weights": None, "drop_path": 0.1}}}
     now = {"model": {"init_args": {"init": "timm", "weights": "digits_mae", "drop_path": 0.2}}}
     late = " (which has no effect on weights that are already trained)"
-    assert save_recipe.changed(before, before) == []
-    assert save_recipe.changed(before, now) == [
+    assert run_folder.changed(before, before) == []
+    assert run_folder.changed(before, now) == [
         f'model.init_args.init: "published", now "timm"{late}',
         f'model.init_args.weights: null, now "digits_mae"{late}',
         "model.init_args.drop_path: 0.1, now 0.2",
     ]
-    assert save_recipe.changed({}, {"model": {"init_args": {"init": "timm"}}}) != []
+    assert run_folder.changed({}, {"model": {"init_args": {"init": "timm"}}}) != []
 
 
 def test_cache__is_listed_as_its_keys_say_in_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

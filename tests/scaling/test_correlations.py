@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
-from tinymim.scaling.correlations import pearson, spearman
+from tinymim.scaling.correlations import pearson, spearman, spearman_text
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=8))
@@ -29,3 +29,8 @@ def test_correlations__of_many_lists_at_once() -> None:
         assert together.shape == (50,)
         assert together[7] == 0
         np.testing.assert_allclose(together, [function(a, b) for a, b in zip(first, second, strict=True)])
+
+
+def test_correlations__of_equal_values_are_named_as_none() -> None:
+    assert spearman_text([1, 2, 3], [0.3, 0.1, 0.2]) == "-0.50"
+    assert spearman_text([1, 2, 3], [0.1, 0.1, 0.1]) == "none, as all of one side are equal"

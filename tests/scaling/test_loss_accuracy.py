@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tinymim.scaling import table
-from tinymim.scaling.loss_accuracy import correlate, correlations
-from tinymim.scaling.overfit import signs
-from tinymim.scaling.table import Row
+from tinymim.scaling.correlations import correlate, correlations
+from tinymim.scaling.overfitting import frame, signs
+from tinymim.scaling.table import RunRow
 
-PUBLISHED = signs(table.read(Path(__file__).parent / "simmim_scaling.csv"))
+PUBLISHED = frame(signs(table.read(Path(__file__).parent / "simmim_scaling.csv")))
 
 EXPECTED = {
     "all": (63, -0.786, -0.897),
@@ -41,13 +41,13 @@ def test_published__as_computed_elsewhere() -> None:
     assert found["not overfit"].slope == pytest.approx(-0.76, abs=0.005)
 
 
-def row(place: int, training: float | None = None, accuracy: float | None = None) -> Row:
-    return Row("MAE", "S", 5, "all", 9, place, 0.5, training, accuracy=accuracy)
+def row(place: int, training: float | None = None, accuracy: float | None = None) -> RunRow:
+    return RunRow("MAE", "S", 5, "all", 9, place, 0.5, training, accuracy=accuracy)
 
 
 def test_training_loss__counts_the_runs_that_have_it() -> None:
     rows = [row(1, 0.3, 0.5), row(2, 0.2, 0.6), row(3, 0.1, 0.9), row(4, None, 0.1), row(5, 0.9, None)]
-    found = signs(rows)
+    found = frame(signs(rows))
     one = correlate("MAE", "all", "training", found)
     assert (one.count, one.spearman) == (3, -1)
     constant = correlate("MAE", "all", "validation", found)
@@ -56,5 +56,5 @@ def test_training_loss__counts_the_runs_that_have_it() -> None:
 
 
 def test_two_runs__are_too_few() -> None:
-    one = correlate("MAE", "all", "validation", signs([row(1, accuracy=0.5), row(2, accuracy=0.6)]))
+    one = correlate("MAE", "all", "validation", frame(signs([row(1, accuracy=0.5), row(2, accuracy=0.6)])))
     assert (one.count, one.pearson, one.spearman) == (2, None, None)

@@ -16,8 +16,8 @@ from tinymim.methods.base import Errors
 from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
 from tinymim.scaling import reconstruction_figure
-from tinymim.scaling.overfit import signs
-from tinymim.scaling.table import Row
+from tinymim.scaling.overfitting import signs
+from tinymim.scaling.table import RunRow
 from tinymim.training.checkpoints import SafeCheckpointIO
 
 ARCHITECTURE = {
@@ -146,8 +146,8 @@ def test_load__says_what_is_wrong(tmp_path: Path) -> None:
         reconstruction_figure.load("a", place)
 
 
-def row(data: str, iterations: int, loss: float, training: float | None) -> Row:
-    return Row("MAE", "S", 5, data, len(data), iterations, loss, training)
+def row(data: str, iterations: int, loss: float, training: float | None) -> RunRow:
+    return RunRow("MAE", "S", 5, data, len(data), iterations, loss, training)
 
 
 def test_choose__the_most_overfitted_and_the_best() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
-from tinymim.scaling import power, table
+from tinymim.scaling import power_law, table
 from tinymim.scaling.laws import Law, laws
-from tinymim.scaling.overfit import signs
-from tinymim.scaling.table import Row
+from tinymim.scaling.overfitting import frame, signs
+from tinymim.scaling.table import RunRow
 
 PUBLISHED = table.read(Path(__file__).parent / "simmim_scaling.csv")
 TRUE = {"a": 0.3, "b": 0.4, "c": 0.4}
@@ -24,7 +24,7 @@ def curve(x, a, b, c):  # type: ignore[no-untyped-def]
 
 def test_fit__finds_an_exact_law() -> None:
     x = np.geomspace(1e15, 1e18, 6)
-    found = power.finest(x, curve(x, 200, 0.2, 0.1))
+    found = power_law.fit_finely(x, curve(x, 200, 0.2, 0.1))
     assert (found.a[0], found.b[0], found.c[0]) == pytest.approx((200, 0.2, 0.1), rel=1e-3)
 
 
@@ -36,7 +36,7 @@ def test_fit__as_scipy_finds_it(law: tuple[float, float, float]) -> None:
     theirs, _ = curve_fit(
         curve, x, y, p0=[law[0], law[1], min(law[2], y.min() * 0.99)], bounds=bounds, xtol=1e-12, ftol=1e-14
     )
-    ours = power.finest(x, y)
+    ours = power_law.fit_finely(x, y)
     error, least = (((guess - y) ** 2).sum() for guess in (ours.at(x)[0], curve(x, *theirs)))
     assert error <= least * (1 + 1e-6)
     assert ours.b[0] == pytest.approx(theirs[1], rel=0.01)
@@ -45,9 +45,9 @@ def test_fit__as_scipy_finds_it(law: tuple[float, float, float]) -> None:
 def test_fit__rows_are_fitted_apart() -> None:
     x = np.geomspace(1, 50, 5)
     rows = np.stack([curve(x, 0.3, 0.4, 0.4), curve(x, 1.0, 1.0, 0.1)])
-    both = power.fit(x, rows)
+    both = power_law.fit(x, rows)
     for place, row in enumerate(rows):
-        alone = power.fit(x, row[None])
+        alone = power_law.fit(x, row[None])
         assert (both.a[place], both.b[place], both.c[place]) == pytest.approx((alone.a[0], alone.b[0], alone.c[0]))
 
 
@@ -56,7 +56,7 @@ def test_intervals__hold_the_truth_about_as_often_as_the_page_says() -> None:
     rng = np.random.default_rng(1)
     for _ in range(60):
         y = curve(x, **TRUE) + 0.001 * rng.normal(size=x.size)
-        drawn = power.resampled(power.finest(x, y), x, y, 200)
+        drawn = power_law.resample(power_law.fit_finely(x, y), x, y, 200)
         for name, value in TRUE.items():
             low, high = np.quantile(getattr(drawn, name), [0.025, 0.975])
             held[name] += low <= value <= high
@@ -68,8 +68,8 @@ def along(found: list[Law], axis: str) -> Law:
 
 
 def test_published__five_sizes_near_the_fit_made_elsewhere() -> None:
-    law = along(laws(signs(PUBLISHED)), "parameters")
-    assert [(point.row.model, point.row.data, point.row.iterations) for point in law.points] == [
+    law = along(laws(frame(signs(PUBLISHED))), "parameters")
+    assert [(row.model, row.data, row.iterations) for row in law.points["row"]] == [
         (model, "1K", 500_000) for model in "SBLHg"
     ]
     assert law.curve is not None
@@ -83,47 +83,47 @@ def test_published__five_sizes_near_the_fit_made_elsewhere() -> None:
 
 
 def test_published__compute_and_data() -> None:
-    found = laws(signs(PUBLISHED))
+    found = laws(frame(signs(PUBLISHED)))
     compute, data = along(found, "compute"), along(found, "data")
     assert compute.unit == "weights x iterations"
     assert (np.diff(compute.places) > 0).all()
     assert (np.diff(compute.losses) < 0).all()
-    assert [point.row.data for point in data.points] == ["10%", "20%", "50%", "1K", "22K"]
-    assert [round(point.loss, 4) for point in data.points] == [0.4820, 0.4675, 0.4511, 0.4395, 0.4416]
+    assert list(data.points["data"]) == ["10%", "20%", "50%", "1K", "22K"]
+    assert [round(loss, 4) for loss in data.losses] == [0.4820, 0.4675, 0.4511, 0.4395, 0.4416]
     assert any("rises at SimMIM g, 22K, 500,000" in remark for remark in data.remarks)
 
 
 def test_compute__is_flops_where_all_runs_have_them() -> None:
-    rows = [Row("MAE", "S", 5, "all", 9, n, 1 / n, flops=7.0 * n, images_seen=2 * n) for n in range(1, 7)]
-    law = along(laws(signs(rows)), "compute")
+    rows = [RunRow("MAE", "S", 5, "all", 9, n, 1 / n, flops=7.0 * n, images_seen=2 * n) for n in range(1, 7)]
+    law = along(laws(frame(signs(rows))), "compute")
     assert (law.unit, law.places.tolist()) == ("FLOPs", [7.0 * n for n in range(1, 7)])
-    law = along(laws(signs([replace(rows[0], flops=None), *rows[1:]])), "compute")
+    law = along(laws(frame(signs([replace(rows[0], flops=None), *rows[1:]]))), "compute")
     assert (law.unit, law.places.tolist()) == ("weights x images seen", [10.0 * n for n in range(1, 7)])
 
 
 def test_overfit_runs__are_no_points() -> None:
-    rows = [Row("MAE", "S", 5, "all", 9, n, 1 / n if n < 6 else 0.9) for n in range(1, 7)]
-    law = along(laws(signs(rows)), "compute")
-    assert [point.row.iterations for point in law.points] == [1, 2, 3, 4, 5]
+    rows = [RunRow("MAE", "S", 5, "all", 9, n, 1 / n if n < 6 else 0.9) for n in range(1, 7)]
+    law = along(laws(frame(signs(rows))), "compute")
+    assert list(law.points["iterations"]) == [1, 2, 3, 4, 5]
 
 
 def test_too_few_points__is_a_result() -> None:
-    rows = [Row("MAE", "S", 5, "all", 9, n, 1 / n) for n in range(1, 5)]
-    for law, count in zip(laws(signs(rows)), (4, 1, 1), strict=True):
+    rows = [RunRow("MAE", "S", 5, "all", 9, n, 1 / n) for n in range(1, 5)]
+    for law, count in zip(laws(frame(signs(rows))), (4, 1, 1), strict=True):
         assert law.remarks == [f"too few points to fit: {count}, needs 5 at different places"]
         assert law.curve is law.rmse is law.record()["b"] is None
 
 
 def test_no_fall__is_no_law() -> None:
-    rows = [Row("MAE", f"S{n}", n, "all", 9, 5, 0.3 + n / 100) for n in range(1, 7)]
-    law = along(laws(signs(rows)), "parameters")
+    rows = [RunRow("MAE", f"S{n}", n, "all", 9, 5, 0.3 + n / 100) for n in range(1, 7)]
+    law = along(laws(frame(signs(rows))), "parameters")
     assert law.curve is None
     assert law.remarks == ["no law: the loss does not fall along this axis"]
 
 
 def test_intervals__of_points_without_residuals_hold_the_estimate() -> None:
     x = np.geomspace(1, 100, 8)
-    found = power.finest(x, curve(x, **TRUE))
-    drawn = power.resampled(found, x, curve(x, **TRUE), 50)
+    found = power_law.fit_finely(x, curve(x, **TRUE))
+    drawn = power_law.resample(found, x, curve(x, **TRUE), 50)
     for name in TRUE:
         assert getattr(drawn, name) == pytest.approx(getattr(found, name)[0], rel=1e-6)

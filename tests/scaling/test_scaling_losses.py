@@ -21,7 +21,7 @@ from tinymim.methods.mim import MaskedPretrainer
 from tinymim.methods.optim import configure
 from tinymim.tasks import Classifier
 from tinymim.training import flops
-from tinymim.training.flops import Compute
+from tinymim.training.flops import FlopCount
 
 OPTIM = Optim(0.1, warmup_epochs=0)
 
@@ -110,7 +110,7 @@ def block(tokens: int, width: int) -> int:
 
 
 def counted(module: pl.LightningModule, tmp_path: Path, data: pl.LightningDataModule | None = None) -> int:
-    counter = Compute()
+    counter = FlopCount()
     trainer(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=[counter]).fit(
         module, datamodule=data or NoiseData()
     )
@@ -149,7 +149,7 @@ def test_compute__changes_nothing_of_the_run(tmp_path: Path) -> None:
         lambda: Classifier(architecture=tiny(24, 3), linear_probe=True, optim=OPTIM),
     ):
         ended = []
-        for callbacks in ([], [Compute()]):
+        for callbacks in ([], [FlopCount()]):
             torch.manual_seed(1)
             module, runner = make(), trainer(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=callbacks)
             torch.manual_seed(2)
@@ -166,7 +166,7 @@ def test_compute__counts_nothing_twice_where_blocks_are_recomputed(teacher_card:
 
 
 def test_length_in_steps__whatever_the_epochs(tmp_path: Path) -> None:
-    counter, seen = Compute(), []
+    counter, seen = FlopCount(), []
     module = pretrainer(MAEPretrainer, mask_seeds=2, train_loss=True)
     module.optim = Optim(0.1, warmup_steps=2)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tinymim.errors import TinymimError
 from tinymim.report.document import Section
 from tinymim.scaling import scaling_page, table
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 
 PUBLISHED = Path(__file__).parent / "simmim_scaling.csv"
 
@@ -46,10 +46,10 @@ def test_published__page_tables_and_figures(tmp_path: Path) -> None:
     assert [line["axis"] for line in lines(tmp_path / "laws.csv")] == ["compute", "parameters", "data"]
 
 
-def few(objective: str, **more: object) -> list[Row]:
+def few(objective: str, **more: object) -> list[RunRow]:
     given: dict[str, object] = {"parameters": 5, "images": 9, "data": "all", **more}
     return [
-        Row(objective, "S", iterations=n, validation_loss=0.5 + n / 10, training_loss=0.5 - n / 10, **given)  # type: ignore[arg-type]
+        RunRow(objective, "S", iterations=n, validation_loss=0.5 + n / 10, training_loss=0.5 - n / 10, **given)  # type: ignore[arg-type]
         for n in (1, 2)
     ]
 
@@ -58,7 +58,7 @@ def test_few_runs_of_two_objectives__each_on_its_own(tmp_path: Path) -> None:
     rows = [
         *few("MAE"),
         *few("to distil", accuracy=0.5),
-        Row("MAE", "S", 5, "all", 9, 3, status="failed", error="no memory"),
+        RunRow("MAE", "S", 5, "all", 9, 3, status="failed", error="no memory"),
     ]
     sections = scaling_page.analyse(rows, tmp_path)
     titles = [section.title for section in sections]
@@ -71,6 +71,14 @@ def test_few_runs_of_two_objectives__each_on_its_own(tmp_path: Path) -> None:
     }
     assert {path.name for path in (tmp_path / "figures").glob("*accuracy*.png")} == {"to_distil_accuracy_by_loss.png"}
     assert not (tmp_path / "saturation.csv").exists()
+
+
+def test_objectives_of_alike_names__keep_their_own_figures(tmp_path: Path) -> None:
+    sections = scaling_page.analyse([*few("A/B"), *few("A_B"), *few("a b")], tmp_path)
+    drawn = [picture.files[0] for section in sections for picture in section.pictures]
+    assert len(drawn) == len(set(drawn)) == 9
+    assert {name.partition("_loss")[0] for name in drawn} == {"figures/A_B", "figures/A_B_2", "figures/a_b_3"}
+    assert all((tmp_path / name).is_file() for name in drawn)
 
 
 def test_nothing_done__is_said(tmp_path: Path) -> None:

@@ -7,78 +7,79 @@ from pathlib import Path
 import pytest
 
 from tinymim.scaling import table
-from tinymim.scaling.overfit import band, signs
+from tinymim.scaling.overfitting import band, frame, signs
 from tinymim.scaling.paper_findings import findings, next_length
 from tinymim.scaling.saturation import saturation
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 
 PUBLISHED = table.read(Path(__file__).parent / "simmim_scaling.csv")
 SLICES = {"10%": 10, "100%": 100}
 VERDICTS = ["overfit", "classic", "big on small", "held-out loss", "training loss", "saturation", "short training"]
 
 
-def run(data: str, iterations: int, loss: float, training: float | None = None, **more: object) -> Row:
+def run(data: str, iterations: int, loss: float, training: float | None = None, **more: object) -> RunRow:
     given = {"objective": "MAE", "model": "S", "parameters": 5, "noise": 0.01, "training_loss": training, **more}
-    return Row(data=data, images=SLICES[data], iterations=iterations, validation_loss=loss, **given)  # type: ignore[arg-type]
+    return RunRow(data=data, images=SLICES[data], iterations=iterations, validation_loss=loss, **given)  # type: ignore[arg-type]
 
 
 def test_published__14_runs_rose_above_a_shorter_one() -> None:
     found = signs(PUBLISHED)
-    rose = {(sign.row.model, sign.row.data, sign.row.iterations // 1000) for sign in found if sign.rose}
+    rose = {(sign.row.model, sign.row.data, sign.row.iterations // 1000) for sign in found if sign.is_overfit}
     assert rose == {
         *((model, "10%", length) for model in "SBL" for length in (250, 500)),
         *(("S", "20%", 500), ("B", "20%", 500), ("L", "20%", 250), ("L", "20%", 500)),
         *(("H", "20%", 250), ("H", "20%", 500), ("H", "50%", 500), ("g", "50%", 500)),
     }
     assert sum(sign.exceeds for sign in found) == 36
-    assert all(sign.training_fell is None for sign in found)
+    assert all(sign.training_loss_fell is None for sign in found)
 
 
 def test_rise__is_over_the_best_shorter_run_and_beyond_noise() -> None:
     rows = [run("10%", 4, 0.55), run("10%", 1, 0.6), run("10%", 2, 0.5), run("10%", 3, 0.505)]
     found = signs(rows)
     assert [sign.row for sign in found] == rows
-    assert [sign.rose for sign in found] == [True, False, False, False]
-    assert found[0].rise == pytest.approx(0.05)
-    assert found[1].rise is None
-    assert found[2].rise == pytest.approx(-0.1)
+    assert [sign.is_overfit for sign in found] == [True, False, False, False]
+    assert found[0].loss_increase == pytest.approx(0.05)
+    assert found[1].loss_increase is None
+    assert found[2].loss_increase == pytest.approx(-0.1)
 
 
 def test_classic_sign__the_training_loss_falls_meanwhile() -> None:
     rows = [run("10%", 1, 0.5, 0.4), run("10%", 2, 0.6, 0.3), run("100%", 1, 0.4, 0.3), run("100%", 2, 0.6, 0.5)]
-    assert [sign.training_fell for sign in signs(rows)] == [None, True, None, False]
+    assert [sign.training_loss_fell for sign in signs(rows)] == [None, True, None, False]
     assert signs(rows)[1].gap == pytest.approx(0.3)
 
 
 def test_excess__over_more_data_at_equal_steps() -> None:
     rows = [run("10%", 1, 0.5), run("100%", 1, 0.48), run("10%", 2, 0.485), run("100%", 2, 0.48)]
     assert [sign.exceeds for sign in signs(rows)] == [True, False, False, False]
-    assert [sign.rose for sign in signs(rows)] == [False] * 4
+    assert [sign.is_overfit for sign in signs(rows)] == [False] * 4
 
 
 def test_runs_that_differ_otherwise__are_not_compared() -> None:
     others = [{"seed": 1}, {"model": "B"}, {"objective": "SimMIM"}, {"status": "failed"}]
     for other in others:
-        assert not any(sign.rose or sign.exceeds for sign in signs([run("10%", 1, 0.3, **other), run("10%", 2, 0.5)]))
+        assert not any(
+            sign.is_overfit or sign.exceeds for sign in signs([run("10%", 1, 0.3, **other), run("10%", 2, 0.5)])
+        )
 
 
 def test_saturation__published_22k_lowers_no_loss() -> None:
     found = saturation(PUBLISHED)
     assert len(found) == 15
-    assert {one.rows[-1].model for one in found if one.falls} == {"S"}
-    large = next(one for one in found if one.rows[0].model == "L" and one.rows[0].iterations == 500_000)
-    record = large.record()
-    assert (record["second_largest"], record["largest"], record["flat_from"]) == ("1K", "22K", "1K")
-    assert record["fall"] == pytest.approx(0.4507 - 0.4536)
-    assert record["fall_per_doubling"] == pytest.approx(-0.0029 / 3.4703, rel=1e-3)  # 14.2 M is 2^3.47 x 1,281,167
+    assert set(found["model"][found["falls"].astype(bool)]) == {"S"}
+    (large,) = found[(found["model"] == "L") & (found["iterations"] == 500_000)].itertuples()
+    assert (large.second_largest, large.largest, large.flat_from) == ("1K", "22K", "1K")
+    assert large.fall == pytest.approx(0.4507 - 0.4536)
+    assert large.fall_per_doubling == pytest.approx(-0.0029 / 3.4703, rel=1e-3)  # 14.2 M is 2^3.47 x 1,281,167
 
 
 def test_saturation__is_measured_against_noise() -> None:
-    (one,) = saturation([run("10%", 1, 0.505), run("100%", 1, 0.5)])
-    assert (one.falls, one.flat_from.data) == (False, "10%")
-    (one,) = saturation([run("10%", 1, 0.52), run("100%", 1, 0.5)])
-    assert (one.falls, one.record()["flat_from"]) == (True, "")
-    assert saturation([run("10%", 1, 0.5)]) == []
+    (line,) = saturation([run("10%", 1, 0.505), run("100%", 1, 0.5)]).itertuples()
+    assert (line.falls, line.flat_from) == (False, "10%")
+    (line,) = saturation([run("10%", 1, 0.52), run("100%", 1, 0.5)]).itertuples()
+    assert (line.falls, line.flat_from) == (True, "")
+    assert not len(saturation([run("10%", 1, 0.5)]))
 
 
 def test_findings__of_the_published_runs() -> None:
@@ -93,7 +94,7 @@ def test_findings__of_the_published_runs() -> None:
 
 
 def test_next_length__of_the_published_runs() -> None:
-    assert next_length(PUBLISHED) == (
+    assert next_length(frame(signs(PUBLISHED))) == (
         "From one length to the next of the same model and data, the loss fell 28 times, and accuracy rose in 28 of "
         "them; it rose 14 times, and accuracy still rose in 7 of them."
     )
@@ -122,10 +123,10 @@ def test_findings__of_one_run_tell_nothing() -> None:
 
 def test_band__is_of_the_difference_where_the_masks_are_shared() -> None:
     alike = {"objective": "MAE", "model": "S", "parameters": 1, "data": "10%", "images": 10, "noise": 0.1}
-    first = Row(**alike, iterations=100, validation_loss=0.5, mask_losses=(0.4, 0.5, 0.6))
-    second = Row(**alike, iterations=200, validation_loss=0.502, mask_losses=(0.402, 0.502, 0.602))
-    alone = Row(**alike, iterations=200, validation_loss=0.502)
+    first = RunRow(**alike, iterations=100, validation_loss=0.5, mask_losses=(0.4, 0.5, 0.6))
+    second = RunRow(**alike, iterations=200, validation_loss=0.502, mask_losses=(0.402, 0.502, 0.602))
+    alone = RunRow(**alike, iterations=200, validation_loss=0.502)
     assert band(first, second) == pytest.approx(0, abs=1e-12)
     assert band(first, alone) == 0.1
-    assert [sign.rose for sign in signs([first, second])] == [False, True]
-    assert [sign.rose for sign in signs([first, alone])] == [False, False]
+    assert [sign.is_overfit for sign in signs([first, second])] == [False, True]
+    assert [sign.is_overfit for sign in signs([first, alone])] == [False, False]

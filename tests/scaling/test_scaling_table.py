@@ -9,7 +9,7 @@ import pytest
 
 from tinymim.errors import TinymimError
 from tinymim.scaling import table
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 
 PUBLISHED = Path(__file__).parent / "simmim_scaling.csv"
 HEADS = "objective,model,parameters,data,images,iterations,validation_loss"
@@ -18,13 +18,13 @@ HEADS = "objective,model,parameters,data,images,iterations,validation_loss"
 def test_published_table__in_our_units() -> None:
     rows = table.read(PUBLISHED)
     assert len(rows) == 63
-    assert rows[0] == Row("SimMIM", "S", 49_000_000, "10%", 128_117, 125_000, 0.4820, accuracy=pytest.approx(0.8269))
+    assert rows[0] == RunRow("SimMIM", "S", 49_000_000, "10%", 128_117, 125_000, 0.4820, accuracy=pytest.approx(0.8269))
     assert (rows[-1].model, rows[-1].parameters, rows[-1].images) == ("g", 1_060_000_000, 14_200_000)
 
 
 def test_written_rows__are_read_again(tmp_path: Path) -> None:
-    whole = Row("MAE", "ViT-T", 7, "5%, a", 3, 2, 0.1, 1 / 3, 1e-5, 0.875, 1.5e17, 64, 0, "done", None)
-    failed = Row("MAE", "ViT-T", 7, "5%, a", 3, 4, status="failed", error="stopped:\nno memory")
+    whole = RunRow("MAE", "ViT-T", 7, "5%, a", 3, 2, 0.1, 1 / 3, 1e-5, 0.875, 1.5e17, 64, 0, "done", None)
+    failed = RunRow("MAE", "ViT-T", 7, "5%, a", 3, 4, status="failed", error="stopped:\nno memory")
     table.write(tmp_path / "t.csv", [whole, failed])
     first, second = table.read(tmp_path / "t.csv")
     assert first == whole

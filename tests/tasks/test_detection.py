@@ -18,10 +18,10 @@ from tinymim.methods import Optim
 from tinymim.safety.text import plain
 from tinymim.tasks import Classifier, Detector
 from tinymim.tasks.detection import boxes_of
-from tinymim.tasks.fcos import FCOSForm, FCOSNetwork, Predictions
+from tinymim.tasks.fcos import FCOSForm, FCOSNetwork, HeadOutputs
 from tinymim.tasks.pyramid import SimplePyramid
 from tinymim.teachers import weights
-from tinymim.training.exact_resume import Exact
+from tinymim.training.exact_resume import ExactResume
 from tinymim.vit.backbone import Backbone
 
 
@@ -187,7 +187,7 @@ def test_held_out__losses_and_figures_touch_neither_weights_nor_random_numbers(t
 
 
 def test_figures__are_those_of_the_boxes_that_are_found(built: Detector, tmp_path: Path, monkeypatch: Any) -> None:
-    def right_at_first(seen: Predictions) -> list[dict[str, torch.Tensor]]:
+    def right_at_first(seen: HeadOutputs) -> list[dict[str, torch.Tensor]]:
         """The main shapes exactly, and the others not at all."""
         mains = [{name: value[:1] for name, value in one.items()} for one in truths.pop(0)]
         return [{**one, "scores": torch.ones(1)} for one in mains]
@@ -266,7 +266,7 @@ class Stops(pl.Callback):
 def test_resume__gives_the_weights_of_going_through(tmp_path: Path) -> None:
     def run(*callbacks: pl.Callback, **options: Any) -> tuple[Detector, pl.Trainer]:
         module = detector(drop_path=0.3)
-        runner = trainer(tmp_path, max_epochs=2, callbacks=[Exact(0), *callbacks], num_sanity_val_steps=0)
+        runner = trainer(tmp_path, max_epochs=2, callbacks=[ExactResume(0), *callbacks], num_sanity_val_steps=0)
         runner.fit(module, datamodule=scenes(scale=(0.4, 1.0)), **options)
         return module, runner
 

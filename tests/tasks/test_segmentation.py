@@ -24,7 +24,7 @@ from tinymim.tasks.pyramid import Pyramid
 from tinymim.tasks.segmentation import pixel_loss, slide
 from tinymim.tasks.upernet import SharedDropout2d, UPerNet, UPerNetForm
 from tinymim.teachers import locate, weights
-from tinymim.training.masks import MaskFiles
+from tinymim.training.predictions import MaskFiles
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 

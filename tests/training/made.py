@@ -26,7 +26,7 @@ def network(architecture: Architecture, classes: HeadForm | None = None, taps: I
     if classes:
         backbone.classifier = Head(backbone.width, backbone.prefix, classes)
     if taps := list(taps):
-        backbone.mark_trained(taps)
+        backbone.set_output_block(taps)
     with torch.no_grad():
         for name, value in backbone.state_dict().items():
             if value.is_floating_point():

@@ -106,19 +106,18 @@ def test_hold__an_error_keeps_what_was_written_and_a_lock_that_was_there(name: s
     assert [path.name for path in (tmp_path / "two").iterdir()] == [".lock"]
 
 
-def test_hold__a_lock_that_is_taken_away_before_it_is_held_is_no_lock(
+def test_hold__a_folder_that_is_taken_away_before_it_is_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, take, gone = tmp_path / "run", lock._take, []
+    folder, take, gone = tmp_path / "run", lock._acquire, []
 
-    def late(*given: object) -> None:
-        if not gone:  # the one before was refused, and took the folder away, between opening and locking
-            gone.append((folder / ".lock").stat().st_ino)
-            (folder / ".lock").unlink()
+    def late(*given: object) -> bool:
+        if not gone:  # the one before was refused, and took the folder away before it was locked
+            gone.append(True)
             folder.rmdir()
-        take(*given)  # type: ignore[arg-type]
+        return take(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lock, "_take", late)
+    monkeypatch.setattr(lock, "_acquire", late)
     with hold(folder, "run_dir"):
         assert json.loads((folder / ".lock").read_text())["pid"] == os.getpid()
     assert gone
@@ -204,3 +203,10 @@ def test_hold__a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         hold(tmp_path / "file" / "run", "run_dir"),
     ):
         pass
+
+
+def test_hold__the_folder_may_be_gone_at_its_end(tmp_path: Path) -> None:
+    with hold(tmp_path / "run", "run_dir"):
+        (tmp_path / "run" / ".lock").unlink()
+        (tmp_path / "run").rmdir()
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -133,6 +134,8 @@ def test_arch__unknown_gives_near_names():
 def test_arch__not_a_vit_that_can_be_read(arch):
     """Convnets, networks with several grids or parallel blocks, those that normalise after attention and not before,
     and one with fewer heads of k and v than of q."""
+    if arch not in timm.list_models():
+        pytest.skip("this timm is older")
     with pytest.raises(
         TinymimError, match=rf"^arch: {arch} is no Vision Transformer .*vit_\*, deit_\*, beit\* or eva\*"
     ):

@@ -86,7 +86,7 @@ def test_star__sincos_leaves_the_rows_of_both_tokens_zero():
 
 @pytest.mark.parametrize("option", [{"reg_tokens": 1}, {"no_embed_class": True}])
 def test_star__options_that_timms_class_would_ignore_or_break_on(option):
-    with pytest.raises(TinymimError, match=f"{next(iter(option))} cannot be had with the distillation token"):
+    with pytest.raises(TinymimError, match=f"{next(iter(option))} cannot be combined with the distillation token"):
         skeleton(tiny(option, arch=STAR))
 
 

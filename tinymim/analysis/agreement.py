@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinymim.analysis.statistics import Moments
 from tinymim.errors import TinymimError
 from tinymim.ops.blocked import map_blocks
 from tinymim.ops.relation_kl import relation_logits
@@ -36,8 +37,8 @@ MAPS = 2**21  # and of relations; measured: half or twice as many cost the same,
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is compared.
+class RelationOptions:
+    """Relations that are compared, and how.
 
     Args:
         relations: two of the letters q, k, v each: ``qk`` is the attention map (without a BEiT's position bias).
@@ -51,10 +52,6 @@ class Options:
     cls: Literal["keep", "drop"] = "keep"
     heads: Literal["auto"] | int = "auto"
     temperature: float = 1.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The options in plain types, to be written beside a result."""
-        return {**asdict(self), "relations": list(self.relations)}
 
 
 class Agreement:
@@ -72,8 +69,8 @@ class Agreement:
         TinymimError: an option that cannot be, heads that do not divide a width, or grids of different shape.
     """
 
-    def __init__(self, teacher: Backbone, student: Backbone, options: Options | None = None):
-        self.options = options or Options()
+    def __init__(self, teacher: Backbone, student: Backbone, options: RelationOptions | None = None):
+        self.options = options or RelationOptions()
         check_pairs(self.options.relations, "agreement.relations")
         check_temperature(self.options.temperature, "agreement.temperature")
         chosen = self.options.heads
@@ -83,10 +80,13 @@ class Agreement:
             check_divides(heads, student.width, f"the student, {student.architecture.arch}")
         self._tokens = Tokens.match(teacher, student, self.options.cls == "keep", "agreement")
         self.teacher, self.student = teacher.eval(), student.eval()
-        self.images = 0
-        shape = (len(self.options.relations), teacher.depth, student.depth)
-        self._sum, self._squares = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
-        self._uniform = torch.zeros(shape[:2], dtype=torch.float64)
+        self._kl = {relation: Moments() for relation in self.options.relations}
+        self._uniform = {relation: Moments() for relation in self.options.relations}
+
+    @property
+    def images(self) -> int:
+        """Images taken in so far."""
+        return next(iter(self._kl.values())).count
 
     @property
     def _names(self) -> list[str]:
@@ -100,13 +100,11 @@ class Agreement:
             for chunk in images.split(max(1, READINGS // (held * len(self._names)))):
                 teacher = self._read(self.teacher, chunk, self._tokens.of_teacher)
                 student = self._read(self.student, chunk, self._tokens.of_student)
-                for number, relation in enumerate(self.options.relations):
+                for relation in self.options.relations:
                     a, b = list(relation)
                     uniform, kl = self._compare(teacher[a], teacher[b], student[a], student[b])
-                    self._sum[number] += kl.sum(0)
-                    self._squares[number] += kl.square().sum(0)
-                    self._uniform[number] += uniform.sum(0)
-                self.images += len(chunk)
+                    self._kl[relation].add(kl)
+                    self._uniform[relation].add(uniform)
 
     def _read(self, network: Backbone, images: Tensor, match: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Tokens by name, ``(B, blocks, N, D)`` over the tokens and the grid that both networks share."""
@@ -124,15 +122,15 @@ class Agreement:
         uniform = torch.zeros(B, L, dtype=torch.float64)
         cross = torch.zeros(B, L, sa.shape[1], dtype=torch.float64)
         for heads in dict.fromkeys(self._heads):
-            blocks = [block for block, own in enumerate(self._heads) if own == heads]
+            blocks = [block for block, count in enumerate(self._heads) if count == heads]
             sides = [x.unflatten(-1, (heads, -1)).transpose(2, 3) for x in (ta[:, blocks], tb[:, blocks], sa, sb)]
             maps = len(blocks) + sa.shape[1]
-            for some, group, rows in map_blocks(B, heads, N, MAPS // maps):
-                a, b, c, d = (x[some, :, group] for x in sides)
+            for images, group, rows in map_blocks(B, heads, N, MAPS // maps):
+                a, b, c, d = (x[images, :, group] for x in sides)
                 teacher, student = self._log_relations(a[..., rows, :], b), self._log_relations(c[..., rows, :], d)
                 shares = teacher.exp()
-                uniform[some, blocks] += torch.linalg.vecdot(shares, teacher).cpu()
-                cross[some, blocks] += (shares @ student.mT).cpu()
+                uniform[images, blocks] += torch.linalg.vecdot(shares, teacher).cpu()
+                cross[images, blocks] += (shares @ student.mT).cpu()
             uniform[:, blocks] /= heads * N * N
             cross[:, blocks] /= heads * N * N
         return uniform, (uniform.unsqueeze(-1) - cross).clamp_(min=0)  # it falls below 0 in rounding alone
@@ -144,33 +142,23 @@ class Agreement:
 
     def matrix(self, relation: str) -> Tensor:
         """Mean KL in nats of each pair of blocks, ``(teacher's blocks, student's blocks)`` in float64."""
-        return self._sum[self._index(relation)] / self._seen()
+        return self._seen(self._kl[relation]).mean
 
     def uniform(self, relation: str) -> Tensor:
-        """Mean KL of each of the teacher's blocks from the uniform relation, ln N minus its entropy: what a student's
-        relations come to that tell nothing, and the scale on which to read :meth:`matrix`."""
-        return self._uniform[self._index(relation)] / self._seen()
+        """Mean KL of each of the teacher's blocks from the uniform relation, ln N minus its entropy: the value for a
+        student whose relations are uniform, and the scale on which to read :meth:`matrix`."""
+        return self._seen(self._uniform[relation]).mean
 
     def records(self) -> list[dict[str, Any]]:
         """One row a relation and pair of blocks: the mean KL over images, its standard deviation over them (NaN of one
         image), and the teacher's KL from the uniform relation; in nats."""
         rows = []
-        for number, relation in enumerate(self.options.relations):
-            mean, uniform = self.matrix(relation), self.uniform(relation)
-            spread = self._squares[number] - self.images * mean.square()
-            deviation = (spread.clamp(min=0) / (self.images - 1)).sqrt()
-            rows += [
-                {
-                    "relation": relation,
-                    "teacher_block": t + 1,
-                    "student_block": s + 1,
-                    "kl": mean[t, s].item(),
-                    "sd": deviation[t, s].item(),
-                    "kl_uniform": uniform[t].item(),
-                    "images": self.images,
-                }
-                for t, s in product(range(self.teacher.depth), range(self.student.depth))
-            ]
+        for relation in self.options.relations:
+            mean, uniform, sd = self.matrix(relation), self.uniform(relation), self._kl[relation].sd
+            for t, s in product(range(self.teacher.depth), range(self.student.depth)):
+                row = {"relation": relation, "teacher_block": t + 1, "student_block": s + 1}
+                row |= {"kl": mean[t, s].item(), "sd": sd[t, s].item(), "kl_uniform": uniform[t].item()}
+                rows.append({**row, "images": self.images})
         return rows
 
     def describe(self) -> str:
@@ -179,10 +167,7 @@ class Agreement:
         cls = "CLS and patches" if self._tokens.shared else "patches alone"
         return f"{'+'.join(self.options.relations)} in {heads} heads, {cls}{self._tokens.describe()}"
 
-    def _index(self, relation: str) -> int:
-        return list(self.options.relations).index(relation)
-
-    def _seen(self) -> int:
+    def _seen(self, moments: Moments) -> Moments:
         if not self.images:
             raise TinymimError("agreement: there was no image to compare the networks over")
-        return self.images
+        return moments

@@ -1,4 +1,4 @@
-"""The page of an analysis: each measure with what it is, what the paper found, what is found here, and its figures."""
+"""The page of an analysis: each measure with what it is, the paper's finding, the one here, and its figures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tinymim.analysis import analysis_figures, captions, findings, results
 from tinymim.analysis.analysis_figures import DISTANCE, DIVERSITY, ENTROPY, RELATIVE, Measure
-from tinymim.analysis.findings import Ends
-from tinymim.analysis.results import Results
+from tinymim.analysis.results import AnalysisResults
 from tinymim.report.document import Document, Picture, Section, Table, moved
 from tinymim.teachers import card
 
@@ -17,21 +16,21 @@ FIGURES = "figures"
 
 
 def document(folder: Path) -> Document:
-    """The page of what was found, to be written into the same folder."""
-    found = results.read(folder)
-    about, options = found.about, found.about["options"]
+    """The page of an analysis, to be written into the same folder."""
+    analysed = results.read(folder)
+    about, images = analysed.about, analysed.about["images"]
+    versions = about["environment"]["packages"].items()
     settings = [
-        ("images", about["images"]["what"] + f"; {about['images']['used']} used"),
-        *((name, _shown(value)) for name, value in options.items()),
+        ("images", f"{images['what']}; {images['used']} used"),
+        *((name, _plain(value)) for name, value in about["options"].items()),
         ("command", about["environment"]["command"]),
-        ("versions", ", ".join(f"{name} {version}" for name, version in about["environment"]["packages"].items())),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions)),
     ]
     return Document(
-        f"What {findings.together(found.titles)} learned",
+        f"What {findings.together(analysed.titles)} learned",
         sections(folder),
-        f"{len(found.models)} networks, analysed on the same {about['images']['used']} images "
-        f"({about['images']['what']}).",
-        _warning(found),
+        f"{len(analysed.models)} networks, analysed on the same {images['used']} images ({images['what']}).",
+        _warning(analysed),
         settings,
     )
 
@@ -46,166 +45,110 @@ def sections(folder: Path, beside: Path | None = None) -> list[Section]:
     Raises:
         TinymimError: there is no analysis.
     """
-    found = results.read(folder)
-    made = [_models(found)]
-    if found.heads:
-        made += _heads(found, folder)
-    if found.cka:
-        made += [_cka(found, folder)]
-    if found.relations:
-        made += [_agreement(found, folder)]
+    analysed = results.read(folder)
+    made = [_models(analysed)]
+    if len(analysed.heads):
+        made += _heads(analysed, folder)
+    if len(analysed.cka):
+        made += [_cka(analysed, folder)]
+    if len(analysed.relations):
+        made += [_agreement(analysed, folder)]
     return moved(made, folder, beside or folder)
 
 
-def _models(found: Results) -> Section:
+def _models(analysed: AnalysisResults) -> Section:
     rows = [
         [
             model["title"],
             model["arch"],
-            *(str(model[name]) for name in ("width", "depth")),
+            str(model["width"]),
+            str(model["depth"]),
             ",".join(map(str, dict.fromkeys(model["heads"]))),
             "{}x{} of {:g} px".format(*model["grid"], model["patch_px"]),
             model["sha256"][:12] if model["sha256"] else "random",
             model["licence"] or "-",
         ]
-        for model in found.models
+        for model in analysed.models
     ]
     heads = ["model", "network", "width", "depth", "heads", "patches", "weights (sha256)", "licence"]
-    unreadable = found.about["images"]["unreadable"]
-    remarks = [f"{len(unreadable)} unreadable images were passed over: {', '.join(unreadable)}."] if unreadable else []
-    return Section("The models", tables=[Table(heads, rows, files=[results.ABOUT])], remarks=[*_notes(found), *remarks])
+    remarks = [f"{note[0].upper()}{note[1:]}." for note in analysed.about["notes"]]
+    if unreadable := analysed.about["images"]["unreadable"]:
+        remarks.append(f"{len(unreadable)} unreadable images were passed over: {', '.join(unreadable)}.")
+    return Section("The models", tables=[Table(heads, rows, files=[results.ABOUT])], remarks=remarks)
 
 
-def _heads(found: Results, folder: Path) -> list[Section]:
-    ends = findings.ends(found)
-    return [
-        Section(
-            "Attention distance",
-            [captions.DISTANCE, captions.DISTANCE_FOUND, *findings.distance(ends)],
-            [_head_table(ends, findings.DISTANCE_COLUMNS)],
-            _head_pictures(found, DISTANCE, folder),
-            [text for text in (findings.prefix_mass(found),) if text],
-        ),
-        Section(
-            "Attention entropy",
-            [captions.ENTROPY, captions.ENTROPY_FOUND, *findings.entropy(ends)],
-            [_head_table(ends, findings.ENTROPY_COLUMNS)],
-            _head_pictures(found, ENTROPY, folder),
-        ),
-        Section(
-            "Head diversity",
-            [captions.DIVERSITY, captions.DIVERSITY_FOUND, *findings.diversity(ends)],
-            [_head_table(ends, findings.DIVERSITY_COLUMNS)],
-            _head_pictures(found, DIVERSITY, folder),
-        ),
-    ]
+def _heads(analysed: AnalysisResults, folder: Path) -> list[Section]:
+    ends = findings.summary(analysed)
+    parts = (
+        ("Attention distance", captions.DISTANCE, captions.DISTANCE_PAPER, DISTANCE, findings.distance),
+        ("Attention entropy", captions.ENTROPY, captions.ENTROPY_PAPER, ENTROPY, findings.entropy),
+        ("Head diversity", captions.DIVERSITY, captions.DIVERSITY_PAPER, DIVERSITY, findings.diversity),
+    )
+    sections = []
+    for title, about, paper, measure, sentences in parts:
+        columns = findings.COLUMNS[measure.column]
+        rows = [[network, *(cell(row) for cell in columns.values())] for network, row in ends.iterrows()]
+        table = Table(["mean over heads", *columns], rows, files=["heads.csv"])
+        pictures = _head_pictures(analysed, measure, folder)
+        sections.append(Section(title, [about, paper, *sentences(ends)], [table], pictures))
+    if text := findings.prefix_mass(analysed):
+        sections[0].remarks.append(text)
+    return sections
 
 
-def _head_table(ends: dict[str, Ends], columns: findings.Columns) -> Table:
-    rows = [[title, *(cell(one) for cell in columns.values())] for title, one in ends.items()]
-    return Table(["mean over heads", *columns], rows, files=["heads.csv"])
-
-
-def _head_pictures(found: Results, measure: Measure, folder: Path) -> list[Picture]:
-    """A dot a head, and the means of all networks: in proportion to uniform attention too, where sizes differ."""
+def _head_pictures(analysed: AnalysisResults, measure: Measure, folder: Path) -> list[Picture]:
+    """A dot a head, and the means of all networks; these also in proportion to uniform attention where networks have
+    patches of different sizes, or different numbers of them."""
     name = measure.column.partition("_")[0]
-    relative = [RELATIVE[measure]] if measure in RELATIVE and _differ(found) else []
-    ratio = " Below, in proportion to uniform attention, as patches or their numbers differ." if relative else ""
-    dots, lines = (folder / FIGURES / f"{name}_{what}" for what in ("heads", "means"))
-    return [
-        _picture(
-            "Every head",
-            "One dot a head, block by block; the line is their mean.",
-            dots,
-            analysis_figures.dots(found, measure, dots),
-        ),
-        _picture(
-            "All models",
-            f"Mean over the heads of each block.{ratio}",
-            lines,
-            analysis_figures.lines(found, [measure, *relative], lines),
-        ),
+    differ = len({(model["patch_px"], *model["grid"]) for model in analysed.models}) > 1
+    measures = [measure, RELATIVE[measure]] if measure in RELATIVE and differ else [measure]
+    heads, means = (folder / FIGURES / f"{name}_{kind}" for kind in ("heads", "means"))
+    return [analysis_figures.dots(analysed, measure, heads), analysis_figures.lines(analysed, measures, means)]
+
+
+def _cka(analysed: AnalysisResults, folder: Path) -> Section:
+    titles = analysed.titles
+    figures = {"cka_within": [(title, title) for title in titles], "cka_between": list(combinations(titles, 2))}
+    pictures = [
+        analysis_figures.likeness(analysed, pairs, folder / FIGURES / name) for name, pairs in figures.items() if pairs
     ]
-
-
-def _cka(found: Results, folder: Path) -> Section:
-    within, between = (folder / FIGURES / f"cka_{what}" for what in ("within", "between"))
-    own, across = [(title, title) for title in found.titles], list(combinations(found.titles, 2))
-    drawn = analysis_figures.likeness(found, own, within)
-    pictures = [_picture("Within each model", "Every block with every block.", within, drawn)]
-    if across:
-        drawn = analysis_figures.likeness(found, across, between)
-        text = "The blocks of one model up (↑), those of the other across (→)."
-        pictures.append(_picture("Between models", text, between, drawn))
     rows = []
-    for title in found.titles:
-        least = findings.least_alike(found, title)
-        rows.append([title, *([f"{least['cka']:.3f}", _pair(least, "block_a", "block_b")] if least else ["-", "-"])])
+    for title in titles:
+        least = findings.least_alike(analysed, title)
+        values = ["-", "-"] if least is None else [f"{least.cka:.3f}", f"{least.block_a}, {least.block_b}"]
+        rows.append([title, *values])
     table = Table(["model", "least CKA of two blocks", "which"], rows, files=["cka.csv"])
-    return Section(
-        "Likeness of blocks (CKA)", [captions.CKA, captions.CKA_FOUND, *findings.likeness(found)], [table], pictures
-    )
+    text = [captions.CKA, captions.CKA_PAPER, *findings.likeness(analysed)]
+    return Section("Likeness of blocks (CKA)", text, [table], pictures)
 
 
-def _agreement(found: Results, folder: Path) -> Section:
-    relations = list(dict.fromkeys(row["relation"] for row in found.relations))
-    students = list(dict.fromkeys(row["student"] for row in found.relations))
-    rows = []
-    for student in students:
-        for relation in relations:
-            own = [row for row in found.relations if (row["student"], row["relation"]) == (student, relation)]
-            if own:
-                best = findings.nearest(own)
-                where = _pair(best, "teacher_block", "student_block")
-                rows.append([student, relation, where, f"{best['kl']:.3g}", f"{findings.relative(best):.0%}"])
+def _agreement(analysed: AnalysisResults, folder: Path) -> Section:
+    pairs = analysed.relations.assign(share=findings.relative(analysed.relations))
+    nearest = pairs.loc[pairs.groupby(["student", "relation"], sort=False)["share"].idxmin()]
+    rows = [
+        [row.student, row.relation, f"{row.teacher_block}, {row.student_block}", f"{row.kl:.3g}", f"{row.share:.0%}"]
+        for row in nearest.itertuples()
+    ]
     heads = ["student", "relation", "nearest pair (teacher's, student's)", "KL (nats)", "of a uniform relation's"]
-    frame = " A frame marks the pair of blocks that was distilled." if _framed(found) else ""
-    pictures = []
-    for relation in relations:
-        stem = folder / FIGURES / f"agreement_{relation}"
-        title = f"{relation}: KL from the teacher, {found.about['teacher']}"
-        pictures.append(
-            _picture(title, f"Dark is near.{frame}", stem, analysis_figures.agreement(found, relation, stem))
-        )
-    text = [captions.AGREEMENT, *findings.agreement(found)]
-    return Section("Relation agreement", text, [Table(heads, rows, files=["relations.csv"])], pictures)
+    pictures = [
+        analysis_figures.agreement(analysed, relation, folder / FIGURES / f"agreement_{relation}")
+        for relation in pairs["relation"].unique()
+    ]
+    table = Table(heads, rows, files=["relations.csv"])
+    return Section("Relation agreement", [captions.AGREEMENT, *findings.agreement(analysed)], [table], pictures)
 
 
-def _picture(title: str, text: str, stem: Path, svg: bytes) -> Picture:
-    """A figure saved under a stem in the folder of figures."""
-    return Picture(title, svg, [f"{FIGURES}/{stem.name}{suffix}" for suffix in (".png", ".svg")], text)
-
-
-def _framed(found: Results) -> bool:
-    return any(analysis_figures.distilled(found, row["student"]) for row in found.relations)
-
-
-def _differ(found: Results) -> bool:
-    """Whether networks have patches of different sizes, or different numbers of them."""
-    return len({(model["patch_px"], *model["grid"]) for model in found.models}) > 1
-
-
-def _notes(found: Results) -> list[str]:
-    return [f"{note[0].upper()}{note[1:]}." for note in found.about["notes"]]
-
-
-def _warning(found: Results) -> str:
-    """What stands against using any of the weights."""
-    against = {
-        model["title"]: f"{model['licence']}: {card.restriction(model['licence'])}"
-        for model in found.models
+def _warning(analysed: AnalysisResults) -> str:
+    """The licences that restrict the use of any of the weights."""
+    terms = [
+        f"of {model['title']}: {model['licence']}: {card.restriction(model['licence'])}"
+        for model in analysed.models
         if model["licence"] and card.restriction(model["licence"])
-    }
-    return (
-        "Licence of " + "; of ".join(f"{title}: {terms}" for title, terms in against.items()) + "." if against else ""
-    )
+    ]
+    return f"Licence {'; '.join(terms)}." if terms else ""
 
 
-def _pair(row: results.Row, one: str, other: str) -> str:
-    return f"{row[one]}, {row[other]}"
-
-
-def _shown(value: object) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

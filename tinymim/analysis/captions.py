@@ -1,4 +1,4 @@
-"""What a page says of each measure: what it is, and what the paper found for three kinds of training."""
+"""Captions of the measures: what each is, and what the paper found for three kinds of training."""
 
 SOURCE = (
     'Xie et al., "Revealing the Dark Secrets of Masked Image Modeling" (arXiv 2205.13543), for ViT-B, as its abstract '
@@ -9,7 +9,7 @@ DISTANCE = (
     "Attention distance: for each head the distance in pixels between a query's patch and the patches it attends to, "
     "weighted by attention, mean over queries and images. Small is local."
 )
-DISTANCE_FOUND = (
+DISTANCE_PAPER = (
     "Supervised (DeiT) and contrastive (MoCo v3) networks look near in their first blocks and far in their last; "
     f"SimMIM mixes near and far heads in every block, and its distance falls slightly with depth ({SOURCE})."
 )
@@ -17,7 +17,7 @@ ENTROPY = (
     "Entropy of attention, in nats, mean over queries and images. Low is focused, high is broad; uniform attention to "
     "N patches has ln N."
 )
-ENTROPY_FOUND = (
+ENTROPY_PAPER = (
     "Nearly all heads of supervised and contrastive networks are broad in the last blocks; those of SimMIM keep a wide "
     f"spread in every block ({SOURCE})."
 )
@@ -25,7 +25,7 @@ DIVERSITY = (
     "Head diversity: the KL divergence between the attention maps of a head and of each other head of its block, mean "
     "over those, queries and images. 0 is heads that do the same."
 )
-DIVERSITY_FOUND = (
+DIVERSITY_PAPER = (
     "It stays high in all blocks of SimMIM; in supervised and contrastive networks it shrinks with depth, and almost "
     f"vanishes in the last three of twelve ({SOURCE})."
 )
@@ -33,7 +33,7 @@ CKA = (
     "Linear CKA of what two blocks give out over the same images, from 0 (nothing in common) to 1 (the same up to "
     "rotation and scale), by the unbiased estimator over minibatches."
 )
-CKA_FOUND = (
+CKA_PAPER = (
     "The blocks of a supervised network differ, from about 0.5 to 1; those of contrastive and masked ones are nearly "
     f"alike, from about 0.9 to 1 ({SOURCE})."
 )

@@ -23,7 +23,7 @@ from torch import Tensor
 from tinymim.errors import TinymimError
 
 Which = Literal["mean", "cls", "all"]
-"""What represents an image: the mean of its patch tokens, its CLS token, or all its patch tokens side by side."""
+"""Representations of an image: the mean of its patch tokens, its CLS token, or all its patch tokens side by side."""
 
 LEAST = 4
 """Images that a batch needs: HSIC_1 divides by B - 3."""

@@ -1,8 +1,7 @@
-"""Where heads look and how much they differ: attention distance, entropy and diversity (arXiv 2205.13543)."""
+"""Attention distance, entropy and diversity of heads (arXiv 2205.13543)."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -11,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.analysis.layer import Layer
+from tinymim.analysis.layers import Layer
 from tinymim.analysis.statistics import Moments
 from tinymim.errors import TinymimError
 
 ELEMENTS = 2**19
-"""Of the maps that are held at a time, unless one image has more: measured on two cores."""
+"""Elements of the maps that are held at a time, unless one image has more: measured on two cores."""
 
 MEASURES = ("distance_px", "entropy_nats", "diversity_kl", "diversity_js", "prefix_mass")
 
@@ -25,13 +24,13 @@ Direction = Literal["forward", "reverse", "both"]
 
 
 @dataclass
-class Options:
-    """What the paper leaves open.
+class HeadOptions:
+    """Choices that the paper leaves open.
 
     Args:
-        cls: of CLS, distillation token and registers. ``drop`` takes their rows and columns out and scales what is left
-            of each row to sum to 1. ``keep`` leaves them in entropy and diversity; as they have no place, the distance
-            is that of ``drop``.
+        cls: CLS, distillation token and registers in the maps. ``drop`` takes their rows and columns out and scales
+            what is left of each row to sum to 1. ``keep`` leaves them in entropy and diversity; as they have no place,
+            the distance is that of ``drop``.
         kl: of head h against each other head g. ``forward`` is KL(A_h ‖ A_g), ``reverse`` KL(A_g ‖ A_h), ``both``
             their mean. Their means over a layer's heads agree.
 
@@ -47,10 +46,6 @@ class Options:
             if (value := getattr(self, name)) not in known:
                 raise TinymimError(f"heads.{name}: {value!r} is none of {', '.join(known)}")
 
-    def as_dict(self) -> dict[str, str]:
-        """For the result."""
-        return dataclasses.asdict(self)
-
 
 class HeadMeasures:
     """Attention distance, entropy and diversity of every head, over all images it is given.
@@ -61,8 +56,8 @@ class HeadMeasures:
         options: what the paper leaves open.
     """
 
-    def __init__(self, options: Options | None = None):
-        self.options = options or Options()
+    def __init__(self, options: HeadOptions | None = None):
+        self.options = options or HeadOptions()
         self._moments: dict[int, Moments] = {}
         self._uniform: dict[int, dict[str, float]] = {}
 
@@ -100,7 +95,7 @@ class HeadMeasures:
         return values
 
 
-def measure(maps: Tensor, distances: Tensor, prefix: int, options: Options) -> Tensor:
+def measure(maps: Tensor, distances: Tensor, prefix: int, options: HeadOptions) -> Tensor:
     """All :data:`MEASURES` of every head on every image, ``(b, H, 5)``: means over queries.
 
     Args:
@@ -123,8 +118,8 @@ def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tenso
     """Entropy of each head, and its mean KL and Jensen-Shannon divergence from the others, in nats: three ``(b, H)``,
     means over queries.
 
-    With own_h = sum A_h ln A_h, KL(A_h ‖ A_g) = own_h - sum A_h ln A_g, so one product of maps with logarithms gives
-    all pairs; JS = (own_h + own_g - sum (A_h + A_g) ln (A_h + A_g)) / 2 + ln 2. Sums over keys are float32, those over
+    With S_h = sum A_h ln A_h, KL(A_h ‖ A_g) = S_h - sum A_h ln A_g, so one product of maps with logarithms gives all
+    pairs; JS = (S_h + S_g - sum (A_h + A_g) ln (A_h + A_g)) / 2 + ln 2. Sums over keys are float32, those over
     queries float64.
 
     Args:
@@ -137,8 +132,8 @@ def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tenso
     logs = logs.clamp(min=torch.finfo(logs.dtype).min)  # so that 0 · ln 0 is 0
     products = (a.transpose(1, 2) @ b.transpose(1, 2).mT for a, b in zip(maps, logs, strict=True))  # in place by image
     crossed = torch.stack([product.sum((0, 1), dtype=torch.float64) for product in products]) / number
-    own = crossed.diagonal(dim1=1, dim2=2)
-    pairs = own.unsqueeze(2) - crossed
+    negative_entropy = crossed.diagonal(dim1=1, dim2=2)
+    pairs = negative_entropy.unsqueeze(2) - crossed
     sides = {"forward": [2], "reverse": [1], "both": [1, 2]}[direction]
     kl = torch.stack([pairs.sum(side) for side in sides]).mean(0) / others
     js = torch.zeros_like(crossed)
@@ -146,11 +141,12 @@ def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tenso
         mixed = maps[:, :, head : head + 1] + maps[:, :, head + 1 :]
         terms = mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log_().mul_(mixed)
         shared = terms.sum(-1).sum((1, 3), dtype=torch.float64) / number
-        js[:, head, head + 1 :] = (own[:, head : head + 1] + own[:, head + 1 :] - shared) / 2 + math.log(2)
-    return -own, kl, (js + js.mT).sum(2) / others
+        sums = negative_entropy[:, head : head + 1] + negative_entropy[:, head + 1 :]
+        js[:, head, head + 1 :] = (sums - shared) / 2 + math.log(2)
+    return -negative_entropy, kl, (js + js.mT).sum(2) / others
 
 
-def uniform(layer: Layer, options: Options) -> dict[str, float]:
+def uniform(layer: Layer, options: HeadOptions) -> dict[str, float]:
     """Distance and entropy of attention that is the same to all that a query may attend to; nan where that is the
     query alone."""
     allowed = torch.ones_like(layer.distances)[None] if layer.allowed is None else layer.allowed.float()

@@ -1,4 +1,4 @@
-"""What an analysis found: tables as CSV, and beside them what was analysed and how.
+"""The results of an analysis: tables as CSV, and beside them what was analysed and how.
 
 analysis.json    options, networks with their sha256, images, versions of the software, what was left out and why
 heads.csv        one row a network, block and head (see ``tinymim/analysis/heads.py``)
@@ -8,44 +8,43 @@ relations.csv    one row a relation and pair of blocks, teacher's and student's
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinymim.errors import TinymimError
-from tinymim.files import write_json, write_text
-from tinymim.safety.shown import cell
+import pandas as pd
+from pandas import DataFrame
 
-Row = dict[str, Any]
+from tinymim.errors import TinymimError
+from tinymim.files import write_json
+from tinymim.report import csv_files
 
 ABOUT = "analysis.json"
 TABLES = ("heads", "cka", "relations")
-NAMES = {"model", "model_a", "model_b", "teacher", "student", "relation"}
+TEXT = ("model", "model_a", "model_b", "teacher", "student", "relation")
 """Columns that hold text."""
 
 
 @dataclass
-class Results:
-    """Findings, as they lie in a folder.
+class AnalysisResults:
+    """The tables of an analysis, as they lie in a folder; empty where something was not measured.
 
     Args:
         about: ``analysis.json``: ``options``, ``models``, ``teacher``, ``images``, ``notes``, ``environment``.
-        heads: rows of ``heads.csv``; empty where it was not measured, like the others.
-        cka: rows of ``cka.csv``.
-        relations: rows of ``relations.csv``.
+        heads: ``heads.csv``.
+        cka: ``cka.csv``.
+        relations: ``relations.csv``.
     """
 
     about: dict[str, Any]
-    heads: list[Row] = field(default_factory=list)
-    cka: list[Row] = field(default_factory=list)
-    relations: list[Row] = field(default_factory=list)
+    heads: DataFrame = field(default_factory=DataFrame)
+    cka: DataFrame = field(default_factory=DataFrame)
+    relations: DataFrame = field(default_factory=DataFrame)
 
     @property
     def models(self) -> list[dict[str, Any]]:
-        """What was analysed, in the order of the command."""
+        """The networks, in the order of the command."""
         return self.about["models"]
 
     @property
@@ -53,16 +52,29 @@ class Results:
         """Their names."""
         return [model["title"] for model in self.models]
 
+    def heads_of(self, title: str) -> DataFrame:
+        """The rows of ``heads`` of one network."""
+        return self.heads[self.heads["model"] == title]
+
+    def distilled_blocks(self, student: str) -> list[tuple[int, int]]:
+        """The blocks, teacher's and student's, that a student's distillation compared, if its teacher is the one of
+        this analysis."""
+        models = {model["title"]: model for model in self.models}
+        taught_by, teacher = models[student]["taught_by_sha256"], models[self.about["teacher"]]["sha256"]
+        if not taught_by or taught_by != teacher:
+            return []
+        return [(pair[0], pair[1]) for pair in models[student]["distilled_blocks"]]
+
     def write(self, folder: Path) -> None:
         """Write all of it into a folder."""
         for name in TABLES:
-            if rows := getattr(self, name):
-                write_text(folder / f"{name}.csv", _csv(rows))
+            if len(table := getattr(self, name)):
+                csv_files.write(folder / f"{name}.csv", table.to_dict("records"), missing="nan")
         write_json(folder / ABOUT, self.about)
 
 
-def read(folder: Path) -> Results:
-    """The findings in a folder.
+def read(folder: Path) -> AnalysisResults:
+    """The results in a folder.
 
     Raises:
         TinymimError: there are none, or they cannot be read.
@@ -71,32 +83,7 @@ def read(folder: Path) -> Results:
         raise TinymimError(f"analysis: {folder} has no {ABOUT}; give a folder that `tinymim analyze` wrote")
     try:
         about = json.loads((folder / ABOUT).read_text())
-        tables = {name: _rows(folder / f"{name}.csv") for name in TABLES}
-    except (OSError, ValueError) as error:
+        tables = {name: csv_files.read(folder / f"{name}.csv", TEXT) for name in TABLES}
+    except (OSError, ValueError, pd.errors.ParserError) as error:
         raise TinymimError(f"analysis: {folder} cannot be read: {error}") from None
-    return Results(about, **tables)
-
-
-def _csv(rows: list[Row]) -> str:
-    """Numbers in full, so that they read back as they were."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({head: cell(value) for head, value in row.items()} for row in rows)
-    return out.getvalue()
-
-
-def _rows(path: Path) -> list[Row]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as stream:
-        return [
-            {name: text if name in NAMES else _number(text) for name, text in row.items()}
-            for row in csv.DictReader(stream)
-        ]
-
-
-def _number(text: str) -> float | int | None:
-    if not text:
-        return None
-    return int(text) if text.lstrip("-").isdecimal() else float(text)
+    return AnalysisResults(about, **tables)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinymim.cli import predict_command
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ShapesData
 from tinymim.data.device_augment import finished
 from tinymim.data.image_files import EXTENSIONS, evenly, image_files, splits
+from tinymim.data.listed_images import ListedImages
 from tinymim.data.module import ImageData
 from tinymim.data.named_sets import NamedSets
 from tinymim.data.sampler import Draw
@@ -23,31 +23,29 @@ from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.training import looking
 
-MADE: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
+BUILT_IN: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
 """Data that need no file."""
 
 
 @dataclass
-class Images:
+class SampleImages:
     """Some images of a set, read one after the other, so that memory does not grow with their number.
 
     Args:
-        what: they are, for people.
-        dataset: by :class:`Draw`, or by number where ``folder`` names one.
-        chosen: their numbers in it.
-        names: of the files of a folder; empty where the set is a recipe's, which names its own.
-        unreadable: those passed over so far.
+        what: the images, in words.
+        dataset: files of a folder, or a recipe's data.
+        chosen: the images' numbers in it.
+        unreadable: names of those passed over so far.
     """
 
     what: str
-    dataset: Dataset[Any]
+    dataset: ListedImages | Dataset[Any]
     chosen: list[int]
-    names: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
     @property
     def used(self) -> int:
-        """Images that were read, once all batches were asked for."""
+        """Images that were read, once all batches were taken."""
         return len(self.chosen) - len(self.unreadable)
 
     def batches(self, size: int) -> Iterator[Tensor]:
@@ -57,42 +55,43 @@ class Images:
             TinymimError: none can be read.
         """
         self.unreadable.clear()
-        held: list[Tensor] = []
+        batch: list[Tensor] = []
         for index in self.chosen:
-            image = self._from_folder(index) if self.names else self._from_data(index)
-            if image is not None:
-                held.append(image)
-            if len(held) == size:
-                yield torch.stack(held)
-                held = []
-        if held:
-            yield torch.stack(held)
+            pixels = self._listed(self.dataset, index) if isinstance(self.dataset, ListedImages) else self._drawn(index)
+            if pixels is not None:
+                batch.append(finished({"image": pixels[None]})["image"][0])
+            if len(batch) == size:
+                yield torch.stack(batch)
+                batch = []
+        if batch:
+            yield torch.stack(batch)
         if not self.used:
             raise TinymimError(f"data: none of the {len(self.chosen)} images can be read, from {self.unreadable[0]} on")
 
-    def _from_folder(self, index: int) -> Tensor | None:
-        _, seen = cast(predict_command.Item, self.dataset[index])
-        if isinstance(seen, str):
-            self._pass_over(self.names[index], f": {seen}")
-            return None
-        return finished({"image": seen[None]})["image"][0]
+    def _listed(self, files: ListedImages, index: int) -> Tensor | None:
+        _, pixels = files[index]
+        if isinstance(pixels, Tensor):
+            return pixels
+        self._pass_over(files.names[index], f": {pixels}")
+        return None
 
-    def _from_data(self, index: int) -> Tensor | None:
-        """A recipe's data show another image in place of an unreadable one, and say that they do; it is left out."""
-        known = getattr(self.dataset, "unreadable", list)
+    def _drawn(self, index: int) -> Tensor | None:
+        """A recipe's data show another image in place of an unreadable one, and list it; here it is left out."""
+        pool = cast(Dataset[Any], self.dataset)
+        known = getattr(pool, "unreadable", list)
         before = set(known())
-        sample = self.dataset[Draw(0, index)]
+        pixels: Tensor = pool[Draw(0, index)]["image"]
         if new := sorted(set(known()) - before):
             self._pass_over(new[0])
             return None
-        return finished({"image": sample["image"][None]})["image"][0]
+        return pixels
 
     def _pass_over(self, name: str, why: str = "") -> None:
         self.unreadable.append(name)
         say(f"unreadable, left out: {name}{why}")
 
 
-def find(source: str, count: int, size: int, trust: bool = False) -> Images:
+def find(source: str, count: int, size: int, trust: bool = False) -> SampleImages:
     """The images that ``--data`` names.
 
     Args:
@@ -105,41 +104,41 @@ def find(source: str, count: int, size: int, trust: bool = False) -> Images:
     Raises:
         TinymimError: nothing of that name, or no image there.
     """
-    if source in MADE:
-        return _of_data(MADE[source](image_size=size), source, count)
+    if source in BUILT_IN:
+        return _of_data(BUILT_IN[source](image_size=size), source, count)
     if Path(source).is_dir():
         return _of_folder(Path(source), count, size)
     try:
         recipe = recipes.find(source)
     except TinymimError as error:
         raise TinymimError(
-            f"data: {source} is no folder of images, neither {' nor '.join(MADE)}, and no recipe ({error})"
+            f"data: {source} is no folder of images, neither {' nor '.join(BUILT_IN)}, and no recipe ({error})"
         ) from None
     return _of_data(_data_of(str(recipe), size, trust), recipe.stem, count)
 
 
-def _of_folder(folder: Path, count: int, size: int) -> Images:
-    train, val = splits(folder)
-    place = val or train
-    names = sorted(image_files(place))
+def _of_folder(root: Path, count: int, size: int) -> SampleImages:
+    train, val = splits(root)
+    folder = val or train
+    names = sorted(image_files(folder))
     if not names:
-        raise TinymimError(f"data: no images in {place}: looked for {', '.join(EXTENSIONS)}, also in its folders")
+        raise TinymimError(f"data: no images in {folder}: looked for {', '.join(EXTENSIONS)}, also in its folders")
     chosen = evenly(len(names), count)
-    what = f"{len(chosen)} of {len(names)} images in {place}"
-    return Images(what, predict_command.Images(place, names, size), chosen, names)
+    what = f"{len(chosen)} of {len(names)} images in {folder}"
+    return SampleImages(what, ListedImages(folder, names, size), chosen)
 
 
-def _of_data(data: ImageData, name: str, count: int) -> Images:
+def _of_data(data: ImageData, name: str, count: int) -> SampleImages:
     if isinstance(data, NamedSets):
         raise TinymimError(f"data: the recipe {name} has test sets alone; name the folder of one of them")
     if problems := data.problems():
         raise several(f"data: {name} cannot be used; a folder of images is named by its path", problems)
     data.setup("predict")
-    shown = next(kept for kept in (data.held_out, data.bank, data.train) if kept is not None)
-    length = len(cast(Sized, shown))
+    pool = next(images for images in (data.held_out, data.bank, data.train) if images is not None)
+    length = len(cast(Sized, pool))
     chosen = evenly(length, count)
-    kind = "held-out" if shown is data.held_out else "training"
-    return Images(f"{len(chosen)} of {length} {kind} images of {name}", shown, chosen)
+    kind = "held-out" if pool is data.held_out else "training"
+    return SampleImages(f"{len(chosen)} of {length} {kind} images of {name}", pool, chosen)
 
 
 def _data_of(recipe: str, size: int, trust: bool) -> ImageData:

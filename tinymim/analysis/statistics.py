@@ -25,10 +25,10 @@ class Moments:
 
     @property
     def mean(self) -> Tensor:
-        """Of all images, in the shape of one's values."""
+        """Mean over all images, in the shape of one image's values."""
         return self._mean
 
     @property
     def sd(self) -> Tensor:
-        """Of all images, with n - 1 in the denominator: of one image it is nan."""
+        """Standard deviation over all images, with n - 1 in the denominator: nan for one image."""
         return (self._squares / (self.count - 1 or torch.nan)).sqrt()

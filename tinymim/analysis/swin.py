@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, cast
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.models import swin_transformer, swin_transformer_v2
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
 
 from tinymim import files
-from tinymim.analysis.layer import Layer, distances
+from tinymim.analysis.layers import Layer, distances
 from tinymim.errors import TinymimError
 from tinymim.teachers import timm_hub, weights
 from tinymim.teachers.card import Card
 from tinymim.teachers.locate import is_published
 from tinymim.teachers.weights import Provenance
 from tinymim.vit.architecture import Architecture
+from tinymim.vit.attention_maps import watched
 from tinymim.vit.backbone import resized
 
-SWINS = (SwinTransformer, SwinTransformerV2)
-
-CEILING = math.log(100)
-"""Of v2's logarithm of what cosines are multiplied by (arXiv 2111.09883, section 3.2)."""
+FAMILIES: dict[type[nn.Module], Any] = {
+    swin_transformer.SwinTransformer: swin_transformer,
+    swin_transformer_v2.SwinTransformerV2: swin_transformer_v2,
+}
+"""Swin's two versions, and timm's module of each."""
 
 HEAD = ("head.", "norm.")
 """A Swin's parts after its last block."""
 
 
-class Windowed(nn.Module):
+class Swin(nn.Module):
     """A Swin Transformer, frozen, with its input normalisation.
 
     Args:
@@ -48,10 +46,10 @@ class Windowed(nn.Module):
         super().__init__()
         options = {**architecture.options, "num_classes": 0}
         try:
-            self.swin: Any = timm.create_model(architecture.arch, pretrained=False, **options)
+            self.vit: Any = timm.create_model(architecture.arch, pretrained=False, **options)
         except (TypeError, AssertionError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
             raise TinymimError(f"options: timm cannot build {architecture.arch} with {options}: {error}") from None
-        if not isinstance(self.swin, SWINS):
+        if not isinstance(self.vit, tuple(FAMILIES)):
             raise TinymimError(f"arch: {architecture.arch} is no Swin Transformer; timm's are swin_* and swinv2_*")
         self.architecture = architecture
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, -1, 1, 1), persistent=False)
@@ -67,7 +65,7 @@ class Windowed(nn.Module):
 
     @property
     def _blocks(self) -> list[Any]:
-        return [block for stage in self.swin.layers for block in stage.blocks]
+        return [block for stage in self.vit.layers for block in stage.blocks]
 
     @property
     def depth(self) -> int:
@@ -82,134 +80,71 @@ class Windowed(nn.Module):
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images it takes, in pixels."""
-        return cast(tuple[int, int], tuple(self.swin.patch_embed.img_size))
+        return cast(tuple[int, int], tuple(self.vit.patch_embed.img_size))
 
     def layers(self, images: Tensor) -> Iterator[Layer]:
-        """As :func:`tinymim.analysis.attention_maps.layers`: from stage to stage the tokens get fewer, and their sides
-        twice as long."""
-        side = float(self.swin.patch_embed.patch_size[0])
+        """Its blocks one by one, see :func:`tinymim.analysis.layers.layers`: from stage to stage the tokens get fewer,
+        and their sides twice as long."""
+        side = float(self.vit.patch_embed.patch_size[0])
         mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
-        x = self.swin.patch_embed((resized(images, self.image_size) - mean) / std)
+        x = self.vit.patch_embed((resized(images, self.image_size) - mean) / std)
         number = 0
-        for stage in self.swin.layers:
-            x = stage.downsample(x)
-            side *= 1 if isinstance(stage.downsample, nn.Identity) else 2
-            for block in stage.blocks:
-                number += 1
-                heard: list[tuple[Tensor, Tensor | None]] = []
-                hook = block.attn.register_forward_pre_hook(
-                    lambda _, given, named, heard=heard: heard.append((*given, named["mask"])), with_kwargs=True
-                )
-                try:
+        with watched(block.attn for block in self._blocks) as last:
+            for stage in self.vit.layers:
+                x = stage.downsample(x)
+                side *= 1 if isinstance(stage.downsample, nn.Identity) else 2
+                for block in stage.blocks:
+                    number += 1
                     x = block(x)
-                finally:
-                    hook.remove()
-                maps = _Maps(block.attn, *heard[0], images=len(x))
-                allowed = None if maps.mask is None else maps.mask == 0
-                between = distances(block.window_size, (side, side)).to(x.device)
-                grid = (x.shape[1], x.shape[2])
-                yield Layer(number, block.attn.num_heads, 0, grid, side, x.flatten(1, 2), between, maps, allowed)
+                    maps, grid = last.maps(len(x)), (x.shape[1], x.shape[2])
+                    mask = maps.options["mask"]
+                    allowed = None if mask is None else mask == 0
+                    between = distances(block.window_size, (side, side)).to(x.device)
+                    yield Layer(
+                        number, block.attn.num_heads, 0, grid, side, x.flatten(1, 2), between, maps.log, allowed
+                    )
 
     def describe(self) -> str:
         """One line for people."""
-        depths = ",".join(str(len(stage.blocks)) for stage in self.swin.layers)
+        depths = ",".join(str(len(stage.blocks)) for stage in self.vit.layers)
         windows = dict.fromkeys("x".join(map(str, block.window_size)) for block in self._blocks)
         height, width = self.image_size
         return f"{self.architecture.arch}: depths {depths}, windows {', '.join(windows)}, {height}x{width} px"
 
 
-class _Maps:
-    """Maps of a block from what its attention is given."""
-
-    def __init__(self, attn: Any, windows: Tensor, mask: Tensor | None, images: int):
-        self.attn, self.mask = attn, mask
-        self.windows = windows.unflatten(0, (images, -1))  # (B, W, Q, D)
-
-    @torch.inference_mode()
-    def __call__(self, images: slice) -> Tensor:
-        """``(b, W, H, Q, Q)``."""
-        attn, windows = self.attn, self.windows[images]
-        cosine = isinstance(attn, swin_transformer_v2.WindowAttention)
-        bias = attn.qkv.bias
-        if cosine and attn.q_bias is not None:
-            bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
-        q, k, _ = (
-            part.unflatten(-1, (attn.num_heads, -1)).transpose(-2, -3)
-            for part in F.linear(windows, attn.qkv.weight, bias).chunk(3, dim=-1)
-        )
-        if cosine:
-            logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * attn.logit_scale.clamp(max=CEILING).exp()
-            table = 16 * attn.cpb_mlp(attn.relative_coords_table).flatten(0, -2).sigmoid()
-            logits += table[attn.relative_position_index].permute(2, 0, 1)
-        else:
-            logits = q * attn.scale @ k.mT + attn._get_rel_pos_bias()
-        if self.mask is not None:
-            logits += self.mask.unsqueeze(1)
-        return F.log_softmax(logits.float(), dim=-1)
-
-
-def is_windowed(source: str) -> bool:
+def is_swin(source: str) -> bool:
     """Whether ``source`` is ``timm:NAME`` of a Swin Transformer. Nothing is fetched."""
     arch = source.removeprefix(timm_hub.PREFIX).partition(".")[0]
     if not is_published(source) or not timm.is_model(arch):
         return False
-    module = timm.model_entrypoint(arch).__module__
-    return module in (swin_transformer.__name__, swin_transformer_v2.__name__)
+    return timm.model_entrypoint(arch).__module__ in {module.__name__ for module in FAMILIES.values()}
 
 
-def build(arch: str, options: dict[str, Any]) -> Windowed:
-    """A Swin Transformer with random weights.
-
-    Args:
-        arch: timm's name.
-        options: timm's own arguments laid over it.
-
-    Raises:
-        TinymimError: see :class:`Windowed`.
-    """
-    return Windowed(Architecture(arch, options))
-
-
-def load(source: str) -> tuple[Windowed, Provenance]:
-    """A Swin Transformer with its published weights, which are fetched if need be.
+def load(card: Card) -> tuple[Swin, Provenance]:
+    """A Swin Transformer with its published weights, which are fetched where they are not here.
 
     Args:
-        source: ``timm:NAME``.
+        card: made for ``timm:NAME``, see :func:`tinymim.teachers.timm_hub.card`.
 
     Raises:
-        TinymimError: timm knows no such weights, they cannot be had, or the file does not fit.
-    """
-    return from_card(timm_hub.card(source))
-
-
-def from_card(card: Card) -> tuple[Windowed, Provenance]:
-    """As :func:`load`, of a card made for ``timm:NAME``.
-
-    Args:
-        card: its file is fetched where it is not here.
-
-    Raises:
-        TinymimError: as there.
+        TinymimError: the weights cannot be had, or the file does not fit.
     """
     path = card.weights_path() or timm_hub.fetch(card)
-    network = Windowed(card.architecture)
-    own = {key: value for key, value in network.swin.state_dict().items() if not key.startswith(HEAD)}
-    stored = _under_timms_names(network.swin, weights.read(path).state)
-    state = {key: value for key, value in stored.items() if key in own and value.shape == own[key].shape}
-    over = sorted(key for key in stored.keys() - state.keys() if not key.startswith(HEAD))
-    if wrong := sorted(own.keys() - state.keys()) or over:
+    network = Swin(card.architecture)
+    expected = {key: value for key, value in network.vit.state_dict().items() if not key.startswith(HEAD)}
+    # timm's own filter: some files have the names of its first versions, and buffers
+    stored = FAMILIES[type(network.vit)].checkpoint_filter_fn(weights.read(path).state, network.vit)
+    state = {key: value for key, value in stored.items() if key in expected and value.shape == expected[key].shape}
+    left_over = sorted(stored.keys() - state.keys())
+    strange = [key for key in left_over if not key.startswith(HEAD)]
+    if wrong := sorted(expected.keys() - state.keys()) or strange:
         raise TinymimError(
-            f"{path} does not hold the weights of {network.describe()}: {len(own) - len(state)} of its {len(own)} are "
-            f"missing or of another shape, and {len(over)} are left over; among them {', '.join(wrong[:4])}"
+            f"{path} does not hold the weights of {network.describe()}: {len(expected) - len(state)} of its "
+            f"{len(expected)} are missing or of another shape, and {len(strange)} are left over; among them "
+            f"{', '.join(wrong[:4])}"
         )
-    network.swin.load_state_dict(state, strict=False)
-    left = sorted(stored.keys() - state.keys())
+    network.vit.load_state_dict(state, strict=False)
+    sha256 = files.sha256(path)
     return network, Provenance(
-        card.name, str(path), files.sha256(path), "", len(state), [], left, card.licence, "Swin Transformer"
+        card.name, str(path), sha256, "", len(state), [], left_over, card.licence, "Swin Transformer"
     )
-
-
-def _under_timms_names(swin: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Some files have the names of timm's first versions, and buffers."""
-    module = swin_transformer if isinstance(swin, SwinTransformer) else swin_transformer_v2
-    return cast(dict[str, Tensor], module.checkpoint_filter_fn(state, swin))

@@ -1,4 +1,4 @@
-"""``tinymim analyze MODEL [MODEL ...] --data WHAT``: where heads look, how they differ, what blocks have in common."""
+"""``tinymim analyze MODEL [MODEL ...] --data WHAT``: attention distance, entropy, diversity, CKA, relations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import get_args
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tinymim import files
-from tinymim.analysis import analysis_page, cka, heads, networks, sample_images
-from tinymim.analysis.agreement import Options as Relations
-from tinymim.analysis.measure import MEASURES, Options, measure
-from tinymim.analysis.results import ABOUT, TABLES, Results
-from tinymim.cli.predict_command import positive, usable_device
+from tinymim.analysis import analysis_page, cka, networks, sample_images
+from tinymim.analysis.agreement import RelationOptions
+from tinymim.analysis.heads import HeadOptions
+from tinymim.analysis.measure import MEASURES, MeasureOptions, measure
+from tinymim.analysis.results import ABOUT, TABLES, AnalysisResults
+from tinymim.cli.predict_command import positive
+from tinymim.device import usable_device
 from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.safety.console import PlainConsole
@@ -24,7 +26,7 @@ from tinymim.training import looking
 from tinymim.vit.initialise import Init
 
 OURS = {ABOUT, analysis_page.NAME, *(f"{name}.csv" for name in TABLES)}
-"""What an analysis leaves in its folder, beside figures."""
+"""Files of an analysis in its folder, beside figures."""
 
 EXAMPLES = """\
 MODEL is [TITLE=]SOURCE, and SOURCE one of
@@ -70,57 +72,57 @@ def main(arguments: list[str]) -> int:
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     add("--out", type=Path, default=Path("runs/analysis"), help="folder for what is found (runs/analysis)")
     looking.add_argument(parser, "the recipe of --data")
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        return _run(asked)
+        return _run(args)
     except KeyboardInterrupt:
-        say(f"stopped; {asked.out} is as it was")
+        say(f"stopped; {args.out} is as it was")
         return 130
 
 
-def _run(asked: argparse.Namespace) -> int:
-    _check_out(asked.out)
-    if "cka" in asked.measures and asked.batch_size < cka.LEAST:
+def _run(args: argparse.Namespace) -> int:
+    _check_out(args.out)
+    if "cka" in args.measures and args.batch_size < cka.LEAST:
         raise TinymimError(
-            f"batch_size: {asked.batch_size} is not {cka.LEAST} or more, which CKA needs; take more, or "
+            f"batch_size: {args.batch_size} is not {cka.LEAST} or more, which CKA needs; take more, or "
             "leave CKA out with --measures heads,relations"
         )
-    check_pairs(asked.relations, "relations")
-    device = usable_device(asked.device)
-    models = networks.load(asked.models, asked.seed, asked.init)
+    check_pairs(args.relations, "relations")
+    device = usable_device(args.device)
+    models = networks.load(args.models, args.seed, args.init)
     titles = [model.title for model in models]
-    if asked.teacher and asked.teacher not in titles:
-        raise TinymimError(f"teacher: {asked.teacher} is none of the models: {', '.join(titles)}")
-    options = Options(
-        asked.measures,
-        asked.batch_size,
-        heads.Options(**({"cls": asked.cls} if asked.cls else {}), kl=asked.kl),
-        asked.tokens,
-        Relations(asked.relations, **({"cls": asked.cls} if asked.cls else {})),
-        asked.teacher or titles[0],
+    if args.teacher and args.teacher not in titles:
+        raise TinymimError(f"teacher: {args.teacher} is none of the models: {', '.join(titles)}")
+    options = MeasureOptions(
+        args.measures,
+        args.batch_size,
+        HeadOptions(**({"cls": args.cls} if args.cls else {}), kl=args.kl),
+        args.tokens,
+        RelationOptions(args.relations, **({"cls": args.cls} if args.cls else {})),
+        args.teacher or titles[0],
     )
     side = max(side for model in models for side in model.network.image_size)
-    shown = sample_images.find(asked.data, asked.images, side, asked.trust)
+    shown = sample_images.find(args.data, args.images, side, args.trust)
     say(f"{shown.what}, {len(models)} models: {', '.join(titles)}")
-    found = with_bar(len(shown.chosen), partial(measure, models, shown, options, device))
-    found.about["options"] |= {"data": asked.data, "images": asked.images, "seed": asked.seed, "device": str(device)}
-    for note in found.about["notes"]:
+    measured = with_bar(len(shown.chosen), partial(measure, models, shown, options, device))
+    measured.about["options"] |= {"data": args.data, "images": args.images, "seed": args.seed, "device": str(device)}
+    for note in measured.about["notes"]:
         say(f"- {note}")
-    write(found, asked.out)
-    print(f"wrote {asked.out / analysis_page.NAME}: open it in a browser; the tables and figures lie beside it")
+    write(measured, args.out)
+    print(f"wrote {args.out / analysis_page.NAME}: open it in a browser; the tables and figures lie beside it")
     return 0
 
 
-def with_bar(whole: int, work: Callable[[Callable[[int], None]], Results]) -> Results:
-    """Do ``work``, which tells how many of the ``whole`` images each step had, under a bar."""
+def with_bar(whole: int, work: Callable[[Callable[[int], None]], AnalysisResults]) -> AnalysisResults:
+    """Do ``work``, which reports the images of each step, under a progress bar of ``whole`` images."""
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=whole)
-        return work(lambda done: bar.advance(task, done))
+        return work(lambda count: bar.advance(task, count))
 
 
-def write(found: Results, out: Path) -> None:
+def write(results: AnalysisResults, out: Path) -> None:
     """Tables, figures and page into a folder, which appears whole or not at all.
 
     Raises:
@@ -128,7 +130,7 @@ def write(found: Results, out: Path) -> None:
     """
 
     def fill(folder: Path) -> None:
-        found.write(folder)
+        results.write(folder)
         analysis_page.document(folder).write(folder / analysis_page.NAME)
 
     try:
@@ -143,9 +145,9 @@ def _check_out(out: Path) -> None:
         return
     if not out.is_dir():
         raise TinymimError(f"out: {out} is a file; give a folder")
-    found = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+    present = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
     known = (out / ABOUT).is_file()
-    strange = [path for path in found if not (known and _is_ours(path))]
+    strange = [path for path in present if not (known and _is_ours(path))]
     if strange:
         raise TinymimError(f"out: {out} holds {sorted(strange)[0]}, which no analysis wrote; give another folder")
 
@@ -160,9 +162,9 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _some(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
-        given = _listed(text)
-        if wrong := [part for part in given if part not in known]:
+        parts = _listed(text)
+        if wrong := [part for part in parts if part not in known]:
             raise argparse.ArgumentTypeError(f"{', '.join(map(repr, wrong))} is none of {', '.join(known)}")
-        return given
+        return parts
 
     return parse

@@ -82,10 +82,11 @@ def resume(arguments: list[str]) -> int:
         return main(["resume", *arguments])
     if not (place / "config.yaml").is_file():
         raise TinymimError(f"{place} holds neither a chain ({NAME}) nor a run (config.yaml)")
-    from tinymim.cli.main import lightning
+    from tinymim.cli.recipe_commands import fit
 
     own = ["--config", str(place / "config.yaml"), "--run_dir", str(place), "--ckpt_path", "last"]
-    return lightning("fit", [*own, *arguments[1:]])
+    fit([*own, *arguments[1:]])
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,7 @@
-"""The ``tinymim`` command. Heavy imports happen after the command is known, so that ``--help`` answers at once."""
+"""The ``tinymim`` command: one table of commands, from which help, dispatch and the reach of imports follow.
+
+Heavy imports happen after the command is known, so that ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,160 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from tinymim import __version__
+from tinymim.cli.recipe_commands import names_recipe
 from tinymim.errors import TinymimError, own_words
-from tinymim.safety.shown import terminal
 
 HELP = frozenset(("-h", "--help"))
 OVERRIDES = "Further options are overrides of the recipe, such as --trainer.max_epochs 5."
+
+
+class Command(NamedTuple):
+    """A row of the table.
+
+    Args:
+        help: line of ``tinymim --help``.
+        function: ``module:function`` in the project; it gets the arguments, and returns an exit code or ``None`` for 0.
+        builds: whether it builds what its user names, classes of the working folder among them, by its arguments; other
+            commands only look.
+        actions: words that come first, each with a help of its own.
+        first: name and description of the first argument of a command whose overrides argparse could not tell from
+            options; its help is printed from the table.
+        options: ``module:mapping`` of such a command's own options, and what they say.
+    """
+
+    help: str
+    function: str
+    builds: Callable[[list[str]], bool] = lambda arguments: False
+    actions: tuple[str, ...] = ()
+    first: tuple[str, str] | None = None
+    options: str | None = None
+
+    def run(self, arguments: list[str]) -> int:
+        """Import the function, and call it."""
+        return _imported(self.function)(arguments) or 0
+
+    def print_help(self, name: str) -> None:
+        """Print the help of a command with a ``first`` argument."""
+        parser = argparse.ArgumentParser(f"tinymim {name}", description=self.help, epilog=OVERRIDES)
+        parser.add_argument(self.first[0], help=self.first[1])  # type: ignore[index]
+        for option, text in (_imported(self.options) if self.options else {}).items():
+            parser.add_argument(f"--{option}", help=text)
+        parser.print_help()
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(f"tinymim.{module}"), name)
+
+
+def _always(arguments: list[str]) -> bool:
+    return True
+
+
+def _runs_chain(arguments: list[str]) -> bool:
+    return arguments[:1] in (["run"], ["resume"])
+
+
+RECIPE = ("recipe", "a recipe of recipes, or a path")
+
+
+COMMANDS = {
+    "fit": Command(
+        "train one recipe: tinymim fit --config relation_digits [--trainer.max_epochs 5 ...]",
+        "cli.recipe_commands:fit",
+        _always,
+    ),
+    "validate": Command(
+        "validate a checkpoint: tinymim validate --config RECIPE --ckpt_path FILE",
+        "cli.recipe_commands:validate",
+        _always,
+    ),
+    "test": Command("test a checkpoint, likewise", "cli.recipe_commands:test", _always),
+    "predict": Command(
+        "write features or classes: tinymim predict CHECKPOINT --images FOLDER; of a recipe's images, likewise",
+        "cli.recipe_commands:predict",
+        names_recipe,
+    ),
+    "distill": Command(
+        "run a recipe and what it compares with, and print the table: tinymim distill RECIPE [--seeds 3]",
+        "cli.recipe_commands:distill",
+        _always,
+        first=RECIPE,
+        options="experiments.distill:OPTIONS",
+    ),
+    "study": Command(
+        "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
+        "experiments.study:run",
+        _always,
+    ),
+    "search": Command(
+        "choose each row's own settings on training images: tinymim search RECIPE, STUDY or CHAIN [ROW ...]",
+        "experiments.chain_search:main",
+        _always,
+    ),
+    "chain": Command(
+        "run stages that start from each other: tinymim chain run | resume | status | plan",
+        "cli.chain_command:main",
+        _runs_chain,
+        actions=("run", "resume", "status", "plan"),
+    ),
+    "scaling": Command(
+        "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
+        "cli.scaling_command:main",
+        _always,
+    ),
+    "papers": Command(
+        "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
+        "cli.papers_command:main",
+        _always,
+    ),
+    "resume": Command(
+        "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
+        "cli.chain_command:resume",
+        _always,
+        first=("folder", "of a run or of a chain"),
+    ),
+    "check": Command(
+        "check a recipe before it runs: every mistake at once, or sizes, speed and time",
+        "cli.recipe_commands:check",
+        _always,
+        first=RECIPE,
+    ),
+    "replay": Command(
+        "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
+        "cli.replay_command:main",
+    ),
+    "report": Command(
+        "one HTML page of a run, beside others: tinymim report runs/relation_digits", "cli.report_command:main"
+    ),
+    "analyze": Command(
+        "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
+        "cli.analyze_command:main",
+    ),
+    "teachers": Command(
+        "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add | save",
+        "cli.teachers_command:main",
+        actions=("list", "show", "fetch", "verify", "add", "save"),
+    ),
+    "cache": Command(
+        "what teachers gave for views of images, kept for all runs: tinymim cache list | clear [NAME ...]",
+        "cli.cache_command:main",
+        actions=("list", "clear"),
+    ),
+    "data": Command(
+        "look through a folder of images for what is wrong with it: tinymim data check DIR",
+        "cli.data_command:main",
+        actions=("check",),
+    ),
+    "export": Command(
+        "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
+        "cli.export_command:main",
+    ),
+}
 
 
 def command() -> NoReturn:
@@ -27,10 +173,51 @@ def command() -> NoReturn:
     except SystemExit as ended:
         code = ended.code
     if "torch" in sys.modules and isinstance(code, int | None):
-        from tinymim.training import leaving
+        from tinymim.training import processes
 
-        leaving.leave(code or 0)
+        processes.leave(code or 0)
     sys.exit(code)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 for a user's mistake, 2 for a malformed command, and 75 where
+    the cluster asked it to end and the same command would go on."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="tinymim",
+        description="Distil masked-image-modelling teachers into small Vision Transformers.",
+        epilog="\n".join(f"  {name:<10} {command.help}" for name, command in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="tinymim COMMAND ...",
+    )
+    parser.add_argument("--version", action="version", version=f"tinymim {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    if not arguments:
+        parser.print_help()
+        return 2
+    name, arguments = parser.parse_args(arguments[:1]).command, arguments[1:]
+    if not HELP.isdisjoint(arguments):  # wherever it stands, nothing else is looked at
+        arguments = [word for word in arguments[:1] if word in COMMANDS[name].actions] + ["--help"]
+
+    if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if builds(name, arguments):
+        _reach_working_folder()
+    try:
+        if arguments == ["--help"] and COMMANDS[name].first:
+            COMMANDS[name].print_help(name)
+            return 0
+        code = COMMANDS[name].run(arguments)
+        if "torch" in sys.modules:
+            from tinymim.training import processes
+
+            processes.wait_for_all()
+        return code
+    except TinymimError as error:
+        from tinymim.safety.shown import terminal
+
+        print(f"tinymim {name}: {terminal(own_words(error))}", file=sys.stderr)
+        return error.code
 
 
 def builds(name: str, arguments: list[str]) -> bool:
@@ -47,242 +234,3 @@ def _reach_working_folder() -> None:
     import timm  # noqa: F401
 
     sys.path.append(str(Path.cwd()))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 for a user's mistake, 2 for a malformed command, and 75 where
-    the cluster asked it to end and the same command would go on."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        prog="tinymim",
-        description="Distil masked-image-modelling teachers into small Vision Transformers.",
-        epilog="\n".join(f"  {name:<10} {one.help}" for name, one in COMMANDS.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="tinymim COMMAND ...",
-    )
-    parser.add_argument("--version", action="version", version=f"tinymim {__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
-    if not arguments:
-        parser.print_help()
-        return 2
-    name, rest = parser.parse_args(arguments[:1]).command, arguments[1:]
-    if not HELP.isdisjoint(rest):  # wherever it stands, nothing else is looked at
-        rest = [word for word in rest[:1] if word in COMMANDS[name].actions] + ["--help"]
-
-    if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    if builds(name, rest):
-        _reach_working_folder()
-    try:
-        code = COMMANDS[name].run(rest)
-        if "torch" in sys.modules:
-            from tinymim.training import leaving
-
-            leaving.wait_for_all()
-        return code
-    except TinymimError as error:
-        print(f"tinymim {name}: {terminal(own_words(error))}", file=sys.stderr)
-        return error.code
-
-
-def lightning(command: str, arguments: list[str]) -> int:
-    """``fit``, ``validate``, ``test`` or ``predict`` over a recipe; without one, ``predict`` over a folder."""
-    if command == "predict" and not _of_a_recipe(arguments):
-        from tinymim.cli import predict_command
-
-        return predict_command.main(arguments)
-    from tinymim.log import say
-    from tinymim.training import fit
-
-    folder = fit.run(command, arguments)
-    if command == "fit":
-        say(f"the run is in {folder}")
-    return 0
-
-
-def _check(arguments: list[str]) -> int:
-    from tinymim.training import fit
-
-    recipe, rest = _named(arguments, "check")
-    fit.run("fit", ["--config", recipe, *rest], checking=True)
-    print(f"{recipe}: ready to run")
-    return 0
-
-
-def _distill(arguments: list[str]) -> int:
-    from tinymim.experiments import distill
-
-    recipe, rest = _named(arguments, "distill", distill.OPTIONS)
-    distill.distill(recipe, rest)
-    return 0
-
-
-def _study(arguments: list[str]) -> int:
-    from tinymim.experiments import study
-
-    study.run(arguments)
-    return 0
-
-
-def _resume(arguments: list[str]) -> int:
-    from tinymim.cli import chain_command
-
-    if not HELP.isdisjoint(arguments):
-        _help("resume", "folder", "of a run or of a chain")
-    return chain_command.resume(arguments)
-
-
-def _main(module: str) -> Callable[[list[str]], int]:
-    """``main`` of one of our modules, which is imported when it is called."""
-    return lambda arguments: int(importlib.import_module(f"tinymim.{module}").main(arguments))
-
-
-def _named(arguments: list[str], command: str, options: dict[str, str] | None = None) -> tuple[str, list[str]]:
-    """The recipe that comes first, and the overrides after it; the help is printed, and ends the command, where it is
-    asked for."""
-    if not HELP.isdisjoint(arguments):
-        _help(command, "recipe", "a recipe of recipes, or a path", options)
-    if not arguments or arguments[0].startswith("-"):
-        raise TinymimError(f"name a recipe first: tinymim {command} relation_digits [--trainer.max_epochs 5 ...]")
-    return arguments[0], arguments[1:]
-
-
-def _help(command: str, first: str, about: str, options: dict[str, str] | None = None) -> NoReturn:
-    """Print the help of a command whose overrides argparse could not tell from options, and end it.
-
-    Args:
-        command: its name.
-        first: what is named first.
-        about: the same, in a few words.
-        options: those of the command itself, by name, and what they say.
-    """
-    parser = argparse.ArgumentParser(f"tinymim {command}", description=COMMANDS[command].help, epilog=OVERRIDES)
-    parser.add_argument(first, help=about)
-    for name, text in (options or {}).items():
-        parser.add_argument(f"--{name}", help=text)
-    parser.print_help()
-    sys.exit(0)
-
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand, and what runs it.
-
-    Args:
-        help: a line for people.
-        run: takes the rest of the command line, and returns the exit code.
-        builds: whether it builds what its user names, given the rest of the command line.
-        actions: words that come first in it, each with a help of its own.
-    """
-
-    help: str
-    run: Callable[[list[str]], int]
-    builds: Callable[[list[str]], bool]
-    actions: tuple[str, ...] = ()
-
-
-def _always(arguments: list[str]) -> bool:
-    return True
-
-
-def _never(arguments: list[str]) -> bool:
-    return False
-
-
-def _of_a_recipe(arguments: list[str]) -> bool:
-    return any(argument.partition("=")[0] == "--config" for argument in arguments)
-
-
-def _of_a_chain(arguments: list[str]) -> bool:
-    return arguments[:1] in (["run"], ["resume"])
-
-
-COMMANDS = {
-    "fit": Command(
-        "train one recipe: tinymim fit --config relation_digits [--trainer.max_epochs 5 ...]",
-        partial(lightning, "fit"),
-        _always,
-    ),
-    "validate": Command(
-        "validate a checkpoint: tinymim validate --config RECIPE --ckpt_path FILE",
-        partial(lightning, "validate"),
-        _always,
-    ),
-    "test": Command("test a checkpoint, likewise", partial(lightning, "test"), _always),
-    "predict": Command(
-        "write features or classes: tinymim predict CHECKPOINT --images FOLDER; of a recipe's images, likewise",
-        partial(lightning, "predict"),
-        _of_a_recipe,
-    ),
-    "distill": Command(
-        "run a recipe and what it compares with, and print the table: tinymim distill RECIPE [--seeds 3]",
-        _distill,
-        _always,
-    ),
-    "study": Command(
-        "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]", _study, _always
-    ),
-    "search": Command(
-        "choose each row's own settings on training images: tinymim search RECIPE, STUDY or CHAIN [ROW ...]",
-        _main("experiments.chain_search"),
-        _always,
-    ),
-    "chain": Command(
-        "run stages that start from each other: tinymim chain run | resume | status | plan",
-        _main("cli.chain_command"),
-        _of_a_chain,
-        ("run", "resume", "status", "plan"),
-    ),
-    "scaling": Command(
-        "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
-        _main("cli.scaling_command"),
-        _always,
-    ),
-    "papers": Command(
-        "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
-        _main("cli.papers_command"),
-        _always,
-    ),
-    "resume": Command(
-        "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits", _resume, _always
-    ),
-    "check": Command("check a recipe before it runs: every mistake at once, or sizes, speed and time", _check, _always),
-    "replay": Command(
-        "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
-        _main("training.replay"),
-        _never,
-    ),
-    "report": Command(
-        "one HTML page of a run, beside others: tinymim report runs/relation_digits",
-        _main("cli.report_command"),
-        _never,
-    ),
-    "analyze": Command(
-        "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
-        _main("cli.analyze_command"),
-        _never,
-    ),
-    "teachers": Command(
-        "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add | save",
-        _main("cli.teachers_command"),
-        _never,
-        ("list", "show", "fetch", "verify", "add", "save"),
-    ),
-    "cache": Command(
-        "what teachers gave for views of images, kept for all runs: tinymim cache list | clear [NAME ...]",
-        _main("cli.cache_command"),
-        _never,
-        ("list", "clear"),
-    ),
-    "data": Command(
-        "look through a folder of images for what is wrong with it: tinymim data check DIR",
-        _main("cli.data_command"),
-        _never,
-        ("check",),
-    ),
-    "export": Command(
-        "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
-        _main("cli.export_command"),
-        _never,
-    ),
-}

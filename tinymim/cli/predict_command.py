@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from tinymim import files
 from tinymim.data.device_augment import unit
-from tinymim.data.image_files import EXTENSIONS, image_files, open_image, unreadable
-from tinymim.data.transforms import PlainView, crop_problems
+from tinymim.data.image_files import EXTENSIONS, image_files
+from tinymim.data.listed_images import ListedImages
+from tinymim.data.transforms import crop_problems
+from tinymim.device import usable_device
 from tinymim.errors import TinymimError
 from tinymim.export import source
 from tinymim.log import say
@@ -29,33 +31,7 @@ from tinymim.vit.blocks import LOGITS, Tap
 
 PRECISIONS = {AUTO: AUTO, EXACT: EXACT, "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
 PRECISIONS |= {"32": EXACT, "bf16": "bf16-mixed"}
-"""What ``--precision`` takes, a trainer's names and two shorter ones; and what each means."""
-
-Item = tuple[int, Tensor | str]
-"""Index of an image, and its pixels or why there are none."""
-
-
-class Images(Dataset[Item]):
-    """Every image of a list, as the project evaluates it; a broken one as the reason.
-
-    Args:
-        folder: that the names are relative to.
-        names: of the files.
-        size: side of the views, in pixels.
-        crop_pct: see :class:`tinymim.data.transforms.PlainView`.
-    """
-
-    def __init__(self, folder: str, names: list[str], size: int, crop_pct: float | None = None):
-        self.folder, self.names, self.view = folder, names, PlainView(size, crop_pct)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Item:
-        try:
-            return index, self.view(open_image(f"{self.folder}/{self.names[index]}"))["image"]
-        except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
-            return index, unreadable(error)
+"""Values of ``--precision``, a trainer's names and two shorter ones, and the trainer's name for each."""
 
 
 def main(arguments: list[str]) -> int:
@@ -74,10 +50,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--pool", choices=("mean", "cls"), default="mean", help="mean patch token, or the CLS token")
     parser.add_argument("--crop_pct", type=float, help="share of the shorter side seen: 0.875 to 224 px, then 1")
     parser.add_argument("--classes", action="store_true", help="write the classifier's labels, not features")
-    asked = parser.parse_args(arguments)
-    if asked.classes and (asked.block or asked.pool != "mean"):
+    options = parser.parse_args(arguments)
+    if options.classes and (options.block or options.pool != "mean"):
         raise TinymimError("--block, --pool: of features, and --classes writes none; leave them out")
-    predict(**vars(asked))
+    predict(**vars(options))
     return 0
 
 
@@ -113,9 +89,9 @@ def predict(
         overwrite: replace it if it is there.
         batch_size: images at a time.
         num_workers: processes that decode; 0 is this one.
-        device: to compute on.
+        device: device to compute on.
         precision: one of :data:`PRECISIONS`.
-        block: whose output the features are; ``None`` is the output block.
+        block: block whose output the features are; ``None`` is the output block.
         pool: ``mean`` of the patch tokens, or ``cls``.
         classes: labels instead of features.
         crop_pct: see :class:`tinymim.data.transforms.PlainView`.
@@ -124,8 +100,8 @@ def predict(
         TinymimError: nothing to read, no readable image, or nowhere to write.
     """
     check_ending(out)
-    if found := crop_problems(crop_pct):
-        raise TinymimError(found[0].removeprefix("data."))
+    if errors := crop_problems(crop_pct):
+        raise TinymimError(errors[0].removeprefix("data."))
     if out.exists() and not overwrite:
         raise TinymimError(f"out: {out} is there already; give another, or --overwrite")
     if not images.is_dir():
@@ -136,7 +112,7 @@ def predict(
     loaded = source.load(checkpoint, classes)
     place = usable_device(device)
     reader = Reader(loaded, block, pool, classes, one_off(PRECISIONS[precision], place), place)
-    dataset = Images(str(images), names, reader.size, crop_pct)
+    dataset = ListedImages(str(images), names, reader.size, crop_pct)
     loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
     broken: list[str] = []
     start = time.perf_counter()
@@ -153,7 +129,7 @@ def predict(
 
 
 class Reader:
-    """What is computed of a batch.
+    """Features or labels of a batch of images.
 
     Args:
         loaded: the network, with its classifier for ``classes``.
@@ -207,7 +183,7 @@ class Reader:
 
 
 def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: list[str]) -> Iterator[Columns]:
-    """Columns of each batch, its unreadable images left out and noted in ``broken``."""
+    """Columns of each batch; unreadable images are left out, and added to ``broken``."""
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -219,31 +195,9 @@ def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: 
                     console.print(f"unreadable, left out: {names[index]}: {why}", soft_wrap=True)
             good = [(index, image) for index, image in items if not isinstance(image, str)]
             if good:
-                paths = np.array([_text(names[index]) for index, _ in good])
-                yield {"path": paths, **reader(torch.stack([image for _, image in good]))}
+                # odd bytes of names that are no UTF-8 are written out
+                shown = [os.fsencode(names[index]).decode(errors="backslashreplace") for index, _ in good]
+                yield {"path": np.array(shown), **reader(torch.stack([image for _, image in good]))}
             bar.advance(task, len(items))
     if len(broken) == len(names):
         raise TinymimError(f"images: none of the {len(names)} can be read, from {names[0]} on")
-
-
-def _text(name: str) -> str:
-    """A file's name that is no UTF-8, with the odd bytes written out."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def usable_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU if there is one.
-
-    Raises:
-        TinymimError: it cannot be used.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise TinymimError(
-            f"device: {name} cannot be used ({str(error).splitlines()[0]}); cpu, cuda, or auto"
-        ) from None
-    return device

@@ -22,14 +22,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=Path, help="a folder of images for the attention maps, not the run's own data")
     parser.add_argument("--count", type=int, default=4, help="how many images (4); 0 leaves the maps out")
     looking.add_argument(parser, "the run's recipe")
-    asked = parser.parse_args(arguments)
-    if asked.count < 0:
-        raise TinymimError(f"count: {asked.count} is not a number of images")
-    run = runs.read(asked.run)
-    others = [runs.read(place) for place in asked.others] or runs.beside(run)
+    args = parser.parse_args(arguments)
+    if args.count < 0:
+        raise TinymimError(f"count: {args.count} is not a number of images")
+    run = runs.read(args.run)
+    others = [runs.read(place) for place in args.others] or runs.beside(run)
     runs.distinguish([run, *others])
-    out = asked.out or asked.run / "report.html"
-    text = run_report.render(run, others, asked.images, asked.count, asked.trust)
+    out = args.out or args.run / "report.html"
+    text = run_report.render(run, others, args.images, args.count, args.trust)
     try:
         files.write_text(out, text)
     except OSError as error:

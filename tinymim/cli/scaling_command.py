@@ -24,7 +24,7 @@ from tinymim.log import say
 from tinymim.report.document import Section
 from tinymim.safety.console import PlainConsole
 from tinymim.scaling import reconstruction_figure, table
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 from tinymim.training import lock, looking
 from tinymim.training.preemption import Preempted
 from tinymim.training.progress import clock
@@ -116,7 +116,7 @@ def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | Non
         return error.code, error
 
 
-def _write(study: Study, state: State) -> list[Row]:
+def _write(study: Study, state: State) -> list[RunRow]:
     """The rows so far, which are written into the study's folder."""
     found = scaling_runs.rows(study, state)
     table.write(state.place / scaling_runs.NAME, found)
@@ -130,7 +130,7 @@ def _report(study: Study, state: State, out: Path, trust: bool) -> None:
     report(found, out, f"Scaling: {study.name}", [*about, *restored(study, state, found, out, trust)])
 
 
-def restored(study: Study, state: State, found: list[Row], out: Path, trust: bool = False) -> list[Section]:
+def restored(study: Study, state: State, found: list[RunRow], out: Path, trust: bool = False) -> list[Section]:
     """What an overfitted model restores and what a well-fitted one does; nothing where the study has not both.
 
     Args:
@@ -148,7 +148,7 @@ def restored(study: Study, state: State, found: list[Row], out: Path, trust: boo
         return []
 
 
-def report(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> None:
+def report(rows: list[RunRow], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> None:
     """Write the page of some runs with its figures and tables, and print the runs.
 
     Args:
@@ -163,7 +163,7 @@ def report(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Sect
     print(f"\nthe page: {scaling_page.write(rows, out, title, extra_sections)}")
 
 
-def show(rows: list[Row], console: PlainConsole | None = None) -> None:
+def show(rows: list[RunRow], console: PlainConsole | None = None) -> None:
     """Print the runs as a table."""
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for head in ("objective", "model", "data", "seed"):

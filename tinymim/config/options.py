@@ -1,11 +1,21 @@
-"""What a recipe may say of a run beside Lightning's own ``trainer``: what to do with bad steps, and when to save."""
+"""Keys of a recipe beside Lightning's own ``trainer``, ``model`` and ``data``, and the options among them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
+KEYS = {
+    *("seed_everything", "trainer", "model", "data", "name", "run_dir", "overwrite", "compare"),
+    *("on_nonfinite", "max_rewinds", "checkpoint", "corruptions"),
+}
+"""Keys of a recipe."""
+
+COMMAND_KEYS = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
+"""Keys of a command beside its recipe."""
+
 Action = Literal["stop", "rewind"]
+"""Reaction of a run to a step that is not finite."""
 
 
 @dataclass
@@ -32,39 +42,13 @@ class Saving:
         ]
 
 
-@dataclass
-class Corruptions:
-    """What `tinymim test` does to the held-out images, beside showing them as they are.
+def run_hints() -> dict[str, Any]:
+    """Types of the options of a run."""
+    from tinymim.data.corruptions import Corruptions
 
-    Args:
-        names: of the corruptions in ``tinymim/data/corruptions.py``; ``None`` is all of them.
-        severities: from 1 to 5.
-        baseline: a fine-tuned checkpoint whose errors the classifier's are divided by.
-    """
-
-    names: list[str] | None = None
-    severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
-    baseline: str | None = None
-
-    def problems(self) -> list[str]:
-        """Names and severities that there are not."""
-        from tinymim.data.corruptions import CORRUPTIONS, SEVERITIES
-
-        known: dict[str, tuple[list[Any] | None, list[Any]]] = {
-            "names": (self.names, list(CORRUPTIONS)),
-            "severities": (self.severities, list(SEVERITIES)),
-        }
-        return [
-            f"corruptions.{field}: {value} is not a list of some of {', '.join(map(str, choices))}"
-            for field, (value, choices) in known.items()
-            if value is not None and (not value or not set(value) <= set(choices))
-        ]
-
-
-RUN: dict[str, Any] = {
-    "on_nonfinite": Action,
-    "max_rewinds": int,
-    "checkpoint": Saving,
-    "corruptions": Corruptions | None,
-}
-"""Those keys, and what they may hold."""
+    return {
+        "on_nonfinite": Action,
+        "max_rewinds": int,
+        "checkpoint": Saving,
+        "corruptions": Corruptions | None,
+    }

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
 
 from tinymim.errors import TinymimError
 
@@ -31,8 +32,8 @@ whole_numbers_first(pl.Trainer.__init__)
 class Parser(LightningArgumentParser):
     """jsonargparse with errors of a line instead of a page."""
 
+    @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what is wrong, without the usage text."""
         lines = [line for line in message.splitlines() if "Subtypes" not in line and "NoneType" not in line]
         if "fit.data" in message or "required: " in message:
             lines = ["no recipe: name one with --config, such as --config relation_digits"]

@@ -1,4 +1,4 @@
-"""Recipes: find one by name, compose it from fragments, lay overrides over it, and find every mistake in it at once.
+"""Recipes: find one by name, compose it from fragments, and lay overrides over it.
 
 A recipe is LightningCLI's YAML (``seed_everything``, ``trainer``, ``model``, ``data``) with ``extends``, a list of
 fragments beside it that are merged first, in order, OmegaConf's ``${...}``, resolved after the command line's
@@ -18,21 +18,19 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tinymim.config import class_paths, options, references
-from tinymim.config.class_paths import Config
+from tinymim.config import class_paths, references
 from tinymim.errors import TinymimError
 from tinymim.safety import text
 
+Config = dict[str, Any]
+
 PROJECT = Path(__file__).resolve().parents[2]
-KEYS = {"seed_everything", "trainer", "model", "data", "name", "run_dir", "overwrite", "compare", *options.RUN}
 LONGEST = 10**7
 """Characters of a recipe whose references to itself are written out."""
 
-COMMAND_KEYS = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
-
 
 def folders() -> list[Path]:
-    """Where recipes are looked for by name, first match wins."""
+    """Folders in which recipes are looked for by name, first match wins."""
     return [Path("recipes"), PROJECT / "recipes"]
 
 
@@ -95,7 +93,7 @@ def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
 
 
 def _drop_replaced(below: DictConfig, above: DictConfig) -> None:
-    """Where ``above`` names another class, options of the old one must not reach the new."""
+    """Drop options of an old class from ``below`` where ``above`` names another: they must not reach the new."""
     for key, value in above.items_ex(resolve=False):
         old = None if OmegaConf.is_interpolation(below, str(key)) else below.get(key)
         if not isinstance(value, DictConfig) or not isinstance(old, DictConfig):
@@ -110,7 +108,7 @@ def _drop_replaced(below: DictConfig, above: DictConfig) -> None:
 def _replaced(old: DictConfig, class_path: str, part: str) -> Config:
     """A class in place of ``old``'s: without options, but in the part ``data`` with those that it takes too, which mean
     the same in all data modules; interpolations stay as they are."""
-    known = class_paths.taken(class_path) if part == "data" else set()
+    known = class_paths.options_of(class_path) if part == "data" else set()
     options = OmegaConf.to_container(old.get("init_args") or OmegaConf.create({}), resolve=False)
     kept = {key: value for key, value in typing.cast(Config, options).items() if key in known}
     return {"class_path": class_path, **({"init_args": kept} if kept else {})}
@@ -129,35 +127,36 @@ def resolve(arguments: list[str]) -> tuple[Config, list[str]]:
     Raises:
         TinymimError: unknown recipe, bad YAML, or an interpolation that leads nowhere.
     """
+    config, rest = _collect(arguments)
+    if not config:
+        return {}, rest
+    overrides, rest = split(rest)
+    try:
+        for key, text in overrides:
+            _override(config, key, text)
+        return _resolved(config), rest
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise TinymimError(f"recipe: {str(error).splitlines()[0]}") from None
+
+
+def _collect(arguments: list[str]) -> tuple[DictConfig, list[str]]:
+    """The recipes that ``--config`` names, merged in order, and the other arguments."""
     config = OmegaConf.create({})
     rest: list[str] = []
     pending = list(arguments)
     while pending:
         argument = pending.pop(0)
-        key, given, value = argument.partition("=")
+        key, equals, value = argument.partition("=")
         if key not in ("--config", "-c"):
             rest.append(argument)
             continue
-        if not given and not pending:
+        if not equals and not pending:
             raise TinymimError("--config needs the name of a recipe, or the path of one")
-        path = find(value if given else pending.pop(0))
+        path = find(value if equals else pending.pop(0))
         config = _merge(config, compose(path))
         if "name" not in config:
             config["name"] = path.stem
-    if not config:
-        return {}, rest
-    overrides, rest = split(rest)
-    try:
-        for key, value in overrides:
-            _override(config, key, value)
-        if (size := references.written_out(OmegaConf.to_container(config, resolve=False))) > LONGEST:
-            raise TinymimError(f"recipe: its references to itself, written out, are {size:,} characters long")
-        with references.kept():
-            resolved = references.written(OmegaConf.to_container(config, resolve=True))
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise TinymimError(f"recipe: {str(error).splitlines()[0]}") from None
-    resolved.pop("vars", None)
-    return resolved, rest
+    return config, rest
 
 
 def split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -166,10 +165,10 @@ def split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     pending = list(arguments)
     while pending:
         argument = pending.pop(0)
-        key, given, value = argument.partition("=")
+        key, equals, value = argument.partition("=")
         if not key.startswith("--") or key.endswith("+") or key in ("--print_config", "--help"):
             rest.append(argument)
-        elif given:
+        elif equals:
             pairs.append((key[2:], value))
         elif pending and not pending[0].startswith("--"):
             pairs.append((key[2:], pending.pop(0)))
@@ -180,59 +179,52 @@ def split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     return pairs, rest
 
 
-def _override(config: DictConfig, key: str, given: str) -> None:
-    """Set one value; ``model.optim.base_lr`` means ``model.init_args.optim.base_lr``, as it does to the parser."""
+def _override(config: DictConfig, key: str, text: str) -> None:
+    """Set one value, which means what the same text means in a recipe."""
     try:
-        value: Any = typing.cast(DictConfig, OmegaConf.create(f"value: {given}"))._get_node("value")
+        value: Any = typing.cast(DictConfig, OmegaConf.create(f"value: {text}"))._get_node("value")
     except yaml.YAMLError:
-        raise TinymimError(f"--{key}: {given!r} is not YAML; quote it") from None
-    node: Any = config
-    full: list[str] = []
-    parts = key.split(".")
-    for position, part in enumerate(parts, start=1):
-        if isinstance(node, DictConfig) and "class_path" in node and part not in ("class_path", "init_args"):
-            full.append("init_args")
-            node = node.get("init_args")
-        if isinstance(node, DictConfig) and OmegaConf.is_interpolation(node, part):
-            node[part] = copy.deepcopy(node[part]) if position < len(parts) else None  # keep what it pointed at
-        full.append(part)
-        node = node.get(part) if isinstance(node, DictConfig) else None
-    owner = OmegaConf.select(config, ".".join(full[:-1])) if full[:-1] else config
-    if key in ("model", "data") and not isinstance(value, DictConfig):  # the class alone
-        owner.setdefault(key, {"class_path": None})
-        return _override(config, f"{key}.class_path", given)
-    if (
-        full[-1] == "class_path"
-        and isinstance(owner, DictConfig)
-        and not class_paths.same_class(str(owner.get("class_path")), str(value))
-    ):
-        other = _replaced(owner, str(value), full[0])
+        raise TinymimError(f"--{key}: {text!r} is not YAML; quote it") from None
+    if key in ("model", "data") and not isinstance(value, DictConfig):  # short for the class alone
+        if config.get(key) is None:
+            config[key] = {"class_path": None}
+        key = f"{key}.class_path"
+    *above, last = parts = _expanded(config, key)
+    owner = OmegaConf.select(config, ".".join(above)) if above else config
+    replaces = last == "class_path" and isinstance(owner, DictConfig)
+    if replaces and not class_paths.same_class(str(owner.get("class_path")), str(value)):
+        other = _replaced(owner, str(value), parts[0])
         owner.pop("init_args", None)
         owner.update(other)
-    OmegaConf.update(config, ".".join(full), value, force_add=True)
+    OmegaConf.update(config, ".".join(parts), value, force_add=True)
 
 
-def mistakes(config: Config) -> tuple[list[str], Config]:
-    """Misspelt keys, unknown classes and values of the wrong type: all of them, and the resolved recipe without
-    them."""
-    import lightning.pytorch as pl
+def _expanded(config: DictConfig, key: str) -> list[str]:
+    """The parts of a dotted key, with the ``init_args`` that a short one leaves out, as the parser has it:
+    ``model.optim.base_lr`` is ``model.init_args.optim.base_lr``.
 
-    from tinymim import precision
+    An interpolation on the way becomes a copy of what it points at, so that the value changes here alone.
+    """
+    parts: list[str] = []
+    names = key.split(".")
+    node: Any = config
+    for position, name in enumerate(names, start=1):
+        if isinstance(node, DictConfig) and "class_path" in node and name not in ("class_path", "init_args"):
+            parts.append("init_args")
+            node = node.get("init_args")
+        if isinstance(node, DictConfig) and OmegaConf.is_interpolation(node, name):
+            node[name] = copy.deepcopy(node[name]) if position < len(names) else None
+        parts.append(name)
+        node = node.get(name) if isinstance(node, DictConfig) else None
+    return parts
 
-    config = copy.deepcopy(config)
-    found: list[str] = []
-    class_paths.unknown(config, "", KEYS | COMMAND_KEYS, "a recipe", found)
-    for key in options.RUN.keys() & config:
-        class_paths.check_values({key: config[key]}, options.RUN, "", found)
-    for part, base in (("model", pl.LightningModule), ("data", pl.LightningDataModule)):
-        if part not in config:
-            found.append(f"{part}: missing; a recipe names its class with {part}.class_path")
-        elif not class_paths.check_class(config[part], part, found, (base,)):
-            del config[part]
-    if precision.is_auto(config):  # which is ours, and none of Lightning's
-        del config["trainer"]["precision"]
-    class_paths.check_signature(
-        [pl.Trainer.__init__], config.get("trainer") or {}, "trainer", "lightning's Trainer", found
-    )
-    found = [f"{line} or {precision.AUTO}" if line.startswith("trainer.precision: ") else line for line in found]
-    return found, config
+
+def _resolved(config: DictConfig) -> Config:
+    """Plain data with interpolations in place, but for references to the environment, and without ``vars``."""
+    size = references.written_out(OmegaConf.to_container(config, resolve=False))
+    if size > LONGEST:
+        raise TinymimError(f"recipe: its references to itself, written out, are {size:,} characters long")
+    with references.kept():
+        resolved: Config = references.written(OmegaConf.to_container(config, resolve=True))
+    resolved.pop("vars", None)
+    return resolved

@@ -97,7 +97,7 @@ def _value(reference: str, place: Place) -> Any:
 
 
 def places(node: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Where plain data holds references, and each text that does."""
+    """Places in plain data that hold references, and the text of each."""
     if isinstance(node, dict | list):
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
             yield from places(value, (*place, key))
@@ -151,7 +151,7 @@ def written_out(node: Any) -> int:
 
 
 def _aim(reference: str, place: Place) -> Place:
-    """Where ``a.b[0]``, or ``.b`` beside ``place``, leads."""
+    """Place that ``a.b[0]``, or ``.b`` beside ``place``, leads to."""
     dots = len(reference) - len(reference.lstrip("."))
     above = place[: len(place) - dots] if dots else ()
     parts = re.findall(r"[^.\[\]]+", reference)

@@ -1,4 +1,4 @@
-"""What the files that list fits have in common, studies and chains: finding them, their keys, and what changed."""
+"""Files that list fits, studies and chains among them: finding them, checking their keys, comparing two."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def near(word: str, words: Iterable[str]) -> str:
 
 
 def seed_mistakes(seeds: Any, field: str) -> list[str]:
-    """What is wrong with a list of seeds that ``field`` gives, if anything."""
+    """Errors in a list of seeds that ``field`` gives."""
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         return [f"{field}: {seeds!r} is not a list of whole numbers from 0, such as [0, 1, 2]"]
     twice = [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]
@@ -109,7 +109,7 @@ def seed_mistakes(seeds: Any, field: str) -> list[str]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two mappings differ, a line each, as ``pretrain.trainer.max_epochs: 10, now 15``."""
+    """Differences of two mappings, a line each, as ``pretrain.trainer.max_epochs: 10, now 15``."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [f"{path}: {json.dumps(old)}, now {json.dumps(new)}"]
     keys = dict.fromkeys([*old, *new])

@@ -10,9 +10,8 @@ from typing import cast
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from tinymim.config.options import Corruptions
 from tinymim.data.corruption_error import corruption_errors, corruption_table, errors_of, mean_errors
-from tinymim.data.corruptions import CORRUPTIONS, corrupt
+from tinymim.data.corruptions import CORRUPTIONS, Corruptions, corrupt
 from tinymim.data.device_augment import unit
 from tinymim.data.module import ImageData, Sample
 from tinymim.data.named_sets import Figures, NamedSet, NamedSets, Report, percent

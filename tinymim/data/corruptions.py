@@ -11,6 +11,8 @@ import io
 import math
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -237,3 +239,30 @@ def _picture(image: Tensor) -> Image.Image:
 
 def _tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / 255)
+
+
+@dataclass
+class Corruptions:
+    """Corruptions under which `tinymim test` shows the held-out images, beside showing them as they are.
+
+    Args:
+        names: of the corruptions in :data:`CORRUPTIONS`; ``None`` is all of them.
+        severities: from 1 to 5.
+        baseline: a fine-tuned checkpoint whose errors the classifier's are divided by.
+    """
+
+    names: list[str] | None = None
+    severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    baseline: str | None = None
+
+    def problems(self) -> list[str]:
+        """Unknown names and severities."""
+        choices: dict[str, tuple[list[Any] | None, list[Any]]] = {
+            "names": (self.names, list(CORRUPTIONS)),
+            "severities": (self.severities, list(SEVERITIES)),
+        }
+        return [
+            f"corruptions.{key}: {value} is not a list of some of {', '.join(map(str, known))}"
+            for key, (value, known) in choices.items()
+            if value is not None and (not value or not set(value) <= set(known))
+        ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tinymim.config import recipe
+from tinymim.config import options
 from tinymim.config.spec import near, seed_mistakes, unknown
 from tinymim.errors import TinymimError
 from tinymim.experiments import file_schemas
@@ -188,7 +188,7 @@ def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list
     ``content``."""
     names = [stage["name"] for stage in content["stages"]]
     overrides: dict[str, list[str]] = {name: [] for name in ["", *names]}
-    found, known = [], [*names, *recipe.KEYS]
+    found, known = [], [*names, *options.KEYS]
     for setting in settings:
         key, given, value = setting.partition("=")
         first, _, rest = key.partition(".")
@@ -201,7 +201,7 @@ def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list
             found += [f"--set {mistake}" for mistake in mistakes(content)]
         elif first in names and rest:
             overrides[first].append(f"--{rest}={value}")
-        elif first in (*recipe.KEYS, "vars"):
+        elif first in (*options.KEYS, "vars"):
             overrides[""].append(f"--{key}={value}")
         else:
             found.append(f"--set {setting}: {first} is neither a stage nor a part of a recipe{near(first, known)}")

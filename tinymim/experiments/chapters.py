@@ -15,7 +15,7 @@ from tinymim.experiments import study as studies
 from tinymim.experiments.program import Part
 from tinymim.report.document import Section, moved
 from tinymim.report.finding import Finding
-from tinymim.scaling import overfit, scaling_page, table
+from tinymim.scaling import overfitting, scaling_page, table
 from tinymim.scaling import paper_findings as scaling_findings
 
 
@@ -70,7 +70,7 @@ def scaling(part: Part, page: Path) -> Chapter:
         found, state = scaling_grid.load(asked.study, asked.quick, asked.set), chain_state.load(part.place)
         rows = scaling_runs.rows(found, state)
         extra = scaling_command.restored(found, state, rows, out)
-    signs = overfit.signs(rows)
+    signs = overfitting.signs(rows)
     objectives = list(dict.fromkeys(sign.row.objective for sign in signs))
     own = [
         replace(one, question=f"{objective}: {one.question}" if len(objectives) > 1 else one.question)

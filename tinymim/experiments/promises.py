@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from rich.table import Table
 
-from tinymim.config import recipe
+from tinymim.config import recipe, validation
 from tinymim.errors import TinymimError
 from tinymim.experiments.plan import CHECKPOINT, SEED, Chain, Stage
 from tinymim.methods.distillation import Distiller
@@ -79,7 +79,7 @@ def _promise(stage: Stage, chain: Chain, before: Promise | None) -> Promise:
         return Promise([] if stage.parent or before else _export_problems(str(stage.start)))
     config = seeded(stage.config)
     if stage.parent and not source:
-        return Promise(recipe.mistakes(config)[0])
+        return Promise(validation.mistakes(config)[0])
     seen = preflight.inspect(config, source)
     found = list(seen.problems)
     if seen.model is not None:
@@ -164,8 +164,8 @@ def _trained(start: Teacher) -> str:
     """How far a network was trained, for people."""
     network = start.skeleton
     text = f"output block {network.output_block} of {network.depth}"
-    if network.output_block < network.depth and network.beyond:
-        text += f" ({', '.join(network.beyond)} of block {network.output_block + 1} trained too)"
+    if network.output_block < network.depth and network.trained_qkv:
+        text += f" ({', '.join(network.trained_qkv)} of block {network.output_block + 1} trained too)"
     return text
 
 

@@ -27,7 +27,7 @@ from tinymim.experiments import artefacts, workers
 from tinymim.experiments.changes import digest
 from tinymim.experiments.state import State, now, read_json, recipe_path
 from tinymim.log import say
-from tinymim.training import lock, run_folder, save_recipe
+from tinymim.training import lock, run_folder
 from tinymim.training.preemption import Preempted
 from tinymim.training.run_folder import PROGRESS
 
@@ -196,7 +196,7 @@ class Runner:
             own.append(f"--seed_everything={seed}")
         if precision.is_auto(stage.config):
             alike = [other for other in state.entries if precision.is_auto(state.stage(other).config)]
-            if settled := save_recipe.precision_in(state.place / other for other in (key, *alike)):
+            if settled := run_folder.precision_in(state.place / other for other in (key, *alike)):
                 own.append(f"--trainer.precision={settled}")  # by an earlier stage, maybe on another machine
         if stage.parent:
             option = "teacher" if stage.kind == "distill" else "weights"

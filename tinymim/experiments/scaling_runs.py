@@ -16,9 +16,9 @@ from tinymim.experiments.artefacts import RESULTS
 from tinymim.experiments.plan import Stage
 from tinymim.experiments.scaling_grid import TUNED, Cell, Study
 from tinymim.experiments.state import Entry, State, read_json
-from tinymim.scaling.overfit import signs
+from tinymim.scaling.overfitting import signs
 from tinymim.scaling.reconstruction_figure import choose
-from tinymim.scaling.table import Row
+from tinymim.scaling.table import RunRow
 from tinymim.training import preflight
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import skeleton
@@ -29,7 +29,7 @@ EACH = re.compile(rf"{LOSS}_mask\d+")
 """The held-out loss under each seed of the masks."""
 
 
-def rows(study: Study, state: State) -> list[Row]:
+def rows(study: Study, state: State) -> list[RunRow]:
     """The cells that are done or have failed, by objective, then as they are run. A cell whose fine-tuning failed is
     done, without an accuracy."""
     found = []
@@ -42,13 +42,13 @@ def rows(study: Study, state: State) -> list[Row]:
     return sorted(found, key=lambda row: study.objectives.index(row.objective))
 
 
-def _done(study: Study, state: State, key: str, cell: Cell) -> Row:
+def _done(study: Study, state: State, key: str, cell: Cell) -> RunRow:
     results = read_json(state.place / key / RESULTS)
     metrics = results["metrics"]
     each = [metrics[name] for name in sorted(filter(EACH.fullmatch, metrics), key=len)]
     loss = metrics.get(LOSS, math.nan)
     failed = f"{LOSS} is not in {state.place / key / RESULTS}: nothing was held out" if math.isnan(loss) else None
-    return Row(
+    return RunRow(
         objective=cell.objective,
         model=cell.size,
         parameters=results["parameters"],
@@ -86,12 +86,12 @@ def keys(study: Study, state: State) -> dict[tuple[object, ...], str]:
     }
 
 
-def identity(row: Row) -> tuple[object, ...]:
+def identity(row: RunRow) -> tuple[object, ...]:
     """What tells a row from others."""
     return row.objective, row.model, row.data, row.iterations, row.seed
 
 
-def chosen(study: Study, state: State, found: list[Row]) -> dict[str, Path]:
+def chosen(study: Study, state: State, found: list[RunRow]) -> dict[str, Path]:
     """Run folders by title: the most overfitted run and the best one, of the first objective that restores images and
     has both; empty where none has."""
     places, marks = keys(study, state), signs(found)
@@ -103,13 +103,13 @@ def chosen(study: Study, state: State, found: list[Row]) -> dict[str, Path]:
     return {}
 
 
-def _failed(state: State, key: str, cell: Cell, entry: Entry) -> Row | None:
+def _failed(state: State, key: str, cell: Cell, entry: Entry) -> RunRow | None:
     """A row that says why; none where not even its size and its images can be told."""
     try:
         parameters, images = _parameters(state.stage(key)), _images(state.stage(key))
     except (TinymimError, OSError):
         return None
-    return Row(
+    return RunRow(
         cell.objective, cell.size, parameters, cell.data, images, cell.length,
         seed=state.chain.runs()[key], status="failed", error=entry.error,
     )  # fmt: skip
@@ -127,7 +127,7 @@ def _images(stage: Stage) -> int:
     return promises.count(preflight.build(pl.LightningDataModule, promises.seeded(stage.config)["data"], []))
 
 
-def describe(row: Row) -> str:
+def describe(row: RunRow) -> str:
     """A run's figures, for people."""
     if row.status == "failed":
         return f"failed: {row.error}"

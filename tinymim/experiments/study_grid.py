@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim import precision
-from tinymim.config import recipe, references
+from tinymim.config import recipe, references, validation
 from tinymim.config import spec as outline
 from tinymim.config.spec import shortened, texts
 from tinymim.errors import TinymimError, several
@@ -186,7 +186,7 @@ class Study:
         try:
             config = resolved(stage)
             unseen = any(path in text for path in to_come for text in stage.overrides)
-            return recipe.mistakes(config)[0] if unseen else preflight.problems(config)
+            return validation.mistakes(config)[0] if unseen else preflight.problems(config)
         except TinymimError as error:
             return [str(error)]
 

@@ -158,7 +158,8 @@ def _network_notes(source: Source) -> list[str]:
     depth, block = network.depth, network.output_block
     if block < depth:
         trained = (
-            f"**Blocks after {block} of {depth} were not trained whole** ({', '.join(network.beyond) or 'nothing'} of "
+            f"**Blocks after {block} of {depth} were not trained whole** "
+            f"({', '.join(network.trained_qkv) or 'nothing'} of "
             f"block {block + 1} at most): features are read at block {block}, and the others serve fine-tuning alone."
         )
     else:

@@ -109,7 +109,7 @@ def cut(source: Source, blocks: str) -> None:
     # What is read stays the same: features come from the output block, or the last one that is kept.
     backbone.vit.blocks = backbone.vit.blocks[:kept]
     backbone.output_block = min(output, kept)
-    some = f", of which no more was trained than {', '.join(backbone.beyond)}" if backbone.beyond else ""
+    some = f", of which no more was trained than {', '.join(backbone.trained_qkv)}" if backbone.trained_qkv else ""
     gone = (
         f"Block {depth} of the network is" if kept == depth - 1 else f"Blocks {kept + 1} to {depth} of the network are"
     )

@@ -58,7 +58,7 @@ def as_timm(backbone: Backbone) -> Backbone:
     options, head = _classifier(backbone)
     stored = backbone.record()["architecture"]
     architecture = Architecture(**{**stored, "options": stored["options"] | options})
-    network = Backbone(architecture, backbone.output_block, backbone.beyond, initialise=False)
+    network = Backbone(architecture, backbone.output_block, backbone.trained_qkv, initialise=False)
     whole = backbone.vit.state_dict()
     encoder = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
     if backbone.classes and not backbone.classifier:

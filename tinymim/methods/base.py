@@ -135,10 +135,16 @@ class Method(pl.LightningModule):
         for name, network in list(self.named_children()):
             if any(parameter.is_meta for parameter in network.parameters()):
                 setattr(self, name, None)  # a trainer that gives up moves whatever the module holds to the CPU
+        errors = errors or self._build_for(size, data)
         if errors:
             raise several("this recipe cannot run", errors)
-        self.build(size, data, Errors())
         self._built = True
+
+    def _build_for(self, image_size: int | None, data: Any) -> list[str]:
+        """Build for good; whatever only shows now."""
+        errors = Errors()
+        self.build(image_size, data, errors)
+        return errors
 
     def use_source(self, located: Teacher) -> None:
         """Use ``located`` in place of the path in the recipe: in a dry run the stage before has not written it yet."""

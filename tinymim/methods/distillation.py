@@ -87,7 +87,7 @@ class Distiller(TeacherStudentMethod):
         self._student_taps = [tap for target in self.targets for tap in target.student_taps()]
         if self.reconstruction:
             self._student_taps.append(Tap(student.depth, "ffn_post"))
-        student.mark_trained(self._student_taps)
+        student.set_output_block(self._student_taps)
         if not on_meta():
             # run in every step, or once for each view of an image and read from the cache from then on
             self._frozen = (self.cached_teacher if self.teacher_cache else self.frozen_teacher)(self.targets)
@@ -115,7 +115,7 @@ class Distiller(TeacherStudentMethod):
             parts = target(taught, seen)
             for part, value in parts.items():
                 name = "_".join(filter(None, ("loss", target.name, part)))
-                losses[name if name not in losses else f"{name}_{number}"] = value
+                losses[name if name not in losses else f"{name}_{number}"] = value  # a recipe may name a target twice
             total = total + target.weight * sum(parts.values())
         if self.reconstruction and self.reconstructor and keep is not None:
             tokens, pixels = seen[Tap(student.depth, "ffn_post")], resized(jittered, student.image_size)

@@ -32,9 +32,9 @@ def teacher_dtype(precision: Precision, run: str, field: str) -> torch.dtype | N
     """The type a teacher computes in, for :class:`FrozenTeacher`.
 
     Args:
-        precision: asked for.
+        precision: of the teacher, as the recipe has it.
         run: the trainer's precision.
-        field: that asked, for the error.
+        field: of the recipe, for the error.
 
     Raises:
         TinymimError: the run builds all networks in another type than float32, a teacher of its own precision too.

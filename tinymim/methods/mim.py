@@ -96,7 +96,7 @@ class MaskedPretrainer(Method):
             errors.append(
                 f"architecture.options.img_size: {size}, but data.image_size is {image_size}; make them equal"
             )
-        if not wrong:
+        if not wrong:  # a network of such sizes can be built, whatever else is wrong
             self.build_on(encoder)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

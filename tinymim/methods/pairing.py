@@ -61,8 +61,7 @@ def bind(targets: list[Target], teacher: Backbone, student: Backbone, block: int
     aligned: dict[int, int] = {}
     for target in targets:
         try:
-            with torch.device("cpu" if on_meta() else torch.get_default_device()):  # a user's own may need numbers
-                target.bind(teacher, student, block)
+            _bind(target, teacher, student, block)
         except TinymimError as error:
             errors.append(str(error))
             continue
@@ -79,5 +78,11 @@ def bind(targets: list[Target], teacher: Backbone, student: Backbone, block: int
         except TinymimError as error:
             return [f"head_layout: 'published' is not possible here: {error}; use uniform"]
         for target in targets:  # once more, over the student as it will be
-            target.bind(teacher, student, block)
+            _bind(target, teacher, student, block)
     return errors
+
+
+def _bind(target: Target, teacher: Backbone, student: Backbone, block: int) -> None:
+    """Set a target up, in a check too with numbers, which a user's own may look at."""
+    with torch.device("cpu" if on_meta() else torch.get_default_device()):
+        target.bind(teacher, student, block)

@@ -14,7 +14,7 @@ from tinymim.vit.backbone import Backbone
 from tinymim.vit.initialise import Init, cut_normal, initialise, truncated
 
 
-class Restorer(nn.Module):
+class MaskedEncoder(nn.Module):
     """An encoder, the token that stands for a masked patch, and the linear layer from tokens to pixels.
 
     Args:
@@ -74,10 +74,10 @@ class SimMIMPretrainer(MaskedPretrainer):
         optim = optim or Optim(base_lr=5e-5, betas=(0.9, 0.999), warmup_epochs=10)
         super().__init__(architecture, mask_ratio, optim, mask_seeds, train_loss, init)
         self.mask_unit, self.drop_path = mask_unit, drop_path
-        self.model: Restorer | None = None
+        self.model: MaskedEncoder | None = None
 
     @property
-    def restorer(self) -> Restorer:
+    def restorer(self) -> MaskedEncoder:
         """The network."""
         assert self.model is not None, "configure_model comes first"
         return self.model
@@ -108,7 +108,7 @@ class SimMIMPretrainer(MaskedPretrainer):
     def build_on(self, encoder: Backbone) -> None:
         """Keep the encoder, with a mask token and a layer of pixels."""
         set_drop_path(encoder.vit, self.drop_path)
-        self.model = Restorer(initialise(encoder, self.init, truncated))
+        self.model = MaskedEncoder(initialise(encoder, self.init, truncated))
         if self.init == "published":
             cut_normal(self.model.mask_token)
 

@@ -44,9 +44,9 @@ class TeacherStudentMethod(Method):
         init: first weights of the student and of a reconstruction's decoder: TinyMIM's ``published`` ones or
             ``timm``'s, see ``tinymim/vit/initialise.py``. Projections of targets keep PyTorch's: no published code has
             any.
-        teacher_cache: ``null`` or 0 runs the teacher in every step. A number of views V runs it once for each of V views of
-            an image, and stores what it gives: epoch e shows view e mod V, whose crop is the same for all seeds of the
-            run, in colours, masks and drop path of its own.
+        teacher_cache: ``null`` or 0 runs the teacher in every step. A number of views V runs it once for each of V
+            views of an image, and stores what it gives: epoch e shows view e mod V, whose crop is the same for all
+            seeds of the run, in colours, masks and drop path of its own.
         teacher_cache_dir: where, for all runs; ``$TINYMIM_TEACHER_CACHE`` by default, else ``runs/teacher_cache``.
     """
 

@@ -1,12 +1,12 @@
-"""Where teacher and student look: their attention maps over the same images, side by side."""
+"""Attention maps of teacher and student over the same images, side by side."""
 
 from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,27 @@ from torch import Tensor
 from tinymim import precision
 from tinymim.config import references
 from tinymim.data.device_augment import unit
-from tinymim.data.image_files import evenly, image_files, read_rgb, unreadable
+from tinymim.data.image_files import evenly, image_files
+from tinymim.data.listed_images import ListedImages
 from tinymim.data.sampler import Draw
-from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
-from tinymim.report.figures import data_uri
+from tinymim.report.document import Picture
 from tinymim.report.runs import Run
-from tinymim.targets.attention import log_attention
 from tinymim.teachers import weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import looking
 from tinymim.training.checkpoints import newest
+from tinymim.vit.attention_maps import watched
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap, attention_bias
+from tinymim.vit.blocks import Tap
 
-SIDE = 224  # pixels of a picture on the page
+SIDE = 224
+"""Pixels of a picture on the page."""
 
 
 @dataclass
-class Side:
-    """One of the networks on the page."""
+class ShownNetwork:
+    """A network of the gallery, and the block whose maps are shown."""
 
     title: str
     network: Backbone
@@ -46,18 +47,18 @@ class Side:
 
     @property
     def caption(self) -> str:
-        """Which map is shown."""
+        """The block, query and heads of the map."""
         query = "CLS token" if self.network.has_cls else "mean patch"
         return f"{self.title}: block {self.block}, {query}, mean of {self.network.heads[self.block - 1]} heads"
 
 
 @dataclass
 class Gallery:
-    """Pictures in rows: an image, then what each side makes of it; why something is away; the weights' licence."""
+    """Rows of pictures, an image and then each network's map of it; notes on what is missing; the weights' licence."""
 
-    captions: list[str]
-    rows: list[list[str]]
-    notes: list[str]
+    captions: list[str] = field(default_factory=list)
+    rows: list[list[Picture]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     licence: str | None = None
 
 
@@ -70,35 +71,41 @@ def gallery(run: Run, images: Path | None, count: int, trust: bool = False) -> G
         count: how many, spread evenly.
         trust: the data of the run's recipe may be any class, and is built; its teacher is fetched if need be.
     """
-    notes: list[str] = []
+    made = Gallery()
     checkpoint = newest(run.place)
     if checkpoint is None:
-        return Gallery([], [], ["the run has no checkpoint yet"])
-    noted = functools.partial(_noted, notes, list(references.places(run.recipe)))
+        made.notes.append("the run has no checkpoint yet")
+        return made
+    noted = functools.partial(_noted, made.notes, list(references.places(run.recipe)))
     with noted("the checkpoint cannot be shown"):
         network, provenance, _ = weights.load(checkpoint)
+        made.licence = provenance.licence
         if not count:
-            return Gallery([], [], notes, provenance.licence)
-        blocks = (network.output_block, network.output_block)
-        with noted("the blocks that were compared are not known"):
-            blocks = next(iter(looking.compared(run.recipe, network)), blocks)
-        sides = [Side("this run", network, blocks[1])]
-        with noted(f"{run.source} cannot be shown beside it"):
-            if run.source:
-                title = "teacher" if run.arguments.get("teacher") else "what it started from"
-                with asking_nobody(not trust):
-                    before, _ = looking.located(run.source).load()
-                sides.insert(0, Side(title, before, min(blocks[0], before.depth)))
+            return made
+        networks = _networks(run, network, noted, trust)
         with noted("there are no images to show; name some with --images FOLDER"):
-            shown = (
-                _from_folder(images, count)
-                if images
-                else _held_out(looking.data(run.recipe, trust, f"run {run.place}"), count)
-            )
-            return Gallery(
-                [side.caption for side in sides], [_row(image, sides) for image in shown], notes, provenance.licence
-            )
-    return Gallery([], [], notes)
+            shown = _from_folder(images, count) if images else _held_out(run, count, trust)
+            made.captions = [each.caption for each in networks]
+            made.rows = [_row(image, networks) for image in shown]
+    return made
+
+
+def _networks(
+    run: Run, network: Backbone, noted: Callable[[str], AbstractContextManager[None]], trust: bool
+) -> list[ShownNetwork]:
+    """The run's network, after its teacher or the weights it started from; at the blocks that were compared."""
+    teacher_block = student_block = network.output_block
+    with noted("the blocks that were compared are not known"):
+        for pair in looking.compared(run.recipe, network)[:1]:
+            teacher_block, student_block = pair
+    networks = [ShownNetwork("this run", network, student_block)]
+    with noted(f"{run.source} cannot be shown beside it"):
+        if run.source:
+            title = "teacher" if run.arguments.get("teacher") else "what it started from"
+            with asking_nobody(not trust):
+                before, _ = looking.located(run.source).load()
+            networks.insert(0, ShownNetwork(title, before, min(teacher_block, before.depth)))
+    return networks
 
 
 @contextmanager
@@ -110,35 +117,36 @@ def _noted(notes: list[str], kept: list[tuple[references.Place, str]], what: str
         notes.append(references.hidden(f"{what}: {error}", kept))
 
 
-def _held_out(data: Any, count: int) -> list[Tensor]:
+def _held_out(run: Run, count: int, trust: bool) -> list[Tensor]:
+    data = looking.data(run.recipe, trust, f"run {run.place}")
     data.setup("test")
-    pool = data.held_out or data.train
+    pool: Any = data.held_out or data.train
     return [unit(pool[Draw(0, index)]["image"]) for index in evenly(len(pool), count)]
 
 
 def _from_folder(folder: Path, count: int) -> list[Tensor]:
     if not folder.is_dir():
         raise TinymimError(f"images: {folder} is no folder")
-    names = sorted(image_files(str(folder)))
-    if not names:
+    files = ListedImages(str(folder), sorted(image_files(str(folder))), SIDE)
+    if not files.names:
         raise TinymimError(f"images: {folder} holds no images")
-    chosen = [names[index] for index in evenly(len(names), count)]
-    view, shown = PlainView(SIDE), []
-    for name in chosen:
-        try:
-            shown.append(unit(view(read_rgb(f"{folder}/{name}"))["image"]))
-        except Exception as error:  # decoders raise all sorts
-            raise TinymimError(f"images: {folder}/{name} cannot be read: {unreadable(error)}") from None
-    return shown
+    images = []
+    for index in evenly(len(files), count):
+        _, pixels = files[index]
+        if isinstance(pixels, str):
+            raise TinymimError(f"images: {folder}/{files.names[index]} cannot be read: {pixels}")
+        images.append(unit(pixels))
+    return images
 
 
-def _row(image: Tensor, sides: list[Side]) -> list[str]:
-    return [_png(image), *(_png(_overlay(image, attention(side.network, side.block, image))) for side in sides)]
+def _row(image: Tensor, networks: list[ShownNetwork]) -> list[Picture]:
+    maps = [(f"attention of {each.caption}", attention(each.network, each.block, image)) for each in networks]
+    return [_picture("image", image), *(_picture(title, _overlay(image, shares)) for title, shares in maps)]
 
 
 def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
-    """Where a block looks, mean over its heads: the CLS token's attention to the patches, or, without CLS, the mean
-    over the patches' own.
+    """Attention of a block, mean over its heads: the CLS token's to the patches, or, without CLS, the mean over the
+    patches' own.
 
     Args:
         network: in eval mode or not; no weight changes.
@@ -149,31 +157,29 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
         ``(rows, columns)`` of the network's grid, which sums to 1.
     """
     network.eval()
-    with torch.inference_mode(), precision.measuring(image.device):
-        (_, parts, told) = next(network.walk(image[None], [Tap(block, "q"), Tap(block, "k")]))
-        bias = attention_bias(network.vit.blocks[block - 1], told)
-        maps = log_attention(parts["q"], parts["k"], network.heads[block - 1], bias)[0].exp().mean(0)
+    attn = network.vit.blocks[block - 1].attn
+    with torch.inference_mode(), precision.measuring(image.device), watched([attn]) as last:
+        network.read(image[None], [Tap(block, "attn_pre")])
+        maps = last.maps(1)(slice(0, 1))[0, 0].mean(0)
     rows = maps[:1] if network.has_cls else maps[network.prefix :]
     to_patches = rows.mean(0)[network.prefix :]
     return (to_patches / to_patches.sum()).unflatten(0, network.grid)
 
 
-def _overlay(image: Tensor, weights_: Tensor) -> Tensor:
+def _overlay(image: Tensor, shares: Tensor) -> Tensor:
     """The image in grey under its map in colour: the more attention, the brighter, up to the map's own greatest."""
     import matplotlib as mpl
 
-    size = image.shape[-2:]
-    scaled = F.interpolate(weights_[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-    scaled = scaled / scaled.max()
-    colours = torch.from_numpy(mpl.colormaps["viridis"](scaled.numpy())[..., :3]).permute(2, 0, 1).float()
-    return 0.35 * image.mean(0, keepdim=True) + 0.65 * colours
+    scaled = F.interpolate(shares[None, None], size=image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
+    colours = mpl.colormaps["viridis"]((scaled / scaled.max()).numpy())[..., :3]
+    return 0.35 * image.mean(0, keepdim=True) + 0.65 * torch.from_numpy(colours).permute(2, 0, 1).float()
 
 
-def _png(image: Tensor) -> str:
+def _picture(title: str, image: Tensor) -> Picture:
     pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     if min(picture.size) < SIDE:
         picture = picture.resize((SIDE, SIDE), Image.Resampling.NEAREST)
     out = io.BytesIO()
     picture.save(out, "PNG", optimize=True)
-    return data_uri("png", out.getvalue())
+    return Picture(title, out.getvalue())

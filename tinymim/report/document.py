@@ -1,19 +1,24 @@
-"""A document: sections of text, tables and pictures, as one HTML file that needs no other, or as Markdown."""
+"""Report documents: sections of text, tables and pictures as Markdown, from which the one HTML page is rendered.
+
+Texts are plain: whatever is in them is shown as it is, but for ``*words*``, which are emphasised.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from tinymim import __version__
 from tinymim.files import write_text
-from tinymim.report.figures import data_uri
+from tinymim.report import figures
 from tinymim.safety import shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -21,10 +26,10 @@ class Picture:
     """A figure.
 
     Args:
-        title: stands above it.
-        content: SVG or PNG.
+        title: stands above it, and is its text for those who see no pictures.
+        content: SVG or PNG, which the HTML page embeds.
         files: where it lies too, and its data: paths relative to the document, such as ``figures/distance.png``.
-        text: what to see in it, and how it was made; also for those who see no pictures.
+        text: what to see in it, and how it was made.
         wide: takes the whole width of the page.
     """
 
@@ -34,58 +39,96 @@ class Picture:
     text: str = ""
     wide: bool = False
 
+    @classmethod
+    def saved(cls, drawn: Figure, stem: Path, title: str, text: str = "", wide: bool = False) -> Picture:
+        """A figure that is written as STEM.png and STEM.svg, in a folder beside the page."""
+        files = [f"{stem.parent.name}/{stem.name}{suffix}" for suffix in (".png", ".svg")]
+        return cls(title, figures.save(drawn, stem), files, text, wide)
+
     @property
     def source(self) -> str:
         """The picture itself, for an ``img``."""
-        return data_uri("png" if self.content.startswith(b"\x89PNG") else "svg+xml", self.content)
+        return figures.data_uri("png" if self.content.startswith(b"\x89PNG") else "svg+xml", self.content)
+
+    @property
+    def address(self) -> str:
+        """Its address in Markdown: its first file; without files an address that only the HTML page resolves."""
+        drawn = (file for file in self.files if file.endswith((".png", ".svg")))
+        return quote(next(drawn, f"picture-{id(self)}"))
+
+    def markdown(self) -> str:
+        """The image alone."""
+        return f"![{shown.markdown(self.title)}]({self.address})"
 
 
 @dataclass
 class Table:
-    """Rows of text under heads; the first column names the row. ``files`` is where its data lie too, ``prose`` cells of
-    sentences."""
+    """Rows of texts or :class:`Picture` under heads; the first column names the row. ``files`` is where its data lie,
+    ``prose`` cells of sentences."""
 
     heads: list[str]
-    rows: list[list[str]]
+    rows: list[list[Any]]
     title: str = ""
     text: str = ""
     files: list[str] = field(default_factory=list)
     prose: bool = False
 
     def markdown(self) -> str:
-        """As Markdown, figures to the right; empty without rows."""
+        """The table alone, figures to the right; empty without rows."""
         if not self.rows:
             return ""
-        lines = [self.heads, ["---", *["---:"] * (len(self.heads) - 1)], *self.rows]
-        return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+        rule = ["---", *["---" if self.prose else "---:"] * (len(self.heads) - 1)]
+        rows = [[cell.markdown() if isinstance(cell, Picture) else inline(cell) for cell in row] for row in self.rows]
+        lines = [list(map(inline, self.heads)), rule, *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @dataclass
 class Section:
-    """A heading and what stands under it, in this order: paragraphs, tables, pictures, remarks in small print."""
+    """A heading and what stands under it, in this order.
+
+    Args:
+        title: the heading; none where it is empty.
+        text: paragraphs.
+        facts: names and values.
+        tables: with their titles and texts.
+        pictures: side by side where there is room.
+        remarks: paragraphs.
+        listings: titles and texts that the HTML page folds away.
+    """
 
     title: str
     text: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    listings: list[tuple[str, str]] = field(default_factory=list)
 
-    def markdown(self) -> str:
-        """As Markdown; pictures are named by their files."""
-        parts = [f"## {shown.paragraph(self.title)}", *map(shown.paragraph, self.text)]
+    def markdown(self, links: bool = False) -> str:
+        """The section; pictures are named by their files.
+
+        Args:
+            links: to the files of tables and pictures, which are relative to the document.
+        """
+        parts = [f"## {shown.markdown(self.title)}" if self.title else "", *map(_paragraph, self.text)]
+        parts += ["\n".join(f"- {inline(name)}: {inline(value)}" for name, value in self.facts)]
         for table in self.tables:
-            title = f"**{shown.paragraph(table.title)}**" if table.title else ""
-            parts += [title, table.markdown(), shown.paragraph(table.text)]
+            title = f"**{shown.markdown(table.title)}**" if table.title else ""
+            parts += [title, table.markdown(), _caption(table, links)]
+        lines = []
         for picture in self.pictures:
-            drawn = next((file for file in picture.files if file.endswith((".png", ".svg"))), None)
-            title = shown.paragraph(picture.title)
-            parts += [f"![{title}]({drawn})" if drawn else f"**{title}**", shown.paragraph(picture.text)]
-        return "\n\n".join(part for part in [*parts, *map(shown.paragraph, self.remarks)] if part) + "\n"
+            lines += [f"* **{shown.markdown(picture.title)}**", f"  {picture.markdown()}"]
+            lines += [f"  {caption}"] if (caption := _caption(picture, links)) else []
+        parts += ["\n".join(lines), *map(_paragraph, self.remarks)]
+        for title, text in self.listings:
+            parts += [shown.fenced(text, f"text {shown.markdown(title.replace('`', ' '))}")]
+        return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
 @dataclass
 class Document:
-    """All of it.
+    """A report.
 
     Args:
         title: of the page.
@@ -96,22 +139,31 @@ class Document:
     """
 
     title: str
-    sections: list[Section] = field(default_factory=list)
+    sections: list[Section]
     about: str = ""
     warning: str = ""
     settings: list[tuple[str, str]] = field(default_factory=list)
 
-    def html(self) -> str:
-        """One file that needs no other."""
-        return rendered("tinymim.report", "document.html", document=self)
-
     def markdown(self) -> str:
-        """The same; pictures are named by their files."""
-        settings = "\n".join(f"- {shown.paragraph(name)}: {shown.paragraph(value)}" for name, value in self.settings)
-        warning = f"> {shown.paragraph(self.warning)}" if self.warning else ""
-        head = [f"# {shown.paragraph(self.title)}", shown.paragraph(self.about), warning]
-        parts = [*head, *(section.markdown().rstrip("\n") for section in self.sections), settings]
+        """The whole report; pictures are named by their files."""
+        head = [f"# {shown.markdown(self.title)}", inline(self.about)]
+        head += [f"> {inline(self.warning)}" if self.warning else ""]
+        made = [Section("How it was made", facts=self.settings)] if self.settings else []
+        parts = [*head, *(section.markdown(links=True).rstrip("\n") for section in [*self.sections, *made])]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+    def html(self) -> str:
+        """The same as one file that needs no other."""
+        from tinymim.report.html_page import render
+
+        pictures = {picture.address: (picture.source, picture.wide) for picture in self._pictures()}
+        return render(self.title, self.markdown(), pictures)
+
+    def _pictures(self) -> Iterable[Picture]:
+        for section in self.sections:
+            yield from section.pictures
+            cells = (cell for table in section.tables for row in table.rows for cell in row)
+            yield from (cell for cell in cells if isinstance(cell, Picture))
 
     def write(self, path: Path) -> None:
         """Write ``path`` as HTML or, where it ends in ``.md``, as Markdown; whole or not at all."""
@@ -128,26 +180,22 @@ def moved(sections: list[Section], folder: Path, beside: Path) -> list[Section]:
     return sections
 
 
-def rendered(package: str, name: str, **values: Any) -> str:
-    """A page from a package's Jinja template, which may name ``style``, ``written`` and ``version`` too."""
-    from jinja2 import Environment
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, trim_blocks=True)
-    environment.filters["emphasised"] = _emphasised
-    template = resources.files(package).joinpath(name).read_text()
-    style = Markup(resources.files("tinymim.report").joinpath("style.css").read_text())
-    now = time.strftime("%Y-%m-%d %H:%M")
-    return environment.from_string(template).render(style=style, written=now, version=__version__, **values)
+def inline(text: str) -> str:
+    """A line of text as Markdown that shows it as it is, but for ``*words*``."""
+    line, parts = shown.one_line(text), []
+    for number, part in enumerate(re.split(r"\*(\S|\S[^*]*[^*\s])\*", line)):
+        before, after = part[: len(part) - len(part.lstrip())], part[len(part.rstrip()) :]
+        escaped = f"{before}{shown.markdown(part)}{after}" if part.strip() else part
+        parts.append(f"*{escaped}*" if number % 2 else escaped)
+    return "".join(parts)
 
 
-def _cell(text: str) -> str:
-    """A cell of a table in Markdown: a line, without tags; emphasis is ours."""
-    return shown.one_line(text).replace("|", "/").replace("<", "&lt;")
+def _paragraph(text: str) -> str:
+    line = inline(text)
+    return "\\-" if line == "-" else line  # which would be a list
 
 
-def _emphasised(text: str) -> Any:
-    """``*words*`` as HTML, everything else escaped."""
-    from markupsafe import Markup, escape
-
-    return Markup(re.sub(r"\*([^*\s][^*]*)\*", r"<em>\1</em>", str(escape(text))))
+def _caption(part: Table | Picture, links: bool) -> str:
+    """Its text and, with ``links``, where its files lie."""
+    files = [f"[{shown.markdown(Path(file).name)}]({quote(file)})" for file in part.files] if links else []
+    return " ".join(filter(None, [inline(part.text), *files]))

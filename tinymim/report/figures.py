@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,17 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-"""Beside the colours, for an eye that sees none."""
+"""Line styles, beside the colours, for an eye that sees none."""
 
 SEQUENTIAL = "cividis"
 """The colour map of pictures with one quantity: even in brightness."""
+
+EAST_ASIAN = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans"),
+    *("WenQuanYi Zen Hei", "IPAexGothic", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC"),
+    *("Hiragino Sans", "Arial Unicode MS"),
+)
+"""Fonts for titles that matplotlib's own font would draw as boxes."""
 
 WIDTH = 80
 """Millimetres of a figure of one column."""
@@ -65,10 +72,18 @@ def figure(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({**_STYLE, "font.sans-serif": _fonts()}):
         size = ((width or WIDTH * columns) / 25.4, height * rows / 25.4)
         drawn = Figure(figsize=size, layout="constrained")
         yield drawn, drawn.subplots(rows, columns, **options)
+
+
+@cache
+def _fonts() -> list[str]:
+    """matplotlib's own font, then whichever fonts of this machine draw Chinese, Japanese and Korean titles."""
+    from matplotlib import font_manager
+
+    return ["DejaVu Sans", *(name for name in EAST_ASIAN if name in set(font_manager.get_font_names()))]
 
 
 def series(number: int) -> dict[str, Any]:

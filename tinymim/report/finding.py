@@ -1,4 +1,4 @@
-"""What a paper found, what is found here, and whether the two agree."""
+"""Findings of a paper beside those here, and whether the two agree."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def together(verdicts: Iterable[str]) -> str:
 
 def table(findings: Iterable[Finding], title: str = "") -> Table:
     """Findings as a table of texts."""
-    rows = [[one.question, one.paper, one.here, _marked(one), one.seeds or "-"] for one in findings]
+    rows = []
+    for each in findings:
+        alone = each.seeds == "1" and each.verdict != OPEN
+        verdict = f"{each.verdict}, one seed" if alone else each.verdict
+        rows.append([each.question, each.paper, each.here, verdict, each.seeds or "-"])
     return Table(["question", "the paper", "here", "verdict", "seeds"], rows, title, prose=True)
-
-
-def _marked(finding: Finding) -> str:
-    return f"{finding.verdict}, one seed" if finding.seeds == "1" and finding.verdict != OPEN else finding.verdict

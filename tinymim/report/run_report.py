@@ -1,4 +1,4 @@
-"""The page: what is said of a run, put into HTML that needs no other file."""
+"""The report of a run: its figures, curves, other runs beside it, attention maps, and how to repeat it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from typing import Any
 import yaml
 
 from tinymim.config.spec import differences
-from tinymim.report.attention_figure import gallery
+from tinymim.report.attention_figure import Gallery, gallery
 from tinymim.report.curves import charts, title_of
-from tinymim.report.document import rendered
+from tinymim.report.document import Document, Section, Table
 from tinymim.report.runs import Run
 from tinymim.teachers import card
 
 FIGURES = ("val/top1", "val/top5", "val/knn_top1", "val/miou", "val/map", "val/loss")
-"""What stands at the top and in the table, in this order."""
+"""Figures at the top and in the table, in this order."""
 
 SIZES = ("image_size", "batch_size")
-"""What is said of a run's data beside its class and folder."""
+"""Options shown of a run's data beside its class and folder."""
 
 ASIDE = ("run_dir", "name", "ckpt_path", "overwrite", "compare")
-"""Keys of a recipe that say nothing about the training."""
+"""Keys of a recipe that do not change the training."""
+
+ALONE = "There is no other finished run beside this one. Name some: tinymim report RUN OTHER ..."
+COMPARED = "Figures of the last weights on each run's own held-out images; {note}."
+ATTENTION = "Attention to the patches, softmax(q·k / √d); each map's own greatest value is brightest."
 
 
 def render(run: Run, others: list[Run], images: Path | None = None, count: int = 4, trust: bool = False) -> str:
-    """The page of a run.
+    """The report of a run as one HTML page.
 
     Args:
         run: the one it is about.
@@ -33,33 +37,24 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
         images: a folder of images for the attention maps; ``None`` takes the run's own held-out ones.
         count: how many of them.
         trust: see :func:`gallery`.
-
-    Returns:
-        HTML.
     """
-    shown = gallery(run, images, count, trust)
-    return rendered(
-        "tinymim.report",
-        "page.html",
-        run=run,
-        warning=_warning(shown.licence),
-        headline=list(_figures(run).items()),
-        facts=_facts(run),
-        charts=charts(run, others),
-        table=_table(run, others),
-        gallery=shown,
-        origin=_origin(run),
-        recipe=yaml.safe_dump(run.recipe, sort_keys=False),
-    )
-
-
-def _warning(licence: str | None) -> str | None:
-    """What stands against using the weights, in a sentence."""
-    return f"Licence {card.terms(licence)}." if licence and card.restriction(licence) else None
-
-
-def _figures(run: Run) -> dict[str, str]:
-    return {_title(name): _value(name, run.metrics[name]) for name in FIGURES if name in run.metrics}
+    maps = gallery(run, images, count, trust)
+    licence = maps.licence
+    headline = {_title(name): _value(name, run.metrics[name]) for name in FIGURES if name in run.metrics}
+    recipe = yaml.safe_dump(run.recipe, sort_keys=False)
+    return Document(
+        run.name,
+        [
+            Section("", tables=[Table(list(headline), [list(headline.values())])] if headline else []),
+            Section("What was trained", facts=_facts(run)),
+            *([Section("Curves", pictures=drawn)] if (drawn := charts(run, others)) else []),
+            _against(run, others),
+            Section("Where they look", tables=_attention(maps), remarks=maps.notes),
+            Section("To repeat it", facts=_origin(run), listings=[("The resolved recipe", recipe)]),
+        ],
+        f"{run.kind}, {run.state}.",
+        f"Licence {card.terms(licence)}." if licence and card.restriction(licence) else "",
+    ).html()
 
 
 def _title(name: str) -> str:
@@ -81,46 +76,55 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         facts.append(("features", f"of block {backbone['output_block']}, the last that was trained whole"))
     if "parameters" in results:
         facts.append(("parameters", f"{results['parameters']:,}"))
-    given = run.data_options
-    facts.append(("data", ", ".join([run.data, *(f"{name} {given[name]}" for name in SIZES if given.get(name))])))
+    sizes = [f"{name} {run.data_options[name]}" for name in SIZES if run.data_options.get(name)]
+    facts.append(("data", ", ".join([run.data, *sizes])))
     if skipped := results.get("skipped_steps"):
         facts.append(("passed over", f"steps {', '.join(map(str, skipped))}: not finite"))
     return facts
 
 
-def _table(run: Run, others: list[Run]) -> dict[str, Any]:
+def _against(run: Run, others: list[Run]) -> Section:
     """Every run's figures, ``run`` first, and how each one's recipe differs from it."""
-    runs = [run, *others]
-    names = sorted((n for n in FIGURES if any(n in one.metrics for one in runs)), key=lambda n: n not in run.metrics)
-    rows = []
-    for one in runs:
-        figures = [_value(name, one.metrics[name]) if name in one.metrics else "-" for name in names]
-        sizes = f"{one.results['parameters']:,}" if "parameters" in one.results else "-"
-        rows.append(
-            {
-                "name": one.name,
-                "start": f"{one.kind} {one.start}, {one.data}",
-                "figures": [*figures, str(one.results.get("epochs", "-")), sizes],
-                "differences": _differences(run, one),
-            }
-        )
-    same = len({(one.kind, one.data) for one in runs}) == 1
-    note = "one seed each" if same else "of several kinds or data: what is not of the same cannot be compared"
-    return {"columns": [*(_title(name) for name in names), "epochs", "parameters"], "rows": rows, "note": note}
+    title, runs = "Against other runs", [run, *others]
+    if not others:
+        return Section(title, [ALONE])
+    logged = [name for name in FIGURES if any(name in each.metrics for each in runs)]
+    names = sorted(logged, key=lambda name: name not in run.metrics)
+    rows, listings = [], []
+    for each in runs:
+        figures = [_value(name, each.metrics[name]) if name in each.metrics else "-" for name in names]
+        parameters = f"{each.results['parameters']:,}" if "parameters" in each.results else "-"
+        epochs = str(each.results.get("epochs", "-"))
+        rows.append([each.name, *figures, epochs, parameters, f"{each.kind} {each.start}, {each.data}"])
+        if lines := _differences(run, each):
+            listings.append((f"How {each.name} differs in its recipe ({len(lines)})", "\n".join(lines)))
+    alike = len({(each.kind, each.data) for each in runs}) == 1
+    note = "one seed each" if alike else "of several kinds or data: what is not of the same cannot be compared"
+    heads = ["run", *map(_title, names), "epochs", "parameters", "training"]
+    return Section(title, tables=[Table(heads, rows, text=COMPARED.format(note=note))], listings=listings)
 
 
 def _differences(run: Run, other: Run) -> list[str]:
-    ours, theirs = ({k: v for k, v in one.recipe.items() if k not in ASIDE} for one in (run, other))
+    ours, theirs = ({k: v for k, v in each.recipe.items() if k not in ASIDE} for each in (run, other))
     return [line.replace(", now ", ", there ") for line in differences(ours, theirs)]
 
 
+def _attention(maps: Gallery) -> list[Table]:
+    return [Table(["image", *maps.captions], maps.rows, text=ATTENTION, prose=True)] if maps.rows else []
+
+
 def _origin(run: Run) -> list[tuple[str, str]]:
-    environment = run.environment
+    environment: dict[str, Any] = run.environment
     git = environment.get("git") or {}
-    revision = (
-        f"{git['revision'][:12]}{' with changes' if git.get('changed') else ''}" if git.get("revision") else "unknown"
-    )
-    packages = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
-    found = [("command", environment.get("command", "unknown")), ("revision", revision), ("packages", packages)]
-    found += [("device", environment.get("device", "unknown")), ("begun", environment.get("date", "unknown"))]
-    return [*found, ("seed", str(run.recipe.get("seed_everything")))]
+    revision = "unknown"
+    if git.get("revision"):
+        revision = git["revision"][:12] + (" with changes" if git.get("changed") else "")
+    packages = (environment.get("packages") or {}).items()
+    return [
+        ("command", environment.get("command", "unknown")),
+        ("revision", revision),
+        ("packages", ", ".join(f"{name} {version}" for name, version in packages)),
+        ("device", environment.get("device", "unknown")),
+        ("begun", environment.get("date", "unknown")),
+        ("seed", str(run.recipe.get("seed_everything"))),
+    ]

@@ -1,4 +1,4 @@
-"""A run folder as a page needs it: recipe, curves, figures."""
+"""Run folders as a report needs them: recipe, curves, figures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.errors import TinymimError
-from tinymim.experiments.state import read_json
 from tinymim.log import say
+from tinymim.safety import text
 from tinymim.teachers import record_schemas
 from tinymim.training import looking, metrics_log, run_schemas
 from tinymim.training.metrics_log import Curves
@@ -19,7 +19,7 @@ from tinymim.training.run_folder import PROGRESS
 
 @dataclass
 class Run:
-    """What lies in a run folder.
+    """The contents of a run folder.
 
     Args:
         place: the folder.
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the recipe's module."""
+        """Options of the recipe's module."""
         return (self.recipe.get("model") or {}).get("init_args") or {}
 
     @property
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def data_options(self) -> dict[str, Any]:
-        """Of the recipe's data module."""
+        """Options of the recipe's data module."""
         return (self.recipe.get("data") or {}).get("init_args") or {}
 
     def _class(self, part: str) -> str:
@@ -80,20 +80,17 @@ class Run:
 
     @property
     def parts(self) -> Any:
-        """What its loss is a sum of."""
+        """The targets that its loss is a sum of."""
         return self.arguments.get("targets")
 
     @property
     def state(self) -> str:
         """How far it is, in words."""
-        done = self.progress.get("state", "done" if self.results else "not begun")
-        epochs = (
-            f"{self.progress['epoch']} of {self.progress['epochs']} epochs"
-            if {"epoch", "epochs"} <= self.progress.keys()
-            else ""
-        )
-        spent = self.results.get("seconds", self.progress.get("seconds"))
-        return ", ".join(filter(None, (done, epochs, "" if spent is None else clock(spent))))
+        parts = [self.progress.get("state", "done" if self.results else "not begun")]
+        if {"epoch", "epochs"} <= self.progress.keys():
+            parts.append("{epoch} of {epochs} epochs".format(**self.progress))
+        seconds = self.results.get("seconds", self.progress.get("seconds"))
+        return ", ".join(parts if seconds is None else [*parts, clock(seconds)])
 
 
 def read(place: Path) -> Run:
@@ -114,7 +111,7 @@ def read(place: Path) -> Run:
         curves = metrics_log.read(place)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise TinymimError(f"run: {place} cannot be read: {error}") from None
-    files = [read_json(place / name) for name in ("results.json", PROGRESS, "environment.json")]
+    files = [text.json_or_empty(place / name) for name in ("results.json", PROGRESS, "environment.json")]
     for name, content in zip(("results.json", PROGRESS), files, strict=False):
         record_schemas.fit(content, run_schemas.Results, f"run: {place / name}")
     record_schemas.fit(files[2], run_schemas.Environment, f"run: {place / 'environment.json'}")
@@ -125,13 +122,13 @@ def beside(run: Run, most: int = 30) -> list[Run]:
     """The finished runs in the folder that ``run``'s own lies in, newest first."""
     results = [path for path in run.place.resolve().parent.glob("*/results.json") if path.parent != run.place.resolve()]
     newest = sorted(results, key=lambda path: path.stat().st_mtime, reverse=True)
-    found = []
+    others = []
     for place in (path.parent for path in newest[:most] if (path.parent / "config.yaml").is_file()):
         try:
-            found.append(read(place))
+            others.append(read(place))
         except TinymimError as error:
             say(f"left out of the comparison: {error}")
-    return found
+    return others
 
 
 def distinguish(runs: list[Run]) -> None:

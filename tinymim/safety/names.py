@@ -9,7 +9,7 @@ from tinymim.errors import TinymimError
 from tinymim.safety.text import IGNORABLE, brief
 
 PLAIN = rf"(?!\.)[^\x00-\x1f\x7f-\x9f/\\:*?\"<>|\u200c\u200d{IGNORABLE}]{{1,120}}"
-"""Of one file or folder: no separators, nothing hidden, nothing that a terminal or another system reads otherwise."""
+"""Name of one file or folder: no separators, nothing hidden, nothing that another system reads otherwise."""
 
 WEIGHTS = (".ckpt", ".safetensors", ".pth", ".pt", ".bin")
 """Endings of files of weights. Nothing else is written under a name out of a file: ``x.py`` would be imported."""

@@ -1,4 +1,4 @@
-"""What leaves the project is escaped for where it goes; pages of HTML are escaped by their templates."""
+"""Text that leaves the project, escaped for where it goes; pages of HTML are escaped by their templates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def terminal(text: str) -> str:
 
 def one_line(text: str) -> str:
     """``text`` in a line of printable characters."""
-    return UNPRINTABLE.sub("", " ".join(str(text).split()))
+    return " ".join(UNPRINTABLE.sub("", " ".join(str(text).split())).split())  # a space may be what is left of a line
 
 
 def markdown(text: str) -> str:
@@ -25,7 +25,7 @@ def markdown(text: str) -> str:
     """
     said = re.sub(r"([\\`*\[\]|~])", r"\\\1", one_line(text))
     said = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    said = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", said)
+    said = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", said)
     return said if said == "-" else _begins_nothing(said)
 
 
@@ -49,7 +49,7 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def uncelled(text: str) -> str:
-    """What :func:`cell` was given."""
+    """Undo :func:`cell`."""
     return text[1:] if re.match(r"'[=+@-]", text) else text
 
 

@@ -31,14 +31,14 @@ IGNORABLE = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
     r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""What Unicode calls default ignorable, and marks of direction and line: nothing is seen of them. The two joiners,
-which scripts are written with, are none of these."""
+"""Characters that Unicode calls default ignorable, and marks of direction and line: nothing is seen of them. The two
+joiners, which scripts are written with, are none of these."""
 
 UNPRINTABLE = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{IGNORABLE}]")
 """All but tab and newline: controls, halves of characters, and :data:`IGNORABLE` ones."""
 
 WRONG = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, yaml.YAMLError)
-"""What the parsers raise on texts that are none of theirs."""
+"""Errors of the parsers on texts that are none of theirs."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -67,6 +67,14 @@ def read_yaml(path: Path, what: str) -> Any:
 def read_json(path: Path, what: str) -> Any:
     """The plain data in a JSON file; arguments and errors as of :func:`read_yaml`."""
     return json_data(contents(path, what, MOST_JSON), what)
+
+
+def json_or_empty(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; empty where there is no file, or not a whole one."""
+    try:
+        return mapping(read_json(path, str(path)), str(path))
+    except TinymimError:
+        return {}
 
 
 def contents(path: Path, what: str, most: int = MOST_YAML) -> str:

@@ -1,4 +1,4 @@
-"""What msgspec says of a value that does not fit, in the project's words: the field first, by its own names.
+"""Errors of msgspec about a value that does not fit, in the project's words: the field first, by its own names.
 
 A pattern says in words what it takes, in a comment at its end: ``^[a-z]+\\Z(?#small letters)``.
 """
@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 
 STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
-"""Of msgspec's paths: a field, a place in a list, or ``[...]`` for some entry of a mapping."""
+"""Step of msgspec's paths: a field, a place in a list, or ``[...]`` for some entry of a mapping."""
 
 MOST = 100
 """Entries of a mapping, one of which is looked for by trying each alone."""
 
 
 def in_words(error: msgspec.ValidationError | str) -> str:
-    """What is wrong, without the field, patterns in the words they have."""
+    """The error without the field, patterns in the words they have."""
     said = str(error).replace("`", "").partition(" - at ")[0]
     said = re.sub(r"str matching regex .*\(\?#([^)]*)\).*", r"\1", said)
     said = re.sub(r"Object contains unknown field (\S+)", r"no such field \1", said)

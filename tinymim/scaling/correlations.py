@@ -1,15 +1,29 @@
-"""How two lists of numbers go together: one formula each, for one pair of lists or for many at once."""
+"""Correlations of the losses of pre-training with the accuracy after fine-tuning, with bootstrap intervals."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+LEAST = 3
+"""Runs that a correlation needs; of two it is always 1 or -1."""
+
+RESAMPLES = 2000
 
 
 def pearson(first: ArrayLike, second: ArrayLike) -> Any:
-    """Pearson's correlation along the last axis, ``(..., n)`` each; 0 where all of one side are equal."""
+    """Pearson's correlation along the last axis, ``(..., n)`` each; 0 where all of one side are equal.
+
+    SciPy's is not defined there, and its spearmanr takes one pair of lists at a time: a bootstrap draws thousands, some
+    of them constant.
+    """
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     constant = (np.ptp(a, axis=-1) == 0) | (np.ptp(b, axis=-1) == 0)
     a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
@@ -23,3 +37,96 @@ def spearman(first: ArrayLike, second: ArrayLike) -> Any:
     from scipy.stats import rankdata
 
     return pearson(rankdata(first, axis=-1), rankdata(second, axis=-1))
+
+
+def spearman_text(first: ArrayLike, second: ArrayLike) -> str:
+    """Spearman's correlation of two lists for a sentence: two decimals, or why there is none."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return "none, as all of one side are equal"
+    return f"{spearman(first, second):+.2f}"
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Correlation of a loss with accuracy over some runs of one objective.
+
+    Args:
+        objective: of the runs.
+        runs: which.
+        loss: ``validation`` or ``training``.
+        count: runs that have both.
+        pearson: ``None`` below :data:`LEAST` runs, and where all of one side are equal.
+        pearson_low: lower end of the 95 % interval: percentiles over resampled runs.
+        pearson_high: its upper end.
+        spearman: as for Pearson's.
+        spearman_low: as for Pearson's.
+        spearman_high: as for Pearson's.
+        slope: least squares: points of accuracy (per cent) for 0.01 more loss.
+    """
+
+    objective: str
+    runs: str
+    loss: str
+    count: int
+    pearson: float | None = None
+    pearson_low: float | None = None
+    pearson_high: float | None = None
+    spearman: float | None = None
+    spearman_low: float | None = None
+    spearman_high: float | None = None
+    slope: float | None = None
+
+
+def parts(runs: DataFrame) -> dict[str, DataFrame]:
+    """The runs of one objective, and which of them are looked at apart: each model by size, the longest, overfit runs
+    and the others, and models and data of which no run is overfit.
+
+    Args:
+        runs: of :func:`tinymim.scaling.overfitting.frame`.
+    """
+    models = runs.sort_values("parameters", kind="stable")["model"].unique()
+    longest = int(runs["iterations"].max()) if len(runs) else 0
+    ever = runs.groupby(["model", "data", "seed"], dropna=False)["is_overfit"].transform("any")
+    return {
+        "all": runs,
+        **{f"model {model}": runs[runs["model"] == model] for model in models},
+        f"{longest:,} iterations": runs[runs["iterations"] == longest],
+        "not overfit": runs[~runs["is_overfit"]],
+        "overfit": runs[runs["is_overfit"]],
+        "models and data that never overfit": runs[~ever],
+    }
+
+
+def correlations(runs: DataFrame) -> list[Correlation]:
+    """Correlations of every objective, part and loss; of training losses where any are known."""
+    table = []
+    for objective, group in runs.groupby("objective", sort=False):
+        losses = ["validation", *(["training"] if group["training_loss"].notna().any() else [])]
+        table += [correlate(str(objective), name, loss, part) for name, part in parts(group).items() for loss in losses]
+    return table
+
+
+def correlate(objective: str, name: str, loss: str, runs: DataFrame) -> Correlation:
+    """The correlation of one loss with accuracy over some runs."""
+    known = runs[[f"{loss}_loss", "accuracy"]].dropna()
+    x, y = known.to_numpy(dtype=float).T
+    if len(known) < LEAST or not np.ptp(x) or not np.ptp(y):
+        return Correlation(objective, name, loss, len(known))
+    slope = float(np.polyfit(x, y, 1)[0])  # a share over 1 is per cent over 0.01
+    return Correlation(
+        objective, name, loss, len(known), *_measured(pearson, x, y), *_measured(spearman, x, y), slope=slope
+    )
+
+
+def _measured(
+    measure: Callable[..., Any], x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """A correlation and the ends of its interval."""
+    from scipy.stats import bootstrap
+
+    def along(x: Any, y: Any, axis: int) -> Any:
+        return measure(x, y)
+
+    drawn = bootstrap((x, y), along, paired=True, n_resamples=RESAMPLES, method="percentile", random_state=0)
+    low, high = drawn.confidence_interval
+    return float(measure(x, y)), float(low), float(high)

@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from pandas import DataFrame, Series
 
-from tinymim.scaling import power
-from tinymim.scaling.overfit import Sign, above
-from tinymim.scaling.power import Array, Curves
-from tinymim.scaling.table import Row
+from tinymim.scaling import power_law
+from tinymim.scaling.overfitting import above
+from tinymim.scaling.power_law import Array, Curves
 
 LEAST = 5
 """Places that a law needs here: three numbers are fitted, and two points are left to tell how well they do."""
@@ -28,51 +27,47 @@ CHOICE = (
 )
 """Which runs are points."""
 
-
-@dataclass(frozen=True)
-class Point:
-    """A run and its place along an axis."""
-
-    x: float
-    row: Row
-
-    @property
-    def loss(self) -> float:
-        """Its validation loss."""
-        return self.row.validation_loss
+TOO_FEW = "too few points to fit: {count}, needs {least} at different places"
+NO_FALL = "no law: the loss does not fall along this axis"
+LOOSE_EXPONENT = (
+    "these points do not fix the exponent: its interval reaches the end of the search ({least}, {greatest:g})"
+)
+WIDE_EXPONENT = "the exponent is known to a factor of {factor:.1f} alone"
+NO_FLOOR = "the floor cannot be told from 0"
+RISES = "the loss rises at {runs}, which no such law follows"
 
 
 @dataclass(frozen=True)
 class Law:
-    """What was fitted along an axis, or why nothing was.
+    """A power law along an axis, or why none was fitted.
 
     Args:
         objective: of the runs.
         axis: ``compute``, ``parameters`` or ``data``.
         unit: of its places.
-        points: what was fitted, by place; see :data:`CHOICE`.
-        curve: one; ``None`` where nothing was fitted.
-        resampled: :data:`RESAMPLES` of them, see :func:`tinymim.scaling.power.resampled`.
+        points: the runs that were fitted, by their place, ``x``; see :data:`CHOICE`.
+        curve: the fit; ``None`` where nothing was fitted.
+        resampled: :data:`RESAMPLES` fits, see :func:`tinymim.scaling.power_law.resample`.
         remarks: why there is no curve, or what speaks against this one.
     """
 
     objective: str
     axis: str
     unit: str
-    points: list[Point]
-    curve: Curves | None
-    resampled: Curves | None
-    remarks: list[str]
+    points: DataFrame
+    curve: Curves | None = None
+    resampled: Curves | None = None
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def places(self) -> Array:
-        """``(n,)``, of the points."""
-        return np.array([point.x for point in self.points])
+        """``(n,)`` of the points."""
+        return self.points["x"].to_numpy(dtype=float)
 
     @property
     def losses(self) -> Array:
-        """``(n,)``, of the points."""
-        return np.array([point.loss for point in self.points])
+        """``(n,)`` of the points."""
+        return self.points["validation_loss"].to_numpy(dtype=float)
 
     @property
     def rmse(self) -> float | None:
@@ -94,7 +89,7 @@ class Law:
         return np.quantile(self.resampled.at(x), [0.025, 0.975], axis=0)
 
     def record(self) -> dict[str, Any]:
-        """For ``laws.csv``."""
+        """A line of ``laws.csv``."""
         fitted: dict[str, Any] = {}
         for name in ("a", "b", "c"):
             ends = self.interval(name) or (None, None, None)
@@ -108,82 +103,72 @@ class Law:
             "rmse": self.rmse,
             "remarks": "; ".join(self.remarks),
             "points": CHOICE,
-            "runs": "; ".join(point.row.name for point in self.points),
+            "runs": "; ".join(row.name for row in self.points["row"]),
             "resampled": f"residuals, {RESAMPLES} times",
         }
 
 
-def laws(found: Iterable[Sign]) -> list[Law]:
-    """Of every objective, along compute, parameters and data."""
-    rows: dict[str, list[Row]] = {}
-    for sign in found:
-        rows.setdefault(sign.row.objective, []).extend([] if sign.rose else [sign.row])
-    return [law(objective, *axis) for objective, some in rows.items() for axis in _axes(some)]
+def laws(runs: DataFrame) -> list[Law]:
+    """The laws of every objective, along compute, parameters and data; ``runs`` as
+    :func:`tinymim.scaling.overfitting.frame` gives them."""
+    fitted = []
+    for objective, group in runs.groupby("objective", sort=False):
+        candidates = group[~group["is_overfit"]]
+        unit, compute = _compute(candidates)
+        axes = {
+            "compute": (unit, frontier(lowest(candidates, compute))),
+            "parameters": ("weights", lowest(candidates, candidates["parameters"])),
+            "data": ("images", lowest(candidates, candidates["images"])),
+        }
+        fitted += [fit(Law(str(objective), axis, unit, points)) for axis, (unit, points) in axes.items()]
+    return fitted
 
 
-def _axes(rows: list[Row]) -> list[tuple[str, str, list[Point]]]:
-    """Name, unit and points of each axis."""
-    unit, compute = _compute(rows)
-    spent = lowest([Point(x, row) for x, row in zip(compute, rows, strict=True)])
-    return [
-        ("compute", unit, frontier(spent)),
-        ("parameters", "weights", lowest([Point(row.parameters, row) for row in rows])),
-        ("data", "images", lowest([Point(row.images, row) for row in rows])),
-    ]
-
-
-def _compute(rows: list[Row]) -> tuple[str, list[float]]:
+def _compute(runs: DataFrame) -> tuple[str, Series]:
     """The unit of compute and what each run took; where that was not measured, what it is in proportion to."""
-    if all(row.flops for row in rows):
-        return "FLOPs", [row.flops or 0 for row in rows]
-    if all(row.images_seen for row in rows):
-        return "weights x images seen", [row.parameters * (row.images_seen or 0) for row in rows]
-    return "weights x iterations", [row.parameters * row.iterations for row in rows]
+    if (runs["flops"] > 0).all():
+        return "FLOPs", runs["flops"]
+    if (runs["images_seen"] > 0).all():
+        return "weights x images seen", runs["parameters"] * runs["images_seen"]
+    return "weights x iterations", runs["parameters"] * runs["iterations"]
 
 
-def lowest(points: Iterable[Point]) -> list[Point]:
-    """The one of the lowest loss at each place, by place."""
-    by_loss = sorted(points, key=lambda point: point.loss, reverse=True)
-    return sorted({point.x: point for point in by_loss}.values(), key=lambda point: point.x)
+def lowest(runs: DataFrame, places: Series) -> DataFrame:
+    """The run of the lowest loss at each place, by place, which becomes the column ``x``."""
+    ordered = runs.assign(x=places).sort_values(["x", "validation_loss"], kind="stable")
+    return ordered.drop_duplicates("x")
 
 
-def frontier(points: Iterable[Point]) -> list[Point]:
-    """Those, of points by place, whose loss no point before them reaches."""
-    kept: list[Point] = []
-    for point in points:
-        if not kept or point.loss < kept[-1].loss:
-            kept.append(point)
-    return kept
+def frontier(points: DataFrame) -> DataFrame:
+    """Points, which come by place, whose loss no point before them reaches."""
+    before = points["validation_loss"].cummin().shift(fill_value=np.inf)
+    return points[points["validation_loss"] < before]
 
 
-def law(objective: str, axis: str, unit: str, points: list[Point]) -> Law:
-    """Fit a law through points at different places, in their order."""
-    if len(points) < LEAST:
-        why = f"too few points to fit: {len(points)}, needs {LEAST} at different places"
-        return Law(objective, axis, unit, points, None, None, [why])
-    if min(points, key=lambda point: point.loss) is points[0]:
-        return Law(objective, axis, unit, points, None, None, ["no law: the loss does not fall along this axis"])
-    bare = Law(objective, axis, unit, points, None, None, [])
-    curve = power.finest(bare.places, bare.losses)
-    resampled = power.resampled(curve, bare.places, bare.losses, RESAMPLES)
-    fitted = Law(objective, axis, unit, points, curve, resampled, [])
-    return Law(objective, axis, unit, points, curve, resampled, _against(fitted))
+def fit(law: Law) -> Law:
+    """Fit a law's curve through its points, or remark why there is none."""
+    places, losses = law.places, law.losses
+    named = law.objective, law.axis, law.unit, law.points
+    if len(places) < LEAST:
+        return Law(*named, remarks=[TOO_FEW.format(count=len(places), least=LEAST)])
+    if losses.argmin() == 0:
+        return Law(*named, remarks=[NO_FALL])
+    curve = power_law.fit_finely(places, losses)
+    fitted = Law(*named, curve, power_law.resample(curve, places, losses, RESAMPLES))
+    return Law(*named, curve, fitted.resampled, _remarks(fitted))
 
 
-def _against(law: Law) -> list[str]:
-    """What speaks against a fit."""
-    found = []
-    least, greatest = power.EXPONENTS[[0, -1]]
+def _remarks(law: Law) -> list[str]:
+    """Remarks on what speaks against a fit."""
+    remarks = []
+    least, greatest = power_law.EXPONENTS[[0, -1]]
     _, low, high = law.interval("b") or (0, 0, 0)
     if low <= 1.01 * least or high >= 0.99 * greatest:
-        found.append(
-            f"these points do not fix the exponent: its interval reaches the end of the search ({least}, {greatest:g})"
-        )
+        remarks.append(LOOSE_EXPONENT.format(least=least, greatest=greatest))
     elif high > 2 * low:
-        found.append(f"the exponent is known to a factor of {high / low:.1f} alone")
+        remarks.append(WIDE_EXPONENT.format(factor=high / low))
     if (law.interval("c") or (0, 0, 0))[1] < 0.01 * law.losses.min():
-        found.append("the floor cannot be told from 0")
-    rises = [after.row for before, after in pairwise(law.points) if above(after.row, before.row)]
-    if rises:
-        found.append(f"the loss rises at {', '.join(row.name for row in rises)}, which no such law follows")
-    return found
+        remarks.append(NO_FLOOR)
+    if rises := [after.name for before, after in pairwise(law.points["row"]) if above(after, before)]:
+        remarks.append(RISES.format(runs=", ".join(rises)))
+    return remarks

@@ -1,4 +1,4 @@
-"""What "On Data Scaling in Masked Image Modeling" (arXiv 2206.04664) found, and what a table of runs says of it.
+"""The findings of "On Data Scaling in Masked Image Modeling" (arXiv 2206.04664) beside those of a table of runs.
 
 Every sentence is computed from the rows, with counts; where they cannot tell, it says so.
 """
@@ -7,226 +7,212 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations
+
+from pandas import DataFrame
 
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding
-from tinymim.scaling.correlations import spearman
-from tinymim.scaling.loss_accuracy import LEAST, Correlation, correlate, parts
-from tinymim.scaling.overfit import Sign, grouped
-from tinymim.scaling.table import Row
+from tinymim.scaling.correlations import LEAST, Correlation, correlate, parts, spearman_text
+from tinymim.scaling.overfitting import OverfitFlags, frame
+from tinymim.scaling.table import RunRow
 
-NOTHING = 0.00005
+INVISIBLE = 0.00005
 """A difference of losses that does not show in four decimals, where nobody measured their noise."""
 
+RISES_HERE = "It rose in {rose} of the {longer} runs that have a shorter one ({by_data})."
+CLASSIC_HERE = "Of {rose} runs whose held-out loss rose, {known} have training losses; it fell in {fell} of them."
+BIG_HERE = "Pairs of models, longest training, in which the bigger one has the worse {figure}: {by_data}."
+SPEARMAN_HERE = "Spearman's correlation: {parts}."
+LATER_HERE = (
+    "Fall of the held-out loss over the last step of data that all models have, longest training: {falls}.{correlation}"
+)
+SHORT_HERE = "Mean of those falls: {shortest:+.4f} in the shortest training, {longest:+.4f} in the longest."
+NEXT_LENGTH = (
+    "From one length to the next of the same model and data, the loss fell {fell} times, and accuracy rose in "
+    "{fell_better} of them; it rose {rose} times, and accuracy still rose in {rose_better} of them."
+)
 
-def findings(found: Iterable[Sign]) -> list[Finding]:
-    """Of the runs of one objective."""
-    found = list(found)
-    rows = [sign.row for sign in found]
+
+def findings(flags: Iterable[OverfitFlags]) -> list[Finding]:
+    """The paper's questions, answered from the runs of one objective."""
+    runs = frame(flags)
     answers = [
-        overfitting(found),
-        classic(found),
-        big_on_small(rows),
-        prediction(found),
-        training_prediction(found),
-        larger_later(rows),
-        short_training(rows),
+        overfitting(runs),
+        classic(runs),
+        big_on_small(runs),
+        prediction(runs),
+        training_prediction(runs),
+        larger_later(runs),
+        short_training(runs),
     ]
-    seeds = str(len({row.seed for row in rows} - {None}) or "")
-    return [replace(one, seeds=seeds) for one in answers]
+    seeds = str(runs["seed"].nunique() or "")
+    return [replace(answer, seeds=seeds) for answer in answers]
 
 
-def overfitting(found: list[Sign]) -> Finding:
+def overfitting(runs: DataFrame) -> Finding:
     """Longer training on little data."""
-    asked = [sign for sign in found if sign.rise is not None]
-    rose = [sign for sign in asked if sign.rose]
-    counts = [f"{data}: {sum(sign.rose for sign in some)} of {len(some)}" for data, some in _by_data(asked).items()]
-    here = f"It rose in {len(rose)} of the {len(asked)} runs that have a shorter one ({', '.join(counts)})."
-    if len(counts) < 2:
-        verdict = OPEN
-    else:
-        shares = [sum(sign.rose for sign in some) / len(some) for some in _by_data(asked).values()]
-        verdict = AGREES if shares[0] > shares[-1] else DISAGREES
+    longer = runs[runs["loss_increase"].notna()].sort_values("images", kind="stable")
+    by_data = longer.groupby("data", sort=False)["is_overfit"].agg(["sum", "count"])
+    here, verdict = "No run has a shorter one.", OPEN
+    if len(longer):
+        counts = ", ".join(f"{data}: {row['sum']} of {row['count']}" for data, row in by_data.iterrows())
+        here = RISES_HERE.format(rose=int(longer["is_overfit"].sum()), longer=len(longer), by_data=counts)
+    if len(by_data) > 1:
+        shares = by_data["sum"] / by_data["count"]
+        verdict = AGREES if shares.iloc[0] > shares.iloc[-1] else DISAGREES
+    question = "Does the held-out loss rise with longer training?"
     return Finding(
-        "Does the held-out loss rise with longer training?",
-        "On small data it does, for the largest models even at half of ImageNet-1K.",
-        here if asked else "No run has a shorter one.",
-        verdict,
+        question, "On small data it does, for the largest models even at half of ImageNet-1K.", here, verdict
     )
 
 
-def classic(found: list[Sign]) -> Finding:
+def classic(runs: DataFrame) -> Finding:
     """Whether the training loss fell where the held-out loss rose."""
-    told = [sign.training_fell for sign in found if sign.training_fell is not None]
-    rose = sum(sign.rose for sign in found)
-    here = f"Of {rose} runs whose held-out loss rose, {len(told)} have training losses; it fell in {sum(told)} of them."
-    verdict = OPEN if not told else AGREES if 2 * sum(told) > len(told) else DISAGREES
-    here = here if rose else "No run's held-out loss rose."
+    fell = runs["training_loss_fell"].dropna().astype(bool)
+    rose = int(runs["is_overfit"].sum())
+    here = (
+        CLASSIC_HERE.format(rose=rose, known=len(fell), fell=int(fell.sum()))
+        if rose
+        else ("No run's held-out loss rose.")
+    )
+    verdict = OPEN if not len(fell) else AGREES if fell.mean() > 0.5 else DISAGREES
     return Finding("Does the training loss fall meanwhile?", "It keeps dropping.", here, verdict)
 
 
-def big_on_small(rows: list[Row]) -> Finding:
+def big_on_small(runs: DataFrame) -> Finding:
     """Whether bigger models end below smaller ones on little data, and not on much."""
-    counts = {}
-    for data, some in _longest_by_data(rows).items():
+    figure = "accuracy" if len(runs) and runs["accuracy"].notna().all() else "held-out loss"
+    longest = runs[runs["iterations"] == runs["iterations"].max()].sort_values(["images", "parameters"], kind="stable")
+    counts: dict[str, tuple[int, int]] = {}
+    for data, group in longest.groupby("data", sort=False):
         pairs = [
             (small, big)
-            for small, big in combinations(sorted(some, key=lambda row: row.parameters), 2)
+            for small, big in combinations(group["row"], 2)
             if small.parameters < big.parameters and small.seed == big.seed
         ]
-        counts[data] = (sum(_worse(big, small) for small, big in pairs), len(pairs))
-    counts = {data: count for data, count in counts.items() if count[1]}
-    told = ", ".join(f"{data}: {worse} of {pairs}" for data, (worse, pairs) in counts.items())
-    what = "accuracy" if rows and all(row.accuracy is not None for row in rows) else "held-out loss"
-    here = f"Pairs of models, longest training, in which the bigger one has the worse {what}: {told or 'none'}."
-    if len(counts) < 2:
-        verdict = OPEN
-    else:
-        *less, (last, of_last) = counts.values()
-        share = sum(worse for worse, _ in less) / sum(pairs for _, pairs in less)
+        if pairs:
+            counts[str(data)] = sum(_is_worse(big, small) for small, big in pairs), len(pairs)
+    verdict = OPEN
+    if len(counts) > 1:
+        *smaller, (last, of_last) = counts.values()
+        share = sum(worse for worse, _ in smaller) / sum(pairs for _, pairs in smaller)
         verdict = AGREES if share > last / of_last else DISAGREES
+    by_data = ", ".join(f"{data}: {worse} of {pairs}" for data, (worse, pairs) in counts.items()) or "none"
     return Finding(
         "Do big models on small data end below smaller ones?",
         "They do: the huge model on 20 % of ImageNet-1K ends below the small one.",
-        here,
+        BIG_HERE.format(figure=figure, by_data=by_data),
         verdict,
     )
 
 
-def _worse(row: Row, other: Row) -> bool:
-    if row.accuracy is not None and other.accuracy is not None:
-        return row.accuracy < other.accuracy
-    return row.validation_loss > other.validation_loss
+def _is_worse(run: RunRow, other: RunRow) -> bool:
+    if run.accuracy is not None and other.accuracy is not None:
+        return run.accuracy < other.accuracy
+    return run.validation_loss > other.validation_loss
 
 
-def prediction(found: list[Sign]) -> Finding:
+def prediction(runs: DataFrame) -> Finding:
     """Whether the held-out loss goes with accuracy, among all runs, overfit ones and the others."""
-    measured = [_correlation("validation", name, some) for name, some in _three(found).items()]
+    measured = _correlations("validation", runs, "all", "not overfit", "overfit")
     return Finding(
         "Does the held-out loss predict accuracy after fine-tuning?",
         "It does, overfit or not: the lower the loss, the higher the accuracy.",
-        f"Spearman's correlation: {'; '.join(map(_told, measured))}.",
-        _signs([(one, True) for one in measured]),
+        SPEARMAN_HERE.format(parts="; ".join(map(_shown, measured))),
+        _joint_sign([(correlation, True) for correlation in measured]),
     )
 
 
-def training_prediction(found: list[Sign]) -> Finding:
+def training_prediction(runs: DataFrame) -> Finding:
     """Whether the training loss stops doing so among overfit runs."""
-    _, calm, overfit = (_correlation("training", name, some) for name, some in _three(found).items())
-    here = f"Spearman's correlation: {_told(calm)}; {_told(overfit)}."
-    if not any(sign.row.training_loss is not None for sign in found):
-        here = "The table has no training losses."
+    calm, overfit = _correlations("training", runs, "not overfit", "overfit")
+    here = "The table has no training losses."
+    if runs["training_loss"].notna().any():
+        here = SPEARMAN_HERE.format(parts=f"{_shown(calm)}; {_shown(overfit)}")
     return Finding(
         "Does the training loss?",
         "Only without overfitting: among overfit runs it goes up with accuracy.",
         here,
-        _signs([(calm, True), (overfit, False)]),
+        _joint_sign([(calm, True), (overfit, False)]),
     )
 
 
-def _three(found: list[Sign]) -> dict[str, list[Sign]]:
-    some = parts(found)
-    return {name: some[name] for name in ("all", "not overfit", "overfit")}
+def _correlations(loss: str, runs: DataFrame, *names: str) -> list[Correlation]:
+    named = parts(runs)
+    return [correlate("", name, loss, named[name]) for name in names]
 
 
-def _correlation(loss: str, name: str, some: list[Sign]) -> Correlation:
-    return correlate("", name, loss, some)
+def _shown(correlation: Correlation) -> str:
+    if correlation.spearman is None:
+        why = "too few runs" if correlation.count < LEAST else "all alike"
+        return f"{correlation.runs}: {why}, {correlation.count}"
+    return "{runs} {spearman:+.2f} [{spearman_low:+.2f}, {spearman_high:+.2f}] ({count} runs)".format(
+        **vars(correlation)
+    )
 
 
-def _told(one: Correlation) -> str:
-    if one.spearman is None:
-        why = "too few runs" if one.count < LEAST else "all alike"
-        return f"{one.runs}: {why}, {one.count}"
-    return f"{one.runs} {one.spearman:+.2f} [{one.spearman_low:+.2f}, {one.spearman_high:+.2f}] ({one.count} runs)"
-
-
-def _signs(expected: list[tuple[Correlation, bool]]) -> str:
-    """Whether correlations are below 0 (true) or above (false) as expected: one whose interval has 0 in it tells
-    nothing."""
+def _joint_sign(expected: list[tuple[Correlation, bool]]) -> str:
+    """Whether correlations are below 0 (true) or above (false) as expected: an interval with 0 in it tells nothing."""
     verdicts = set()
-    for one, negative in expected:
-        if one.spearman_low is None or one.spearman_high is None or one.spearman_low <= 0 <= one.spearman_high:
+    for correlation, negative in expected:
+        low, high = correlation.spearman_low, correlation.spearman_high
+        if low is None or high is None or low <= 0 <= high:
             verdicts.add(OPEN)
         else:
-            verdicts.add(AGREES if (one.spearman_high < 0) == negative else DISAGREES)
+            verdicts.add(AGREES if (high < 0) == negative else DISAGREES)
     return next(verdict for verdict in (DISAGREES, OPEN, AGREES) if verdict in verdicts)
 
 
-def larger_later(rows: list[Row]) -> Finding:
+def larger_later(runs: DataFrame) -> Finding:
     """Whether bigger models gain more from the last step of data that all have."""
-    falls = _falls(rows, max((row.iterations for row in rows), default=0))
-    models = sorted(falls, key=lambda row: row.parameters)
-    told = ", ".join(f"{row.model} {falls[row]:+.4f}" for row in models)
-    here = (
-        f"Fall of the held-out loss over the last step of data that all models have, longest training: {told or '-'}."
-    )
-    verdict = OPEN
-    if len({row.parameters for row in models}) > 1:
-        trend = spearman([row.parameters for row in models], [falls[row] for row in models])
-        here += f" Spearman's correlation with size: {trend:+.2f}."
-        verdict = _beyond_noise(falls[models[-1]] - falls[models[0]], rows)
+    falls = _falls(runs, runs["iterations"].max()).sort_values("parameters", kind="stable")
+    correlation, verdict = "", OPEN
+    if falls["parameters"].nunique() > 1:
+        trend = spearman_text(falls["parameters"], falls["fall"])
+        correlation = f" Spearman's correlation with size: {trend}."
+        verdict = _beyond_noise(falls["fall"].iloc[-1] - falls["fall"].iloc[0], runs)
+    shown = ", ".join(f"{model} {fall:+.4f}" for model, fall in zip(falls["model"], falls["fall"], strict=True))
+    here = LATER_HERE.format(falls=shown or "-", correlation=correlation)
     return Finding("Do larger models saturate later with data?", "They do.", here, verdict)
 
 
-def short_training(rows: list[Row]) -> Finding:
+def short_training(runs: DataFrame) -> Finding:
     """Whether that gain is less than half as large in the shortest training as in the longest."""
-    lengths = sorted({row.iterations for row in rows})
-    means = [
-        sum(falls.values()) / len(falls) for length in lengths[:1] + lengths[-1:] if (falls := _falls(rows, length))
-    ]
+    lengths = runs["iterations"]
     here, verdict = "The table has one length alone.", OPEN
-    if len(lengths) > 1 and len(means) == 2:
-        here = f"Mean of those falls: {means[0]:+.4f} in the shortest training, {means[1]:+.4f} in the longest."
-        verdict = _beyond_noise(means[1] - means[0], rows)
-        verdict = DISAGREES if verdict == AGREES and means[0] > means[1] / 2 else verdict
+    shortest, longest = (_falls(runs, length)["fall"].mean() for length in (lengths.min(), lengths.max()))
+    if lengths.nunique() > 1 and shortest == shortest and longest == longest:
+        here = SHORT_HERE.format(shortest=shortest, longest=longest)
+        verdict = _beyond_noise(longest - shortest, runs)
+        verdict = DISAGREES if verdict == AGREES and shortest > longest / 2 else verdict
     return Finding("Does more data help short training?", "Hardly.", here, verdict)
 
 
-def _beyond_noise(difference: float, rows: list[Row]) -> str:
+def _beyond_noise(difference: float, runs: DataFrame) -> str:
     """Whether a difference of losses that the paper has above 0 is so, by more than the masks alone could make it."""
-    if abs(difference) <= max(NOTHING, *(row.noise or 0.0 for row in rows)):
+    if abs(difference) <= max(INVISIBLE, runs["noise"].fillna(0).max()):
         return OPEN
     return AGREES if difference > 0 else DISAGREES
 
 
-def _falls(rows: list[Row], iterations: int) -> dict[Row, float]:
-    """Of the loss between the two largest sets of images that all models of a length ran on; by the run on the larger,
-    one for each model and seed."""
-    groups = grouped([row for row in rows if row.iterations == iterations], lambda row: (row.model, row.seed)).values()
-    common = sorted(set.intersection(*({row.images for row in group} for group in groups))) if groups else []
-    if len(common) < 2:
-        return {}
-    by_images = [{row.images: row for row in group} for group in groups]
-    return {one[common[-1]]: one[common[-2]].validation_loss - one[common[-1]].validation_loss for one in by_images}
+def _falls(runs: DataFrame, iterations: float) -> DataFrame:
+    """Loss reduction (``fall``) between the two largest datasets common to all models at this length: a line for each
+    ``model`` and seed, with its ``parameters``."""
+    groups = runs[runs["iterations"] == iterations].groupby(["model", "seed"], sort=False, dropna=False)["row"]
+    by_images = [{row.images: row for row in group} for _, group in groups]
+    common = sorted(set.intersection(*map(set, by_images))) if by_images else []
+    pairs = [(rows[common[-2]], rows[common[-1]]) for rows in by_images] if len(common) > 1 else []
+    falls = [(last.model, last.parameters, before.validation_loss - last.validation_loss) for before, last in pairs]
+    return DataFrame(falls, columns=["model", "parameters", "fall"])
 
 
-def _by_data(found: list[Sign]) -> dict[str, list[Sign]]:
-    """By set of images, the smallest first."""
-    some: dict[str, list[Sign]] = {}
-    for sign in sorted(found, key=lambda sign: sign.row.images):
-        some.setdefault(sign.row.data, []).append(sign)
-    return some
-
-
-def _longest_by_data(rows: list[Row]) -> dict[str, list[Row]]:
-    longest = max((row.iterations for row in rows), default=0)
-    ordered = sorted((row for row in rows if row.iterations == longest), key=lambda row: row.images)
-    return {str(data): some for (data,), some in grouped(ordered, lambda row: (row.data,)).items()}
-
-
-def next_length(rows: list[Row]) -> str:
-    """What going on to the next length did to loss and accuracy, in a sentence; empty without accuracies."""
-    ordered = sorted((row for row in rows if row.accuracy is not None), key=lambda row: row.iterations)
-    groups = grouped(ordered, lambda row: (row.model, row.data, row.seed)).values()
-    steps = [
-        (after.validation_loss > before.validation_loss, (after.accuracy or 0) > (before.accuracy or 0))
-        for group in groups
-        for before, after in pairwise(group)
-    ]
-    if not steps:
+def next_length(runs: DataFrame) -> str:
+    """A sentence on the change of loss and accuracy from one length to the next; empty without accuracies."""
+    known = runs[runs["accuracy"].notna()].sort_values("iterations", kind="stable")
+    steps = known.groupby(["model", "data", "seed"], dropna=False)[["validation_loss", "accuracy"]].diff().dropna()
+    if not len(steps):
         return ""
-    fell, rose = ([better for worse, better in steps if worse == up] for up in (False, True))
-    return (
-        f"From one length to the next of the same model and data, the loss fell {len(fell)} times, and accuracy "
-        f"rose in {sum(fell)} of them; it rose {len(rose)} times, and accuracy still rose in {sum(rose)} of them."
+    rose, better = steps["validation_loss"] > 0, steps["accuracy"] > 0
+    return NEXT_LENGTH.format(
+        fell=(~rose).sum(), fell_better=(~rose & better).sum(), rose=rose.sum(), rose_better=(rose & better).sum()
     )

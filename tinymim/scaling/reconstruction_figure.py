@@ -1,10 +1,9 @@
-"""What overfitted and well-fitted models make of masked images, those they were trained on and those held out."""
+"""Completions of masked images, trained on and held out, by an overfit model and a well-fitted one."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import statistics
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,24 +21,30 @@ from tinymim.errors import TinymimError, misfit, several
 from tinymim.methods.base import Errors
 from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
-from tinymim.report import figures
+from tinymim.report import csv_files, figures
 from tinymim.report.document import Picture, Section, Table
-from tinymim.scaling.overfit import Sign
-from tinymim.scaling.table import Row, write_records
+from tinymim.scaling.overfitting import OverfitFlags
+from tinymim.scaling.table import RunRow
 from tinymim.teachers import sizes, weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import looking, preflight
 from tinymim.training.checkpoints import SafeCheckpointIO, newest
 
 KINDS = ("training", "held out")
-"""Of images."""
+"""The two kinds of images."""
 
 GREY = 0.5
-"""Of masked patches in a picture."""
+"""The value of masked patches in a picture."""
+
+CAPTION = (
+    "Under each completion the loss of that image. Masks belong to the images' indices; visible patches are the "
+    "original's. Error: mean absolute difference of colours, one scale for all."
+)
+STANDARDISED = " Where the target was standardised, the true mean and variance of each patch were put back."
 
 
 @dataclass(frozen=True)
-class Restorer:
+class RestoringRun:
     """A run whose model restores images: its title, its module in eval mode, and its data."""
 
     title: str
@@ -48,11 +53,11 @@ class Restorer:
 
 
 @dataclass(frozen=True)
-class Restored:
-    """What a model made of some images, ``(B, 3, H, W)`` in [0, 1] each.
+class Completions:
+    """A model's completions of some images, ``(B, 3, H, W)`` in [0, 1] each.
 
     Args:
-        masked: what it saw, masked patches in grey.
+        masked: its input, masked patches in grey.
         completed: visible patches as they are, masked ones as the model has them.
         error: ``(B, H, W)``: mean absolute difference of the colours, 0 in visible patches.
         losses: of each image: the objective.
@@ -64,26 +69,23 @@ class Restored:
     losses: list[float]
 
 
-def choose(found: Iterable[Sign]) -> tuple[Row, Row] | None:
-    """The most overfitted run and the best that is not, among runs of one objective; ``None`` where there are not both.
+def choose(flags: Iterable[OverfitFlags]) -> tuple[RunRow, RunRow] | None:
+    """The most overfit run and the best that is not, among runs of one objective; ``None`` where there are not both.
 
-    Overfitted is a run whose held-out loss rose; the most is that of the largest gap between held-out and training
-    loss, or where no training loss is known, of the largest rise. The best has the lowest held-out loss among the
-    others that were trained on as many images or more, so that both have seen the images shown as training images.
+    The most overfit is the run of the largest gap between held-out and training loss, or where no training loss is
+    known, of the largest increase. The best has the lowest held-out loss among the others that were trained on as many
+    images or more, so that both have seen the images shown as training images.
     """
-    found = list(found)
-    over = max(
-        (sign for sign in found if sign.rose),
-        key=lambda sign: (sign.gap is not None, sign.gap if sign.gap is not None else sign.rise),
-        default=None,
-    )
-    if over is None:
+    runs = list(flags)
+    overfit = [run for run in runs if run.is_overfit]
+    if not overfit:
         return None
-    others = [sign.row for sign in found if not sign.rose and sign.row.images >= over.row.images]
-    return (over.row, min(others, key=lambda row: row.validation_loss)) if others else None
+    most = max(overfit, key=lambda run: (run.gap is not None, run.loss_increase if run.gap is None else run.gap)).row
+    others = [run.row for run in runs if not run.is_overfit and run.row.images >= most.images]
+    return (most, min(others, key=lambda row: row.validation_loss)) if others else None
 
 
-def load(title: str, place: Path, trust: bool = False) -> Restorer:
+def load(title: str, place: Path, trust: bool = False) -> RestoringRun:
     """The model of a run folder, from its newest checkpoint: decoder and mask token with it; of any class if ``trust``.
 
     Raises:
@@ -114,7 +116,7 @@ def load(title: str, place: Path, trust: bool = False) -> Restorer:
     except RuntimeError as error:
         raise TinymimError(f"{misfit_}: {misfit(error)}") from None
     inspected.data.setup("test")
-    return Restorer(title, module.eval(), inspected.data)
+    return RestoringRun(title, module.eval(), inspected.data)
 
 
 def _built(module: MaskedPretrainer) -> MaskedPretrainer:
@@ -122,7 +124,7 @@ def _built(module: MaskedPretrainer) -> MaskedPretrainer:
     return module
 
 
-def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Restored:
+def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Completions:
     """Let a model complete images under the masks that belong to their indices, in float32
     (:func:`tinymim.precision.measuring`).
 
@@ -143,7 +145,7 @@ def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Restore
         hidden = unpatchify(pixels, encoder.grid, encoder.patch)
     completed = torch.where(hidden, completed, images)
     masked = torch.where(hidden, torch.full_like(images, GREY), images)
-    return Restored(masked, completed, (completed - images).abs().mean(1), losses)
+    return Completions(masked, completed, (completed - images).abs().mean(1), losses)
 
 
 def section(runs: dict[str, Path], out: Path, count: int = 3, trust: bool = False) -> Section:
@@ -156,13 +158,16 @@ def section(runs: dict[str, Path], out: Path, count: int = 3, trust: bool = Fals
         count: images of each kind.
         trust: see :func:`load`.
     """
-    subjects = [load(title, place, trust) for title, place in runs.items()]
-    picture, records = draw(subjects, range(count), range(count), out)
-    write_records(out / "reconstructions.csv", records)
+    from pandas import DataFrame
+
+    picture, records = draw(
+        [load(title, place, trust) for title, place in runs.items()], range(count), range(count), out
+    )
+    csv_files.write(out / "reconstructions.csv", records)
+    means = DataFrame(records).groupby(["run", "images"])["loss"].mean()
     lines = []
     for title in runs:
-        own = [record for record in records if record["run"] == title]
-        seen, unseen = (statistics.mean(record["loss"] for record in own if record["images"] == kind) for kind in KINDS)
+        seen, unseen = (means[title, kind] for kind in KINDS)
         lines.append([title, f"{seen:.4f}", f"{unseen:.4f}", f"{unseen - seen:+.4f}"])
     table = Table(
         ["loss of the pictures shown", "training", "held out", "gap"],
@@ -174,12 +179,12 @@ def section(runs: dict[str, Path], out: Path, count: int = 3, trust: bool = Fals
 
 
 def draw(
-    subjects: list[Restorer], trained: Iterable[int], held_out: Iterable[int], out: Path
+    runs: list[RestoringRun], trained: Iterable[int], held_out: Iterable[int], out: Path
 ) -> tuple[Picture, list[dict[str, Any]]]:
     """The picture, drawn and saved, and the loss of each image.
 
     Args:
-        subjects: of one image size; images are those of the first one's data.
+        runs: of one image size; images are those of the first one's data.
         trained: indices of training images, seen without augmentation where the data has a bank.
         held_out: of held-out images.
         out: the page's folder.
@@ -187,51 +192,47 @@ def draw(
     Raises:
         TinymimError: networks of several image sizes, or no held-out images.
     """
-    if len(sizes := {subject.module.backbone.image_size for subject in subjects}) > 1:
+    if len(sizes := {run.module.backbone.image_size for run in runs}) > 1:
         raise TinymimError(f"reconstructions: the runs take images of {sorted(sizes)} px; choose runs of one size")
-    data = subjects[0].data
+    data = runs[0].data
     if data.held_out is None:
         raise TinymimError("reconstructions: the data has no held-out images")
     pools = zip(KINDS, (data.bank or data.train, data.held_out), (trained, held_out), strict=True)
-    shown = [(kind, i, unit(pool[Draw(0, i)]["image"])) for kind, pool, asked in pools for i in asked if i < len(pool)]
+    shown = [
+        (kind, i, unit(pool[Draw(0, i)]["image"])) for kind, pool, places in pools for i in places if i < len(pool)
+    ]
     kinds, index = [kind for kind, _, _ in shown], [i for _, i, _ in shown]
     images = torch.stack([image for _, _, image in shown])
-    made = [restored(subject.module, images, torch.tensor(index)) for subject in subjects]
+    made = [restored(run.module, images, torch.tensor(index)) for run in runs]
     rows: list[tuple[str, Tensor, list[float]]] = [("original", images, [])]
-    for subject, one in zip(subjects, made, strict=True):
-        if not any(torch.equal(one.masked, row) for _, row, _ in rows):
-            rows.append(("masked", one.masked, []))
-        rows += [(subject.title, one.completed, one.losses), ("error", one.error, [])]
-    picture = _picture(rows, kinds, out, any(getattr(subject.module, "norm_pix", False) for subject in subjects))
+    for run, completions in zip(runs, made, strict=True):
+        if not any(torch.equal(completions.masked, row) for _, row, _ in rows):
+            rows.append(("masked", completions.masked, []))
+        rows += [(run.title, completions.completed, completions.losses), ("error", completions.error, [])]
+    picture = _picture(rows, kinds, out, any(getattr(run.module, "norm_pix", False) for run in runs))
     records = [
-        {"run": subject.title, "images": kind, "index": i, "loss": loss}
-        for subject, one in zip(subjects, made, strict=True)
-        for kind, i, loss in zip(kinds, index, one.losses, strict=True)
+        {"run": run.title, "images": kind, "index": i, "loss": loss}
+        for run, completions in zip(runs, made, strict=True)
+        for kind, i, loss in zip(kinds, index, completions.losses, strict=True)
     ]
     return picture, records
 
 
 def _picture(rows: list[tuple[str, Tensor, list[float]]], kinds: list[str], out: Path, standardised: bool) -> Picture:
-    brightest = max(float(shown.max()) for title, shown, _ in rows if title == "error")
+    brightest = max(float(images.max()) for title, images, _ in rows if title == "error")
     with figures.figure(len(rows), len(kinds), height=12.5, width=figures.WIDTH, squeeze=False) as (fig, axes):
-        for line, (title, shown, losses) in zip(axes, rows, strict=True):
-            for place, one in enumerate(line):
+        for line, (title, images, losses) in zip(axes, rows, strict=True):
+            for place, axis in enumerate(line):
                 if title == "error":
-                    one.imshow(shown[place].numpy(), cmap=figures.SEQUENTIAL, vmin=0, vmax=brightest)
+                    axis.imshow(images[place].numpy(), cmap=figures.SEQUENTIAL, vmin=0, vmax=brightest)
                 else:
-                    one.imshow(shown[place].permute(1, 2, 0).numpy())
-                one.set(xticks=[], yticks=[])
-                one.spines[:].set_visible(False)
+                    axis.imshow(images[place].permute(1, 2, 0).numpy())
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set_visible(False)
                 if losses:
-                    one.set_xlabel(f"{losses[place]:.3f}", labelpad=1, fontsize=7)
+                    axis.set_xlabel(f"{losses[place]:.3f}", labelpad=1, fontsize=7)
             line[0].set_ylabel(textwrap.fill(title, 12), rotation=0, ha="right", va="center", fontsize=7)
         for kind in dict.fromkeys(kinds):
             axes[0][kinds.index(kind)].set_title(kind, loc="left")
-        text = (
-            "Under each completion the loss of that image. Masks belong to the images' indices; visible patches are "
-            "the original's. Error: mean absolute difference of colours, one scale for all."
-        )
-        if standardised:
-            text += " Where the target was standardised, the true mean and variance of each patch were put back."
-        files = [f"figures/reconstructions{suffix}" for suffix in (".png", ".svg")]
-        return Picture("Completions", figures.save(fig, out / "figures" / "reconstructions"), files, text, wide=True)
+        text = CAPTION + (STANDARDISED if standardised else "")
+        return Picture.saved(fig, out / "figures" / "reconstructions", "Completions", text, wide=True)

@@ -1,164 +1,168 @@
-"""The figures of a scaling study: losses along length, size and data, what they say of accuracy, and the laws."""
+"""The figures of a scaling study: losses along length, size and data, losses against accuracy, and the laws."""
 
 from __future__ import annotations
 
 import re
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pandas import DataFrame, Series, concat
 
 from tinymim.report import figures
 from tinymim.report.document import Picture
 from tinymim.scaling.laws import Law
-from tinymim.scaling.overfit import Sign
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MODELS, DATA = ("model", "parameters"), ("data", "images")
-"""What is one series or panel, and what orders them."""
-
 COLUMNS = 2
 """Panels beside each other."""
 
+AXES = {"iterations": "iterations", "parameters": "weights of the encoder", "images": "training images"}
+"""Names of the axes along which losses are drawn."""
+
 RINGED = "Rings: the loss rose above that of a shorter run of the same model and data."
+BANDS = "Points: the runs of the lowest loss at each place. Band: 95 % of the fits to resampled residuals."
 
-Groups = dict[str, list[Sign]]
 
-
-def losses(found: list[Sign], out: Path) -> list[Picture]:
+def losses(runs: DataFrame, stem: Path) -> list[Picture]:
     """Validation loss along iterations, a panel for each set of images; of the longest runs along size and data.
 
     Args:
-        found: runs of one objective.
-        out: the page's folder; the files go into its ``figures``.
+        runs: of one objective, see :func:`tinymim.scaling.overfitting.frame`.
+        stem: of the files, in a folder beside the page.
     """
-    most = max(sign.row.iterations for sign in found)
-    longest = {f"{most:,} iterations": [sign for sign in found if sign.row.iterations == most]}
-    return [
-        _chart(out, "loss_by_length", "Validation loss along training", _groups(found, DATA), "iterations", MODELS),
-        _chart(out, "loss_by_size", "Validation loss along the model's size", longest, "parameters", DATA),
-        _chart(out, "loss_by_data", "Validation loss along data", longest, "images", MODELS),
-    ]
+    length = runs["iterations"].max()
+    by_data = {f"data: {data}": part for data, part in _by_size(runs, "images").groupby("data", sort=False)}
+    longest = {f"{length:,} iterations": runs[runs["iterations"] == length]}
+    charts = {
+        "loss_by_length": ("Validation loss along training", by_data, "iterations", ("model", "parameters")),
+        "loss_by_size": ("Validation loss along the model's size", longest, "parameters", ("data", "images")),
+        "loss_by_data": ("Validation loss along data", longest, "images", ("model", "parameters")),
+    }
+    return [_chart(_extended(stem, name), *chart) for name, chart in charts.items()]
 
 
-def _chart(out: Path, name: str, title: str, panels: Groups, x: str, series: tuple[str, str]) -> Picture:
-    """Panels of validation loss along ``x``; runs that differ by the seed alone are one point, their mean."""
-    names = {"iterations": "iterations", "parameters": "weights of the encoder", "images": "training images"}
-    everyone = _groups([sign for some in panels.values() for sign in some], series)
+def _chart(stem: Path, title: str, panels: dict[str, DataFrame], x: str, series: tuple[str, str]) -> Picture:
+    """Panels of validation loss along ``x``; runs that differ by the seed alone are one point, their mean.
+
+    Args:
+        stem: of the files.
+        title: of the picture.
+        panels: runs by the title of their panel.
+        x: column along which they are drawn.
+        series: column that tells series apart, and the one that orders them.
+    """
+    label, size = series
+    labels = list(_by_size(concat(panels.values()), size)[label].unique())
     with _panels(len(panels), sharey=True) as (fig, axes):
-        for one, (panel, some) in zip(axes, panels.items(), strict=True):
-            within = _groups(some, series)
-            for place, label in enumerate(everyone):
-                points: dict[float, list[Sign]] = {}
-                for sign in sorted(within.get(label, []), key=lambda sign: getattr(sign.row, x)):
-                    points.setdefault(getattr(sign.row, x), []).append(sign)
-                means = {at: statistics.mean(sign.row.validation_loss for sign in p) for at, p in points.items()}
-                one.plot(list(means), list(means.values()), label=label, **_look(place, len(everyone)))
-                _ring(one, [(at, means[at]) for at, p in points.items() if any(sign.rose for sign in p)])
-            one.set(title=panel if panel.endswith("iterations") else f"data: {panel}", xlabel=names[x])
-            one.set_xscale("log")
-            _ticks(one, sorted({getattr(sign.row, x) for sign in some}))
-        for one in axes[::COLUMNS]:
-            one.set_ylabel("validation loss")
-        _legend(fig, axes[0], series[0])
-        return _picture(
-            fig, out, _named(everyone, name), title, _ringed(some for one in everyone.values() for some in one)
-        )
+        for axis, (panel, runs) in zip(axes, panels.items(), strict=True):
+            for place, name in enumerate(labels):
+                points = runs[runs[label] == name].groupby(x)
+                means, overfit = points["validation_loss"].mean(), points["is_overfit"].any()
+                axis.plot(means.index, means, label=name, **_style(place, len(labels)))
+                _ring(axis, means.index[overfit], means[overfit])
+            axis.set(title=panel, xlabel=AXES[x])
+            axis.set_xscale("log")
+            _ticks(axis, sorted(runs[x].unique()))
+        for axis in axes[::COLUMNS]:
+            axis.set_ylabel("validation loss")
+        _legend(fig, axes[0], label)
+        ringed = any(runs["is_overfit"].any() for runs in panels.values())
+        return Picture.saved(fig, stem, title, RINGED if ringed else "", wide=len(panels) > 1)
 
 
-def accuracy(found: list[Sign], out: Path) -> list[Picture]:
+def accuracy(runs: DataFrame, stem: Path) -> list[Picture]:
     """Accuracy after fine-tuning against validation loss, and training loss where there is one; nothing without
     accuracies."""
-    known = [sign for sign in found if sign.row.accuracy is not None]
-    kinds = [kind for kind in ("validation", "training") if any(_loss(sign, kind) is not None for sign in known)]
-    if not kinds:
+    known = _by_size(runs[runs["accuracy"].notna()], "parameters")
+    if not len(known):
         return []
-    models = _groups(known, MODELS)
+    kinds = [kind for kind in ("validation", "training") if known[f"{kind}_loss"].notna().any()]
+    models = list(known["model"].unique())
     with _panels(len(kinds), sharey=True) as (fig, axes):
-        for one, kind in zip(axes, kinds, strict=True):
-            for place, (name, some) in enumerate(models.items()):
-                points = [(_loss(sign, kind), 100 * (sign.row.accuracy or 0)) for sign in some]
-                one.plot(*zip(*points, strict=True), label=name, **_look(place, len(models)) | {"linestyle": ""})
-                _ring(one, [point for point, sign in zip(points, some, strict=True) if sign.rose])
-            one.set_xlabel(f"{kind} loss")
+        for axis, kind in zip(axes, kinds, strict=True):
+            for place, model in enumerate(models):
+                points = known[known["model"] == model]
+                x, y = points[f"{kind}_loss"], 100 * points["accuracy"]
+                axis.plot(x, y, label=model, **_style(place, len(models)) | {"linestyle": ""})
+                _ring(axis, x[points["is_overfit"]], y[points["is_overfit"]])
+            axis.set_xlabel(f"{kind} loss")
         axes[0].set_ylabel("top-1 after fine-tuning, %")
         _legend(fig, axes[0], "model")
-        return [
-            _picture(
-                fig,
-                out,
-                _named(models, "accuracy_by_loss"),
-                "Accuracy against the loss of pre-training",
-                _ringed(known),
-            )
-        ]
+        title = "Accuracy against the loss of pre-training"
+        text = RINGED if known["is_overfit"].any() else ""
+        return [Picture.saved(fig, _extended(stem, "accuracy_by_loss"), title, text, wide=len(kinds) > 1)]
 
 
-def laws(found: list[Law], out: Path) -> list[Picture]:
+def laws(fitted: list[Law], stem: Path) -> list[Picture]:
     """The laws of one objective that were fitted, with their points and bands."""
     from matplotlib.ticker import EngFormatter, NullFormatter
 
-    fitted = [(law, law.curve) for law in found if law.curve is not None]
-    if not fitted:
+    curves = [(law, law.curve) for law in fitted if law.curve is not None]
+    if not curves:
         return []
-    with _panels(len(fitted)) as (fig, axes):
-        for one, (law, curve) in zip(axes, fitted, strict=True):
+    with _panels(len(curves)) as (fig, axes):
+        for axis, (law, curve) in zip(axes, curves, strict=True):
             x = np.geomspace(law.places[0], law.places[-1], 200)
-            one.fill_between(x, *law.band(x), color=figures.COLOURS[0], alpha=0.2, linewidth=0)
-            one.plot(x, curve.at(x)[0], color=figures.COLOURS[0])
-            one.plot(law.places, law.losses, "o", color=figures.COLOURS[6])
-            one.set(xscale="log", xlabel=f"{law.axis}, {law.unit}", ylabel="validation loss")
-            one.xaxis.set_major_formatter(EngFormatter(sep=""))
-            one.xaxis.set_minor_formatter(NullFormatter())
-            one.set_title(f"L = {curve.c[0]:.3f} + a·x^-{curve.b[0]:.3f}")
-        text = "Points: the runs of the lowest loss at each place. Band: 95 % of the fits to resampled residuals."
-        return [_picture(fig, out, f"{slug(fitted[0][0].objective)}_laws", "Power laws of the validation loss", text)]
+            axis.fill_between(x, *law.band(x), color=figures.COLOURS[0], alpha=0.2, linewidth=0)
+            axis.plot(x, curve.at(x)[0], color=figures.COLOURS[0])
+            axis.plot(law.places, law.losses, "o", color=figures.COLOURS[6])
+            axis.set(xscale="log", xlabel=f"{law.axis}, {law.unit}", ylabel="validation loss")
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_title(f"L = {curve.c[0]:.3f} + a·x^-{curve.b[0]:.3f}")
+        title = "Power laws of the validation loss"
+        return [Picture.saved(fig, _extended(stem, "laws"), title, BANDS, wide=len(curves) > 1)]
+
+
+def stems(objectives: list[str], folder: Path) -> dict[str, Path]:
+    """How the names of each objective's files begin: no two alike, though ``A/B`` and ``A_B`` are so as names."""
+    names: dict[str, str] = {}
+    for objective in objectives:
+        name = plain = re.sub(r"\W+", "_", objective)
+        number = 1
+        while name.lower() in {other.lower() for other in names.values()}:
+            number += 1
+            name = f"{plain}_{number}"
+        names[objective] = name
+    return {objective: folder / name for objective, name in names.items()}
+
+
+def _extended(stem: Path, name: str) -> Path:
+    return stem.with_name(f"{stem.name}_{name}")
 
 
 @contextmanager
 def _panels(count: int, **options: Any) -> Iterator[tuple[Figure, list[Axes]]]:
     """Axes in two columns, or one."""
     columns = min(count, COLUMNS)
-    rows = -(-count // columns)
-    with figures.figure(rows, columns, height=58, squeeze=False, **options) as (fig, axes):
+    with figures.figure(-(-count // columns), columns, height=58, squeeze=False, **options) as (fig, axes):
         flat = list(axes.flat)
-        for one in flat[count:]:
-            one.set_axis_off()
+        for spare in flat[count:]:
+            spare.set_axis_off()
         yield fig, flat[:count]
 
 
-def _groups(found: Sequence[Sign], by: tuple[str, str]) -> Groups:
-    """Runs by name, in order of size."""
-    name, size = by
-    some: Groups = {}
-    for sign in sorted(found, key=lambda sign: getattr(sign.row, size)):
-        some.setdefault(getattr(sign.row, name), []).append(sign)
-    return some
+def _by_size(runs: DataFrame, size: str) -> DataFrame:
+    return runs.sort_values(size, kind="stable")
 
 
-def _look(place: int, count: int) -> dict[str, Any]:
-    """How series ``place`` of ``count`` ordered ones is drawn: from dark to light, with marker and dashes."""
+def _style(place: int, count: int) -> dict[str, Any]:
+    """The style of series ``place`` of ``count`` ordered ones: from dark to light, with marker and dashes."""
     import matplotlib as mpl
 
     colour = mpl.colormaps[figures.SEQUENTIAL](0.85 * place / max(count - 1, 1))
     return {**figures.series(place), "color": colour}
 
 
-def _ring(axes: Axes, points: list[Any]) -> None:
-    if points:
-        x, y = zip(*points, strict=True)
+def _ring(axes: Axes, x: Any, y: Series) -> None:
+    if len(y):
         axes.scatter(x, y, s=45, facecolors="none", edgecolors=figures.COLOURS[1], linewidths=1, zorder=3)
-
-
-def _ringed(found: Iterable[Sign]) -> str:
-    """What rings mean, where there are any."""
-    return RINGED if any(sign.rose for sign in found) else ""
 
 
 def _ticks(axes: Axes, places: list[float]) -> None:
@@ -171,31 +175,5 @@ def _ticks(axes: Axes, places: list[float]) -> None:
 
 def _legend(fig: Figure, axes: Axes, title: str) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    fig.legend(
-        handles,
-        labels,
-        title=title,
-        loc="outside lower center",
-        ncols=min(len(labels), 5),
-        columnspacing=1,
-        handlelength=2.6,
-    )
-
-
-def _loss(sign: Sign, kind: str) -> Any:
-    """``None`` where it is unknown, which is not drawn."""
-    return getattr(sign.row, f"{kind}_loss")
-
-
-def slug(objective: str) -> str:
-    """What the files of an objective begin with."""
-    return re.sub(r"\W+", "_", objective)
-
-
-def _named(groups: Groups, name: str) -> str:
-    return f"{slug(next(iter(groups.values()))[0].row.objective)}_{name}"
-
-
-def _picture(fig: Figure, out: Path, name: str, title: str, text: str) -> Picture:
-    files = [f"figures/{name}.png", f"figures/{name}.svg"]
-    return Picture(title, figures.save(fig, out / "figures" / name), files, text, wide=len(fig.axes) > 1)
+    place: Any = {"loc": "outside lower center", "ncols": min(len(labels), 5), "columnspacing": 1, "handlelength": 2.6}
+    fig.legend(handles, labels, title=title, **place)

@@ -6,22 +6,57 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from pandas import DataFrame
+
 from tinymim.errors import TinymimError
+from tinymim.report import csv_files
 from tinymim.report.document import Document, Section, Table
 from tinymim.report.finding import VERDICTS
 from tinymim.report.finding import table as findings_table
 from tinymim.scaling import scaling_figures, table
+from tinymim.scaling.correlations import LEAST, RESAMPLES, Correlation, correlations
 from tinymim.scaling.laws import CHOICE, Law, laws
-from tinymim.scaling.loss_accuracy import LEAST, RESAMPLES, Correlation, correlations
-from tinymim.scaling.overfit import Sign, records, signs
+from tinymim.scaling.overfitting import OverfitFlags, frame, records, signs
 from tinymim.scaling.paper_findings import findings, next_length
-from tinymim.scaling.saturation import Saturation, saturation
-from tinymim.scaling.table import Row, write_records
+from tinymim.scaling.saturation import saturation
+from tinymim.scaling.table import RunRow
 
-PAPER = 'the paper is "On Data Scaling in Masked Image Modeling" (arXiv 2206.04664)'
+ABOUT = (
+    "{runs} runs of {models} models, {sets} sets of images, {lengths} lengths, seeds: {seeds}; the paper is "
+    '"On Data Scaling in Masked Image Modeling" (arXiv 2206.04664).'
+)
+OVERFIT = (
+    "In {overfit} of {runs} runs the validation loss is above the best of the shorter runs of the same model and data"
+    "{classic}."
+)
+CLASSIC = "; of the {known} with training losses, that is lower in {fell}: the classic sign"
+MORE_DATA = (
+    "Apart from that, {exceed} runs have a higher loss than the run on the next larger set of images, {both} of the "
+    "first among them: more data helped, which is no overfitting by itself."
+)
+NOISE = (
+    "A difference counts where it is larger than its own standard deviation over seeds of the masks, which runs share "
+    "(of a run alone: {measured})."
+)
+SATURATED = (
+    "From the second largest set of images to the largest the loss fell{noisy} in {falls} of {cases} cases. Flat from "
+    "a set on: no larger one has a lower loss."
+)
+INTERVALS = (
+    f"Intervals: 95 %, percentiles over {RESAMPLES} draws of runs, as if runs were independent of each other. Parts of "
+    f"fewer than {LEAST} runs or of one accuracy, and those that are all runs, are in the file alone."
+)
+LAWS = (
+    f"L = a·x^-b + c of the validation loss. Points: {CHOICE}. The paper publishes no law: these are fits of ours, and "
+    "what lies beyond the points is not in evidence."
+)
+LAW_INTERVALS = (
+    "Intervals: 95 %, percentiles over fits to resampled residuals. On synthetic laws of 5 to 12 points they hold the "
+    "truth in 83 to 91 % of cases: take them for the least that is uncertain."
+)
 
 
-def write(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> Path:
+def write(rows: list[RunRow], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> Path:
     """Analyse runs and write the page, ``out/index.html``, and the same as Markdown.
 
     Args:
@@ -39,7 +74,7 @@ def write(rows: list[Row], out: Path, title: str, extra_sections: Iterable[Secti
     return out / "index.html"
 
 
-def analyse(rows: list[Row], out: Path) -> list[Section]:
+def analyse(rows: list[RunRow], out: Path) -> list[Section]:
     """Write ``flags.csv``, ``correlations.csv``, ``laws.csv``, ``saturation.csv`` and figures into ``out``.
 
     Losses of two objectives are never compared: each has sections of its own.
@@ -50,75 +85,73 @@ def analyse(rows: list[Row], out: Path) -> list[Section]:
     Raises:
         TinymimError: no run is done.
     """
-    found = signs(rows)
-    if not found:
+    flags = signs(rows)
+    if not flags:
         raise TinymimError(f"table: none of {len(rows)} runs is done, so there is nothing to analyse")
-    flat, fitted, correlated = saturation(rows), laws(found), correlations(found)
+    runs, saturated = frame(flags), saturation(rows)
+    fitted, correlated = laws(runs), correlations(runs)
     for name, lines in (
-        ("flags", records(found)),
-        ("correlations", [asdict(one) for one in correlated]),
+        ("flags", records(flags)),
+        ("correlations", [asdict(correlation) for correlation in correlated]),
         ("laws", [law.record() for law in fitted]),
-        ("saturation", [one.record() for one in flat]),
+        ("saturation", saturated.to_dict("records")),
     ):
         if lines:
-            write_records(out / f"{name}.csv", lines)
+            csv_files.write(out / f"{name}.csv", lines)
     sections = []
-    objectives = list(dict.fromkeys(sign.row.objective for sign in found))
-    for objective in objectives:
-        some = [sign for sign in found if sign.row.objective == objective]
-        own = [
-            _overfitting(some, out),
-            _saturated([one for one in flat if one.rows[0].objective == objective]),
-            _accuracy(some, [one for one in correlated if one.objective == objective], out),
-            _laws([law for law in fitted if law.objective == objective], out),
-            _agreement(some),
+    objectives = list(runs["objective"].unique())
+    for objective, stem in scaling_figures.stems(objectives, out / "figures").items():
+        group = runs[runs["objective"] == objective]
+        parts = [
+            _overfitting(group, stem),
+            _saturation(saturated[saturated["objective"] == objective] if len(saturated) else saturated),
+            _accuracy(group, [part for part in correlated if part.objective == objective], stem),
+            _laws([law for law in fitted if law.objective == objective], stem),
+            _agreement([each for each in flags if each.row.objective == objective]),
         ]
-        for section in own:
+        for section in parts:
             section.title = f"{objective}: {section.title}" if len(objectives) > 1 else section.title
-        sections += own
+        sections += parts
     if failed := [row for row in rows if row.status == "failed"]:
         sections.append(Section("Failed runs", [f"{row.name}: {row.error or 'unknown why'}" for row in failed]))
     return sections
 
 
-def _about(rows: list[Row]) -> str:
+def _about(rows: list[RunRow]) -> str:
     runs = table.done(rows)
-    seeds = {row.seed for row in runs} - {None}
-    counts = [
-        f"{len(runs)} runs of {len({row.model for row in runs})} models",
-        f"{len({row.data for row in runs})} sets of images",
-        f"{len({row.iterations for row in runs})} lengths",
-        f"seeds: {len(seeds) or 'not told'}",
-    ]
-    return f"{', '.join(counts)}; {PAPER}."
+    names = ("model", "data", "iterations", "seed")
+    distinct = {name: len({getattr(row, name) for row in runs} - {None}) for name in names}
+    return ABOUT.format(
+        runs=len(runs),
+        models=distinct["model"],
+        sets=distinct["data"],
+        lengths=distinct["iterations"],
+        seeds=distinct["seed"] or "not told",
+    )
 
 
-def _overfitting(found: list[Sign], out: Path) -> Section:
-    rose = [sign for sign in found if sign.rose]
-    told = [sign.training_fell for sign in rose if sign.training_fell is not None]
-    exceeds = [sign for sign in found if sign.exceeds]
-    noise = [sign.row.noise for sign in found if sign.row.noise is not None]
-    measured = f"here {min(noise):.5f} to {max(noise):.5f}" if noise else "none here"
-    fell = f"; of the {len(told)} with training losses, that is lower in {sum(told)}: the classic sign" if told else ""
+def _overfitting(runs: DataFrame, stem: Path) -> Section:
+    overfit, noise = runs[runs["is_overfit"]], runs["noise"].dropna()
+    fell = overfit["training_loss_fell"].dropna().astype(bool)
     text = [
-        f"In {len(rose)} of {len(found)} runs the validation loss is above the best of the shorter runs of the same "
-        f"model and data{fell}.",
-        f"Apart from that, {len(exceeds)} runs have a higher loss than the run on the next larger set of images, "
-        f"{sum(sign.rose for sign in exceeds)} of the first among them: more data helped, which is no overfitting by "
-        "itself.",
-        "A difference counts where it is larger than its own standard deviation over seeds of the masks, which runs "
-        f"share (of a run alone: {measured}).",
+        OVERFIT.format(
+            overfit=len(overfit),
+            runs=len(runs),
+            classic=CLASSIC.format(known=len(fell), fell=fell.sum()) if len(fell) else "",
+        ),
+        MORE_DATA.format(exceed=runs["exceeds"].sum(), both=overfit["exceeds"].sum()),
+        NOISE.format(measured=f"here {noise.min():.5f} to {noise.max():.5f}" if len(noise) else "none here"),
     ]
     lines = [
         [
-            sign.row.name,
-            f"{sign.row.validation_loss:.4f}",
-            _signed(sign.rise),
-            {True: "fell", False: "rose", None: "-"}[sign.training_fell],
-            _signed(sign.gap),
-            _signed(sign.excess),
+            run.row.name,
+            f"{run.validation_loss:.4f}",
+            _signed(run.loss_increase),
+            {True: "fell", False: "rose", None: "-"}[run.training_loss_fell],
+            _signed(run.gap),
+            _signed(run.excess),
         ]
-        for sign in rose
+        for run in overfit.itertuples()
     ]
     heads = [
         "overfit run",
@@ -128,98 +161,72 @@ def _overfitting(found: list[Sign], out: Path) -> Section:
         "validation - training",
         "over more data",
     ]
-    return Section(
-        "Does it overfit?",
-        text,
-        [Table(heads, lines, text="Gap: validation less training loss. All runs:", files=["flags.csv"])],
-        scaling_figures.losses(found, out),
-    )
+    caption = "Gap: validation less training loss. All runs:"
+    tables = [Table(heads, lines, text=caption, files=["flags.csv"])]
+    return Section("Does it overfit?", text, tables, scaling_figures.losses(runs, stem))
 
 
-def _saturated(found: list[Saturation]) -> Section:
-    if not found:
+def _saturation(saturated: DataFrame) -> Section:
+    if not len(saturated):
         return Section("Would more data help?", ["No model and length ran on two sets of images."])
     lines = [
         [
-            f"{one.rows[-1].model}, {one.rows[-1].iterations:,} iterations{one.rows[-1].of_seed}",
-            f"{one.rows[-2].data} to {one.rows[-1].data}",
-            f"{one.fall:+.4f}",
-            f"{one.noise:.5f}" if one.noise else "-",
-            "-" if one.flat_from is one.rows[-1] else one.flat_from.data,
+            f"{line.model}, {line.iterations:,} iterations" + ("" if line.seed is None else f", seed {line.seed}"),
+            f"{line.second_largest} to {line.largest}",
+            f"{line.fall:+.4f}",
+            f"{line.noise:.5f}" if line.noise else "-",
+            line.flat_from or "-",
         ]
-        for one in found
+        for line in saturated.itertuples()
     ]
-    noisy = " by more than noise" if any(one.noise for one in found) else ", by however little, as no noise is known,"
-    text = (
-        f"From the second largest set of images to the largest the loss fell{noisy} in "
-        f"{sum(one.falls for one in found)} of {len(found)} cases. Flat from a set on: no larger one has a lower loss."
-    )
+    noisy = " by more than noise" if saturated["noise"].any() else ", by however little, as no noise is known,"
+    text = SATURATED.format(noisy=noisy, falls=saturated["falls"].sum(), cases=len(saturated))
     heads = ["model", "data", "fall of the loss", "noise", "flat from"]
     return Section("Would more data help?", [text], [Table(heads, lines, files=["saturation.csv"])])
 
 
-def _accuracy(found: list[Sign], correlated: list[Correlation], out: Path) -> Section:
+def _accuracy(runs: DataFrame, correlated: list[Correlation], stem: Path) -> Section:
     title = "Does the loss predict accuracy?"
-    pictures = scaling_figures.accuracy(found, out)
+    pictures = scaling_figures.accuracy(runs, stem)
     if not pictures:
         return Section(title, ["No accuracy after fine-tuning is known."])
-    known = [sign for sign in found if sign.row.accuracy is not None]
+    known = runs["accuracy"].notna().sum()
     lines = [
         [
-            f"{one.loss} loss, {one.runs}",
-            str(one.count),
-            _with_interval(one.pearson, one.pearson_low, one.pearson_high),
-            _with_interval(one.spearman, one.spearman_low, one.spearman_high),
-            "-" if one.slope is None else f"{one.slope:+.2f}",
+            f"{part.loss} loss, {part.runs}",
+            str(part.count),
+            _with_interval(part.pearson, part.pearson_low, part.pearson_high),
+            _with_interval(part.spearman, part.spearman_low, part.spearman_high),
+            "-" if part.slope is None else f"{part.slope:+.2f}",
         ]
-        for one in correlated
-        if one.runs == "all" or (one.pearson is not None and one.count < len(known))
+        for part in correlated
+        if part.runs == "all" or (part.pearson is not None and part.count < known)
     ]
     heads = ["correlation with accuracy", "runs", "Pearson", "Spearman", "points per 0.01"]
-    text = (
-        f"Intervals: 95 %, percentiles over {RESAMPLES} draws of runs, as if runs were independent of each other. "
-        f"Parts of fewer than {LEAST} runs or of one accuracy, and those that are all runs, are in the file alone."
-    )
-    return Section(
-        title,
-        [next_length([sign.row for sign in found])],
-        [Table(heads, lines, text=text, files=["correlations.csv"])],
-        pictures,
-    )
+    tables = [Table(heads, lines, text=INTERVALS, files=["correlations.csv"])]
+    return Section(title, [text] if (text := next_length(runs)) else [], tables, pictures)
 
 
-def _laws(found: list[Law], out: Path) -> Section:
+def _laws(fitted: list[Law], stem: Path) -> Section:
     lines = []
-    for law in found:
+    for law in fitted:
         ends = [law.interval(name) for name in ("a", "b", "c")]
-        shown = ["-" if one is None else f"{one[0]:.3g} [{one[1]:.3g}, {one[2]:.3g}]" for one in ends]
+        shown = ["-" if end is None else "{:.3g} [{:.3g}, {:.3g}]".format(*end) for end in ends]
         rmse = "-" if law.rmse is None else f"{law.rmse:.5f}"
         lines.append([f"{law.axis} ({law.unit})", str(len(law.points)), *shown, rmse])
-    text = (
-        f"L = a·x^-b + c of the validation loss. Points: {CHOICE}. The paper publishes no law: these are fits of ours, "
-        "and what lies beyond the points is not in evidence."
-    )
-    intervals = (
-        "Intervals: 95 %, percentiles over fits to resampled residuals. On synthetic laws of 5 to 12 points they hold "
-        "the truth in 83 to 91 % of cases: take them for the least that is uncertain."
-    )
-    return Section(
-        "Power laws",
-        [text],
-        [Table(["along", "points", "a", "b", "c", "rmse"], lines, text=intervals, files=["laws.csv"])],
-        scaling_figures.laws(found, out),
-        [f"{law.axis}: {'; '.join(law.remarks)}." for law in found if law.remarks],
-    )
+    tables = [Table(["along", "points", "a", "b", "c", "rmse"], lines, text=LAW_INTERVALS, files=["laws.csv"])]
+    remarks = [f"{law.axis}: {'; '.join(law.remarks)}." for law in fitted if law.remarks]
+    return Section("Power laws", [LAWS], tables, scaling_figures.laws(fitted, stem), remarks)
 
 
-def _agreement(found: list[Sign]) -> Section:
-    answers = findings(found)
-    counts = ", ".join(f"{verdict}: {sum(one.verdict == verdict for one in answers)}" for verdict in VERDICTS)
+def _agreement(flags: list[OverfitFlags]) -> Section:
+    answers = findings(flags)
+    counts = ", ".join(f"{verdict}: {sum(answer.verdict == verdict for answer in answers)}" for verdict in VERDICTS)
     return Section("Against the paper", [f"Of {len(answers)} findings: {counts}."], [findings_table(answers)])
 
 
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.4f}"
+def _signed(value: float) -> str:
+    return "-" if value != value else f"{value:+.4f}"
 
 
 def _with_interval(value: float | None, low: float | None, high: float | None) -> str:

@@ -4,24 +4,23 @@ Modeling" (arXiv 2206.04664)."""
 from __future__ import annotations
 
 import csv
-import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from tinymim.errors import TinymimError, several
-from tinymim.files import write_text
+from tinymim.report import csv_files
 from tinymim.safety import shown, text
 
 
 @dataclass(frozen=True)
-class Row:
-    """A run.
+class RunRow:
+    """A run of a scaling study.
 
     Args:
-        objective: what it was trained for: ``SimMIM``, ``MAE`` or another; losses of two are never compared.
+        objective: ``SimMIM``, ``MAE`` or another; losses of two objectives are never compared.
         model: the network's name.
         parameters: weights of the encoder.
         data: the training set, such as ``10%``.
@@ -58,7 +57,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Its name on a page."""
         return f"{self.objective} {self.model}, {self.data}, {self.iterations:,} iterations{self.of_seed}"
 
     @property
@@ -74,42 +73,27 @@ PUBLISHED = {"params_millions": "parameters", "finetune_top1": "accuracy"}
 """Columns of the published table under other names, in millions and per cent; its objective is SimMIM."""
 
 MOST_BYTES, MOST_ROWS = 4 << 20, 10_000
-"""Of a table. The published one has 63 rows; what is drawn of ten thousand nobody could read."""
+"""Limits of a table. The published one has 63 rows; what is drawn of ten thousand nobody could read."""
 
 LARGEST = 1e30
-"""Of any number: operations of a training that nobody has paid for yet."""
+"""Limit of any number: operations of a training that nobody has paid for yet."""
 
 COMMENT = "#"
-"""What a line that is passed over begins with."""
+"""First character of a line that is ignored."""
 
 
-def done(rows: Iterable[Row]) -> list[Row]:
+def done(rows: Iterable[RunRow]) -> list[RunRow]:
     """The runs that have a loss."""
     return [row for row in rows if row.status == "done"]
 
 
-def write(path: Path, rows: list[Row]) -> None:
-    """Write ``rows`` as CSV, whole or not at all; what is not known stays empty."""
-    write_records(path, [asdict(row) for row in rows], [field.name for field in fields(Row)])
+def write(path: Path, rows: list[RunRow]) -> None:
+    """Write ``rows`` as CSV, whole or not at all; unknown values stay empty."""
+    csv_files.write(path, map(asdict, rows), [field.name for field in fields(RunRow)])
 
 
-def write_records(path: Path, records: Sequence[dict[str, Any]], heads: Iterable[str] = ()) -> None:
-    """Write records with the same keys as CSV, whole or not at all; without ``heads`` there must be one."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(list(heads) or list(records[0]))
-    writer.writerows([_text(value) for value in record.values()] for record in records)
-    write_text(path, out.getvalue())
-
-
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return ";".join(map(str, value)) if isinstance(value, tuple) else shown.cell(shown.one_line(value))
-
-
-def read(path: Path) -> list[Row]:
-    """Read a table that :func:`write` wrote, or the published one; columns of other names are passed over.
+def read(path: Path) -> list[RunRow]:
+    """Read a table that :func:`write` wrote, or the published one; columns of other names are ignored.
 
     Raises:
         TinymimError: it cannot be read; a column or all rows are missing; cells are wrong, all of them named; two rows
@@ -125,56 +109,58 @@ def read(path: Path) -> list[Row]:
         raise TinymimError(f"table: {path} has {len(lines):,} lines, and {MOST_ROWS:,} are taken; leave some out")
     if not lines:
         raise TinymimError(f"table: {path} is empty; its first line names the columns {', '.join(NEEDED)}, ...")
-    (number, found), *lines = lines
-    found = [name.strip() for name in found]
-    heads = [PUBLISHED.get(name, name) for name in found]
+    (number, first), *lines = lines
+    columns = [name.strip() for name in first]
+    heads = [PUBLISHED.get(name, name) for name in columns]
     if twice := [name for name in dict.fromkeys(heads) if name and heads.count(name) > 1]:
         raise TinymimError(f"table: {path}, line {number}: two columns are {', '.join(twice)}; keep one of them")
-    published = bool(set(found) & set(PUBLISHED))
+    published = bool(set(columns) & set(PUBLISHED))
     needed = NEEDED if published else ("objective", *NEEDED)
     if missing := [name for name in needed if name not in heads]:
-        mark = next((mark for mark in ";\t" if len(found) == 1 and mark in found[0]), None)
-        has = f"{mark!r} stands between them, and a comma should" if mark else f"it has {', '.join(found)}"
+        mark = next((mark for mark in ";\t" if len(columns) == 1 and mark in columns[0]), None)
+        has = f"{mark!r} stands between them, and a comma should" if mark else f"it has {', '.join(columns)}"
         raise TinymimError(f"table: {path}, line {number}: no column {', '.join(missing)}; {has}")
     if not lines:
         raise TinymimError(f"table: {path}, line {number}: columns, and no run below them")
     problems: list[str] = []
-    rows = [_row(number, found, cells, published, problems) for number, cells in lines]
+    rows = [_row(number, columns, cells, published, problems) for number, cells in lines]
     problems += _contradictions({number: row for (number, _), row in zip(lines, rows, strict=True) if row})
     known = [row.accuracy for row in rows if row and row.accuracy is not None]
-    if "finetune_top1" in found and known and max(known) <= 0.01:
+    if "finetune_top1" in columns and known and max(known) <= 0.01:
         problems.append("finetune_top1: no run is above 1 per cent; write 83.2 for 83.2 %, or call the column accuracy")
     if problems:
         raise several(f"table: {path}", problems)
     return [row for row in rows if row]
 
 
-def _contradictions(rows: dict[int, Row]) -> list[str]:
-    """What lines, by number, say against each other."""
-    found: list[str] = []
+def _contradictions(rows: dict[int, RunRow]) -> list[str]:
+    """Contradictions between lines, which come by number: one run twice, or one label with two sizes."""
+    problems: list[str] = []
     seen: dict[Any, int] = {}
     for number, row in rows.items():
         run = row.objective, row.model, row.data, row.iterations, row.seed
         if (first := seen.setdefault(run, number)) != number:
-            found.append(f"line {number}: the same run as line {first}, {row.name}; tell them apart by a seed")
+            problems.append(f"line {number}: the same run as line {first}, {row.name}; tell them apart by a seed")
         for label, size in (("model", "parameters"), ("data", "images")) if row.status == "done" else ():
             name = getattr(row, label)
             first = seen.setdefault((label, row.objective, name), number)
             if (here := getattr(row, size)) != (there := getattr(rows[first], size)):
-                found.append(f"line {number}, {size}: {label} {name} has {here:,} here and {there:,} on line {first}")
-    return found
+                problems.append(
+                    f"line {number}, {size}: {label} {name} has {here:,} here and {there:,} on line {first}"
+                )
+    return problems
 
 
-def _row(number: int, heads: list[str], cells: list[str], published: bool, problems: list[str]) -> Row | None:
+def _row(number: int, heads: list[str], cells: list[str], published: bool, problems: list[str]) -> RunRow | None:
     """A line's run, or ``None`` with what is wrong with it added to ``problems``."""
     if len(cells) != len(heads):
         problems.append(f"line {number}: {len(cells)} cells under {len(heads)} columns")
         return None
     before = len(problems)
-    given = {head: shown.uncelled(cell.strip()) for head, cell in zip(heads, cells, strict=True)}
+    cells_by_head = {head: shown.uncelled(cell.strip()) for head, cell in zip(heads, cells, strict=True)}
     values: dict[str, Any] = {"objective": "SimMIM"} if published else {}
-    failed = given.get("status") == "failed"
-    for head, cell in given.items():
+    failed = cells_by_head.get("status") == "failed"
+    for head, cell in cells_by_head.items():
         name = PUBLISHED.get(head, head)
         if name not in _CELLS:
             continue
@@ -185,7 +171,7 @@ def _row(number: int, heads: list[str], cells: list[str], published: bool, probl
                 raise ValueError("is empty")
         except ValueError as error:
             problems.append(f"line {number}, {head}: {error}")
-    return Row(**values) if len(problems) == before else None
+    return RunRow(**values) if len(problems) == before else None
 
 
 def _word(cell: str, head: str) -> str:
@@ -199,7 +185,7 @@ def _status(cell: str, head: str) -> str:
 
 
 def _number(cell: str, head: str) -> float:
-    """A number at least 0, in the units of :class:`Row`."""
+    """A number at least 0, in the units of :class:`RunRow`."""
     try:
         value = float(cell)
     except ValueError:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.ops.relation_kl import relation_logits
-from tinymim.targets.base import Blocks, Target
+from tinymim.targets.base import Target
+from tinymim.targets.block_pairs import Blocks
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.backbone import Backbone
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
-from tinymim.targets.base import Blocks, Target, whiten
+from tinymim.targets.base import Target, whiten
+from tinymim.targets.block_pairs import Blocks
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.backbone import Backbone
 

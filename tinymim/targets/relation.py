@@ -13,7 +13,8 @@ from torch import Tensor
 from tinymim.errors import TinymimError
 from tinymim.ops import relation_kl
 from tinymim.ops.relation_kl import relation_logits
-from tinymim.targets.base import Blocks, Target
+from tinymim.targets.base import Target
+from tinymim.targets.block_pairs import Blocks
 from tinymim.targets.head_alignment import HeadAlignment
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.backbone import Backbone

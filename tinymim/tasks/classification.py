@@ -36,7 +36,7 @@ class Classifier(SupervisedTask):
 
     Args:
         weights: a checkpoint, or what else a Distiller takes as its teacher; ``None`` starts from scratch.
-        architecture: needed from scratch; see :class:`tinymim.tasks.base.SupervisedTask`.
+        architecture: needed from scratch; with ``weights``, which have their own, ``heads`` is compared.
         blocks: how much of the backbone to keep: ``all``, ``trained`` (up to the last block that pre-training trained
             whole), a number, or ``auto``: all for fine-tuning, trained for a probe.
         linear_probe: train the last linear layer alone, on frozen features.
@@ -59,8 +59,8 @@ class Classifier(SupervisedTask):
             Without it both classifiers learn from the labels alone, half the loss each.
         ema: decay of a running average of the weights, such as 0.9999, which rises to it (see ``ema.py``). The
             average is what is validated, tested, exported and started from; ``None`` keeps none.
-        init: see :class:`tinymim.tasks.base.SupervisedTask`. Classifiers have a truncated normal of 2e-5 (0.01 in a
-            probe) and no biases, as in MAE's fine-tuning and probe.
+        init: first weights of a backbone from scratch: ``published`` or ``timm``'s. Classifiers have a truncated normal
+            of 2e-5 (0.01 in a probe) and no biases, as in MAE's fine-tuning and probe.
     """
 
     monitor = ("val/top1", "max")
@@ -139,7 +139,7 @@ class Classifier(SupervisedTask):
         self.choose_trained(backbone, [Tap(backbone.output_block, "ffn_post")])
         norm: Literal["layer", "batch", "none"] = "batch" if self.linear_probe else "layer" if self.fc_norm else "none"
         self.model = BackboneWithHead(backbone, HeadForm(classes, self.pool, max(self.neck, 0), norm))
-        if on_meta():
+        if on_meta():  # the record of a checkpoint is known
             return
         if self.ema is not None:
             if (precision := str(self.trainer.precision)).endswith("16-true"):

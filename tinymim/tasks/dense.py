@@ -55,7 +55,7 @@ class DensePredictionTask(SupervisedTask):
         with errors.of():
             backbone = self.start_at(image_size)
             self.check_backbone(backbone, errors)
-            self._pretrained = backbone.output_block, backbone.beyond
+            self._pretrained = backbone.output_block, backbone.trained_qkv
             form = self.decoder_form(backbone, classes)
             set_drop_path(backbone.vit, self.drop_path)
             self.choose_trained(backbone, self.taps(backbone, form))

@@ -33,8 +33,8 @@ class Detector(DensePredictionTask):
     FCOS has no anchor boxes to fit to the data, and samples nothing, so that a resumed run goes on bit for bit.
 
     Args:
-        weights: see :class:`tinymim.tasks.base.SupervisedTask`; positions are resampled to ``data.image_size``.
-        architecture: needed from scratch, and built for ``data.image_size``.
+        weights: a checkpoint, export or teacher card's name; ``None`` starts from scratch. Resampled to the images.
+        architecture: needed from scratch, and built for ``data.image_size``; with ``weights``, ``heads`` is compared.
         blocks: how much of the backbone to keep: ``all``, ``trained`` (up to the last block that pre-training trained
             whole), a number, or ``auto``: all, or trained if ``frozen``.
         frozen: train the pyramid and the heads alone.
@@ -46,7 +46,7 @@ class Detector(DensePredictionTask):
         drop_path: stochastic depth, rising linearly with depth.
         num_classes: ``None`` takes the data's.
         optim: the optimiser; the defaults are ViTDet's for ViT-B, 1e-4 at a total batch of 64.
-        init: see :class:`tinymim.tasks.base.SupervisedTask`. Pyramid and heads have their own.
+        init: first weights of a backbone from scratch: ``published`` or ``timm``'s. Pyramid and heads have their own.
     """
 
     monitor = ("val/map", "max")

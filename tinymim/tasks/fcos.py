@@ -47,7 +47,7 @@ class FCOSForm:
         return f"FCOS, {self.convolutions} convolutions of {self.width} channels on maps of {scales} x the patches"
 
 
-class Predictions(NamedTuple):
+class HeadOutputs(NamedTuple):
     """Outputs of the heads for a batch, in float32.
 
     Args:
@@ -81,7 +81,7 @@ class FCOSNetwork(BackboneWithDecoder):
         head = FCOSHead(form.width, 1, form.classes, form.convolutions)
         self.fcos = FCOS(pyramid, form.classes, anchor_generator=anchors, head=head, score_thresh=0.05)
 
-    def forward(self, images: Tensor) -> Predictions:
+    def forward(self, images: Tensor) -> HeadOutputs:
         """Outputs of the heads for ``(B, 3, H, W)`` images in [0, 1], of the size the backbone takes.
 
         torchvision's own ``forward`` is not used: it would resize and normalise the images, give losses in training
@@ -93,9 +93,9 @@ class FCOSNetwork(BackboneWithDecoder):
         outputs = {name: output.float() for name, output in self.fcos.head(maps).items()}
         size = (images.shape[-2], images.shape[-1])
         anchors = self.fcos.anchor_generator(ImageList(images, [size] * len(images)), [level.float() for level in maps])
-        return Predictions(outputs, anchors, [level.shape[-2] * level.shape[-1] for level in maps], size)
+        return HeadOutputs(outputs, anchors, [level.shape[-2] * level.shape[-1] for level in maps], size)
 
-    def losses(self, predictions: Predictions, targets: list[Boxes]) -> dict[str, Tensor]:
+    def losses(self, predictions: HeadOutputs, targets: list[Boxes]) -> dict[str, Tensor]:
         """torchvision's three losses as two, whose sum is its total.
 
         ``classification`` is the focal loss of each point's classes; ``localisation`` the generalised IoU loss of the
@@ -106,7 +106,7 @@ class FCOSNetwork(BackboneWithDecoder):
         localisation = losses["bbox_regression"] + losses["bbox_ctrness"]
         return {"classification": losses["classification"], "localisation": localisation}
 
-    def detections(self, predictions: Predictions) -> list[Boxes]:
+    def detections(self, predictions: HeadOutputs) -> list[Boxes]:
         """The boxes found in each image, the surest first: at most 100, of scores above 0.05, without doubles."""
         outputs = {name: list(output.split(predictions.points, dim=1)) for name, output in predictions.outputs.items()}
         anchors = [list(each.split(predictions.points)) for each in predictions.anchors]

@@ -1,4 +1,4 @@
-"""Semantic and geometric tasks on scenes: what is asked of a picture, and how an answer is scored.
+"""Semantic and geometric tasks on scenes: their labels, losses and errors.
 
 "Revealing the Dark Secrets of Masked Image Modeling" (arXiv 2205.13543) compares pre-trainings on tasks of both kinds.
 All are about the main shape but ``depth``, which is about the nearest shape at each patch. Rows are images, and of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +13,7 @@ from torchmetrics import MeanMetric, R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
 from tinymim.data.sampler import Draw
+from tinymim.errors import TinymimError
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import Blocks, truncate
@@ -41,14 +43,14 @@ class SceneTasks(DensePredictionTask):
 
     Args:
         tasks: any of :data:`tinymim.tasks.scene_targets.TASKS`.
-        weights: see :class:`tinymim.tasks.base.SupervisedTask`; positions are resampled to ``data.image_size``.
-        architecture: needed from scratch, and built for ``data.image_size``.
+        weights: a checkpoint, export or teacher card's name; ``None`` starts from scratch. Resampled to the images.
+        architecture: needed from scratch, and built for ``data.image_size``; with ``weights``, ``heads`` is compared.
         frozen: train the heads alone.
         blocks: how much of the backbone to keep, as a Classifier does; ``auto`` is all, or where it is frozen what
             pre-training trained whole.
         drop_path: stochastic depth, rising linearly with depth.
         optim: the optimiser; the defaults are a Classifier's.
-        init: see :class:`tinymim.tasks.base.SupervisedTask`. Heads have a Classifier's.
+        init: first weights of a backbone from scratch: ``published`` or ``timm``'s. Heads have a Classifier's.
     """
 
     slot, prefix, part = "readout", "readout.backbone.vit.", "scene_tasks"
@@ -117,6 +119,10 @@ class SceneTasks(DensePredictionTask):
         names = [name for name in self.tasks if TASKS[name].kind == "geometric"]
         if not names:
             return {}
+        if data is None:
+            raise TinymimError("data: it needs a data module of tinymim.data, and the Trainer was given loaders")
+        if isinstance(data, SimpleNamespace):  # a replay's, whose state brings the statistics
+            return {name: TargetStatistics(torch.zeros(TASKS[name].outputs), torch.ones(())) for name in names}
         step = max(len(data.train) // SAMPLED, 1)
         drawn = [data.train[Draw(0, index)] for index in range(0, len(data.train), step)[:SAMPLED]]
         batch = default_collate(

@@ -32,8 +32,8 @@ class Segmenter(DensePredictionTask):
     no checkpoint of its pre-training has. They are left out: the backbone is the one that was distilled.
 
     Args:
-        weights: see :class:`tinymim.tasks.base.SupervisedTask`; positions are resampled to ``data.image_size``.
-        architecture: needed from scratch, and built for ``data.image_size``.
+        weights: a checkpoint, export or teacher card's name; ``None`` starts from scratch. Resampled to the images.
+        architecture: needed from scratch, and built for ``data.image_size``; with ``weights``, ``heads`` is compared.
         blocks: the four blocks (from 1) whose outputs the decoder sees, rising; those above the last are cut off.
             ``None`` takes a third, half, two thirds and all of the depth: 4, 6, 8 and 12 of 12, as published. A
             distilled student's last block was trained up to its q, k and v alone; the rest of it starts as its file
@@ -47,7 +47,7 @@ class Segmenter(DensePredictionTask):
             ``None`` is two thirds of it, 341 of 512.
         num_classes: ``None`` takes the data's.
         optim: the optimiser; the defaults are the paper's for ViT-B, 1e-4 at a total batch of 16.
-        init: see :class:`tinymim.tasks.base.SupervisedTask`. The decoder has its own.
+        init: first weights of a backbone from scratch: ``published`` or ``timm``'s. The decoder has its own.
     """
 
     monitor = ("val/miou", "max")

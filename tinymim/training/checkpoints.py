@@ -20,13 +20,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from typing_extensions import override
 
 from tinymim.config.options import Saving
 from tinymim.errors import TinymimError
 from tinymim.files import checksum_beside, sha256, write_atomically, write_json, write_text
 from tinymim.log import say
 from tinymim.teachers import safe_pickle
-from tinymim.training.preemption import Lookout, Preempted, Preemption, requeue
+from tinymim.training.preemption import PeriodicAgreement, Preempted, Preemption, requeue
 from tinymim.training.progress import Elapsed
 from tinymim.training.run_folder import PROGRESS
 
@@ -47,32 +48,35 @@ class Checkpoints(Checkpoint):
     def __init__(self, run: Path, saving: Saving, preemption: Preemption, elapsed: Elapsed):
         self.run, self.saving, self.preemption, self.elapsed = run, saving, preemption, elapsed
         self.folder = run / "checkpoints"
-        self._lookout = Lookout()
+        self._agreement = PeriodicAgreement()
 
+    @override
     def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """From here on, signals wait for the end of a step."""
+        # from here on, signals wait for the end of a step
         self.preemption.listen(trainer)
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Likewise; nothing is worth saving yet."""
         self.preemption.listen(trainer)
         self._saved = time.monotonic()
 
+    @override
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is due. The last step of an epoch is left to what follows it: validation, or the end."""
+        # the last step of an epoch is left to what follows it: validation, or the end
         done = batch_idx + 1
         if done % trainer.accumulate_grad_batches or done >= trainer.num_training_batches:
             return
         steps = self.saving.every_steps
-        request, due = self._look(trainer, self._late())
+        request, due = self._agree(trainer, self._is_overdue())
         if request or due or (steps and trainer.global_step % steps == 0):
             self._save(trainer)
-        self._heed(request, trainer)
+        self._end_if_asked(request, trainer)
 
+    @override
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save before a validation, which may take longer than a cluster waits."""
+        # save before a validation, which may take longer than a cluster waits
         common = torch.tensor([float(n) for n in trainer.num_val_batches], device=trainer.strategy.root_device)
         if trainer.world_size > 1:
             torch.distributed.all_reduce(common, op=torch.distributed.ReduceOp.MIN)
@@ -80,6 +84,7 @@ class Checkpoints(Checkpoint):
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             self._save(trainer)
 
+    @override
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -89,30 +94,31 @@ class Checkpoints(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Leave in the middle of a validation; the resumed run starts it again."""
+        # the resumed run starts the validation again
         if batch_idx < self._common[dataloader_idx]:  # batches that all processes have
-            self._heed(self._look(trainer)[0], trainer)
+            self._end_if_asked(self._agree(trainer)[0], trainer)
 
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save at the end of an epoch, which closes the records of the last one; where steps are counted and epochs may
-        be short, only where it is due."""
+        # save at the end of an epoch, which closes the records of the last one; where steps are counted and epochs may
+        # be short, only where it is due
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
         if trainer.max_epochs != -1 or last:
             self._save(trainer)
         if last:
             return
-        request, due = self._look(trainer, self._late(), now=True)
+        request, due = self._agree(trainer, self._is_overdue(), now=True)
         if trainer.max_epochs == -1 and (request or due):
             self._save(trainer)
-        self._heed(request, trainer)
+        self._end_if_asked(request, trainer)
 
-    def _late(self) -> bool:
-        """Whether the newest checkpoint is older than was asked."""
+    def _is_overdue(self) -> bool:
+        """Whether the newest checkpoint is older than ``every_minutes``."""
         minutes = self.saving.every_minutes
         return minutes is not None and time.monotonic() - self._saved >= 60 * minutes
 
-    def _look(self, trainer: pl.Trainer, due: bool = False, now: bool = False) -> tuple[int, bool]:
-        return self._lookout.agree(trainer, self.preemption.request(trainer), due, now)
+    def _agree(self, trainer: pl.Trainer, due: bool = False, now: bool = False) -> tuple[int, bool]:
+        return self._agreement.agree(trainer, self.preemption.request(trainer), due, now)
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / f"step-{trainer.global_step:08d}.ckpt"
@@ -127,31 +133,27 @@ class Checkpoints(Checkpoint):
                 logger.save()
             write_progress(self.run, "running", trainer, self.elapsed)
 
-    def _heed(self, request: int, trainer: pl.Trainer) -> None:
-        """End the run where that was asked.
-
-        Raises:
-            Preempted: it was.
-        """
+    def _end_if_asked(self, request: int, trainer: pl.Trainer) -> None:
+        """Raise :class:`Preempted` where a signal asked this run to end."""
         if not request:
             return
         if trainer.is_global_zero:
             write_progress(self.run, "preempted", trainer, self.elapsed)
         if request > 1:
             requeue(trainer)
-        asked = self.preemption.asked
+        signal = self.preemption.asked
         where = f"step {trainer.global_step} (epoch {trainer.current_epoch + 1})"
         again = f"tinymim resume {shlex.quote(str(self.run))}"
         saved = f"all is saved in {self.folder / 'last.ckpt'}; `{again}` goes on"
         if trainer.sanity_checking:
             saved = "no step was taken, so there was nothing to save"
-        raise Preempted(f"ended by {asked.name if asked else 'another process'} at {where}; {saved}")
+        raise Preempted(f"ended by {signal.name if signal else 'another process'} at {where}; {saved}")
 
 
 def write_progress(
     run: Path, state: Literal["running", "preempted", "done"], trainer: pl.Trainer, elapsed: Elapsed
 ) -> None:
-    """How far a run is, for whoever watches it; ``epoch`` is the one it is in, from 1, of a run that counts them."""
+    """Write ``progress.json``; ``epoch`` is the one the run is in, from 1, where it counts them."""
     epochs = trainer.max_epochs or 1
     counted = {"epoch": min(trainer.current_epoch + 1, epochs), "epochs": trainer.max_epochs} if epochs > 0 else {}
     content = {
@@ -166,15 +168,14 @@ def write_progress(
 
 
 def newest(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or ``None`` where there is none at all. Says which ones are damaged.
+    """Newest whole checkpoint of a run, or ``None`` where there is none at all. Says which ones are damaged.
 
     Raises:
         TinymimError: there are some, and all of them are damaged.
     """
     folder = run / "checkpoints"
-    found = list(_candidates(folder))
     damaged: list[str] = []
-    for path in found:
+    for path in _candidates(folder):
         if not (problem := problem_of(path)):
             if damaged:
                 say(f"{'; '.join(damaged)}. Going back to the one before: {path}")
@@ -189,7 +190,7 @@ def newest(run: Path) -> Path | None:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    """What to resume from, best first, each file once."""
+    """Checkpoints to resume from, best first, each file once."""
     last = folder / "last.ckpt"
     if last.is_file():
         yield last
@@ -202,7 +203,7 @@ def _age(path: Path) -> tuple[int, str]:
 
 
 def problem_of(path: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, or ``None``. Its list of contents is read, no values."""
+    """Reason why a checkpoint cannot be resumed from, or ``None``. Its list of contents is read, no values."""
     real = path.resolve()
     recorded = checksum_beside(real)
     if recorded.is_file() and sha256(real) not in recorded.read_text(errors="replace").split():
@@ -241,8 +242,9 @@ class _Stream(io.FileIO):
 class SafeCheckpointIO(TorchCheckpointIO):
     """Checkpoints that appear whole or not at all, with their checksum, and load without running code."""
 
+    @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write, flush, rename; a full disk leaves the previous checkpoint as it was."""
+        # write, flush, rename; a full disk leaves the previous checkpoint as it was
         path = Path(path)
         recorded = checksum_beside(path)
 
@@ -267,8 +269,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 "on with --ckpt_path last"
             ) from error
 
+    @override
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """Read weights and plain values alone, whatever ``weights_only`` says."""
+        # read weights and plain values alone, whatever ``weights_only`` says
         if not Path(path).is_file():
             raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
         try:
@@ -277,7 +280,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             raise TinymimError(f"ckpt_path: {error}") from None
         return content
 
+    @override
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove it and its checksum."""
         super().remove_checkpoint(path)
         checksum_beside(Path(path)).unlink(missing_ok=True)

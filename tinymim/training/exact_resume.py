@@ -1,4 +1,4 @@
-"""A run that is resumed takes the very steps it would have taken: the same images, the same random numbers."""
+"""Exact resume: a resumed run takes the very steps it would have taken, with the same images and random numbers."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim import Adam, Optimizer
+from typing_extensions import override
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.methods.optim import total_batch
 from tinymim.seeds import begin_step, end_steps
 
-KEPT = ("step", "exp_avg", "exp_avg_sq")
-"""What Adam and AdamW keep of each parameter, all but ``step`` in its shape."""
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""State of Adam and AdamW for each parameter, all but ``step`` in its shape."""
 
 POSITION = "tinymim_position"
 """Key of a checkpoint: seed, epoch from 0, optimiser steps taken in it, and the total batch they count in."""
 
 
-class Exact(pl.Callback):
+class ExactResume(pl.Callback):
     """Seed each step by its number, and go on at a checkpoint's very step, mid-epoch and before a validation included.
 
     A step is the same however many processes and accumulated batches share its images, so a run may be resumed with
     another number of them as long as the total batch stays.
 
     Args:
-        seed: of the run; ``None`` takes the checkpoint's, or 0.
+        seed: seed of the run; ``None`` takes the checkpoint's, or 0.
     """
 
     def __init__(self, seed: int | None):
         self.seed = seed
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Refuse a checkpoint's optimiser state of other shapes, which PyTorch takes, and whose fused kernels then
         write where nothing of theirs is.
@@ -50,22 +52,22 @@ class Exact(pl.Callback):
                         "another module's. Name another checkpoint, or the weights alone, as model.weights takes them"
                     )
 
+    @override
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed the step."""
         world, accumulated = trainer.world_size, trainer.accumulate_grad_batches
         part = batch_idx % accumulated * world + trainer.global_rank
         begin_step(self.seed or 0, trainer.global_step, part, accumulated * world, module.device)
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Nothing is shared any more."""
         end_steps()
 
+    @override
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Likewise."""
         end_steps()
 
+    @override
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note where the run is."""
         progress = _loops(checkpoint, "epoch_progress")["current"]
         ended = progress["processed"] == progress["started"]  # the epoch; else ``processed`` epochs came before it
         batches = 0 if ended else _loops(checkpoint, "epoch_loop.batch_progress")["current"]["ready"]
@@ -80,18 +82,14 @@ class Exact(pl.Callback):
             # Lightning takes a checkpoint from before a validation for one from after it, unless a batch had begun.
             validation["total"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
 
+    @override
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go there.
-
-        Raises:
-            TinymimError: another total batch, with which steps and rates would not mean the same.
-        """
         if (position := checkpoint.get(POSITION)) is None:  # another program's
             return
-        own = total_batch(trainer)
-        if own != position["total_batch"]:
+        batch = total_batch(trainer)
+        if batch != position["total_batch"]:  # steps and rates would not mean the same
             raise TinymimError(
-                f"ckpt_path: the run had a total batch of {position['total_batch']}, and this one has {own}; keep "
+                f"ckpt_path: the run had a total batch of {position['total_batch']}, and this one has {batch}; keep "
                 "data.batch_size x processes x trainer.accumulate_grad_batches as it was"
             )
         if self.seed not in (None, position["seed"]):
@@ -107,10 +105,10 @@ class Exact(pl.Callback):
 
 
 def _misshapen(optimizer: Optimizer, parameter: Tensor, state: Any) -> str | None:
-    """What is wrong with what AdamW keeps of a parameter, or ``None``."""
+    """Fault in AdamW's state of a parameter, or ``None``."""
     if not state or not isinstance(optimizer, Adam):
         return None
-    for key in (*KEPT, *({"max_exp_avg_sq"} & state.keys())):
+    for key in (*MOMENTS, *({"max_exp_avg_sq"} & state.keys())):
         value = state.get(key)
         if not isinstance(value, Tensor):
             return f"has no {key}"
@@ -121,6 +119,6 @@ def _misshapen(optimizer: Optimizer, parameter: Tensor, state: Any) -> str | Non
 
 
 def _loops(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
-    """Lightning's record of a loop of the fit."""
+    """Lightning's progress record of a loop of the fit."""
     progress: dict[str, Any] = checkpoint["loops"]["fit_loop"][name]
     return progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import sys
 from contextlib import ExitStack
@@ -16,43 +15,43 @@ from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from typing_extensions import override
 
 from tinymim import files, precision
 from tinymim.config import recipe, references
-from tinymim.config.options import Action, Corruptions, Saving
+from tinymim.config.options import Action, Saving
 from tinymim.config.parser import Parser
 from tinymim.data.corrupted import CorruptedData
+from tinymim.data.corruptions import Corruptions
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.methods.optim import total_batch
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
-from tinymim.training import lock, preflight, run_folder, save_recipe, test_report
+from tinymim.training import preflight, run_folder, test_report
 from tinymim.training.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
-from tinymim.training.evaluation_progress import EvaluationProgress
-from tinymim.training.exact_resume import Exact
-from tinymim.training.flops import Compute
-from tinymim.training.masks import MaskFiles
+from tinymim.training.exact_resume import ExactResume
+from tinymim.training.flops import FlopCount
+from tinymim.training.messages import readable_errors
 from tinymim.training.nonfinite_guard import NonFiniteGuard, Rewind
-from tinymim.training.one_precision import OnePrecision
-from tinymim.training.predictions import Predictions
-from tinymim.training.preemption import Preempted, Preemption, end_with_parent, rank, started_by_lightning
-from tinymim.training.progress import Elapsed, FitProgress
-from tinymim.training.quiet import quietly
-from tinymim.training.save_recipe import SaveRecipe
+from tinymim.training.predictions import MaskFiles, PredictionArrays
+from tinymim.training.preemption import Preempted, Preemption
+from tinymim.training.processes import CommonPrecision, end_with_parent, rank, started_by_lightning
+from tinymim.training.progress import Elapsed, progress_bar
+from tinymim.training.run_folder import SaveRecipe
 
 
 @dataclass
 class Attempt:
-    """One of the attempts at a run; a rewind makes another.
+    """One attempt at a run; a rewind makes another.
 
     Args:
         preemption: whether this process was asked to end.
-        held: keeps the lock of the run folder.
+        held: holds the lock of the run folder.
         checking: fit a few steps and write nothing.
         rewinding: go on in the run folder, whatever lies there.
-        corruptions: of a test.
-        kept: where the recipe refers to the environment.
+        corruptions: corruptions to test under.
+        kept: places where the recipe refers to the environment.
     """
 
     preemption: Preemption
@@ -68,7 +67,7 @@ class TinymimCLI(LightningCLI):
 
     Args:
         arguments: subcommand first, recipes replaced by their resolved text.
-        attempt: what it is for.
+        attempt: the attempt at a run that this is.
     """
 
     def __init__(self, arguments: list[str], attempt: Attempt):
@@ -88,162 +87,163 @@ class TinymimCLI(LightningCLI):
             args=arguments,
         )
 
+    @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Keys of a recipe beside Lightning's own."""
         parser.add_argument("--name", default="run", help="name of the recipe")
         parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME by default")
         parser.add_argument("--overwrite", type=bool, default=False, help="start again in a folder that holds a run")
         parser.add_argument("--on_nonfinite", type=Action, default="stop", help="stop or rewind; see NonFiniteGuard")
         parser.add_argument("--max_rewinds", type=NonNegativeInt, default=3, help="then a run stops after all")
         parser.add_argument("--checkpoint", type=Saving, default=Saving(), help="when checkpoints are written")
-        parser.add_argument(
-            "--compare", type=dict | None, default=None, help="what `tinymim distill` does after this fit"
-        )
+        parser.add_argument("--compare", type=dict | None, default=None, help="what `tinymim distill` does next")
 
+    @override
     def _parse_ckpt_path(self) -> None:
-        """Lightning would lay stored hyper-parameters over the command line; a run follows its recipe."""
+        # Lightning would lay stored hyper-parameters over the command line; a run follows its recipe
+        pass
 
+    @override
     def instantiate_classes(self) -> None:
-        """Lay corruptions over the data where they are asked for, and keep Lightning's own table of figures away: it
-        shows each figure under both loaders."""
         super().instantiate_classes()
         if self.attempt.corruptions:
             self.datamodule = CorruptedData(self.datamodule, self.attempt.corruptions)
-        if self.subcommand in ("validate", "test"):
-            own = self.config_init[self.subcommand]
-            self._shown, own.verbose = own.verbose, False
+        if self.subcommand in ("validate", "test"):  # Lightning's own table shows each figure under both loaders
+            options = self.config_init[self.subcommand]
+            self._print_figures, options.verbose = options.verbose, False
 
+    @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Settle the run folder, then build the trainer with our records, guard and progress."""
         config = self.config[self.subcommand]
         if not config.run_dir:
             names.check(config.name, "name")
-        self.model.trial = self.checking  # of a module with a cache: store nothing that stays
         self.run_dir = Path(config.run_dir or Path("runs") / config.name)
-        asked = config.get("ckpt_path")
+        self.model.trial = self.checking  # a module with a cache then stores nothing that stays
+        checkpoint = config.get("ckpt_path")
+        self._check_weights(checkpoint)
+        self._resolve_checkpoint(config)
+        if self._records() and rank() == 0:
+            inside = bool(checkpoint) and self.run_dir.resolve() in Path(str(checkpoint)).resolve().parents
+            resume = self.attempt.rewinding or checkpoint == "last" or inside
+            run_folder.claim(self.run_dir, resume, config.overwrite, self.attempt.held)
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks()}
+        return super().instantiate_trainer(**kwargs, **self._trainer_options(config.trainer))
+
+    def _records(self) -> bool:
+        """Whether this command writes a run: a fit that is not only checked."""
+        return self.subcommand == "fit" and not self.checking
+
+    def _check_weights(self, checkpoint: str | None) -> None:
+        """Raise where the model has nothing to train, or a test no weights."""
         complete = getattr(self.model, "complete", False)
         if complete and self.subcommand == "fit":
             raise TinymimError(f"model: {type(self.model).__name__} trains nothing; use it with `tinymim test`")
-        if asked is None and self.subcommand != "fit" and not complete:
+        if checkpoint is None and self.subcommand != "fit" and not complete:
             raise TinymimError(
                 "ckpt_path: name a checkpoint, or `last` of the run_dir; without one the weights are random"
             )
-        if asked == "last":
-            self._resolve_last(config)
-        elif (path := config.get("ckpt_path")) and not Path(path).is_file():
+
+    def _resolve_checkpoint(self, config: Any) -> None:
+        """Put a whole checkpoint's path in place of ``last``, or none in a fresh folder; check any other path."""
+        path = config.get("ckpt_path")
+        if path == "last":
+            last = newest(self.run_dir)
+            if last is None and self.subcommand != "fit":
+                raise TinymimError(f"ckpt_path: {self.run_dir} holds no checkpoint yet")
+            if self.subcommand == "fit":
+                say(f"resuming from {last}" if last else f"nothing to resume in {self.run_dir}: starting from zero")
+            config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last) if last else None
+        elif path and not Path(path).is_file():
             raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
         elif path and (problem := problem_of(Path(path))):
             raise TinymimError(f"ckpt_path: {problem}; name another, or `last` for the newest whole one of the run_dir")
-        fresh = self.subcommand == "fit" and not self.checking
-        if fresh and rank() == 0:
-            ours = (
-                self.attempt.rewinding
-                or asked == "last"
-                or (bool(asked) and self.run_dir.resolve() in Path(asked).resolve().parents)
-            )
-            own = functools.partial(lock.hold, self.run_dir, "run_dir")
-            used = (self.run_dir / lock.NAME).is_file()
-            if used:  # by a run, which may still be at work: that comes before what it has written
-                self.attempt.held.enter_context(own())
-            run_folder.check(self.run_dir, ours, config.overwrite)
-            if not used:
-                self.attempt.held.enter_context(own())
-            run_folder.clear(self.run_dir, ours)
-        kwargs["default_root_dir"] = str(self.run_dir)
-        kwargs["plugins"] = [SafeCheckpointIO(), *_listed(config.trainer.plugins)]
-        kwargs["enable_progress_bar"] = False if self.checking else config.trainer.enable_progress_bar
-        if self.checking:
-            kwargs["enable_checkpointing"] = False
-        if config.trainer.logger is None:
-            kwargs["logger"] = self._loggers() if fresh else False
-        self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks(fresh)}
-        return super().instantiate_trainer(**kwargs)
 
-    def _resolve_last(self, config: Any) -> None:
-        """Put the path in place of ``last``, or nothing in a fresh folder."""
-        found = newest(self.run_dir)
-        if found is None and self.subcommand != "fit":
-            raise TinymimError(f"ckpt_path: {self.run_dir} holds no checkpoint yet")
-        if self.subcommand == "fit":
-            say(f"resuming from {found}" if found else f"nothing to resume in {self.run_dir}: starting from zero")
-        config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(found) if found else None
+    def _trainer_options(self, trainer: Any) -> dict[str, Any]:
+        """Options of Lightning's Trainer that we set beside the recipe's ``trainer``."""
+        plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins]
+        options: dict[str, Any] = {
+            "default_root_dir": str(self.run_dir),
+            "plugins": [SafeCheckpointIO(), *(plugin for plugin in plugins if plugin is not None)],
+            "enable_progress_bar": False if self.checking else trainer.enable_progress_bar,
+        }
+        if self.checking:
+            options["enable_checkpointing"] = False
+        if trainer.logger is None:
+            place = {"save_dir": str(self.run_dir), "name": "", "version": ""}
+            loggers = [CSVLogger(**place), TensorBoardLogger(**place)]  # type: ignore[arg-type]
+            options["logger"] = loggers if self._records() else False
+        return options
+
+    def _callbacks(self) -> list[pl.Callback]:
+        if self.checking:
+            return [CommonPrecision(), NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
+        config = self.config[self.subcommand]
+        trainer = config.trainer
+        progress = [progress_bar(str(self.subcommand))] if trainer.enable_progress_bar is not False else []
+        if not self._records():
+            writer = MaskFiles if isinstance(self.model, Segmenter) else PredictionArrays
+            return [CommonPrecision(), *progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
+
+        seed = config.seed_everything
+        self._guard = NonFiniteGuard(config.on_nonfinite, config.max_rewinds)
+        self._flops, self._elapsed = FlopCount(), Elapsed()
+        exact = ExactResume(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
+        rates = [] if trainer.logger is False else [LearningRateMonitor("step")]
+        monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
+        naming = {"filename": "best", "auto_insert_metric_name": False, "enable_version_counter": False}
+        best = ModelCheckpoint(self.run_dir / "checkpoints", monitor=monitor, mode=mode, **naming)  # type: ignore[arg-type]
+        last = Checkpoints(self.run_dir, config.checkpoint, self.attempt.preemption, self._elapsed)
+        checkpoints = [] if trainer.enable_checkpointing is False else [best, last]
+        # in this order: the guard judges a step before anything is written of it, checkpoints come last
+        watching = [CommonPrecision(), exact, self._guard, self._flops, preflight.Preflight()]
+        return [*watching, *progress, *rates, self._elapsed, *checkpoints]
 
     def after_fit(self) -> None:
         """Validate the final weights if the last epoch did not, and write the figures."""
-        if self.checking or self.trainer.interrupted:
+        trainer = self.trainer
+        if self.checking or trainer.interrupted:
             return
-        untrained = self._elapsed.first in (-1, self.trainer.global_step)
+        untrained = self._elapsed.first in (-1, trainer.global_step)
         if untrained and (self.run_dir / "results.json").is_file():  # a finished run was resumed
             return
-        metrics = dict(self.trainer.callback_metrics)
-        seconds = self._elapsed.seconds
-        if self._elapsed.validated != self.trainer.global_step:
-            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
-            metrics |= self.trainer.callback_metrics
-        backbone: Any = self.model.backbone
-        seen = self.trainer.global_step * total_batch(self.trainer)
-        content = {
+        metrics, seconds = dict(trainer.callback_metrics), self._elapsed.seconds
+        if self._elapsed.validated != trainer.global_step:
+            trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            metrics |= trainer.callback_metrics
+        if trainer.is_global_zero:
+            files.write_json(self.run_dir / "results.json", self._results(metrics, seconds))
+            write_progress(self.run_dir, "done", trainer, self._elapsed)
+
+    def _results(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Content of ``results.json``: ``metrics``, cost, and what was trained on what."""
+        trainer, backbone = self.trainer, self.model.backbone
+        images = trainer.global_step * total_batch(trainer)
+        return {
             "metrics": {name: float(value) for name, value in metrics.items()},
             "seconds": round(seconds, 1),
-            "epochs": self.trainer.current_epoch,
-            "steps": self.trainer.global_step,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
             "images": len(self.datamodule.train),
-            "images_seen": seen,
-            "flops": seen * self._compute.flops,
+            "images_seen": images,
+            "flops": images * self._flops.flops,
             "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
             "weights": str(getattr(self.model, "provenance", None) or "from scratch"),
             "backbone": backbone.record(),
             "skipped_steps": [entry["step"] for entry in self._guard.skipped],
         }
-        if self.trainer.is_global_zero:
-            files.write_json(self.run_dir / "results.json", content)
-            write_progress(self.run_dir, "done", self.trainer, self._elapsed)
 
     def after_validate(self) -> None:
         """Show the figures."""
-        self._finish(None)
+        self._report(None)
 
     def after_test(self) -> None:
         """Show the figures, and write them into the folder of the run that the checkpoint is of."""
         path = Path(self.config_init[self.subcommand].ckpt_path or "")
-        given = self.config[self.subcommand].run_dir is not None or path.parent.name != "checkpoints"
-        self._finish(self.run_dir if given else path.parent.parent)
+        named = self.config[self.subcommand].run_dir is not None or path.parent.name != "checkpoints"
+        self._report(self.run_dir if named else path.parent.parent)
 
-    def _finish(self, run_dir: Path | None) -> None:
-        path = self.config_init[self.subcommand].ckpt_path
-        test_report.finish(self.trainer, self.model, self.datamodule, path, run_dir, self._shown)
-
-    def _loggers(self) -> list[Any]:
-        where = {"save_dir": str(self.run_dir), "name": "", "version": ""}
-        return [CSVLogger(**where), TensorBoardLogger(**where)]  # type: ignore[arg-type]
-
-    def _callbacks(self, fresh: bool) -> list[pl.Callback]:
-        if self.checking:
-            return [OnePrecision(), NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
-        whole = self.config[self.subcommand]
-        config = whole.trainer
-        bar = FitProgress() if self.subcommand == "fit" else EvaluationProgress()
-        progress = [bar] if config.enable_progress_bar is not False else []
-        if not fresh:
-            writer = MaskFiles if isinstance(self.model, Segmenter) else Predictions
-            return [OnePrecision(), *progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
-        monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
-        common: dict[str, Any] = {"dirpath": self.run_dir / "checkpoints", "enable_version_counter": False}
-        best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, **common)
-        rates = [] if config.logger is False else [LearningRateMonitor("step")]
-        self._elapsed = Elapsed()
-        last = Checkpoints(self.run_dir, whole.checkpoint, self.attempt.preemption, self._elapsed)
-        checkpoints = [] if config.enable_checkpointing is False else [best, last]
-        self._guard = NonFiniteGuard(whole.on_nonfinite, whole.max_rewinds)
-        seed = whole.seed_everything
-        exact = Exact(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
-        self._compute = Compute()
-        own = [OnePrecision(), exact, self._guard, self._compute, preflight.Preflight()]
-        return [*own, *progress, *rates, self._elapsed, *checkpoints]
-
-
-def _listed(plugins: Any) -> list[Any]:
-    return plugins if isinstance(plugins, list) else [plugins] * (plugins is not None)
+    def _report(self, run_dir: Path | None) -> None:
+        checkpoint = self.config_init[self.subcommand].ckpt_path
+        test_report.finish(self.trainer, self.model, self.datamodule, checkpoint, run_dir, self._print_figures)
 
 
 def run(command: str, arguments: list[str], checking: bool = False) -> Path:
@@ -261,27 +261,27 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
         TinymimError: anything the user can mend, all mistakes of a recipe together.
     """
     config, rest = recipe.resolve(arguments)
-    if config:
-        asked_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
-        if not asked_only and (found := preflight.problems(config)):
-            raise several(f"{config.get('name', 'recipe')} has {len(found)} mistake(s)", found)
+    help_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
+    if config and not help_only and (errors := preflight.problems(config)):
+        raise several(f"{config.get('name', 'recipe')} has {len(errors)} mistake(s)", errors)
     kept, config = list(references.places(config)), references.filled(config)
-    if precision.is_auto(config):  # what it is settled to is saved, so that the run goes on in it
+    if precision.is_auto(config):  # the settled one is saved, so that the run goes on in it
         kept = [(place, text) for place, text in kept if place != ("trainer", "precision")]
-    config = precision.settle(config, save_recipe.precision_before(config) if command == "fit" else None)
+    config = precision.settle(config, run_folder.precision_before(config) if command == "fit" else None)
     if started_by_lightning():
         end_with_parent()
     corruptions = config.pop("corruptions", None)
     if corruptions is not None and command != "test":
         raise TinymimError("corruptions: they are for `tinymim test`; leave them out")
     corrupting = Corruptions(**corruptions) if corruptions is not None else None
+
     rewinding = False
     while True:
         whole = [command, *(["--config", yaml.safe_dump(config)] if config else []), *rest]
         with Preemption() as preemption, ExitStack() as held:
             try:
-                attempt = Attempt(preemption, held, checking, rewinding, corrupting, kept)
-                return quietly(functools.partial(TinymimCLI, whole, attempt)).run_dir
+                with readable_errors():
+                    return TinymimCLI(whole, Attempt(preemption, held, checking, rewinding, corrupting, kept)).run_dir
             except Rewind as rewind:
                 say(f"tinymim {command}: {rewind}")
                 rewinding = True
@@ -290,4 +290,4 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
                 if rank() == 0:
                     raise
                 sys.exit(0 if started_by_lightning() else preempted.code)  # the first process tells, and for all
-        gc.collect()  # networks and optimiser of the attempt before, which hold each other in rings
+        gc.collect()  # free the model and optimizer of the attempt before, which hold each other in reference cycles

@@ -1,4 +1,4 @@
-"""What a training costs: floating-point operations, counted by PyTorch on two training images."""
+"""Cost of a training step in floating-point operations, counted by PyTorch on two training images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
+from typing_extensions import override
 
 from tinymim.data.sampler import Draw
 from tinymim.seeds import restore, snapshot
 from tinymim.vit.backbone import Backbone
 
 IMAGES = 2
-"""That are counted; mixing needs a pair."""
+"""Images in the sample batch; mixup needs two."""
 
 
-class Compute(pl.Callback):
+class FlopCount(pl.Callback):
     """Count a training step's operations once, when training has ended.
 
     A multiplication with its addition are two operations. Matrix products and convolutions count, of the forward and
@@ -30,10 +31,10 @@ class Compute(pl.Callback):
     """
 
     flops = 0
-    """For each image, forward and backward."""
+    """Operations for each image, forward and backward."""
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Count."""
         self.flops = per_image(trainer, module)
 
 
@@ -45,8 +46,8 @@ def per_image(trainer: pl.Trainer, module: pl.LightningModule) -> int:
         module: what it trains; weights, gradients, buffers and random numbers stay as they are.
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    some = [Draw(0, index) for index in range(min(IMAGES, len(data.train)))]
-    loaded = next(iter(DataLoader(data.train, IMAGES, sampler=some)))
+    draws = [Draw(0, index) for index in range(min(IMAGES, len(data.train)))]
+    loaded = next(iter(DataLoader(data.train, IMAGES, sampler=draws)))
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with (
         _unchanged(module),
@@ -55,18 +56,18 @@ def per_image(trainer: pl.Trainer, module: pl.LightningModule) -> int:
         trainer.precision_plugin.train_step_context(),
         ExitStack() as counting,
     ):
-        if "view" in loaded:  # have stored what a cache may lack of these images
+        if "view" in loaded:  # a teacher cache may lack these images: fill it outside of the count
             module.training_step(_on_device(trainer, loaded), 0)
         counter = counting.enter_context(FlopCounterMode(display=False))
         batch = _on_device(trainer, loaded)
         output: Any = module.training_step(batch, 0)
         loss = output["loss"] if isinstance(output, dict) else output
         torch.autograd.grad(loss, parameters, allow_unused=True)  # unlike backward: no gradient is kept or shared
-    return counter.get_total_flops() // len(some)
+    return counter.get_total_flops() // len(draws)
 
 
 def _on_device(trainer: pl.Trainer, batch: Any) -> Any:
-    """A loader's batch as the module gets it."""
+    """Finish a loader's batch as the module gets it."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     if hasattr(data, "on_before_batch_transfer"):
         batch = data.on_before_batch_transfer(batch, 0)
@@ -75,7 +76,7 @@ def _on_device(trainer: pl.Trainer, batch: Any) -> Any:
 
 @contextmanager
 def _unchanged(module: pl.LightningModule) -> Iterator[None]:
-    """Let the module log nothing and recompute nothing, and put back random numbers and buffers."""
+    """Silence logging and activation checkpointing, and restore random numbers and buffers."""
     states = snapshot(module.device)
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     checkpointing = [m for m in module.modules() if isinstance(m, Backbone) and m.checkpointing]

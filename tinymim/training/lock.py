@@ -1,8 +1,9 @@
-"""Exclusive use of a folder: its ``.lock`` file is held while somebody works there, and says who.
+"""Exclusive use of a folder: its ``.lock`` file is held while a process works there, and names that process.
 
-On one host ``flock`` decides: the system lets go of it when its owner ends, however it ends, so a process id that was
-given out again cannot be mistaken for the owner. Between hosts it decides nothing on some file systems, so an owner
-also touches the file now and then, and a newcomer from another host watches for that before it takes a lock over.
+On one host ``filelock`` decides, by ``flock``: the system lets go of it when its owner ends, however it ends, so a
+process id that was given out again cannot be mistaken for the owner. Between hosts that decides nothing on some file
+systems, so an owner also touches the file now and then, and a newcomer from another host watches for that heartbeat
+before it takes a lock over.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from tinymim.errors import TinymimError
 from tinymim.log import say
 
@@ -30,7 +33,11 @@ BEAT = 20.0
 PATIENCE = 45.0
 """Seconds a newcomer from another host watches: two beats and some delay of a network file system."""
 
-_held: set[int] = set()
+NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+"""Errors of a file system without ``flock``."""
+
+Owner = dict[str, Any]
+"""Content of the file: pid, host, since, command, job; empty where no one works in the folder."""
 
 
 @contextlib.contextmanager
@@ -47,58 +54,49 @@ def hold(folder: Path, what: str, beat: float = BEAT, patience: float = PATIENCE
     Raises:
         TinymimError: another process works there, or the folder cannot be written.
     """
-    lock, made = _taken(folder, what, patience)
-    stop = threading.Event()
-    beating = threading.Thread(target=_beat, args=(lock, stop, beat), daemon=True)
+    path = folder / NAME
+    flock, made = _locked(folder, what, patience)
+    ended = threading.Event()
+    heartbeat = threading.Thread(target=_touch_until, args=(path, ended, beat), daemon=True)
     try:
-        _write(lock, _self())
-        beating.start()
+        path.write_text(json.dumps(_this_process(), indent=2) + "\n")  # into the very file that is locked
+        heartbeat.start()
         try:
             yield
         except BaseException:
-            _unmake(folder, made)
+            _remove(folder, made)
             raise
         finally:
-            stop.set()
-            beating.join()  # it must not touch a descriptor that another file has got since
-            _write(lock, {})
+            ended.set()
+            heartbeat.join()
+            with contextlib.suppress(OSError):  # it may be gone, and must not come back
+                os.truncate(path, 0)
     finally:
-        _let_go(lock)
+        flock.release()
 
 
-def _taken(folder: Path, what: str, patience: float) -> tuple[int, list[Path]]:
-    """A descriptor of the file, locked, and what was made for it, innermost first."""
+def _locked(folder: Path, what: str, patience: float) -> tuple[FileLock, list[Path]]:
+    """The lock, and the file and folders that were made for it, innermost first."""
+    # never a marker file in place of flock: the text in the file is the owner's, not filelock's
+    flock = FileLock(folder / NAME, timeout=0, mode=0o644, fallback_to_soft=False)
     for _ in range(100):
-        made: list[Path] = []
         try:
-            made += itertools.takewhile(lambda path: not path.exists(), (folder / NAME, folder, *folder.parents))
+            made = [*itertools.takewhile(lambda path: not path.exists(), (folder / NAME, folder, *folder.parents))]
             folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            _check_owner(folder, what, patience, locked=_acquire(flock, folder, what))
+            return flock, made
+        except FileNotFoundError:  # a command that was refused there has just taken the folder away
+            flock.release()
         except OSError as error:
-            if isinstance(error, FileNotFoundError):  # whoever was refused there has just taken it away
-                continue
+            flock.release()
             raise TinymimError(f"{what}: {folder} cannot be written ({error.strerror}); give another folder") from None
-        _held.add(lock)
-        try:
-            _take(lock, folder, what, patience)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock), (folder / NAME).stat()):
-                    return lock, made
         except BaseException:
-            _let_go(lock)
+            flock.release()
             raise
-        _let_go(lock)  # of a file that is no longer there
     raise TinymimError(f"{what}: {folder} is taken away again and again; give another folder")
 
 
-def _let_go(lock: int) -> None:
-    _held.discard(lock)
-    with contextlib.suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_UN)  # a child just being forked may still have the descriptor
-    os.close(lock)
-
-
-def _unmake(folder: Path, made: list[Path]) -> None:
+def _remove(folder: Path, made: list[Path]) -> None:
     """Take away the file and the folders that were made for it, if nothing else came to lie there."""
     with contextlib.suppress(OSError):
         if made and all(path.name == NAME for path in folder.iterdir()):
@@ -107,54 +105,66 @@ def _unmake(folder: Path, made: list[Path]) -> None:
                 place.rmdir()
 
 
-def _take(lock: int, folder: Path, what: str, patience: float) -> None:
-    """Lock the file, or raise with its owner's name."""
-    free = _flock(lock, fcntl.LOCK_EX)
-    if free is False:
-        said = _read(folder, wait=2.0)
-        if said or not _flock(lock, fcntl.LOCK_EX):  # whoever only looked is gone by now
-            raise _busy(folder, what, said)
-    said = _read(folder)
-    if not said:
-        return
-    who = _name(said)
-    ours = _self()
-    same_job = bool(ours["job"]) and said.get("job") == ours["job"]
-    if not same_job and not (free and said.get("host") == ours["host"]):
-        say(f"{folder} was in use by {who}; watching up to {patience:.0f} s whether it still is")
-        if _touched(folder, patience):
-            raise _busy(folder, what, said)
-    say(f"{folder}: its lock is stale, {who} has ended without giving it back; taking it over")
+def _acquire(flock: FileLock, folder: Path, what: str) -> bool:
+    """Lock the file; ``False`` on a file system without ``flock``, where the heartbeat must do.
 
-
-def _flock(lock: int, kind: int) -> bool | None:
-    """Whether the lock was free, and is held now; ``None`` on a file system without ``flock``, where what the file says
-    must do."""
+    Raises:
+        TinymimError: another process has it.
+    """
     try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        flock.acquire()
+    except Timeout:
+        owner = _read(folder, wait=2.0)
+        if owner:
+            raise _busy(folder, what, owner) from None
+        try:
+            flock.acquire()  # whoever only looked, as `owner` does, is gone by now
+        except Timeout:
+            raise _busy(folder, what, {}) from None
     except OSError as error:
-        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+        if error.errno not in NO_FLOCK:
+            raise
+        return False
     return True
 
 
+def _check_owner(folder: Path, what: str, patience: float, locked: bool) -> None:
+    """Take over the lock of an owner who has ended; raise where it may live on another host."""
+    owner = _read(folder)
+    if not owner:
+        return
+    ours = _this_process()
+    same_job = bool(ours["job"]) and owner.get("job") == ours["job"]
+    ended_here = locked and owner.get("host") == ours["host"]
+    if not same_job and not ended_here:
+        say(f"{folder} was in use by {_name(owner)}; watching up to {patience:.0f} s whether it still is")
+        if _is_touched(folder, patience):
+            raise _busy(folder, what, owner)
+    say(f"{folder}: its lock is stale, {_name(owner)} has ended without giving it back; taking it over")
+
+
 def owner(folder: Path) -> str | None:
-    """Who works in ``folder``, for people; ``None`` where nobody does, as far as can be seen from here at once."""
-    said = _read(folder)
-    if not said:
+    """Owner of ``folder``, for people; ``None`` where nobody works there, as far as can be seen from here at once."""
+    entry = _read(folder)
+    if not entry:
         return None
-    if said.get("host") == socket.gethostname():
+    if entry.get("host") == socket.gethostname():
         with (folder / NAME).open() as stream:
-            lives = not _flock(stream.fileno(), fcntl.LOCK_SH)
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a reader may not be allowed to write there
+                lives = False
+            except OSError:
+                lives = True
     else:
         lives = time.time() - (folder / NAME).stat().st_mtime < PATIENCE
-    return _name(said) if lives else None
+    return _name(entry) if lives else None
 
 
-def _name(owner: dict[str, Any]) -> str:
+def _name(owner: Owner) -> str:
     return f"pid {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')}"
 
 
-def _busy(folder: Path, what: str, owner: dict[str, Any]) -> TinymimError:
+def _busy(folder: Path, what: str, owner: Owner) -> TinymimError:
     if not owner:
         return TinymimError(f"{what}: another command is working in {folder}; wait for it, or give another folder")
     return TinymimError(
@@ -163,8 +173,7 @@ def _busy(folder: Path, what: str, owner: dict[str, Any]) -> TinymimError:
     )
 
 
-def _self() -> dict[str, Any]:
-    """This process, as its lock names it."""
+def _this_process() -> Owner:
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -174,53 +183,34 @@ def _self() -> dict[str, Any]:
     }
 
 
-def _write(lock: int, owner: dict[str, Any]) -> None:
-    """Put ``owner`` into the very file that is locked; an empty one leaves it empty. Never replaced: a new file would
-    be another lock."""
-    text = json.dumps(owner, indent=2) + "\n" if owner else ""
-    os.truncate(lock, 0)
-    os.pwrite(lock, text.encode(), 0)
-
-
-def _read(folder: Path, wait: float = 0.0) -> dict[str, Any]:
-    """What the file says of its owner; nothing where it is empty or half written, after ``wait`` seconds."""
+def _read(folder: Path, wait: float = 0.0) -> Owner:
+    """Owner in the file; empty where there is none or it is half written, after ``wait`` seconds."""
     end = time.monotonic() + wait
     while True:
         with contextlib.suppress(OSError, ValueError):
-            if isinstance(said := json.loads((folder / NAME).read_text()), dict):
-                return said
+            if isinstance(owner := json.loads((folder / NAME).read_text()), dict):
+                return owner
         if time.monotonic() >= end:
             return {}
         time.sleep(0.05)
 
 
-def _touched(folder: Path, patience: float) -> bool:
-    """Whether somebody touches the file within ``patience`` seconds. It is opened anew each time, which is when a
-    network file system asks its server."""
-    first, end = _stamp(folder), time.monotonic() + patience
+def _is_touched(folder: Path, patience: float) -> bool:
+    """Whether another process touches the file within ``patience`` seconds."""
+
+    def stamp() -> int:
+        with (folder / NAME).open() as stream:  # opening anew makes a network file system ask its server
+            return os.fstat(stream.fileno()).st_mtime_ns
+
+    first, end = stamp(), time.monotonic() + patience
     while time.monotonic() < end:
         time.sleep(min(1.0, patience / 10))
-        if _stamp(folder) != first:
+        if stamp() != first:
             return True
     return False
 
 
-def _stamp(folder: Path) -> int:
-    with (folder / NAME).open() as stream:
-        return os.fstat(stream.fileno()).st_mtime_ns
-
-
-def _beat(lock: int, stop: threading.Event, beat: float) -> None:
-    while not stop.wait(beat):
+def _touch_until(path: Path, ended: threading.Event, beat: float) -> None:
+    while not ended.wait(beat):
         with contextlib.suppress(OSError):  # a network that is away for a moment must not end a run
-            os.utime(lock)
-
-
-def _forked() -> None:
-    """A forked child, such as a loading worker, may live longer than the owner and must not keep the lock for it."""
-    for lock in _held:
-        os.close(lock)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_forked)
+            os.utime(path)

@@ -16,7 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import msgspec
 
-from tinymim.config import class_paths, references
+from tinymim.config import class_paths, references, validation
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ImageFolderData, SegmentationFolderData, ShapesData
 from tinymim.errors import TinymimError, several
@@ -33,7 +33,7 @@ READERS = (DigitsData, ImageFolderData, SegmentationFolderData, ShapesData)
 """Data modules that read images and neither fetch nor write."""
 
 MOST = 10**7
-"""Of any whole number in the options of data that is only looked at."""
+"""Largest whole number in the options of data that is only looked at."""
 
 
 def add_argument(parser: argparse.ArgumentParser, what: str) -> None:
@@ -55,7 +55,7 @@ def read(path: Path, what: str) -> recipes.Config:
 
 
 def checked(written: str, what: str) -> recipes.Config:
-    """As :func:`read`, from text."""
+    """Like :func:`read`, from text."""
     content = text.mapping(text.yaml_data(written, what), what)
     record_schemas.fit(content, run_schemas.Recipe, what)
     if "extends" in content:
@@ -66,8 +66,8 @@ def checked(written: str, what: str) -> recipes.Config:
 @contextmanager
 def trusted(node: Any, trust: bool, what: str) -> Iterator[None]:
     """Within it, classes of ``node`` may be built: tinymim's own; or all, which are named first, where ``trust``."""
-    named = class_paths.classes_in(node)
-    strangers = [f"{where}: {path}" for where, path in named.items() if not class_paths.is_own(path)]
+    classes = class_paths.classes_in(node)
+    strangers = [f"{place}: {path}" for place, path in classes.items() if not class_paths.is_own(path)]
     if trust:
         if strangers:
             say(f"{what} is trusted with classes that are not tinymim's own: {', '.join(strangers)}")
@@ -93,12 +93,12 @@ def compared(recipe: recipes.Config, student: Backbone) -> list[tuple[int, int]]
         return []
     teacher = located(arguments["teacher"])
     block = teacher.target_block or target_block(teacher.skeleton, student)
-    found: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []
     for number, node in enumerate(targets):
-        given = (node.get("init_args") or {}) if isinstance(node, dict) else {}
-        read, trained = (_blocks(given, side, f"targets[{number}]") for side in ("teacher_block", "student_block"))
-        found += compared_blocks(f"targets[{number}]", read, trained, teacher.skeleton, student, block)
-    return list(dict.fromkeys(found))
+        options = (node.get("init_args") or {}) if isinstance(node, dict) else {}
+        read, trained = (_blocks(options, side, f"targets[{number}]") for side in ("teacher_block", "student_block"))
+        pairs += compared_blocks(f"targets[{number}]", read, trained, teacher.skeleton, student, block)
+    return list(dict.fromkeys(pairs))
 
 
 def located(source: str) -> Teacher:
@@ -115,9 +115,9 @@ def _arguments(recipe: recipes.Config, part: str) -> dict[str, Any]:
     return (recipe.get(part) or {}).get("init_args") or {}
 
 
-def _blocks(given: Any, side: str, target: str) -> Blocks | None:
+def _blocks(options: Any, side: str, target: str) -> Blocks | None:
     try:
-        return msgspec.convert(given.get(side) if isinstance(given, dict) else None, Blocks | None)
+        return msgspec.convert(options.get(side) if isinstance(options, dict) else None, Blocks | None)
     except msgspec.ValidationError as error:
         raise TinymimError(f"{target}.{side}: {told(error)}") from None
 
@@ -128,29 +128,29 @@ def data(recipe: recipes.Config, trust: bool, what: str, **options: Any) -> Any:
     Args:
         recipe: as saved.
         trust: it is one's own.
-        what: it is of, for messages.
-        options: laid over its own, where its class takes them.
+        what: name of the recipe, for messages.
+        options: options laid over its own, where its class takes them.
 
     Raises:
         TinymimError: it has none, or mistakes in it; or it does more than read images, and is not trusted.
     """
-    found: list[str] = []
+    errors: list[str] = []
     built, node = None, references.filled(recipe.get("data"))
     with references.hiding(recipe.get("data")), trusted({"data": node}, trust, what):
-        if class_paths.check_class(node, "data", found, (pl.LightningDataModule,)) and not found:
-            cls = class_paths.found(node["class_path"])
+        if validation.check_class(node, "data", errors, (pl.LightningDataModule,)) and not errors:
+            cls = class_paths.import_class(node["class_path"])
             if not trust and cls not in READERS:
                 raise TinymimError(
                     f"{what}: {cls.__name__} does more than read images; name a folder of some, or say --trust"
                 )
             if not trust and (large := next(_large(node), None)):
                 raise TinymimError(f"{what}: data: {large} is more than {MOST:,}; if it is meant so, say --trust")
-            taken = class_paths.taken(node["class_path"])
-            own = {name: value for name, value in options.items() if name in taken}
-            node = {**node, "init_args": {**(node.get("init_args") or {}), **own}}
-            built = preflight.build(pl.LightningDataModule, node, found)
-        if found:
-            raise several(f"{what}: its data cannot be built", found)
+            names = class_paths.options_of(node["class_path"])
+            options = {name: value for name, value in options.items() if name in names}
+            node = {**node, "init_args": {**(node.get("init_args") or {}), **options}}
+            built = preflight.build(pl.LightningDataModule, node, errors)
+        if errors:
+            raise several(f"{what}: its data cannot be built", errors)
     return built
 
 

@@ -1,4 +1,4 @@
-"""Never apply a step whose loss or gradients are not finite: capture it, then stop, or go back and pass over it."""
+"""Guard against steps whose loss or gradients are not finite: capture them, then stop, or rewind and skip them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
+from typing_extensions import override
 
 from tinymim.config.options import Action
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, first_few
 from tinymim.files import write_json
 from tinymim.training.captured_step import Step, finite_each, nonfinite, tensors
 from tinymim.training.checkpoints import newest
@@ -39,7 +40,7 @@ class Rewind(TinymimError):  # noqa: N818  # a request more than an error
 
 @dataclass
 class Verdict:
-    """On a step: two ``flags``, bad loss and bad gradients, of all processes; and which gradients are ``finite``."""
+    """Verdict on a step: ``flags`` of bad loss and bad gradients of all processes; which gradients are ``finite``."""
 
     step: Step
     flags: Tensor
@@ -73,29 +74,31 @@ class NonFiniteGuard(pl.Callback):
         self.skipped: list[dict[str, Any]] = []
         self._step: Step | None = None
         self._unread: deque[Verdict] = deque()
-        self._found: Tensor | None = None
+        self._found_inf: Tensor | None = None
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Read which steps to pass over, and note what to watch."""
+        # read which steps to pass over, and note what to watch
         record = Path(trainer.default_root_dir) / FOLDER / "skipped.json"
         self.skipped = json.loads(record.read_text()) if self.write and record.is_file() else []
         stored = module.state_dict().keys()
         self._buffers = [name for name, _ in module.named_buffers() if name in stored]
         self._parameters = dict(module.named_parameters())
 
+    @override
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        """Note what the step begins with."""
         if self._step is None:
             self._step = Step.begin(trainer, module, self._buffers)
         self._step.add(batch_idx, batch)
 
+    @override
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
-        """Note the loss of a batch."""
         if self._step is not None:
             self._step.losses.append(loss.detach())
 
+    @override
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
-        """Judge the step before gradients are clipped and weights change."""
+        # judge the step before gradients are clipped and weights change
         step, self._step = self._step, None
         if step is None:  # another optimiser of the same batch
             return
@@ -114,8 +117,8 @@ class NonFiniteGuard(pl.Callback):
         late = self._late(module.device, optimizer, scaled)
         if late:
             worst = flags.amax()
-            self._found = worst if self._found is None else torch.maximum(self._found, worst)
-            optimizer.found_inf = self._found  # type: ignore[attr-defined]
+            self._found_inf = worst if self._found_inf is None else torch.maximum(self._found_inf, worst)
+            optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]
         if flags.device.type == "cuda":
             verdict.flags = flags.to("cpu", non_blocking=True)  # into pinned memory: the host goes on
             verdict.ready = torch.cuda.Event()
@@ -123,24 +126,28 @@ class NonFiniteGuard(pl.Callback):
         self._unread.append(verdict)
         self._read(trainer, module, late)
 
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Read all verdicts before checkpoints of the epoch."""
+        # read all verdicts before checkpoints of the epoch
         self._read(trainer, module, 0)
 
+    @override
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Read all verdicts before any other checkpoint, and let no weights into one that an update broke."""
+        # read all verdicts before any other checkpoint, and let no weights into one that an update broke
         self._read(trainer, module, 0)
         if broken := nonfinite(module.named_parameters()):
             step = trainer.global_step
             self._end(
-                trainer, step, trainer.current_epoch, f"weights are not finite after step {step} ({some(broken)})"
+                trainer, step, trainer.current_epoch, f"weights are not finite after step {step} ({first_few(broken)})"
             )
 
     def _late(self, device: torch.device, optimizer: Optimizer, scaled: bool) -> int:
-        """How many steps later the verdict is read."""
+        """Steps between a verdict and reading it."""
         if scaled or not all(group.get("fused") for group in optimizer.param_groups):
             return 0
-        return BEHIND * (device.type == "cuda") if self.behind is None else self.behind
+        if self.behind is not None:
+            return self.behind
+        return BEHIND if device.type == "cuda" else 0
 
     def _read(self, trainer: pl.Trainer, module: pl.LightningModule, late: int) -> None:
         """Read the verdicts that are at least ``late`` steps old, and raise at the first bad one."""
@@ -154,28 +161,28 @@ class NonFiniteGuard(pl.Callback):
                 self._fault(trainer, module, verdict, loss)
 
     def _fault(self, trainer: pl.Trainer, module: pl.LightningModule, verdict: Verdict, loss: bool) -> None:
-        """Capture the step; raise."""
+        """Capture the step, and raise."""
         step, number = verdict.step, verdict.step.number
         gradients = [name for name, good in zip(verdict.names, verdict.finite.tolist(), strict=True) if not good]
         weights = nonfinite(module.named_parameters())
-        own = any(not bool(value.isfinite().all()) for value in step.losses)
+        here = any(not bool(value.isfinite().all()) for value in step.losses)
         state = trainer.strategy.lightning_module_state_dict()  # by all processes, which sharded weights need
         advice, folder = "", Path(trainer.default_root_dir) / FOLDER
-        if self.write and loss and not own:
+        if self.write and loss and not here:
             advice = f"The process whose loss it was has the step in {folder}. "
         elif self.write:
             suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
             path = folder / f"step_{number}{suffix}.pt"
-            step.write(path, trainer, module, state, {"loss": own, "gradients": gradients, "weights": weights})
+            step.write(path, trainer, module, state, {"loss": here, "gradients": gradients, "weights": weights})
             advice = f"The step is in {path}: `tinymim replay {path}` shows where it breaks. "
         what = f"the loss is not finite at step {number}"
         if not loss:
-            what = f"the loss is finite, but the gradients of {some(gradients)} are not finite at step {number}"
+            what = f"the loss is finite, but the gradients of {first_few(gradients)} are not finite at step {number}"
         if weights:
             number -= 1
             advice += f"The weights were not finite before it: the update of step {number} broke them. "
         elif bad := nonfinite(pair for _, batch in step.batches for pair in tensors(batch, "batch")):
-            advice += f"The batch itself is not finite ({some(bad)}): look at the data first. "
+            advice += f"The batch itself is not finite ({first_few(bad)}): look at the data first. "
         self._end(trainer, number, step.epoch, what, advice)
 
     def _end(self, trainer: pl.Trainer, step: int, epoch: int, what: str, advice: str = "") -> None:
@@ -197,13 +204,8 @@ class NonFiniteGuard(pl.Callback):
             raise Rewind(f"{what}. {advice}{back}, to pass over step {step}; {count}", good)
         kept = f"the last good checkpoint is {good}" if good else "no checkpoint had been written yet"
         after = f", after {len(self.skipped)} rewinds" if self.skipped else ""
-        rewind = "; --on_nonfinite rewind goes back and passes over such a step" * (self.action == "stop")
+        rewind = "; --on_nonfinite rewind goes back and passes over such a step" if self.action == "stop" else ""
         raise TinymimError(
             f"{what}{after}; {kept}. {advice}Try a lower base_lr, a longer warm-up, --trainer.gradient_clip_val 1, "
             f"or --trainer.precision 32-true{rewind}"
         )
-
-
-def some(names: list[str], most: int = 3) -> str:
-    """The first of them, and how many more."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

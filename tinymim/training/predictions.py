@@ -1,8 +1,9 @@
-"""What ``tinymim predict`` writes: a table of rows, as NumPy arrays (NPZ) or as Parquet."""
+"""Output of ``tinymim predict``: a table as NumPy arrays (NPZ) or Parquet, or a PNG for each predicted mask."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from typing_extensions import override
 
 from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
@@ -23,8 +26,8 @@ ROWS = 4096
 """Rows of a Parquet row group: what is held in memory, and what a reader may skip."""
 
 
-class Predictions(pl.Callback):
-    """Write what ``predict`` gives, ordered by image index, as NumPy arrays.
+class PredictionArrays(pl.Callback):
+    """Write what ``predict`` gives as NumPy arrays, ordered by image index.
 
     Args:
         run_dir: the run folder; ``predictions.npz`` goes there.
@@ -32,29 +35,54 @@ class Predictions(pl.Callback):
 
     def __init__(self, run_dir: Path):
         self.path = run_dir / "predictions.npz"
-        self._parts: list[dict[str, torch.Tensor]] = []
+        self._batches: list[dict[str, torch.Tensor]] = []
 
+    @override
     def on_predict_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *args: Any) -> None:
-        """Keep a batch."""
-        self._parts.append({name: value.cpu() for name, value in outputs.items()})
+        self._batches.append({name: value.cpu() for name, value in outputs.items()})
 
+    @override
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write them all."""
         if trainer.world_size > 1:
             raise TinymimError(
                 "predict: use one process (--trainer.devices 1); the images are not put together again over several"
             )
-        joined = {name: torch.cat([part[name] for part in self._parts]).numpy() for name in self._parts[0]}
-        order = joined["index"].argsort()
-        arrays = {name: value[order] for name, value in joined.items()}
-        write_table(self.path, iter([arrays]))
-        say(f"wrote {self.path}: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
+        columns = _joined([{name: value.numpy() for name, value in batch.items()} for batch in self._batches])
+        order = columns["index"].argsort()
+        columns = {name: values[order] for name, values in columns.items()}
+        write_table(self.path, iter([columns]))
+        say(f"wrote {self.path}: " + ", ".join(f"{name} {values.shape}" for name, values in columns.items()))
+
+
+class MaskFiles(pl.Callback):
+    """Write each mask that ``predict`` gives as a PNG, named after its image or numbered, in the data's own classes.
+
+    Args:
+        run_dir: the run folder; ``masks/`` goes there.
+    """
+
+    def __init__(self, run_dir: Path):
+        self.folder = run_dir / "masks"
+        self._written = 0
+
+    @override
+    def on_predict_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, *args: Any) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        masks = (outputs["mask"] + data.first_class).to(torch.uint8).cpu().numpy()
+        for index, mask in zip(outputs["index"].tolist(), masks, strict=True):
+            path = self.folder / f"{data.name_of(index)}.png"
+            write_atomically(path, functools.partial(Image.fromarray(mask).save, format="PNG"))
+            self._written += 1
+
+    @override
+    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        say(f"wrote {self._written} masks into {self.folder}")
 
 
 def check_ending(path: Path) -> None:
     """Raise unless a table can be written to a file with this ending."""
-    if path.suffix not in FORMS:
-        raise TinymimError(f"out: {path} ends in neither {' nor '.join(FORMS)}, which choose the form")
+    if path.suffix not in WRITERS:
+        raise TinymimError(f"out: {path} ends in neither {' nor '.join(WRITERS)}, which choose the form")
 
 
 def write_table(path: Path, batches: Iterator[Columns]) -> None:
@@ -69,52 +97,47 @@ def write_table(path: Path, batches: Iterator[Columns]) -> None:
         TinymimError: another ending.
     """
     check_ending(path)
-    write_atomically(path, lambda temporary: FORMS[path.suffix](temporary, batches))
+    write_atomically(path, lambda temporary: WRITERS[path.suffix](temporary, batches))
 
 
-def _npz(path: Path, batches: Iterator[Columns]) -> None:
-    arrays = _joined(list(batches))
+def _write_npz(path: Path, batches: Iterator[Columns]) -> None:
+    columns = _joined(list(batches))
     with path.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
+        np.savez(stream, **columns)  # type: ignore[arg-type]
 
 
-def _parquet(path: Path, batches: Iterator[Columns]) -> None:
+def _write_parquet(path: Path, batches: Iterator[Columns]) -> None:
+    """One row group every :data:`ROWS` rows; vectors become fixed-size lists."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    def arrow(values: NDArray[Any]) -> Any:
+        if values.ndim == 1:
+            return pa.array(values)
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
     with contextlib.ExitStack() as opened:
         writer = None
-        for group in _groups(batches):
-            table = pa.table({name: _arrow(values) for name, values in group.items()})
+        for group in _row_groups(batches):
+            table = pa.table({name: arrow(values) for name, values in group.items()})
             writer = writer or opened.enter_context(pq.ParquetWriter(path, table.schema))
             writer.write_table(table)
 
 
-def _arrow(values: NDArray[Any]) -> Any:
-    """A column: vectors as fixed-size lists."""
-    import pyarrow as pa
-
-    if values.ndim == 1:
-        return pa.array(values)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-
-
-def _groups(batches: Iterator[Columns]) -> Iterator[Columns]:
-    """The same rows, at least :data:`ROWS` together but for the last."""
-    held: list[Columns] = []
-    rows = 0
+def _row_groups(batches: Iterator[Columns]) -> Iterator[Columns]:
+    """The same rows in groups of at least :data:`ROWS`, but for the last."""
+    group: list[Columns] = []
     for batch in batches:
-        held.append(batch)
-        rows += len(next(iter(batch.values())))
-        if rows >= ROWS:
-            yield _joined(held)
-            held, rows = [], 0
-    if held:
-        yield _joined(held)
+        group.append(batch)
+        if sum(len(next(iter(columns.values()))) for columns in group) >= ROWS:
+            yield _joined(group)
+            group = []
+    if group:
+        yield _joined(group)
 
 
 def _joined(parts: list[Columns]) -> Columns:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-FORMS = {".npz": _npz, ".parquet": _parquet}
+WRITERS = {".npz": _write_npz, ".parquet": _write_parquet}

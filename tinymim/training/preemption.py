@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1, with which a cluster takes its machines back: save, and leave with a code that says so."""
+"""Pre-emption: on SIGTERM and SIGUSR1, with which a cluster takes its machines back, save and exit with code 75."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tinymim.errors import TinymimError
 
 ASKED = (signal.SIGTERM, signal.SIGUSR1)
 ECHO = 0.5
-"""Seconds in which a signal is the first one's echo: a process group and its launcher both pass it on."""
+"""Seconds in which a repeated signal is ignored: a process group and its launcher both forward it."""
 
 LOOK = 1.0
-"""Seconds between two looks of several processes at each other; each costs a small collective."""
+"""Seconds between two agreements of several processes; each costs a small collective."""
 
 MOST = 10
-"""Steps between two looks at the most, as steps may become slower than they were."""
+"""Steps between two agreements at the most, as steps may become slower than they were."""
 
 
 class Preempted(TinymimError):  # noqa: N818  # not a mistake
@@ -35,7 +35,7 @@ class Preempted(TinymimError):  # noqa: N818  # not a mistake
 
 
 class Preemption:
-    """Whether this process has been asked to end.
+    """Signals of this process, deferred to the end of a step.
 
     The first signal is noted, and acted on where nothing is half done; the second ends the process at once, which
     harms no file, as files appear by renaming alone. Before training there is nothing to save, and the first one ends
@@ -94,7 +94,7 @@ class Preemption:
 
 
 def requeue(trainer: pl.Trainer) -> None:
-    """Have SLURM run the job again, by Lightning's plugin.
+    """Make SLURM run the job again, by Lightning's plugin.
 
     Called by all processes: its handler saves a checkpoint of its own on the way, ``hpc_ckpt_N.ckpt``, with the content
     of ours, which the next start clears away.
@@ -102,54 +102,28 @@ def requeue(trainer: pl.Trainer) -> None:
     trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # type: ignore[arg-type]
 
 
-class Lookout:
-    """What the processes of a run agree on, seldom enough to cost nothing: whether to end, and whether to save.
+class PeriodicAgreement:
+    """Agreement of a run's processes, seldom enough to cost nothing: whether to end, and whether to save.
 
-    One process looks at itself. Several compare notes about every :data:`LOOK` seconds, at a count of steps that all
+    One process decides alone. Several compare notes about every :data:`LOOK` seconds, at a count of steps that all
     of them know, as clocks and signals differ.
     """
 
     def __init__(self) -> None:
-        self._count, self._last, self._next, self._when = 0, 0, 0, time.monotonic()
+        self._calls, self._last, self._next, self._when = 0, 0, 0, time.monotonic()
 
     def agree(self, trainer: pl.Trainer, request: int, due: bool = False, now: bool = False) -> tuple[int, bool]:
-        """The largest ``request``, and ``due``, of all processes, which call this alike; ``now`` looks for sure."""
+        """The largest ``request`` and ``due`` of all processes, which call this alike; ``now`` compares for sure."""
         if trainer.world_size == 1:
             return request, due
-        self._count += 1
-        if self._count < self._next and not now:
+        self._calls += 1
+        if self._calls < self._next and not now:
             return 0, False
-        time_ = time.monotonic()
-        pace = (time_ - self._when) / (self._count - self._last)
+        clock = time.monotonic()
+        pace = (clock - self._when) / (self._calls - self._last)
         wait = min(max(int(LOOK / max(pace, 1e-6)), 1), MOST)
         notes = torch.tensor([float(request), float(due), -float(wait)], device=trainer.strategy.root_device)
         dist.all_reduce(notes, op=dist.ReduceOp.MAX)
         largest, any_due, soonest = notes.tolist()
-        self._last, self._when, self._next = self._count, time_, self._count - int(soonest)
+        self._last, self._when, self._next = self._calls, clock, self._calls - int(soonest)
         return int(largest), bool(any_due)
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it is gone, so that no rank waits for it for ever."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def rank() -> int:
-    """Of this process among all of a run, before there is a trainer that knows."""
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return int(os.environ.get("LOCAL_RANK", 0)) + int(os.environ.get("NODE_RANK", 0))
-
-
-def started_by_lightning() -> bool:
-    """Whether this process is one that the launcher of another process of this run started."""
-    outside = ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "RANK")
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and not any(name in os.environ for name in outside)

@@ -1,5 +1,4 @@
-"""Before the first step: every mistake at once; then what is about to be trained, and after a few steps how long it
-takes."""
+"""Checks before the first step: a recipe's mistakes at once, the run in a table, then speed and time of a few steps."""
 
 from __future__ import annotations
 
@@ -13,9 +12,11 @@ import jsonargparse
 import lightning.pytorch as pl
 import torch
 from rich.table import Table
+from typing_extensions import override
 
-from tinymim.config import recipe, references
-from tinymim.config.options import Corruptions, Saving
+from tinymim.config import recipe, references, validation
+from tinymim.config.options import Saving
+from tinymim.data.corruptions import Corruptions
 from tinymim.data.named_sets import NamedSets
 from tinymim.errors import TinymimError
 from tinymim.methods.base import Method
@@ -35,7 +36,7 @@ def problems(config: recipe.Config) -> list[str]:
 
 @dataclass
 class Inspected:
-    """A recipe's mistakes, and its two parts, ``None`` where their description was too wrong to build them."""
+    """Mistakes of a recipe, and its two parts, ``None`` where their description was too wrong to build them."""
 
     problems: list[str]
     data: Any
@@ -43,7 +44,7 @@ class Inspected:
 
 
 def inspect(config: recipe.Config, start: Teacher | None = None) -> Inspected:
-    """As :func:`problems`, with what was built on the way.
+    """Like :func:`problems`, with the parts that were built on the way.
 
     Args:
         config: a resolved recipe.
@@ -53,45 +54,46 @@ def inspect(config: recipe.Config, start: Teacher | None = None) -> Inspected:
     config = references.filled(config)
     if "name" in config:
         names.check(config["name"], "name")
-    found, pruned = recipe.mistakes(config)
-    data = build(pl.LightningDataModule, pruned.get("data"), found)
-    model = build(pl.LightningModule, pruned.get("model"), found)
+    errors, pruned = validation.mistakes(config)
+    data = build(pl.LightningDataModule, pruned.get("data"), errors)
+    model = build(pl.LightningModule, pruned.get("model"), errors)
     if start and isinstance(model, Method):
         model.use_source(start)
     if hasattr(data, "problems"):
-        found += data.problems()
+        errors += data.problems()
     if isinstance(model, Method):
-        found += model.problems(getattr(data, "image_size", None) or 224, data)
+        errors += model.problems(getattr(data, "image_size", None) or 224, data)
     if isinstance(saving := pruned.get("checkpoint"), dict):
-        found += Saving(**saving).problems()
-    if isinstance(asked := pruned.get("corruptions"), dict):
-        found += Corruptions(**asked).problems()
-    if (asked is not None or isinstance(data, NamedSets)) and model and not getattr(model, "takes_test_sets", False):
+        errors += Saving(**saving).problems()
+    if isinstance(corruptions := pruned.get("corruptions"), dict):
+        errors += Corruptions(**corruptions).problems()
+    sets = corruptions is not None or isinstance(data, NamedSets)
+    if sets and model and not getattr(model, "takes_test_sets", False):
         what = "data: its test sets" if isinstance(data, NamedSets) else "corruptions: they"
-        found.append(f"{what} are for a classifier, and model is {type(model).__name__}; take a recipe of fine-tuning")
+        errors.append(f"{what} are for a classifier, and model is {type(model).__name__}; take a recipe of fine-tuning")
     trainer = config.get("trainer")
     strategy = str(trainer.get("strategy")) if isinstance(trainer, dict) else ""
     if config.get("on_nonfinite") == "rewind" and any(word in strategy for word in ("spawn", "fork", "notebook")):
-        found.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")
-    return Inspected([references.hidden(line, kept) for line in dict.fromkeys(found)], data, model)
+        errors.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")
+    return Inspected([references.hidden(line, kept) for line in dict.fromkeys(errors)], data, model)
 
 
-def build(base: type, node: Any, found: list[str]) -> Any:
-    """The object a recipe describes, or ``None`` where its description was too wrong."""
+def build(base: type, node: Any, errors: list[str]) -> Any:
+    """Build the object that a recipe describes; ``None`` where its description was too wrong, which is an error."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "part")
     try:
-        return parser.instantiate_classes(parser.parse_object({"part": references.filled(node)})).part
+        return parser.instantiate(parser.parse_object({"part": references.filled(node)})).part
     except TinymimError as error:
-        found.append(str(error))
+        errors.append(str(error))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        if not found:
-            found.append(str(error).strip().splitlines()[-1])
+        if not errors:
+            errors.append(str(error).strip().splitlines()[-1])
     return None
 
 
 class Preflight(pl.Callback):
-    """Say what is trained before the first step, and memory, speed and time after the first few.
+    """Print the networks before the first step, and memory, speed and time after the first few.
 
     Args:
         measured: steps that are timed, after one to warm up.
@@ -101,21 +103,21 @@ class Preflight(pl.Callback):
     def __init__(self, measured: int = 5, stop: bool = False):
         self.measured, self.stop = measured, stop
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Print the table."""
         self._first, self._start = trainer.global_step, 0.0
         if not trainer.is_global_zero:
             return
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold")
         table.add_column(overflow="fold")  # long paths are wrapped, not cut
-        lines: list[tuple[str, str]] = getattr(module, "summary", list)()
-        for title, text in [*lines, ("parameters", parameters(module)), ("run", self._run(trainer))]:
+        summary: list[tuple[str, str]] = getattr(module, "summary", list)()
+        for title, text in [*summary, ("parameters", parameters(module)), ("run", length(trainer))]:
             table.add_row(title, text)
         PlainConsole(stderr=True).print(table)
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
-        """Time a few steps."""
         done = trainer.global_step - self._first
         if done == 1 and not self._start:
             self._start, self._filling = time.monotonic(), _filled(module)
@@ -138,21 +140,22 @@ class Preflight(pl.Callback):
         if self.stop:
             trainer.should_stop = True
 
-    @staticmethod
-    def _run(trainer: pl.Trainer) -> str:
-        length = f"{trainer.max_epochs} epochs" if trainer.max_epochs != -1 else f"{trainer.max_steps} steps, epochs"
-        length += f" of {trainer.num_training_batches} batches"
-        return f"{length}, precision {trainer.precision}, {trainer.world_size} process(es)"
+
+def length(trainer: pl.Trainer) -> str:
+    """Epochs or steps of a run, and what it is computed in."""
+    epochs = f"{trainer.max_epochs} epochs" if trainer.max_epochs != -1 else f"{trainer.max_steps} steps, epochs"
+    epochs += f" of {trainer.num_training_batches} batches"
+    return f"{epochs}, precision {trainer.precision}, {trainer.world_size} process(es)"
 
 
 def _filled(module: pl.LightningModule) -> tuple[int, float]:
-    """Views that a cached teacher was run for, in this process, and the seconds that took."""
+    """Count of views that a cached teacher was run for, in this process, and the seconds that took."""
     frozen = getattr(module, "frozen", None)
     return getattr(frozen, "filled", 0), getattr(frozen, "seconds", 0.0)
 
 
 def lacking(trainer: pl.Trainer, module: pl.LightningModule) -> float:
-    """Views of training images that this process's teacher is yet to be run for."""
+    """Count of views of training images that this process's teacher is yet to be run for."""
     batches = int(trainer.num_training_batches)
     epochs = -(-int(trainer.estimated_stepping_batches) // max(batches // trainer.accumulate_grad_batches, 1))
     cache = getattr(getattr(module, "frozen", None), "cache", None)
@@ -168,7 +171,9 @@ def parameters(module: pl.LightningModule) -> str:
     text = f"{trained:,} trained, {frozen:,} frozen"
     if unreachable:
         text += f" (of them {unreachable:,} that the loss cannot reach)"
-    return text + (f"; teacher {sum(p.numel() for p in teacher.parameters()):,}" if teacher else "")
+    if teacher:
+        text += f"; teacher {sum(p.numel() for p in teacher.parameters()):,}"
+    return text
 
 
 def memory(module: pl.LightningModule) -> str:

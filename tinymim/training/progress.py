@@ -1,4 +1,4 @@
-"""The progress of a fit: a rich bar in a terminal, a line now and then elsewhere; and the time it took."""
+"""Progress of a run: Lightning's rich bar in a terminal, a line now and then elsewhere; and the run's clock."""
 
 from __future__ import annotations
 
@@ -7,10 +7,23 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ProgressBar
-from rich.progress import BarColumn, Progress, TextColumn
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from typing_extensions import override
 
 from tinymim.safety.console import PlainConsole
+
+METRICS = {
+    "train/loss": "loss",
+    "val/knn_top1": "10-NN",
+    "val/top1": "top-1",
+    "val/miou": "mIoU",
+    "val/map": "mAP",
+}
+"""Metrics that are shown, and their short names."""
+
+LINES = 10
+"""Lines that a whole fit or test prints where there is no terminal."""
 
 
 class Elapsed(pl.Callback):
@@ -25,133 +38,167 @@ class Elapsed(pl.Callback):
 
     @property
     def seconds(self) -> float:
-        """So far, earlier pieces included."""
+        """Seconds so far, earlier pieces included."""
         return self._before + time.monotonic() - self._start
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
         return {"seconds": self.seconds}
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
         self._before = state_dict["seconds"]
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock of this piece, which may begin in the middle of the last epoch."""
+        # this piece may begin in the middle of the last epoch
         self.first, self._start = trainer.global_step, time.monotonic()
         self.on_train_epoch_start(trainer, module)
 
+    @override
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Have the last epoch validated."""
         if trainer.current_epoch + 1 == trainer.max_epochs and trainer.check_val_every_n_epoch:
             trainer.check_val_every_n_epoch = 1
 
+    @override
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Note the step."""
         if not trainer.sanity_checking:
             self.validated = trainer.global_step
 
 
-class Bar(ProgressBar):
-    """Base of the progress bars: a rich one in a terminal, lines elsewhere.
+def progress_bar(command: str) -> ProgressBar:
+    """The progress callback of ``fit``, ``validate``, ``test`` or ``predict`` for where standard error leads."""
+    if PlainConsole(stderr=True).is_terminal:
+        return TerminalProgress()
+    return FitLines() if command == "fit" else EvaluationLines()
 
-    Args:
-        lines: how many lines the whole prints where there is no terminal.
+
+class TerminalProgress(RichProgressBar):
+    """Lightning's rich bars, with the figures of :class:`Pace` beside them.
+
+    Figures are read at most four times a second, as reading the loss waits for the device.
     """
 
-    def __init__(self, lines: int = 10):
-        super().__init__()
-        self.lines = lines
-        self.console = PlainConsole(stderr=True)
-        self._enabled = True
-        self._bar: Progress | None = None
+    def __init__(self) -> None:
+        super().__init__(
+            refresh_rate=4,
+            theme=RichProgressBarTheme(metrics_text_delimiter=", "),
+            console_kwargs={"stderr": True},
+        )
+        self._figures: dict[str, str] = {}
+        self._read = 0.0
 
+    @override
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._pace = Pace(trainer)
+        super().on_train_start(trainer, module)
+
+    @override
+    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        now = time.monotonic()
+        if now - self._read > 0.25 and not trainer.sanity_checking:
+            self._read, self._figures = now, self._pace.figures(trainer)
+        return dict(self._figures)
+
+    @override
+    def _get_train_description(self, current_epoch: int) -> str:
+        # from 1, as in lines and messages; a run of steps has no last epoch
+        epochs = self.trainer.max_epochs or -1
+        position = f"Epoch {current_epoch + 1}" + (f"/{epochs}" if epochs > 0 else "")
+        return position.ljust(len(self.validation_description))
+
+
+class ProgressLines(ProgressBar):
+    """Lines on standard error, :data:`LINES` for the whole, from the first process alone."""
+
+    _enabled = True
+
+    @override
     def disable(self) -> None:
-        """Lightning silences all ranks but the first."""
         self._enabled = False
 
-    def enable(self) -> None:
-        """Undo :meth:`disable`."""
-        self._enabled = True
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
-        self.close()
-
-    def due(self, done: int, whole: int) -> bool:
-        """Whether a line is to be printed now that ``done`` of ``whole`` are done, without a terminal."""
-        reached = done * self.lines // whole > (done - 1) * self.lines // whole
-        return self._enabled and self._bar is None and reached
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def is_due(self, done: int, whole: int) -> bool:
+        """Whether another of :data:`LINES` equal parts of ``whole`` was just done."""
+        return self._enabled and done * LINES // whole > (done - 1) * LINES // whole
 
 
-class FitProgress(Bar):
-    """Epoch, loss, newest metric, images/s and time left for the whole run."""
+class FitLines(ProgressLines):
+    """A line with the figures of :class:`Pace` whenever another tenth of a fit is done."""
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock and the bar."""
-        self._start, self._first = time.monotonic(), trainer.global_step
-        self._told = trainer.global_step
-        self._reported = self._start
-        if self._enabled and self.console.is_terminal:
-            columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(10), TextColumn("{task.percentage:>3.0f}%"))
-            self._bar = Progress(*columns, TextColumn("{task.fields[text]}", markup=False), console=self.console)
-            self._task = self._bar.add_task("fit", total=self._steps(trainer), epoch="", text="")
-            self._bar.start()
+        self._pace, self._printed = Pace(trainer), trainer.global_step
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
-        """Move the bar, at most four times a second: reading the loss waits for the device."""
-        now = time.monotonic()
-        if self._bar is not None and now - self._reported > 0.25:
-            self._reported = now
-            epoch = f"{trainer.current_epoch + 1}/{self._epochs(trainer)}"
-            self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, text=self._text(trainer))
-        done, whole = trainer.global_step, self._steps(trainer)
-        if trainer.max_epochs == -1 and done != self._told and self.due(done, whole):
-            self._told = done
-            print(f"step {done}/{whole}: {self._text(trainer)}", file=sys.stderr, flush=True)
+        # a run of steps has no number of epochs to go by
+        done, steps = trainer.global_step, int(trainer.estimated_stepping_batches)
+        if trainer.max_epochs == -1 and done != self._printed and self.is_due(done, steps):
+            self._printed = done
+            self._print(f"step {done}/{steps}", trainer)
 
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Without a terminal, print a line when a tenth of the run is done."""
         done, epochs = trainer.current_epoch + 1, trainer.max_epochs or 1
-        if epochs > 0 and self.due(done, epochs):
-            print(f"epoch {done}/{epochs}: {self._text(trainer)}", file=sys.stderr, flush=True)
+        if epochs > 0 and self.is_due(done, epochs):
+            self._print(f"epoch {done}/{epochs}", trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Leave the full bar."""
-        if self._bar is not None:
-            epoch = f"{trainer.current_epoch}/{self._epochs(trainer)}"
-            self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, text=self._text(trainer))
-            self.close()
+    def _print(self, position: str, trainer: pl.Trainer) -> None:
+        figures = self._pace.figures(trainer)
+        speed = [f"{figures.pop(name)} {name}" for name in ("images/s", "left") if name in figures]
+        text = ", ".join([f"{name} {value}" for name, value in figures.items()] + speed)
+        print(f"{position}: {text}", file=sys.stderr, flush=True)
 
-    def _epochs(self, trainer: pl.Trainer) -> str:
-        return "any" if trainer.max_epochs == -1 else str(trainer.max_epochs)
 
-    def _steps(self, trainer: pl.Trainer) -> int:
-        return int(trainer.estimated_stepping_batches)
+class EvaluationLines(ProgressLines):
+    """A line with batches done and time left whenever another tenth of a test or validation, all loaders, is done."""
 
-    def _text(self, trainer: pl.Trainer) -> str:
-        seconds, done = time.monotonic() - self._start, trainer.global_step - self._first
-        parts = []
-        for name, label in (
-            ("train/loss", "loss"),
-            ("val/knn_top1", "10-NN"),
-            ("val/top1", "top-1"),
-            ("val/miou", "mIoU"),
-            ("val/map", "mAP"),
-        ):
+    @override
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._begin("test", trainer.num_test_batches)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._begin("validate", trainer.num_val_batches)
+
+    def _begin(self, command: str, batches: list[int | float]) -> None:
+        self._command, self._done, self._batches = command, 0, int(sum(batches))
+        self._start = time.monotonic()
+
+    @override
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self._done += 1
+        if self.is_due(self._done, self._batches):
+            left = (time.monotonic() - self._start) / self._done * (self._batches - self._done)
+            line = f"{self._command}: batch {self._done} of {self._batches}, {clock(left)} left"
+            print(line, file=sys.stderr, flush=True)
+
+    on_validation_batch_end = on_test_batch_end
+
+
+class Pace:
+    """Newest figures of a fit for people: metrics, images/s, and time left for the whole run.
+
+    Args:
+        trainer: that begins to train.
+    """
+
+    def __init__(self, trainer: pl.Trainer):
+        self.start, self.first_step = time.monotonic(), trainer.global_step
+
+    def figures(self, trainer: pl.Trainer) -> dict[str, str]:
+        """Figures by short name; reading the loss waits for the device."""
+        figures = {}
+        for name, label in METRICS.items():
             if name in trainer.callback_metrics:
                 value = float(trainer.callback_metrics[name])
-                parts.append(f"{label} {value:.4f}" if label == "loss" else f"{label} {value:.1%}")
-        if done:
-            left = seconds / done * max(self._steps(trainer) - trainer.global_step, 0)
-            parts += [f"{images_per_second(trainer, done, seconds):.0f} images/s", f"{clock(left)} left"]
-        return ", ".join(parts)
+                figures[label] = f"{value:.4f}" if label == "loss" else f"{value:.1%}"
+        seconds, steps = time.monotonic() - self.start, trainer.global_step - self.first_step
+        if steps:
+            left = seconds / steps * max(int(trainer.estimated_stepping_batches) - trainer.global_step, 0)
+            figures["images/s"] = f"{images_per_second(trainer, steps, seconds):.0f}"
+            figures["left"] = clock(left)
+        return figures
 
 
 def images_per_second(trainer: pl.Trainer, steps: int, seconds: float) -> float:

@@ -1,129 +1,241 @@
-"""``tinymim replay FILE``: run a captured step again, and show where it stops being finite."""
+"""A captured step, run again: its module as it was before the step, and where its values stop being finite."""
 
 from __future__ import annotations
 
-import argparse
+import copy
+import re
+import tempfile
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
-from rich.table import Table
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
 
-from tinymim.config import recipe, references
-from tinymim.errors import TinymimError, misfit
-from tinymim.safety.console import PlainConsole
-from tinymim.teachers import safe_pickle
-from tinymim.teachers.download import asking_nobody
-from tinymim.training import captured_step, looking, quiet, rebuild, rerun
-from tinymim.training.rerun import Outcome, Place
+from tinymim import precision
+from tinymim.config import class_paths, recipe, references, validation
+from tinymim.errors import TinymimError, misfit, several
+from tinymim.log import say
+from tinymim.seeds import restore
+from tinymim.teachers import record_schemas, sizes
+from tinymim.training import captured_step, looking, preflight, run_schemas
+from tinymim.vit import conventions
 
-ROWS = 8
-
-
-def main(arguments: list[str]) -> int:
-    """Run ``tinymim replay FILE [--precision 32-true] [overrides]``."""
-    parser = argparse.ArgumentParser(prog="tinymim replay", description=__doc__, allow_abbrev=False)
-    parser.add_argument("file", type=Path, help="RUN/nonfinite/step_N.pt")
-    parser.add_argument("--precision", help="another than it ran in, such as 32-true or auto")
-    looking.add_argument(parser, "the captured recipe or an override")
-    quiet.hush()
-    asked, overrides = parser.parse_known_args(arguments)
-    content = captured_step.read(asked.file)
-    if asked.precision:
-        overrides = [*overrides, f"--trainer.precision={asked.precision}"]
-    with references.hiding(rebuild.written(content)):
-        config = rebuild.config_of(content, overrides)
-        outcome, trainer = _replayed(asked, content, config, bool(overrides))
-    show(content, config, outcome, trainer)
-    return 0
+MOST_CLASSES = 100
+"""Classes that the model of a capture may name: each takes time to be looked up and built."""
 
 
-def _replayed(
-    asked: argparse.Namespace, content: dict[str, Any], config: recipe.Config, changed: bool
-) -> tuple[Outcome, pl.Trainer]:
-    """What running the step again showed, and the trainer that it had."""
-    named = {"model": config.get("model")}
-    with (
-        references.hiding(config),
-        looking.trusted(named, asked.trust, str(asked.file)),
-        asking_nobody(not asked.trust),
-    ):
-        try:
-            module, trainer = rebuild.module_of(content, config, asked.trust, changed)
-            return rerun.replay(content, module, trainer), trainer
-        except (*safe_pickle.DAMAGED, ArithmeticError, MemoryError) as error:
-            if asked.trust:  # a fault of one's own, whose place is wanted
-                raise
-            raise TinymimError(f"{asked.file} cannot be run again: {type(error).__name__}: {misfit(error)}") from None
+def captured_recipe(content: dict[str, Any]) -> recipe.Config:
+    """The captured recipe as plain data.
+
+    Raises:
+        TinymimError: there is none, or its parts are of other types.
+    """
+    if not content["recipe"]:
+        raise TinymimError("the run folder held no config.yaml when this step was captured; it cannot be built again")
+    return looking.checked(content["recipe"], "the captured recipe")
 
 
-def show(content: dict[str, Any], config: recipe.Config, outcome: Outcome, trainer: pl.Trainer) -> None:
-    """Print the tables and the verdict."""
-    console = PlainConsole(soft_wrap=True)
-    print_ = console.print
-    ran, now = content["precision"], str(trainer.precision)
-    said = ran if ran == now else f"{now} instead of {ran}"
-    print_(f"step {content['step']}, epoch {content['epoch'] + 1} of {config.get('name')}; {said}")
-    terms = Table(title="losses", title_justify="left")
-    terms.add_column("term")
-    terms.add_column("value", justify="right")
-    for name, value in outcome.terms.items():
-        terms.add_row(name, f"{value:.6g}")
-    print_(terms)
-    bad = [place for place in outcome.places if place.bad]
-    if bad:
-        print_(_table("first values that are not finite, forward", bad))
-    else:
-        largest = sorted(outcome.places, key=lambda place: max(abs(place.least), abs(place.most)), reverse=True)
-        print_(_table("all finite in the forward pass; the largest magnitudes", largest))
-    if outcome.gradients:
-        print_(_table("gradients that are not finite, from the loss backwards", outcome.gradients))
-    if outcome.operation:
-        print_(f"the first NaN of the backward pass comes from {outcome.operation}")
-    for line in _notes(content, trainer):
-        print_(f"note: {line}")
-    print_(verdict(content, outcome))
-
-
-def _table(title: str, places: list[Place]) -> Table:
-    more = f" ({ROWS} of {len(places)})" if len(places) > ROWS else ""
-    table = Table(title=title + more, title_justify="left")
-    for column in ("tensor", "shape"):
-        table.add_column(column, overflow="fold")
-    for column in ("least", "greatest", "not finite"):
-        table.add_column(column, justify="right")
-    for place in places[:ROWS]:
-        table.add_row(
-            place.name,
-            "x".join(map(str, place.shape)),
-            f"{place.least:.4g}",
-            f"{place.most:.4g}",
-            f"{place.bad:,}",
+def resolved_recipe(content: dict[str, Any], overrides: list[str]) -> recipe.Config:
+    """The captured recipe, with overrides laid over it as over any other."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recipe.yaml"
+        path.write_text(content["recipe"])
+        config, rest = recipe.resolve(["--config", str(path), *overrides])
+    if rest:
+        raise TinymimError(
+            f"replay knows no {rest[0]}; give the file first, then overrides such as --precision 32-true"
         )
-    return table
+    return precision.settle({**config, "trainer": references.filled(config.get("trainer"))})
 
 
-def _notes(content: dict[str, Any], trainer: pl.Trainer) -> list[str]:
-    """Samples to look at, and what may make this run differ from the captured one."""
-    notes = []
+def build(
+    content: dict[str, Any], config: recipe.Config, trust: bool = False, changed: bool = False
+) -> tuple[pl.LightningModule, pl.Trainer]:
+    """The module as it was before the step, and a trainer that knows the epoch, the precision and the device.
+
+    Args:
+        content: content of the capture.
+        config: its recipe, resolved.
+        trust: the recipe is one's own, and is built without looking at sizes first.
+        changed: there are overrides in it.
+
+    Raises:
+        TinymimError: a recipe that does not build, weights that do not fit it, a teacher absent or another one.
+    """
+    options = record_schemas.fit(config.get("trainer") or {}, run_schemas.TrainerPart, "the captured recipe: trainer")
+    model = references.filled(config.get("model"))  # the batch is in the file, and data is not needed
+    errors: list[str] = []
+    if not trust and (count := len(class_paths.classes_in(model))) > MOST_CLASSES:
+        raise TinymimError(f"the captured recipe: model: {count:,} classes, and at most {MOST_CLASSES} are built")
+    if not validation.check_class(model, "model", errors, (pl.LightningModule,)) or errors:
+        raise several("the captured recipe cannot be built", errors)
+    trainer = _trainer(options)
+    trainer.datamodule = SimpleNamespace(**content["data"])  # type: ignore[attr-defined]
+    trainer.fit_loop.epoch_progress.current.completed = content["epoch"]
+    steps = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
+    steps.total.completed = content["step"] - 1
+
+    def built() -> pl.LightningModule:
+        module = preflight.build(pl.LightningModule, model, errors)
+        if errors:
+            raise several("the captured recipe cannot be built", errors)
+        module.trial = True  # of a module with a cache: the step is run again, and stores nothing where a file says
+        module.trainer = trainer
+        module.setup("fit")
+        module.configure_model()
+        return module
+
+    heading = f"the captured weights do not fit {'these overrides' if changed else 'the captured recipe'}"
+    if not trust:  # one's own may do what needs numbers
+        sizes.check_described(model, [value for _, value in captured_step.tensors(content["state_dict"])])
+        sizes.check_built(built, content["state_dict"], heading)
+    with trainer.strategy.tensor_init_context():  # as Lightning's fit does: a teacher is of the run's precision too
+        module = built()
+    if (here := captured_step.teacher(module)) != content["teacher"]:
+        raise TinymimError(f"teacher: the step ran with weights of sha256 {content['teacher']}, and here are {here}")
+    try:
+        module.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise TinymimError(f"{heading}: {misfit(error)}") from None
+    conventions.of(content).lay_on(module)
+    module.to(trainer.strategy.root_device)
+    trainer.precision_plugin.convert_module(module)
+    return module, trainer
+
+
+def _trainer(options: run_schemas.TrainerPart) -> pl.Trainer:
+    device = options.accelerator or "auto"
+    if device in ("gpu", "cuda") and not torch.cuda.is_available():
+        say("there is no GPU here: the step runs on the CPU")
+        device = "cpu"
+    silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
+    try:
+        return pl.Trainer(
+            accelerator=device,
+            devices=1,
+            precision=options.precision,  # type: ignore[arg-type]
+            accumulate_grad_batches=options.accumulate_grad_batches or 1,
+            **silent,  # type: ignore[arg-type]
+        )
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise TinymimError(f"{error} Another device: --trainer.accelerator cpu") from None
+
+
+@dataclass
+class TensorRange:
+    """A tensor of the step: extremes of its finite values, and how many of its values are not finite."""
+
+    name: str
+    shape: tuple[int, ...]
+    least: float
+    greatest: float
+    nonfinite: int
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> TensorRange:
+        """Measure a tensor."""
+        values = tensor.detach().float()
+        finite = values[values.isfinite()]
+        least, greatest = (float(finite.min()), float(finite.max())) if len(finite) else (float("nan"), float("nan"))
+        return cls(name, tuple(tensor.shape), least, greatest, values.numel() - finite.numel())
+
+
+@dataclass
+class Replay:
+    """Record of a step run again.
+
+    Args:
+        terms: logged values by name.
+        tensors: weights, batch, and outputs of every module, in the order they were made.
+        gradients: gradients that are not finite, from the loss backwards.
+        bad_loss: the loss is not finite.
+        operation: first operation whose backward pass gives NaN, and the line that called it; empty where none does.
+    """
+
+    terms: dict[str, float] = field(default_factory=dict)
+    tensors: list[TensorRange] = field(default_factory=list)
+    gradients: list[TensorRange] = field(default_factory=list)
+    bad_loss: bool = False
+    operation: str = ""
+
+    def add(self, name: str, value: Any) -> None:
+        """Measure the tensors in nested containers; whole numbers are finite."""
+        for part, tensor in captured_step.tensors(value):
+            if tensor.is_floating_point() and tensor.numel():
+                self.tensors.append(TensorRange.of(f"{name} {part}".strip(), tensor))
+
+
+def run(content: dict[str, Any], module: pl.LightningModule, trainer: pl.Trainer) -> Replay:
+    """Forward and backward of the captured step; no weight changes.
+
+    Gradients that hold NaN though the loss is finite are looked for a second time, with autograd's anomaly detection.
+    """
+    record = Replay()
+    record.add("", content["state_dict"])
     for _, batch in content["batches"]:
-        if indices := captured_step.bad_samples(batch):
-            notes.append(f"the batch itself is not finite in the samples with index {', '.join(map(str, indices))}")
-    if content["changed"]:
-        notes.append("training_step changed its batch in place, and the file holds the changed one")
-    if content["rng"]["cuda"] is not None and trainer.strategy.root_device.type != "cuda":
-        notes.append("random numbers that were drawn on the GPU are drawn anew on the CPU")
-    if content["world_size"] > 1:
-        notes.append(f"this is process {content['rank']} of {content['world_size']}; gradients were averaged over all")
-    return notes
+        record.add("", {"batch": batch})
+    hooks = _watch(module, record)
+    _step(content, module, trainer, record)
+    for hook in hooks:
+        hook.remove()
+    for name, parameter in reversed(list(module.named_parameters())):
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            record.gradients.append(TensorRange.of(name, parameter.grad))
+    if record.gradients and not record.bad_loss:
+        record.operation = _first_nan(content, module, trainer)
+    return record
 
 
-def verdict(content: dict[str, Any], outcome: Outcome) -> str:
-    """Whether the fault came back, in words."""
-    then = "loss" if content["loss"] else "gradients"
-    now = "loss" if outcome.loss else "gradients" if outcome.gradients else None
-    if now is None:
-        return f"not reproduced: the {then} had been captured as not finite, and here loss and gradients are finite"
-    if now != then:
-        return f"reproduced otherwise: captured with {then} that are not finite, and here it is the {now}"
-    return f"reproduced: the {then} {'is' if then == 'loss' else 'are'} not finite again"
+def _step(content: dict[str, Any], module: pl.LightningModule, trainer: pl.Trainer, record: Replay) -> None:
+    """One pass over the batches, from the captured weights, modes and random states."""
+    device = trainer.strategy.root_device
+    module.load_state_dict(content["state_dict"])
+    module.train()
+    for name in content["eval_modules"]:
+        module.get_submodule(name).training = False
+    module.zero_grad(set_to_none=True)
+    module.log = lambda name, value, *args, **options: record.terms.update({name: float(value)})  # type: ignore[method-assign, misc]
+    restore(content["rng"], device)
+    for batch_idx, batch in copy.deepcopy(content["batches"]):
+        batch = trainer.precision_plugin.convert_input(module.transfer_batch_to_device(batch, device, 0))
+        with trainer.precision_plugin.train_step_context():
+            output: Any = module.training_step(batch, batch_idx)
+        loss = output["loss"] if isinstance(output, dict) else output
+        record.add("loss", loss)
+        record.bad_loss |= not bool(loss.isfinite().all())
+        (loss / trainer.accumulate_grad_batches).backward()
+
+
+def _watch(module: nn.Module, record: Replay) -> list[Any]:
+    """Hooks that measure every module's outputs, the teacher's included, which is no submodule."""
+    watched = [(name or type(module).__name__, inner) for name, inner in module.named_modules()]
+    if isinstance(teacher := getattr(module, "teacher", None), nn.Module):
+        watched += [(f"teacher.{name}".rstrip("."), inner) for name, inner in teacher.named_modules()]
+
+    def hook(name: str) -> Any:
+        return lambda inner, inputs, output: record.add(name, output)
+
+    return [inner.register_forward_hook(hook(name)) for name, inner in watched]
+
+
+def _first_nan(content: dict[str, Any], module: pl.LightningModule, trainer: pl.Trainer) -> str:
+    """The operation whose backward pass gives the first NaN, and the line that called it; empty where there is none."""
+    with warnings.catch_warnings(record=True) as caught, torch.autograd.set_detect_anomaly(True):
+        warnings.simplefilter("always")
+        try:
+            _step(content, module, trainer, Replay())
+        except RuntimeError as error:
+            if "returned nan values" not in str(error):
+                raise
+            texts = [str(warning.message) for warning in caught]
+            traceback = "".join(text for text in texts if "Traceback of forward call" in text)
+            lines = re.findall(r'File "(.+?)", line (\d+), in (\w+)', traceback)
+            ours = [line for line in lines if "/site-packages/torch/" not in line[0]]
+            where = ", called in {2}, {0}:{1}".format(*ours[-1]) if ours else ""
+            return str(error).split("'")[1] + where
+    return ""

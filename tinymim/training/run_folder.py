@@ -1,4 +1,4 @@
-"""The folder of a run, and what lies in it.
+"""The folder of a run: what lies in it, when a run may begin there, and its record of recipe and environment.
 
 config.yaml          the resolved recipe
 environment.json     git revision, package versions, command line, date
@@ -15,39 +15,67 @@ nonfinite/           step_N.pt, for `tinymim replay`: a step whose loss or gradi
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+import yaml
+from lightning.pytorch.cli import SaveConfigCallback
+from typing_extensions import override
 
+from tinymim import precision
+from tinymim.config import recipe as recipes
+from tinymim.config import references
+from tinymim.config.spec import differences
 from tinymim.errors import TinymimError
-from tinymim.training import lock, test_report
+from tinymim.files import write_json, write_text
+from tinymim.log import say
+from tinymim.safety import text
+from tinymim.training import lock, metrics_log, test_report
 
 PROGRESS = "progress.json"
-PREDICTED = ("predictions.npz", "masks")
-KEPT = ("checkpoints", PROGRESS, "metrics.csv", "results.json", *PREDICTED, *test_report.FILES, "nonfinite")
+RESULTS = ("checkpoints", PROGRESS, metrics_log.NAME, "results.json", "predictions.npz", "masks", "nonfinite")
+KEPT = (*RESULTS, *test_report.FILES)
 WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
 PACKAGES = (
-    "tinymim",
-    "torch",
-    "torchvision",
-    "timm",
-    "lightning",
-    "torchmetrics",
-    "jsonargparse",
-    "omegaconf",
-    "numpy",
+    *("tinymim", "torch", "torchvision", "timm", "lightning"),
+    *("torchmetrics", "jsonargparse", "omegaconf", "numpy"),
 )
 
 
+def claim(folder: Path, resume: bool, overwrite: bool, held: ExitStack) -> None:
+    """Lock ``folder`` until ``held`` is closed, check that a run may begin there, and make room for it.
+
+    Args:
+        folder: run folder.
+        resume: go on with the run that it holds.
+        overwrite: start that run again and lose it.
+        held: gets the lock.
+
+    Raises:
+        TinymimError: another command works there, or see :func:`check`.
+    """
+    used = (folder / lock.NAME).is_file()
+    if used:  # by a run that may still be at work: that comes before what it has written
+        held.enter_context(lock.hold(folder, "run_dir"))
+    check(folder, resume, overwrite)
+    if not used:
+        held.enter_context(lock.hold(folder, "run_dir"))
+    clear(folder, resume)
+
+
 def check(folder: Path, resume: bool, overwrite: bool) -> None:
-    """See that a run may begin in ``folder``, so that none is overwritten or resumed by accident. Writes nothing.
+    """Check that a run may begin in ``folder``, so that none is overwritten or resumed by accident. Writes nothing.
 
     A start that failed before anything was trained leaves nothing to lose, and does not count as a run.
 
@@ -56,12 +84,12 @@ def check(folder: Path, resume: bool, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise TinymimError(f"run_dir: {folder} is a file; give a folder with --run_dir")
-    inside = sorted(path.name for path in folder.iterdir() if path.name != lock.NAME) if folder.is_dir() else []
-    if not inside or resume:
+    names = sorted(path.name for path in folder.iterdir() if path.name != lock.NAME) if folder.is_dir() else []
+    if not names or resume:
         return
-    if not any(_ours(name) for name in inside):
-        raise TinymimError(f"run_dir: {folder} holds other files ({', '.join(inside[:4])}); give a new folder")
-    if not overwrite and any(name in KEPT for name in inside):
+    if not any(_is_ours(name) for name in names):
+        raise TinymimError(f"run_dir: {folder} holds other files ({', '.join(names[:4])}); give a new folder")
+    if not overwrite and any(name in KEPT for name in names):
         raise TinymimError(
             f"run_dir: {folder} holds a run already. Go on with it: --ckpt_path last. "
             "Start it again and lose it: --overwrite true. Keep it: --run_dir ANOTHER_FOLDER"
@@ -73,20 +101,89 @@ def clear(folder: Path, resume: bool) -> None:
     for path in [*folder.glob(".*"), *folder.glob("checkpoints/.*"), *folder.glob("hpc_ckpt_*")]:
         if path.name != lock.NAME:  # half written when the run before was killed; or SLURM's copy of ours
             path.unlink()
-    if not resume:
-        for path in filter(lambda path: _ours(path.name), list(folder.iterdir())):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif (log := folder / "metrics.csv").is_file():  # the logger would start it afresh
-        pieces = len(list(folder.glob("metrics-*.csv")))
-        log.rename(folder / f"metrics-{pieces + 1}.csv")
+    if resume:
+        metrics_log.set_aside(folder)
+        return
+    for path in [path for path in folder.iterdir() if _is_ours(path.name)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _ours(name: str) -> bool:
+def _is_ours(name: str) -> bool:
     return name in WRITTEN or name.startswith(("events.out.", "metrics-"))
 
 
+FIRST_STEP = ("model.init_args.init: ", "model.init_args.weights: ")
+"""Options that the first step alone looks at: from then on the checkpoint has the weights."""
+
+
+def changed(before: recipes.Config, now: recipes.Config) -> list[str]:
+    """Differences between the recipe that a run had and the one it goes on with, and whether they have any effect."""
+    late = " (which has no effect on weights that are already trained)"
+    return [line + late if line.startswith(FIRST_STEP) else line for line in differences(before, now)]
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Write the resolved recipe and the environment into the run folder, once a checkpoint has been accepted.
+
+    Args:
+        args: Lightning's own.
+        kept: where the recipe refers to the environment; it is saved so.
+        options: Lightning's own.
+    """
+
+    def __init__(self, *args: Any, kept: list[tuple[references.Place, str]] | None = None, **options: Any):
+        super().__init__(*args, **options)
+        self.kept = kept or []
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Lightning would write here already, before it is known whether the checkpoint fits the recipe
+        pass
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
+
+    @override
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = Path(trainer.default_root_dir)
+        recipe = self.parser.dump(self.config, skip_unset=False)
+        for line in ("ckpt_path: null", "overwrite: false"):  # options of this command alone
+            recipe = re.sub(rf"^{line.partition(':')[0]}: .*$", line, recipe, flags=re.MULTILINE)
+        if self.kept:
+            recipe = yaml.safe_dump(references.put_back(yaml.safe_load(recipe), self.kept), sort_keys=False)
+        path = folder / "config.yaml"
+        if path.is_file() and (changes := changed(yaml.safe_load(path.read_text()), yaml.safe_load(recipe))):
+            say(f"the run goes on with another recipe than it had: {'; '.join(changes)}")
+        write_text(path, recipe)
+        write_json(folder / "environment.json", environment())
+
+
+def precision_before(config: recipes.Config) -> str | None:
+    """Precision of the run that a resolved recipe goes on with; ``None`` where it goes on with none."""
+    checkpoint = config.get("ckpt_path")
+    if not checkpoint:
+        return None
+    folder = Path(config.get("run_dir") or Path("runs") / str(config.get("name", "run")))
+    return precision_in([folder if checkpoint == "last" else Path(checkpoint).parent.parent])
+
+
+def precision_in(folders: Iterable[Path]) -> str | None:
+    """Precision in the first of these run folders that holds a recipe."""
+    for folder in folders:
+        try:
+            recipe = text.read_yaml(folder / "config.yaml", "a recipe")
+            trainer = references.filled(recipe.get("trainer")) if isinstance(recipe, dict) else None
+        except TinymimError:
+            continue
+        if isinstance(trainer, dict):
+            return precision.of({"trainer": trainer}) or precision.EXACT  # none is Lightning's, which is that
+    return None
+
+
 def environment() -> dict[str, Any]:
-    """What a run depends on besides its recipe."""
+    """Everything a run depends on besides its recipe."""
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(sys.argv),
@@ -99,11 +196,12 @@ def environment() -> dict[str, Any]:
 
 def _git() -> dict[str, Any]:
     """Revision of the project, and whether files differ from it; empty outside a repository."""
+
+    def git(*arguments: str) -> str:
+        options: dict[str, Any] = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+        return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, **options).stdout.strip()
+
     try:
-        here = Path(__file__).parent
-        ask = {"cwd": here, "capture_output": True, "text": True, "check": True, "timeout": 10}
-        revision = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()  # type: ignore[call-overload]
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout  # type: ignore[call-overload]
+        return {"revision": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {"revision": revision, "changed": bool(changed.strip())}

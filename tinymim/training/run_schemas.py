@@ -10,7 +10,7 @@ from tinymim.teachers.record_schemas import Followed, Line, Plain, Stored, Whole
 
 
 class TrainerPart(Struct):
-    """What a captured step needs of a trainer."""
+    """Options of a trainer that a captured step needs."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] | None = None
     precision: Line | int | None = None

@@ -1,4 +1,4 @@
-"""What `tinymim test` and `validate` say, and what a test leaves in the run folder.
+"""Report of `tinymim test` and `validate`: tables on the screen, and of a test two files in the run folder.
 
 test.json    the checkpoint, its figures, and on test sets with names those of each set and what they come to
 test.md      the tables
@@ -29,9 +29,9 @@ def finish(
 
     Args:
         trainer: after the evaluation.
-        module: that was evaluated.
-        data: that it was evaluated on.
-        checkpoint: that was evaluated, ``None`` for the weights that the recipe names.
+        module: the evaluated module.
+        data: the data it was evaluated on.
+        checkpoint: the evaluated checkpoint, ``None`` for the weights that the recipe names.
         folder: of the run; ``None`` writes nothing.
         shown: print them.
     """
@@ -41,12 +41,12 @@ def finish(
     content: dict[str, Any] = {"checkpoint": checkpoint, "data": type(data).__name__, "metrics": metrics}
     content["ema"] = ema = getattr(module, "taken_ema", None)
     if isinstance(data, NamedSets):
-        own, baseline = module.test_sets.figures if hasattr(module, "test_sets") else ({}, None)
-        if not own:
+        figures, baseline = module.test_sets.figures if hasattr(module, "test_sets") else ({}, None)
+        if not figures:
             raise TinymimError("no image was tested: the sets are limited to none, or no file of them can be read")
-        report = data.report(own, baseline)
-        report.notes += _limited(data, own)
-        content |= {"sets": {name: asdict(figures) for name, figures in own.items()}, "report": report.numbers}
+        report = data.report(figures, baseline)
+        report.notes += _limited(data, figures)
+        content |= {"sets": {name: asdict(each) for name, each in figures.items()}, "report": report.numbers}
         content |= {"definitions": report.notes}
     else:
         report = Report([("figures", ["figure", "value"], [[name, f"{value:.6f}"] for name, value in metrics.items()])])
@@ -66,10 +66,10 @@ def finish(
         console.print(f"written to {folder / FILES[0]}")
 
 
-def _limited(data: NamedSets, found: dict[str, Figures]) -> list[str]:
+def _limited(data: NamedSets, figures: dict[str, Figures]) -> list[str]:
     """A line where not all images were tested."""
-    images = sum(len(cast(Sized, one.images)) for one in data.sets)
-    seen = sum(figures.images + figures.unreadable for figures in found.values())
+    images = sum(len(cast(Sized, test_set.images)) for test_set in data.sets)
+    seen = sum(each.images + each.unreadable for each in figures.values())
     return [f"limited: {seen:,} of {images:,} images were tested"] if seen < images else []
 
 

@@ -75,7 +75,7 @@ def build(architecture: Architecture, initialise: bool = True) -> ViT:
     options = {"num_classes": 0, "global_pool": pool, **architecture.options}
     if pool and (wrong := [name for name in ("reg_tokens", "no_embed_class") if options.get(name)]):
         raise TinymimError(
-            f"options: {', '.join(wrong)} cannot be had with the distillation token of {architecture.arch}"
+            f"options: {', '.join(wrong)} cannot be combined with the distillation token of {architecture.arch}"
         )
     heads = architecture.heads
     if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(published.blocks)):
@@ -157,7 +157,7 @@ def _lay_out_heads(vit: ViT, arch: str, heads: list[int]) -> None:
 def _fix_sincos(vit: ViT, initialise: bool) -> None:
     """Fixed 2-D sine-cosine positions (MAE appendix A.1); the rows of CLS and distillation token are zero."""
     if vit.pos_embed is None:
-        raise TinymimError("pos_embed: sincos asked of an architecture without position embedding")
+        raise TinymimError(f"pos_embed: sincos, but {type(vit).__name__} here has no position embedding; use learned")
     if vit.embed_dim % 4:
         raise TinymimError(f"pos_embed: sincos needs a width divisible by 4, and it is {vit.embed_dim}; use learned")
     vit.pos_embed.requires_grad_(False)

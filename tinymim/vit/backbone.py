@@ -1,4 +1,4 @@
-"""The one reader: run a timm ViT up to the deepest block asked for, and give back what was asked.
+"""The reader: run a timm ViT up to the deepest tap, and return the readings.
 
 Blocks are numbered from 1, as papers do; what can be read of each is in ``tinymim/vit/blocks.py``.
 """
@@ -52,7 +52,7 @@ class Backbone(Geometry, nn.Module):
     Args:
         architecture: what to build.
         output_block: the block (from 1) whose output :meth:`features` reads by default; ``None`` is the last.
-        beyond: those of q, k, v that were trained in the block after it.
+        trained_qkv: those of q, k, v that were trained in the block after it.
         initialise: leave ``False`` when weights are loaded right after.
 
     Raises:
@@ -63,14 +63,14 @@ class Backbone(Geometry, nn.Module):
         self,
         architecture: Architecture,
         output_block: int | None = None,
-        beyond: Iterable[str] = QKV,
+        trained_qkv: Iterable[str] = QKV,
         initialise: bool = True,
     ):
         super().__init__()
         self.vit = build(architecture, initialise and not on_meta())
         self.architecture = architecture
         self.output_block = output_block or self.depth
-        self.beyond = list(beyond)
+        self.trained_qkv = list(trained_qkv)
         self.classifier: Head | None = None
         self.resampled_from: int | None = None
         """Side of the grid its positions were trained on, where they had to be resampled to this one's."""
@@ -189,13 +189,13 @@ class Backbone(Geometry, nn.Module):
         last = max(tap.block for tap in wanted)
         return last if any(tap.block == last and tap.name in (*FFN, LOGITS) for tap in wanted) else last - 1
 
-    def mark_trained(self, taps: Iterable[Tap]) -> None:
+    def set_output_block(self, taps: Iterable[Tap]) -> None:
         """Note how far a loss on ``taps`` trains this network: its output block, and q, k and v beyond it."""
         wanted = self.check(taps)
         whole = self.last_trained_block(wanted)
         names = {tap.name for tap in wanted if tap.block == whole + 1}
         self.output_block = max(whole, 1)
-        self.beyond = [name for name in QKV if whole and (name in names or names & {*ATTENTION})]
+        self.trained_qkv = [name for name in QKV if whole and (name in names or names & {*ATTENTION})]
 
     def freeze_unreached(self, taps: Iterable[Tap]) -> int:
         """Freeze the parameters that no loss on ``taps`` reaches, and count them."""
@@ -205,20 +205,20 @@ class Backbone(Geometry, nn.Module):
 
     def with_weights(self) -> Backbone:
         """A network of these sizes, head layout and output block, with first weights; this one may be a skeleton."""
-        network = Backbone(self.architecture, self.output_block, self.beyond)
+        network = Backbone(self.architecture, self.output_block, self.trained_qkv)
         for block, heads in enumerate(self.heads, start=1):
             set_heads(network.vit, block, heads)
         return network
 
     def trained(self, tap: Tap) -> bool:
         """Whether what ``tap`` reads was trained: up to the output block everything, and what lies beyond it."""
-        return tap.block <= self.output_block or (tap.block == self.output_block + 1 and tap.name in self.beyond)
+        return tap.block <= self.output_block or (tap.block == self.output_block + 1 and tap.name in self.trained_qkv)
 
     def check(self, taps: Iterable[Tap]) -> set[Tap]:
         """``taps`` as a set, or an error that names the one outside the network."""
         wanted = set(taps)
         if not wanted:
-            raise TinymimError("nothing to read: no tap was asked for")
+            raise TinymimError("nothing to read: no tap is named")
         for block, name in wanted:
             if not 1 <= block <= self.depth:
                 raise TinymimError(
@@ -227,9 +227,7 @@ class Backbone(Geometry, nn.Module):
             if name not in TAPS:
                 raise TinymimError(f"unknown tap {name!r}; one of {', '.join(TAPS)}")
             if name == LOGITS and block != self.depth:
-                raise TinymimError(
-                    f"logits come after the last block, {self.depth}, and block {block} was asked for them"
-                )
+                raise TinymimError(f"logits come after the last block, {self.depth}; block {block} has none")
             if name == LOGITS and not self.classes:
                 raise TinymimError(f"{self.architecture.arch} {NO_CLASSIFIER}")
         return wanted
@@ -258,7 +256,11 @@ class Backbone(Geometry, nn.Module):
         architecture = dataclasses.asdict(self.architecture)
         options = {**architecture["options"], "depth": self.depth}  # blocks may have been cut off since it was built
         architecture |= {"options": options, "heads": self.heads}
-        return {"architecture": architecture, "output_block": self.output_block, "beyond": self.beyond}
+        return {
+            "architecture": architecture,
+            "output_block": self.output_block,
+            "beyond": self.trained_qkv,
+        }
 
 
 def _called(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 import torch.distributed as dist
 
 from tinymim.cli import main
-from tinymim.training import leaving
+from tinymim.training import processes
 
 
 def connected(store: Path) -> None:
@@ -25,8 +25,8 @@ def test_leave__ends_a_connected_process_at_once_and_runs_what_is_registered(tmp
             atexit._clear()
             atexit.register((tmp_path / "said").write_text, "goodbye")
             connected(tmp_path / "store")
-            leaving.wait_for_all()
-            leaving.leave(75)
+            processes.wait_for_all()
+            processes.leave(75)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
@@ -34,17 +34,17 @@ def test_leave__ends_a_connected_process_at_once_and_runs_what_is_registered(tmp
 
 
 def test_leave__lets_a_process_of_its_own_end_as_it_likes() -> None:
-    leaving.wait_for_all()
-    leaving.leave(75)
+    processes.wait_for_all()
+    processes.leave(75)
 
 
 def test_wait_for_all__is_over_where_the_others_have_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost() -> None:
         raise RuntimeError("Connection closed by peer")
 
-    monkeypatch.setattr(leaving, "several", lambda: True)
+    monkeypatch.setattr(processes, "connected", lambda: True)
     monkeypatch.setattr(dist, "barrier", lost)
-    leaving.wait_for_all()
+    processes.wait_for_all()
 
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--version"], 0), (["check"], 1), (["ft"], 2)])
@@ -53,7 +53,7 @@ def test_command__ends_with_the_code_of_what_it_ran(
 ) -> None:
     left: list[int] = []
     monkeypatch.setattr(sys, "argv", ["tinymim", *arguments])
-    monkeypatch.setattr(leaving, "leave", left.append)
+    monkeypatch.setattr(processes, "leave", left.append)
     with pytest.raises(SystemExit) as ended:
         main.command()
     assert (ended.value.code or 0) == code

@@ -1,7 +1,7 @@
-"""Curves L = a·x^-b + c through points, and how sure of them one can be.
+"""Power laws L = a·x^-b + c: least-squares fits by variable projection, and their bootstrap.
 
 For a given exponent the best a and c are a linear least-squares problem; so all exponents of a fine grid are tried, for
-all resampled data at once. That needs no starting values and ends in no local minimum.
+all resampled data at once. That needs no starting values and ends in no local minimum, unlike SciPy's curve_fit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tinymim.seeds import stream
 Array = NDArray[np.float64]
 
 EXPONENTS = np.geomspace(1e-3, 10, 1001)
-"""Those that are tried, 0.9 % apart."""
+"""Exponents that are tried, 0.9 % apart."""
 
 PARAMETERS = 3
 
@@ -47,25 +47,14 @@ class Curves:
         return self.excess[:, None] * (x / self.x0) ** -self.b[:, None] + self.c[:, None]
 
 
-def fit(x: Array, losses: Array) -> Curves:
+def fit(x: Array, losses: Array, exponents: Array = EXPONENTS) -> Curves:
     """The curve of least squares through each row of losses, among a >= 0, 0.001 <= b <= 10, 0 <= c <= the row's least.
 
     Args:
         x: ``(n,)`` places above 0, at least three of them different.
         losses: ``(R, n)``.
+        exponents: ``(G,)`` that are tried.
     """
-    return _fit(x, losses, EXPONENTS)
-
-
-def finest(x: Array, losses: Array) -> Curves:
-    """As :func:`fit`, of one row, ``(n,)``, with the exponent to 1e-5 of itself."""
-    b = float(fit(x, losses[None]).b[0])
-    step = np.log(EXPONENTS[1] / EXPONENTS[0])
-    closer = b * np.exp(np.linspace(-step, step, 2001))
-    return _fit(x, losses[None], closer.clip(EXPONENTS[0], EXPONENTS[-1]))
-
-
-def _fit(x: Array, losses: Array, exponents: Array) -> Curves:
     x0 = float(x.min())
     z = (x / x0) ** -exponents[:, None]  # (G, n), in (0, 1]
     mean, centred = z.mean(1), z - z.mean(1, keepdims=True)
@@ -78,14 +67,22 @@ def _fit(x: Array, losses: Array, exponents: Array) -> Curves:
     return Curves(excess[rows, best], exponents[best], c[rows, best], x0)
 
 
-def resampled(curve: Curves, x: Array, losses: Array, count: int, seed: int = 0) -> Curves:
+def fit_finely(x: Array, losses: Array) -> Curves:
+    """:func:`fit` of one row, ``(n,)``, with the exponent to 1e-5 of itself."""
+    b = float(fit(x, losses[None]).b[0])
+    step = np.log(EXPONENTS[1] / EXPONENTS[0])
+    closer = b * np.exp(np.linspace(-step, step, 2001))
+    return fit(x, losses[None], closer.clip(EXPONENTS[0], EXPONENTS[-1]))
+
+
+def resample(curve: Curves, x: Array, losses: Array, count: int, seed: int = 0) -> Curves:
     """Fits to ``count`` sets of losses: those of ``curve``, each with a residual of it drawn with replacement.
 
     Residuals, and not pairs of place and loss, because places are chosen and few: many draws of five pairs have too few
     places for a fit. They are made larger by sqrt(n / (n - 3)), since three numbers were fitted to them.
 
     Args:
-        curve: of :func:`finest`.
+        curve: of :func:`fit_finely`.
         x: ``(n,)``.
         losses: ``(n,)``.
         count: of the fits.
@@ -95,4 +92,4 @@ def resampled(curve: Curves, x: Array, losses: Array, count: int, seed: int = 0)
     residuals = (losses - fitted) * np.sqrt(x.size / max(x.size - PARAMETERS, 1))
     drawn = stream(seed).choice(residuals - residuals.mean(), (count, x.size))
     exponents = np.append(EXPONENTS, curve.b)  # without its own, no draw could be the curve itself
-    return _fit(x, (fitted + drawn).clip(min=0), exponents)
+    return fit(x, (fitted + drawn).clip(min=0), exponents)

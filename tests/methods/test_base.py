@@ -1,0 +1,103 @@
+"""A check of a recipe is a build on the meta device, and leaves no trace in the run that follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import tiny
+from tests.methods.test_distillation import NoiseData, distiller, trainer
+from tinymim.errors import TinymimError
+from tinymim.methods import MAEPretrainer
+from tinymim.methods.base import Errors, Method
+from tinymim.methods.mae_decoder import Reconstruction
+from tinymim.targets import CLS, Feature, Target
+from tinymim.tasks import Classifier, Detector, SceneTasks, Segmenter
+from tinymim.teachers import weights
+from tinymim.vit.backbone import Backbone
+
+DECODER = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
+
+
+def modules() -> dict[str, Method]:
+    restoring: dict[str, Any] = {"mask_ratio": 0.5, "reconstruction": Reconstruction(**DECODER)}
+    return {
+        "distiller": distiller(Feature(), CLS(), head_layout="published", **restoring),
+        "mae": MAEPretrainer(tiny(12, 3), **DECODER),
+        "probe": Classifier("tiny_teacher", linear_probe=True),
+        "segmenter": Segmenter("tiny_teacher"),
+        "detector": Detector("tiny_teacher", scales=[1.0], width=32),
+        "scenes": SceneTasks(["shape", "position"], "tiny_teacher"),
+    }
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_check__draws_no_number_of_the_run_and_loads_nothing(name: str, teacher_card: Path) -> None:
+    module, before = modules()[name], torch.get_rng_state()
+    assert module.problems(16) == []
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(parameter.is_meta for parameter in module.backbone.parameters())
+    assert module.provenance is None
+    record = module.checkpoint_record()
+    assert record["backbone"]["architecture"]["options"]["depth"] == 3
+    assert record["prefix"] == module.prefix
+
+
+def test_run__a_check_before_it_changes_no_weight_and_no_order(teacher_card: Path, tmp_path: Path) -> None:
+    plain, checked = (modules()["distiller"] for _ in range(2))
+    assert checked.problems(16) == []
+    for module in (plain, checked):
+        torch.manual_seed(3)
+        trainer(tmp_path, max_epochs=0).fit(module, datamodule=NoiseData())
+    first, second = dict(plain.named_parameters()), dict(checked.named_parameters())
+    assert list(first) == list(second), "an optimiser's state knows parameters by their order"
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_check__a_file_of_weights_is_read_for_its_sizes(tmp_path: Path) -> None:
+    weights.export(Backbone(tiny(24, 3)), tmp_path / "own.safetensors", {"licence": "MIT"})
+    module = Classifier(weights=str(tmp_path / "own.safetensors"))
+    assert module.problems(16) == []
+    assert module.checkpoint_record()["licence"] == "MIT"
+    assert "img_size" in module.checkpoint_record()["backbone"]["architecture"]["options"]
+
+
+def test_fit__a_recipe_that_is_wrong_ends_with_its_own_error(teacher_card: Path, tmp_path: Path) -> None:
+    module = distiller(drop_path=1.5)
+    with pytest.raises(TinymimError, match=r"drop_path: 1.5 is not in \[0, 1\)"):
+        trainer(tmp_path).fit(module, datamodule=NoiseData())
+    module.cpu()  # nothing of the check is left that could not be moved
+
+
+def test_check__a_users_target_may_look_at_numbers(teacher_card: Path) -> None:
+    class Weighed(Target):
+        def setup_pair(self, teacher: Any, student: Any) -> None:
+            self.scale = float(torch.linspace(0, 1, teacher.width).sum())
+
+        def pair_loss(self, teacher: Any, student: Any, pair: int) -> torch.Tensor:
+            return student["ffn_post"].mean() * self.scale
+
+    assert distiller(Weighed()).problems(16) == []
+
+
+def test_errors__are_raised_off_the_meta_device() -> None:
+    errors = Errors()
+    with torch.device("meta"), errors.of("student: "):
+        raise TinymimError("wrong")
+    assert errors == ["student: wrong"]
+    with pytest.raises(TinymimError, match=r"^wrong$"), errors.of("student: "):
+        raise TinymimError("wrong")
+
+
+def test_replay__tasks_on_scenes_take_their_statistics_from_the_captured_state(tmp_path: Path) -> None:
+    module = SceneTasks(["shape", "position", "depth"], architecture=tiny(24, 3))
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(image_size=16))  # type: ignore[assignment]
+    module.configure_model()
+    heads = module.net.heads
+    assert {"mean", "cost"} <= set(heads["position"].state_dict())
+    assert heads["position"].mean.shape == (2,)
+    assert heads["depth"].mean.shape == (1,)

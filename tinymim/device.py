@@ -1,0 +1,62 @@
+"""The device that a run or a command computes on."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import torch
+
+from tinymim.errors import TinymimError
+
+
+class Device(NamedTuple):
+    """Device of a run.
+
+    Args:
+        kind: ``cpu``, ``cuda``, ``mps`` or another.
+        numbers: of its GPUs; empty is all.
+        forked: whether processes are yet to be forked off this one, which then may not touch its GPUs.
+    """
+
+    kind: str
+    numbers: tuple[int, ...] = ()
+    forked: bool = False
+
+
+def device_of(trainer: dict[str, Any]) -> Device:
+    """The device of a trainer of these options; options that are wrong are left for Lightning to name."""
+    kind = str(trainer.get("accelerator") or "auto").lower()
+    if kind in ("auto", "gpu"):
+        best = "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
+        kind = best if kind == "auto" or best != "cpu" else "gpu"
+    if kind != "cuda":
+        return Device(kind)
+    if not torch.cuda.is_available():
+        return Device("gpu")
+    here, devices = torch.cuda.device_count(), trainer.get("devices")
+    forked = any(word in str(trainer.get("strategy")) for word in ("fork", "notebook"))
+    with contextlib.suppress(ValueError, TypeError):
+        if isinstance(devices, str) and "," in devices:
+            devices = devices.strip("[]").split(",")
+        wanted = map(int, devices) if isinstance(devices, list) else range(min(int(str(devices)), here))
+        return Device(kind, tuple(number for number in wanted if number < here), forked)
+    return Device(kind, (), forked)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is a GPU if there is one.
+
+    Raises:
+        TinymimError: it cannot be used.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TinymimError(
+            f"device: {name} cannot be used ({str(error).splitlines()[0]}); cpu, cuda, or auto"
+        ) from None
+    return device
