@@ -35,10 +35,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from tinymim.data import ImageFolderData
-from tinymim.data.batches import MEAN, STD, finished, jittered, unit
 from tinymim.data.decode import decoded, resized, resized_crop
-from tinymim.data.draws import colours, crop_box
-from tinymim.data.image_limits import open_image
+from tinymim.data.device_augment import MEAN, STD, colours, crop_box, finished, jittered, unit
+from tinymim.data.image_files import open_image
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import TrainView
 from tinymim.seeds import stream

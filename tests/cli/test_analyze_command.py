@@ -21,7 +21,7 @@ from tinymim.analysis import agreement, analysis_page, cka, results
 from tinymim.cli import analyze_command, main
 from tinymim.config import recipe
 from tinymim.data import DigitsData
-from tinymim.data.image_limits import evenly
+from tinymim.data.image_files import evenly
 from tinymim.report import figures
 from tinymim.teachers import locate
 from tinymim.vit.blocks import Tap

@@ -11,8 +11,8 @@ import torch
 from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim import files
 from tinymim.cli import main
-from tinymim.cli.export_command import export
 from tinymim.errors import TinymimError
+from tinymim.export.export_forms import export_file
 from tinymim.teachers import weights
 
 
@@ -40,15 +40,15 @@ def test_export__overwrites_when_asked_alone(checkpoint: Path) -> None:
     file = checkpoint.parent / "student.safetensors"
     file.write_text("mine")
     with pytest.raises(TinymimError, match="is there already; give another, or --overwrite"):
-        export(str(checkpoint), file)
+        export_file(str(checkpoint), file)
     assert file.read_text() == "mine"
-    export(str(checkpoint), file, overwrite=True)
+    export_file(str(checkpoint), file, overwrite=True)
     assert weights.load(file)[0].width == 12
     with pytest.raises(TinymimError, match=r"does not end in .safetensors"):
-        export(str(checkpoint), file.with_suffix(".bin"))
+        export_file(str(checkpoint), file.with_suffix(".bin"))
 
 
 def test_export__of_a_card(teacher_card: Path, tmp_path: Path) -> None:
-    export("tiny_teacher", tmp_path / "copy.safetensors")
+    export_file("tiny_teacher", tmp_path / "copy.safetensors")
     backbone, provenance, _ = weights.load(tmp_path / "copy.safetensors")
     assert (backbone.width, provenance.licence) == (24, "Apache-2.0")

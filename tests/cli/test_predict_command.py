@@ -17,10 +17,10 @@ from tests.conftest import tiny
 from tests.data.images import write
 from tests.training.made import NAMES, checkpoint, network
 from tinymim.cli import main
-from tinymim.cli.export_command import export_folder
 from tinymim.cli.predict_command import predict
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
+from tinymim.export.export_forms import export_folder
 from tinymim.training import predictions
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.blocks import Tap

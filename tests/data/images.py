@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from tinymim.data.batches import finished
+from tinymim.data.device_augment import finished
 from tinymim.data.folder import ImageFolderData
 from tinymim.seeds import stream
 

@@ -7,8 +7,19 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from tests.data.images import SIDE, class_folders, noise, prepared, seen
-from tinymim.data.batches import MEAN, STD, erased_one_by_one, erased_together, jittered, unit
-from tinymim.data.draws import BRIGHTNESS, CONTRAST, SATURATION, colours, erased_box
+from tinymim.data.device_augment import (
+    BRIGHTNESS,
+    CONTRAST,
+    MEAN,
+    SATURATION,
+    STD,
+    colours,
+    erased_box,
+    erased_one_by_one,
+    erased_together,
+    jittered,
+    unit,
+)
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import TrainView
 from tinymim.seeds import stream

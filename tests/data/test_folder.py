@@ -6,7 +6,7 @@ import torch
 
 from tests.data.images import SIDE, class_folders, names, prepared, write
 from tinymim.data.folder import ImageFolderData
-from tinymim.data.image_limits import image_files, read_rgb
+from tinymim.data.image_files import image_files, read_rgb
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError

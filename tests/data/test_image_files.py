@@ -1,5 +1,7 @@
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.data.images import class_folders, noise, prepared, write
-from tinymim.data.image_limits import read_rgb
+from tinymim.data.image_files import read_rgb
 from tinymim.data.sampler import Draw, InTurn
 from tinymim.errors import TinymimError
 
@@ -133,3 +135,8 @@ def test_broken__all_of_them(tmp_path):
     with pytest.raises(TinymimError, match=r"4 images in a row that cannot be read") as caught:
         data.train[Draw(0, 0)]
     assert str(tmp_path) in str(caught.value)
+
+
+def test_import__of_the_check_of_a_folder_is_light():
+    code = "import sys, tinymim.data.folder_check; assert not {'torch', 'timm', 'lightning'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,9 +7,8 @@ import torch
 from PIL import Image
 
 from tinymim.data import SegmentationFolderData
-from tinymim.data.pixel_classes import UNLABELLED
 from tinymim.data.sampler import Draw
-from tinymim.data.segmentation_views import CropView, WholeView, distorted, fitted
+from tinymim.data.segmentation_views import UNLABELLED, CropView, WholeView, distorted, fitted
 from tinymim.errors import TinymimError, own_words
 from tinymim.seeds import stream
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from tests.data.images import SIDE, class_folders, noise
 from tests.data.images import prepared as prepared_folder
-from tinymim.data import remote, tars
+from tinymim.data import remote, tar_index
 from tinymim.data.image_data import class_names
 from tinymim.data.sampler import Draw, EpochSampler, in_windows
 from tinymim.data.shards import ShardsData, expanded
@@ -148,7 +148,7 @@ def test_samples__other_names_and_kinds_of_members(tmp_path):
         writer.write({"__key__": long, "JPEG": picture})  # a name that takes two headers
         writer.write({"__key__": "words", "txt": "no image"})
         writer.write({"__key__": "two.parts/x", "mask.png": picture, "jpg": picture, "cls": 1})
-    index = tars.read_index(tmp_path / "a.tar", "label")
+    index = tar_index.read_index(tmp_path / "a.tar", "label")
     content = (tmp_path / "a.tar").read_bytes()
     shown = [content[o : o + n] for o, n in zip(index.offset, index.length, strict=True)]
     assert shown == [picture, picture]
@@ -236,12 +236,12 @@ def truncate(path: Path, share: float) -> None:
 
 
 def at_a_members_end(path: Path) -> None:
-    index = tars.read_index(path, "label")
+    index = tar_index.read_index(path, "label")
     os.truncate(path, int(index.offset[2]) - 512)
 
 
 def flip_a_header(path: Path) -> None:
-    index = tars.read_index(path, "label")
+    index = tar_index.read_index(path, "label")
     with path.open("r+b") as stream:
         stream.seek(int(index.offset[2]) - 400)
         stream.write(b"\xff" * 8)
@@ -269,8 +269,8 @@ def test_damage__is_found_and_named_before_training(tmp_path, kind):
 
 def test_index__is_made_once_and_again_when_the_shard_changes(tmp_path, monkeypatch):
     pattern = write_shards(tmp_path / "shards", shards=2)
-    read, real = [], tars.read_index
-    monkeypatch.setattr(tars, "read_index", lambda shard, key: read.append(shard.name) or real(shard, key))
+    read, real = [], tar_index.read_index
+    monkeypatch.setattr(tar_index, "read_index", lambda shard, key: read.append(shard.name) or real(shard, key))
     first = prepared(pattern, tmp_path)
     assert read == ["train-000000.tar", "train-000001.tar"]
     assert np.array_equal(prepared(pattern, tmp_path).train.rows, first.train.rows)
@@ -292,7 +292,7 @@ def test_index__a_cache_that_cannot_be_written_is_done_without(tmp_path):
 
 def test_broken_image__is_named_once_and_the_next_one_shown(tmp_path, caplog):
     pattern = write_shards(tmp_path / "shards", shards=2)
-    index = tars.read_index(tmp_path / "shards/train-000001.tar", "label")
+    index = tar_index.read_index(tmp_path / "shards/train-000001.tar", "label")
     with (tmp_path / "shards/train-000001.tar").open("r+b") as stream:
         stream.seek(int(index.offset[3]))
         stream.write(bytes(int(index.length[3])))

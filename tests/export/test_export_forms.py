@@ -24,11 +24,11 @@ from tests.conftest import tiny, write_card
 from tests.training.made import NAMES, checkpoint, network
 from tinymim import files
 from tinymim.cli import main
-from tinymim.cli.export_command import export_folder
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.export import timm_folder as timm_form
 from tinymim.export import torch_export as program
+from tinymim.export.export_forms import export_folder
 from tinymim.teachers import locate, weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone

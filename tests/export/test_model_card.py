@@ -18,7 +18,7 @@ from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tests.training.made import NAMES, checkpoint, network
 from tinymim import files
 from tinymim.cli import main
-from tinymim.cli.export_command import export_folder
+from tinymim.export.export_forms import export_folder
 from tinymim.tasks import Classifier
 from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import HeadForm

@@ -14,7 +14,7 @@ import torch
 from tests.conftest import tiny
 from tests.methods.test_distillation import Noise, NoiseData, trainer
 from tests.ops.tokens import draw
-from tinymim.data.named import NamedSet, NamedSets, Report
+from tinymim.data.named_sets import NamedSet, NamedSets, Report
 from tinymim.methods import Distiller, Optim
 from tinymim.methods.frozen_teacher import held
 from tinymim.ops import relation_kl

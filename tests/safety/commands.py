@@ -10,12 +10,12 @@ from typing import Any
 
 from tinymim.analysis import networks
 from tinymim.cli import cache_command, chain_command, papers_command, predict_command, replay_command, teachers_command
-from tinymim.cli.export_command import export as one_file
-from tinymim.data import tars
+from tinymim.data import tar_index
 from tinymim.errors import TinymimError
 from tinymim.experiments import comparison, distill, settings, study, study_grid
 from tinymim.export import source
-from tinymim.export.card import Contents, card
+from tinymim.export.export_forms import export_file as one_file
+from tinymim.export.model_card import ExportedForm, model_card
 from tinymim.report import run_report, runs
 from tinymim.scaling import reconstruction_figure, table
 from tinymim.training import fit
@@ -44,17 +44,17 @@ def _reported(count: int) -> None:
 
 def _carded() -> None:
     loaded = source.load(CHECKPOINT_OF_RUN)
-    card(loaded, Contents("timm", "print()", [], {"features": 0.0}, ["timm"]))
+    model_card(loaded, ExportedForm("timm", "print()", [], {"features": 0.0}, ["timm"]))
 
 
 def _indexed() -> None:
     """With the index that lies in the working folder in the place of the shard's own."""
     kept = Path("indexes")
     kept.mkdir(exist_ok=True)
-    tars.index(Path("shard.tar"), "label", kept)
+    tar_index.index(Path("shard.tar"), "label", kept)
     (own,) = kept.glob("*.npz")
     Path("index.npz").rename(own)
-    found = tars.index(Path("shard.tar"), "label", kept)
+    found = tar_index.index(Path("shard.tar"), "label", kept)
     assert found.offset.tolist() == [512], "an index that is none of ours was taken"
 
 
@@ -93,7 +93,7 @@ class Begins(TinymimError):  # noqa: N818
     """In place of the first fit, which would take seconds."""
 
 
-BEGINNINGS = ("run.fit.quietly", "run.study._run", "run.distill._run", "papers.command._run")
+BEGINNINGS = ("training.fit.quietly", "experiments.study._run", "experiments.distill._run", "cli.papers_command._run")
 """Where each command comes to it; the test has them raise :class:`Begins`."""
 
 

@@ -23,6 +23,7 @@ from tinymim.errors import TinymimError
 from tinymim.safety import names, shown
 from tinymim.teachers import card as cards
 from tinymim.teachers import infer, locate, record_schemas, sizes, weights
+from tinymim.teachers.download import fetch_weights
 from tinymim.teachers.record_schemas import Network
 from tinymim.training import preflight
 from tinymim.training.run_schemas import Recipe
@@ -154,7 +155,7 @@ def test_own_only__imports_no_other_module(tmp_path: Path, monkeypatch: pytest.M
 def test_fetch__writes_into_the_cards_own_folder_alone(home: SimpleNamespace, file: str) -> None:
     card = cards.read(write(home.cwd, {"file": file, "url": "http://127.0.0.1:9/x"}))
     with pytest.raises(TinymimError, match=r"file: .* is no plain name"):
-        run_teachers.fetch(card, record=False)
+        fetch_weights(card, record=False)
 
 
 @pytest.mark.parametrize("file", ["apex.py", "apex", "x.pth.py", "sitecustomize.pyc", "x.PTH", "Makefile", "pth"])
@@ -165,7 +166,7 @@ def test_weights__are_all_that_is_written_under_a_name_of_a_card(
     given.write_text("raise SystemExit")
     card = cards.read(write(home.cwd, {"file": file, "url": given.as_uri()}))
     with pytest.raises(TinymimError, match=r"file: .* is no name of a file of weights, which end in \.ckpt"):
-        run_teachers.fetch(card, record=False)
+        fetch_weights(card, record=False)
     with pytest.raises(TinymimError, match=r"file: .* is no name of a file of weights"):
         run_teachers.save(_file(own, tmp_path / "t.safetensors"), card)
     assert [path.name for path in home.cwd.iterdir()] == ["small.yaml"]

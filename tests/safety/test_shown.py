@@ -96,7 +96,7 @@ def test_message__names_the_entry_and_no_pattern(tmp_path: Path) -> None:
 def test_message__of_a_card_or_a_study_has_no_pattern() -> None:
     for content, schema in (
         ({**STUDY, "rows": {"a/b": {}}}, "StudyText"),
-        ({"name": "a/b", "architecture": {}, "file": "x", "licence": "", "citation": "", "source": ""}, "Card"),
+        ({"name": "a/b", "architecture": {}, "file": "x", "licence": "", "citation": "", "source": ""}, "CardFields"),
         ({"architecture": "A B"}, "TimmConfig"),
     ):
         from tinymim.experiments import file_schemas

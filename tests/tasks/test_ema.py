@@ -13,8 +13,8 @@ from torch import Tensor
 from tests.conftest import tiny
 from tests.methods.test_distillation import NoiseData, trainer
 from tests.tasks.test_classification import classifier
-from tinymim.cli.export_command import export
 from tinymim.errors import TinymimError
+from tinymim.export.export_forms import export_file
 from tinymim.tasks import Classifier
 from tinymim.teachers import weights
 
@@ -104,7 +104,7 @@ def test_checkpoint__gives_the_average_to_whoever_starts_from_it(run: Any, tmp_p
 
 def test_export__takes_the_average_and_says_so(run: Any, tmp_path: Path) -> None:
     module, _, path, _ = run
-    export(str(path), tmp_path / "out.safetensors")
+    export_file(str(path), tmp_path / "out.safetensors")
     backbone, _, record = weights.load(tmp_path / "out.safetensors")
     assert record["ema"] == EMA
     weight = "blocks.1.attn.qkv.weight"

@@ -14,14 +14,14 @@ from tests.conftest import tiny
 from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim.data import ShapesData
 from tinymim.data.module import ImageData
-from tinymim.data.pixel_classes import UNLABELLED, pixel_loss
-from tinymim.data.segmentation_masks import Masks
+from tinymim.data.segmentation_folder import Masks
+from tinymim.data.segmentation_views import UNLABELLED
 from tinymim.errors import TinymimError
 from tinymim.methods import Optim
 from tinymim.tasks import Classifier, Segmenter
 from tinymim.tasks.base import resized_backbone
 from tinymim.tasks.pyramid import Pyramid
-from tinymim.tasks.segmentation import slide
+from tinymim.tasks.segmentation import pixel_loss, slide
 from tinymim.tasks.upernet import SharedDropout2d, UPerNet, UPerNetForm
 from tinymim.teachers import locate, weights
 from tinymim.training.predictions import MaskFiles

@@ -193,3 +193,29 @@ def test_locate__nothing_named():
         TinymimError, match=r"teacher: none is named; give a checkpoint's path, a card's name .* or timm:NAME"
     ):
         locate.locate("")
+
+
+def test_load__takes_the_file_as_it_was_read_to_be_located(home, tmp_path, monkeypatch):
+    path, reads, read = tmp_path / "mine.safetensors", [], weights.read
+    original = publish(home.env)
+    weights.export(original, path, {})
+    monkeypatch.setattr(weights, "read", lambda path: reads.append(path) or read(path))
+    located = locate.locate(str(path))
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(located.load()[0].features(images), original.features(images))
+    assert reads == [path]
+    located.load()
+    assert reads == [path, path], "it is not kept once it is loaded"
+
+
+def test_load__reads_a_file_again_that_was_written_since_it_was_located(home, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    weights.export(publish(home.env), path, {})
+    located = locate.locate(str(path))
+    torch.manual_seed(1)
+    other = Backbone(Architecture("vit_tiny_patch16_224", OPTIONS, heads=[3, 3, 6])).eval()
+    weights.export(other, path, {})
+    images = torch.rand(2, 3, 16, 16)
+    backbone, provenance = located.load()
+    assert torch.equal(backbone.features(images), other.features(images))
+    assert provenance.sha256 == files.sha256(path)

@@ -18,7 +18,7 @@ from tests.conftest import tiny
 from tests.data.images import write
 from tests.methods.test_distillation import NoiseData, trainer
 from tinymim.cli.main import main
-from tinymim.data import DigitsData, robustness
+from tinymim.data import DigitsData, imagenet_variants
 from tinymim.data.corruption_error import corruption_errors
 from tinymim.data.corruptions import corrupt
 from tinymim.data.sampler import Draw
@@ -168,7 +168,7 @@ def tested(folder: Path, module: Classifier) -> dict[str, Any]:
     assert any("partial, so no mCE; not whole: its 1000 classes" in note for note in partial["definitions"])
     paths = {"imagenet": "imagenet", "imagenet_v2": "v2", "imagenet_a": "a", "imagenet_r": "r", "imagenet_c": "c"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(robustness, "CLASSES", 1)
+        patch.setattr(imagenet_variants, "CLASSES", 1)
         assert run_test(folder, *(f"--data.{name}={folder / path}" for name, path in paths.items())) == 0
     return json.loads((folder / "thousand" / "test.json").read_text())
 

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ShapesData
-from tinymim.data.batches import finished
-from tinymim.data.image_limits import EXTENSIONS, evenly, image_files, splits
+from tinymim.data.device_augment import finished
+from tinymim.data.image_files import EXTENSIONS, evenly, image_files, splits
 from tinymim.data.listed_images import ListedImages
 from tinymim.data.module import ImageData
-from tinymim.data.named import NamedSets
+from tinymim.data.named_sets import NamedSets
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.log import say

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tinymim import files
-from tinymim.data.batches import unit
-from tinymim.data.image_limits import EXTENSIONS, image_files
+from tinymim.data.device_augment import unit
+from tinymim.data.image_files import EXTENSIONS, image_files
 from tinymim.data.listed_images import ListedImages
 from tinymim.data.transforms import crop_problems
 from tinymim.device import usable_device

@@ -1,12 +1,16 @@
 """Data modules. Images reach the modules in [0, 1]: each network normalises its own input."""
 
-from tinymim.data.digits import DigitsData
-from tinymim.data.folder import ImageFolderData
-from tinymim.data.hf import HFData
-from tinymim.data.robustness import RobustnessData
-from tinymim.data.segmentation_masks import SegmentationFolderData
-from tinymim.data.shapes import ShapesData
-from tinymim.data.shards import ShardsData
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinymim.data.digits import DigitsData
+    from tinymim.data.folder import ImageFolderData
+    from tinymim.data.hf import HFData
+    from tinymim.data.imagenet_variants import RobustnessData
+    from tinymim.data.segmentation_folder import SegmentationFolderData
+    from tinymim.data.shapes import ShapesData
+    from tinymim.data.shards import ShardsData
 
 __all__ = [
     "DigitsData",
@@ -17,3 +21,16 @@ __all__ = [
     "ShapesData",
     "ShardsData",
 ]
+
+# Imported when they are asked for: `tinymim data check` reads image files, and needs neither PyTorch nor Lightning.
+_FILES = ("digits", "hf", "folder", "imagenet_variants", "segmentation_folder", "shapes", "shards")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FILES[__all__.index(name)]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

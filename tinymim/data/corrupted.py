@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from dataclasses import dataclass
 from statistics import mean
 from typing import cast
 
 from torch.utils.data import Dataset
+from typing_extensions import override
 
-from tinymim.data.batches import unit
-from tinymim.data.corruption_error import corruption_errors, mean_errors
+from tinymim.data.corruption_error import corruption_errors, corruption_table, errors_of, mean_errors
 from tinymim.data.corruptions import CORRUPTIONS, Corruptions, corrupt
+from tinymim.data.device_augment import unit
 from tinymim.data.module import ImageData, Sample
-from tinymim.data.named import Figures, NamedSet, NamedSets, Report, percent
-from tinymim.data.robustness import corruption_table, errors_of
+from tinymim.data.named_sets import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
 
 
+@dataclass(eq=False)
 class Corrupted(Dataset[Sample]):
     """Images under one corruption.
 
@@ -27,8 +29,9 @@ class Corrupted(Dataset[Sample]):
         severity: 1 to 5.
     """
 
-    def __init__(self, images: Dataset[Sample], name: str, severity: int):
-        self.images, self.name, self.severity = images, name, severity
+    images: Dataset[Sample]
+    name: str
+    severity: int
 
     def __len__(self) -> int:
         return len(cast(Sized, self.images))
@@ -39,7 +42,7 @@ class Corrupted(Dataset[Sample]):
 
 
 class CorruptedData(NamedSets):
-    """What another data module holds out: as it is, and under corruptions.
+    """Held-out images of another data module, as they are and under corruptions.
 
     Args:
         data: of the recipe.
@@ -50,8 +53,9 @@ class CorruptedData(NamedSets):
         super().__init__(data.image_size, data.batch_size, data.num_workers, data.seed)
         self.data, self.corruptions, self.baseline = data, corruptions, corruptions.baseline
 
+    @override
     def prepare(self) -> None:
-        """Have the other prepared.
+        """Prepare the other data module.
 
         Raises:
             TinymimError: it has no labels, or holds nothing out.
@@ -66,28 +70,29 @@ class CorruptedData(NamedSets):
             for severity in self.corruptions.severities:
                 self.sets.append(NamedSet(f"{name}/{severity}", Corrupted(clean, name, severity)))
 
-    def report(self, found: dict[str, Figures], baseline: dict[str, Figures] | None) -> Report:
-        """Clean accuracy, the errors, and corruption errors against the baseline."""
-        clean, shots = found["clean"], {name: figures for name, figures in found.items() if name != "clean"}
-        errors = errors_of(shots)
+    @override
+    def report(self, figures: dict[str, Figures], baseline: dict[str, Figures] | None) -> Report:
+        # Clean accuracy, the errors, and corruption errors against the baseline.
+        clean, corrupted = figures["clean"], {name: by_set for name, by_set in figures.items() if name != "clean"}
+        errors = errors_of(corrupted)
         means = mean_errors(errors)
         report = Report(numbers={"clean": {"top1": clean.top1, "images": clean.images}, "errors": errors})
         report.numbers["mean_error"] = mean(means.values())
         columns = {"clean ↑": clean.top1, "corrupted error ↓": report.numbers["mean_error"]}
-        beside = {}
+        ce: dict[str, dict[str, float]] = {}
         if baseline:
-            others = errors_of({name: baseline[name] for name in shots})
-            beside["CE"] = corruption_errors(errors, mean_errors(others))
-            columns["mCE ↓"] = mean(beside["CE"].values())
+            others = errors_of({name: baseline[name] for name in corrupted})
+            ce["CE"] = corruption_errors(errors, mean_errors(others))
+            columns["mCE ↓"] = mean(ce["CE"].values())
             columns["baseline clean ↑"] = baseline["clean"].top1
             columns["baseline error ↓"] = mean(mean_errors(others).values())
-            report.numbers |= {"baseline_errors": others, "ce": beside["CE"], "mce": columns["mCE ↓"]}
+            report.numbers |= {"baseline_errors": others, "ce": ce["CE"], "mce": columns["mCE ↓"]}
             report.notes.append(
                 "mCE: error of each corruption summed over severities, divided by that of the baseline "
                 f"{self.baseline}, mean over corruptions"
             )
         rows = [["per cent", *map(percent, columns.values())]]
-        report.tables = [("corruptions", ["", *columns], rows), corruption_table(errors, beside)]
+        report.tables = [("corruptions", ["", *columns], rows), corruption_table(errors, ce)]
         severities = ", ".join(map(str, self.corruptions.severities))
         report.notes.append(
             f"{clean.images:,} held-out images, {len(means)} corruptions made on the fly at severities {severities}; "

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from statistics import mean
 
+from tinymim.data.named_sets import Figures, percent
+
 Errors = dict[str, dict[int, float]]
 """Top-1 error by corruption and severity."""
 
@@ -45,3 +47,24 @@ def corruption_errors(errors: Errors, baseline: dict[str, float]) -> dict[str, f
         for name in means
         if name in baseline
     }
+
+
+def errors_of(figures: dict[str, Figures]) -> Errors:
+    """Top-1 errors by corruption and severity, from figures of sets that are named ``corruption/severity``."""
+    errors: Errors = {}
+    for name, by_set in figures.items():
+        corruption, _, severity = name.partition("/")
+        errors.setdefault(corruption, {})[int(severity)] = by_set.error
+    return errors
+
+
+def corruption_table(errors: Errors, more: dict[str, dict[str, float]]) -> tuple[str, list[str], list[list[str]]]:
+    """Tabulate errors in per cent by corruption and severity, and their mean; ``more`` are further columns by title."""
+    severities = sorted({severity for by_severity in errors.values() for severity in by_severity})
+    means = mean_errors(errors)
+    rows = [
+        [name, *(percent(by_severity.get(s)) for s in severities), percent(means[name])]
+        + [percent(column.get(name)) for column in more.values()]
+        for name, by_severity in errors.items()
+    ]
+    return "error by corruption and severity", ["corruption", *map(str, severities), "mean", *more], rows

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchvision  # noqa: F401  # registers the operator below
 from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
-from tinymim.data.image_limits import rgb
-
-try:  # torchvision means to part with its decoder; the one it names instead is no dependency yet
-    from torchvision.io import ImageReadMode, decode_jpeg
-except ImportError:
-    decode_jpeg = None
-warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of TorchVision", DeprecationWarning)
+from tinymim.data.image_files import rgb
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
 
 SLACK = 1.5
 """Pixels that a scaled decoding must leave for one of the view: at 1 it doubles the loss, and is hardly faster."""
+
+RGB = 3  # torchvision's number of that mode
+
+# Pillow's JPEG decoder takes half as long again. torchvision deprecates the Python around this operator since 0.29, in
+# favour of TorchCodec, whose wheels need FFmpeg; Pillow takes over where the operator is gone.
+decode_jpeg: Callable[[Tensor, int], Tensor] | None = getattr(torch.ops.image, "decode_jpeg", None)
 
 
 def resized_crop(image: Image.Image, box: Box, size: int) -> Tensor:
@@ -33,7 +34,7 @@ def resized_crop(image: Image.Image, box: Box, size: int) -> Tensor:
     photograph is about half a grey level of 255 on average, and one where it is grainy.
 
     Args:
-        image: best one that is not decoded yet (:func:`tinymim.data.image_limits.open_image`); of any mode.
+        image: best one that is not decoded yet (:func:`tinymim.data.image_files.open_image`); of any mode.
         box: inside the image.
         size: side of the view, in pixels.
 
@@ -58,24 +59,15 @@ def decoded(image: Image.Image, scale: int = 1) -> tuple[Tensor, int]:
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("RGB", "L") and image.tile:
         if scale > 1:
             image.draft("RGB", (image.width // scale, image.height // scale))
-        elif (pixels := _decoded_by_torchvision(image)) is not None:
-            return pixels, 1
+        elif decode_jpeg is not None:
+            assert image.fp is not None  # what is not decoded is open
+            image.fp.seek(0)
+            try:
+                return decode_jpeg(torch.frombuffer(bytearray(image.fp.read()), dtype=torch.uint8), RGB), 1
+            except RuntimeError:
+                pass  # whether a file is broken is Pillow's to say
     pixels = torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)
     return pixels, round(whole / image.width)
-
-
-def _decoded_by_torchvision(image: JpegImagePlugin.JpegImageFile) -> Tensor | None:
-    """The same values as Pillow's, in less time; ``None`` where there is no such decoder, and where it fails: whether a
-    file is broken is Pillow's to say."""
-    if decode_jpeg is None:
-        return None
-    assert image.fp is not None  # what is not decoded is open
-    image.fp.seek(0)
-    data = torch.frombuffer(bytearray(image.fp.read()), dtype=torch.uint8)
-    try:
-        return decode_jpeg(data, ImageReadMode.RGB)
-    except RuntimeError:
-        return None
 
 
 def resized(pixels: Tensor, height: int, width: int) -> Tensor:

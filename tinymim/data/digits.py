@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import override
 
-from tinymim.data.fraction import choice_problems, divided, few, fraction_problems
-from tinymim.data.module import ImageData, Sample
+from tinymim.data.image_data import SubsetData
+from tinymim.data.module import Sample
 from tinymim.data.repeated import Repeats, content_hash
 from tinymim.data.sampler import Draw
+from tinymim.data.transforms import wrong_values
 from tinymim.seeds import stream
 
 
+@dataclass(eq=False, repr=False)
 class Digits(Dataset[Sample]):
     """Digits upscaled once; augmentation is one affine map a sample, applied to a whole batch together.
 
@@ -28,10 +32,11 @@ class Digits(Dataset[Sample]):
         strength: of the augmentation, 1 at most.
     """
 
-    repeats: Repeats | None = None
-
-    def __init__(self, images: Tensor, labels: Tensor, seed: int | None = None, strength: float = 1.0):
-        self.images, self.labels, self.seed, self.strength = images, labels, seed, strength
+    images: Tensor
+    labels: Tensor
+    seed: int | None = None
+    strength: float = 1.0
+    repeats: Repeats | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,11 +56,10 @@ class Digits(Dataset[Sample]):
             {"image": image, "label": label, "index": i}
             for image, label, i in zip(images, self.labels[index], index, strict=True)
         ]
-        if self.repeats is None:
-            return samples
-        return [
-            {**sample, "view": self.repeats.tag(draw, draw.index)} for sample, draw in zip(samples, draws, strict=True)
-        ]
+        if self.repeats:
+            for sample, draw in zip(samples, draws, strict=True):
+                sample["view"] = self.repeats.tag(draw, draw.index)
+        return samples
 
     def _stream(self, draw: Draw) -> np.random.Generator:
         return self.repeats.stream(draw, draw.index) if self.repeats else stream(self.seed or 0, *draw)
@@ -76,56 +80,35 @@ def _affine(rng: np.random.Generator, strength: float) -> np.ndarray:
     return np.concatenate([linear, [[0.2 * dx], [0.2 * dy]]], axis=1)
 
 
-class DigitsData(ImageData):
-    """scikit-learn's handwritten digits, split by class into training and held-out images.
+class DigitsData(SubsetData):
+    """scikit-learn's handwritten digits, split by class into training and held-out images. They are in memory, so 0
+    workers are fastest.
 
     Args:
-        image_size: they are upscaled to, in pixels.
-        batch_size: of one process.
-        num_workers: loading processes; the whole set is in memory, so 0 is fastest.
-        seed: of order and augmentation.
         held_out: fraction kept from training.
         split_seed: of the split, which stays the same whatever ``seed`` is.
-        fraction: of the training images that is used, evenly from all classes: few-shot.
         augmentation: its strength, from 0 to 1.
-        view_seed: of the views where they come again (``model.teacher_cache``).
-        choice_split: share of the training images, evenly from all classes, that is held out in place of the held-out
-            ones, to choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
+        options: of :class:`SubsetData`; images are upscaled to ``image_size``.
     """
 
     num_classes = 10
-    repeatable = True
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        batch_size: int = 128,
-        num_workers: int = 0,
-        seed: int = 0,
-        held_out: float = 0.2,
-        split_seed: int = 0,
-        fraction: float = 1.0,
-        augmentation: float = 1.0,
-        view_seed: int = 0,
-        choice_split: float = 0.0,
-    ):
-        super().__init__(image_size, batch_size, num_workers, seed, view_seed)
-        self.held_out_fraction, self.split_seed, self.fraction = held_out, split_seed, fraction
-        self.augmentation, self.choice_split = augmentation, choice_split
+    def __init__(self, held_out: float = 0.2, split_seed: int = 0, augmentation: float = 1.0, **options: Any):
+        super().__init__(**options)
+        self.held_out_fraction, self.split_seed, self.augmentation = held_out, split_seed, augmentation
 
+    @override
     def problems(self) -> list[str]:
-        """Values out of range."""
-        found = super().problems() + fraction_problems(self.fraction) + choice_problems(self.choice_split)
-        if not 0 < self.held_out_fraction < 1:
-            found.append(f"data.held_out: {self.held_out_fraction} is not a fraction between 0 and 1")
-        if not 0 <= self.augmentation <= 1:
-            found.append(f"data.augmentation: {self.augmentation} is not a strength from 0 to 1")
+        problems = super().problems() + wrong_values(
+            held_out=(0 < self.held_out_fraction < 1, self.held_out_fraction, "a fraction between 0 and 1"),
+            augmentation=(0 <= self.augmentation <= 1, self.augmentation, "a strength from 0 to 1"),
+        )
         if self.image_size < 8:
-            found.append(f"data.image_size: {self.image_size} is less than the digits' own 8 pixels")
-        return found
+            problems.append(f"data.image_size: {self.image_size} is less than the digits' own 8 pixels")
+        return problems
 
+    @override
     def prepare(self) -> None:
-        """Read, split and upscale."""
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -136,11 +119,10 @@ class DigitsData(ImageData):
             random_state=self.split_seed,
             stratify=digits.target,
         )
-        if self.choice_split:
-            kept, chosen = divided(len(train), digits.target[train], self.choice_split, self.split_seed)
-            train, held_out = train[kept], train[chosen]
-        train = train[few(digits.target[train], len(train), self.fraction, self.split_seed)]
+        train, chosen = self.choose(train, digits.target, self.split_seed)
+        held_out = held_out if chosen is None else chosen
         size = [self.image_size, self.image_size]
+        # Upscaled once: the whole set is in memory, and three channels are views of one.
         small = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
         images = F.interpolate(small, size=size, mode="bilinear", align_corners=False).expand(-1, 3, -1, -1)
         labels = torch.from_numpy(digits.target).long()

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
+from tinymim.data.datasets import ImageFiles
 from tinymim.data.image_data import ViewedData
-from tinymim.data.image_files import ImageFiles
-from tinymim.data.image_limits import classes, image_files, root_problems, splits, stray
+from tinymim.data.image_files import classes, image_files, root_problems, splits, stray
 from tinymim.errors import TinymimError, several
 
 
@@ -32,23 +33,24 @@ class ImageFolderData(ViewedData):
         super().__init__(**options)
         self.root = root
 
+    @override
     def problems(self) -> list[str]:
-        """A folder that is not there or has no images, and values out of range. Looks for one image and reads none."""
-        return self._root_problems() + super().problems()
-
-    def source(self) -> str:
-        """The folder, from the root of the file system."""
-        return str(Path(self.root).expanduser().absolute()) if self.root else ""
-
-    def _root_problems(self) -> list[str]:
+        # Looks for one image and reads none.
         if self.root is None:
             what = "a folder of images such as ImageNet's, with train/ and val/"
-            return [f"data.root is not set: give --data.root FOLDER, {what}"]
-        try:
-            return [f"data.root: {problem}" for problem in root_problems(self.root)]
-        except TinymimError as error:
-            return [str(error)]
+            problems = [f"data.root is not set: give --data.root FOLDER, {what}"]
+        else:
+            try:
+                problems = [f"data.root: {problem}" for problem in root_problems(self.root)]
+            except TinymimError as error:
+                problems = [str(error)]
+        return problems + super().problems()
 
+    @override
+    def source(self) -> str:
+        return str(Path(self.root).expanduser().absolute()) if self.root else ""
+
+    @override
     def prepare(self) -> None:
         """List the files and split them.
 
@@ -56,8 +58,8 @@ class ImageFolderData(ViewedData):
             TinymimError: there are :meth:`problems`; or ``val/`` has classes that ``train/`` lacks, or images outside
                 class folders though ``train/`` has labels; or there is only one image.
         """
-        if found := self.problems():
-            raise several("the data cannot be used", found)
+        if problems := self.problems():
+            raise several("the data cannot be used", problems)
         folder, val = splits(Path(self.root or "").expanduser())
         files = sorted(image_files(folder))
         self.classes = classes(files)
@@ -66,8 +68,8 @@ class ImageFolderData(ViewedData):
         why = f"{odd} is not in a class folder" if (odd := stray(files)) else "fewer than two class folders"
         self.divide(images, held_out, "root", why)
 
+    @override
     def advice(self) -> str:
-        """There is a command for it."""
         return f". `tinymim data check {shlex.quote(str(self.root))}` looks at all of them"
 
     def _arrays(self, files: list[str]) -> tuple[NDArray[np.bytes_], NDArray[np.int64] | None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from rich.progress import track
 
-from tinymim.data.image_limits import classes, image_files, rgb, root_problems, splits, stray, unreadable
+from tinymim.data.image_files import classes, image_files, rgb, root_problems, splits, stray, unreadable
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
 

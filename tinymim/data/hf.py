@@ -6,59 +6,45 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
+from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData, class_names, numbered
-from tinymim.data.image_files import Images, View
-from tinymim.data.image_limits import open_image
+from tinymim.data.image_files import open_image
 from tinymim.errors import TinymimError, several
 
 VALIDATION = ("validation", "val")  # what a dataset may call the split to hold out
 SECONDS = 5  # until a hub that does not answer is given up
 
 
-class TableImages(Images):
-    """Images in a column of a Hugging Face dataset.
+@dataclass(eq=False, repr=False, kw_only=True)
+class TableImages(ImageDataset):
+    """Images in a column of a Hugging Face dataset; ``rows`` are numbers of its rows.
 
     Args:
-        source: what names the dataset.
         column: the images alone, undecoded: rows of bytes, or of a path where there are none.
-        rows: which of them, ``(M,)``.
-        labels: ``(M,)``, or ``None``.
-        view: see :class:`Images`.
-        seed: see :class:`Images`.
     """
 
-    def __init__(
-        self,
-        source: str,
-        column: Any,
-        rows: NDArray[np.int64],
-        labels: NDArray[np.int64] | None,
-        view: View,
-        seed: int = 0,
-    ):
-        super().__init__(source, rows, labels, view, seed)
-        self.column = column
+    column: Any
 
+    @override
     def name(self, index: int) -> str:
-        """Which row it is."""
         return f"{self.source}: row {self.rows[index]}"
 
+    @override
     def image(self, index: int) -> Image.Image:
-        """From the bytes in its row, or the file that the row names."""
         (cell,) = self.column[int(self.rows[index])].values()
-        found = (cell["bytes"] or cell["path"]) if isinstance(cell, dict) else cell
-        return open_image(found)
+        return open_image((cell["bytes"] or cell["path"]) if isinstance(cell, dict) else cell)
 
+    @override
     def contents(self) -> list[Any]:
-        """The library's fingerprint of the column, which any change of it changes, and which rows."""
-        return [self.column._fingerprint, len(self.column), self.rows]
+        return [self.column._fingerprint, len(self.column), self.rows]  # any change of the column changes the first
 
 
 class HFData(ViewedData):
@@ -95,26 +81,29 @@ class HFData(ViewedData):
         self.image_key, self.label_key = image_key, label_key
         self._splits: dict[str, Any] = {}
 
+    @override
     def problems(self) -> list[str]:
-        """No dataset there, no library to read it, and values out of range. Asks no server."""
-        found = super().problems()
+        # Asks no server.
+        problems = super().problems()
         if importlib.util.find_spec("datasets") is None:
-            found.insert(0, "data: HFData needs the datasets library: pip install 'tinymim[hf]'")
+            problems.insert(0, "data: HFData needs the datasets library: pip install 'tinymim[hf]'")
         if self.dataset is None:
             what = "a folder that save_to_disk wrote, or a name on the hub"
-            found.insert(0, f"data.dataset is not set: give --data.dataset PATH, {what}")
+            problems.insert(0, f"data.dataset is not set: give --data.dataset PATH, {what}")
         elif not self._path().exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.dataset):
-            found.insert(0, f"data.dataset: {self.dataset} does not exist, and is no name on the hub (OWNER/NAME)")
-        return found
+            problems.insert(0, f"data.dataset: {self.dataset} does not exist, and is no name on the hub (OWNER/NAME)")
+        return problems
 
+    @override
     def source(self) -> str:
-        """As it was named."""
         return self.dataset or ""
 
+    @override
     def prepare_data(self) -> None:
-        """Lightning's hook, in one process a machine: fetch and convert, for the others to find."""
+        # In one process a machine: what is fetched and converted here, the others find.
         self._load()
 
+    @override
     def prepare(self) -> None:
         """Open the dataset and split it.
 
@@ -136,22 +125,22 @@ class HFData(ViewedData):
         return Path(self.dataset or "").expanduser()
 
     def _load(self) -> None:
-        """Have the splits.
+        """Open all splits, once.
 
         Raises:
             TinymimError: there are :meth:`problems`, or the dataset cannot be read.
         """
         if self._splits:
             return
-        if found := self.problems():
-            raise several("the data cannot be used", found)
+        if problems := self.problems():
+            raise several("the data cannot be used", problems)
         try:
-            found = self._opened()
+            opened = self._opened()
         except Exception as error:  # the library's are of many types
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            here = "" if self._path().exists() else "; is there a network? A folder on this machine needs none"
-            raise TinymimError(f"data.dataset: {self.dataset} cannot be read: {reason}{here}") from error
-        self._splits = dict(found) if isinstance(found, dict) else {self.train_split: found}
+            remedy = "" if self._path().exists() else "; is there a network? A folder on this machine needs none"
+            raise TinymimError(f"data.dataset: {self.dataset} cannot be read: {reason}{remedy}") from error
+        self._splits = dict(opened) if isinstance(opened, dict) else {self.train_split: opened}
 
     def _opened(self) -> Any:
         import datasets
@@ -160,8 +149,7 @@ class HFData(ViewedData):
         if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return datasets.load_from_disk(str(path))
         if path.is_file():
-            kind = path.suffix.lstrip(".")
-            return datasets.load_dataset(kind, data_files=str(path))
+            return datasets.load_dataset(path.suffix.lstrip("."), data_files=str(path))
         if path.is_dir():
             return datasets.load_dataset(str(path))
         with _offline_unless_reached(str(self.dataset), self.revision):
@@ -197,21 +185,20 @@ class HFData(ViewedData):
         if isinstance(column.features[self.image_key], ImageFeature):
             column = column.cast_column(self.image_key, ImageFeature(decode=False))
         numbers = numbered(labels, self.classes, source) if self.classes else None
-        return TableImages(source, column, np.arange(len(table)), numbers, self.plain())
+        return TableImages(source, np.arange(len(table)), numbers, self.plain(), column=column)
 
 
 @contextmanager
 def _offline_unless_reached(name: str, revision: str | None) -> Iterator[None]:
-    """Ask the hub once; where it does not answer, have the library look in its cache, not try again for half a
-    minute."""
+    """Ask the hub once; where it does not answer, send the library to its cache, or it would try for half a minute."""
     import datasets
     import huggingface_hub
 
     before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
     try:
         huggingface_hub.HfApi().dataset_info(name, revision=revision, timeout=SECONDS)
-    except huggingface_hub.errors.HfHubHTTPError:  # it answers: the library knows what that means
-        pass
+    except huggingface_hub.errors.HfHubHTTPError:
+        pass  # it answers: the library knows what that means
     except Exception:  # of whichever library it asks with
         datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:

@@ -1,29 +1,76 @@
-"""Images of any size and from anywhere, in the views of training and evaluation."""
+"""Bases of the data modules that train: which images are trained on, and the views of those from anywhere."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from tinymim.data.fraction import choice_problems, divided, few, fraction_problems, spread
-from tinymim.data.image_files import Images, View
+from tinymim.data.datasets import ImageDataset, View
 from tinymim.data.module import ImageData
-from tinymim.data.transforms import PlainView, TrainView, crop_problems, view_problems
+from tinymim.data.transforms import PlainView, TrainView, crop_problems, view_problems, wrong_values
 from tinymim.errors import TinymimError
 from tinymim.log import say
+from tinymim.seeds import stream
+
+Positions = NDArray[np.int64]
 
 NAMED = 20  # unreadable files, at the end of a run
 NUMBERS = 100_000  # labels that are whole numbers below it are classes as they are
 
 
-class ViewedData(ImageData):
-    """Base of the data modules that read images: subclasses hand theirs to :meth:`divide`.
+class SubsetData(ImageData):
+    """Base of the data modules that can train on some of their images, and choose settings on others of them.
+
+    Args:
+        fraction: of the training images that is used, evenly from all classes: few-shot.
+        choice_split: share of the training images, evenly from all classes, that is held out in place of the held-out
+            ones, to choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
+        options: of :class:`ImageData`.
+    """
+
+    repeatable = True
+
+    def __init__(self, fraction: float = 1.0, choice_split: float = 0.0, **options: Any):
+        super().__init__(**options)
+        self.fraction, self.choice_split = fraction, choice_split
+
+    @override
+    def problems(self) -> list[str]:
+        share = "a share of the training images"
+        return super().problems() + wrong_values(
+            fraction=(0 < self.fraction <= 1, self.fraction, f"{share}, more than 0 and up to 1"),
+            choice_split=(0 <= self.choice_split < 1, self.choice_split, f"{share}, from 0 (none) to less than 1"),
+        )
+
+    def choose(self, train: Positions, labels: Positions | None, split_seed: int) -> tuple[Positions, Positions | None]:
+        """Choose from the training images as ``choice_split`` and then ``fraction`` say.
+
+        Args:
+            train: positions of the training images, ``(M,)``.
+            labels: of all images, by position; ``None`` takes any.
+            split_seed: of the choice.
+
+        Returns:
+            Positions to train on, and those held out to choose settings on, or ``None``.
+        """
+        chosen = None
+        if self.choice_split and len(train) > 1:
+            of_train = None if labels is None else labels[train]
+            kept, held = divided(len(train), of_train, self.choice_split, split_seed)
+            train, chosen = train[kept], train[held]
+        of_train = None if labels is None else labels[train]
+        return train[few(of_train, len(train), self.fraction, split_seed)], chosen
+
+
+class ViewedData(SubsetData):
+    """Base of the data modules that read images of any size: subclasses hand theirs to :meth:`divide`.
 
     Args:
         image_size: side of the views, in pixels.
-        batch_size: of one process.
         num_workers: loading processes.
-        seed: of order and augmentation.
         scale: least and greatest share of the image's area in a training crop.
         flip: mirror half of the training crops.
         color_jitter: strength of the student's own colours (TinyMIM: 0.4); 0 is off.
@@ -34,25 +81,17 @@ class ViewedData(ImageData):
         held_out: fraction kept from training where nothing else is held out, evenly from all classes.
         split_seed: of that split, which stays the same whatever ``seed`` is.
         bank_size: at most so many labelled training images, spread evenly, serve as the bank of neighbours.
-        fraction: of the training images that is used, evenly from all classes: few-shot.
         crop_pct: share of the shorter side that is evaluated, see :class:`tinymim.data.transforms.PlainView`; 0.875 for
             figures that compare with those of runs above 224 px from before there was this option.
-        view_seed: of the views where they come again (``model.teacher_cache``).
-        choice_split: share of the training images, evenly from all classes, that is held out in place of the held-out
-            ones, to choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
+        options: of :class:`SubsetData`.
     """
 
-    repeatable = True
-
-    num_classes: int | None = None
     classes: list[str] | None = None
 
     def __init__(
         self,
         image_size: int = 224,
-        batch_size: int = 128,
         num_workers: int = 2,
-        seed: int = 0,
         scale: tuple[float, float] = (0.2, 1.0),
         flip: bool = True,
         color_jitter: float = 0.0,
@@ -62,35 +101,33 @@ class ViewedData(ImageData):
         held_out: float = 0.02,
         split_seed: int = 0,
         bank_size: int = 10000,
-        fraction: float = 1.0,
         crop_pct: float | None = None,
-        view_seed: int = 0,
-        choice_split: float = 0.0,
+        **options: Any,
     ):
-        super().__init__(image_size, batch_size, num_workers, seed, view_seed)
+        super().__init__(image_size=image_size, num_workers=num_workers, **options)
         self.scale, self.flip, self.color_jitter = scale, flip, color_jitter
         self.rand_augment, self.random_erasing, self.device_augment = rand_augment, random_erasing, device_augment
         self.held_out_fraction, self.split_seed, self.bank_size = held_out, split_seed, bank_size
-        self.fraction, self.crop_pct = fraction, crop_pct
-        self.fraction, self.choice_split = fraction, choice_split
+        self.crop_pct = crop_pct
 
+    @override
     def problems(self) -> list[str]:
-        """Values out of range."""
-        checks = [
-            (0 < self.held_out_fraction < 1, "held_out", self.held_out_fraction, "a fraction between 0 and 1"),
-            (self.bank_size >= 1, "bank_size", self.bank_size, "a positive number of images"),
-        ]
-        found = super().problems() + fraction_problems(self.fraction) + crop_problems(self.crop_pct)
-        found += choice_problems(self.choice_split)
-        found += [f"data.{field}: {value} is not {right}" for good, field, value, right in checks if not good]
         view = (self.image_size, self.scale, self.color_jitter, self.rand_augment, self.random_erasing)
-        return found + view_problems(*view)
+        return [
+            *super().problems(),
+            *crop_problems(self.crop_pct),
+            *wrong_values(
+                held_out=(0 < self.held_out_fraction < 1, self.held_out_fraction, "a fraction between 0 and 1"),
+                bank_size=(self.bank_size >= 1, self.bank_size, "a positive number of images"),
+            ),
+            *view_problems(*view),
+        ]
 
     def plain(self) -> View:
-        """How images are evaluated."""
+        """The view of evaluation."""
         return PlainView(self.image_size, self.crop_pct)
 
-    def divide(self, images: Images, held_out: Images | None, field: str, why: str) -> None:
+    def divide(self, images: ImageDataset, held_out: ImageDataset | None, field: str, why: str) -> None:
         """Fill the datasets.
 
         Args:
@@ -102,6 +139,7 @@ class ViewedData(ImageData):
         Raises:
             TinymimError: a single image.
         """
+        # The held-out images first, then those to choose settings on, and the fraction of what is left.
         self._read = [images] if held_out is None else [images, held_out]
         self.num_classes = len(self.classes) if self.classes else None
         whose = held_out.source if held_out is not None else "a split"
@@ -113,13 +151,9 @@ class ViewedData(ImageData):
                 )
             train, held = divided(len(images), images.labels, self.held_out_fraction, self.split_seed)
             held_out = images.some(held, self.plain())
-        if self.choice_split and len(train) > 1:
-            labels = None if images.labels is None else images.labels[train]
-            kept, chosen = divided(len(train), labels, self.choice_split, self.split_seed)
-            held_out, whose = images.some(train[chosen], self.plain()), "a part of the training images"
-            train = train[kept]
-        labels = None if images.labels is None else images.labels[train]
-        train = train[few(labels, len(train), self.fraction, self.split_seed)]
+        train, chosen = self.choose(train, images.labels, self.split_seed)
+        if chosen is not None:
+            held_out, whose = images.some(chosen, self.plain()), "a part of the training images"
         view = TrainView(
             self.image_size,
             self.scale,
@@ -136,8 +170,8 @@ class ViewedData(ImageData):
         kind = f"{self.num_classes} classes" if self.classes else f"no labels ({why})"
         say(f"{images.source}: {len(train)} images to train on, {len(held_out)} held out ({whose}); {kind}")
 
+    @override
     def teardown(self, stage: str) -> None:
-        """Say which images could not be read, if any."""
         if not self._prepared or not (broken := [name for images in self._read for name in images.unreadable()]):
             return
         shown = ", ".join(broken[:NAMED]) + (f" and {len(broken) - NAMED} more" if len(broken) > NAMED else "")
@@ -147,8 +181,49 @@ class ViewedData(ImageData):
         )
 
     def advice(self) -> str:
-        """What else a user could do about unreadable images, to end a sentence with."""
+        """Remedy for unreadable images, to end a sentence with."""
         return ""
+
+
+def few(labels: NDArray[np.int64] | None, length: int, fraction: float, seed: int) -> NDArray[np.int64]:
+    """Choose ``fraction`` of the images, as sorted positions: of each class its share, and one at least.
+
+    A larger fraction with the same seed has all images of a smaller one.
+
+    Args:
+        labels: ``(length,)``; ``None`` takes any.
+        length: images there are.
+        fraction: more than 0 and up to 1.
+        seed: of the choice.
+    """
+    if fraction == 1:
+        return np.arange(length)
+    order = stream(seed).permutation(length)
+    groups = [order] if labels is None else [order[labels[order] == label] for label in np.unique(labels)]
+    return np.sort(np.concatenate([group[: max(1, round(len(group) * fraction))] for group in groups]))
+
+
+def divided(
+    length: int, labels: NDArray[np.int64] | None, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sorted positions to train on and to hold out, at least one of each, every class in proportion.
+
+    Args:
+        length: images there are, two at least.
+        labels: ``(length,)``; ``None`` takes any.
+        fraction: to hold out, between 0 and 1.
+        seed: of the choice.
+    """
+    order = stream(seed).permutation(length)
+    if labels is not None:
+        order = order[np.argsort(labels[order], kind="stable")]  # evenly spread positions then take of each class
+    held = np.sort(order[spread(length, min(max(1, round(length * fraction)), length - 1))])
+    return np.setdiff1d(order, held), held
+
+
+def spread(length: int, count: int) -> NDArray[np.int64]:
+    """``count`` of ``length`` positions, evenly."""
+    return (np.arange(count) * length + length // 2) // count
 
 
 def class_names(labels: list[str]) -> list[str] | None:

@@ -1,170 +1,124 @@
-"""Images as samples, wherever they are kept and whatever state they are in; and those kept in files."""
+"""Image files: which ones a folder has, what its folders mean, and how they are read. Needs no PyTorch."""
 
 from __future__ import annotations
 
-import copy
-import logging
+import io
 import os
-from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any, Self
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
 
-from tinymim.data.image_limits import open_image, unreadable
-from tinymim.data.module import Sample
-from tinymim.data.repeated import NONE, Repeats, content_hash
-from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
-from tinymim.seeds import stream
 
-ATTEMPTS = 100  # neighbours tried in place of an unreadable image
-
-View = Callable[..., dict[str, Any]]
-"""From an image and its sample's random numbers to what is shown; where views come again, which needs an ``identity``,
-the numbers are the view's, and the sample's own, for what the student alone sees, come after them."""
-
-log = logging.getLogger(__name__)
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 
 
-class Images(Dataset[Sample]):
-    """Images as samples; in place of an unreadable one, which the log names once, the next readable one is shown.
-    Subclasses know where they are kept.
+def image_files(folder: str) -> Iterator[str]:
+    """Paths of the images below ``folder``, relative to it, with ``/`` between; in no order, and lazily.
+
+    Hidden files and folders are passed over; links to folders are followed.
+
+    Raises:
+        TinymimError: a folder cannot be listed.
+    """
+    below = [""]
+    try:
+        while below:
+            here = below.pop()
+            with os.scandir(f"{folder}/{here}") as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        if not (entry.is_symlink() and _encloses(entry.path, f"{folder}/{here}")):
+                            below.append(f"{here}{entry.name}/")
+                    elif entry.name.lower().endswith(EXTENSIONS):
+                        yield here + entry.name
+    except OSError as error:
+        raise TinymimError(f"data.root: {error.filename} cannot be listed: {error.strerror}") from error
+
+
+def _encloses(link: str, folder: str) -> bool:
+    """Whether following ``link``, found in ``folder``, would go in circles."""
+    target, here = Path(link).resolve(), Path(folder)
+    return any(above.resolve().is_relative_to(target) for above in (here, *here.parents))
+
+
+def splits(root: Path) -> tuple[str, str | None]:
+    """The folders to train on and to validate on: ``train/`` and perhaps ``val/`` below ``root``, or ``root`` alone."""
+    train, val = root / "train", root / "val"
+    if not train.is_dir():
+        return str(root), None
+    return str(train), str(val) if val.is_dir() else None
+
+
+def root_problems(root: str) -> list[str]:
+    """Why ``root`` is no folder of images, or why its ``train/`` or ``val/`` is none. Looks for one image in each."""
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        what = "is a file, not a folder" if path.exists() else "does not exist"
+        return [f"{root} {what}: give a folder of images"]
+    empty = [folder for folder in splits(path) if folder and next(image_files(folder), None) is None]
+    return [f"no images in {folder}: looked for {', '.join(EXTENSIONS)}, also in its folders" for folder in empty]
+
+
+def stray(files: list[str]) -> str | None:
+    """An image that does not lie exactly one folder down, if there is any."""
+    return next((file for file in files if file.count("/") != 1), None)
+
+
+def classes(files: list[str]) -> list[str] | None:
+    """The class folders, sorted: there are labels if each image lies exactly one folder down, in two folders or
+    more."""
+    folders = {file.partition("/")[0] for file in files}
+    return sorted(folders) if not stray(files) and len(folders) > 1 else None
+
+
+def evenly(length: int, count: int) -> list[int]:
+    """``count`` of ``length`` positions, the first and the last among them; all where there are no more."""
+    return [int(index) for index in np.linspace(0, length - 1, min(count, length))]
+
+
+def open_image(source: str | bytes) -> Image.Image:
+    """An image of which only the header is decoded yet.
 
     Args:
-        source: what they are kept in, for people.
-        rows: where in it each is, ``(M,)``: one block of memory that forked workers share.
-        labels: ``(M,)``, or ``None``.
-        view: from an image and the sample's random numbers to what is shown of it.
-        seed: of those numbers, which are a function of (seed, epoch, index).
+        source: path of a file, which is read whole and closed, or what is in one.
+
+    Raises:
+        Exception: on a broken file, of many types, as of :func:`rgb`.
     """
-
-    repeats: Repeats | None = None
-
-    def __init__(self, source: str, rows: NDArray[Any], labels: NDArray[np.int64] | None, view: View, seed: int = 0):
-        self.source, self.rows, self.labels, self.view, self.seed = source, rows, labels, view, seed
-        self._whole, self._numbers = self, np.arange(len(rows))
-        self._unreadable = torch.zeros(len(rows), dtype=torch.bool).share_memory_()  # all workers write to it
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """Of an image, for people."""
-
-    @abstractmethod
-    def image(self, index: int) -> Image.Image:
-        """An image, not decoded yet.
-
-        Raises:
-            Exception: of many types, where it cannot be read.
-        """
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, draw: Draw) -> Sample:
-        """The sample as it looks in an epoch.
-
-        Raises:
-            TinymimError: neither the image nor any of those after it can be read.
-        """
-        seen, label, shown = self._read(draw.index, lambda image, at: self._view(image, draw, at))
-        sample = {**seen, "index": draw.index, **({} if self.labels is None else {"label": label})}
-        return sample if self.repeats is None else {**sample, "view": self.repeats.tag(draw, shown)}
-
-    def _view(self, image: Image.Image, draw: Draw, shown: int) -> dict[str, Any]:
-        """Of an image, number ``shown``, that stands for ``draw``."""
-        own = stream(self.seed, *draw)
-        return self.view(image, self.repeats.stream(draw, shown), own) if self.repeats else self.view(image, own)
-
-    def identity(self) -> dict[str, Any]:
-        """All that determines the views, but for their seed: plain values. Looks at each file, and reads none."""
-        return {"set": "images", "contents": content_hash(*self.contents()), "view": self.view.identity()}  # type: ignore[attr-defined]
-
-    def contents(self) -> list[Any]:
-        """What is kept where, and in which state: arrays or plain values. Needed where views come again."""
-        raise NotImplementedError
-
-    def some(self, indices: NDArray[np.int64], view: View, seed: int = 0) -> Self:
-        """Some of the images, in another view; what any such choice finds unreadable is named once."""
-        chosen = copy.copy(self)
-        chosen.rows, chosen.labels = self.rows[indices], None if self.labels is None else self.labels[indices]
-        chosen.view, chosen.seed, chosen._whole, chosen._numbers = view, seed, self, indices
-        return chosen
-
-    def unreadable(self) -> list[str]:
-        """Names of the images that this process and its workers could not read so far, here or in :meth:`some`."""
-        return [self._whole.name(int(row)) for row in self._unreadable.nonzero()]
-
-    def _read(self, index: int, view: Callable[[Image.Image, int], dict[str, Any]]) -> tuple[dict[str, Any], int, int]:
-        """A view, its label, and which image it is of: a broken one gives way to the next of its set, or of the set it
-        was chosen from, which has no number in this one."""
-        attempts, last = min(ATTEMPTS, len(self)), ""
-        for step in range(attempts):
-            shown = (index + step) % len(self)
-            try:
-                seen = view(self.image(shown), shown)
-                return seen, -1 if self.labels is None else int(self.labels[shown]), shown
-            except TinymimError:  # no broken file, but one that the recipe does not mean
-                raise
-            except Exception as error:  # decoders raise all sorts on broken files, and none may end a long run
-                last = f"{self.name(shown)}: {unreadable(error)}"
-                if step == 0:  # the others are named in their own turn, which only one worker has in an epoch
-                    self._report(shown, last)
-        if self._whole is not self:
-            return *self._whole._read(index, view)[:2], NONE
-        raise TinymimError(
-            f"data: {self.source} has {attempts} images in a row that cannot be read, up to {last}; "
-            "are they images, and is the disk in order?"
-        )
-
-    def _report(self, index: int, what: str) -> None:
-        """Name an unreadable image, unless any worker has done so."""
-        row = int(self._numbers[index])
-        if not self._unreadable[row]:
-            self._unreadable[row] = True
-            log.warning("skipping %s", what)
+    return Image.open(io.BytesIO(source if isinstance(source, bytes) else Path(source).read_bytes()))
 
 
-class ImageFiles(Images):
-    """Images in files.
+def read_rgb(source: str | IO[bytes]) -> Image.Image:
+    """Decode an image of any mode to 8-bit RGB.
 
-    Args:
-        folder: that the names are relative to.
-        names: of the files, ``(M,)``, in fixed-width bytes.
-        labels: ``(M,)``, or ``None``.
-        view: see :class:`Images`.
-        seed: see :class:`Images`.
+    Raises:
+        Exception: on a broken file, of many types: ``OSError``, ``SyntaxError``, ``DecompressionBombError`` and others.
     """
-
-    def __init__(
-        self, folder: str, names: NDArray[np.bytes_], labels: NDArray[np.int64] | None, view: View, seed: int = 0
-    ):
-        super().__init__(folder, names, labels, view, seed)
-
-    def name(self, index: int) -> str:
-        """Path of the file."""
-        return f"{self.source}/{os.fsdecode(self.rows[index])}"
-
-    def image(self, index: int) -> Image.Image:
-        """From its file."""
-        return open_image(self.name(index))
-
-    def contents(self) -> list[Any]:
-        """Relative names, sizes and times of change."""
-        return [self.rows, states(self.name(index) for index in range(len(self)))]
+    with Image.open(source) as image:
+        return rgb(image)
 
 
-def states(paths: Iterable[str | os.PathLike[str]]) -> NDArray[np.int64]:
-    """Size and time of change of each file, ``(M, 2)``; -1 where there is none."""
-    found = []
-    for path in paths:
-        try:
-            state = os.stat(path)  # noqa: PTH116  # a million paths, and objects for them take longer than the system
-            found.append((state.st_size, state.st_mtime_ns))
-        except OSError:
-            found.append((-1, -1))
-    return np.array(found, dtype=np.int64).reshape(-1, 2)
+def unreadable(error: Exception) -> str:
+    """The reason why an image cannot be read, in words."""
+    return f"{type(error).__name__}: {re.sub(' <.*?>', '', str(error))}"  # Pillow names an object in memory
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB.
+
+    Alpha is dropped and EXIF orientation is not applied, as torchvision and timm have it.
+    """
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow would clip 16-bit grey at 255, which turns nearly every such image white.
+        grey = np.clip(np.asarray(image, dtype=np.float32) / 257, 0, 255).round().astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "P":
+        return image.convert("RGBA").convert("RGB")  # straight to RGB warns about transparent palettes
+    return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""What all data modules share: loaders with a fixed order, a held-out set, and a bank for nearest neighbours."""
+"""Base of the data modules: loaders with a fixed order, a held-out set, and a bank for nearest neighbours."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from typing_extensions import override
 
-from tinymim.data.batches import finished
+from tinymim.data.device_augment import finished
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
+from tinymim.data.transforms import wrong_values
 
 Sample = dict[str, Any]
 """``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
-other colours; ``mask`` (H, W) where each pixel has a class (see ``pixel_classes.py``); ``depth`` (H, W) and
+other colours; ``mask`` (H, W) where each pixel has a class (see ``segmentation_views.py``); ``depth`` (H, W) and
 ``targets`` where it is known what is where (see ``tinymim/data/shapes.py``): of boxes the classes, ``kind`` (K,) with
 -1 in rows without one, and ``box`` (K, 4), left, top, right and bottom in pixels; ``draws`` where the device has
 something left to do; ``view`` (3,) where views come again (see ``tinymim/data/repeated.py``).
@@ -44,15 +46,17 @@ class ImageData(pl.LightningDataModule):
     mask_classes: int | None = None
     """Classes of pixels, where images have masks."""
     first_class = 0
-    """The first of them, in files of masks."""
+    """Number of the first class in files of masks."""
     box_classes: int | None = None
     """Classes of boxes, where images have them in ``targets``."""
     order: Order | None = None
-    """Of the training images in an epoch, where some orders are read faster than others."""
+    """Order of the training images in an epoch, where some orders are read faster than others."""
     repeatable = False
     """Whether its data sets have ``repeats``, and an ``identity`` that says all that determines their views."""
 
-    def __init__(self, image_size: int, batch_size: int, num_workers: int = 0, seed: int = 0, view_seed: int = 0):
+    def __init__(
+        self, image_size: int = 32, batch_size: int = 128, num_workers: int = 0, seed: int = 0, view_seed: int = 0
+    ):
         super().__init__()
         self.image_size, self.batch_size, self.num_workers, self.seed = image_size, batch_size, num_workers, seed
         self.view_seed = view_seed
@@ -60,10 +64,12 @@ class ImageData(pl.LightningDataModule):
         self._begun = (0, 0)
 
     def problems(self) -> list[str]:
-        """What keeps this data from being used, each with its remedy. Cheap: called before anything is loaded."""
-        least = {"batch_size": (self.batch_size, 1), "num_workers": (self.num_workers, 0), "seed": (self.seed, 0)}
-        least["view_seed"] = (self.view_seed, 0)
-        return [f"data.{name}: {value} is not {low} or more" for name, (value, low) in least.items() if value < low]
+        """Reasons why this data cannot be used, each with its remedy. Cheap: called before anything is loaded."""
+        least = {"batch_size": 1, "num_workers": 0, "seed": 0, "view_seed": 0}
+        values = {name: getattr(self, name) for name in least}
+        return wrong_values(
+            **{name: (values[name] >= low, values[name], f"{low} or more") for name, low in least.items()}
+        )
 
     @abstractmethod
     def prepare(self) -> None:
@@ -71,17 +77,17 @@ class ImageData(pl.LightningDataModule):
         ``None``."""
 
     def source(self) -> str:
-        """Where its images lie, for people; empty where it makes them, or their address may hold a password."""
+        """The place of its images, for people; empty where it makes them, or their address may hold a password."""
         return ""
 
+    @override
     def setup(self, stage: str) -> None:
-        """Lightning's hook."""
         if not self._prepared:
             self.prepare()
             self._prepared = True
 
     def parts(self) -> dict[str, Any]:
-        """The data sets by name, ``None`` where one is missing; their places here are what samples call their part."""
+        """The datasets by name, ``None`` where one is missing; their places here are what samples call their part."""
         return {"train": self.train, "held_out": self.held_out, "bank": self.bank}
 
     def repeat(self, views: int) -> None:
@@ -107,8 +113,8 @@ class ImageData(pl.LightningDataModule):
         """The held-out images, then the bank of labelled training images (absent where there are no labels)."""
         return [self._in_turn(dataset) for dataset in (self.held_out, self.bank) if dataset is not None]
 
+    @override
     def test_dataloader(self) -> list[DataLoader[Sample]]:
-        """As for validation."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Sample]:
@@ -119,14 +125,15 @@ class ImageData(pl.LightningDataModule):
         """A name for what is predicted of a held-out image, which may lie in folders."""
         return f"{index:06d}"
 
+    @override
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Lightning's hook: let the module add on the host what it has stored for the batch."""
+        # On the host, where a module's teacher cache lies.
         add = getattr(self.trainer and self.trainer.lightning_module, "add_stored", None)
         return add(batch, dataloader_idx) if add else batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Lightning's hook: what the modules get. Bytes, which travel in a quarter of the time, become floats here; who
-        reads a loader without a Trainer calls this too."""
+        """Finish a batch on its device: bytes, which travel in a quarter of the time, become floats. Batches of a
+        loader that is read without a Trainer need this too."""
         batch = finished(batch)
         return self.trainer.precision_plugin.convert_input(batch) if self.trainer else batch
 

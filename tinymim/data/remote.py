@@ -19,7 +19,7 @@ def is_url(place: str) -> bool:
 
 
 def local(place: str, folder: Path) -> Path:
-    """Where the file at a path or URL lies on this machine, fetched or not. What was fetched is not asked for again."""
+    """Path on this machine of the file at a path or URL, fetched or not. What was fetched is not fetched again."""
     if not is_url(place):
         return Path(place)
     return folder / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{_name(place)}"
@@ -43,9 +43,11 @@ def fetch(url: str, target: Path) -> None:
         write_atomically(target, lambda temporary: files.get_file(path, str(temporary)))
     except Exception as error:  # each protocol has errors of its own
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-        known = not isinstance(error, ImportError) and "Protocol not known" not in str(error)
-        asked = "is there a network, and is the address right?" if known else "fsspec needs a package for this protocol"
-        raise TinymimError(f"{url} cannot be fetched ({reason}): {asked}") from error
+        supported = not isinstance(error, ImportError) and "Protocol not known" not in str(error)
+        remedy = "is there a network, and is the address right?"
+        if not supported:
+            remedy = "fsspec needs a package for this protocol"
+        raise TinymimError(f"{url} cannot be fetched ({reason}): {remedy}") from error
 
 
 def _impatient(url: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Repeats:
         return stream(self.seed, self.view(draw), record, 0, 0)
 
     def tag(self, draw: Draw, record: int) -> Tensor:
-        """What a sample says of its view, int64 ``(3,)``: part, view, record."""
+        """Tag of a sample, int64 ``(3,)``: part, view, record."""
         return torch.tensor([self.part, self.view(draw), record])
 
 

@@ -13,7 +13,7 @@ from tinymim.seeds import stream
 
 
 class Draw(NamedTuple):
-    """What the sampler asks a dataset for: the sample ``index`` as it looks in ``epoch``."""
+    """Request of the sampler to a dataset: the sample ``index`` as it looks in ``epoch``."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # a tuple has a method of that name

@@ -74,7 +74,7 @@ class Scene:
     key: tuple[int, ...]
 
     def seen_through(self, x: float, y: float, side: float, mirrored: bool = False) -> Scene:
-        """What a square window shows, with its upper left corner at (x, y), perhaps mirrored left to right; shapes
+        """The scene in a square window with its upper left corner at (x, y), perhaps mirrored left to right; shapes
         partly or wholly outside it stay."""
         start, sign = (x + side, -1) if mirrored else (x, 1)
         map_ = np.array([[1, 0, 0], [start, sign * side, 0], [y, 0, side]])  # columns: at 0, along x, along y
@@ -89,7 +89,7 @@ class Scene:
         return replace(self, shapes=shapes, waves=self.waves @ map_, light=self.light @ map_)
 
 
-class Picture(NamedTuple):
+class RenderedScene(NamedTuple):
     """A rendered scene.
 
     Args:
@@ -130,7 +130,7 @@ def scene(seed: int, index: int) -> Scene:
     return Scene(shapes, (grey + tint).clip(0, 255), waves, light, rng.uniform(2, 14), (seed, index))
 
 
-def render(scene: Scene, size: int, supersample: int = 4) -> Picture:
+def render(scene: Scene, size: int, supersample: int = 4) -> RenderedScene:
     """Draw a scene.
 
     Args:
@@ -144,7 +144,7 @@ def render(scene: Scene, size: int, supersample: int = 4) -> Picture:
     depths = np.array([1, *(shape.depth for shape in scene.shapes)], dtype=np.float32)
     image = _lit(scene, _flat(scene, owners, supersample))
     visible = np.bincount(middle.ravel(), minlength=len(kinds))[1:]
-    return Picture(image, kinds[middle], depths[middle], visible)
+    return RenderedScene(image, kinds[middle], depths[middle], visible)
 
 
 def box(shape: Shape, size: int) -> tuple[float, float, float, float]:
@@ -194,8 +194,8 @@ def _flat(scene: Scene, owners: NDArray[np.uint8], supersample: int) -> NDArray[
     ax, ay = phase + along_x * at, along_y * at
     waves = (np.sin(ay).T @ np.cos(ax) + np.cos(ay).T @ np.sin(ax)) / _WAVES  # sin(ay + ax), summed over the waves
     waves = waves.astype(np.float32)[:, :, None]
-    one, other = scene.ground.astype(np.float32)
-    ground = one + (0.5 + waves).clip(0, 1) * (other - one)
+    base, crest = scene.ground.astype(np.float32)
+    ground = base + (0.5 + waves).clip(0, 1) * (crest - base)
     return drawn[:, :, :3] + (1 - drawn[:, :, 3:] / 255) * ground
 
 

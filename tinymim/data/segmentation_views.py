@@ -5,14 +5,18 @@ Images are 8-bit RGB arrays ``(H, W, 3)``, masks ``(H, W)`` classes with :data:`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tinymim.data.batches import MEAN
-from tinymim.data.pixel_classes import UNLABELLED
+from tinymim.data.device_augment import MEAN
+
+UNLABELLED = 255
+"""In a mask, a pixel without class: no loss, no figure."""
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -22,29 +26,22 @@ CROPS = 10  # tried for one that no class fills
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32, 0.5, 0.5, 18 / 180  # of 255, shares, and of the circle
 
 
+@dataclass
 class CropView:
     """A training sample: resized at random, cropped, perhaps mirrored and in other colours; ``image`` and ``mask``.
+    A crop larger than the image is filled up with a typical colour, unlabelled.
 
     Args:
-        image_size: side of the crop, in pixels; what a smaller image lacks is a typical colour, and unlabelled.
-        scale: long and short side, in pixels, that an image is made to fit into.
-        ratio: least and greatest factor on ``scale``.
-        most: share of a crop's labelled pixels that one class may have; another crop is tried, at most ten times.
-        flip: mirror half of the crops.
-        distort: change brightness, contrast, saturation and hue, each of half of the crops.
+        image_size: side of the crop, in pixels; this and the others as
+            :class:`tinymim.data.segmentation_folder.SegmentationFolderData`'s.
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        scale: tuple[int, int] = (2048, 512),
-        ratio: tuple[float, float] = (0.5, 2.0),
-        most: float = 0.75,
-        flip: bool = True,
-        distort: bool = True,
-    ):
-        self.image_size, self.scale, self.ratio, self.most = image_size, scale, ratio, most
-        self.flip, self.distort = flip, distort
+    image_size: int
+    scale: tuple[int, int] = (2048, 512)
+    ratio: tuple[float, float] = (0.5, 2.0)
+    most: float = 0.75
+    flip: bool = True
+    distort: bool = True
 
     def __call__(self, shown: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
         """``image`` ``(3, S, S)`` and ``mask`` ``(S, S)``; everything random comes from ``rng``."""
@@ -59,6 +56,7 @@ class CropView:
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         if self.distort:
             pixels = distorted(pixels, rng)
+        # What the image lacks of the crop, at its right and bottom.
         size = self.image_size
         whole = np.full((size, size, 3), np.round(255 * np.array(MEAN)), np.uint8)
         whole[: pixels.shape[0], : pixels.shape[1]] = pixels
@@ -79,15 +77,12 @@ class CropView:
         return left, top
 
 
+@dataclass
 class WholeView:
-    """A held-out sample: the whole image, resized; the mask in its own size, in which figures are taken.
+    """A held-out sample: the whole image, resized to fit into ``scale`` pixels, long and short side; the mask in its
+    own size, in which figures are taken."""
 
-    Args:
-        scale: long and short side, in pixels, that an image is made to fit into.
-    """
-
-    def __init__(self, scale: tuple[int, int] = (2048, 512)):
-        self.scale = scale
+    scale: tuple[int, int] = (2048, 512)
 
     def __call__(self, shown: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
         """``image`` ``(3, h, w)`` and ``mask`` ``(H, W)``; nothing is random."""
@@ -107,22 +102,23 @@ def distorted(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
     Brightness, then contrast either before or after saturation and hue; each with probability one half.
     """
+    # All numbers are drawn before any is used, so that none depends on which changes are applied.
     brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4)
-    asked = rng.random(4) < 0.5
+    applied = rng.random(4) < 0.5
     first = rng.random() < 0.5
 
     def contrasted(pixels: Pixels) -> Pixels:
-        return _clipped(pixels * (1 + CONTRAST * contrast)) if asked[1] else pixels
+        return _clipped(pixels * (1 + CONTRAST * contrast)) if applied[1] else pixels
 
-    if asked[0]:
+    if applied[0]:
         pixels = _clipped(pixels + BRIGHTNESS * brightness)
     if first:
         pixels = contrasted(pixels)
-    if asked[2] or asked[3]:
+    if applied[2] or applied[3]:
         hsv = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("HSV")).astype(np.float32)
-        if asked[2]:
+        if applied[2]:
             hsv[..., 1] *= 1 + SATURATION * saturation
-        if asked[3]:
+        if applied[3]:
             hsv[..., 0] = (hsv[..., 0] + 256 * HUE * hue) % 256
         pixels = np.asarray(Image.fromarray(_clipped(hsv), "HSV").convert("RGB"))
     return pixels if first else contrasted(pixels)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import override
 
-from tinymim.data.fraction import choice_problems, fraction_problems
-from tinymim.data.module import ImageData, Sample
+from tinymim.data.image_data import SubsetData
+from tinymim.data.module import Sample
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import Draw
-from tinymim.data.scenes import COLORS, KINDS, MOST, Picture, Scene, box, render, scene
+from tinymim.data.scenes import COLORS, KINDS, MOST, RenderedScene, Scene, box, render, scene
+from tinymim.data.transforms import wrong_values
 from tinymim.seeds import stream
 
 Label = Literal["shape", "color", "shape_color"]
@@ -26,41 +29,30 @@ CLASSES: dict[str, tuple[str, ...]] = {
 MASK_CLASSES = ("ground", *KINDS)
 
 
+@dataclass(eq=False)
 class Shapes(Dataset[Sample]):
     """Scenes of one set, drawn when asked for; augmentation looks at the scene through a smaller window, so that masks
     and targets stay exact.
 
     Args:
         scenes: indices of the scenes.
-        set_seed: of the scenes.
-        image_size: in pixels.
-        label: what the main shape's class is.
-        masks: add ``mask``.
         targets: add ``targets``.
-        depth: add ``depth``.
         seed: of the augmentation; ``None`` turns it off.
-        scale: least and greatest share of the area in a window; the main shape's centre always is in it.
-        flip: mirror half of the windows.
+        scale: least and greatest share of the area in a window; the main shape's centre always is in it. The others are
+            as :class:`ShapesData`'s.
     """
 
-    repeats: Repeats | None = None
-
-    def __init__(
-        self,
-        scenes: range,
-        set_seed: int,
-        image_size: int,
-        label: Label = "shape",
-        masks: bool = False,
-        targets: bool = False,
-        depth: bool = False,
-        seed: int | None = None,
-        scale: tuple[float, float] = (1.0, 1.0),
-        flip: bool = False,
-    ):
-        self.scenes, self.set_seed, self.image_size, self.label = scenes, set_seed, image_size, label
-        self.masks, self.targets, self.depth = masks, targets, depth
-        self.seed, self.scale, self.flip = seed, scale, flip
+    scenes: range
+    set_seed: int
+    image_size: int
+    label: Label = "shape"
+    masks: bool = False
+    targets: bool = False
+    depth: bool = False
+    seed: int | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    repeats: Repeats | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -85,8 +77,8 @@ class Shapes(Dataset[Sample]):
     def identity(self) -> dict[str, Any]:
         """All that determines the views, but for their seed: plain values."""
         first, step = self.scenes.start, self.scenes.step  # how many there are changes none of them
-        found = {"set": "shapes", "set_seed": self.set_seed, "scenes": [first, step], "image_size": self.image_size}
-        return found if self.seed is None else {**found, "scale": list(self.scale), "flip": self.flip}
+        identity = {"set": "shapes", "set_seed": self.set_seed, "scenes": [first, step], "image_size": self.image_size}
+        return identity if self.seed is None else {**identity, "scale": list(self.scale), "flip": self.flip}
 
     def scene(self, draw: Draw) -> Scene:
         """The scene that a sample shows in an epoch."""
@@ -104,36 +96,32 @@ class Shapes(Dataset[Sample]):
 
     def _label(self, shown: Scene) -> int:
         main = shown.shapes[0]
-        return {"shape": main.kind, "color": main.color, "shape_color": main.kind * len(COLORS) + main.color}[
-            self.label
-        ]
+        labels = {"shape": main.kind, "color": main.color, "shape_color": main.kind * len(COLORS) + main.color}
+        return labels[self.label]
 
 
-def targets_of(scene: Scene, picture: Picture) -> dict[str, Tensor]:
-    """What is where, the main shape first, in rows that batch: ``kind``, ``color`` (int64), ``x``, ``y``, ``size``,
+def targets_of(scene: Scene, picture: RenderedScene) -> dict[str, Tensor]:
+    """Rows of a scene's shapes that batch, the main one first: ``kind``, ``color`` (int64), ``x``, ``y``, ``size``,
     ``angle``, ``depth`` (float32; in shares of the side, and radians), each ``(6,)``, and ``box`` in pixels ``(6, 4)``.
 
     Shapes without a visible pixel are left out. Rows beyond the last have kind and colour -1, and zeros.
     """
     size = len(picture.image)
     seen = [shape for shape, pixels in zip(scene.shapes, picture.visible, strict=True) if pixels]
-    found = {name: torch.full((MOST,), -1) for name in ("kind", "color")}
-    found |= {name: torch.zeros(MOST) for name in ("x", "y", "size", "angle", "depth")}
-    for name, column in found.items():
+    targets = {name: torch.full((MOST,), -1) for name in ("kind", "color")}
+    targets |= {name: torch.zeros(MOST) for name in ("x", "y", "size", "angle", "depth")}
+    for name, column in targets.items():
         column[: len(seen)] = torch.tensor([getattr(shape, name) for shape in seen])
     boxes = torch.zeros(MOST, 4)
     boxes[: len(seen)] = torch.tensor([box(shape, size) for shape in seen]).view(-1, 4)
-    return {**found, "box": boxes}
+    return {**targets, "box": boxes}
 
 
-class ShapesData(ImageData):
-    """Coloured shapes, one of them the largest, on textured grounds; no file is read.
+class ShapesData(SubsetData):
+    """Coloured shapes, one of them the largest, on textured grounds; no file is read, and scenes are the same at every
+    size. ``fraction`` takes the first training images, and ``choice_split`` the last ones.
 
     Args:
-        image_size: in pixels; the same scenes at every size.
-        batch_size: of one process.
-        num_workers: loading processes.
-        seed: of order and augmentation.
         train_images: how many to train on; more of them leaves the first ones, and the held-out ones, as they were.
         held_out_images: how many to hold out.
         bank_size: training images that nearest neighbours are looked for in.
@@ -143,21 +131,12 @@ class ShapesData(ImageData):
         flip: mirror half of the training images.
         masks: each pixel's class beside the image, see :data:`MASK_CLASSES`.
         scene: each shape's kind, colour, place, size, angle, depth and box beside the image, see :func:`targets_of`.
-        fraction: of the training images that is used, the first ones.
-        choice_split: share of the training images, the last ones, that is held out in place of the held-out ones, to
-            choose settings on; ``fraction`` is of the others. 0 leaves all as it is.
         depth: the depth of the nearest shape at each pixel beside the image, from 0, near, to 1, which the ground has.
-        view_seed: of the views where they come again (``model.teacher_cache``).
+        options: of :class:`SubsetData`.
     """
-
-    repeatable = True
 
     def __init__(
         self,
-        image_size: int = 32,
-        batch_size: int = 128,
-        num_workers: int = 0,
-        seed: int = 0,
         train_images: int = 10000,
         held_out_images: int = 1000,
         bank_size: int = 2000,
@@ -167,39 +146,34 @@ class ShapesData(ImageData):
         flip: bool = True,
         masks: bool = False,
         scene: bool = False,
-        fraction: float = 1.0,
         depth: bool = False,
-        view_seed: int = 0,
-        choice_split: float = 0.0,
+        **options: Any,
     ):
-        super().__init__(image_size, batch_size, num_workers, seed, view_seed)
-        self.choice_split = choice_split
+        super().__init__(**options)
         self.train_images, self.held_out_images, self.bank_size = train_images, held_out_images, bank_size
         self.set_seed, self.label, self.scale, self.flip = set_seed, label, scale, flip
-        self.masks, self.scene, self.depth, self.fraction = masks, scene, depth, fraction
+        self.masks, self.scene, self.depth = masks, scene, depth
         self.mask_classes = len(MASK_CLASSES) if masks else None
         self.box_classes = len(KINDS) if scene else None
         self.classes = CLASSES.get(label, ())
         self.num_classes = len(self.classes)
 
+    @override
     def problems(self) -> list[str]:
-        """Values out of range."""
         least, most = self.scale
-        checks = [
-            (self.image_size >= 8, "image_size", self.image_size, "8 pixels or more"),
-            (self.train_images >= 1, "train_images", self.train_images, "1 or more"),
-            (self.held_out_images >= 1, "held_out_images", self.held_out_images, "1 or more"),
-            (self.bank_size >= 1, "bank_size", self.bank_size, "1 or more"),
-            (self.label in CLASSES, "label", self.label, f"one of {', '.join(get_args(Label))}"),
-            (0 < least <= most <= 1, "scale", list(self.scale), "two shares of the area, 0 < least <= greatest <= 1"),
-        ]
-        return [*super().problems(), *fraction_problems(self.fraction), *choice_problems(self.choice_split)] + [
-            f"data.{name}: {value} is not {right}" for good, name, value, right in checks if not good
-        ]
+        shares = "two shares of the area, 0 < least <= greatest <= 1"
+        return super().problems() + wrong_values(
+            image_size=(self.image_size >= 8, self.image_size, "8 pixels or more"),
+            train_images=(self.train_images >= 1, self.train_images, "1 or more"),
+            held_out_images=(self.held_out_images >= 1, self.held_out_images, "1 or more"),
+            bank_size=(self.bank_size >= 1, self.bank_size, "1 or more"),
+            label=(self.label in CLASSES, self.label, f"one of {', '.join(CLASSES)}"),
+            scale=(0 < least <= most <= 1, list(self.scale), shares),
+        )
 
+    @override
     def prepare(self) -> None:
-        """Number the scenes: training images from 0 up, held-out ones from -1 down."""
-
+        # Training images have the numbers from 0 up, held-out ones those from -1 down.
         def shapes(scenes: range, seed: int | None = None) -> Shapes:
             options = (self.set_seed, self.image_size, self.label, self.masks, self.scene, self.depth)
             return Shapes(scenes, *options, seed, self.scale, self.flip)

@@ -6,20 +6,24 @@ import glob
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from braceexpand import braceexpand
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
+from typing_extensions import override
 
+from tinymim.data.datasets import ImageDataset, states
 from tinymim.data.image_data import ViewedData, class_names, numbered
-from tinymim.data.image_files import Images, View, states
-from tinymim.data.image_limits import open_image
+from tinymim.data.image_files import open_image
 from tinymim.data.remote import fetch, is_url, local
 from tinymim.data.sampler import in_windows
-from tinymim.data.tars import IMAGES, Index, index, member_name
+from tinymim.data.tar_index import IMAGES, Index, index, member_name
+from tinymim.data.transforms import wrong_values
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.safety.console import PlainConsole
@@ -30,45 +34,35 @@ OPEN = 64  # shards a process has open at once
 Item = TypeVar("Item")
 
 PLACE = np.dtype([("shard", np.int32), ("offset", np.int64), ("length", np.int64)])
-"""Of an image: which shard, and which of its bytes."""
+"""Place of an image: its shard, and its bytes there."""
 
 
-class ShardImages(Images):
-    """Images in tar files.
+@dataclass(eq=False, repr=False, kw_only=True)
+class ShardImages(ImageDataset):
+    """Images in tar files; ``rows`` are their places, of :data:`PLACE`, the shards ascending.
 
     Args:
-        source: what names the shards.
         shards: the tar files.
-        places: of the images, ``(M,)`` of :data:`PLACE`, the shards ascending.
-        labels: ``(M,)``, or ``None``.
-        view: see :class:`Images`.
-        seed: see :class:`Images`.
     """
 
-    def __init__(
-        self,
-        source: str,
-        shards: list[Path],
-        places: NDArray[Any],
-        labels: NDArray[np.int64] | None,
-        view: View,
-        seed: int = 0,
-    ):
-        super().__init__(source, places, labels, view, seed)
-        self.shards, self._open = shards, _OpenFiles()
+    shards: list[Path]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._open = _OpenFiles()
+
+    @override
     def name(self, index: int) -> str:
-        """Shard and member."""
         shard = self.shards[self.rows[index]["shard"]]
         return f"{shard}: {member_name(shard, int(self.rows[index]['offset']))}"
 
+    @override
     def image(self, index: int) -> Image.Image:
-        """From its bytes in the shard."""
         shard, offset, length = self.rows[index].tolist()
         return open_image(os.pread(self._open[self.shards[shard]], length, offset))
 
+    @override
     def contents(self) -> list[Any]:
-        """Names, sizes and times of change of the shards, and which bytes of them are whose."""
         return [[shard.name for shard in self.shards], states(self.shards), self.rows]
 
 
@@ -129,29 +123,31 @@ class ShardsData(ViewedData):
         self.cache, self.window, self.label_key = Path(cache or CACHE).expanduser(), window, label_key
         self._indexes: dict[Path, Index] = {}
 
+    @override
     def problems(self) -> list[str]:
-        """Shards that are not there, and values out of range. Reads no shard and asks no server."""
-        found = []
+        # Reads no shard and asks no server.
+        problems = []
         if not self.patterns["train"]:
             what = "WebDataset shards such as 'train-{000000..000146}.tar'"
-            found.append(f"data.train is not set: give --data.train PATTERN, {what}")
+            problems.append(f"data.train is not set: give --data.train PATTERN, {what}")
         for field, pattern in self.patterns.items():
             if pattern:
-                found += [f"data.{field}: {problem}" for problem in _problems(pattern)]
-        if self.window < 1:
-            found.append(f"data.window: {self.window} is not a positive number of shards")
-        return found + super().problems()
+                problems += [f"data.{field}: {problem}" for problem in _pattern_problems(pattern)]
+        problems += wrong_values(window=(self.window >= 1, self.window, "a positive number of shards"))
+        return problems + super().problems()
 
+    @override
     def source(self) -> str:
-        """The patterns of training shards, where none is a URL."""
         train = self.patterns["train"] or ""
-        told = train if isinstance(train, str) else ", ".join(train)
-        return "" if "://" in told else told
+        patterns = train if isinstance(train, str) else ", ".join(train)
+        return "" if is_url(patterns) else patterns  # which may hold a password
 
+    @override
     def prepare_data(self) -> None:
-        """Lightning's hook, in one process a machine: fetch and index the shards, for the others to find."""
+        # In one process a machine: what is fetched and indexed here, the others find.
         self._index()
 
+    @override
     def prepare(self) -> None:
         """Fetch and index what is not yet; number the samples and split them.
 
@@ -169,14 +165,14 @@ class ShardsData(ViewedData):
         self.divide(images, held_out, "train", why)
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Of the training images in an epoch: shards shuffled, then samples within each ``window`` of them."""
+        """The order of training images in an epoch: shards shuffled, then samples within each ``window`` of them."""
         assert isinstance(self.train, ShardImages)
         return in_windows(self.train.rows["shard"], self.window, rng)
 
     def _index(self) -> None:
-        """Have all shards here, and know what is in them."""
-        if found := self.problems():
-            raise several("the data cannot be used", found)
+        """Fetch all shards, and find out what is in them."""
+        if problems := self.problems():
+            raise several("the data cannot be used", problems)
         places = [place for pattern in self.patterns.values() if pattern for place in expanded(pattern)]
         missing = [place for place in places if is_url(place) and not self._local(place).exists()]
         for url in _tracked(missing, "fetching shards"):
@@ -192,18 +188,19 @@ class ShardsData(ViewedData):
         """Shards, places of the images in them, and their labels."""
         shards = [self._local(place) for place in expanded(self.patterns[field] or [])]
         indexes = [self._indexes[shard] for shard in shards]
-        places = np.empty(sum(len(found.offset) for found in indexes), PLACE)
+        lengths = [len(index.offset) for index in indexes]
+        places = np.empty(sum(lengths), PLACE)
         if not len(places):
             kinds = ", ".join(IMAGES)
             raise TinymimError(f"data.{field}: no images in {self.patterns[field]}: looked for samples with {kinds}")
-        places["shard"] = np.repeat(np.arange(len(shards)), [len(found.offset) for found in indexes])
-        places["offset"] = np.concatenate([found.offset for found in indexes])
-        places["length"] = np.concatenate([found.length for found in indexes])
-        return shards, places, [label.decode() for found in indexes for label in found.label.tolist()]
+        places["shard"] = np.repeat(np.arange(len(shards)), lengths)
+        places["offset"] = np.concatenate([index.offset for index in indexes])
+        places["length"] = np.concatenate([index.length for index in indexes])
+        return shards, places, [label.decode() for index in indexes for label in index.label.tolist()]
 
     def _images(self, field: str, shards: list[Path], places: NDArray[Any], labels: list[str]) -> ShardImages:
         numbers = numbered(labels, self.classes, f"data.{field}: {self.patterns[field]}") if self.classes else None
-        return ShardImages(str(self.patterns[field]), shards, places, numbers, self.plain())
+        return ShardImages(str(self.patterns[field]), places, numbers, self.plain(), shards=shards)
 
 
 def expanded(patterns: str | list[str]) -> list[str]:
@@ -212,21 +209,19 @@ def expanded(patterns: str | list[str]) -> list[str]:
     Raises:
         ValueError: braces that are not closed.
     """
-    from braceexpand import braceexpand
-
-    found: list[str] = []
+    places: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         for place in braceexpand(pattern):
             path = Path(place).expanduser()
             if is_url(place) or not glob.has_magic(place):
-                found.append(place if is_url(place) else str(path))
+                places.append(place if is_url(place) else str(path))
             else:
-                found += sorted(map(str, Path(path.anchor).glob(str(path.relative_to(path.anchor)))))
-    return list(dict.fromkeys(found))
+                places += sorted(map(str, Path(path.anchor).glob(str(path.relative_to(path.anchor)))))
+    return list(dict.fromkeys(places))
 
 
-def _problems(patterns: str | list[str]) -> list[str]:
-    """What is wrong with the shards that patterns name."""
+def _pattern_problems(patterns: str | list[str]) -> list[str]:
+    """Why shards that patterns name cannot be read."""
     try:
         places = expanded(patterns)
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,48 +12,39 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tinymim.data.batches import MEAN, finished
 from tinymim.data.decode import decoded, resized, resized_crop
-from tinymim.data.draws import colours, crop_box, erased_box
+from tinymim.data.device_augment import MEAN, colours, crop_box, erased_box, finished
 from tinymim.seeds import seeded
 
 
+@dataclass
 class TrainView:
     """A random crop, perhaps flipped: ``image``; and perhaps ``jittered``, that crop in other colours for the student.
+    RandAugment and the erased box are the same in both.
 
     Colours are drawn after crop, flip and RandAugment, so that ``image`` is the same with jitter and without.
 
     Args:
-        image_size: side of the views, in pixels.
-        scale: least and greatest share of the image's area in the crop.
-        flip: mirror half of the crops.
-        color_jitter: strength of brightness, contrast and saturation in ``jittered`` (TinyMIM: 0.4); 0 leaves it out.
-        rand_augment: timm's description, such as ``rand-m9-mstd0.5-inc1`` (fine-tuning); both views have it.
-        random_erasing: probability of filling a box with noise (fine-tuning: 0.25); both views have the same box.
-        device_augment: only draw colours and boxes, for :func:`tinymim.data.batches.finished` to do what is drawn.
+        image_size: side of the views, in pixels; this and the others as :class:`tinymim.data.image_data.ViewedData`'s.
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        scale: tuple[float, float] = (0.2, 1.0),
-        flip: bool = True,
-        color_jitter: float = 0.0,
-        rand_augment: str | None = None,
-        random_erasing: float = 0.0,
-        device_augment: bool = False,
-    ):
-        self.image_size, self.scale, self.flip = image_size, scale, flip
-        self.color_jitter, self.random_erasing, self.device_augment = color_jitter, random_erasing, device_augment
-        self.rand_augment = rand_augment
-        self.augment = rand_augment_of(rand_augment, image_size) if rand_augment else None
+    image_size: int
+    scale: tuple[float, float] = (0.2, 1.0)
+    flip: bool = True
+    color_jitter: float = 0.0
+    rand_augment: str | None = None
+    random_erasing: float = 0.0
+    device_augment: bool = False
+
+    def __post_init__(self) -> None:
+        self.augment = rand_augment_of(self.rand_augment, self.image_size) if self.rand_augment else None
 
     def identity(self) -> dict[str, Any]:
         """All that determines ``image``: plain values."""
-        found = {"image_size": self.image_size, "scale": list(self.scale), "flip": self.flip}
+        identity: dict[str, Any] = {"image_size": self.image_size, "scale": list(self.scale), "flip": self.flip}
         if self.random_erasing:  # whose noise differs by rounding where the device makes it
-            found |= {"random_erasing": self.random_erasing, "device_augment": self.device_augment}
-        return {**found, "rand_augment": self.rand_augment}
+            identity |= {"random_erasing": self.random_erasing, "device_augment": self.device_augment}
+        return {**identity, "rand_augment": self.rand_augment}
 
     def __call__(
         self, image: Image.Image, rng: np.random.Generator, own: np.random.Generator | None = None
@@ -60,7 +52,7 @@ class TrainView:
         """Views of an image, uint8, ``(3, image_size, image_size)`` each.
 
         Args:
-            image: of any mode, best not decoded yet (:func:`tinymim.data.image_limits.open_image`).
+            image: of any mode, best not decoded yet (:func:`tinymim.data.image_files.open_image`).
             rng: all that is random in ``image`` comes from it.
             own: the colours of ``jittered`` come from it; ``None`` takes them from ``rng`` too.
 
@@ -141,11 +133,15 @@ def _posterized(posterize: Callable[..., Image.Image], image: Image.Image, bits:
     return posterize(image, max(bits, 1), **options)
 
 
+def wrong_values(**checks: tuple[bool, Any, str]) -> list[str]:
+    """Options out of range, as ``data.NAME: VALUE is not RIGHT``, of ``NAME=(good, VALUE, RIGHT)``."""
+    return [f"data.{name}: {value} is not {right}" for name, (good, value, right) in checks.items() if not good]
+
+
 def crop_problems(crop_pct: float | None) -> list[str]:
     """Why a :class:`PlainView` cannot have this ``crop_pct``, as ``data.crop_pct: value is not ...``."""
-    if crop_pct is None or 0 < crop_pct <= 1:
-        return []
-    return [f"data.crop_pct: {crop_pct} is not a share of the shorter side, 0 < share <= 1, such as 0.875"]
+    right = "a share of the shorter side, 0 < share <= 1, such as 0.875"
+    return wrong_values(crop_pct=(crop_pct is None or 0 < crop_pct <= 1, crop_pct, right))
 
 
 def view_problems(
@@ -157,20 +153,20 @@ def view_problems(
 ) -> list[str]:
     """Which of :class:`TrainView`'s arguments are out of range, as ``data.FIELD: value is not ...``."""
     least, most = scale
-    checks = [
-        (image_size >= 1, "image_size", image_size, "a positive number of pixels"),
-        (0 < least <= most <= 1, "scale", [least, most], "two shares of the area, 0 < least <= greatest <= 1"),
-        (color_jitter >= 0, "color_jitter", color_jitter, "a strength of 0 (off) or more"),
-        (0 <= random_erasing <= 1, "random_erasing", random_erasing, "a probability from 0 to 1"),
-    ]
-    found = [f"data.{field}: {value} is not {right}" for good, field, value, right in checks if not good]
+    readable = True
     if rand_augment:
         try:
             rand_augment_of(rand_augment, image_size)
         except Exception:  # timm asserts, or fails wherever the parts lead it
-            right = "a description that timm reads, such as rand-m9-mstd0.5-inc1"
-            found.append(f"data.rand_augment: {rand_augment!r} is not {right}")
-    return found
+            readable = False
+    description = "a description that timm reads, such as rand-m9-mstd0.5-inc1"
+    return wrong_values(
+        image_size=(image_size >= 1, image_size, "a positive number of pixels"),
+        scale=(0 < least <= most <= 1, [least, most], "two shares of the area, 0 < least <= greatest <= 1"),
+        color_jitter=(color_jitter >= 0, color_jitter, "a strength of 0 (off) or more"),
+        random_erasing=(0 <= random_erasing <= 1, random_erasing, "a probability from 0 to 1"),
+        rand_augment=(readable, repr(rand_augment), description),
+    )
 
 
 def _tensor(image: Image.Image) -> Tensor:

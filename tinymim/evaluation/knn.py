@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.data.named import NamedSets
+from tinymim.data.named_sets import NamedSets
 from tinymim.vit.backbone import Backbone
 
 QUERIES, BANK = 0, 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from tinymim.data.named import Figures, NamedSets
+from tinymim.data.named_sets import Figures, NamedSets
 from tinymim.errors import TinymimError
 from tinymim.teachers import locate
 from tinymim.vit.backbone import Backbone

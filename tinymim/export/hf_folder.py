@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +14,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
-from tinymim.export.card import Contents
+from tinymim.export.model_card import ExportedForm
 from tinymim.export.source import Outputs, Source, difference, needs, resized_side, sample
 from tinymim.export.timm_folder import MOST, as_timm, write_weights
+from tinymim.files import write_json
 from tinymim.teachers.weights import State
 from tinymim.vit.backbone import Backbone
 
@@ -29,28 +29,20 @@ PREPROCESSOR = {"image_processor_type": "BitImageProcessor", "do_convert_rgb": T
 ROUNDING = "The processor resizes with torchvision, which may round a pixel to the next grey level where PIL does not."
 
 
-def write(source: Source, folder: Path) -> Contents:
+def write(source: Source, folder: Path) -> ExportedForm:
     """Fill ``folder`` with ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``, and open it with
-    transformers alone.
-
-    Args:
-        source: what to write.
-        folder: empty.
-
-    Raises:
-        TinymimError: ``ViTModel`` cannot express the network, its outputs differ, or transformers is not installed.
-    """
+    transformers alone."""
     needs("transformers", "hf")
     network = as_timm(source.backbone)
-    if found := problems(network):
+    if lacking := problems(network):
         raise TinymimError(
-            f"hf: {ENCODER} cannot express {network.architecture.arch} ({'; '.join(found)}); --to timm, --to onnx and "
-            "--to torch-export can"
+            f"hf: {ENCODER} cannot express {network.architecture.arch} ({'; '.join(lacking)}); "
+            "--to timm, --to onnx and --to torch-export can"
         )
     write_weights(published(network), folder, {})
-    _write_json(folder / "config.json", _config(source, network))
+    write_json(folder / "config.json", _config(source, network))
     size = network.image_size[0]
-    _write_json(
+    write_json(
         folder / "preprocessor_config.json",
         {
             **PREPROCESSOR,
@@ -66,7 +58,7 @@ def write(source: Source, folder: Path) -> Contents:
     )
     kind = CLASSIFIER if network.classes else ENCODER
     untrained = "`last_hidden_state` has passed a LayerNorm that was never trained (weight 1, bias 0); read as above."
-    return Contents(
+    return ExportedForm(
         library="transformers",
         snippet=SNIPPET.format(
             kind=kind,
@@ -81,26 +73,26 @@ def write(source: Source, folder: Path) -> Contents:
 
 
 def problems(network: Backbone) -> list[str]:
-    """What of a network in timm's form ``ViTModel`` lacks."""
+    """Parts of a network in timm's form that ``ViTModel`` lacks."""
     vit: Any = network.vit
-    found = []
+    lacking = []
     if type(vit) is not VisionTransformer:
         return [f"timm's {type(vit).__name__} is another kind of network"]
     if not network.has_cls or network.prefix != 1 or vit.no_embed_class:
-        found.append("tokens other than a CLS token with a position, then patches")
+        lacking.append("tokens other than a CLS token with a position, then patches")
     if vit.pos_embed is None:
-        found.append("no position embedding")
+        lacking.append("no position embedding")
     if not isinstance(vit.norm_pre, nn.Identity):
-        found.append("a norm before the blocks")
+        lacking.append("a norm before the blocks")
     if not all(_plain(block) for block in vit.blocks):
-        found.append("blocks other than pre-norm attention and a GELU MLP without layer scale")
+        lacking.append("blocks other than pre-norm attention and a GELU MLP without layer scale")
     if len(set(network.image_size)) > 1 or len(set(network.patch)) > 1:
-        found.append("images or patches that are not square")
+        lacking.append("images or patches that are not square")
     if network.classes and vit.global_pool != "token":
-        found.append("a classifier of the mean patch token, where Hugging Face's reads CLS: add --no-classifier")
+        lacking.append("a classifier of the mean patch token, where Hugging Face's reads CLS: add --no-classifier")
     elif network.classes and not any(isinstance(norm, nn.LayerNorm) for norm in (vit.norm, vit.fc_norm)):
-        found.append("a classifier without a norm before it: add --no-classifier")
-    return found
+        lacking.append("a classifier without a norm before it: add --no-classifier")
+    return lacking
 
 
 def _plain(block: Any) -> bool:
@@ -174,10 +166,6 @@ def _config(source: Source, network: Backbone) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
-
-
 def _check(backbone: Backbone, kind: str, folder: Path) -> dict[str, float]:
     """Largest differences between what transformers reads in ``folder`` and the network that was to be written."""
     import transformers
@@ -189,10 +177,10 @@ def _check(backbone: Backbone, kind: str, folder: Path) -> dict[str, float]:
     with torch.inference_mode():
         outputs = model(pixel_values=backbone.normalise(images), output_hidden_states=True)
         got = {"tokens": outputs.hidden_states[backbone.output_block]}
-        own = dict(zip(("features", "tokens", "logits"), Outputs(backbone)(images), strict=False))
+        expected = dict(zip(("features", "tokens", "logits"), Outputs(backbone)(images), strict=False))
         if backbone.classes:
             got["logits"] = outputs.logits
-    return {name: difference(got[name], own[name], MOST, f"{kind}'s {name}") for name in got}
+    return {name: difference(got[name], expected[name], MOST, f"{kind}'s {name}") for name in got}
 
 
 SNIPPET = """\

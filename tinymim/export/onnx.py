@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tinymim.export.card import Contents
+from tinymim.export.model_card import ExportedForm
 from tinymim.export.source import Outputs, Source, needs
 from tinymim.export.torch_export import compare, notes, preparing, traced, write_config
 
@@ -21,16 +21,8 @@ MOST = 1e-4
 """Largest difference allowed between onnxruntime's outputs and ours."""
 
 
-def write(source: Source, folder: Path) -> Contents:
-    """Fill ``folder`` with ``model.onnx`` and ``config.json``, and try the graph with onnxruntime.
-
-    Args:
-        source: what to write.
-        folder: empty.
-
-    Raises:
-        TinymimError: its outputs differ, or the packages of ONNX are not installed.
-    """
+def write(source: Source, folder: Path) -> ExportedForm:
+    """Fill ``folder`` with ``model.onnx`` and ``config.json``, and try the graph with onnxruntime."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         needs(package, "onnx")
     outputs = Outputs(source.backbone)
@@ -39,7 +31,7 @@ def write(source: Source, folder: Path) -> Contents:
     assert program is not None
     program.save(folder / FILE)
     write_config(source, outputs, folder)
-    return Contents(
+    return ExportedForm(
         library="onnx",
         snippet=SNIPPET.format(file=FILE, preparing=preparing(source), outputs=", ".join(outputs.names)),
         notes=notes(outputs),

@@ -62,8 +62,8 @@ class Hub:
             made = self.api.create_repo(self.repo, private=self.private or None, exist_ok=True)
             self.api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Export of tinymim")
         except Exception as error:  # of the hub, of its HTTP library or of the network: their types differ by version
-            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise TinymimError(
-                f"push: {self.repo}: {said}; the export is in {folder}: `hf upload {self.repo} {folder}` tries again"
+                f"push: {self.repo}: {reason}; the export is in {folder}: `hf upload {self.repo} {folder}` tries again"
             ) from None
         return str(made)

@@ -1,4 +1,4 @@
-"""What is exported or predicted with: a backbone, perhaps its classifier, and all that is known of them."""
+"""Source of an export or a prediction: a backbone, perhaps its classifier, and all that is known of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.teachers import card as cards
 from tinymim.teachers import locate
-from tinymim.teachers.weights import Provenance
+from tinymim.teachers.provenance import Provenance
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
 from tinymim.vit.blocks import LOGITS, Tap
 
@@ -21,7 +22,7 @@ WEIGHTS = "model.safetensors"
 """The weights in an exported folder, as timm and Hugging Face look for them."""
 
 KEPT = ("teacher", "start", "deit", "ema", "init")
-"""Where a network came from, in its checkpoint's record."""
+"""Fields of a checkpoint's record that say where a network came from."""
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Source:
         return self.record.get("classes") if self.backbone.classes else None
 
     def kept(self) -> dict[str, Any]:
-        """What of its record goes with the backbone wherever that goes."""
+        """Fields of its record that every export keeps."""
         named = {"classes": self.classes} if self.classes else {}
         return (
             {"licence": self.provenance.licence} | {key: self.record[key] for key in KEPT if key in self.record} | named
@@ -105,6 +106,7 @@ def cut(source: Source, blocks: str) -> None:
         return
     if backbone.classes:
         raise TinymimError(f"blocks: {blocks} takes block {depth}, which the classifier reads; add --no-classifier")
+    # What is read stays the same: features come from the output block, or the last one that is kept.
     backbone.vit.blocks = backbone.vit.blocks[:kept]
     backbone.output_block = min(output, kept)
     some = f", of which no more was trained than {', '.join(backbone.trained_qkv)}" if backbone.trained_qkv else ""
@@ -121,9 +123,7 @@ def needs(package: str, extra: str) -> None:
 
 
 def resized_side(size: int) -> int:
-    """What the shorter side of an image is resized to before a square of ``size`` is cropped from it."""
-    from tinymim.data.transforms import PlainView  # tinymim.data brings Lightning, which takes seconds
-
+    """Pixels that the shorter side of an image is resized to before a square of ``size`` is cropped from it."""
     return PlainView(size).shorter
 
 
@@ -133,7 +133,7 @@ def sample(backbone: Backbone, count: int) -> Tensor:
 
 
 class Outputs(torch.nn.Module):
-    """What an export gives for images: the function that its file must compute.
+    """The function that an export must compute of images.
 
     Args:
         backbone: read at its output block.
@@ -145,12 +145,12 @@ class Outputs(torch.nn.Module):
         self.names = ["features", "tokens"] + ["logits"] * bool(backbone.classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Of ``(B, 3, H, W)`` images in [0, 1]: features ``(B, D)``, the mean patch token of the output block; its
+        """Read ``(B, 3, H, W)`` images in [0, 1]: features ``(B, D)``, the mean patch token of the output block; its
         tokens ``(B, prefix + N, D)``; and logits ``(B, classes)`` where there is a classifier."""
         tap = Tap(self.backbone.output_block, "ffn_post")
         taps = [tap] + [Tap(self.backbone.depth, LOGITS)] * bool(self.backbone.classes)
         read = self.backbone.read(images, taps)
-        return (read[tap][:, self.backbone.prefix :].mean(dim=1), *(read[one] for one in (tap, *taps[1:])))
+        return (read[tap][:, self.backbone.prefix :].mean(dim=1), *(read[output] for output in taps))
 
 
 def difference(got: Tensor, expected: Tensor, most: float, what: str) -> float:
@@ -165,11 +165,11 @@ def difference(got: Tensor, expected: Tensor, most: float, what: str) -> float:
     Raises:
         TinymimError: it is larger, or not a number.
     """
-    found = float((got.float() - expected.float()).abs().max())
+    largest = float((got.float() - expected.float()).abs().max())
     allowed = most * max(1.0, float(expected.abs().max()))
-    if not found <= allowed:
+    if not largest <= allowed:
         raise TinymimError(
-            f"{what}: as written they differ from the network's own by {found:.1e}, and {allowed:.1e} is allowed; "
+            f"{what}: as written they differ from the network's own by {largest:.1e}, and {allowed:.1e} is allowed; "
             "nothing is left behind"
         )
-    return found
+    return largest

@@ -17,8 +17,9 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from tinymim.errors import TinymimError, misfit
-from tinymim.export.card import Contents
+from tinymim.export.model_card import ExportedForm
 from tinymim.export.source import WEIGHTS, Source, difference, resized_side, sample
+from tinymim.files import write_json
 from tinymim.teachers.weights import FOREIGN, RECORD, State
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
@@ -29,21 +30,13 @@ MOST = 1e-5
 """Largest difference allowed between timm's outputs and ours."""
 
 
-def write(source: Source, folder: Path) -> Contents:
-    """Fill ``folder`` with ``config.json`` and ``model.safetensors``, and open it with timm alone.
-
-    Args:
-        source: what to write.
-        folder: empty.
-
-    Raises:
-        TinymimError: timm cannot express the network, or its outputs differ.
-    """
+def write(source: Source, folder: Path) -> ExportedForm:
+    """Fill ``folder`` with ``config.json`` and ``model.safetensors``, and open it with timm alone."""
     network = as_timm(source.backbone)
     record = {"backbone": network.record(), "prefix": "", **source.kept()}
     write_weights(network.vit.state_dict(), folder, {RECORD: json.dumps(record)})
-    (folder / "config.json").write_text(json.dumps(_config(source, network), indent=2) + "\n")
-    return Contents(
+    write_json(folder / "config.json", _config(source, network))
+    return ExportedForm(
         library="timm",
         snippet=SNIPPET.format(
             block=network.output_block, index=network.output_block - 1, last=LAST[bool(network.classes)]
@@ -67,19 +60,19 @@ def as_timm(backbone: Backbone) -> Backbone:
     architecture = Architecture(**{**stored, "options": stored["options"] | options})
     network = Backbone(architecture, backbone.output_block, backbone.trained_qkv, initialise=False)
     whole = backbone.vit.state_dict()
-    own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
+    encoder = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
     if backbone.classes and not backbone.classifier:
-        own = whole
+        encoder = whole
     untrained = {key: value for key, value in network.vit.state_dict().items() if key.startswith(("norm.", "fc_norm."))}
     try:
-        network.vit.load_state_dict(untrained | own | _named(backbone, head, network))
+        network.vit.load_state_dict(untrained | encoder | _named(backbone, head, network))
     except RuntimeError as error:
         raise TinymimError(f"timm's {architecture.arch} does not take these weights: {misfit(error)}") from None
     return network.eval()
 
 
 def _uneven(backbone: Backbone) -> str:
-    """What to do about a head layout that is not the same in every block."""
+    """The error for a head layout that is not the same in every block, with its remedy."""
     same = next(i for i, heads in enumerate(backbone.heads) if heads != backbone.heads[0])
     if backbone.classes:
         remedy = "fine-tune again with --model.head_layout uniform"
@@ -217,10 +210,10 @@ def _check(backbone: Backbone, network: Backbone, folder: Path) -> dict[str, flo
             normal, indices=[tap.block - 1], output_fmt="NLC", intermediates_only=True
         )
         got = {"features": tokens.mean(dim=1)}
-        own = {"features": backbone.features(images)}
+        expected = {"features": backbone.features(images)}
         if backbone.classes:
-            got["logits"], own["logits"] = model(normal), _logits(backbone, images)
-    return {name: difference(got[name], own[name], MOST, f"timm's {name}") for name in got}
+            got["logits"], expected["logits"] = model(normal), _logits(backbone, images)
+    return {name: difference(got[name], expected[name], MOST, f"timm's {name}") for name in got}
 
 
 def _logits(backbone: Backbone, images: Tensor) -> Tensor:

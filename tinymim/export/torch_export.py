@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from tinymim.export.card import Contents
+from tinymim.export.model_card import ExportedForm
 from tinymim.export.source import Outputs, Source, difference, resized_side, sample
+from tinymim.files import write_json
 
 FILE = "model.pt2"
 MOST = 1e-5
@@ -22,21 +22,13 @@ BATCHES = (1, 2, 5)
 """Numbers of images that a written file is tried with; it was traced with 3."""
 
 
-def write(source: Source, folder: Path) -> Contents:
-    """Fill ``folder`` with ``model.pt2`` and ``config.json``, and load and try the program.
-
-    Args:
-        source: what to write.
-        folder: empty.
-
-    Raises:
-        TinymimError: its outputs differ.
-    """
+def write(source: Source, folder: Path) -> ExportedForm:
+    """Fill ``folder`` with ``model.pt2`` and ``config.json``, and load and try the program."""
     outputs = Outputs(source.backbone)
     torch.export.save(traced(outputs), folder / FILE)
     write_config(source, outputs, folder)
     program = torch.export.load(folder / FILE).module()
-    return Contents(
+    return ExportedForm(
         library="pytorch",
         snippet=SNIPPET.format(file=FILE, preparing=preparing(source), outputs=", ".join(outputs.names)),
         notes=notes(outputs),
@@ -67,13 +59,13 @@ def compare(outputs: Outputs, run: Callable[[Tensor], tuple[Tensor, ...]], most:
     Raises:
         TinymimError: more than that.
     """
-    found = dict.fromkeys(outputs.names, 0.0)
+    differences = dict.fromkeys(outputs.names, 0.0)
     for count in BATCHES:
         images = sample(outputs.backbone, count)
         with torch.inference_mode():
-            for name, got, own in zip(outputs.names, run(images), outputs(images), strict=True):
-                found[name] = max(found[name], difference(got, own, most, f"{whose} {name}"))
-    return found
+            for name, got, expected in zip(outputs.names, run(images), outputs(images), strict=True):
+                differences[name] = max(differences[name], difference(got, expected, most, f"{whose} {name}"))
+    return differences
 
 
 def write_config(source: Source, outputs: Outputs, folder: Path) -> None:
@@ -85,7 +77,7 @@ def write_config(source: Source, outputs: Outputs, folder: Path) -> None:
         "backbone": network.record(),
         **source.kept(),
     }
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(folder / "config.json", content)
 
 
 def preparing(source: Source) -> str:
@@ -95,7 +87,7 @@ def preparing(source: Source) -> str:
 
 
 def notes(outputs: Outputs) -> list[str]:
-    """What a card says of a graph."""
+    """Notes of the model card on a graph."""
     height, width = outputs.backbone.image_size
     block = outputs.backbone.output_block
     return [

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from tinymim import precision
 from tinymim.config import references
-from tinymim.data.batches import unit
-from tinymim.data.image_limits import evenly, image_files
+from tinymim.data.device_augment import unit
+from tinymim.data.image_files import evenly, image_files
 from tinymim.data.listed_images import ListedImages
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tinymim import precision
 from tinymim.config import recipe as recipes
-from tinymim.data.batches import unit
+from tinymim.data.device_augment import unit
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, misfit, several
 from tinymim.methods.base import Errors

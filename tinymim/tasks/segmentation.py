@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from tinymim.data.pixel_classes import UNLABELLED, pixel_loss
+from tinymim.data.segmentation_views import UNLABELLED
 from tinymim.errors import TinymimError
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
@@ -171,6 +171,18 @@ class Segmenter(DensePredictionTask):
             part = f" and {', '.join(beyond)} of the next" if beyond else ""
             lines.append(("blocks", f"pre-trained up to {whole}{part}; all {self.backbone.depth} are trained now"))
         return lines
+
+
+def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy summed over the labelled pixels and divided by the number of all, as mmsegmentation has it.
+
+    So images weigh the same in whatever batches they come, and a batch without labelled pixels has no loss.
+
+    Args:
+        logits: ``(B, classes, H, W)``.
+        mask: ``(B, H, W)`` classes, :data:`UNLABELLED` where there is none.
+    """
+    return F.cross_entropy(logits.float(), mask, ignore_index=UNLABELLED, reduction="sum") / mask.numel()
 
 
 def slide(

@@ -27,7 +27,7 @@ from tinymim.vit.architecture import Architecture
 PROJECT = Path(__file__).resolve().parents[2]
 
 NEEDED = ("architecture", "file", "licence", "citation", "source")
-"""What a card has to say besides its name."""
+"""Fields that a card must have besides its name."""
 
 NONCOMMERCIAL = re.compile(
     r"\bnc\b|\bby n c\b|\bcc ?by ?nc|non ?commercial|\bno(t for)? commercial use|"
@@ -91,7 +91,7 @@ class Card:
 
     @property
     def place(self) -> Path:
-        """Where its weights file belongs."""
+        """The place where its weights file belongs."""
         return self.path.parent / self.file
 
     def check_writable(self) -> None:
@@ -100,7 +100,7 @@ class Card:
 
     @property
     def address(self) -> str:
-        """What a program fetches; empty where there is no such address."""
+        """Address that a program can fetch; empty where there is none."""
         return hf_hub_url(*self.on_hub) if self.hub else self.url
 
     @property
@@ -126,13 +126,13 @@ class Card:
             ) from None
 
     def how_to_get(self) -> str:
-        """What a user does to have the weights."""
+        """Remedy for missing weights: the command, and how to get them by hand."""
         if self.rebuild:
             return f"restore {self.place} from the repository, or make it again with `{self.rebuild}`"
         return f"`tinymim teachers fetch {self.name}`, or {self.by_hand()}" if self.address else self.by_hand()
 
     def by_hand(self) -> str:
-        """Where a person finds the weights, and where to put them."""
+        """Remedy without a command: the page of the weights, and the place to put them."""
         where = self.address or self.page or "wherever it was"
         return f"download it from {where} and put it at {self.place} (or in the folder $TINYMIM_TEACHERS names)"
 
@@ -154,37 +154,39 @@ class Card:
 def terms(licence: str) -> str:
     """A licence in a sentence, with what it forbids."""
     licence = shown.one_line(licence)
-    against = restriction(licence)
-    return f"{licence}: {against}" if against else f"{licence}; it passes on to students"
+    forbidden = restriction(licence)
+    return f"{licence}: {forbidden}" if forbidden else f"{licence}; it passes on to students"
 
 
 def restriction(licence: str) -> str | None:
-    """What stands against using weights under ``licence``, which may be several joined by "and"; or ``None``.
+    """Restriction on the use of weights under ``licence``, which may be several joined by "and"; or ``None``.
 
     Compared by what a reader sees, whatever it is written with. What is not written in ASCII, accents aside, may look
     like any of the words and be none, so that it is not taken for a licence without restrictions.
     """
-    seen, said = text.folded(licence), text.words(licence)
-    odd = [one for one in seen if not one.isascii() and one not in SIGNS and unicodedata.category(one)[0] not in "PZ"]
-    if NONCOMMERCIAL.search(said):
+    seen, words = text.folded(licence), text.words(licence)
+    odd = [
+        sign for sign in seen if not sign.isascii() and sign not in SIGNS and unicodedata.category(sign)[0] not in "PZ"
+    ]
+    if NONCOMMERCIAL.search(words):
         return "not for commercial use, and neither are its students"
-    if not (said or odd) or any(UNSTATED.match(text.words(part)) for part in PARTS.split(seen)):
+    if not (words or odd) or any(UNSTATED.match(text.words(part)) for part in PARTS.split(seen)):
         return "no permission was stated: unless it is your own, ask whoever made it before you use it"
     return f"read it before you use it: no licence that is known here is written with {odd[0]!r}" if odd else None
 
 
 def folders() -> list[Path]:
-    """Where cards and weights are looked for, first match wins."""
-    own = os.environ.get("TINYMIM_TEACHERS")
-    return [*([Path(own)] if own else []), Path("teachers"), PROJECT / "teachers"]
+    """Folders in which cards and weights are looked for, first match wins."""
+    users = os.environ.get("TINYMIM_TEACHERS")
+    return [*([Path(users)] if users else []), Path("teachers"), PROJECT / "teachers"]
 
 
 def paths() -> dict[str, Path]:
     """The file of every card, by name; it may be unreadable."""
-    found: dict[str, Path] = {}
+    cards: dict[str, Path] = {}
     for folder in reversed(folders()):
-        found.update({path.stem: path for path in folder.glob("*.yaml")})
-    return {name: found[name] for name in sorted(found)}
+        cards.update({path.stem: path for path in folder.glob("*.yaml")})
+    return dict(sorted(cards.items()))
 
 
 def find(name: str) -> Card:
@@ -195,10 +197,10 @@ def find(name: str) -> Card:
     """
     if name.endswith((".yaml", ".yml")):
         return read(Path(name))
-    known = paths()
-    if name in known:
-        return read(known[name])
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+    cards = paths()
+    if name in cards:
+        return read(cards[name])
+    near = difflib.get_close_matches(name, cards, n=3, cutoff=0.3)
     close = f"; near it: {', '.join(near)}" if near else ""
     raise TinymimError(
         f"teacher: no card {name!r}{close}. `tinymim teachers` lists them; "
@@ -219,7 +221,7 @@ def read(path: Path) -> Card:
         raise TinymimError(f"{what}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     if missing := [name for name in ("name", *NEEDED) if not content.get(name)]:
         raise TinymimError(f"{what}: {', '.join(missing)} missing or empty")
-    record_schemas.fit(content, record_schemas.Card, what)
+    record_schemas.fit(content, record_schemas.CardFields, what)
     content["architecture"] = record_schemas.architecture(content["architecture"], f"{what}: architecture")
     if wrong := _file_problem(content["file"]) or _hub_problem(content.get("hub")) or _url_problem(content.get("url")):
         raise TinymimError(f"{what}: {wrong}")

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from tinymim import __version__, files
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
+from tinymim.teachers import card as cards
 
 PATIENCE = 3.0
 """Seconds to wait for a connection."""
@@ -67,19 +68,19 @@ def unreachable(url: str) -> str | None:
 @functools.cache
 def _no_connection(host: str, port: int) -> str | None:
     """Why no connection can be had. A resolver without network takes up to half a minute to say so: no need to wait."""
-    said: list[str | None] = []
+    answers: list[str | None] = []
 
     def connect() -> None:
         try:
             socket.create_connection((host, port), timeout=PATIENCE).close()
-            said.append(None)
+            answers.append(None)
         except (OSError, ValueError) as error:  # a ValueError of a name that no host can have
-            said.append(f"no connection to {host} ({getattr(error, 'strerror', None) or error})")
+            answers.append(f"no connection to {host} ({getattr(error, 'strerror', None) or error})")
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    return said[0] if said else f"no connection to {host} within {PATIENCE:g} seconds"
+    return answers[0] if answers else f"no connection to {host} within {PATIENCE:g} seconds"
 
 
 def download(url: str, place: Path, sha256: str | None = None) -> str:
@@ -136,3 +137,35 @@ def _receive(url: str, temporary: Path) -> None:
 def _bar() -> Progress:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, TimeRemainingColumn(), console=PlainConsole(stderr=True))
+
+
+def fetch_weights(card: cards.Card, record: bool) -> None:
+    """Download a card's weights to where they belong, and print what was written.
+
+    Args:
+        card: whose.
+        record: write their sha256 into the card, if it has none.
+
+    Raises:
+        TinymimError: no network, or no file; the message says where to get it and where to put it.
+    """
+    if path := card.weights_path():
+        print(f"{card.name}: the weights are here already, at {path}")
+        return
+    if not card.address:
+        raise TinymimError(f"{card.name} has no address that a program can fetch; {card.how_to_get()}")
+    card.check_writable()
+    if record and not card.sha256:
+        card.check_recordable()
+    try:
+        digest = download(card.address, card.place, card.sha256)
+    except TinymimError as error:
+        raise TinymimError(f"{error}; {card.by_hand()}") from None
+    except KeyboardInterrupt:
+        raise TinymimError(f"{card.name}: the download was interrupted, and nothing of it is left") from None
+    check = "as its card says" if card.sha256 else "which its card does not say"
+    if record and not card.sha256:
+        card.record_sha256(digest)
+        check = f"now written into {card.path}"
+    print(f"wrote {card.place} ({card.place.stat().st_size / 1e6:.1f} MB), sha256 {digest}, {check}")
+    print(f"licence {cards.terms(card.licence)}")

@@ -1,4 +1,5 @@
-"""Published forms of weights files: known by their keys, and brought under timm's names.
+"""Published forms of checkpoints (MAE, SimMIM, BEiT, EVA-02, DINOv2, Hugging Face's, ...): each is recognised by its
+keys (:data:`FORMS`), and brought under timm's names (:data:`NAMES`).
 
 A foreign state dict becomes the same weights under the names of timm's ``VisionTransformer``, q, k and v in one matrix,
 whatever its authors call them; :func:`fitted` then spells them as one network does. timm's own filters know only the
@@ -20,8 +21,8 @@ from tinymim.errors import TinymimError
 State = dict[str, Tensor]
 
 WRAPPERS = ("state_dict", "model", "module", "teacher", "student")
-"""Where checkpoints keep the state dict, the first that holds weights: of iBOT's and DINO's two networks the teacher,
-which is what their authors evaluate."""
+"""Keys under which checkpoints keep the state dict, the first that holds weights: of iBOT's and DINO's two networks the
+teacher, which is what their authors evaluate."""
 
 UNKNOWN = "unknown"
 
@@ -61,7 +62,7 @@ PATCHES = re.compile(r"(.*?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.p
 preferred, for a decoder may have blocks as well."""
 
 BUFFERS = re.compile(r"(^|\.)(relative_position_index|rope\.freqs_(cos|sin))$")
-"""What a network computes for itself, and some files hold."""
+"""Tensors that a network computes for itself, and some files hold."""
 
 NAMES = (
     # Hugging Face, in published files and since transformers 5
@@ -114,13 +115,14 @@ BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")
 
 def unwrapped(content: dict[Any, Any], most: int = 3) -> State:
     """The tensors in the innermost state dict of a checkpoint, at ``most`` so deep; empty where there are none."""
-    inside = [content[key] for key in WRAPPERS if most and isinstance(content.get(key), dict)]
-    own = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    return next((state for state in (unwrapped(one, most - 1) for one in inside) if state), own)
+    for key in WRAPPERS if most else ():
+        if isinstance(content.get(key), dict) and (state := unwrapped(content[key], most - 1)):
+            return state
+    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def recognised(path: Path, state: State) -> tuple[str, State]:
-    """Which form a foreign state dict has, and its weights under timm's names.
+    """Recognise the form of a foreign state dict, and bring its weights under timm's names.
 
     Args:
         path: of the file, for the error.
@@ -141,8 +143,12 @@ def recognised(path: Path, state: State) -> tuple[str, State]:
     form = next((name for name, marks in FORMS if all(_any(state, mark) for mark in marks)), UNKNOWN)
     named: State = {}
     for key, value in sorted(state.items(), key=lambda item: item[0].startswith(prefix)):  # the encoder's names win
-        if not BUFFERS.search(key):
-            named[_renamed(key.removeprefix(prefix))] = value
+        if BUFFERS.search(key):
+            continue
+        name = key.removeprefix(prefix)
+        for pattern, timms in NAMES:
+            name = re.sub(pattern, timms, name)
+        named[name] = value
     return form, _with_registers(_joined(named))
 
 
@@ -151,25 +157,19 @@ def _any(keys: Iterable[str], pattern: str) -> bool:
 
 
 def _prefix(path: Path, state: State) -> str | None:
-    """What stands before the encoder's names; ``None`` where no ViT is found."""
-    found = {match[1] for match in map(BLOCKS.fullmatch, state) if match}
-    if len(found) > 1:
-        found &= {match[1] for match in map(PATCHES.fullmatch, state) if match}
-    if len(found) > 1:
+    """The prefix of the encoder's names; ``None`` where no ViT is found."""
+    prefixes = {match[1] for match in map(BLOCKS.fullmatch, state) if match}
+    if len(prefixes) > 1:
+        prefixes &= {match[1] for match in map(PATCHES.fullmatch, state) if match}
+    if len(prefixes) > 1:
         raise TinymimError(
-            f"{path} holds {len(found)} networks, under {', '.join(map(repr, sorted(found)))}; save one by itself"
+            f"{path} holds {len(prefixes)} networks, under {', '.join(map(repr, sorted(prefixes)))}; save one by itself"
         )
-    return found.pop() if found else None
-
-
-def _renamed(key: str) -> str:
-    for pattern, name in NAMES:
-        key = re.sub(pattern, name, key)
-    return key
+    return prefixes.pop() if prefixes else None
 
 
 def _joined(state: State) -> State:
-    """Blocks in the spelling of timm's ``VisionTransformer``; what lacks its other parts stays as it is."""
+    """Join tensors of blocks to those of timm's ``VisionTransformer``; what lacks its other parts stays as it is."""
     state = dict(state)
     for block in sorted({match[1] for match in map(BLOCK.fullmatch, state) if match}):
         for whole, spellings in SPELLINGS.items():
@@ -184,7 +184,8 @@ def _joined(state: State) -> State:
 
 
 def _with_registers(state: State) -> State:
-    """DINOv2 adds positions before it inserts registers, so the CLS token may have its own added, as timm has it."""
+    """Name DINOv2's registers as timm does. DINOv2 adds positions before it inserts them: a CLS token may have its own
+    added."""
     token, positions = state.get("cls_token"), state.get("pos_embed")
     if "register_tokens" not in state or token is None or positions is None:
         return state
@@ -197,22 +198,22 @@ def _with_registers(state: State) -> State:
     return state
 
 
-def fitted(state: State, own: Iterable[str]) -> State:
-    """``state`` in the spelling of the network whose keys are ``own``; what it has no name for stays as it is."""
-    own, spelt = set(own), dict[str, Tensor]()
+def fitted(state: State, keys: Iterable[str]) -> State:
+    """Spell ``state`` as the network with these ``keys`` does; what it has no name for stays as it is."""
+    known, spelt = set(keys), dict[str, Tensor]()
     for key, value in state.items():
-        spelt |= _spelt(key, value, own)
+        spelt |= _spelt(key, value, known)
     return spelt
 
 
-def _spelt(key: str, value: Tensor, own: set[str]) -> State:
+def _spelt(key: str, value: Tensor, known: set[str]) -> State:
     match = BLOCK.fullmatch(key)
-    if key in own or not match or not value.dim():
+    if key in known or not match or not value.dim():
         return {key: value}
     block, whole = match.groups()
     for parts in SPELLINGS.get(whole, ()):
         rows = value.chunk(len(parts))
-        if block + parts[0] in own and len(rows) == len(parts):
+        if block + parts[0] in known and len(rows) == len(parts):
             named = zip((block + part for part in parts), rows, strict=True)
-            return {name: part for name, part in named if name in own or not name.endswith(KEY_BIASES) or part.any()}
+            return {name: part for name, part in named if name in known or not name.endswith(KEY_BIASES) or part.any()}
     return {key: value}

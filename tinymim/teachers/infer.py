@@ -1,4 +1,4 @@
-"""Weights of others in a file or folder, without a card: what they say of themselves, and what they cannot say.
+"""Infer the network of somebody else's weights that have no card, from the file and from the folder it lies in.
 
 Keys and shapes give a network's class and sizes. Heads, and what was done to the images, are in no weights: they come
 from the card whose file has this name, from a ``config.json`` beside the weights, or from how published networks of
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,21 @@ from timm.layers import build_sincos2d_pos_embed
 from tinymim.errors import TinymimError
 from tinymim.safety import names, text
 from tinymim.teachers import card as cards
-from tinymim.teachers import contents, record_schemas
+from tinymim.teachers import record_schemas, weights_summary
 from tinymim.teachers.card import Card
-from tinymim.teachers.contents import Contents
 from tinymim.teachers.formats import State
 from tinymim.teachers.weights import File
+from tinymim.teachers.weights_summary import WeightsSummary
 from tinymim.vit import network_options as network
 from tinymim.vit.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.positions import TABLE
 
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
-"""What timm, transformers and our exports call the weights in a folder of theirs."""
+"""Names of the weights in a folder of timm's, of transformers' and of our exports."""
 
 BASES = {"ViT": "vit_base_patch16_224", "BEiT": "beit_base_patch16_224", "EVA-02": "eva02_base_patch14_224"}
-"""What the sizes of an uncommon network of each class are laid over."""
+"""Networks over which the sizes of an uncommon one of each class are laid."""
 
 PUBLISHED = {
     ("ViT", 192, 12): "vit_tiny_patch16_224",
@@ -59,8 +60,8 @@ Colour = tuple[float, float, float]
 
 
 @dataclass
-class Told:
-    """What weights do not say, as far as somebody says it.
+class KnownFacts:
+    """Facts that weights do not hold, as far as somebody states them.
 
     Args:
         arch: timm's name, over which the sizes are laid.
@@ -90,14 +91,14 @@ def weights_in(source: str) -> Path | None:
         return path
     if path.is_file() and path.suffix not in ("", ".yaml", ".yml"):  # names of cards, and cards
         raise TinymimError(f"teacher: {path} is no file of weights, which end in {', '.join(names.WEIGHTS)}")
-    found = next((path / name for name in IN_FOLDER if (path / name).is_file()), None)
-    if found is None and path.is_dir() and "/" in source:
+    file = next((path / name for name in IN_FOLDER if (path / name).is_file()), None)
+    if file is None and path.is_dir() and "/" in source:
         raise TinymimError(f"teacher: the folder {path} has no {' and no '.join(IN_FOLDER)}")
-    return found
+    return file
 
 
 def card(path: Path, file: File) -> Card:
-    """What is known of somebody else's weights.
+    """The card of somebody else's weights: one that names this file, or one made from what is known of them.
 
     Args:
         path: of the file.
@@ -106,14 +107,14 @@ def card(path: Path, file: File) -> Card:
     Raises:
         TinymimError: that is not enough; the message has the command that writes a card.
     """
-    if known := next((one for one in _readable() if one.file == path.name), None):
-        return replace(known, file=str(path.resolve()))
-    told = beside(path)
-    architecture, unsaid = deduce(path, file, told)
+    if card := _card_naming(path.name):
+        return replace(card, file=str(path.resolve()))
+    facts = beside(path)
+    architecture, unsaid = deduce(path, file, facts)
     if architecture is None:
         options = " ".join(f"--{name} ..." for name in unsaid)
         raise TinymimError(
-            f"teacher: {path} holds {contents.describe(file.form, file.state)}, and does not say its "
+            f"teacher: {path} holds {weights_summary.describe(file.form, file.state)}, and does not say its "
             f"{', '.join(unsaid)}; `tinymim teachers add {shlex.quote(str(path))} --name ... --licence ... {options}` "
             "writes a card that does"
         )
@@ -121,51 +122,50 @@ def card(path: Path, file: File) -> Card:
         name=path.name if path.name not in IN_FOLDER else path.parent.name,
         architecture=architecture,
         file=str(path.resolve()),
-        licence=told.licence or "unknown",
+        licence=facts.licence or "unknown",
         citation="none",
         source=f"a file of form {file.form}, without a card",
     )
 
 
-def _readable() -> list[Card]:
-    found = []
+def _card_naming(file: str) -> Card | None:
+    """The first readable card whose weights file has this name."""
     for place in cards.paths().values():
-        try:
-            found.append(cards.read(place))
-        except TinymimError:
-            continue
-    return found
+        with suppress(TinymimError):
+            if (card := cards.read(place)).file == file:
+                return card
+    return None
 
 
-def beside(path: Path) -> Told:
-    """What ``config.json`` in the folder of weights says, timm's or transformers'; nothing where there is none.
+def beside(path: Path) -> KnownFacts:
+    """Facts of ``config.json`` beside the weights, timm's or transformers'; none where there is no such file.
 
     Raises:
         TinymimError: it cannot be read.
     """
     if path.name not in IN_FOLDER or not (path.parent / "config.json").is_file():
-        return Told()
+        return KnownFacts()
     place, images = path.parent / "config.json", path.parent / "preprocessor_config.json"
     config = _json(place)
     if "architecture" in config:  # timm's
-        told = record_schemas.fit(config, record_schemas.TimmConfig, f"teacher: {place}")
-        options, published = told.model_args or {}, told.pretrained_cfg or record_schemas.Published()
+        timms = record_schemas.fit(config, record_schemas.TimmConfig, f"teacher: {place}")
+        options, published = timms.model_args or {}, timms.pretrained_cfg or record_schemas.Published()
         network.check(options, f"teacher: {place}: model_args")
         heads = options.get("num_heads")
-        return Told(told.architecture, heads, published.mean, published.std, published.license or "", options)
+        return KnownFacts(timms.architecture, heads, published.mean, published.std, published.license or "", options)
     theirs = record_schemas.fit(config, record_schemas.TransformersConfig, f"teacher: {place}")
     if theirs.hidden_act != "gelu" or theirs.layer_norm_eps > 1e-5:
-        said = f"hidden_act {theirs.hidden_act}, layer_norm_eps {theirs.layer_norm_eps}"
+        stated = f"hidden_act {theirs.hidden_act}, layer_norm_eps {theirs.layer_norm_eps}"
         raise TinymimError(
-            f"teacher: {place} says {said}, and the networks that are read here have gelu and "
+            f"teacher: {place} says {stated}, and the networks that are read here have gelu and "
             "1e-6: the same weights would compute something else"
         )
-    shown = record_schemas.fit(
+    processor = record_schemas.fit(
         _json(images) if images.is_file() else {}, record_schemas.ImageConfig, f"teacher: {images}"
     )
-    if not shown.do_normalize:
-        shown.image_mean, shown.image_std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return Told(heads=theirs.num_attention_heads, mean=shown.image_mean, std=shown.image_std)
+    if not processor.do_normalize:
+        processor.image_mean, processor.image_std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return KnownFacts(heads=theirs.num_attention_heads, mean=processor.image_mean, std=processor.image_std)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -173,38 +173,39 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def deduce(path: Path, file: File, told: Told) -> tuple[Architecture | None, list[str]]:
-    """The architecture of somebody else's weights.
+def deduce(path: Path, file: File, facts: KnownFacts) -> tuple[Architecture | None, list[str]]:
+    """Deduce the architecture of somebody else's weights.
 
     Args:
         path: of the file, for the error.
         file: as read.
-        told: what is known besides.
+        facts: what is known besides.
 
     Returns:
-        The architecture, or ``None`` and what would have to be told: ``heads``, ``mean``, ``std``.
+        The architecture, or ``None`` and what would have to be stated: ``heads``, ``mean``, ``std``.
 
     Raises:
         TinymimError: no ViT.
     """
-    held = contents.look(file.state)
+    held = weights_summary.summarise(file.state)
     if held is None or not held.width or not held.patch:
-        raise TinymimError(f"teacher: {path} holds {contents.describe(file.form, file.state)}")
+        raise TinymimError(f"teacher: {path} holds {weights_summary.describe(file.form, file.state)}")
+    # Sizes of a published network tell its heads, unless its last block was trained for other ones.
     common = PUBLISHED.get((held.kind, held.width, held.depth))
-    network = skeleton(Architecture(told.arch or common or BASES[held.kind]))
-    own = contents.look(network.vit.state_dict())
-    if not own or own.kind != held.kind:
+    network = skeleton(Architecture(facts.arch or common or BASES[held.kind]))
+    usual = weights_summary.summarise(network.vit.state_dict())
+    if not usual or usual.kind != held.kind:
         raise TinymimError(f"arch: {network.architecture.arch} is no {held.kind}, and {path} holds a {held}")
-    heads = told.heads or _heads_in_tables(file.state)
-    if not heads and (told.arch or (common and not _only_relations(file.state, held.depth))):
+    heads = facts.heads or _heads_in_tables(file.state)
+    if not heads and (facts.arch or (common and not _only_relations(file.state, held.depth))):
         heads = network.heads[0]
     fixed = _is_sincos(file.state.get("pos_embed"))
     mean, std = _normalisation(held, file.form, fixed)
-    mean, std = told.mean or mean, told.std or std
+    mean, std = facts.mean or mean, facts.std or std
     unsaid = [name for name, value in {"heads": heads, "mean": mean, "std": std}.items() if not value]
     if heads is None or mean is None or std is None:
         return None, unsaid
-    options = {**_sizes(network, own, held, file.state), **told.options}
+    options = {**_sizes(network, usual, held, file.state), **facts.options}
     return Architecture(network.architecture.arch, options, heads, "sincos" if fixed else "learned", mean, std), []
 
 
@@ -215,9 +216,9 @@ def _heads_in_tables(state: State) -> int | None:
 
 
 def _only_relations(state: State, depth: int) -> bool:
-    """Whether what follows attention in the last block is as it was born, and was trained in the first: so it is where
-    relations were distilled, and such students of TinyMIM's authors have other heads there than networks of their size
-    have elsewhere."""
+    """Whether the parts after attention in the last block have their first values, and those in the first were trained:
+    so it is where relations were distilled, and such students of TinyMIM's authors have other heads there than networks
+    of their size have elsewhere."""
 
     def untouched(block: int) -> bool:
         scale, shift = (state.get(f"blocks.{block}.{part}") for part in ("norm2.weight", "mlp.fc1.bias"))
@@ -235,7 +236,7 @@ def _is_sincos(positions: torch.Tensor | None) -> bool:
     return torch.allclose(positions[0, -side * side :].float(), fixed, atol=0.01)  # as near as bfloat16 comes
 
 
-def _normalisation(held: Contents, form: str, fixed: bool) -> tuple[Colour | None, Colour | None]:
+def _normalisation(held: WeightsSummary, form: str, fixed: bool) -> tuple[Colour | None, Colour | None]:
     """Mean and standard deviation of the input that published weights of this kind were trained with, if all were."""
     if held.kind == "EVA-02":
         return OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
@@ -244,17 +245,17 @@ def _normalisation(held: Contents, form: str, fixed: bool) -> tuple[Colour | Non
     return None, None
 
 
-def _sizes(network: Backbone, own: Contents, held: Contents, state: State) -> dict[str, Any]:
+def _sizes(network: Backbone, usual: WeightsSummary, held: WeightsSummary, state: State) -> dict[str, Any]:
     """timm's options that make of ``network`` one for ``state``: those that are not its own already."""
     sizes: dict[str, tuple[Any, Any]] = {
         "img_size": (_grid(state) * held.patch, network.image_size[0]),
-        "patch_size": (held.patch, own.patch),
-        "embed_dim": (held.width, own.width),
-        "depth": (held.depth, own.depth),
-        "mlp_ratio": (held.mlp_ratio, own.mlp_ratio),
+        "patch_size": (held.patch, usual.patch),
+        "embed_dim": (held.width, usual.width),
+        "depth": (held.depth, usual.depth),
+        "mlp_ratio": (held.mlp_ratio, usual.mlp_ratio),
     }
-    sizes |= {name: (value, own.options.get(name)) for name, value in held.options.items()}
-    return {name: value for name, (value, usual) in sizes.items() if value != usual}
+    sizes |= {name: (value, usual.options.get(name)) for name, value in held.options.items()}
+    return {name: value for name, (value, default) in sizes.items() if value != default}
 
 
 def _grid(state: State) -> int:

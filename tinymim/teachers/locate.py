@@ -6,7 +6,7 @@ ours, or of somebody else's whose architecture its weights tell (``infer.py``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.teachers import infer, timm_hub, weights
 from tinymim.teachers.card import Card, find
-from tinymim.teachers.weights import Provenance
+from tinymim.teachers.provenance import Provenance
+from tinymim.teachers.weights import File
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone, skeleton
 
 
 @dataclass
 class Teacher:
-    """A teacher found but not loaded: sizes are known, so a recipe can be checked before any weights are read."""
+    """A teacher that is located but not loaded: its sizes are known, so that a recipe can be checked before."""
 
     source: str
     skeleton: Backbone
@@ -30,6 +31,8 @@ class Teacher:
     licence: str
     card: Card | None = None
     record: dict[str, Any] | None = None
+    file: File | None = field(default=None, repr=False)
+    """The file, where it had to be read to be known; loading takes it, so that it is read once."""
 
     @property
     def classes(self) -> int | None:
@@ -61,8 +64,11 @@ class Teacher:
         return freeze(backbone), provenance
 
     def _load(self, classifier: bool) -> tuple[Backbone, Provenance]:
+        file, self.file = self.file, None
+        if file and file.changed():
+            file = None
         if self.card is None:
-            backbone, provenance, _ = weights.load(Path(self.source), classifier)
+            backbone, provenance, _ = weights.load(Path(self.source), classifier, file)
             return backbone, provenance
         if problem := self.problem():
             raise TinymimError(problem)
@@ -77,7 +83,7 @@ class Teacher:
         if not classifier:
             architecture = replace(architecture, options={**architecture.options, "num_classes": 0})
         with torch.device("cpu"):
-            file = weights.read(path)
+            file = file or weights.read(path)
         backbone, matched, unexpected = weights.built(architecture, file, classifier)
         verified = "its card" if self.card.sha256 else ""
         return backbone, Provenance(
@@ -101,19 +107,21 @@ def _located(source: str) -> Teacher:
             "teacher: none is named; give a checkpoint's path, a card's name (`tinymim teachers`) or timm:NAME; the "
             "recipe's comments say which kind"
         )
+    file = None
     if path := infer.weights_in(source):
         file = weights.read(path)
         if file.record:
-            return promised(str(path), file.record)
+            return replace(promised(str(path), file.record), file=file)
         card = infer.card(path, file)
     else:
         card = named(source)
+    # A target block outside the network would show only in the middle of a run.
     network, block = skeleton(card.architecture), card.target_block
     if block and block > network.depth:
         raise TinymimError(
             f"teacher card {card.path}: target_block: {block} is not one of the blocks 1 to {network.depth}"
         )
-    return Teacher(source, network, block, card.licence, card)
+    return Teacher(source, network, block, card.licence, card, file=file)
 
 
 def named(source: str) -> Card:

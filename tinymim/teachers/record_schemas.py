@@ -1,4 +1,4 @@
-"""What each kind of file may hold: types and ranges, checked before anything else looks at it.
+"""Schemas of cards, records and configurations: types and ranges, checked before anything else looks at a file.
 
 Fields that decide something are listed here and typed. A record's network, a card and a head take no other ones; a
 ``config.json`` of others, and what modules of one's own note in a record, may hold more, which nobody looks at.
@@ -27,12 +27,12 @@ Line = Annotated[str, Meta(max_length=4000)]
 """A text that is shown to people."""
 
 Name = Annotated[str, Meta(pattern=rf"^{PLAIN}\Z(?#a plain name of one file or folder)")]
-"""Of a file or folder that it may become."""
+"""Name of a file or folder that it may become."""
 
 Timm = Annotated[
     str, Meta(pattern=r"^[a-z0-9_]{1,80}(\.[a-z0-9_]{1,80})?\Z(?#a name of timm's, such as vit_base_patch16_224)")
 ]
-"""Of a network, perhaps with a tag."""
+"""timm's name of a network, perhaps with a tag."""
 
 Heads = Annotated[int, Meta(ge=1, le=1 << 14)]
 Block = Annotated[int, Meta(ge=1, le=256)]
@@ -77,7 +77,7 @@ Head = _struct(
 """A :class:`HeadForm`."""
 
 Followed = _struct("Followed", Conventions, norm_eps=Annotated[float, Meta(gt=0, le=0.1)])
-"""What a checkpoint was made under, as :class:`Conventions` takes it."""
+"""Conventions under which a checkpoint was made, as :class:`Conventions` takes them."""
 
 
 class Identity(Struct):
@@ -97,7 +97,7 @@ class Stored(Struct, forbid_unknown_fields=True):
     beyond: list[Literal["q", "k", "v"]] = []
 
 
-class Taught(Struct):
+class DeiTRecord(Struct):
     """DeiT's teacher."""
 
     teacher: Identity | None = None
@@ -105,14 +105,14 @@ class Taught(Struct):
 
 
 class Record(Struct):
-    """What a file of ours says beside its weights."""
+    """The record beside the weights in a file of ours."""
 
     backbone: Stored
     prefix: Line
     licence: Line = "unknown"
     teacher: Identity | None = None
     start: Identity | None = None
-    deit: Taught | None = None
+    deit: DeiTRecord | None = None
     ema: float | None = None
     classifier: Head | None = None  # type: ignore[valid-type]
     classes: list[Line] = []
@@ -120,7 +120,7 @@ class Record(Struct):
     conventions: Followed | UnsetType = UNSET  # type: ignore[valid-type]
 
 
-class Card(Struct, forbid_unknown_fields=True):
+class CardFields(Struct, forbid_unknown_fields=True):
     """A teacher card."""
 
     name: Name
@@ -218,7 +218,7 @@ def architecture(value: Any, what: str) -> Architecture:
 
 
 def mistake(value: Any, schema: type, what: str) -> list[str]:
-    """What keeps ``value`` from being what ``schema`` has, if anything does: one line, in a list."""
+    """The first violation of ``schema`` by ``value``, in a list; empty where there is none."""
     try:
         fit(value, schema, what)
     except TinymimError as error:

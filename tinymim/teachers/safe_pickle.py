@@ -31,11 +31,11 @@ DAMAGED = (
     TypeError,
     struct.error,
 )
-"""What the readers raise on files that are cut short or are something else."""
+"""Errors of the readers on files that are cut short or are something else."""
 
 
 MOST_STEPS = 1_000_000
-"""Of the pickles that say what the tensors are called and where they lie: some thirty a tensor."""
+"""Steps of the pickles that say what the tensors are called and where they lie: some thirty a tensor."""
 
 FREE = 1 << 20
 """Bytes of a pickle that cannot have as many, and are not looked through."""
@@ -45,7 +45,7 @@ SHARED = 8
 
 
 class Fields:
-    """In place of an object with fields, or of a dict with a name."""
+    """Stand-in for an object with fields, or for a dict with a name."""
 
     def __new__(cls, *_: Any) -> Any:
         """An ordinary dict: PyTorch's reader sets the items and fields of no other kind."""
@@ -53,7 +53,7 @@ class Fields:
 
 
 class Called:
-    """In place of what a call would have made: nothing is called, and its arguments are dropped."""
+    """Stand-in for what a call would have made: nothing is called, and its arguments are dropped."""
 
     def __init__(self, *_: Any):
         pass
@@ -77,23 +77,28 @@ HARMLESS = {
 """Classes of objects that published checkpoints hold beside their weights, and what stands in for each."""
 
 
-def load(path: Path, device: Any = "cpu") -> Any:
-    """What ``torch.load`` reads of ``path`` with ``weights_only``, and stand-ins for :data:`HARMLESS`.
+def load(path: Path, device: Any = "cpu", mapped: bool = False) -> Any:
+    """Read ``path`` by ``torch.load`` with ``weights_only``, and stand-ins for :data:`HARMLESS`.
+
+    Args:
+        path: of the file.
+        device: to put tensors on.
+        mapped: leave tensors in the file until they are looked at, where its form allows that.
 
     Raises:
         TinymimError: truncated, no pickle of PyTorch's, or asking for code to be run.
     """
-    _check_zip(path)
+    zipped = _check_zip(path)
     stand_ins: list[Any] = [(stand_in, name) for name, stand_in in HARMLESS.items()]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's own, on raw pickles and TorchScript, which are refused below
-            content = torch.load(path, map_location=device, weights_only=True)
+            content = torch.load(path, map_location=device, weights_only=True, mmap=mapped and zipped)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
+        refused = re.search(r"GLOBAL (\S+)", str(error))
         raise TinymimError(
             f"{path} is no plain state dict: it is damaged, or reading it would run code"
-            f"{f' ({asked[1]})' if asked else ''}, which is never done. "
+            f"{f' ({refused[1]})' if refused else ''}, which is never done. "
             "Have it saved again as a plain state dict or as safetensors"
         ) from None
     except (*DAMAGED, MemoryError, OverflowError) as error:
@@ -102,8 +107,9 @@ def load(path: Path, device: Any = "cpu") -> Any:
     return content
 
 
-def _check_zip(path: Path) -> None:
-    """Raise where PyTorch's zip would unpack to more than it is, or its pickles are too long to be those of weights.
+def _check_zip(path: Path) -> bool:
+    """Whether a file is a zip of PyTorch's, once that unpacks to no more than it is and its pickles are as short as
+    those of weights.
 
     PyTorch never compresses, so that a file of a few bytes that becomes gigabytes is no file of PyTorch's.
     """
@@ -111,7 +117,7 @@ def _check_zip(path: Path) -> None:
         if path.stat().st_size > FREE:
             with path.open("rb") as stream:
                 _check_length(path, stream, 5)  # of the form before zips: magic number, protocol, system, content, keys
-        return
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -123,6 +129,7 @@ def _check_zip(path: Path) -> None:
         if member.filename.endswith(".pkl") and member.file_size > FREE:
             with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
                 _check_length(path, stream, 1)
+    return True
 
 
 def _check_length(path: Path, stream: IO[bytes], pickles: int) -> None:
@@ -159,7 +166,7 @@ def _check_tensors(path: Path, content: Any) -> None:
 
 def damaged(path: Path, error: Exception) -> TinymimError:
     """The error for a file on which a reader stumbled."""
-    said = str(error).partition("\n")[0] or type(error).__name__
-    if "weights_only" in said:  # PyTorch's advice is to read it unsafely
-        said = "a program or a raw pickle"
-    return TinymimError(f"{path} is truncated or not a weights file ({said})")
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    if "weights_only" in reason:  # PyTorch's advice is to read it unsafely
+        reason = "a program or a raw pickle"
+    return TinymimError(f"{path} is truncated or not a weights file ({reason})")

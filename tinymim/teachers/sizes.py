@@ -17,7 +17,7 @@ from torch.nn.modules.module import (
 )
 
 from tinymim.errors import TinymimError, misfit
-from tinymim.teachers import contents, record_schemas
+from tinymim.teachers import record_schemas, weights_summary
 from tinymim.teachers.formats import State
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
@@ -41,18 +41,19 @@ def compare(path: Path, state: State, record: dict[str, Any]) -> None:
     Raises:
         TinymimError: other sizes; or no weights of a ViT at all.
     """
-    held, told = contents.look(state), record["backbone"]["architecture"]
+    held, stated = weights_summary.summarise(state), record["backbone"]["architecture"]
     if held is None:
         raise TinymimError(f"{path} holds no weights of a ViT (keys: {', '.join(sorted(state)[:4])})")
-    options = told.get("options", {})
+    options = stated.get("options", {})
     sizes = {"width": ("embed_dim", held.width), "depth": ("depth", held.depth), "patch": ("patch_size", held.patch)}
-    own = None
+    usual = None
     if any(option not in options for option, _ in sizes.values()):
-        own = contents.look(skeleton(Architecture(told.get("arch", Architecture.arch))).vit.state_dict())
+        network = skeleton(Architecture(stated.get("arch", Architecture.arch)))
+        usual = weights_summary.summarise(network.vit.state_dict())
     for name, (option, stored) in sizes.items():
-        said = options.get(option, getattr(own, name, 0))
-        if stored and stored not in (said if isinstance(said, list) else [said]):
-            raise TinymimError(f"{path}: its record says {name} {said}, its weights {stored}")
+        size = options.get(option, getattr(usual, name, 0))
+        if stored and stored not in (size if isinstance(size, list) else [size]):
+            raise TinymimError(f"{path}: its record says {name} {size}, its weights {stored}")
 
 
 def check_bytes(path: Path, weights: Iterable[Tensor], backbone: Backbone) -> None:
@@ -67,10 +68,10 @@ def check_bytes(path: Path, weights: Iterable[Tensor], backbone: Backbone) -> No
         TinymimError: it would.
     """
     held = sum(value.numel() for value in weights) * 4
-    asked = sum(part.nbytes for part in (*backbone.parameters(), *backbone.buffers()))
-    if asked > 4 * held + SPARE:
+    needed = sum(part.nbytes for part in (*backbone.parameters(), *backbone.buffers()))
+    if needed > 4 * held + SPARE:
         raise TinymimError(
-            f"{path} holds {held / 1e6:.0f} MB of weights, and {backbone.describe()} would take {asked / 1e6:.0f} MB: "
+            f"{path} holds {held / 1e6:.0f} MB of weights, and {backbone.describe()} would take {needed / 1e6:.0f} MB: "
             "they are not its own, or img_size is far from theirs"
         )
 
@@ -87,12 +88,12 @@ def check_described(model: dict[str, Any], weights: Iterable[Tensor]) -> None:
     """
     held = sum(value.numel() for value in weights)
     for name in ("student", "architecture"):
-        given = (model.get("init_args") or {}).get(name)
-        if isinstance(given, dict):
-            stated = {key: value for key, value in given.items() if value is not None}
-            described = record_schemas.architecture(stated, name)
-            if (asked := sum(part.numel() for part in skeleton(described).parameters())) > held:
-                raise TinymimError(f"{name}: it would have {asked:,} weights, and the file has {held:,} numbers")
+        described = (model.get("init_args") or {}).get(name)
+        if isinstance(described, dict):
+            stated = {key: value for key, value in described.items() if value is not None}
+            network = skeleton(record_schemas.architecture(stated, name))
+            if (needed := sum(part.numel() for part in network.parameters())) > held:
+                raise TinymimError(f"{name}: it would have {needed:,} weights, and the file has {held:,} numbers")
 
 
 def check_built(build: Callable[[], nn.Module], state: State, what: str) -> None:
@@ -124,7 +125,7 @@ def check_built(build: Callable[[], nn.Module], state: State, what: str) -> None
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Those in an attribute of a module: parameters, buffers, and what figures are counted in; not of its parts."""
+    """Tensors in an attribute of a module: parameters, buffers, and what figures are counted in; not of its parts."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict | list | tuple):

@@ -18,7 +18,7 @@ from tinymim.vit.architecture import Architecture
 PREFIX = "timm:"
 
 SAFETENSORS = "model.safetensors"
-"""What timm calls the weights on the hub."""
+"""Name of a file of weights on timm's pages of the hub."""
 
 LABELLED = {"in1k", "in12k", "in21k", "in22k"}
 UNLABELLED = {"mim", "mae", "dino", "ijepa"}
@@ -42,8 +42,8 @@ def card(source: str) -> Card:
     tags = [known.partition(".")[2] for known in timm.list_models(f"{arch}.*", pretrained=True)]
     published = get_pretrained_cfg(name, allow_unregistered=False) if tag in ("", *tags) else None
     if published is None or not published.hf_hub_id:
-        have = f"it has {', '.join(tags)}" if tags else "give a file of yours a card with `tinymim teachers add`"
-        raise TinymimError(f"teacher: timm has no weights {tag or 'at all'} of {arch} on the hub; {have}")
+        available = f"it has {', '.join(tags)}" if tags else "give a file of yours a card with `tinymim teachers add`"
+        raise TinymimError(f"teacher: timm has no weights {tag or 'at all'} of {arch} on the hub; {available}")
     full = f"{arch}.{published.tag}" if published.tag else arch
     labels = _saw_labels(arch, published.tag or "", published.num_classes)
     options: dict[str, object] = {"img_size": published.input_size[-1]}
@@ -73,8 +73,8 @@ def fetch(card: Card) -> Path:
     try:
         return Path(hf_hub_download(*card.on_hub, etag_timeout=PATIENCE))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        said = str(error).partition("\n")[0]
-        raise TinymimError(f"teacher: {card.name} cannot be fetched ({said}); {card.how_to_get()}") from None
+        reason = str(error).partition("\n")[0]
+        raise TinymimError(f"teacher: {card.name} cannot be fetched ({reason}); {card.how_to_get()}") from None
 
 
 def missing(card: Card) -> str | None:
@@ -84,15 +84,15 @@ def missing(card: Card) -> str | None:
 
 
 def _saw_labels(arch: str, tag: str, classes: int) -> bool:
-    """Fine-tuned weights did, and so did others with a classifier (CLIP's outputs are no classes), or that name a
-    labelled set and no training without labels."""
+    """Whether labels were used: by fine-tuned weights, and others with a classifier (CLIP's outputs are no classes) or
+    that name a labelled set and no training without labels."""
     words = set(tag.split("_"))
     classified = classes > 0 or (words & LABELLED and not words & UNLABELLED)
     return "ft" in words or bool(classified and "clip" not in arch.split("_"))
 
 
 def _pooling(arch: str) -> str:
-    """How timm's network of that name makes one token of many."""
+    """The pooling of timm's network of that name."""
     import torch
 
     with torch.device("meta"):
@@ -105,5 +105,5 @@ def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
 
 
 def _paper(name: str | None, ids: str | tuple[str, ...] | None) -> str:
-    said = ids if isinstance(ids, str) else ", ".join(ids or ())
-    return f"{name} ({said})" if name and said else name or said
+    numbers = ids if isinstance(ids, str) else ", ".join(ids or ())
+    return f"{name} ({numbers})" if name and numbers else name or numbers

@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 
 from tinymim.errors import TinymimError
 from tinymim.files import noted, sha256, write_atomically
-from tinymim.safety import names, text
-from tinymim.teachers import contents, formats, record_schemas, safe_pickle, sizes
+from tinymim.safety import text
+from tinymim.teachers import formats, record_schemas, safe_pickle, sizes, weights_summary
 from tinymim.teachers.formats import State
+from tinymim.teachers.provenance import OURS, Provenance
 from tinymim.vit import conventions
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
@@ -32,9 +33,6 @@ RECORD = "tinymim"
 
 FOREIGN = ("decoder", "mask_token", "head.", "head_dist.", "fc_norm.", "lm_head.", "norm.")
 """Keys that belong to no encoder this project reads: decoders, mask tokens, classifiers, the final norm."""
-
-OURS = "tinymim"
-"""The form of this project's own files."""
 
 
 @dataclass
@@ -51,42 +49,18 @@ class File:
     classifier: State = field(default_factory=dict)
     form: str = OURS
 
+    def __post_init__(self) -> None:
+        self._stamp = self._now()
 
-@dataclass
-class Provenance:
-    """Where loaded weights came from, for the log line and for checkpoints; ``verified`` is what says the same sha256,
-    or empty."""
+    def _now(self) -> tuple[int, ...]:
+        if not self.path.is_file():
+            return ()
+        stat = self.path.stat()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
-    name: str
-    path: str
-    sha256: str
-    verified: str
-    matched: int
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    licence: str = "unknown"
-    form: str = OURS
-
-    def __str__(self) -> str:
-        check = f"as {self.verified} says" if self.verified else "no recorded sha256 to compare with"
-        extra = f" ({contents.by_meaning(self.unexpected)})" if self.unexpected else ""
-        return (
-            f"weights {self.name}: {names.followed(Path(self.path))}, sha256 {self.sha256[:12]} ({check}), "
-            f"form {self.form}, keys matched {self.matched}, "
-            f"missing {len(self.missing)}, unexpected {len(self.unexpected)}{extra}, licence {self.licence}"
-        )
-
-    def identity(self) -> dict[str, str]:
-        """What a checkpoint says of a teacher with these weights."""
-        return {"name": self.name, "sha256": self.sha256}
-
-    def check_same(self, stored: dict[str, str], how: str) -> None:
-        """Raise unless a checkpoint that says ``stored`` of its teacher had these weights; ``how`` begins the error."""
-        if stored.get("sha256") != self.sha256:
-            raise TinymimError(
-                f"{how} {stored['name']} (sha256 {stored.get('sha256')}), and the recipe names {self.name} "
-                f"(sha256 {self.sha256}); resume with the same teacher"
-            )
+    def changed(self) -> bool:
+        """Whether the file was written since it was read."""
+        return self._now() != self._stamp
 
 
 def read(path: Path) -> File:
@@ -101,13 +75,13 @@ def read(path: Path) -> File:
     if not path.is_file():
         raise TinymimError(f"no weights file at {path}")
     if path.suffix != ".safetensors":
-        return _unwrap(path, safe_pickle.load(path))
+        return _unwrap(path, safe_pickle.load(path, mapped=True))
     try:
         with safe_open(path, framework="pt") as stored:
             header = (stored.metadata() or {}).get(RECORD)
             keys = list(stored.keys())
-            if len(keys) > contents.MOST:
-                raise contents.too_many(path, len(keys))
+            if len(keys) > weights_summary.MOST:
+                raise weights_summary.too_many(path, len(keys))
             state = {key: stored.get_tensor(key) for key in keys}
     except (SafetensorError, *safe_pickle.DAMAGED) as error:
         raise safe_pickle.damaged(path, error) from None
@@ -124,19 +98,23 @@ def _unwrap(path: Path, content: Any) -> File:
     if not isinstance(content, dict):
         raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
     record, state = content.get(RECORD), formats.unwrapped(content)
-    if len(state) > contents.MOST:
-        raise contents.too_many(path, len(state))
-    if state and not record:
+    if len(state) > weights_summary.MOST:
+        raise weights_summary.too_many(path, len(state))
+    if not record and state:
         return _foreign(path, state)
     classifier: State = {}
     if record:
         what = f"the record of {path}"
         record = record_schemas.record(text.plain(record, what), what)
+        # A module's other weights, a decoder's for instance, stay out; its classifier lies around the backbone.
         prefix = record["prefix"]
         if record.get("classifier"):
             around = prefix.removesuffix("backbone.vit.")
-            beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
-            classifier = {key.removeprefix(around): value for key, value in beside.items() if key.startswith(around)}
+            classifier = {
+                key.removeprefix(around): value
+                for key, value in state.items()
+                if key.startswith(around) and not key.startswith(prefix)
+            }
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not state:
         raise TinymimError(f"{path} holds no weights (keys: {_some([str(key) for key in content])})")
@@ -175,21 +153,21 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
     whole = backbone.vit.state_dict()
     sizes.check_bytes(file.path, [*file.state.values(), *file.classifier.values()], backbone)
     state = backbone.fit(formats.fitted(file.state, whole))
-    own = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
-    _check_fit(file, backbone, "encoder", own, state)
+    needed = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
+    _check_fit(file, backbone, "encoder", needed, state)
     head: State = {}
     if classifier and backbone.classifier:
         head = backbone.classifier.state_dict()
         _check_fit(file, backbone, "classifier", head, file.classifier)
     elif classifier:
-        own = whole
-        _check_fit(file, backbone, "classifier", own, state)
+        needed = whole
+        _check_fit(file, backbone, "classifier", needed, state)
     if next(backbone.parameters()).is_meta:  # sizes alone were asked for
         return 0, []
     if backbone.classifier and head:
         backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
-    backbone.vit.load_state_dict({key: state[key] for key in own}, strict=False)
-    return len(own) + len(head), sorted(state.keys() - own.keys())
+    backbone.vit.load_state_dict({key: state[key] for key in needed}, strict=False)
+    return len(needed) + len(head), sorted(state.keys() - needed.keys())
 
 
 def built(architecture: Architecture, file: File, classifier: bool = False) -> tuple[Backbone, int, list[str]]:
@@ -211,26 +189,28 @@ def built(architecture: Architecture, file: File, classifier: bool = False) -> t
     return backbone, *fill(backbone, file, classifier)
 
 
-def _check_fit(file: File, backbone: Backbone, part: str, own: State, stored: State) -> None:
-    """Raise unless ``stored`` has every weight of ``own``, in its shape, and nothing more of an encoder."""
-    left = stored.keys() - own.keys()
-    over = {key for key in left if key.startswith(contents.ENCODER)}
+def _check_fit(file: File, backbone: Backbone, part: str, needed: State, stored: State) -> None:
+    """Raise unless ``stored`` has every weight that is ``needed``, in its shape, and nothing more of an encoder."""
+    # A decoder or another classifier may be left out; an encoder's weight may not, or another network was trained.
+    left = stored.keys() - needed.keys()
+    over = {key for key in left if key.startswith(weights_summary.ENCODER)}
     problems = {
-        f"{part} weights missing": contents.by_meaning(own.keys() - stored.keys()),
-        "left over": contents.by_meaning(over),
+        f"{part} weights missing": weights_summary.by_meaning(needed.keys() - stored.keys()),
+        "left over": weights_summary.by_meaning(over),
         "of another shape": _some(
             [
                 f"{key} {tuple(stored[key].shape)}, not {tuple(value.shape)}"
-                for key, value in own.items()
+                for key, value in needed.items()
                 if key in stored and stored[key].shape != value.shape
             ]
         ),
     }
     if any(problems.values()):
-        told = {**problems, "left out": contents.by_meaning(left - over)}
+        listed = {**problems, "left out": weights_summary.by_meaning(left - over)}
+        misfits = "; ".join(f"{what}: {keys}" for what, keys in listed.items() if keys)
         raise TinymimError(
-            f"{file.path} holds {contents.describe(file.form, file.state)}, which do not fit {backbone.describe()}. "
-            f"{'; '.join(f'{what}: {keys}' for what, keys in told.items() if keys)}{contents.advice(stored, own)}"
+            f"{file.path} holds {weights_summary.describe(file.form, file.state)}, which do not fit "
+            f"{backbone.describe()}. {misfits}{weights_summary.advice(stored, needed)}"
         )
 
 
@@ -245,12 +225,13 @@ def from_record(record: dict[str, Any], classifier: bool = False) -> Backbone:
     return backbone
 
 
-def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, dict[str, Any]]:
+def load(path: Path, classifier: bool = False, file: File | None = None) -> tuple[Backbone, Provenance, dict[str, Any]]:
     """The backbone in a file of ours: a Lightning checkpoint or an export.
 
     Args:
         path: of the file.
         classifier: with the classifier it was fine-tuned with.
+        file: as read; ``None`` reads it.
 
     Returns:
         The backbone, where it came from, and the file's record.
@@ -260,10 +241,10 @@ def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, di
             fine-tuned, and its classifier is asked for.
     """
     with torch.device("cpu"):  # also where a network is built for its sizes alone
-        file = read(path)
+        file = file or read(path)
     if not file.record:
         raise TinymimError(
-            f"{path} is no checkpoint of tinymim: it holds {contents.describe(file.form, file.state)}; "
+            f"{path} is no checkpoint of tinymim: it holds {weights_summary.describe(file.form, file.state)}; "
             "describe it with a teacher card, as in teachers/, and name the card instead"
         )
     with torch.device("meta"):

@@ -17,7 +17,7 @@ from typing_extensions import override
 from tinymim.config import recipe, references, validation
 from tinymim.config.options import Saving
 from tinymim.data.corruptions import Corruptions
-from tinymim.data.named import NamedSets
+from tinymim.data.named_sets import NamedSets
 from tinymim.errors import TinymimError
 from tinymim.methods.base import Method
 from tinymim.safety import names

@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 from rich.table import Table
 
 from tinymim import files
-from tinymim.data.named import Figures, NamedSets, Report
+from tinymim.data.named_sets import Figures, NamedSets, Report
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
 

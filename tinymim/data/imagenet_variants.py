@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pkgutil
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any, cast
@@ -13,12 +14,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
+from typing_extensions import override
 
-from tinymim.data.corruption_error import ALEXNET, EXTRA, Errors, corruption_errors, mean_errors
+from tinymim.data.corruption_error import (
+    ALEXNET,
+    EXTRA,
+    corruption_errors,
+    corruption_table,
+    errors_of,
+    mean_errors,
+)
 from tinymim.data.corruptions import SEVERITIES
-from tinymim.data.image_limits import image_files, open_image, unreadable
+from tinymim.data.image_files import image_files, open_image, unreadable
 from tinymim.data.module import Sample
-from tinymim.data.named import Figures, NamedSet, NamedSets, Report, percent
+from tinymim.data.named_sets import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, crop_problems
 from tinymim.errors import TinymimError, several
@@ -33,10 +42,10 @@ TITLES = {
     "imagenet_c": "IN-C",
 }
 CLASSES = 1000
-"""Of a whole test set that is not of a subset."""
+"""Classes of a whole test set, but for those of :data:`SUBSETS`."""
 
 SUBSETS = {"imagenet_a": "imagenet_a", "imagenet_r": "imagenet_r"}
-"""Those of 200 classes, and timm's table of them."""
+"""Test sets of 200 classes, and timm's table of them."""
 
 
 def synsets(table: str = "imagenet") -> list[str]:
@@ -46,18 +55,7 @@ def synsets(table: str = "imagenet") -> list[str]:
     return text.decode().split()
 
 
-class SquareView(PlainView):
-    """The shorter side to ``image_size`` and a square crop, for images that were cropped already: at their own size, as
-    ImageNet-C's 224 at 224, it is the centre crop alone.
-
-    Args:
-        image_size: side of the view, in pixels.
-    """
-
-    def __init__(self, image_size: int):
-        super().__init__(image_size, 1.0)
-
-
+@dataclass(eq=False, repr=False)
 class Labelled(Dataset[Sample]):
     """Image files with labels. A broken one is named in the log and gets the label -1: it counts in no figure.
 
@@ -68,16 +66,13 @@ class Labelled(Dataset[Sample]):
         view: from an image to what is shown of it.
     """
 
-    def __init__(self, folder: str, names: NDArray[np.bytes_], labels: NDArray[np.int64], view: PlainView):
-        self.folder, self.names, self.labels, self.view = folder, names, labels, view
+    folder: str
+    names: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
+    view: PlainView
 
     def __len__(self) -> int:
         return len(self.names)
-
-    @property
-    def classes_there(self) -> int:
-        """How many classes have images."""
-        return len(np.unique(self.labels))
 
     def __getitem__(self, draw: Draw) -> Sample:
         path, label = f"{self.folder}/{os.fsdecode(self.names[draw.index])}", int(self.labels[draw.index])
@@ -125,27 +120,23 @@ class RobustnessData(NamedSets):
     ):
         super().__init__(image_size, batch_size, num_workers)
         self.crop_pct = crop_pct
-        given = {
-            "imagenet": imagenet,
-            "imagenet_v2": imagenet_v2,
-            "imagenet_a": imagenet_a,
-            "imagenet_r": imagenet_r,
-            "imagenet_c": imagenet_c,
-        }
-        self.folders = {name: Path(path).expanduser() for name, path in given.items() if path}
+        roots = (imagenet, imagenet_v2, imagenet_a, imagenet_r, imagenet_c)
+        self.folders = {name: Path(root).expanduser() for name, root in zip(TITLES, roots, strict=True) if root}
 
+    @override
     def problems(self) -> list[str]:
-        """No folder, one that is not there, or classes that are not the set's. Looks at folders, and reads no image."""
-        found = super().problems() + crop_problems(self.crop_pct)
+        # Looks at folders, and reads no image.
+        problems = super().problems() + crop_problems(self.crop_pct)
         if not self.folders:
-            found.append(f"data: no test set is named; give a folder with one of {', '.join(map(_option, TITLES))}")
+            options = ", ".join(f"--data.{name}" for name in TITLES)
+            problems.append(f"data: no test set is named; give a folder with one of {options}")
         for name in self.folders:
             try:
                 for folder in self._parts(name).values():
                     _classes(name, folder)
             except TinymimError as error:
-                found.append(str(error))
-        return found
+                problems.append(str(error))
+        return problems
 
     def _parts(self, name: str) -> dict[str, Path]:
         """The folders of classes of a test set, by what their :class:`NamedSet` is called.
@@ -158,34 +149,36 @@ class RobustnessData(NamedSets):
             raise TinymimError(f"data.{name}: {folder} is no folder")
         if name != "imagenet_c":
             return {name: folder / "val" if name == "imagenet" and (folder / "val").is_dir() else folder}
-        known = {*ALEXNET, *EXTRA}
-        places = [place for place in (*folder.glob("*"), *folder.glob("*/*")) if place.name in known]
+        corruptions = {*ALEXNET, *EXTRA}
+        # Its four archives unpack to blur/, noise/, ..., with the corruptions below them.
+        places = [place for place in (*folder.glob("*"), *folder.glob("*/*")) if place.name in corruptions]
         if not places:
             raise TinymimError(
                 f"data.{name}: {folder} holds {_some(_names(folder))}, and ImageNet-C's folders are corruptions such "
                 "as gaussian_noise/1"
             )
-        found = {f"{place.name}/{s}": place / str(s) for place in places for s in SEVERITIES}
+        severities = {f"{place.name}/{s}": place / str(s) for place in places for s in SEVERITIES}
         order = {corruption: number for number, corruption in enumerate((*ALEXNET, *EXTRA))}
-        there = sorted((one for one in found if found[one].is_dir()), key=lambda one: (order[one[:-2]], one))
-        if not there:
+        existing = [name for name, severity in severities.items() if severity.is_dir()]
+        if not existing:
             raise TinymimError(f"data.{name}: {places[0]} holds no severity, which are folders named 1 to 5")
-        return {one: found[one] for one in there}
+        return {name: severities[name] for name in sorted(existing, key=lambda name: (order[name[:-2]], name))}
 
+    @override
     def prepare(self) -> None:
         """List the files.
 
         Raises:
             TinymimError: there are :meth:`problems`.
         """
-        if found := self.problems():
-            raise several("the test sets cannot be used", found)
-        everything = synsets()
+        if problems := self.problems():
+            raise several("the test sets cannot be used", problems)
+        all_classes = synsets()
         self.sets = []
         for name in self.folders:
-            cropped = name == "imagenet_c"
-            view = SquareView(self.image_size) if cropped else PlainView(self.image_size, self.crop_pct)
-            subset = [everything.index(one) for one in synsets(SUBSETS[name])] if name in SUBSETS else None
+            cropped = name == "imagenet_c"  # its 224 pixels, at 224, are the centre crop alone
+            view = PlainView(self.image_size, 1.0 if cropped else self.crop_pct)
+            subset = [all_classes.index(synset) for synset in synsets(SUBSETS[name])] if name in SUBSETS else None
             for part, folder in self._parts(name).items():
                 labels = _classes(name, folder)
                 files = sorted(file for file in image_files(str(folder)) if file.partition("/")[0] in labels)
@@ -195,13 +188,17 @@ class RobustnessData(NamedSets):
                 numbers = np.array([labels[file.partition("/")[0]] for file in files], dtype=np.int64)
                 self.sets.append(NamedSet(part, Labelled(str(folder), names, numbers, view), subset))
 
-    def report(self, found: dict[str, Figures], baseline: dict[str, Figures] | None) -> Report:
-        """The columns of the paper's table 4, V2, and the corruptions one by one."""
-        report = Report(numbers={name: _numbers(found[name]) for name in TITLES if name in found})
-        columns = {f"{TITLES[name]} ↑": (found[name].top1, found[name].images) for name in report.numbers}
-        shots = {name: figures for name, figures in found.items() if "/" in name}
-        if shots:
-            self._corrupted(shots, columns, report)
+    @override
+    def report(self, figures: dict[str, Figures], baseline: dict[str, Figures] | None) -> Report:
+        # The columns of the paper's table 4, V2, and the corruptions one by one.
+        kept = ("top1", "top5", "images", "unreadable")
+        report = Report(
+            numbers={name: {key: getattr(figures[name], key) for key in kept} for name in TITLES if name in figures}
+        )
+        columns = {f"{TITLES[name]} ↑": (figures[name].top1, figures[name].images) for name in report.numbers}
+        corrupted = {name: by_set for name, by_set in figures.items() if "/" in name}
+        if corrupted:
+            self._corrupted(corrupted, columns, report)
         rows = [["per cent", *(percent(share) for share, _ in columns.values())]]
         rows.append(["images", *(f"{images:,}" for _, images in columns.values())])
         report.tables.insert(0, ("robustness", ["", *columns], rows))
@@ -211,24 +208,25 @@ class RobustnessData(NamedSets):
             report.notes.append(f"{TITLES[name]}: of the 1000 logits those of its 200 classes compete")
         for name in report.numbers:
             whole = 200 if name in SUBSETS else CLASSES
-            if (there := min(one.classes_there for one in self._of(name))) < whole:
-                report.notes.append(f"{TITLES[name]}: partial, {there} of its {whole} classes are in the folder")
-        if left := sum(figures.unreadable for figures in found.values()):
-            report.notes.append(f"{left} files could not be read and count in no figure; the log names them")
+            if (classes := self._fewest_classes(name)) < whole:
+                report.notes.append(f"{TITLES[name]}: partial, {classes} of its {whole} classes are in the folder")
+        if unreadable := sum(by_set.unreadable for by_set in figures.values()):
+            report.notes.append(f"{unreadable} files could not be read and count in no figure; the log names them")
         return report
 
-    def _of(self, name: str) -> list[Labelled]:
-        """The images of a test set, which are several of ImageNet-C's."""
-        own = [one.images for one in self.sets if one.name == name or (name == "imagenet_c" and "/" in one.name)]
-        return cast(list[Labelled], own)
+    def _fewest_classes(self, name: str) -> int:
+        """How many classes have images in a test set; in that part of ImageNet-C that has fewest."""
+        sets = [part for part in self.sets if part.name == name or (name == "imagenet_c" and "/" in part.name)]
+        return min(len(np.unique(cast(Labelled, part.images).labels)) for part in sets)
 
-    def _corrupted(self, shots: dict[str, Figures], columns: dict[str, tuple[float, int]], report: Report) -> None:
-        """Add what belongs to ImageNet-C."""
-        errors = errors_of(shots)
-        images = sum(figures.images for name, figures in shots.items() if name.partition("/")[0] in ALEXNET)
+    def _corrupted(self, figures: dict[str, Figures], columns: dict[str, tuple[float, int]], report: Report) -> None:
+        """Add ImageNet-C's columns, numbers and table."""
+        errors = errors_of(figures)
+        images = sum(by_set.images for name, by_set in figures.items() if name.partition("/")[0] in ALEXNET)
         means, relative = mean_errors(errors), corruption_errors(errors, ALEXNET)
         partial = [name for name in ALEXNET if len(errors.get(name, {})) < len(SEVERITIES)]
-        if not partial and min(one.classes_there for one in self._of("imagenet_c")) < CLASSES:
+        # AlexNet's errors are of all images: no mCE from a part of them.
+        if not partial and self._fewest_classes("imagenet_c") < CLASSES:
             partial = [f"its {CLASSES} classes"]
         numbers: dict[str, Any] = {"errors": errors, "images": images}
         report.numbers["imagenet_c"] = numbers
@@ -247,59 +245,31 @@ class RobustnessData(NamedSets):
         report.tables.append(corruption_table(errors, {} if partial else {"CE": relative}))
 
 
-def errors_of(found: dict[str, Figures]) -> Errors:
-    """Top-1 errors by corruption and severity, from figures of sets that are named ``corruption/severity``."""
-    errors: Errors = {}
-    for name, figures in found.items():
-        corruption, _, severity = name.partition("/")
-        errors.setdefault(corruption, {})[int(severity)] = figures.error
-    return errors
-
-
-def corruption_table(errors: Errors, beside: dict[str, dict[str, float]]) -> tuple[str, list[str], list[list[str]]]:
-    """Per cent of error by corruption and severity, their mean, and what is ``beside`` it under its head."""
-    severities = sorted({severity for by_severity in errors.values() for severity in by_severity})
-    means = mean_errors(errors)
-    rows = [
-        [name, *(percent(by.get(s)) for s in severities), percent(means[name])]
-        + [percent(column.get(name)) for column in beside.values()]
-        for name, by in errors.items()
-    ]
-    return "error by corruption and severity", ["corruption", *map(str, severities), "mean", *beside], rows
-
-
 def _classes(name: str, folder: Path) -> dict[str, int]:
     """The label of each class folder.
 
     Raises:
         TinymimError: folders of other names than the set's.
     """
-    there = _names(folder)
-    if name == "imagenet_v2" and there and all(one.isdecimal() and int(one) < 1000 for one in there):
-        return {one: int(one) for one in there}  # sorted as words, 10 would come before 2
-    labels = {one: number for number, one in enumerate(synsets(SUBSETS.get(name, "imagenet")))}
-    if strange := [one for one in there if one not in labels] or ([] if there else ["no folder"]):
-        also = " or 0 to 999" * (name == "imagenet_v2")
+    names = _names(folder)
+    if name == "imagenet_v2" and names and all(number.isdecimal() and int(number) < 1000 for number in names):
+        return {number: int(number) for number in names}  # sorted as words, 10 would come before 2
+    labels = {synset: number for number, synset in enumerate(synsets(SUBSETS.get(name, "imagenet")))}
+    strange = [synset for synset in names if synset not in labels]
+    if strange or not names:
+        also = " or 0 to 999" if name == "imagenet_v2" else ""
         raise TinymimError(
             f"data.{name}: {folder} has classes named {_some(strange)}, and the {len(labels)} of {TITLES[name]} are "
             f"synsets such as {next(iter(labels))}{also}"
         )
-    return {one: labels[one] for one in there}
+    return {synset: labels[synset] for synset in names}
 
 
 def _names(folder: Path) -> list[str]:
-    """Of the folders in it."""
+    """Names of the folders in ``folder``, sorted; hidden ones left out."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "no folder"
-
-
-def _option(name: str) -> str:
-    return f"--data.{name}"
-
-
-def _numbers(figures: Figures) -> dict[str, float]:
-    return {"top1": figures.top1, "top5": figures.top5, "images": figures.images, "unreadable": figures.unreadable}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tinymim.teachers.contents import by_meaning, describe, look
+from tinymim.teachers.weights_summary import by_meaning, describe, summarise
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import skeleton
 
@@ -43,7 +43,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("arch", PUBLISHED)
 def test_look__the_sizes_of_published_networks(arch):
     state = skeleton(Architecture(arch)).vit.state_dict()
-    assert str(look(state)) == PUBLISHED[arch]
+    assert str(summarise(state)) == PUBLISHED[arch]
     assert describe("MAE", state) == f"MAE weights ({PUBLISHED[arch]})"
 
 
@@ -67,7 +67,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("arch", OPTIONS)
 def test_look__the_options_make_the_same_network_of_timms_class(arch):
-    held = look(skeleton(Architecture(arch)).vit.state_dict())
+    held = summarise(skeleton(Architecture(arch)).vit.state_dict())
     assert held.options == OPTIONS[arch]
     again = skeleton(Architecture(arch, held.options)).vit.state_dict()
     assert {key: value.shape for key, value in again.items()} == {
@@ -78,7 +78,7 @@ def test_look__the_options_make_the_same_network_of_timms_class(arch):
 def test_look__a_beit_without_layer_scale():
     """timm's BEiTs have one unless they are told 0; None they do not hear."""
     plain = skeleton(Architecture("beit_base_patch16_224", {"init_values": 0})).vit.state_dict()
-    held = look(plain)
+    held = summarise(plain)
     assert not any("gamma" in key for key in plain)
     assert held.options["init_values"] == 0
     again = skeleton(Architecture("beit_base_patch16_224", held.options)).vit.state_dict()
@@ -86,4 +86,4 @@ def test_look__a_beit_without_layer_scale():
 
 
 def test_look__no_block_of_a_vit():
-    assert look({"layer1.0.conv1.weight": torch.zeros(1)}) is None
+    assert summarise({"layer1.0.conv1.weight": torch.zeros(1)}) is None

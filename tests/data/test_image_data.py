@@ -5,7 +5,7 @@ import pytest
 
 from tests.data.images import class_folders, names, prepared
 from tinymim.data import DigitsData
-from tinymim.data.fraction import few
+from tinymim.data.image_data import few
 
 LABELS = np.array([0] * 100 + [1] * 40 + [2] * 3)
 

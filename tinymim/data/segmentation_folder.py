@@ -1,36 +1,39 @@
-"""Images with masks, in the layout of ADE20K's challenge."""
+"""Images with masks of classes, in the layout of ADE20K's challenge."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
-from tinymim.data.image_files import Images
-from tinymim.data.image_limits import image_files, read_rgb
+from tinymim.data.datasets import ImageDataset, View
+from tinymim.data.image_files import image_files, read_rgb
 from tinymim.data.module import ImageData, Sample
-from tinymim.data.pixel_classes import UNLABELLED
 from tinymim.data.sampler import InTurn
-from tinymim.data.segmentation_views import CropView, Mask, WholeView
+from tinymim.data.segmentation_views import UNLABELLED, CropView, Mask, WholeView
+from tinymim.data.transforms import wrong_values
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 
 
+@dataclass
 class Masks:
-    """How mask files are read.
+    """Reader of mask files.
 
     Args:
         classes: of pixels.
         zero_unlabelled: 0 means no class, and classes count from 1, as in ADE20K; 255 never has one.
     """
 
-    def __init__(self, classes: int, zero_unlabelled: bool):
-        self.classes, self.zero_unlabelled = classes, zero_unlabelled
+    classes: int
+    zero_unlabelled: bool
 
     def read(self, path: Path) -> Mask:
         """Classes ``(H, W)`` from 0, :data:`UNLABELLED` where there is none.
@@ -48,45 +51,34 @@ class Masks:
         values = np.where(values == UNLABELLED, UNLABELLED, values - self.zero_unlabelled)
         wrong = (values >= self.classes) & (values != UNLABELLED)
         if wrong.any():
-            found = int(values[wrong].max()) + self.zero_unlabelled
+            value = int(values[wrong].max()) + self.zero_unlabelled
             first, last = int(self.zero_unlabelled), self.classes - (not self.zero_unlabelled)
             raise TinymimError(
-                f"data.root: {path} has a pixel of {found}, and {self.classes} classes are {first} to {last}; "
+                f"data.root: {path} has a pixel of {value}, and {self.classes} classes are {first} to {last}; "
                 "see data.classes and data.zero_unlabelled"
             )
         return np.where(values < 0, UNLABELLED, values).astype(np.uint8)
 
 
-class SegmentationFiles(Images):
-    """Images and their masks from files; a pair that cannot be read gives way as an image alone does.
+@dataclass(eq=False, repr=False, kw_only=True)
+class SegmentationFiles(ImageDataset):
+    """Images and their masks from files; a pair that cannot be read gives way as an image alone does. ``rows`` are the
+    names of both, ``(M, 2)``, the images' in the folder ``source``.
 
     Args:
-        images: folder.
         masks: folder.
-        pairs: names of image and mask in them, by what is common to both.
         reader: how masks are read.
-        view: from an image and its mask to tensors.
-        seed: of the view, which depends on (seed, epoch, index) alone.
     """
 
-    def __init__(
-        self, images: Path, masks: Path, pairs: dict[str, tuple[str, str]], reader: Masks, view: Any, seed: int = 0
-    ):
-        rows = np.array([[os.fsencode(name) for name in pair] for pair in pairs.values()])
-        super().__init__(str(images), rows, None, view, seed)
-        self.masks, self.reader = masks, reader
+    masks: Path
+    reader: Masks
 
+    @override
     def name(self, index: int) -> str:
-        """Path of the image."""
         return f"{self.source}/{os.fsdecode(self.rows[index, 0])}"
 
+    @override
     def image(self, index: int) -> Any:
-        """An image and its mask.
-
-        Raises:
-            TinymimError: the mask holds no classes.
-            Exception: of many types, where either cannot be read, or their sizes differ.
-        """
         image = read_rgb(self.name(index))
         mask = self.reader.read(self.masks / os.fsdecode(self.rows[index, 1]))
         if image.size != mask.shape[::-1]:
@@ -138,23 +130,21 @@ class SegmentationFolderData(ImageData):
         self.most, self.flip, self.distort = most, flip, distort
         self.masks, self.first_class = Masks(classes, zero_unlabelled), int(zero_unlabelled)
 
+    @override
     def problems(self) -> list[str]:
-        """A folder that is not there, images without masks, masks without images, and values out of range."""
-        checks = [
-            (self.image_size >= 1, "image_size", self.image_size, "a positive number of pixels"),
-            (1 < self.masks.classes <= 255, "classes", self.masks.classes, "a number of classes from 2 to 255"),
-            (min(self.scale) >= 1, "scale", list(self.scale), "two sides in pixels"),
-            (0 < self.ratio[0] <= self.ratio[1], "ratio", list(self.ratio), "two factors, 0 < least <= greatest"),
-            (0 < self.most <= 1, "most", self.most, "a share above 0, to 1"),
-        ]
-        found = super().problems()
-        found += [f"data.{field}: {value} is not {right}" for good, field, value, right in checks if not good]
+        problems = super().problems() + wrong_values(
+            image_size=(self.image_size >= 1, self.image_size, "a positive number of pixels"),
+            classes=(1 < self.masks.classes <= 255, self.masks.classes, "a number of classes from 2 to 255"),
+            scale=(min(self.scale) >= 1, list(self.scale), "two sides in pixels"),
+            ratio=(0 < self.ratio[0] <= self.ratio[1], list(self.ratio), "two factors, 0 < least <= greatest"),
+            most=(0 < self.most <= 1, self.most, "a share above 0, to 1"),
+        )
         for part in ("training", "validation"):
             try:
                 self._pairs(part)
             except TinymimError as error:
-                found.append(str(error))
-        return list(dict.fromkeys(found))
+                problems.append(str(error))
+        return list(dict.fromkeys(problems))
 
     def _pairs(self, part: str) -> tuple[Path, Path, dict[str, tuple[str, str]]]:
         """The folders of images and masks, and their names in them, in order, by what is common to both.
@@ -180,27 +170,35 @@ class SegmentationFolderData(ImageData):
             raise TinymimError(f"data.root: no images in {images}")
         return images, masks, {stem: (pictures[stem], marks[stem]) for stem in sorted(pictures)}
 
+    @override
     def prepare(self) -> None:
         """List the files.
 
         Raises:
             TinymimError: there are :meth:`problems`.
         """
-        if found := self.problems():
-            raise several("the data cannot be used", found)
+        if problems := self.problems():
+            raise several("the data cannot be used", problems)
         crop = CropView(self.image_size, self.scale, self.ratio, self.most, self.flip, self.distort)
-        self.train = SegmentationFiles(*self._pairs("training"), self.masks, crop, self.seed)
-        self.held_out = SegmentationFiles(*self._pairs("validation"), self.masks, WholeView(self.scale))
+        self.train = self._files("training", crop, self.seed)
+        self.held_out = self._files("validation", WholeView(self.scale))
         say(
             f"{self.root}: {len(self.train)} images to train on, {len(self.held_out)} held out; "
             f"{self.mask_classes} classes of pixels"
         )
 
+    def _files(self, part: str, view: View, seed: int = 0) -> SegmentationFiles:
+        images, masks, pairs = self._pairs(part)
+        rows = np.array([[os.fsencode(name) for name in pair] for pair in pairs.values()])
+        return SegmentationFiles(str(images), rows, None, view, seed, masks=masks, reader=self.masks)
+
+    @override
     def name_of(self, index: int) -> str:
-        """That of the image, without ending."""
         return os.fsdecode(self.held_out.rows[index, 0]).rpartition(".")[0]
 
+    @override
     def _in_turn(self, dataset: Any, lasting: bool = True) -> DataLoader[Sample]:
+        # One at a time, for each has its own size.
         return self._loader(dataset, InTurn(len(dataset), *self._place()), lasting, batch_size=1)
 
 

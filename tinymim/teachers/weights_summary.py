@@ -1,4 +1,4 @@
-"""What a state dict holds, in words: a network's class and sizes, and keys by what they mean."""
+"""Summary of a state dict: its network's class and sizes, and its keys by their meaning, for people."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ MEANINGS = (
 )
 
 MOST = 20_000
-"""Tensors in a file. The largest network that is read has a thousand; names of a million are minutes of looking."""
+"""Most tensors in a file. The largest network that is read has a thousand; names of a million take minutes."""
 
 Shapes = dict[str, tuple[int, ...]]
-"""By the names that all blocks share."""
+"""Shapes of tensors, by the names that all blocks share."""
 
 
 @dataclass(frozen=True)
-class Contents:
+class WeightsSummary:
     """The network that a state dict under timm's names belongs to; a size that its shapes do not say is 0.
 
     Args:
@@ -97,8 +97,8 @@ def too_many(path: Path, count: int) -> TinymimError:
     return TinymimError(f"{path} holds {count:,} tensors, and no network that is read has more than {MOST:,}")
 
 
-def look(state: State) -> Contents | None:
-    """What ``state`` holds, in whichever of timm's spellings; ``None`` where it has no block of a ViT."""
+def summarise(state: State) -> WeightsSummary | None:
+    """Summarise weights in whichever of timm's spellings; ``None`` where there is no block of a ViT."""
     blocks = [int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", key) for key in state) if match]
     if not blocks:
         return None
@@ -110,13 +110,13 @@ def look(state: State) -> Contents | None:
     scaled = bool({"ls1.gamma", "gamma_1"} & shape.keys())
     kind = "BEiT" if tables else "EVA-02" if gated and not scaled else "ViT"
     patch, ratio = _size(shape, "patch_embed.proj.weight", 3, 4), hidden / width if width else 0
-    return Contents(kind, width, max(blocks) + 1, patch, ratio, _options(kind, scaled, shape))
+    return WeightsSummary(kind, width, max(blocks) + 1, patch, ratio, _options(kind, scaled, shape))
 
 
 def _size(shape: Shapes, name: str, axis: int, axes: int) -> int:
-    """Of a tensor that has so many ``axes``; 0 where there is none."""
-    found = shape.get(name, ())
-    return found[axis] if len(found) == axes else 0
+    """Size of an axis of a tensor that has so many ``axes``; 0 where there is none."""
+    sizes = shape.get(name, ())
+    return sizes[axis] if len(sizes) == axes else 0
 
 
 def _options(kind: str, scaled: bool, shape: Shapes) -> dict[str, Any]:
@@ -140,22 +140,24 @@ def _options(kind: str, scaled: bool, shape: Shapes) -> dict[str, Any]:
 
 
 def describe(form: str, state: State) -> str:
-    """What a file holds, for a refusal: ``MAE weights (ViT: width 1024, depth 24, patch 14, MLP ratio 4)``."""
-    return f"{form} weights ({look(state) or f'no ViT; keys: {_first(state)}'})"
+    """Describe a file for a refusal: ``MAE weights (ViT: width 1024, depth 24, patch 14, MLP ratio 4)``."""
+    keys = ", ".join(sorted(state)[:3])
+    return f"{form} weights ({summarise(state) or f'no ViT; keys: {keys}'})"
 
 
-def _first(state: State) -> str:
-    return ", ".join(sorted(state)[:3])
+def advice(state: State, network: State) -> str:
+    """Advise which of timm's options would make a network one for ``state``; empty where none would.
 
-
-def advice(state: State, own: State) -> str:
-    """Which of timm's options would make the network with keys ``own`` one for ``state``; empty where none would."""
-    held, wanted = look(state), look(own)
-    if not held or not wanted:
+    Args:
+        state: of the file.
+        network: state of the network that it does not fit.
+    """
+    held, built = summarise(state), summarise(network)
+    if not held or not built:
         return ""
-    if held.kind != wanted.kind:
+    if held.kind != built.kind:
         return f"; it is for one of timm's {FAMILIES[held.kind]}, with options {held.options}"
-    differ = {name: value for name, value in held.options.items() if wanted.options.get(name) != value}
+    differ = {name: value for name, value in held.options.items() if built.options.get(name) != value}
     return f"; the card's architecture.options would have to say {differ}" if differ else ""
 
 
@@ -169,19 +171,13 @@ def by_meaning(keys: Iterable[str]) -> str:
             blocks.setdefault(int(match[1]) + 1, set()).add(part)
         else:
             counts[next((name for pattern, name in MEANINGS if re.match(pattern, key)), key.split(".")[0])] += 1
-    told = [_told(parts, numbers) for parts, numbers in _runs(blocks)]
-    told += [f"{name} ({count})" if count > 1 else name for name, count in counts.items()]
-    return ", ".join(told)
-
-
-def _runs(blocks: dict[int, set[str]]) -> list[tuple[set[str], list[int]]]:
-    """Neighbouring blocks of which the same parts are meant."""
+    words = []
+    # Neighbouring blocks with the same parts: block number minus position is the same throughout such a run.
     runs = groupby(enumerate(sorted(blocks)), key=lambda item: (item[1] - item[0], sorted(blocks[item[1]])))
-    return [(set(parts), [number for _, number in run]) for (_, parts), run in runs]
-
-
-def _told(parts: set[str], numbers: list[int]) -> str:
-    which = f"block {numbers[0]}" if len(numbers) == 1 else f"blocks {numbers[0]} to {numbers[-1]}"
-    if parts >= {"norms", "attention", "MLP"}:
-        return which
-    return f"{which}'s {' and '.join(sorted(parts))}"
+    for (_, parts), run in runs:
+        numbers = [number for _, number in run]
+        which = f"block {numbers[0]}" if len(numbers) == 1 else f"blocks {numbers[0]} to {numbers[-1]}"
+        whole = {"norms", "attention", "MLP"} <= set(parts)
+        words.append(which if whole else f"{which}'s {' and '.join(parts)}")
+    words += [f"{name} ({count})" if count > 1 else name for name, count in counts.items()]
+    return ", ".join(words)

@@ -1,4 +1,4 @@
-"""Test sets with names, and what their figures add up to."""
+"""Test sets with names: their images, the figures of each, and the base of the data modules that hold them alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NamedSet:
 
 @dataclass
 class Figures:
-    """Of one set: images seen, files left out as unreadable, and shares of right answers."""
+    """Figures of one set: images seen, files left out as unreadable, and shares of right answers."""
 
     images: int
     unreadable: int
@@ -44,7 +44,7 @@ class Figures:
 
 @dataclass
 class Report:
-    """What the figures of all sets come to: tables of words, exact definitions, and the numbers for other programs."""
+    """Summary of the figures of all sets: tables of words, exact definitions, and the numbers for other programs."""
 
     tables: list[tuple[str, list[str], list[list[str]]]] = field(default_factory=list)
     """Title, heads and rows of each."""
@@ -61,11 +61,11 @@ class NamedSets(ImageData):
 
     def test_dataloader(self) -> list[DataLoader[Sample]]:
         """One for each set, its images shared among processes without padding. Their workers end with them."""
-        return [self._in_turn(one.images, lasting=False) for one in self.sets]
+        return [self._in_turn(named.images, lasting=False) for named in self.sets]
 
     @abstractmethod
-    def report(self, found: dict[str, Figures], baseline: dict[str, Figures] | None) -> Report:
-        """What the figures come to, those of the classifier and of the baseline, by the names of the sets."""
+    def report(self, figures: dict[str, Figures], baseline: dict[str, Figures] | None) -> Report:
+        """Sum up the figures of the classifier and of the baseline, by the names of the sets."""
 
     def _refuse(self) -> Any:
         raise TinymimError(f"data: {type(self).__name__} holds test sets alone; it is for `tinymim test`")

@@ -1,4 +1,4 @@
-"""Where the samples of a WebDataset shard lie: read once from its tar's headers, and kept in a small file."""
+"""Index of a WebDataset shard: places and labels of its samples, read once from the tar's headers and then kept."""
 
 from __future__ import annotations
 
@@ -53,33 +53,33 @@ def index(shard: Path, label_key: str, folder: Path) -> Index:
         TinymimError: the shard is no tar, or is cut short or damaged.
     """
     stat = shard.stat()
-    known = np.array([json.dumps([FORMAT, str(shard.resolve()), stat.st_size, stat.st_mtime_ns, label_key])])
+    state = np.array([json.dumps([FORMAT, str(shard.resolve()), stat.st_size, stat.st_mtime_ns, label_key])])
     name = hashlib.sha256(os.fsencode(shard.resolve())).hexdigest()[:24]
     kept = folder / f"{name}.npz"
     try:
         with np.load(kept) as arrays:
             if sum(arrays.zip.getinfo(f"{name}.npy").file_size for name in arrays.files) > MOST:
                 raise ValueError("more than an index of this project has")
-            if np.array_equal(arrays["shard"], known):
-                found = Index(*(arrays[name] for name in Index._fields))
-                if _lies_in(found, stat.st_size):
-                    return found
+            if np.array_equal(arrays["shard"], state):
+                stored = Index(*(arrays[name] for name in Index._fields))
+                if _lies_in(stored, stat.st_size):
+                    return stored
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none yet, or not what was written
         pass
-    found = read_index(shard, label_key)
+    made = read_index(shard, label_key)
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:
-            np.savez(stream, shard=known, **found._asdict())
+            np.savez(stream, shard=state, **made._asdict())
 
     with suppress(OSError):
         write_atomically(kept, write)
-    return found
+    return made
 
 
-def _lies_in(found: Index, size: int) -> bool:
+def _lies_in(index: Index, size: int) -> bool:
     """Whether an index is of a shard of ``size`` bytes: of the right types, and with nothing outside of it."""
-    offset, length, label = found
+    offset, length, label = index
     if (offset.dtype, length.dtype, label.dtype.kind) != (np.int64, np.int64, "S"):
         return False
     if not offset.ndim == length.ndim == label.ndim == 1 or not len(offset) == len(length) == len(label):
@@ -90,7 +90,7 @@ def _lies_in(found: Index, size: int) -> bool:
 
 
 def read_index(shard: Path, label_key: str) -> Index:
-    """As :func:`index`, from the shard."""
+    """Read a shard's index from the shard itself, as :func:`index`."""
     try:
         with shard.open("rb") as stream:
             samples = list(_samples(stream, label_key))

@@ -1,0 +1,103 @@
+"""Write a teacher card for a file of weights that has none, from what the weights say and what the user adds."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from typing import Any
+
+import yaml
+
+from tinymim import files
+from tinymim.errors import TinymimError
+from tinymim.safety import names
+from tinymim.teachers import card as cards
+from tinymim.teachers import infer, record_schemas, weights, weights_summary
+from tinymim.teachers.infer import KnownFacts
+from tinymim.vit.architecture import Architecture
+
+
+def write_card(
+    source: str,
+    name: str | None,
+    stated: KnownFacts,
+    target_block: int | None = None,
+    labels_seen: bool = False,
+    citation: str = "none given",
+    origin: str | None = None,
+    copy: bool = False,
+) -> str:
+    """Write a card into the first folder of cards; the file of weights stays where it is.
+
+    Args:
+        source: the file, or a folder of timm's or transformers' with ``config.json``.
+        name: of the card.
+        stated: what the user says of the network; it goes before what the folder says.
+        target_block: to distil from; ``None`` leaves it to the rule.
+        labels_seen: labels were used in its training.
+        citation: the paper.
+        origin: who trained it, on what.
+        copy: copy the file beside the card.
+
+    Returns:
+        A line that says what was written.
+
+    Raises:
+        TinymimError: something the weights do not say is not stated, or there is such a card already.
+    """
+    path = infer.weights_in(source)
+    if path is None:
+        raise TinymimError(f"{source} is no file of weights ({', '.join(names.WEIGHTS)}) and no folder of them")
+    file = weights.read(path)
+    if file.record:
+        raise TinymimError(f"{path} is a checkpoint of tinymim, which needs no card: name it by its path")
+    folder = infer.beside(path)
+    facts = KnownFacts(
+        stated.arch or folder.arch,
+        stated.heads or folder.heads,
+        stated.mean or folder.mean,
+        stated.std or folder.std,
+        stated.licence or folder.licence,
+        {} if stated.arch else folder.options,  # options of another network would be laid over it
+    )
+    architecture, unsaid = infer.deduce(path, file, facts)
+    missing = [option for option, value in (("name", name), ("licence", facts.licence)) if not value]
+    if architecture is None or name is None or missing:
+        raise TinymimError(
+            f"{path} holds {weights_summary.describe(file.form, file.state)}; what it does not say has to be given: "
+            f"{', '.join(f'--{option}' for option in [*missing, *unsaid])}"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name, re.ASCII):
+        raise TinymimError(f"--name: {name!r} names no file; take letters, digits, - and _")
+    if taken := cards.paths().get(name):
+        raise TinymimError(f"--name: there is a card {taken} already; take another name, or remove it")
+    backbone, _, _ = weights.built(architecture, file)
+    if target_block and not 1 <= target_block <= backbone.depth:
+        raise TinymimError(f"--target-block: {target_block} is not one of the blocks 1 to {backbone.depth}")
+    place = cards.folders()[0] / f"{name}.yaml"
+    kept = f"{name}{path.suffix}" if copy else str(path.resolve())
+    content = {
+        "name": name,
+        "architecture": _plain(architecture),
+        "file": kept,
+        "sha256": files.sha256(path),
+        "target_block": target_block,
+        "labels_seen": labels_seen,
+        "licence": facts.licence,
+        "citation": citation,
+        "source": origin or f"a file of form {file.form}",
+    }
+    record_schemas.fit(content, record_schemas.CardFields, "teachers add")
+    if copy:
+        files.write_atomically(place.parent / kept, lambda temporary: shutil.copyfile(path, temporary))
+    files.write_text(place, yaml.safe_dump(content, sort_keys=False, width=120))
+    return f"wrote {place}: {backbone.describe()}, licence {cards.terms(facts.licence)}"
+
+
+def _plain(architecture: Architecture) -> dict[str, Any]:
+    """The fields of an architecture in YAML's own types."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(architecture).items()
+    }

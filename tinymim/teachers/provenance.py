@@ -1,0 +1,50 @@
+"""Provenance of loaded weights: name, file, sha256, form and licence, and which keys found their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tinymim.errors import TinymimError
+from tinymim.safety import names
+from tinymim.teachers import weights_summary
+
+OURS = "tinymim"
+"""The form of this project's own files."""
+
+
+@dataclass
+class Provenance:
+    """Origin of loaded weights, for the log line and for checkpoints; ``verified`` names what states the same sha256,
+    or is empty."""
+
+    name: str
+    path: str
+    sha256: str
+    verified: str
+    matched: int
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    licence: str = "unknown"
+    form: str = OURS
+
+    def __str__(self) -> str:
+        check = f"as {self.verified} says" if self.verified else "no recorded sha256 to compare with"
+        extra = f" ({weights_summary.by_meaning(self.unexpected)})" if self.unexpected else ""
+        return (
+            f"weights {self.name}: {names.followed(Path(self.path))}, sha256 {self.sha256[:12]} ({check}), "
+            f"form {self.form}, keys matched {self.matched}, "
+            f"missing {len(self.missing)}, unexpected {len(self.unexpected)}{extra}, licence {self.licence}"
+        )
+
+    def identity(self) -> dict[str, str]:
+        """Name and sha256, which a checkpoint keeps of a teacher with these weights."""
+        return {"name": self.name, "sha256": self.sha256}
+
+    def check_same(self, stored: dict[str, str], how: str) -> None:
+        """Raise unless the identity ``stored`` in a checkpoint is that of these weights; ``how`` begins the error."""
+        if stored.get("sha256") != self.sha256:
+            raise TinymimError(
+                f"{how} {stored['name']} (sha256 {stored.get('sha256')}), and the recipe names {self.name} "
+                f"(sha256 {self.sha256}); resume with the same teacher"
+            )
