@@ -55,7 +55,7 @@ def test_logits__of_a_head_of_this_project():
 
 
 def test_logits__come_after_the_last_block_of_a_network_with_a_classifier(supervised):
-    with pytest.raises(TinymimError, match="after the last block, 3, and block 2"):
+    with pytest.raises(TinymimError, match="after the last block, 3; block 2 has none"):
         supervised.read(pictures(), [Tap(2, "logits")])
     with pytest.raises(TinymimError, match=r"has no classifier.*num_classes"):
         shaken().read(pictures(), [Tap(3, "logits")])
