@@ -83,6 +83,8 @@ class Method(pl.LightningModule):
         super().__init__()
         self.knn: KNNEvaluator | None = KNNEvaluator()
         self._built = False
+        self.checking = False
+        """Whether it is built for a check alone, without what neither its record nor a mistake depends on."""
 
     @property
     def backbone(self) -> Backbone:
@@ -116,7 +118,11 @@ class Method(pl.LightningModule):
         """
         errors = Errors()
         with torch.device("meta"), torch.random.fork_rng(devices=[]):  # a check draws no number of the run
-            self.build(image_size, data, errors)
+            self.checking = True
+            try:
+                self.build(image_size, data, errors)
+            finally:
+                self.checking = False
         if isinstance(data, pl.LightningDataModule):  # a replay's batch brings nothing that could be wrong
             errors += self.data_errors(data)
         return errors

@@ -25,7 +25,7 @@ from tinymim.tasks.ema import adapt_checkpoint, averaged_copy, ema_decay, update
 from tinymim.tasks.network import BackboneWithHead, pool_errors
 from tinymim.teachers.weights import RECORD
 from tinymim.vit.architecture import Architecture, set_drop_path
-from tinymim.vit.backbone import Backbone, on_meta
+from tinymim.vit.backbone import Backbone
 from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import HeadForm, Pool
 from tinymim.vit.initialise import Init
@@ -139,7 +139,7 @@ class Classifier(SupervisedTask):
         self.choose_trained(backbone, [Tap(backbone.output_block, "ffn_post")])
         norm: Literal["layer", "batch", "none"] = "batch" if self.linear_probe else "layer" if self.fc_norm else "none"
         self.model = BackboneWithHead(backbone, HeadForm(classes, self.pool, max(self.neck, 0), norm))
-        if on_meta():  # the record of a checkpoint is known
+        if self.checking:  # the record of a checkpoint is known
             return
         if self.ema is not None:
             if (precision := str(self.trainer.precision)).endswith("16-true"):

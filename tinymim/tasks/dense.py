@@ -12,7 +12,7 @@ from tinymim.tasks.base import SupervisedTask
 from tinymim.tasks.network import BackboneWithDecoder
 from tinymim.teachers.weights import RECORD
 from tinymim.vit.architecture import set_drop_path
-from tinymim.vit.backbone import Backbone, on_meta
+from tinymim.vit.backbone import Backbone
 from tinymim.vit.blocks import Tap
 
 
@@ -48,7 +48,7 @@ class DensePredictionTask(SupervisedTask):
     def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
         """Build or load the backbone, fit it to the images, truncate it, and add the decoder.
 
-        On the meta device the decoder is left out: its form is what a record says of it.
+        In a check the decoder is left out: its form is what a record says of it.
         """
         self.check_options(image_size, errors)
         classes = self.count_classes(data, errors)
@@ -59,9 +59,9 @@ class DensePredictionTask(SupervisedTask):
             form = self.decoder_form(backbone, classes)
             set_drop_path(backbone.vit, self.drop_path)
             self.choose_trained(backbone, self.taps(backbone, form))
-            network = BackboneWithDecoder(backbone, form) if on_meta() else self.network_on(backbone, form, data)
+            network = BackboneWithDecoder(backbone, form) if self.checking else self.network_on(backbone, form, data)
             setattr(self, self.slot, network)
-            if not on_meta():
+            if not self.checking:
                 self.num_classes = classes
                 self.train()
 
