@@ -41,7 +41,7 @@ class ImageFolderData(ViewedData):
         return str(Path(self.root).expanduser().absolute()) if self.root else ""
 
     def _root_problems(self) -> list[str]:
-        if self.root is None:
+        if not self.root:  # an empty variable of the environment is no working folder
             what = "a folder of images such as ImageNet's, with train/ and val/"
             return [f"data.root is not set: give --data.root FOLDER, {what}"]
         try:

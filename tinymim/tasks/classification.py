@@ -139,14 +139,14 @@ class Classifier(SupervisedTask):
         self.choose_trained(backbone, [Tap(backbone.output_block, "ffn_post")])
         norm: Literal["layer", "batch", "none"] = "batch" if self.linear_probe else "layer" if self.fc_norm else "none"
         self.model = BackboneWithHead(backbone, HeadForm(classes, self.pool, max(self.neck, 0), norm))
-        if on_meta():  # the record of a checkpoint is known
-            return
         if self.ema is not None:
-            if (precision := str(self.trainer.precision)).endswith("16-true"):
-                raise TinymimError(
-                    f"model.ema: weights of precision {precision} are too coarse to average; use a mixed one"
-                )
             self.average = averaged_copy(self.model)
+        if on_meta():  # the record of a checkpoint is known, and the names and shapes of its weights
+            return
+        if self.ema is not None and (precision := str(self.trainer.precision)).endswith("16-true"):
+            raise TinymimError(
+                f"model.ema: weights of precision {precision} are too coarse to average; use a mixed one"
+            )
         if self._deit:
             self._deit.load(str(self.trainer.precision), self.trainer.strategy.root_device)
         self.metrics = nn.ModuleDict(

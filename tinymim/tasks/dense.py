@@ -59,9 +59,10 @@ class DensePredictionTask(SupervisedTask):
             form = self.decoder_form(backbone, classes)
             set_drop_path(backbone.vit, self.drop_path)
             self.choose_trained(backbone, self.taps(backbone, form))
-            network = BackboneWithDecoder(backbone, form) if on_meta() else self.network_on(backbone, form, data)
+            checked = on_meta() and self._trainer is None  # a captured step is built on meta with a trainer, whole
+            network = BackboneWithDecoder(backbone, form) if checked else self.network_on(backbone, form, data)
             setattr(self, self.slot, network)
-            if not on_meta():
+            if not checked:
                 self.num_classes = classes
                 self.train()
 
