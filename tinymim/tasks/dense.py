@@ -59,10 +59,9 @@ class DensePredictionTask(SupervisedTask):
             form = self.decoder_form(backbone, classes)
             set_drop_path(backbone.vit, self.drop_path)
             self.choose_trained(backbone, self.taps(backbone, form))
-            checked = on_meta() and self._trainer is None  # a captured step is built on meta with a trainer, whole
-            network = BackboneWithDecoder(backbone, form) if checked else self.network_on(backbone, form, data)
+            network = BackboneWithDecoder(backbone, form) if on_meta() else self.network_on(backbone, form, data)
             setattr(self, self.slot, network)
-            if not checked:
+            if not on_meta():
                 self.num_classes = classes
                 self.train()
 
