@@ -36,7 +36,7 @@ class ImageFolderData(ViewedData):
     @override
     def problems(self) -> list[str]:
         # Looks for one image and reads none.
-        if self.root is None:
+        if not self.root:  # an empty variable of the environment is no working folder
             what = "a folder of images such as ImageNet's, with train/ and val/"
             problems = [f"data.root is not set: give --data.root FOLDER, {what}"]
         else:
