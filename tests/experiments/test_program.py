@@ -9,7 +9,8 @@ import pytest
 from tinymim.cli import scaling_command as scaling
 from tinymim.config import recipe
 from tinymim.errors import TinymimError
-from tinymim.experiments import plan, program, scaling_grid
+from tinymim.experiments import chain as chains
+from tinymim.experiments import grid, program
 from tinymim.experiments import study as studies
 
 TEXT = """
@@ -75,7 +76,7 @@ def test_load__the_shipped_programs_commands_are_understood(quick: bool, tmp_pat
             assert place == part.place
         elif part.kind == "chain":
             settings = words[words.index("--set") + 1 :]
-            stages = plan.load(words[2], [text for text in settings if text != "--set"]).stages
+            stages = chains.load(words[2], [text for text in settings if text != "--set"]).stages
             assert stages["medium"].config["model"]["init_args"]["student"]["options"]["embed_dim"] == 96
             assert stages["tiny"].config["model"]["init_args"]["student"]["options"]["embed_dim"] == 48
             assert stages["tiny"].config["data"]["init_args"]["batch_size"] == 32
@@ -86,7 +87,7 @@ def test_load__the_shipped_programs_commands_are_understood(quick: bool, tmp_pat
                 assert f"={config['run_dir']}/checkpoints/last.ckpt" in " ".join(words)
         elif part.kind == "scaling":
             asked = scaling.parser().parse_args(words[1:])
-            assert len(scaling_grid.load(asked.study, asked.quick, asked.set).cells) > 5
+            assert len(grid.load(asked.study, asked.quick, asked.set).cells) > 5
 
 
 @pytest.mark.parametrize(

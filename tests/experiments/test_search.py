@@ -11,10 +11,10 @@ import yaml
 
 from tests.experiments.compared import RATES, write_recipe
 from tinymim.errors import TinymimError
-from tinymim.experiments import bought, comparison, distill, plan, search, settings, study_grid
+from tinymim.experiments import bought, comparison, distill, search, settings, study_grid
+from tinymim.experiments import chain as chains
 from tinymim.experiments import chain_search as command
-from tinymim.experiments.cells import Figure
-from tinymim.experiments.question import Question
+from tinymim.experiments.question import Figure, Question
 from tinymim.experiments.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def test_chain__a_rows_settings_reach_its_own_stages(tmp_path: Path) -> None:
         "compare": {"title": "Which?", "rows": {"one": ["a"], "two": ["b"]}},
         "settings": str(write_settings(tmp_path, rows)),
     }
-    chain = plan.build("toy", content, "toy.yaml")
+    chain = chains.build("toy", content, "toy.yaml")
     rates = {name: stage.config["model"]["init_args"]["optim"]["base_lr"] for name, stage in chain.stages.items()}
     assert rates == {"a": 0.5, "b": 0.002}
     assert chain.settings

@@ -12,7 +12,7 @@ import yaml
 from tests.safety.places import STUDY
 from tinymim.cli import cache_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import file_schemas, plan, settings, state, study_text
+from tinymim.experiments import chain, file_schemas, settings, state, study_text
 from tinymim.teachers import record_schemas
 from tinymim.training import save_recipe
 
@@ -63,9 +63,9 @@ def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> N
     stage = {"name": "a", "kind": "finetune", "recipe": "finetune_digits", "weights": None}
     compared = {"title": "Which?", "rows": {"one": ["a"]}}
     content = {"stages": [stage], "compare": compared, "settings": str(tmp_path / "own.yaml")}
-    begun = state.begin(tmp_path, plan.build("toy", content, "toy.yaml"), "")
+    begun = state.begin(tmp_path, chain.build("toy", content, "toy.yaml"), "")
     begun.save()
-    assert state.load(tmp_path).chain == begun.chain
+    assert state.load(tmp_path).plan == begun.plan
     told = json.loads((tmp_path / state.NAME).read_text())
     told["chain"]["settings"]["rows"]["one"]["finetune"] = {"model.class_path": "planted.Net"}
     (tmp_path / state.NAME).write_text(json.dumps(told))

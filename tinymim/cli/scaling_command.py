@@ -8,18 +8,17 @@ RUN/report/                               figures, tables and the page
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from rich.table import Table
 
-from tinymim.cli import chain_command as chains
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import scaling_grid, scaling_runs
+from tinymim.experiments import grid, grid_runs
+from tinymim.experiments.grid import Grid
+from tinymim.experiments.resume import check_fresh, prepare
 from tinymim.experiments.runner import Runner, check_jobs
-from tinymim.experiments.scaling_grid import Study
-from tinymim.experiments.state import State
+from tinymim.experiments.state import State, holds
 from tinymim.log import say
 from tinymim.report.document import Section
 from tinymim.safety.console import PlainConsole
@@ -27,7 +26,6 @@ from tinymim.scaling import reconstruction_figure, table
 from tinymim.scaling.table import Row
 from tinymim.training import lock, looking
 from tinymim.training.preemption import Preempted
-from tinymim.training.progress import clock
 
 REPORT = "report"
 
@@ -48,13 +46,13 @@ def main(arguments: list[str]) -> int:
         report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
         return 0
     check_jobs(asked.jobs)
-    study = scaling_grid.load(asked.study, asked.quick, asked.set)
+    study = grid.load(asked.study, asked.quick, asked.set)
     place = asked.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if asked.quick else ''}"
-    chains.check_fresh(place, True)
+    check_fresh(place, True)
     with lock.hold(place, "run_dir"):
-        if not (place / chains.NAME).is_file() and (found := scaling_grid.too_small(study)):
+        if not holds(place) and (found := grid.too_small(study)):
             raise several(f"scaling study {study.name} has {len(found)} mistake(s)", found)
-        state = chains.prepare(place, study.chain, asked.launch, asked.accept_changes)
+        state = prepare(place, study.plan, asked.launch, asked.accept_changes)
         code, failed = 0, None
         if not asked.report_only:
             code, failed = _run(study, state, asked.jobs)
@@ -68,7 +66,7 @@ def main(arguments: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options of ``tinymim scaling``."""
     options = argparse.ArgumentParser(
-        prog="tinymim scaling", description=__doc__, epilog=scaling_grid.__doc__, allow_abbrev=False,
+        prog="tinymim scaling", description=__doc__, epilog=grid.__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     options.add_argument("study", nargs="?", help="a study of recipes/scaling, or a path")
@@ -92,45 +90,43 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | None]:
+def _run(study: Grid, state: State, jobs: int) -> tuple[int, TinymimError | None]:
     """Run what is left; the exit code, and what went wrong."""
-    begun, ended, places = time.monotonic(), 0, scaling_runs.keys(study, state)
+    places = grid_runs.keys(study, state)
     left = sum(entry.state != "done" for entry in state.entries.values())
     say(f"scaling study {study.name}: {left} of {len(state.entries)} runs are left, in {state.place}")
 
-    def after(key: str) -> None:
-        nonlocal ended
-        ended += 1
-        spent = time.monotonic() - begun
-        found = {places[scaling_runs.identity(row)]: row for row in _write(study, state)}
-        row = found.get(key.removesuffix(scaling_grid.TUNED))
-        said = scaling_runs.describe(row) if row else state.entries[key].state
-        more = f"about {clock(spent / ended * (left - ended))} left"
-        say(f"[{ended}/{left}] {key}: {said} ({clock(spent)} so far, {more})")
+    def describe(key: str) -> str:
+        by_key = {places[grid_runs.identity(row)]: row for row in grid_runs.rows(study, state)}
+        row = by_key.get(key.removesuffix(grid.TUNED))
+        return grid_runs.describe(row) if row else state.entries[key].state
+
+    def ended(key: str) -> None:
+        _write(study, state)
 
     try:
-        return Runner(state, jobs, after, logged=True, again="the same command").run(), None
+        return Runner(state, None, jobs, ended, describe, logged=True).run(), None
     except TinymimError as error:
         if not any(entry.state == "failed" for entry in state.entries.values()):
             raise
         return error.code, error
 
 
-def _write(study: Study, state: State) -> list[Row]:
+def _write(study: Grid, state: State) -> list[Row]:
     """The rows so far, which are written into the study's folder."""
-    found = scaling_runs.rows(study, state)
-    table.write(state.place / scaling_runs.NAME, found)
+    found = grid_runs.rows(study, state)
+    table.write(state.place / grid_runs.NAME, found)
     return found
 
 
-def _report(study: Study, state: State, out: Path, trust: bool) -> None:
+def _report(study: Grid, state: State, out: Path, trust: bool) -> None:
     """The page of a study, with what its models restore."""
     found = _write(study, state)
     about = [Section("This study", [study.about])] if study.about else []
     report(found, out, f"Scaling: {study.name}", [*about, *restored(study, state, found, out, trust)])
 
 
-def restored(study: Study, state: State, found: list[Row], out: Path, trust: bool = False) -> list[Section]:
+def restored(study: Grid, state: State, found: list[Row], out: Path, trust: bool = False) -> list[Section]:
     """What an overfitted model restores and what a well-fitted one does; nothing where the study has not both.
 
     Args:
@@ -140,7 +136,7 @@ def restored(study: Study, state: State, found: list[Row], out: Path, trust: boo
         out: folder of the page.
         trust: the runs may be of any class.
     """
-    chosen = scaling_runs.chosen(study, state, found)
+    chosen = grid_runs.chosen(study, state, found)
     try:
         return [reconstruction_figure.section(chosen, out, trust=trust)] if chosen else []
     except TinymimError as error:

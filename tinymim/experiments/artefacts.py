@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tinymim.config import references
 from tinymim.errors import TinymimError
-from tinymim.experiments.plan import CHECKPOINT
+from tinymim.experiments.plan import CHECKPOINT, keeps_checkpoint
 from tinymim.experiments.state import State
 from tinymim.files import sha256
 from tinymim.teachers import locate
 
 RESULTS = "results.json"
+TESTED = "test.json"
 EXPORTED = "student.safetensors"
 
 
 def promised(state: State, key: str) -> list[str]:
-    """The files that a finished stage leaves, in its folder."""
-    stage = state.stage(key)
+    """The files that a finished fit leaves, in its folder."""
+    stage = state.plan.stage(key)
     if stage.kind == "export":
         return [EXPORTED]
-    kept = (stage.config.get("trainer") or {}).get("enable_checkpointing") is not False
-    return [*([CHECKPOINT] if kept else []), RESULTS]
+    if stage.kind == "test":
+        return [TESTED]
+    return [*([CHECKPOINT] if keeps_checkpoint(stage) else []), RESULTS]
 
 
 def outputs(state: State, key: str) -> dict[str, str]:
@@ -32,7 +35,7 @@ def outputs(state: State, key: str) -> dict[str, str]:
 
 def source(state: State, key: str) -> Path | None:
     """The file that a stage starts from; ``None`` where it starts from nothing, or the file is not here."""
-    start, parent = state.stage(key).start, state.chain.parent(key)
+    start, parent = state.plan.stage(key).start, state.plan.parent(key)
     if parent:
         path = state.place / parent / CHECKPOINT
     elif start:
@@ -48,24 +51,25 @@ def source(state: State, key: str) -> Path | None:
 def inputs(state: State, key: str) -> dict[str, str]:
     """What a stage starts from as it is now: its name, and its sha256."""
     path = source(state, key)
-    return {str(state.stage(key).start): sha256(path)} if path else {}
+    return {str(state.plan.stage(key).start): sha256(path)} if path else {}
 
 
-def altered(state: State) -> dict[str, list[str]]:
-    """Files of finished stages that are missing or altered, and teachers that are not those a stage was begun with.
+def altered(state: State, keys: Iterable[str]) -> dict[str, list[str]]:
+    """Files of finished fits that are missing or altered, and teachers that are not those a fit was begun with.
 
     Returns:
         A line for each, by key.
     """
     found: dict[str, list[str]] = {}
-    for key, entry in state.entries.items():
+    for key in keys:
+        entry = state.entries[key]
         there = outputs(state, key) if entry.state == "done" else {}
         lines = [
             f"{state.place / key / name}: sha256 was {sha}, and it is {there.get(name, 'missing')}"
             for name, sha in (entry.outputs if entry.state == "done" else {}).items()
             if there.get(name) != sha
         ]
-        if entry.inputs and not state.chain.parent(key):
+        if entry.inputs and not state.plan.parent(key):
             lines += [
                 f"{source(state, key)}: sha256 is {sha}, and {key} was begun with {entry.inputs[name]}"
                 for name, sha in inputs(state, key).items()

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from tinymim.experiments import tables
-from tinymim.experiments.cells import Figure
 from tinymim.experiments.comparison import SCRATCH, STUDENT, TEACHER, Comparison
-from tinymim.experiments.question import Question
+from tinymim.experiments.question import Figure, Question
 from tinymim.experiments.tables import Records
 from tinymim.files import write_json, write_text
 from tinymim.report.document import Section, Table

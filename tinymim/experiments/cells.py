@@ -6,70 +6,18 @@ CELL/pretrain, CELL/STAGE     run folders; a stage whose results.json (or test.j
 from __future__ import annotations
 
 import json
-import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tinymim.errors import TinymimError
+from tinymim.experiments.question import FIGURES, Figure
 from tinymim.log import say
 from tinymim.training import fit
 
 PRETRAIN = "pretrain"
 """The stage that comes before the later ones."""
 
-
-@dataclass(frozen=True)
-class Figure:
-    """A column of a table.
-
-    Args:
-        stage: that it comes from.
-        metric: in the stage's ``results.json``, such as ``val/top1``.
-        unit: one that begins with ``%``, such as ``% of the side``, shows a share in per cent; any other is the
-            metric's own, and empty is none.
-        better: ``higher`` or ``lower``.
-    """
-
-    stage: str
-    metric: str
-    unit: str = "%"
-    better: Literal["higher", "lower"] = "higher"
-
-    @property
-    def scale(self) -> int:
-        """What a value is multiplied by to be shown."""
-        return 100 if self.unit.startswith("%") else 1
-
-    @property
-    def sign(self) -> int:
-        """1 where higher is better, -1 where lower is."""
-        return 1 if self.better == "higher" else -1
-
-    def head(self, title: str) -> str:
-        """``title`` over a column: with the unit unless it is plain per cent, and an arrow where lower is better."""
-        return title + (f" ({self.unit})" if self.unit not in ("%", "") else "") + (" ↓" if self.sign < 0 else "")
-
-    def number(self, value: float, digits: int = 4) -> str:
-        """A value in the figure's unit: per cent to one decimal, others to so many digits."""
-        return f"{100 * value:.1f}" if self.scale == 100 else f"{value:.{digits}g}"
-
-    def shown(self, values: list[float]) -> str:
-        """Mean, and the spread (standard deviation over seeds) where there are several; ``-`` where there are none."""
-        if not values:
-            return "-"
-        mean = self.number(statistics.mean(values))
-        if len(values) > 1:
-            return f"{mean} ± {self.number(statistics.stdev(values), 2)}"
-        return f"{mean} %" if self.scale == 100 else mean
-
-
-FIGURES = {
-    "10-NN": Figure("probe", "val/knn_top1"),
-    "linear probe": Figure("probe", "val/top1"),
-    "fine-tuned": Figure("finetune", "val/top1"),
-}
-"""The figures of a study that names none, of chains and of ``tinymim distill``: shares of the held-out images."""
 
 SHARED = ("data", "vars", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
 """Overrides that every stage of a cell takes, whichever recipe they were given for."""

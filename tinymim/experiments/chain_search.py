@@ -10,8 +10,8 @@ from tinymim.config import recipe as recipes
 from tinymim.config import spec
 from tinymim.config.spec import near
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import chain_schema, comparison, search, settings, study_grid, study_text, workers
-from tinymim.experiments.cells import FIGURES
+from tinymim.experiments import chain, comparison, search, settings, study_grid, study_text, workers
+from tinymim.experiments.question import FIGURES
 from tinymim.experiments.study_grid import Study
 from tinymim.training import lock
 
@@ -68,7 +68,7 @@ def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
         if found := study_text.mistakes(content):
             raise several(f"{path} has {len(found)} mistake(s)", found)
     elif kind == "chain":
-        if found := chain_schema.mistakes(content) or chain_schema.start_mistakes(content["stages"]):
+        if found := chain.mistakes(content) or chain.start_mistakes(content["stages"]):
             raise several(f"{path} has {len(found)} mistake(s)", found)
         content = as_study(content)
     else:
@@ -121,7 +121,7 @@ def as_study(content: dict[str, Any]) -> dict[str, Any]:
     later: dict[str, Any] = {}
     prepare: dict[str, Any] = {}
     for title, names in ((content.get("compare") or {}).get("rows") or {}).items():
-        starts = {chain_schema.start(stages[name], content["stages"]) for name in names}
+        starts = {chain.start(stages[name], content["stages"]) for name in names}
         if len(starts) > 1:
             raise TinymimError(
                 f"compare.rows.{title}: its stages start from different weights, and are searched as one row"
@@ -149,9 +149,9 @@ def as_study(content: dict[str, Any]) -> dict[str, Any]:
 def _prepared(name: str, stages: dict[str, Any], content: dict[str, Any], prepare: dict[str, Any]) -> str:
     """Add a stage and those before it to what is prepared; its checkpoint as a study writes it."""
     stage = stages[name]
-    key, reference = chain_schema.SOURCES[stage["kind"]], f"${{prepare.{name}}}"
+    key, reference = chain.SOURCES[stage["kind"]], f"${{prepare.{name}}}"
     if name not in prepare:
-        named, parent = chain_schema.start(stage, content["stages"])
+        named, parent = chain.start(stage, content["stages"])
         start = _prepared(parent, stages, content, prepare) if parent else named
         own = {**(content.get("set") or {}), **(stage.get("set") or {})}
         if start and key == "weights":

@@ -9,7 +9,7 @@ from pathlib import Path
 from tinymim.analysis import analysis_page, results, verdicts
 from tinymim.cli import scaling_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import chain_report, scaling_grid, scaling_runs, study_page, tables
+from tinymim.experiments import grid, grid_runs, question, report, study_page, tables
 from tinymim.experiments import state as chain_state
 from tinymim.experiments import study as studies
 from tinymim.experiments.program import Part
@@ -46,11 +46,12 @@ def study(part: Part, page: Path) -> Chapter:
 def chain(part: Part, page: Path) -> Chapter:
     """Of ``tinymim chain run``: the comparison at its end."""
     state = chain_state.load(part.place)
-    compared = chain_report.compared(state)
+    compared = question.of_chain(state.plan)
     if compared is None:
         return Chapter([], [])
-    finding = tables.finding(*compared)
-    return Chapter([finding] if finding else [], [chain_report.section(state, *compared)])
+    asked, records = compared.questions["table"], report.records(state, compared)
+    finding = tables.finding(asked, records, compared.figures)
+    return Chapter([finding] if finding else [], [report.section(compared, asked, records)])
 
 
 def analysis(part: Part, page: Path) -> Chapter:
@@ -67,8 +68,8 @@ def scaling(part: Part, page: Path) -> Chapter:
     if asked.table:
         rows = table.read(asked.table)
     else:
-        found, state = scaling_grid.load(asked.study, asked.quick, asked.set), chain_state.load(part.place)
-        rows = scaling_runs.rows(found, state)
+        found, state = grid.load(asked.study, asked.quick, asked.set), chain_state.load(part.place)
+        rows = grid_runs.rows(found, state)
         extra = scaling_command.restored(found, state, rows, out)
     signs = overfit.signs(rows)
     objectives = list(dict.fromkeys(sign.row.objective for sign in signs))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinymim.experiments.cells import Figure
+from tinymim.experiments.question import Figure
 from tinymim.training.metrics_log import Curves, Line
 
 SHARE = 0.9

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from tinymim.safety.names import PLAIN
 from tinymim.teachers.record_schemas import Line, Name, Plain, Whole
 
 Settings = Plain | None
@@ -77,22 +78,37 @@ class ChainText(Struct, forbid_unknown_fields=True):
     search: Search | None = None
 
 
-class StageState(Struct, forbid_unknown_fields=True):
-    """A stage as the state of a chain has it."""
+Steps = Annotated[str, Meta(pattern=rf"^{PLAIN}(/{PLAIN})*\Z")]
+"""A folder below a plan's."""
 
-    name: Name
+
+class StageState(Struct, forbid_unknown_fields=True):
+    """A stage as the state of a plan has it."""
+
+    name: Steps
     kind: Line
     recipe: Line
     config: Plain
     start: Line | None = None
     parent: Line | None = None
+    sources: dict[Line, Line] = {}
+
+
+class FitState(Struct, forbid_unknown_fields=True):
+    """A fit as the state of a plan has it."""
+
+    stage: Line
+    seed: Whole | None = None
 
 
 class ChainPart(Struct, forbid_unknown_fields=True):
-    """A chain as its state has it."""
+    """A plan as its state has it."""
 
     name: Line
-    stages: dict[Name, StageState]
+    stages: dict[Steps, StageState]
+    kind: Literal["chain", "scaling study", "study", "comparison", "search", "program"] = "chain"
+    fits: dict[Steps, FitState] = {}
+    command: Line = ""
     about: str = ""
     seeds: list[Whole] | None = None
     compare: Plain | None = None

@@ -47,6 +47,10 @@ class Settings:
         """Overrides of a command line for a row in a stage; none where it has no settings of its own."""
         return spec.texts(self.rows.get(row, {}).get(stage))
 
+    def keys(self) -> set[str]:
+        """Every option that some row has chosen."""
+        return {key for stages in self.rows.values() for values in stages.values() for key in values}
+
     def remarks(self, rows: dict[str, str], stages: Iterable[str], asked: str) -> list[str]:
         """What to say under a table: the settings of each row, how they were chosen, and which rows have none.
 

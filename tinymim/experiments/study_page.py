@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.experiments import convergence, loss_curves, tables
-from tinymim.experiments.cells import Figure
 from tinymim.experiments.convergence import Logged
-from tinymim.experiments.question import Curve, Question
+from tinymim.experiments.question import Curve, Figure, Question
 from tinymim.experiments.study_grid import Study
 from tinymim.experiments.tables import Records
 from tinymim.files import write_text

@@ -7,8 +7,7 @@ import io
 import statistics
 from typing import Any
 
-from tinymim.experiments.cells import FIGURES, Figure
-from tinymim.experiments.question import Claim, Question
+from tinymim.experiments.question import FIGURES, Claim, Figure, Question
 from tinymim.report.document import Section, Table
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding, together
 from tinymim.safety.shown import cell

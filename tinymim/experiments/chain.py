@@ -1,16 +1,38 @@
-"""What may stand in the file of a chain (see ``plan.py``), and every mistake in it; no recipe is read."""
+"""A chain as written in ``recipes/chains/NAME.yaml``: stages, each a recipe with overrides, and what each starts from.
+
+about        a few sentences on what it is for
+seeds        list; every stage is run once for each; without it, once with its recipe's own seed
+set          overrides of every fit, as ``{trainer.precision: bf16-mixed}``
+stages       list of ``{name, kind, recipe, teacher or weights, set}``, in any order:
+  pretrain     MAE or another module that starts from nothing
+  distill      ``teacher``: a card, a checkpoint's path, ``previous``, or a stage's name; without it the recipe's own
+  finetune     ``weights``: likewise, or null to start from scratch
+  probe        likewise
+  export       ``weights``: likewise; writes student.safetensors
+compare      the table at the end: ``{title, rows, source, expects, paper}``; ``rows`` gives each title its probe and
+             fine-tuning, ``paper`` its figure for some of them
+
+settings     a file of ``recipes/settings``: what each row of ``compare`` has chosen for its probe and fine-tuning
+search       how they are chosen, see ``tinymim/experiments/search.py``
+
+``recipe`` may be a list: those after the first are laid over it. ``previous`` is the nearest stage above that was
+pre-trained or distilled; where a fine-tuned one lies between, it might be meant too, and has to be named.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tinymim.config import recipe
-from tinymim.config.spec import near, unknown
-from tinymim.errors import TinymimError
+from tinymim.config import recipe, spec
+from tinymim.config.spec import near, texts, unknown
+from tinymim.errors import TinymimError, several
 from tinymim.experiments import file_schemas
+from tinymim.experiments import settings as settings_file
+from tinymim.experiments.plan import CHECKPOINT, SETTLED, Plan, Stage, resolved
 from tinymim.safety import text
 from tinymim.teachers import card, locate, record_schemas
 
@@ -22,10 +44,87 @@ SOURCES = {"pretrain": "", "distill": "teacher", "finetune": "weights", "probe":
 
 KEYS = {"about", "seeds", "set", "stages", "compare", "settings", "search"}
 COMPARE = {"title", "rows", "source", "expects", "paper"}
-OWN = ("name", "run_dir", "overwrite", "ckpt_path", "compare")
-"""Keys of a recipe that the chain settles itself."""
-
 RESERVED = re.compile(r"recipes|logs|previous|seeds?\d*")
+
+
+def load(name: str, settings: list[str] | None = None, configs: list[str] | None = None) -> Plan:
+    """Read a chain.
+
+    Args:
+        name: of a file in ``recipes/chains``, or a path.
+        settings: ``KEY=VALUE`` for every fit, ``STAGE.KEY=VALUE`` for one, or ``seeds=[0]``; over all that is written.
+        configs: recipes laid over every fit's.
+
+    Raises:
+        TinymimError: no such chain, or mistakes in it, all of them together.
+    """
+    path = spec.find("chain", name)
+    return build(path.stem, spec.read(path, "chain", "stages"), str(path), settings, configs)
+
+
+def build(
+    name: str,
+    content: dict[str, Any],
+    source: str,
+    settings: list[str] | None = None,
+    configs: list[str] | None = None,
+) -> Plan:
+    """The plan of the chain called ``name`` with a file's ``content``; ``source`` names the file in errors, and the
+    rest is as for :func:`load`."""
+    errors = mistakes(content)
+    if not errors:
+        overrides, errors = settle(settings or [], content)
+        errors += start_mistakes(content["stages"])
+    if errors:
+        raise several(f"{source} has {len(errors)} mistake(s)", errors)
+    chosen = settings_file.load(content.get("settings"))
+    rows = (content.get("compare") or {}).get("rows") or {}
+    stages = {}
+    for written in in_order(content["stages"]):
+        titles = [title for title, names in rows.items() if written["name"] in names]
+        own = [  # from the widest to the narrowest, and the command line over all
+            *texts(content.get("set")),
+            *texts(written.get("set")),
+            *(text for title in titles for text in chosen.texts(title, written["kind"])),
+            *overrides[""],
+            *overrides[written["name"]],
+        ]
+        try:
+            stages[written["name"]] = _stage(written, content["stages"], own, configs or [])
+        except TinymimError as error:
+            errors.append(f"stages.{written['name']}: {error}")
+    if errors:
+        raise several(f"{source} has {len(errors)} mistake(s)", errors)
+    about = (content.get("about") or "").strip()
+    kept = chosen if content.get("settings") or content.get("search") else None
+    return Plan(name, stages, about, content.get("seeds"), content.get("compare") or {}, kept)
+
+
+def _stage(written: Written, all: list[Written], overrides: list[str], configs: list[str]) -> Stage:
+    kind, named = written["kind"], written.get("recipe") or []
+    begin, parent = start(written, all)
+    if kind == "export":
+        return Stage(written["name"], kind, "", {}, begin, parent)
+    listed = [*(named if isinstance(named, list) else [named]), *configs]
+    path = f"{parent}/{CHECKPOINT}" if parent else begin
+    if kind == "distill" and path:
+        overrides = [*overrides, f"--model.teacher={json.dumps(path)}"]
+    elif path:  # the record of the weights says the architecture
+        overrides = [*overrides, f"--model.weights={json.dumps(path)}", "--model.architecture=null"]
+    elif kind in ("finetune", "probe"):
+        overrides = [*overrides, "--model.weights=null"]
+    config = resolved(listed, overrides)
+    if kind == "distill" and not begin:
+        begin = _teacher(config)
+    return Stage(written["name"], kind, " + ".join(listed), config, begin, parent)
+
+
+def _teacher(config: recipe.Config) -> str:
+    """The teacher that a recipe names by itself."""
+    named = ((config.get("model") or {}).get("init_args") or {}).get("teacher")
+    if not named:
+        raise TinymimError("teacher: missing, and its recipe names none; give a card, a checkpoint, or a stage's name")
+    return str(named)
 
 
 def start(written: Written, all: list[Written]) -> tuple[str | None, str | None]:
@@ -111,7 +210,7 @@ def _stage_mistakes(stage: Written, path: str) -> list[str]:
         found.append(f"{path}.recipe: missing")
     if not isinstance(stage.get("set") or {}, dict):
         found.append(f"{path}.set: {stage['set']!r} is not a mapping such as {{trainer.max_epochs: 5}}")
-    elif wrong := [key for key in stage.get("set") or {} if key in OWN]:
+    elif wrong := [key for key in stage.get("set") or {} if key in SETTLED]:
         found.append(f"{path}.set: {', '.join(wrong)}: the chain settles this itself")
     if source == "weights" and source not in stage:
         scratch = "" if kind == "export" else "; null starts from scratch"
@@ -197,7 +296,7 @@ def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list
         first, _, rest = key.partition(".")
         if not given:
             found.append(f"--set {setting}: is not KEY=VALUE, STAGE.KEY=VALUE or seeds=[0]")
-        elif key in OWN or (first in names and rest in OWN):
+        elif key in SETTLED or (first in names and rest in SETTLED):
             found.append(f"--set {setting}: the chain settles this itself")
         elif key == "seeds":
             content["seeds"] = [int(word) for word in re.findall(r"-?\d+", value)]
