@@ -112,7 +112,7 @@ def test_load__several_recipes_are_laid_over_each_other(tmp_path: Path) -> None:
         ([], {}, "stages: missing"),
         (["tiny"], {}, "stages: number 1 is 'tiny'"),
         (WHOLE, {"seeds": 3}, "seeds: 3 is not a list"),
-        (WHOLE, {"seeds": [0, 0]}, "names one twice"),
+        (WHOLE, {"seeds": [0, 0]}, "seed 0 stands twice"),
         ([{**MEDIUM, "name": "seed0"}], {}, r"stages\.seed0\.name: 'seed0' names no folder"),
         ([{**MEDIUM, "name": "../up"}], {}, "names no folder"),
         ([{**MEDIUM, "kind": "distil"}], {}, r"medium\.kind: 'distil' is no kind of stage; did you mean distill\?"),

@@ -11,7 +11,7 @@ from tinymim.analysis import networks
 from tinymim.cli import cache_command, chain_command, predict_command, teachers_command
 from tinymim.cli.export_command import export as one_file
 from tinymim.data import tars
-from tinymim.experiments import comparison, settings, study_grid
+from tinymim.experiments import check, compare, settings, study
 from tinymim.export import source
 from tinymim.export.card import Contents, card
 from tinymim.report import run_report, runs
@@ -57,9 +57,9 @@ def _indexed() -> None:
 
 
 def _compared() -> None:
-    compared = comparison.read("relation_digits", ["--compare.settings=settings.yaml"])
+    compared = compare.read("relation_digits", ["--compare.settings=settings.yaml"])
     assert compared
-    compared.study.problems(list(compared.study.rows))
+    check.problems(compared.plan, check.check(compared.plan))
 
 
 WEIGHTS = _reading("t.safetensors")
@@ -80,7 +80,7 @@ RUN: Commands = {
 }
 RESULTS: Commands = {"report": lambda: _reported(0), "export --to": _carded}
 CHAIN: Commands = {"chain plan": lambda: chain_command.main(["plan", "chain.yaml"])}
-STUDY: Commands = {"study": lambda: study_grid.load("study.yaml")}
+STUDY: Commands = {"study": lambda: study.load("study.yaml")}
 INDEX: Commands = {"a fit of shards": _indexed}
 SETTINGS: Commands = {"distill": _compared, "search": lambda: settings.load("settings.yaml")}
 CACHE: Commands = {"cache list": lambda: cache_command.main(["list", "--dir", "cache"])}

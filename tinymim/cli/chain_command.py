@@ -11,9 +11,9 @@ from rich.markdown import Markdown
 from tinymim.config import class_paths
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import chain as chains
-from tinymim.experiments import check, report
+from tinymim.experiments import check, pages
 from tinymim.experiments.plan import Plan
-from tinymim.experiments.resume import check_fresh, prepare
+from tinymim.experiments.resume import opened, prepare
 from tinymim.experiments.runner import Runner, check_jobs
 from tinymim.experiments.state import NAME, State, as_edited, holds, load
 from tinymim.experiments.status import status
@@ -44,10 +44,7 @@ def main(arguments: list[str]) -> int:
             return _run(prepare(asked.folder, edited, asked.launch, asked.accept_changes), asked.jobs)
     chain = chains.load(asked.chain, asked.set, asked.config)
     place = asked.run_dir or Path("runs") / f"chain_{chain.name}"
-    check_fresh(place, asked.resume)
-    with lock.hold(place, "run_dir"):
-        check_fresh(place, asked.resume)
-        state = prepare(place, chain, asked.launch, asked.accept_changes)
+    with opened(place, chain, asked.launch, asked.accept_changes, going_on=asked.resume) as state:
         return _run(state, asked.jobs)
 
 
@@ -114,7 +111,7 @@ def _run(state: State, jobs: int) -> int:
     try:
         code = Runner(state, jobs=jobs).run()
     finally:
-        table = report.chain_table(state)
+        table = pages.chain(state)
     if code == 0:
         if table:
             PlainConsole().print(Markdown(terminal(table), hyperlinks=False))

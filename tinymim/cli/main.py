@@ -158,24 +158,21 @@ def _check(arguments: list[str]) -> int:
 
 
 def _distill(arguments: list[str]) -> int:
-    from tinymim.experiments import distill
+    from tinymim.cli import distill_command
 
-    recipe, rest = _named(arguments, "distill")
-    distill.distill(recipe, rest)
-    return 0
+    return distill_command.main(arguments)
 
 
 def _study(arguments: list[str]) -> int:
-    from tinymim.experiments import study
+    from tinymim.cli import study_command
 
-    study.run(arguments)
-    return 0
+    return study_command.main(arguments)
 
 
 def _search(arguments: list[str]) -> int:
-    from tinymim.experiments import chain_search
+    from tinymim.cli import search_command
 
-    return chain_search.main(arguments)
+    return search_command.main(arguments)
 
 
 def _chain(arguments: list[str]) -> int:

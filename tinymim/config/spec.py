@@ -95,8 +95,17 @@ def unknown(node: dict[str, Any], path: str, allowed: Iterable[str]) -> list[str
 
 def near(word: str, words: Iterable[str]) -> str:
     """The end of a message on a ``word`` that is none of ``words``."""
-    found = difflib.get_close_matches(str(word), list(words), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(sorted(words))}"
+    known = list(dict.fromkeys(words))
+    found = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(sorted(known))}"
+
+
+def seed_mistakes(seeds: Any, field: str) -> list[str]:
+    """What is wrong with a list of seeds that ``field`` gives, if anything."""
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        return [f"{field}: {seeds!r} is not a list of whole numbers from 0, such as [0, 1, 2]"]
+    twice = [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]
+    return [f"{field}: seed {twice[0]} stands twice in {seeds}"] if twice else []
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.config import recipe, spec
-from tinymim.config.spec import near, texts, unknown
+from tinymim.config.spec import near, seed_mistakes, texts, unknown
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import file_schemas
 from tinymim.experiments import settings as settings_file
@@ -173,10 +173,7 @@ def mistakes(content: dict[str, Any]) -> list[str]:
 def _mistakes(content: dict[str, Any]) -> list[str]:
     found = unknown(content, "", KEYS)
     seeds, stages = content.get("seeds"), content.get("stages")
-    if seeds is not None and not (isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)):
-        found.append(f"seeds: {seeds!r} is not a list of whole numbers from 0, such as [0, 1, 2]")
-    elif seeds and len(set(seeds)) < len(seeds):
-        found.append(f"seeds: {seeds} names one twice")
+    found += [] if seeds is None else seed_mistakes(seeds, "seeds")
     if not isinstance(content.get("set") or {}, dict):
         found.append(f"set: {content['set']!r} is not a mapping such as {{trainer.max_epochs: 5}}")
     if not isinstance(stages, list) or not stages:

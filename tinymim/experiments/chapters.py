@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tinymim.analysis import analysis_page, results, verdicts
 from tinymim.cli import scaling_command
+from tinymim.cli import study_command as studies
 from tinymim.errors import TinymimError
-from tinymim.experiments import grid, grid_runs, question, report, study_page, tables
+from tinymim.experiments import grid, grid_runs, old_folders, question, report, tables
 from tinymim.experiments import state as chain_state
-from tinymim.experiments import study as studies
 from tinymim.experiments.program import Part
 from tinymim.report.document import Section, moved
 from tinymim.report.finding import Finding
@@ -36,11 +36,13 @@ def study(part: Part, page: Path) -> Chapter:
     """
     options, found, _ = studies.read(part.commands[-1][1:])
     _there(part.place / "study.json")
-    found.questions = {id: question for id, question in found.questions.items() if id in (options.questions or [id])}
-    records = studies.records(found, part.place)
-    return Chapter(
-        study_page.answers(found, records, part.place), study_page.sections(found, records, part.place, page)
-    )
+    compared = found.compared
+    compared.questions = {id: asked for id, asked in compared.questions.items() if id in (options.questions or [id])}
+    state = chain_state.load(part.place) if chain_state.holds(part.place) else old_folders.read(part.place, found.plan)
+    if state is None:
+        raise TinymimError(f"{part.place} holds no fits")
+    records = report.records(state, compared, found.plan)
+    return Chapter(report.answers(state, compared, records), report.sections(state, compared, records, page))
 
 
 def chain(part: Part, page: Path) -> Chapter:

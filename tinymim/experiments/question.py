@@ -9,6 +9,9 @@ from typing import Literal
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.settings import Settings
 
+PRETRAIN = "pretrain"
+"""The stage of a row that comes before those it is compared by."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -61,29 +64,6 @@ FIGURES = {
     "fine-tuned": Figure("finetune", "val/top1"),
 }
 """The figures of a study that names none, of chains and of ``tinymim distill``: shares of the held-out images."""
-
-
-@dataclass
-class Row:
-    """One way to pre-train.
-
-    Args:
-        title: what it is called.
-        recipe: ``None`` is none.
-        overrides: of the recipe.
-        needs: the prepared fits it names itself.
-        weights: what the later stages start from without a recipe.
-        later: overrides of those.
-        known: what files of settings call it.
-    """
-
-    title: str
-    recipe: str | None
-    overrides: list[str]
-    needs: list[str] = field(default_factory=list)
-    weights: str | None = None
-    later: list[str] = field(default_factory=list)
-    known: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,8 +140,10 @@ class Comparison:
         if self.settings is None:
             return []
         shown = {figure.stage for figure in self.shown(question).values()}
-        stages = [stage for stage in next(iter(self.rows.values())) if stage in shown]
-        rows = {self.known.get(row, row): title for row, title in question.rows.items()}
+        named = dict.fromkeys(stage for stages in self.rows.values() for stage in stages)
+        stages = [stage for stage in named if stage in shown and stage != PRETRAIN]
+        known = self.known or {row: row for row in self.rows}
+        rows = {known[row]: title for row, title in question.rows.items() if row in known}
         return self.settings.remarks(rows, stages, self.search)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tinymim.errors import TinymimError, several
@@ -11,7 +12,7 @@ from tinymim.experiments import artefacts, changes, check, state
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.state import State
 from tinymim.log import say
-from tinymim.training import lock
+from tinymim.training import lock, run_folder
 
 ACCEPT = "--accept-changes runs these again and all that starts from them, and keeps the rest"
 LONGEST = 20
@@ -27,6 +28,31 @@ def check_fresh(place: Path, going_on: bool) -> None:
         )
     if inside and not state.holds(place):
         raise TinymimError(f"run_dir: {place} holds other files ({', '.join(inside[:4])}); give a new folder")
+
+
+@contextlib.contextmanager
+def opened(
+    place: Path,
+    plan: Plan,
+    launch: str | None = None,
+    accept: bool = False,
+    keys: Iterable[str] | None = None,
+    before: Callable[[], State | None] = lambda: None,
+    going_on: bool = True,
+) -> Iterator[State]:
+    """The state of a plan in its folder, which is locked meanwhile; a mistake in a new plan leaves no folder.
+
+    The arguments are those of :func:`prepare` and :func:`check_fresh`.
+    """
+    own = plan.kind in ("chain", "scaling study")  # others may have been begun by a version that kept no state
+    if own:
+        check_fresh(place, going_on)
+    if not place.is_dir():
+        _check(plan, [plan.fits[key].stage for key in (plan.fits if keys is None else plan.with_sources(keys))])
+    with lock.hold(place, "run_dir"):
+        if own:
+            check_fresh(place, going_on)
+        yield prepare(place, plan, launch, accept, keys, before)
 
 
 def prepare(
@@ -53,6 +79,12 @@ def prepare(
     wanted = set(plan.fits) if keys is None else plan.with_sources(keys)
     old = state.load(place) if state.holds(place) else before()
     if old is None:
+        if begun := [key for key in wanted if any((place / key / name).exists() for name in run_folder.KEPT)]:
+            names = ", ".join(sorted(begun)[:4])
+            if not accept:
+                raise TinymimError(
+                    f"{place} holds runs of which nothing shows that they are the same: {names}. {ACCEPT}"
+                )
         _check(plan, [plan.fits[key].stage for key in wanted])
         return _written(state.begin(place, plan, launch or ""))
     plan = changes.keep_precision(old.plan, plan)

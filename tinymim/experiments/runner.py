@@ -126,6 +126,11 @@ class Runner:
                     stage.process.kill()
         return self._verdict()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal came."""
+        return bool(self._signals)
+
     def _tell(self) -> None:
         """Say once which stages were asked to stop, those among them that have ended since."""
         if not self._told and (asked := [key for key, stage in self.running.items() if stage.asked]):
@@ -345,5 +350,6 @@ def _written(place: Path) -> int:
 
 def _last_line(log: Path) -> str:
     """What a process said last."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = log.read_text(errors="replace") if log.is_file() else ""  # a worker makes it once it is up
+    lines = [line for line in text.splitlines() if line.strip()]
     return textwrap.shorten(lines[-1], 500, placeholder=" ...") if lines else ""

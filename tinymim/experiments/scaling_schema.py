@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinymim.config import recipe as recipes
-from tinymim.config.spec import near, texts, unknown
+from tinymim.config.spec import near, seed_mistakes, texts, unknown
 from tinymim.errors import TinymimError
 
 Written = dict[str, Any]
@@ -47,9 +47,7 @@ def mistakes(content: Written) -> list[str]:
         if not isinstance(content[part], dict):
             return [f"{part}: {content[part]!r} is not a mapping of ids to {', '.join(sorted(KEYS[part]))}"]
     found += _list_mistakes("fractions", content["fractions"]) + _list_mistakes("lengths", content["lengths"])
-    seeds = content["seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        found.append(f"seeds: {seeds!r} is not a list of whole numbers from 0, such as [0, 1, 2]")
+    found += seed_mistakes(content["seeds"], "seeds")
     for key in ("mask_seeds", "evaluations"):
         if type(content[key]) is not int or content[key] < 1:
             found.append(f"{key}: {content[key]!r} is not a whole number from 1")

@@ -7,10 +7,10 @@ import math
 import re
 from typing import Any
 
-from tinymim.config.spec import near, unknown
-from tinymim.experiments import cells, file_schemas
-from tinymim.experiments.cells import PRETRAIN
+from tinymim.config.spec import near, seed_mistakes, unknown
+from tinymim.experiments import file_schemas
 from tinymim.experiments.convergence import titles
+from tinymim.experiments.question import FIGURES, PRETRAIN
 from tinymim.safety import names, text
 from tinymim.teachers import record_schemas
 
@@ -68,8 +68,7 @@ def _shape(content: dict[str, Any]) -> list[str]:
     found += unknown(content, "", KEYS[""])
     if found:
         return found
-    if not isinstance(content["seeds"], list) or not all(isinstance(seed, int) for seed in content["seeds"]):
-        found.append(f"seeds: {content['seeds']!r} is not a list of whole numbers")
+    found += seed_mistakes(content["seeds"], "seeds")
     for part in [key for key in KEYS if key]:
         specs = content.get(part) or {}
         if not isinstance(specs, dict):
@@ -94,8 +93,8 @@ def _columns(content: dict[str, Any]) -> list[str]:
         if id == PRETRAIN or not re.fullmatch(r"\w+", id):
             found.append(f"stages.{id}: is a folder's name, of letters, digits and _, and not {PRETRAIN}; rename it")
     if not content.get("figures"):
-        missing = {figure.stage for figure in cells.FIGURES.values()} - stages.keys()
-        named = ", ".join(cells.FIGURES)
+        missing = {figure.stage for figure in FIGURES.values()} - stages.keys()
+        named = ", ".join(FIGURES)
         found += [f"stages: {stage} missing; name the study's figures, or it has {named}" for stage in sorted(missing)]
     for title, spec in (content.get("figures") or {}).items():
         known = [*stages, PRETRAIN]
@@ -150,12 +149,11 @@ def _search(content: dict[str, Any]) -> list[str]:
     share, seeds, grid = search.get("share", 0.2), search.get("seeds", [0]), search.get("grid") or {}
     if not isinstance(share, float) or not 0 < share < 1:
         found.append(f"search.share: {share!r} is not a share of the training images between 0 and 1")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        found.append(f"search.seeds: {seeds!r} is not a list of whole numbers from 0")
+    found += seed_mistakes(seeds, "search.seeds")
     if search and (not isinstance(grid, dict) or not grid):
         return [*found, f"search.grid: {grid!r} is not a mapping of stages"]
     by = search.get("by") or {}
-    figures = content.get("figures") or {title: vars(figure) for title, figure in cells.FIGURES.items()}
+    figures = content.get("figures") or {title: vars(figure) for title, figure in FIGURES.items()}
     for stage, tried in grid.items():
         where = f"search.grid.{stage}"
         if stage not in content["stages"]:
@@ -184,7 +182,7 @@ def _behind(id: str, needs: dict[str, list[str]]) -> list[str]:
 
 def _questions(content: dict[str, Any]) -> list[str]:
     found = []
-    figures = list(content.get("figures") or cells.FIGURES)
+    figures = list(content.get("figures") or FIGURES)
     curves = content.get("curves") or {stage: {} for stage in content["stages"]}
     claimable = [*figures, *(title for id, spec in curves.items() for title in titles(spec.get("title", id)))]
     for id, spec in content["questions"].items():

@@ -1,8 +1,7 @@
-"""``tinymim search``: settings of their own for the rows of what is compared: a recipe's, a study's or a chain's."""
+"""What a search is of: a recipe's comparison, a study, or a chain's comparison, read as a study of its rows."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -10,52 +9,19 @@ from tinymim.config import recipe as recipes
 from tinymim.config import spec
 from tinymim.config.spec import near
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import chain, comparison, search, settings, study_grid, study_text, workers
+from tinymim.experiments import chain, compare, settings, study, study_text
 from tinymim.experiments.question import FIGURES
-from tinymim.experiments.study_grid import Study
-from tinymim.training import lock
-
-FURTHER = (
-    "Further options are overrides of every pre-training, such as --trainer.precision 32-true, as they are to a study."
-)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of ``tinymim search``; others are overrides."""
-    options = argparse.ArgumentParser(
-        prog="tinymim search", description=__doc__.partition("\n")[0], allow_abbrev=False,
-        epilog=f"{FURTHER}\n\n{search.__doc__}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    options.add_argument("name", help="a recipe with `compare`, a study or a chain with `search`, or a path")
-    options.add_argument("rows", nargs="*", help="these rows alone; by default all")
-    options.add_argument("--quick", action="store_true", help="of a study's short form, which has settings of its own")
-    options.add_argument("--jobs", type=int, help="fits at once, sharing the cores; by default as many as cores")
-    options.add_argument("--run_dir", type=Path, help="by default runs/search_NAME, or runs/search_NAME_quick")
-    options.add_argument("--overwrite", action="store_true", help="run fits again whose definition has changed")
-    return options
-
-
-def main(arguments: list[str]) -> int:
-    """Search, and say where the settings are."""
-    options, rest = parser().parse_known_args(arguments)
-    pairs, unknown = recipes.split(rest)
-    if unknown:
-        raise TinymimError(f"no option of a search: {' '.join(unknown)}; tinymim search --help lists them")
-    study, chosen = read(options.name, options.quick, [f"--{key}={value}" for key, value in pairs])
-    jobs = options.jobs if options.jobs is not None else workers.cores()
-    if jobs < 1:
-        raise TinymimError(f"--jobs: {jobs} is not 1 or more")
-    command = f"tinymim search {options.name}{' --quick' if options.quick else ''}"
-    place = options.run_dir or Path("runs") / f"search_{study.name}{'_quick' if options.quick else ''}"
-    with lock.hold(place, "run_dir"):
-        path = search.run(study, chosen, options.rows, command, place, jobs, options.overwrite)
-    print(f"\nthe settings: {path}\nall fits: {place}")
-    return 0
+from tinymim.experiments.search import share_of
+from tinymim.experiments.study import Study
 
 
 def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
     """What is compared, every fit of it on a part of the training images; and the name of its file of settings.
+
+    Args:
+        name: of a study, a chain or a recipe with ``compare``, or a path.
+        quick: a study's short form.
+        overrides: of every pre-training, as they are to a study.
 
     Raises:
         TinymimError: nothing of that name, no ``search`` in it, or mistakes.
@@ -65,29 +31,25 @@ def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
         raise TinymimError(f"--quick: {name} is a {kind}, and a study alone has a short form")
     if kind == "study":
         content = spec.shortened(content, path, quick)
-        if found := study_text.mistakes(content):
-            raise several(f"{path} has {len(found)} mistake(s)", found)
+        errors = study_text.mistakes(content)
     elif kind == "chain":
-        if found := chain.mistakes(content) or chain.start_mistakes(content["stages"]):
-            raise several(f"{path} has {len(found)} mistake(s)", found)
-        content = as_study(content)
+        errors = chain.mistakes(content) or chain.start_mistakes(content["stages"])
     else:
-        plain = comparison.read(name, overrides, searching=True)
-        content = {"search": plain.study.search if plain else {}, "settings": _named(name, overrides)}
+        plain, errors = compare.read(name, overrides, searching=True), []
+        named = recipes.resolve(["--config", name, *overrides])[0].get("compare")
+        content = {"search": plain.search if plain else {}, "settings": (named or {}).get("settings")}
+    if errors:
+        raise several(f"{path} has {len(errors)} mistake(s)", errors)
     if not content.get("search") or not content.get("settings"):
         raise TinymimError(f"{name} has no `search` that says what to try, and `settings` that it goes into")
     settings.check_place(str(content["settings"]), path.parent)
-    split = [f"--data.choice_split={search.share_of(content['search'])}"]
+    split = [*overrides, f"--data.choice_split={share_of(content['search'])}"]
     if kind == "recipe":
-        compared = comparison.read(name, [*overrides, *split], searching=True)
+        compared = compare.read(name, split, searching=True)
         assert compared
-        return compared.study, content["settings"]
-    return study_grid.parse(content, path.stem, str(path), [*overrides, *split], searching=True), content["settings"]
-
-
-def _named(recipe: str, overrides: list[str]) -> Any:
-    compare = recipes.resolve(["--config", recipe, *overrides])[0].get("compare")
-    return compare.get("settings") if isinstance(compare, dict) else None
+        return compared, content["settings"]
+    whole = as_study(content) if kind == "chain" else content
+    return study.parse(whole, path.stem, str(path), split, searching=True), content["settings"]
 
 
 def _find(name: str) -> tuple[str, dict[str, Any], Path]:
@@ -164,7 +126,10 @@ def _one(stage: dict[str, Any]) -> str:
     named = stage["recipe"]
     if isinstance(named, list):
         if len(named) > 1:
-            raise TinymimError(f"stages.{stage['name']}.recipe: a search takes one recipe a stage, and this is {named}")
+            raise TinymimError(
+                f"stages.{stage['name']}.recipe: {named}: a search fits one recipe a stage, over which it lays what it "
+                f"tries; put them into one, a file with `extends: {named}`, and name that".replace("'", "")
+            )
         return str(named[0])
     return str(named)
 
