@@ -108,7 +108,9 @@ def test_command__analyses_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_command__of_a_table_nothing_is_run() -> None:
-    with pytest.raises(TinymimError, match="--table: runs nothing, so --quick says nothing; leave it out"):
+    with pytest.raises(
+        TinymimError, match="--table only analyses a finished table: --quick has no effect; leave it out"
+    ):
         scaling_command.main(["--table", "some.csv", "--quick"])
 
 

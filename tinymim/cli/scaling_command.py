@@ -13,10 +13,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from tinymim.cli import plan_options
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import grid, grid_runs
 from tinymim.experiments.grid import Grid
-from tinymim.experiments.resume import check_fresh, prepare
+from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner, check_jobs
 from tinymim.experiments.state import State, holds
 from tinymim.log import say
@@ -24,7 +25,7 @@ from tinymim.report.document import Section
 from tinymim.safety.console import PlainConsole
 from tinymim.scaling import reconstruction_figure, table
 from tinymim.scaling.table import Row
-from tinymim.training import lock, looking
+from tinymim.training import looking
 from tinymim.training.preemption import Preempted
 
 REPORT = "report"
@@ -32,27 +33,25 @@ REPORT = "report"
 
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code: as a chain's."""
-    options = parser()
-    asked = options.parse_args(arguments)
+    options, asked = parser(), parse(arguments)
     if (asked.study is None) == (asked.table is None):
         raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
     if asked.out and asked.out.is_file():
         raise TinymimError(f"out: {asked.out} is a file; give a folder")
     if asked.table:
-        of_study = ("quick", "jobs", "run_dir", "report_only", "set", "launch", "accept_changes")
+        of_study = ("quick", "jobs", "run_dir", "report_only", "set", "seeds", "launch", "accept_changes")
         if given := [name for name in of_study if getattr(asked, name) != options.get_default(name)]:
-            raise TinymimError(f"--table: runs nothing, so --{given[0]} says nothing; leave it out")
+            option = given[0].replace("_", "-")
+            raise TinymimError(f"--table only analyses a finished table: --{option} has no effect; leave it out")
         out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
         report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
         return 0
     check_jobs(asked.jobs)
-    study = grid.load(asked.study, asked.quick, asked.set)
+    study = load(asked)
     place = asked.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if asked.quick else ''}"
-    check_fresh(place, True)
-    with lock.hold(place, "run_dir"):
-        if not holds(place) and (found := grid.too_small(study)):
-            raise several(f"scaling study {study.name} has {len(found)} mistake(s)", found)
-        state = prepare(place, study.plan, asked.launch, asked.accept_changes)
+    if not holds(place) and (errors := grid.too_small(study)):
+        raise several(f"scaling study {study.name} has {len(errors)} mistake(s)", errors)
+    with opened(place, study.plan, asked.launch, asked.accept_changes) as state:
         code, failed = 0, None
         if not asked.report_only:
             code, failed = _run(study, state, asked.jobs)
@@ -63,12 +62,15 @@ def main(arguments: list[str]) -> int:
     return code
 
 
+def load(asked: argparse.Namespace) -> Grid:
+    """The study that a command line asks for."""
+    seeds = [f"seeds={plan_options.seeds(asked.seeds)}"] if asked.seeds else []
+    return grid.load(asked.study, asked.quick, [*asked.set, *seeds])
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of ``tinymim scaling``."""
-    options = argparse.ArgumentParser(
-        prog="tinymim scaling", description=__doc__, epilog=grid.__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    options = plan_options.parser("scaling", __doc__, str(grid.__doc__))
     options.add_argument("study", nargs="?", help="a study of recipes/scaling, or a path")
     options.add_argument(
         "--table", type=Path, metavar="FILE.csv",
@@ -76,18 +78,18 @@ def parser() -> argparse.ArgumentParser:
         f"{', '.join(table.NEEDED)} and, for more, accuracy (a share)",
     )  # fmt: skip
     options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
-    options.add_argument("--jobs", type=int, default=1, help="cells at once")
-    options.add_argument("--run_dir", type=Path, help="by default runs/scaling_NAME, or runs/scaling_NAME_quick")
     options.add_argument("--out", type=Path, help="folder of the report; by default report in the run_dir")
-    options.add_argument("--report_only", action="store_true", help="of what is done, without running anything")
-    options.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        help="for every fit, or CELL.KEY=VALUE for one, or seeds=[0,1]",
-    )  # fmt: skip
-    options.add_argument("--launch", help="put before each fit's command, such as srun")
+    folder = "runs/scaling_NAME, or runs/scaling_NAME_quick"
+    plan_options.add(options, "set", "seeds", "jobs", "launch", "run_dir", jobs=1, folder=folder)
+    plan_options.add(options, "report_only", "accept_changes")
     looking.add_argument(options, "the recipe of a run whose images are restored")
-    options.add_argument("--accept-changes", action="store_true", help="of the study since the last time")
     return options
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """What a command line asks for."""
+    options = parser()
+    return options.parse_args(plan_options.hyphened(options, arguments))
 
 
 def _run(study: Grid, state: State, jobs: int) -> tuple[int, TinymimError | None]:

@@ -22,6 +22,8 @@ def promised(state: State, key: str) -> list[str]:
     stage = state.plan.stage(key)
     if stage.kind == "export":
         return [EXPORTED]
+    if stage.kind == "command":
+        return []
     if stage.kind == "test":
         return [TESTED]
     return [*([CHECKPOINT] if keeps_checkpoint(stage) else []), RESULTS]

@@ -48,6 +48,38 @@ def spawn(words: list[str], log: IO[bytes] | None, threads: int, launch: list[st
     )
 
 
+class Shown:
+    """A command in a process of its own, whose standard error goes to this one's, and into a file.
+
+    Args:
+        words: what follows ``tinymim``.
+        log: the file, which is written anew.
+    """
+
+    def __init__(self, words: list[str], log: Path):
+        self._process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.pid = self._process.pid
+        self._copy = threading.Thread(target=self._copied, args=(log,))
+        self._copy.start()
+
+    def _copied(self, log: Path) -> None:
+        assert self._process.stderr is not None
+        with log.open("w") as stream:
+            for line in self._process.stderr:
+                sys.stderr.write(line)
+                stream.write(line)
+
+    def poll(self) -> int | None:
+        """As of ``Popen``; once it has ended, all that it said is in the file."""
+        if (code := self._process.poll()) is not None:
+            self._copy.join()
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """As of ``Popen``."""
+        self._process.send_signal(number)
+
+
 class Fork:
     """``tinymim fit`` or ``test`` in a worker process, which starts at once and ends with this one.
 

@@ -72,7 +72,7 @@ class Runner:
         describe: what to say of one that is done.
         forked: run fits in worker processes, which start at once; their output goes into files.
         logged: keep each stage's output in a file of its own, as is always done where several run at once.
-        again: the command that goes on with it.
+        shown: what stages say is shown too.
     """
 
     def __init__(
@@ -84,12 +84,13 @@ class Runner:
         describe: Callable[[str], str] | None = None,
         forked: bool = False,
         logged: bool = False,
+        shown: bool = False,
     ):
         self.state, self.jobs, self.ended = state, jobs, ended
         self.describe = describe or (lambda key: headline(state, key))
         self.keys = list(state.entries if keys is None else (key for key in state.entries if key in set(keys)))
         self.forked = forked and not state.launch
-        self.logged = logged or self.forked or jobs > 1
+        self.shown, self.logged = shown, logged or shown or self.forked or jobs > 1
         self.again = state.plan.command or f"tinymim chain resume {shlex.quote(str(state.place))}"
         self.running: dict[str, Running] = {}
         self._tried: set[str] = set()
@@ -184,7 +185,9 @@ class Runner:
         log = state.place / "logs" / f"{key.replace('/', '-')}.txt" if self.logged else None
         if not self.forked:
             what = " ".join(filter(None, (stage.kind, stage.recipe, f"from {stage.start or 'scratch'}")))
-            where = f" (its output: {log})" if log else ""
+            if stage.kind == "command":
+                what = shlex.join(["tinymim", *stage.config["words"]])
+            where = f" (its output: {log})" if log and not self.shown else ""
             say(f"\n== stage {self.keys.index(key) + 1} of {len(self.keys)}, {key}: {what}{where}")
         entry.inputs = artefacts.inputs(state, key)
         entry.recipe, entry.started = digest(stage), entry.started or now()
@@ -206,6 +209,8 @@ class Runner:
         if log is None:
             return processes.spawn(words, None, threads, launch)
         log.parent.mkdir(exist_ok=True)
+        if self.shown:
+            return processes.Shown(words, log)
         if self.forked:
             return processes.Fork(words, log, threads)
         with log.open("ab") as stream:
@@ -227,12 +232,15 @@ class Runner:
     def _make_ready(self, key: str, place: Path) -> None:
         """A stage that begins finds nothing of an earlier one."""
         left = place.is_dir() and any(path.name != lock.NAME for path in place.iterdir())
-        if left and self.state.entries[key].state == "waiting" and self.state.plan.stage(key).kind != "export":
+        own = self.state.plan.stage(key).kind not in ("export", "command")
+        if left and own and self.state.entries[key].state == "waiting":
             run_folder.clear(place, resume=False)
 
     def words(self, key: str) -> list[str]:
         """The command line of a stage, behind ``tinymim``."""
         state, stage, place = self.state, self.state.plan.stage(key), self.state.place / key
+        if stage.kind == "command":
+            return list(stage.config["words"])
         if stage.kind == "export":
             source = artefacts.source(state, key)
             return ["export", str(source or stage.start), str(place / artefacts.EXPORTED), "--overwrite"]
@@ -349,7 +357,8 @@ def _written(place: Path) -> int:
 
 
 def _last_line(log: Path) -> str:
-    """What a process said last."""
+    """What a process said last; the whole of an error of several lines."""
     text = log.read_text(errors="replace") if log.is_file() else ""  # a worker makes it once it is up
-    lines = [line for line in text.splitlines() if line.strip()]
-    return textwrap.shorten(lines[-1], 500, placeholder=" ...") if lines else ""
+    lines = [line.strip() for line in text.splitlines()[-40:] if line.strip()]
+    begun = [number for number, line in enumerate(lines) if line.startswith("tinymim ")]
+    return textwrap.shorten(" ".join(lines[begun[-1] if begun else -1 :]), 500, placeholder=" ...")

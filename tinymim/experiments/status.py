@@ -57,7 +57,8 @@ def status(state: State, console: PlainConsole | None = None) -> None:
 
 def headline(state: State, key: str) -> str:
     """The figure of a finished fit that says most."""
-    results = read_json(state.place / key / promised(state, key)[-1])
+    names = promised(state, key)
+    results = read_json(state.place / key / names[-1]) if names else {}
     shown = _metric({name.replace("test/", "val/", 1): value for name, value in (results.get("metrics") or {}).items()})
     return "done" if shown == "-" else shown
 

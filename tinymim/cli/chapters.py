@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tinymim.analysis import analysis_page, results, verdicts
 from tinymim.cli import scaling_command
 from tinymim.cli import study_command as studies
 from tinymim.errors import TinymimError
-from tinymim.experiments import grid, grid_runs, old_folders, question, report, tables
+from tinymim.experiments import grid_runs, old_folders, question, report, tables
 from tinymim.experiments import state as chain_state
 from tinymim.experiments.program import Part
+from tinymim.experiments.program_report import Chapter, Readers
 from tinymim.report.document import Section, moved
-from tinymim.report.finding import Finding
 from tinymim.scaling import overfit, scaling_page, table
 from tinymim.scaling import paper_findings as scaling_findings
-
-
-@dataclass
-class Chapter:
-    """Of one part."""
-
-    findings: list[Finding]
-    sections: list[Section]
 
 
 def study(part: Part, page: Path) -> Chapter:
@@ -65,12 +56,12 @@ def analysis(part: Part, page: Path) -> Chapter:
 
 def scaling(part: Part, page: Path) -> Chapter:
     """Of ``tinymim scaling``, of a study's runs or of a table's."""
-    asked, out = scaling_command.parser().parse_args(part.commands[-1][1:]), part.place / scaling_command.REPORT
+    asked, out = scaling_command.parse(part.commands[-1][1:]), part.place / scaling_command.REPORT
     extra: list[Section] = []
     if asked.table:
         rows = table.read(asked.table)
     else:
-        found, state = grid.load(asked.study, asked.quick, asked.set), chain_state.load(part.place)
+        found, state = scaling_command.load(asked), chain_state.load(part.place)
         rows = grid_runs.rows(found, state)
         extra = scaling_command.restored(found, state, rows, out)
     signs = overfit.signs(rows)
@@ -89,7 +80,7 @@ def _there(path: Path) -> Path:
     return path
 
 
-READERS: dict[str, Callable[[Part, Path], Chapter]] = {
+READERS: Readers = {
     "study": study,
     "chain": chain,
     "analysis": analysis,
