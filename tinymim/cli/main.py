@@ -27,6 +27,8 @@ COMMANDS = {
     "study": "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
     "search": "choose each row's own settings on training images: tinymim search RECIPE, STUDY or CHAIN [ROW ...]",
     "chain": "run stages that start from each other: tinymim chain run | resume | status | plan",
+    "plan": "what a chain, study, grid or comparison would do, checked: tinymim plan NAME",
+    "status": "how far the plan in a folder is, while it runs too: tinymim status runs/study_digits",
     "scaling": "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
     "papers": "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
     "resume": "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
@@ -118,6 +120,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "study": _study,
         "search": _search,
         "chain": _chain,
+        "plan": _plan,
+        "status": _status,
         "scaling": _scaling,
         "papers": _papers,
         "resume": _resume,
@@ -179,6 +183,18 @@ def _chain(arguments: list[str]) -> int:
     from tinymim.cli import chain_command
 
     return chain_command.main(arguments)
+
+
+def _plan(arguments: list[str]) -> int:
+    from tinymim.cli import plan_command
+
+    return plan_command.main(arguments)
+
+
+def _status(arguments: list[str]) -> int:
+    from tinymim.cli import plan_command
+
+    return plan_command.status(arguments)
 
 
 def _scaling(arguments: list[str]) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from tinymim.config import recipe as recipes
 from tinymim.config import spec
-from tinymim.config.spec import near
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import chain, compare, settings, study, study_text
+from tinymim.experiments import chain, compare, plan_files, settings, study, study_text
 from tinymim.experiments.question import FIGURES
 from tinymim.experiments.search import share_of
 from tinymim.experiments.study import Study
@@ -26,7 +24,7 @@ def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
     Raises:
         TinymimError: nothing of that name, no ``search`` in it, or mistakes.
     """
-    kind, content, path = _find(name)
+    kind, content, path = plan_files.find(name, ("study", "chain"))
     if quick and kind != "study":
         raise TinymimError(f"--quick: {name} is a {kind}, and a study alone has a short form")
     if kind == "study":
@@ -50,24 +48,6 @@ def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
         return compared, content["settings"]
     whole = as_study(content) if kind == "chain" else content
     return study.parse(whole, path.stem, str(path), split, searching=True), content["settings"]
-
-
-def _find(name: str) -> tuple[str, dict[str, Any], Path]:
-    """Whether a name is a study's, a chain's or a recipe's; a file shows it by its keys."""
-    if Path(name).is_file():
-        content = spec.read(Path(name), "study, chain or recipe", "rows, stages or model")
-        kind = "study" if "questions" in content else "chain" if isinstance(content.get("stages"), list) else "recipe"
-        return kind, content, Path(name)
-    known: list[str] = []
-    for kind in ("study", "chain"):
-        try:
-            path = spec.find(kind, name)
-            return kind, spec.read(path, kind, "stages"), path
-        except TinymimError:
-            known += [path.stem for base in recipes.folders() for path in (base / spec.FOLDERS[kind]).glob("*.yaml")]
-    if name not in recipes.names():
-        raise TinymimError(f"{name!r} is no recipe, study or chain{near(name, [*recipes.names(), *known])}")
-    return "recipe", {}, recipes.find(name)
 
 
 def as_study(content: dict[str, Any]) -> dict[str, Any]:
