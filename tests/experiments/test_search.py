@@ -141,7 +141,7 @@ def test_settings__mistakes_in_the_form_are_told_together(tmp_path: Path) -> Non
         ({"share": 1}, "search.share: 1 is not a share"),
         ({"seeds": []}, r"search.seeds: \[\] is not a list"),
         ({"seeds": [0, 1, 1]}, "search.seeds: seed 1 stands twice"),
-        ({"grid": {"fwe": {"a": [1]}}}, "search.grid.fwe: no such stage; did you mean few"),
+        ({"grid": {"fwe": {"model.a": [1]}}}, "search.grid.fwe: no such stage; did you mean few"),
         ({"grid": {"few": {"a": 1}}}, "search.grid.few: .* is not a mapping such as"),
         ({"by": {"few": "10-NN"}}, "search.by.few: '10-NN' is no figure of this stage"),
         ({"grids": {}}, "search.grids: no such key; did you mean grid"),

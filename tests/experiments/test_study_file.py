@@ -109,7 +109,7 @@ def test_questions__name_rows_their_own_way_or_leave_it(tmp_path: Path) -> None:
         ({"rows": {"a": "x"}}, r"rows\.a: 'x' is not a mapping"),
         ({"questions": {"q": {"title": "t", "rows": ["relatoin"]}}}, r"no row 'relatoin'; did you mean relation"),
         ({"questions": {"q": {"title": "t", "rows": ["scratch"], "paper": {"tuned": 1}}}}, "'tuned' is not among"),
-        ({"questions": {"q": {"title": "t", "rows": []}}}, "needs a title and rows"),
+        ({"questions": {"q": {"title": "t", "rows": []}}}, r"questions\.q\.rows: missing"),
         ({"stages": {"probe": {"recipe": "probe_digits"}}}, "stages: finetune missing"),
         ({"prepare": {}}, r"rows\.tuned: \$\{prepare\.teacher\} is not in prepare"),
         ({"prepare": {"scratch": {"recipe": "a"}}}, r"prepare\.scratch: a row has this name"),

@@ -12,8 +12,7 @@ import yaml
 from tests.safety.places import STUDY
 from tinymim.cli import cache_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import chain, file_schemas, settings, state, study_text
-from tinymim.teachers import record_schemas
+from tinymim.experiments import chain, schema, settings, state, study_text
 from tinymim.training import save_recipe
 
 
@@ -35,7 +34,7 @@ def test_settings__change_numbers_and_no_class_or_path(tmp_path: Path, key: str,
     path.write_text(yaml.safe_dump({"rows": {"scratch": {"probe": {key: value}}}}))
     with pytest.raises(TinymimError, match="rows"):
         settings.load(str(path))
-    found = record_schemas.mistake({"grid": {"probe": {key: [value]}}}, file_schemas.Search, "search")
+    found = schema.mistakes({"grid": {"probe": {key: [value]}}}, schema.Search, "search")
     assert found, "what a search may not write it may not try"
 
 

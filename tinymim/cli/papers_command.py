@@ -28,14 +28,13 @@ from tinymim.files import write_json
 from tinymim.training import lock, run_folder
 
 STATE = "papers.json"
-SHIPPED = "embedded"
 FURTHER = "Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt."
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``tinymim papers``; others are values of the program's ``vars``."""
     options = plan_options.parser("papers", __doc__, f"{FURTHER}\n\n{program.__doc__}")
-    options.add_argument("name", nargs="?", default=SHIPPED, help=f"a program of recipes/papers, or a path ({SHIPPED})")
+    options.add_argument("name", nargs="?", default=program.SHIPPED, help="a program of recipes/papers, or a path")
     options.add_argument("--quick", action="store_true", help="the program's short form, in a folder of its own")
     options.add_argument("--parts", type=lambda text: text.split(","), help="run these parts alone")
     folder = "runs/papers, of another program runs/papers_NAME; runs/..._quick"
@@ -54,9 +53,7 @@ def main(arguments: list[str]) -> int:
     pairs, unknown = recipe.split(rest)
     if unknown:
         raise TinymimError(f"no option of a program: {' '.join(unknown)}; tinymim papers --help lists them")
-    name = Path(asked.name).stem
-    own = "papers" if name == SHIPPED else f"papers_{name}"
-    place = asked.run_dir or Path("runs") / f"{own}{'_quick' if asked.quick else ''}"
+    place = asked.run_dir or program.folder(Path(asked.name).stem, asked.quick)
     whole = program.load(asked.name, place, asked.quick, {key: _value(value) for key, value in pairs})
     ids = [part.id for part in whole.parts]
     if wrong := [id for id in asked.parts or [] if id not in ids]:

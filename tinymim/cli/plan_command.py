@@ -1,4 +1,4 @@
-"""``tinymim plan``: what a chain, study, scaling study or comparison would do, checked; ``tinymim status``: how far it is."""
+"""``tinymim plan``: what a chain, study, grid or comparison would do, checked; ``tinymim status``: how far it is."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read(asked: argparse.Namespace, overrides: list[str]) -> Plan | program.Prog
     if kind == "study":
         return study.load(asked.name, asked.quick, overrides, seeds).plan
     if kind == "program":
-        return program.load(asked.name, Path("runs") / path.stem, asked.quick)
+        return program.load(asked.name, program.folder(path.stem, asked.quick), asked.quick)
     settings = [text.removeprefix("--") for text in overrides] + ([f"seeds={seeds}"] if seeds else [])
     if kind == "scaling study":
         return grid.load(asked.name, asked.quick, settings).plan

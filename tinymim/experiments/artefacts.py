@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from tinymim.config import references
 from tinymim.errors import TinymimError
-from tinymim.experiments.plan import CHECKPOINT, keeps_checkpoint
-from tinymim.experiments.state import State
+from tinymim.experiments.plan import CHECKPOINT, keeps_checkpoint, overrides
+from tinymim.experiments.state import State, recipe_path
 from tinymim.files import sha256
 from tinymim.teachers import locate
 
@@ -80,3 +81,26 @@ def altered(state: State, keys: Iterable[str]) -> dict[str, list[str]]:
         if lines:
             found[key] = lines
     return found
+
+
+def command(state: State, key: str, settled: str | None) -> list[str]:
+    """The command line of a fit, behind ``tinymim``.
+
+    Args:
+        state: of its plan.
+        key: of the fit.
+        settled: the precision that ``auto`` means; ``None`` leaves what the recipe says.
+    """
+    stage, place = state.plan.stage(key), state.place / key
+    if stage.kind == "command":
+        return list(stage.config["words"])
+    if stage.kind == "export":
+        return ["export", str(source(state, key) or stage.start), str(place / EXPORTED), "--overwrite"]
+    own = ["--config", str(recipe_path(state.place, stage.name)), f"--run_dir={json.dumps(str(place))}"]
+    if (seed := state.plan.fits[key].seed) is not None:
+        own.append(f"--seed_everything={seed}")
+    if settled:
+        own.append(f"--trainer.precision={settled}")
+    sources = state.plan.sources(key)
+    own += overrides(stage.config, {path: str(state.place / sources[path] / CHECKPOINT) for path in sources})
+    return ["test", *own] if stage.kind == "test" else ["fit", *own, "--ckpt_path", "last"]

@@ -28,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.config import recipe, spec
-from tinymim.config.spec import near, seed_mistakes, texts, unknown
+from tinymim.config.spec import near, texts, unknown
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import file_schemas
+from tinymim.experiments import schema
 from tinymim.experiments import settings as settings_file
 from tinymim.experiments.plan import CHECKPOINT, SETTLED, Plan, Stage, resolved
-from tinymim.safety import text
-from tinymim.teachers import card, locate, record_schemas
+from tinymim.teachers import card, locate
 
 Written = dict[str, Any]
 """A stage as the file has it."""
@@ -42,8 +41,9 @@ Written = dict[str, Any]
 SOURCES = {"pretrain": "", "distill": "teacher", "finetune": "weights", "probe": "weights", "export": "weights"}
 """Kinds of stage, and the key by which each names what it starts from."""
 
-KEYS = {"about", "seeds", "set", "stages", "compare", "settings", "search"}
-COMPARE = {"title", "rows", "source", "expects", "paper"}
+EMPTY = {"name": "x", "kind": "export"}
+"""A stage without mistakes."""
+
 RESERVED = re.compile(r"recipes|logs|previous|seeds?\d*")
 
 
@@ -163,21 +163,11 @@ def in_order(all: list[Written]) -> Iterator[Written]:
 
 def mistakes(content: dict[str, Any]) -> list[str]:
     """What is wrong with the text, stage by stage."""
-    try:
-        found = _mistakes(content)
-    except text.WRONG:  # a type that nothing there looks for
-        found = []
-    return found or record_schemas.mistake(content, file_schemas.ChainText, "chain")
-
-
-def _mistakes(content: dict[str, Any]) -> list[str]:
-    found = unknown(content, "", KEYS)
-    seeds, stages = content.get("seeds"), content.get("stages")
-    found += [] if seeds is None else seed_mistakes(seeds, "seeds")
-    if not isinstance(content.get("set") or {}, dict):
-        found.append(f"set: {content['set']!r} is not a mapping such as {{trainer.max_epochs: 5}}")
+    stages = content.get("stages")
     if not isinstance(stages, list) or not stages:
+        found = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)
         return [*found, "stages: missing; a chain is a list of {name, kind, recipe, ...}"]
+    found = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)  # each stage is told by its name
     for number, stage in enumerate(stages, start=1):
         if not isinstance(stage, dict):
             found.append(f"stages: number {number} is {stage!r}, not a mapping of name, kind, recipe, ...")
@@ -185,9 +175,9 @@ def _mistakes(content: dict[str, Any]) -> list[str]:
             found += _stage_mistakes(stage, f"stages.{stage.get('name') or number}")
     names = [str(stage["name"]) for stage in stages if isinstance(stage, dict) and stage.get("name")]
     found += [f"stages.{name}: {names.count(name)} stages have this name" for name in names if names.count(name) > 1]
-    return list(dict.fromkeys(found)) or _compare_mistakes(
-        content.get("compare"), {s["name"]: s["kind"] for s in stages}
-    )
+    if found or not content.get("compare"):
+        return list(dict.fromkeys(found))
+    return _compare_mistakes(content["compare"], {stage["name"]: stage["kind"] for stage in stages})
 
 
 def _stage_mistakes(stage: Written, path: str) -> list[str]:
@@ -203,17 +193,19 @@ def _stage_mistakes(stage: Written, path: str) -> list[str]:
     source = SOURCES[kind]
     allowed = {"name", "kind"} | ({source} - {""}) | ({"recipe", "set"} if kind != "export" else set())
     found += unknown(stage, path, allowed)
+    found += schema.mistakes(
+        {key: stage[key] for key in stage if key in allowed} | {"name": "x"}, schema.StageText, path
+    )
     if kind != "export" and not stage.get("recipe"):
         found.append(f"{path}.recipe: missing")
-    if not isinstance(stage.get("set") or {}, dict):
-        found.append(f"{path}.set: {stage['set']!r} is not a mapping such as {{trainer.max_epochs: 5}}")
-    elif wrong := [key for key in stage.get("set") or {} if key in SETTLED]:
+    settled = stage.get("set") or {}
+    if isinstance(settled, dict) and (wrong := [key for key in settled if key in SETTLED]):
         found.append(f"{path}.set: {', '.join(wrong)}: the chain settles this itself")
     if source == "weights" and source not in stage:
         scratch = "" if kind == "export" else "; null starts from scratch"
         found.append(f"{path}.weights: missing; give previous, a stage's name, a checkpoint or a card{scratch}")
-    elif source in stage and not isinstance(stage[source], str) and (stage[source] is not None or kind == "export"):
-        found.append(f"{path}.{source}: {stage[source]!r} is no name of a stage or card, and no path")
+    elif kind == "export" and stage["weights"] is None:
+        found.append(f"{path}.weights: null is no name of a stage or card, and no path")
     return found
 
 
@@ -258,17 +250,9 @@ def _known_card(named: str, stages: dict[str, str]) -> None:
         )
 
 
-def _compare_mistakes(compare: Any, kinds: dict[str, str]) -> list[str]:
-    if compare is None:
-        return []
-    rows = compare.get("rows") if isinstance(compare, dict) else None
-    if not isinstance(rows, dict) or not rows or not all(isinstance(stages, list) for stages in rows.values()):
-        return ["compare: give {title: ..., rows: {a row's title: [its probe, its fine-tuning]}}"]
-    found = unknown(compare, "compare", COMPARE)
-    found += [] if compare.get("title") else ["compare.title: missing"]
-    if not isinstance(compare.get("paper") or {}, dict):
-        return [*found, f"compare.paper: {compare['paper']!r} is not a mapping of rows to figures"]
-    for title, stages in rows.items():
+def _compare_mistakes(compare: Written, kinds: dict[str, str]) -> list[str]:
+    found = []
+    for title, stages in compare["rows"].items():
         for name in stages:
             if name not in kinds:
                 found.append(f"compare.rows.{title}: no stage {name!r}{near(str(name), kinds)}")
@@ -278,8 +262,8 @@ def _compare_mistakes(compare: Any, kinds: dict[str, str]) -> list[str]:
                 )
         measured = [kinds[name] for name in stages if name in kinds]
         found += [f"compare.rows.{title}: {kind} twice" for kind in set(measured) if measured.count(kind) > 1]
-    found += [f"compare.paper: {row!r} is not among its rows" for row in compare.get("paper") or {} if row not in rows]
-    return found
+    paper = compare.get("paper") or {}
+    return found + [f"compare.paper: {row!r} is not among its rows" for row in paper if row not in compare["rows"]]
 
 
 def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:

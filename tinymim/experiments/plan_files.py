@@ -1,4 +1,4 @@
-"""Which kind of file a name is of: a chain, a study, a scaling study, a program or a recipe; a file shows it by its keys."""
+"""The kind of file that a name is of: chain, study, scaling study, program or recipe; a file shows it by its keys."""
 
 from __future__ import annotations
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import traceback
 from multiprocessing import connection
@@ -146,3 +149,23 @@ def _die_with(sentinel: Any) -> None:
 def cores() -> int:
     """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def alive(process: dict[str, Any], place: Path) -> int | None:
+    """The id of a recorded process that still runs on this host: its command line names the folder, as no other's that
+    was given the same id would."""
+    pid = process.get("pid")
+    if pid is None or process.get("host") != socket.gethostname():
+        return None
+    with contextlib.suppress(OSError):
+        if str(place).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return int(pid)
+    return None
+
+
+def last_words(log: Path) -> str:
+    """What a process said last; the whole of an error of several lines."""
+    text = log.read_text(errors="replace") if log.is_file() else ""  # a worker makes it once it is up
+    lines = [line.strip() for line in text.splitlines()[-40:] if line.strip()]
+    begun = [number for number, line in enumerate(lines) if line.startswith("tinymim ")]
+    return textwrap.shorten(" ".join(lines[begun[-1] if begun else -1 :]), 500, placeholder=" ...")

@@ -37,6 +37,9 @@ from tinymim.config.spec import near, shortened, unknown
 from tinymim.errors import TinymimError, several
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage
 
+SHIPPED = "embedded"
+"""The program that is run where none is named."""
+
 KINDS = ("study", "chain", "analysis", "scaling")
 """What a part may be: ``tinymim study``, ``chain run``, ``analyze`` or ``scaling``."""
 
@@ -139,6 +142,12 @@ def plan(program: Program, command: str) -> Plan:
             stages[name] = Stage(name, "command", "", {"words": words}, sources=before)
             before = {"before": name}
     return Plan(program.name, stages, program.about, kind="program", command=command)
+
+
+def folder(name: str, quick: bool) -> Path:
+    """Where a program of that name is run by default."""
+    own = "papers" if name == SHIPPED else f"papers_{name}"
+    return Path("runs") / f"{own}{'_quick' if quick else ''}"
 
 
 def keys(part: Part) -> list[str]:

@@ -48,13 +48,13 @@ def records(state: State, compared: Comparison, plan: Plan | None = None) -> Rec
 
 
 def _record(state: State, keys: dict[str, str], compared: Comparison) -> dict[str, Any] | None:
-    """Of a row under a seed, whose fits are ``keys`` by what they stand for; ``None`` while nothing can be told."""
+    """Of a row under a seed, whose fits are ``keys`` by what they stand for; ``None`` while it is at work."""
     needed = state.plan.with_sources(keys.values())
     errors = {key: entry.error for key in needed if (entry := state.entries[key]).state == "failed"}
     if errors:
         return {"status": "failed", "error": "; ".join(f"{key}: {error}" for key, error in sorted(errors.items()))}
     if any(state.entries[key].state != "done" for key in keys.values()):
-        return {"status": "started"} if any(state.entries[key].state != "waiting" for key in keys.values()) else None
+        return None
     results = {role: _results(state, key) for role, key in keys.items()}
     figures = {}
     for title, figure in compared.figures.items():

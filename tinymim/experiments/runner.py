@@ -7,26 +7,22 @@ stage at work is asked to save.
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import signal
 import socket
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from tinymim import precision
 from tinymim.config import references
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import artefacts, processes
 from tinymim.experiments.changes import digest
-from tinymim.experiments.plan import CHECKPOINT, overrides
 from tinymim.experiments.processes import Process, cores
-from tinymim.experiments.state import State, now, read_json, recipe_path
+from tinymim.experiments.state import State, now, read_json
 from tinymim.experiments.status import headline
 from tinymim.log import say
 from tinymim.training import lock, run_folder, save_recipe
@@ -144,7 +140,7 @@ class Runner:
             return
         self._watched = time.monotonic()
         for key, stage in self.running.items():
-            line = _last_line(stage.log).strip() if stage.log else ""
+            line = processes.last_words(stage.log).strip() if stage.log else ""
             if line.startswith(("epoch ", "step ")) and line != stage.told:
                 stage.told = line
                 say(f"  {key}: {line}")
@@ -195,7 +191,7 @@ class Runner:
         state.save()
         launch = shlex.split(state.launch) if stage.kind != "export" else []
         try:
-            process = self._process(self.words(key), log, launch)
+            process = self._process(self._words(key), log, launch)
         except OSError as error:
             self._failed(key, f"{[*launch, processes.COMMAND[0]][0]} cannot be started: {error.strerror}")
             return
@@ -216,11 +212,29 @@ class Runner:
         with log.open("ab") as stream:
             return processes.spawn(words, stream, threads, launch)
 
+    def _words(self, key: str) -> list[str]:
+        """The command line of a stage, behind ``tinymim``."""
+        stage = self.state.plan.stage(key)
+        settled = self._settled(key) if precision.is_auto(stage.config) else None
+        return artefacts.command(self.state, key, settled)
+
+    def _settled(self, key: str) -> str | None:
+        """What ``auto`` is: what it was for an earlier stage, maybe on another machine; or what it is here, once for
+        all stages, unless a launcher may take them elsewhere."""
+        alike = [other for other in self.state.entries if precision.is_auto(self.state.plan.stage(other).config)]
+        before = save_recipe.precision_in(self.state.place / other for other in (key, *alike))
+        if before or not self.forked:
+            return before
+        if self._precision is None:
+            config = references.filled(self.state.plan.stage(key).config)
+            self._precision = precision.of(precision.settle(config))
+        return self._precision
+
     def _nobody_at_work(self) -> None:
         """Raise where a stage's process outlived the command that began it: a second one would do the same work."""
         for key in self.keys:
             entry, place = self.state.entries[key], self.state.place / key
-            if entry.state == "running" and (pid := _alive(entry.process, place)):
+            if entry.state == "running" and (pid := processes.alive(entry.process, place)):
                 raise TinymimError(
                     f"stage {key} is still being run by pid {pid}, which outlived its chain; wait for it, or have it "
                     f"save and end with `kill {pid}`"
@@ -235,35 +249,6 @@ class Runner:
         own = self.state.plan.stage(key).kind not in ("export", "command")
         if left and own and self.state.entries[key].state == "waiting":
             run_folder.clear(place, resume=False)
-
-    def words(self, key: str) -> list[str]:
-        """The command line of a stage, behind ``tinymim``."""
-        state, stage, place = self.state, self.state.plan.stage(key), self.state.place / key
-        if stage.kind == "command":
-            return list(stage.config["words"])
-        if stage.kind == "export":
-            source = artefacts.source(state, key)
-            return ["export", str(source or stage.start), str(place / artefacts.EXPORTED), "--overwrite"]
-        own = ["--config", str(recipe_path(state.place, stage.name)), f"--run_dir={json.dumps(str(place))}"]
-        if (seed := state.plan.fits[key].seed) is not None:
-            own.append(f"--seed_everything={seed}")
-        if precision.is_auto(stage.config) and (settled := self._settled(key)):
-            own.append(f"--trainer.precision={settled}")
-        sources = state.plan.sources(key)
-        own += overrides(stage.config, {path: str(state.place / sources[path] / CHECKPOINT) for path in sources})
-        return ["test", *own] if stage.kind == "test" else ["fit", *own, "--ckpt_path", "last"]
-
-    def _settled(self, key: str) -> str | None:
-        """What ``auto`` is: what it was for an earlier stage, maybe on another machine; or what it is here, once for
-        all stages, unless a launcher may take them elsewhere."""
-        alike = [other for other in self.state.entries if precision.is_auto(self.state.plan.stage(other).config)]
-        before = save_recipe.precision_in(self.state.place / other for other in (key, *alike))
-        if before or not self.forked:
-            return before
-        if self._precision is None:
-            config = references.filled(self.state.plan.stage(key).config)
-            self._precision = precision.of(precision.settle(config))
-        return self._precision
 
     def _ended(self, key: str) -> None:
         """Note how a stage has ended."""
@@ -288,7 +273,7 @@ class Runner:
         how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
         how += " (often a lack of memory)" if code == -signal.SIGKILL else ""
         error = how if code else f"ended without {missing}"
-        said = f": {_last_line(stage.log)} ({stage.log})" if stage.log else "; what it said is above"
+        said = f": {processes.last_words(stage.log)} ({stage.log})" if stage.log else "; what it said is above"
         self._failed(key, f"{error}{said}")
 
     def _failed(self, key: str, error: str) -> None:
@@ -338,27 +323,7 @@ def check_jobs(jobs: int) -> None:
         raise TinymimError(f"--jobs: {jobs} is not 1 or more")
 
 
-def _alive(process: dict[str, Any], place: Path) -> int | None:
-    """The id of a recorded process that still runs on this host: its command line names the folder, as no other's that
-    was given the same id would."""
-    pid = process.get("pid")
-    if pid is None or process.get("host") != socket.gethostname():
-        return None
-    with contextlib.suppress(OSError):
-        if str(place).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return int(pid)
-    return None
-
-
 def _written(place: Path) -> int:
     """When the progress in a run folder was written last; 0 where there is none."""
     path = place / PROGRESS
     return path.stat().st_mtime_ns if path.is_file() else 0
-
-
-def _last_line(log: Path) -> str:
-    """What a process said last; the whole of an error of several lines."""
-    text = log.read_text(errors="replace") if log.is_file() else ""  # a worker makes it once it is up
-    lines = [line.strip() for line in text.splitlines()[-40:] if line.strip()]
-    begun = [number for number, line in enumerate(lines) if line.startswith("tinymim ")]
-    return textwrap.shorten(" ".join(lines[begun[-1] if begun else -1 :]), 500, placeholder=" ...")

@@ -5,20 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tinymim.config import recipe as recipes
-from tinymim.config.spec import near, seed_mistakes, texts, unknown
+from tinymim.config.spec import near, texts
 from tinymim.errors import TinymimError
+from tinymim.experiments import schema
 
 Written = dict[str, Any]
 
-KEYS = {
-    "": {
-        *("about", "objectives", "sizes", "fractions", "lengths", "warmup", "seeds", "mask_seeds", "evaluations"),
-        *("finetune", "set", "quick"),
-    },
-    "objectives": {"recipe", "set", "sizes", "fractions", "lengths"},
-    "sizes": {"width", "depth", "heads"},
-    "finetune": {"recipe", "set", "of"},
-}
 TUNED = "-ft"
 """Ends the name of a cell's fine-tuning."""
 
@@ -28,8 +20,6 @@ SETTLED = (
 )
 """Keys of a cell's recipe that the grid settles."""
 
-NEEDED = ("objectives", "sizes", "fractions", "lengths")
-
 
 def resolved(recipe: str | list[str], settings: dict[str, Any] | None = None) -> recipes.Config:
     """A recipe, or several laid over each other, and settings over them."""
@@ -38,35 +28,34 @@ def resolved(recipe: str | list[str], settings: dict[str, Any] | None = None) ->
 
 
 def mistakes(content: Written) -> list[str]:
-    """What is wrong with the text of a study."""
-    found = unknown(content, "", KEYS[""])
-    found += [f"{key}: missing or empty" for key in NEEDED if not content.get(key)]
-    if found:
-        return found
-    for part in ("objectives", "sizes"):
-        if not isinstance(content[part], dict):
-            return [f"{part}: {content[part]!r} is not a mapping of ids to {', '.join(sorted(KEYS[part]))}"]
-    found += _list_mistakes("fractions", content["fractions"]) + _list_mistakes("lengths", content["lengths"])
-    found += seed_mistakes(content["seeds"], "seeds")
-    for key in ("mask_seeds", "evaluations"):
-        if type(content[key]) is not int or content[key] < 1:
-            found.append(f"{key}: {content[key]!r} is not a whole number from 1")
-    if not isinstance(content["warmup"], (int, float)) or not 0 <= content["warmup"] <= 1:
-        found.append(f"warmup: {content['warmup']!r} is not a share of the steps, from 0 to 1")
-    content["sizes"] = {str(id): size for id, size in content["sizes"].items()}
-    for id, size in content["sizes"].items():
-        found += _size_mistakes(f"sizes.{id}", size)
-    for id, objective in content["objectives"].items():
-        found += _objective_mistakes(f"objectives.{id}", objective, content)
-    found += _finetune_mistakes(content.get("finetune"))
-    if not isinstance(content.get("about") or "", str):
-        found.append(f"about: {content['about']!r} is no text")
-    if not isinstance(content.get("set") or {}, dict):
-        found.append(f"set: {content['set']!r} is not a mapping such as {{data.batch_size: 64}}")
-    for path, node in {"": content, **{f"objectives.{id}.": one for id, one in content["objectives"].items()}}.items():
-        settings = (node.get("set") if isinstance(node, dict) else None) or {}
-        found += [f"{path}set.{key}: {_settled(key)}" for key in settings if key in SETTLED]
+    """What is wrong with the text of a study, once here and not for each of its cells."""
+    for part in (content, *_mappings(content.get("objectives"))):
+        if isinstance(part.get("sizes"), dict | list):  # YAML reads ids such as 2 as numbers
+            sizes = part["sizes"]
+            part["sizes"] = (
+                {str(id): sizes[id] for id in sizes} if isinstance(sizes, dict) else [str(id) for id in sizes]
+            )
+    found = schema.mistakes(content, schema.GridText)
+    objectives = content.get("objectives")
+    named = {f"objectives.{id}": part for id, part in (objectives if isinstance(objectives, dict) else {}).items()}
+    named = {path: part for path, part in named.items() if isinstance(part, dict)}
+    for path, part in {"finetune": content.get("finetune"), **named}.items():
+        if isinstance(part, dict) and isinstance(part.get("recipe"), str | list):
+            try:
+                resolved(part["recipe"])
+            except TinymimError as error:
+                found.append(f"{path}.recipe: {error}")
+    for path, part in named.items():
+        known, own = content.get("sizes") or {}, part.get("sizes")
+        found += [f"{path}.sizes: no size {id!r}{near(id, known)}" for id in own or [] if id not in known]
+    for path, part in {"": content, **{f"{path}.": part for path, part in named.items()}}.items():
+        settings = part.get("set")
+        found += [f"{path}set.{key}: {_settled(key)}" for key in settings or {} if key in SETTLED]
     return found
+
+
+def _mappings(parts: Any) -> list[Written]:
+    return [part for part in parts.values() if isinstance(part, dict)] if isinstance(parts, dict) else []
 
 
 def setting_mistakes(settings: list[str]) -> list[str]:
@@ -82,77 +71,3 @@ def setting_mistakes(settings: list[str]) -> list[str]:
 
 def _settled(key: str) -> str:
     return f"{key} is settled by the grid; change its fractions, lengths, warmup, evaluations or mask_seeds"
-
-
-def _list_mistakes(path: str, values: Any) -> list[str]:
-    """Of fractions or lengths."""
-    shares = path.endswith("fractions")
-    what = "shares of the training images, above 0 and up to 1" if shares else "optimiser steps, whole numbers from 1"
-    if not isinstance(values, list) or not values:
-        return [f"{path}: {values!r} is not a list of {what}"]
-
-    def good(value: Any) -> bool:
-        return type(value) in (int, float) and 0 < value <= 1 if shares else type(value) is int and value >= 1
-
-    found = [f"{path}: {value!r} is not one of {what}" for value in values if not good(value)]
-    return found or [f"{path}: {value} twice" for value in dict.fromkeys(values) if values.count(value) > 1]
-
-
-def _size_mistakes(path: str, size: Any) -> list[str]:
-    if not isinstance(size, dict):
-        return [f"{path}: {size!r} is not a mapping of width, depth and heads"]
-    found = unknown(size, path, KEYS["sizes"]) + [
-        f"{path}.{key}: missing" for key in sorted(KEYS["sizes"]) if key not in size
-    ]
-    for key, value in size.items():
-        if key in KEYS["sizes"] and (type(value) is not int or value < 1):
-            found.append(f"{path}.{key}: {value!r} is not a whole number from 1")
-    return found
-
-
-def _objective_mistakes(path: str, objective: Any, content: Written) -> list[str]:
-    if not isinstance(objective, dict):
-        return [f"{path}: {objective!r} is not a mapping of {', '.join(sorted(KEYS['objectives']))}"]
-    found = unknown(objective, path, KEYS["objectives"]) + _recipe_mistakes(path, objective)
-    for axis in ("fractions", "lengths"):
-        if axis in objective:
-            found += _list_mistakes(f"{path}.{axis}", objective[axis])
-    if "sizes" in objective:
-        sizes = objective["sizes"]
-        if not isinstance(sizes, list) or not sizes:
-            found.append(f"{path}.sizes: {sizes!r} is not a list of sizes, such as {list(content['sizes'])}")
-        else:
-            found += [
-                f"{path}.sizes: no size {size!r}{near(size, [str(id) for id in content['sizes']])}"
-                for size in sizes
-                if size not in content["sizes"]
-            ]
-    return found
-
-
-def _recipe_mistakes(path: str, node: Written) -> list[str]:
-    """Of a part that names a recipe: once here, not for each of its cells."""
-    if not node.get("recipe"):
-        return [f"{path}.recipe: missing"]
-    listed = node["recipe"] if isinstance(node["recipe"], list) else [node["recipe"]]
-    if not all(isinstance(name, str) for name in listed):
-        return [f"{path}.recipe: {node['recipe']!r} is not the name of a recipe, or a list of names"]
-    found = []
-    if not isinstance(node.get("set") or {}, dict):
-        found.append(f"{path}.set: {node['set']!r} is not a mapping such as {{data.batch_size: 64}}")
-    try:
-        resolved(node["recipe"])
-    except TinymimError as error:
-        found.append(f"{path}.recipe: {error}")
-    return found
-
-
-def _finetune_mistakes(finetune: Any) -> list[str]:
-    if finetune is None:
-        return []
-    if not isinstance(finetune, dict):
-        return [f"finetune: {finetune!r} is not a mapping of recipe, set and of"]
-    found = unknown(finetune, "finetune", KEYS["finetune"]) + _recipe_mistakes("finetune", finetune)
-    if finetune.get("of", "all") not in ("all", "longest"):
-        found.append(f"finetune.of: {finetune['of']!r} is neither all nor longest")
-    return found

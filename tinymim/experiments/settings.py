@@ -16,14 +16,11 @@ from typing import Any
 import yaml
 
 from tinymim.config import spec
-from tinymim.config.spec import unknown
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import file_schemas
+from tinymim.experiments import schema
 from tinymim.files import write_text
 from tinymim.safety import names
-from tinymim.teachers import record_schemas
 
-KEYS = {"command", "how", "rows"}
 FOLDER = "settings"
 
 
@@ -108,25 +105,9 @@ def load(name: str | None, missing: bool = False) -> Settings:
             return Settings(source=name)
         raise
     content = spec.read(path, "settings", "command and rows")
-    if found := _mistakes(content):
+    if found := schema.mistakes(content, schema.SettingsText):
         raise several(f"{path} has {len(found)} mistake(s)", found)
     return Settings(str(path), content.get("command", ""), content.get("how", ""), content.get("rows") or {})
-
-
-def _mistakes(content: dict[str, Any]) -> list[str]:
-    found = unknown(content, "", KEYS)
-    found += [
-        f"{key}: {content[key]!r} is no text" for key in ("command", "how") if not isinstance(content.get(key, ""), str)
-    ]
-    rows = content.get("rows") or {}
-    if not isinstance(rows, dict):
-        return [*found, f"rows: {rows!r} is not a mapping of rows"]
-    for row, stages in rows.items():
-        if not isinstance(stages, dict) or not all(isinstance(values, dict) for values in stages.values()):
-            found.append(
-                f"rows.{row}: {stages!r} is not a mapping such as {{finetune: {{model.optim.base_lr: 0.004}}}}"
-            )
-    return found or record_schemas.mistake(content, file_schemas.SettingsText, "settings")
 
 
 def place(name: str) -> Path:

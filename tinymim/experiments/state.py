@@ -18,24 +18,93 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from msgspec import Meta, Struct
 
 from tinymim.config import spec
 from tinymim.errors import TinymimError
-from tinymim.experiments import file_schemas
 from tinymim.experiments.plan import Fit, Plan, Stage
+from tinymim.experiments.schema import SettingsText
 from tinymim.experiments.settings import Settings
 from tinymim.files import write_json, write_text
 from tinymim.safety import text
+from tinymim.safety.names import PLAIN
 from tinymim.teachers import record_schemas
+from tinymim.teachers.record_schemas import Line, Plain, Whole
 
 NAME, OTHERS = "chain.json", "plan.json"
 FORMS = (1, 2)
 """Numbers of the forms of the file that are read; the first has chains alone. The last is written."""
 
 Progress = Literal["waiting", "running", "interrupted", "failed", "done"]
+
+
+Steps = Annotated[str, Meta(pattern=rf"^{PLAIN}(/{PLAIN})*\Z")]
+"""A folder below a plan's."""
+
+
+class StageState(Struct, forbid_unknown_fields=True):
+    """A stage as the state of a plan has it."""
+
+    name: Steps
+    kind: Line
+    recipe: Line
+    config: Plain
+    start: Line | None = None
+    parent: Line | None = None
+    sources: dict[Line, Line] = {}
+
+
+class SettingsState(SettingsText):
+    """Settings as the state of a plan has them."""
+
+    source: Line = ""
+
+
+class FitState(Struct, forbid_unknown_fields=True):
+    """A fit as the state of a plan has it."""
+
+    stage: Line
+    seed: Whole | None = None
+
+
+class PlanState(Struct, forbid_unknown_fields=True):
+    """A plan as its state has it."""
+
+    name: Line
+    stages: dict[Steps, StageState]
+    kind: Literal["chain", "scaling study", "study", "comparison", "search", "program"] = "chain"
+    fits: dict[Steps, FitState] = {}
+    command: Line = ""
+    about: str = ""
+    seeds: list[Whole] | None = None
+    compare: Plain | None = None
+    settings: SettingsState | None = None
+
+
+class EntryState(Struct, forbid_unknown_fields=True):
+    """How far a stage is."""
+
+    state: Literal["waiting", "running", "interrupted", "failed", "done"] = "waiting"
+    recipe: Line | None = None
+    inputs: dict[str, Line] = {}
+    outputs: dict[str, Line] = {}
+    started: Line | None = None
+    ended: Line | None = None
+    process: Plain | None = None
+    exit_code: int | None = None
+    error: str | None = None
+
+
+class FileState(Struct):
+    """``chain.json``."""
+
+    form: int
+    chain: PlanState
+    stages: dict[str, EntryState]
+    launch: Line
 
 
 @dataclass
@@ -152,7 +221,7 @@ def load(place: Path) -> State:
             raise TinymimError(
                 f"{path} has form {content['form']}, and this version of tinymim reads {' and '.join(map(str, FORMS))}"
             )
-        record_schemas.fit(content, file_schemas.ChainState, str(path))
+        record_schemas.fit(content, FileState, str(path))
         written = content["chain"]
         stages = {name: Stage(**stage) for name, stage in written["stages"].items()}
         chosen = Settings(**written["settings"]) if written.get("settings") else None
