@@ -10,7 +10,7 @@ import pytest
 
 from tests.experiments.conftest import Fake, branched, stage
 from tinymim.errors import TinymimError
-from tinymim.experiments import report, status
+from tinymim.experiments import pages, status
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, begin, load
@@ -82,7 +82,7 @@ def test_compare__each_row_from_its_stages_once_they_are_done(fake: Fake, tmp_pa
     fake.plan("probe", "done", "fail")
     with pytest.raises(TinymimError):
         Runner(state).run()
-    text = report.chain_table(state)
+    text = pages.chain(state)
     assert text == (tmp_path / "table.md").read_text()
     assert "| row | 10-NN | linear probe | fine-tuned | seeds | paper |" in text
     assert "| measured | 25.0 % | 50.0 % | 50.0 % | 1, 1 failed | - |" in text
@@ -93,6 +93,6 @@ def test_compare__each_row_from_its_stages_once_they_are_done(fake: Fake, tmp_pa
 
 def test_compare__columns_that_no_row_could_fill_are_left_out(state: State) -> None:
     state.plan.compare = {"title": "Which?", "rows": {"half": ["tuned"]}}
-    assert "| row | fine-tuned | seeds |" in str(report.chain_table(state))
+    assert "| row | fine-tuned | seeds |" in str(pages.chain(state))
     state.plan.compare = {}
-    assert report.chain_table(state) is None
+    assert pages.chain(state) is None

@@ -14,7 +14,7 @@ from tinymim.errors import TinymimError
 from tinymim.experiments import chain as chains
 from tinymim.experiments import pages
 from tinymim.experiments.resume import opened, prepare
-from tinymim.experiments.runner import Runner, check_jobs
+from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import NAME, OTHERS, State, as_edited, holds, load
 from tinymim.experiments.status import status
 from tinymim.safety.console import PlainConsole
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         with nullcontext() if asked.trust else class_paths.own_only():
             planned = chains.load(asked.chain, _settings(asked), asked.config)
         return plan_command.shown(planned, asked.trust)
-    check_jobs(asked.jobs)
+    plan_options.check_jobs(asked.jobs)
     if asked.action == "resume":
         load(asked.folder)  # before a lock is laid into a folder that is none
         with lock.hold(asked.folder, "folder"):

@@ -17,7 +17,7 @@ from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.processes import cores
 from tinymim.experiments.question import PRETRAIN
 from tinymim.experiments.resume import opened
-from tinymim.experiments.runner import Runner, check_jobs
+from tinymim.experiments.runner import Runner
 from tinymim.experiments.study import Study
 from tinymim.log import say
 from tinymim.training import fit
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     if compared is None:
         return _alone(asked, overrides)
     jobs = min(cores(), JOBS) if asked.jobs is None else asked.jobs
-    check_jobs(jobs)
+    plan_options.check_jobs(jobs)
     place = asked.run_dir or Path("runs") / f"distill_{compared.plan.name}"
     keys = [key for keys in compared.cells.values() for key in keys]
     if asked.overwrite == "true":

@@ -102,3 +102,9 @@ def seeds(text: str, first: int | None = None) -> list[int]:
     if errors := seed_mistakes(numbers, "--seeds"):
         raise TinymimError(errors[0])
     return numbers
+
+
+def check_jobs(jobs: int) -> None:
+    """Raise unless ``jobs`` is a number of processes."""
+    if jobs < 1:
+        raise TinymimError(f"--jobs: {jobs} is not 1 or more")

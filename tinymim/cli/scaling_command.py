@@ -18,7 +18,7 @@ from tinymim.errors import TinymimError, several
 from tinymim.experiments import grid, grid_runs
 from tinymim.experiments.grid import Grid
 from tinymim.experiments.resume import opened
-from tinymim.experiments.runner import Runner, check_jobs
+from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, holds
 from tinymim.log import say
 from tinymim.report.document import Section
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
         report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
         return 0
-    check_jobs(asked.jobs)
+    plan_options.check_jobs(asked.jobs)
     study = load(asked)
     place = asked.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if asked.quick else ''}"
     if not holds(place) and (errors := grid.too_small(study)):

@@ -10,7 +10,7 @@ from tinymim.errors import TinymimError, several
 from tinymim.experiments import old_folders, search, search_source
 from tinymim.experiments.processes import cores
 from tinymim.experiments.resume import opened
-from tinymim.experiments.runner import Runner, check_jobs
+from tinymim.experiments.runner import Runner
 from tinymim.experiments.search import Search
 from tinymim.files import write_json
 from tinymim.log import say
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     compared, chosen = search_source.read(asked.name, asked.quick, overrides)
     whole = Search(compared, asked.rows)
     jobs = cores() if asked.jobs is None else asked.jobs
-    check_jobs(jobs)
+    plan_options.check_jobs(jobs)
     quick = " --quick" if asked.quick else ""
     command = whole.plan.command = f"tinymim search {asked.name}{quick}"
     name = whole.plan.name

@@ -14,7 +14,7 @@ from tinymim.errors import TinymimError
 from tinymim.experiments import old_folders, pages, report, study
 from tinymim.experiments.processes import cores
 from tinymim.experiments.resume import opened
-from tinymim.experiments.runner import Runner, check_jobs
+from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State
 from tinymim.experiments.study import Study
 from tinymim.log import say
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     asked, found, place = read(arguments)
     rows = _chosen(found, asked.rows, asked.questions)
     jobs = cores() if asked.jobs is None else asked.jobs
-    check_jobs(jobs)
+    plan_options.check_jobs(jobs)
     keys = found.keys(rows)
     before = lambda: old_folders.read(place, found.plan)  # noqa: E731
     with opened(place, found.plan, asked.launch, asked.accept_changes, keys, before) as state:

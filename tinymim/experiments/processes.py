@@ -163,9 +163,12 @@ def alive(process: dict[str, Any], place: Path) -> int | None:
     return None
 
 
-def last_words(log: Path) -> str:
-    """What a process said last; the whole of an error of several lines."""
+def last_line(log: Path) -> str:
+    """What a process said last; the whole of an error that lists several mistakes."""
     text = log.read_text(errors="replace") if log.is_file() else ""  # a worker makes it once it is up
-    lines = [line.strip() for line in text.splitlines()[-40:] if line.strip()]
-    begun = [number for number, line in enumerate(lines) if line.startswith("tinymim ")]
-    return textwrap.shorten(" ".join(lines[begun[-1] if begun else -1 :]), 500, placeholder=" ...")
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    begun = len(lines) - 1
+    while begun > 0 and lines[begun].startswith("- "):
+        begun -= 1
+    whole = " ".join(lines[begun:]) if lines[begun].startswith("tinymim ") else lines[-1]
+    return textwrap.shorten(whole, 500, placeholder=" ...")

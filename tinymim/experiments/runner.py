@@ -24,18 +24,15 @@ from tinymim.experiments.changes import digest
 from tinymim.experiments.processes import Process, cores
 from tinymim.experiments.state import State, now, read_json
 from tinymim.experiments.status import headline
+from tinymim.experiments.tally import Tally
 from tinymim.log import say
 from tinymim.training import lock, run_folder, save_recipe
 from tinymim.training.preemption import Preempted
-from tinymim.training.progress import clock
 from tinymim.training.run_folder import PROGRESS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """What stops a plan. Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end torchrun,
 and srun takes SIGINT for a question."""
-
-EVERY = 20.0
-"""Seconds between two lines on how far the stages at work are."""
 
 
 @dataclass
@@ -46,15 +43,15 @@ class Running:
         process: itself.
         log: where its output goes, unless it is the terminal.
         before: when its progress was written last, before it began.
+        begun: when, by the monotonic clock.
         asked: how often it was asked to stop.
-        told: its last progress line that was shown.
     """
 
     process: Process
     log: Path | None
     before: int
+    begun: float
     asked: int = 0
-    told: str = ""
 
 
 class Runner:
@@ -91,8 +88,7 @@ class Runner:
         self.running: dict[str, Running] = {}
         self._tried: set[str] = set()
         self._signals, self._told = 0, False
-        self._left = sum(state.entries[key].state != "done" for key in self.keys)
-        self._begun = self._watched = time.monotonic()
+        self._tally = Tally(key for key in self.keys if state.entries[key].state != "done")
         self._precision: str | None = None
 
     def run(self) -> int:
@@ -115,7 +111,7 @@ class Runner:
                         self._start(key)
                     if not self.running and (self._signals or not self._next()):
                         break
-                    self._watch()
+                    self._tally.watch({key: stage.log for key, stage in self.running.items() if stage.log})
                     time.sleep(0.05)
         finally:
             for stage in self.running.values():  # only after an exception; a command of its own may live on
@@ -133,17 +129,6 @@ class Runner:
         if not self._told and (asked := [key for key, stage in self.running.items() if stage.asked]):
             say(f"stopping: {', '.join(asked)} is asked to save; once more, and it ends at once")
             self._told = True
-
-    def _watch(self) -> None:
-        """Say how far the stages at work are, now and then, from the last line of their logs."""
-        if time.monotonic() - self._watched < EVERY:
-            return
-        self._watched = time.monotonic()
-        for key, stage in self.running.items():
-            line = processes.last_words(stage.log).strip() if stage.log else ""
-            if line.startswith(("epoch ", "step ")) and line != stage.told:
-                stage.told = line
-                say(f"  {key}: {line}")
 
     def _verdict(self) -> int:
         plan, entries = self.state.plan, {key: self.state.entries[key] for key in self.keys}
@@ -195,7 +180,7 @@ class Runner:
         except OSError as error:
             self._failed(key, f"{[*launch, processes.COMMAND[0]][0]} cannot be started: {error.strerror}")
             return
-        self.running[key] = Running(process, log, _written(place))
+        self.running[key] = Running(process, log, _written(place), time.monotonic())
         self._pass_on()
         entry.process = {"host": socket.gethostname(), "pid": process.pid}
         state.save()
@@ -260,7 +245,8 @@ class Runner:
         if code == 0 and set(outputs) == set(artefacts.promised(self.state, key)):
             entry.state, entry.outputs, entry.ended = "done", outputs, now()
             self.state.save()
-            self._over(key, self.describe(key))
+            self._tally.ended(key, self.describe(key), time.monotonic() - stage.begun)
+            self.ended(key)
             return
         saved = _written(place) != stage.before and read_json(place / PROGRESS).get("state") == "preempted"
         if code == Preempted.code or self._signals or (code and saved):
@@ -273,21 +259,14 @@ class Runner:
         how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
         how += " (often a lack of memory)" if code == -signal.SIGKILL else ""
         error = how if code else f"ended without {missing}"
-        said = f": {processes.last_words(stage.log)} ({stage.log})" if stage.log else "; what it said is above"
+        said = f": {processes.last_line(stage.log)} ({stage.log})" if stage.log else "; what it said is above"
         self._failed(key, f"{error}{said}")
 
     def _failed(self, key: str, error: str) -> None:
         entry = self.state.entries[key]
         entry.state, entry.error, entry.ended = "failed", error, now()
         self.state.save()
-        self._over(key, f"failed: {error}")
-
-    def _over(self, key: str, how: str) -> None:
-        """Say how a stage ended, and how long the others may still take."""
-        tried = sum(self.state.entries[other].state in ("done", "failed") for other in self._tried)
-        spent = time.monotonic() - self._begun
-        left = clock(spent / tried * (self._left - tried))
-        say(f"[{tried}/{self._left}] {key}: {how} ({clock(spent)} so far, about {left} left)")
+        self._tally.ended(key, f"failed: {error}")
         self.ended(key)
 
     @contextlib.contextmanager
@@ -315,12 +294,6 @@ class Runner:
                 stage.asked += 1
                 with contextlib.suppress(ProcessLookupError):
                     stage.process.send_signal(signal.SIGTERM)
-
-
-def check_jobs(jobs: int) -> None:
-    """Raise unless ``jobs`` is a number of processes."""
-    if jobs < 1:
-        raise TinymimError(f"--jobs: {jobs} is not 1 or more")
 
 
 def _written(place: Path) -> int:

@@ -32,16 +32,10 @@ def _numbers(what: str, good: Callable[[Any], bool]) -> Check:
     return check
 
 
-def _is_share(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value <= 1
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-SHARES = _numbers("shares of the training images, above 0 and up to 1", _is_share)
-STEPS = _numbers("optimiser steps, whole numbers from 1", _is_count)
+SHARES = _numbers(
+    "shares of the training images, above 0 and up to 1", lambda value: type(value) in (int, float) and 0 < value <= 1
+)
+STEPS = _numbers("optimiser steps, whole numbers from 1", lambda value: type(value) is int and value >= 1)
 
 Seeds = Annotated[list[Whole], Meta(extra={"check": seed_mistakes})]
 Shares = Annotated[list[float], Meta(extra={"check": SHARES})]

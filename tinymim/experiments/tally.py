@@ -1,0 +1,68 @@
+"""What a command says while its fits run: each that ends, how far the others are, and how long all may still take."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tinymim.experiments.processes import last_line
+from tinymim.log import say
+from tinymim.training.progress import clock
+
+EVERY = 20.0
+"""Seconds between two lines on how far the fits at work are."""
+
+
+class Tally:
+    """Count fits that end.
+
+    Args:
+        keys: of those to run.
+    """
+
+    def __init__(self, keys: Iterable[str]):
+        self._left = list(keys)
+        self._total, self._done = len(self._left), 0
+        self._took: dict[str, list[float]] = {}
+        self._start = self._watched = time.monotonic()
+        self._said: dict[Path, str] = {}
+
+    def ended(self, key: str, how: str, seconds: float = 0.0) -> None:
+        """Say how a fit ended, which took so long."""
+        self._done += 1
+        self._left.remove(key)
+        if seconds:
+            self._took.setdefault(kind(key), []).append(seconds)
+        spent = time.monotonic() - self._start
+        about = f"about {clock(self.left(spent))} left"
+        say(f"[{self._done}/{self._total}] {key}: {how} ({clock(spent)} so far, {about})")
+
+    def left(self, spent: float) -> float:
+        """Seconds that the fits left may take after ``spent``: one takes what those of its :func:`kind` took, and of a
+        kind that is new what a fit took on average; as many run at once as did so far."""
+        took = [seconds for each in self._took.values() for seconds in each]
+        if not took:
+            return spent / max(self._done, 1) * len(self._left)
+        average = statistics.mean(took)
+        ahead = sum(statistics.mean(self._took.get(kind(key), [average])) for key in self._left)
+        return spent * ahead / sum(took)
+
+    def watch(self, logs: dict[str, Path]) -> None:
+        """Say how far the fits at work are, now and then, from the last line of each one's log."""
+        if time.monotonic() - self._watched < EVERY:
+            return
+        self._watched = time.monotonic()
+        for key, log in logs.items():
+            line = last_line(log)
+            if line.startswith(("epoch ", "step ")) and self._said.get(log) != line:
+                self._said[log] = line
+                say(f"  {key}: {line}")
+
+
+def kind(key: str) -> str:
+    """What fits of other seeds have in common with this: the name of its folder, or of the one that holds its
+    seed's."""
+    return next(part for part in reversed(["", *key.split("/")]) if not re.fullmatch(r"seed\d+", part))
