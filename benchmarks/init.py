@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from tinymim.experiments.plan import CHECKPOINT
-from tinymim.experiments.question import FIGURES, Figure
+from tinymim.experiments.questions import FIGURES, Figure
 from tinymim.files import write_text
 from tinymim.training import fit
 

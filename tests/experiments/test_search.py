@@ -15,7 +15,7 @@ from tinymim.cli import search_command as command
 from tinymim.errors import TinymimError
 from tinymim.experiments import chain as chains
 from tinymim.experiments import check, compare, pages, search, search_source, settings
-from tinymim.experiments.question import Figure
+from tinymim.experiments.questions import Figure
 from tinymim.experiments.search import Search
 from tinymim.experiments.settings import Settings
 

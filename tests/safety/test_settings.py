@@ -12,7 +12,7 @@ import yaml
 from tests.safety.places import STUDY
 from tinymim.cli import cache_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import chain, schema, settings, state, study_text
+from tinymim.experiments import chain, schema, settings, state, study_check
 from tinymim.training import save_recipe
 
 
@@ -51,7 +51,7 @@ def test_search__writes_where_a_file_says_only_beside_it(tmp_path: Path) -> None
 
 def test_search__of_more_fits_than_anyone_means() -> None:
     study = {**STUDY, "search": {"grid": {"probe": {f"model.{letter}": list(range(10)) for letter in "abcdefghij"}}}}
-    assert study_text.mistakes(study) == [
+    assert study_check.mistakes(study) == [
         "search.grid.probe: 10,000,000,000 combinations, and each is fitted; at most 10,000 are taken"
     ]
 

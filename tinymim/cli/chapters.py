@@ -1,4 +1,4 @@
-"""What each kind of part has to say: its findings, and the sections of its own page."""
+"""Chapters of the papers' report, by kind of part: its findings, and the sections of its own page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tinymim.analysis import analysis_page, results, verdicts
 from tinymim.cli import scaling_command
 from tinymim.cli import study_command as studies
 from tinymim.errors import TinymimError
-from tinymim.experiments import grid_runs, old_folders, question, report, tables
+from tinymim.experiments import grid_runs, old_folders, questions, report, tables
 from tinymim.experiments import state as chain_state
 from tinymim.experiments.program import Part
 from tinymim.experiments.program_report import Chapter, Readers
@@ -19,7 +19,7 @@ from tinymim.scaling import paper_findings as scaling_findings
 
 
 def study(part: Part, page: Path) -> Chapter:
-    """Of ``tinymim study``: the questions of its file.
+    """Chapter of ``tinymim study``: the questions of its file.
 
     Args:
         part: as run.
@@ -37,9 +37,9 @@ def study(part: Part, page: Path) -> Chapter:
 
 
 def chain(part: Part, page: Path) -> Chapter:
-    """Of ``tinymim chain run``: the comparison at its end."""
+    """Chapter of ``tinymim chain run``: the comparison at its end."""
     state = chain_state.load(part.place)
-    compared = question.of_chain(state.plan)
+    compared = questions.of_chain(state.plan)
     if compared is None:
         return Chapter([], [])
     asked, records = compared.questions["table"], report.records(state, compared)
@@ -48,14 +48,14 @@ def chain(part: Part, page: Path) -> Chapter:
 
 
 def analysis(part: Part, page: Path) -> Chapter:
-    """Of ``tinymim analyze``: of the networks that the part's ``roles`` name."""
+    """Chapter of ``tinymim analyze``, of the networks that the part's ``roles`` name."""
     found = results.read(part.place)
     own = verdicts.answers(found, part.roles["mim"], part.roles["supervised"]) if part.roles else []
     return Chapter(own, analysis_page.sections(part.place, page))
 
 
 def scaling(part: Part, page: Path) -> Chapter:
-    """Of ``tinymim scaling``, of a study's runs or of a table's."""
+    """Chapter of ``tinymim scaling``, of a study's runs or of a table's."""
     asked, out = scaling_command.parse(part.commands[-1][1:]), part.place / scaling_command.REPORT
     extra: list[Section] = []
     if asked.table:

@@ -15,7 +15,7 @@ from tinymim.experiments import compare, old_folders, pages, report
 from tinymim.experiments.compare import STUDENT
 from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.processes import cores
-from tinymim.experiments.question import PRETRAIN
+from tinymim.experiments.questions import PRETRAIN
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.study import Study

@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """What a command line asks for."""
+    """Parse a command line."""
     options = parser()
     return options.parse_args(plan_options.hyphened(options, arguments))
 
@@ -129,7 +129,7 @@ def _report(study: Grid, state: State, out: Path, trust: bool) -> None:
 
 
 def restored(study: Grid, state: State, found: list[Row], out: Path, trust: bool = False) -> list[Section]:
-    """What an overfitted model restores and what a well-fitted one does; nothing where the study has not both.
+    """Reconstructions of an overfitted model and a well-fitted one, side by side; none where the study has not both.
 
     Args:
         study: as loaded.

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
-    """What a command line means: its options, the study, and the study's folder.
+    """Read a command line: its options, the study, and the study's folder.
 
     Raises:
         TinymimError: mistakes in the study or the command line.

@@ -128,7 +128,7 @@ def _teacher(config: recipe.Config) -> str:
 
 
 def start(written: Written, all: list[Written]) -> tuple[str | None, str | None]:
-    """What a stage starts from as it will be kept, and the stage among it."""
+    """The start of a stage as it will be kept, and the stage that it names, if any."""
     key = SOURCES[written["kind"]]
     named = written.get(key)
     if named is None:
@@ -162,7 +162,7 @@ def in_order(all: list[Written]) -> Iterator[Written]:
 
 
 def mistakes(content: dict[str, Any]) -> list[str]:
-    """What is wrong with the text, stage by stage."""
+    """Mistakes in the text, stage by stage."""
     stages = content.get("stages")
     if not isinstance(stages, list) or not stages:
         found = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)
@@ -210,7 +210,7 @@ def _stage_mistakes(stage: Written, path: str) -> list[str]:
 
 
 def start_mistakes(stages: list[Written]) -> list[str]:
-    """What is wrong with what the stages start from: unknown, of a kind that gives nothing, in a ring."""
+    """Mistakes in what the stages start from: unknown, of a kind that gives nothing, in a ring."""
     found, parents = [], {}
     kinds = {stage["name"]: stage["kind"] for stage in stages}
     for stage in stages:

@@ -1,4 +1,4 @@
-"""What has changed in a plan since it was begun, and whether that can alter a result."""
+"""Changes of a plan since it was begun, and whether that can alter a result."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def digest(stage: Stage) -> str:
 
 
 def between(old: Plan, new: Plan) -> dict[str, list[str]]:
-    """What could alter results, a line each, by the stage it is in; ``""`` has what concerns all of them."""
+    """Changes that could alter results, a line each, by the stage it is in; ``""`` has what concerns all of them."""
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys([*old.stages, *new.stages]):
         before, after = old.stages.get(name), new.stages.get(name)

@@ -26,7 +26,7 @@ from tinymim.training import preflight
 
 @dataclass
 class Promise:
-    """What is known of a stage before it runs.
+    """Knowledge of a stage before it runs.
 
     Args:
         problems: why it cannot run.
@@ -100,7 +100,7 @@ def _promise(stage: Stage, before: Promise | None) -> Promise:
 
 
 def _use_problems(plan: Plan, stage: Stage, promise: Promise) -> list[str]:
-    """What the rest of the plan wants of a stage and does not get."""
+    """Requirements of the rest of the plan that a stage does not meet."""
     found = []
     rows = (plan.compare.get("rows") or {}).values()
     if isinstance(promise.model, Dense | SceneTasks) and any(stage.name in row for row in rows):
@@ -111,8 +111,8 @@ def _use_problems(plan: Plan, stage: Stage, promise: Promise) -> list[str]:
 
 
 def _leaves(model: Any) -> tuple[Teacher | None, dict[str, Any] | None]:
-    """What its checkpoint will be. A missing file of weights or images does not matter to that; a recipe whose sizes do
-    not fit says nothing."""
+    """The weights and record that its checkpoint will hold. A missing file of weights or images does not matter to
+    that; a recipe whose sizes do not fit says nothing."""
     try:
         record = model.leaves()
         return locate.promised(CHECKPOINT, record), record
@@ -161,7 +161,7 @@ def show(plan: Plan, promises: dict[str, Promise]) -> None:
 
 
 def _lines(stage: Stage, promise: Promise, lengths: dict[str, int]) -> list[tuple[str, str]]:
-    """What the plan says of a stage: title and text of each line."""
+    """The lines of a stage in the plan: title and text of each."""
     lines = [("from", stage.start or "scratch")]
     if stage.kind == "export":
         return [*lines, ("writes", f"{stage.name}/student.safetensors")]

@@ -38,7 +38,7 @@ KEYS = {"stages", "figures", "set", "teacher", "settings", "search"}
 def read(
     recipe: str, overrides: list[str], choose: Callable[[int], list[int]] = lambda own: [own], searching: bool = False
 ) -> Study | None:
-    """What a recipe's ``compare`` says; ``None`` where it has none.
+    """Read a recipe's ``compare`` as a study of two rows; ``None`` where it has none.
 
     Args:
         recipe: name or path.

@@ -25,16 +25,16 @@ import lightning.pytorch as pl
 from tinymim.config import recipe, spec
 from tinymim.config.spec import shortened
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import chain, check, scaling_schema
+from tinymim.experiments import chain, check, grid_check
 from tinymim.experiments.changes import decisive
+from tinymim.experiments.grid_check import TUNED, Written
 from tinymim.experiments.plan import Plan, seeded
-from tinymim.experiments.scaling_schema import TUNED, Written
 from tinymim.training import preflight
 
 AXES = ("sizes", "fractions", "lengths")
 DEFAULTS: Written = {"warmup": 0.05, "seeds": [0], "mask_seeds": 3, "evaluations": 5}
 PLACES = {"width": "options.embed_dim", "depth": "options.depth", "heads": "heads"}
-"""Of a size's numbers in an architecture."""
+"""Keys of a size's numbers in an architecture."""
 LONGEST_NAME = 20
 """Letters that the name of a stage may have (see ``tinymim/experiments/chain.py``)."""
 
@@ -59,7 +59,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its stage in the chain, and of its folder."""
+        """Name of its stage in the plan, and of its folder."""
         share = f"{100 * self.fraction:g}".replace(".", "_")
         steps = f"{self.length // 1000}k" if self.length % 1000 == 0 else str(self.length)
         return f"{self.objective}-{self.size}-{share}-{steps}"
@@ -95,14 +95,14 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> G
     path = spec.find("scaling study", name)
     content = shortened(spec.read(path, "scaling study", "objectives and sizes"), path, quick)
     content = {**DEFAULTS, **content}
-    found = scaling_schema.mistakes(content) + scaling_schema.setting_mistakes(settings or [])
+    found = grid_check.mistakes(content) + grid_check.setting_mistakes(settings or [])
     listed = [] if found else _cells(content)
     cells = {cell.name: cell for cell in listed}
     if found := found or _name_mistakes([cell.name for cell in listed], cells):
         raise several(f"{path} has {len(found)} mistake(s)", found)
     about = (content.get("about") or "").strip()
     configs = {
-        id: scaling_schema.resolved(objective["recipe"], {**(content.get("set") or {}), **(objective.get("set") or {})})
+        id: grid_check.resolved(objective["recipe"], {**(content.get("set") or {}), **(objective.get("set") or {})})
         for id, objective in content["objectives"].items()
     }
     stages = [stage for cell in cells.values() for stage in _stages(cell, content, configs[cell.objective])]

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 
 from tinymim.errors import TinymimError
 from tinymim.experiments import check
-from tinymim.experiments.artefacts import RESULTS
+from tinymim.experiments.fit_files import RESULTS
 from tinymim.experiments.grid import TUNED, Cell, Grid
 from tinymim.experiments.plan import Stage, seeded
 from tinymim.experiments.state import Entry, State, read_json
@@ -87,7 +87,7 @@ def keys(study: Grid, state: State) -> dict[tuple[object, ...], str]:
 
 
 def identity(row: Row) -> tuple[object, ...]:
-    """What tells a row from others."""
+    """The key that tells a row from others."""
     return row.objective, row.model, row.data, row.iterations, row.seed
 
 

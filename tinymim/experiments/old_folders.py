@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim import precision
-from tinymim.experiments import artefacts
+from tinymim.experiments import fit_files
 from tinymim.experiments.changes import decisive
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage, seeded
 from tinymim.experiments.state import Entry, State, begin, read_json
@@ -74,7 +74,7 @@ def _before(config: dict[str, Any], stage: Stage) -> dict[str, Any]:
 
 def _entry(found: State, key: str) -> Entry:
     """A fit is done where its results are there; checkpoints of finished ones may have been removed."""
-    outputs = artefacts.outputs(found, key)
+    outputs = fit_files.outputs(found, key)
     if outputs.keys() - {CHECKPOINT}:
         return Entry("done", outputs=outputs)
     return Entry("interrupted" if (found.place / key / "config.yaml").is_file() else "waiting")

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from tinymim.experiments import question, report, tables
+from tinymim.experiments import questions, report, tables
 from tinymim.experiments.compare import SCRATCH, STUDENT
-from tinymim.experiments.question import Comparison, Figure, Question
+from tinymim.experiments.questions import Comparison, Figure, Question
 from tinymim.experiments.state import State
 from tinymim.experiments.study import Study
 from tinymim.experiments.tables import Records
@@ -24,7 +24,7 @@ def chain(state: State) -> str | None:
     Returns:
         The table, or ``None`` where the chain has none.
     """
-    compared = question.of_chain(state.plan)
+    compared = questions.of_chain(state.plan)
     if compared is None:
         return None
     found = report.records(state, compared)
@@ -123,7 +123,7 @@ def _costs(asked: Question, found: Records, figures: dict[str, Figure]) -> Table
 
 
 def sentences(found: Records, figures: dict[str, Figure]) -> list[str]:
-    """What distilling buys and what it does not: a figure that is not ahead by more than the spread is named."""
+    """Sentences on what distilling buys; a figure that is not ahead by more than the spread is named."""
     ahead: list[str] = []
     level: list[str] = []
     behind: list[str] = []

@@ -10,7 +10,7 @@ from tinymim.config.spec import near
 from tinymim.errors import TinymimError
 
 KEYS = {"questions": "study", "objectives": "scaling study", "parts": "program"}
-"""Of each kind, one that no other has."""
+"""A key of each kind that no other has."""
 
 
 def find(name: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any], Path]:

@@ -73,13 +73,13 @@ class Shown:
                 stream.write(line)
 
     def poll(self) -> int | None:
-        """As of ``Popen``; once it has ended, all that it said is in the file."""
+        """Exit code as ``Popen`` gives it; once there is one, the file holds all that was said."""
         if (code := self._process.poll()) is not None:
             self._copy.join()
         return code
 
     def send_signal(self, number: int) -> None:
-        """As of ``Popen``."""
+        """Send the process a signal."""
         self._process.send_signal(number)
 
 
@@ -100,11 +100,11 @@ class Fork:
         self.pid = self._process.pid or 0
 
     def poll(self) -> int | None:
-        """As of ``Popen``."""
+        """Exit code as ``Popen`` gives it."""
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
-        """As of ``Popen``."""
+        """Send the process a signal."""
         os.kill(self.pid, number)
 
     def kill(self) -> None:
@@ -164,7 +164,7 @@ def alive(process: dict[str, Any], place: Path) -> int | None:
 
 
 def last_line(log: Path) -> str:
-    """What a process said last; the whole of an error that lists several mistakes."""
+    """The last line of a process's log; the whole of an error that lists several mistakes."""
     text = log.read_text(errors="replace") if log.is_file() else ""  # a worker makes it once it is up
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
     begun = len(lines) - 1

@@ -41,7 +41,7 @@ SHIPPED = "embedded"
 """The program that is run where none is named."""
 
 KINDS = ("study", "chain", "analysis", "scaling")
-"""What a part may be: ``tinymim study``, ``chain run``, ``analyze`` or ``scaling``."""
+"""Kinds of parts: ``tinymim study``, ``chain run``, ``analyze`` or ``scaling``."""
 
 NAMED = {"study": "study", "chain": "chain", "scaling": "scaling", "networks": "analysis"}
 """Kinds of parts, by the key that names their experiment."""
@@ -145,7 +145,7 @@ def plan(program: Program, command: str) -> Plan:
 
 
 def folder(name: str, quick: bool) -> Path:
-    """Where a program of that name is run by default."""
+    """The folder in which a program of that name is run by default."""
     own = "papers" if name == SHIPPED else f"papers_{name}"
     return Path("runs") / f"{own}{'_quick' if quick else ''}"
 
@@ -208,7 +208,7 @@ def _words(entry: Any) -> list[str]:
 
 
 def _mistakes(content: dict[str, Any]) -> list[str]:
-    """What is wrong with the text of a program."""
+    """Mistakes in the text of a program."""
     found = unknown(content, "", KEYS[""])
     parts = content.get("parts")
     if not isinstance(parts, dict) or not parts:

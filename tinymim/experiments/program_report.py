@@ -19,7 +19,7 @@ PAGE, TEXT = "report.html", "report.md"
 
 @dataclass
 class Chapter:
-    """What a part has to say: its findings, and the sections of its own page."""
+    """A part's chapter: its findings, and the sections of its own page."""
 
     findings: list[Finding]
     sections: list[Section]

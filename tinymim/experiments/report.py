@@ -9,10 +9,10 @@ from typing import Any
 
 from tinymim.errors import TinymimError
 from tinymim.experiments import changes, convergence, loss_curves, tables
-from tinymim.experiments.artefacts import promised
 from tinymim.experiments.convergence import Logged
+from tinymim.experiments.fit_files import promised
 from tinymim.experiments.plan import Plan
-from tinymim.experiments.question import Comparison, Curve, Figure, Question
+from tinymim.experiments.questions import Comparison, Curve, Figure, Question
 from tinymim.experiments.state import State, read_json
 from tinymim.experiments.status import headline
 from tinymim.experiments.tables import Records
@@ -48,7 +48,7 @@ def records(state: State, compared: Comparison, plan: Plan | None = None) -> Rec
 
 
 def _record(state: State, keys: dict[str, str], compared: Comparison) -> dict[str, Any] | None:
-    """Of a row under a seed, whose fits are ``keys`` by what they stand for; ``None`` while it is at work."""
+    """Record of a row under a seed, whose fits are ``keys`` by what they stand for; ``None`` while at work."""
     needed = state.plan.with_sources(keys.values())
     errors = {key: entry.error for key in needed if (entry := state.entries[key]).state == "failed"}
     if errors:
@@ -73,7 +73,7 @@ def _record(state: State, keys: dict[str, str], compared: Comparison) -> dict[st
 
 
 def _results(state: State, key: str) -> dict[str, Any]:
-    """What a finished fit or test measured; the figures of a test as those of a fit are called."""
+    """Results of a finished fit or test; the figures of a test as those of a fit are called."""
     results = read_json(state.place / key / promised(state, key)[-1])
     metrics = {name.replace("test/", "val/", 1): value for name, value in (results.get("metrics") or {}).items()}
     return {**results, "metrics": metrics}
@@ -139,7 +139,7 @@ def _question(
 
 
 def answers(state: State, compared: Comparison, found: Records) -> list[Finding]:
-    """What the paper found and what is found here, of the questions where both say something."""
+    """Findings of the paper beside those here, for the questions that both answer."""
     logged, findings = _logged(state, compared, found), []
     for asked in compared.questions.values():
         speeds, fast = _speeds(_curves(compared, asked), asked, logged)
@@ -157,7 +157,7 @@ def answers(state: State, compared: Comparison, found: Records) -> list[Finding]
 
 
 def _curves(compared: Comparison, asked: Question) -> dict[str, Curve]:
-    """Those of the stages whose figures the question shows."""
+    """Curves of the stages whose figures the question shows."""
     shown = {figure.stage for figure in compared.shown(asked).values()}
     return {key: curve for key, curve in compared.curves.items() if curve.stage in shown}
 
@@ -167,7 +167,7 @@ def _speeds(curves: dict[str, Curve], asked: Question, logged: Logged) -> tuple[
 
 
 def _logged(state: State, compared: Comparison, found: Records) -> Logged:
-    """What the stages with curves logged, of the rows that are done."""
+    """Logged curves of the rows that are done."""
     stages = {curve.stage for curve in compared.curves.values()}
     logged: Logged = {}
     for row, by_seed in found.items():

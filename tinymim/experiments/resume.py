@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import artefacts, changes, check, state
+from tinymim.experiments import changes, check, fit_files, state
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.state import State
 from tinymim.log import say
@@ -100,7 +100,7 @@ def prepare(
     for key, fit in plan.fits.items():
         if key in old.plan.fits and (then := old.plan.fits[key]) != fit:
             changed.setdefault(fit.stage, []).append(f"{key}: seed {then.seed}, now {fit.seed}")
-    altered = artefacts.altered(old, [key for key in old.entries if keys is None or key in wanted])
+    altered = fit_files.altered(old, [key for key in old.entries if keys is None or key in wanted])
     lines = [line for found in (*changed.values(), *altered.values()) for line in found]
     if lines and not accept:
         more = [f"and {len(lines) - LONGEST} more"] if len(lines) > LONGEST else []

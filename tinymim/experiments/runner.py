@@ -19,7 +19,7 @@ from types import FrameType
 from tinymim import precision
 from tinymim.config import references
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import artefacts, processes
+from tinymim.experiments import fit_files, processes
 from tinymim.experiments.changes import digest
 from tinymim.experiments.processes import Process, cores
 from tinymim.experiments.state import State, now, read_json
@@ -31,8 +31,8 @@ from tinymim.training.preemption import Preempted
 from tinymim.training.run_folder import PROGRESS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""What stops a plan. Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end torchrun,
-and srun takes SIGINT for a question."""
+"""Signals that stop a plan. Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end
+torchrun, and srun takes SIGINT for a question."""
 
 
 @dataclass
@@ -170,7 +170,7 @@ class Runner:
                 what = shlex.join(["tinymim", *stage.config["words"]])
             where = f" (its output: {log})" if log and not self.shown else ""
             say(f"\n== stage {self.keys.index(key) + 1} of {len(self.keys)}, {key}: {what}{where}")
-        entry.inputs = artefacts.inputs(state, key)
+        entry.inputs = fit_files.inputs(state, key)
         entry.recipe, entry.started = digest(stage), entry.started or now()
         entry.state, entry.ended, entry.exit_code, entry.error, entry.outputs = "running", None, None, None, {}
         state.save()
@@ -201,11 +201,11 @@ class Runner:
         """The command line of a stage, behind ``tinymim``."""
         stage = self.state.plan.stage(key)
         settled = self._settled(key) if precision.is_auto(stage.config) else None
-        return artefacts.command(self.state, key, settled)
+        return fit_files.command(self.state, key, settled)
 
     def _settled(self, key: str) -> str | None:
-        """What ``auto`` is: what it was for an earlier stage, maybe on another machine; or what it is here, once for
-        all stages, unless a launcher may take them elsewhere."""
+        """The precision that ``auto`` means: what it was for an earlier stage, maybe on another machine; or what it is
+        here, once for all stages, unless a launcher may take them elsewhere."""
         alike = [other for other in self.state.entries if precision.is_auto(self.state.plan.stage(other).config)]
         before = save_recipe.precision_in(self.state.place / other for other in (key, *alike))
         if before or not self.forked:
@@ -241,8 +241,8 @@ class Runner:
         stage, entry, place = self.running.pop(key), self.state.entries[key], self.state.place / key
         code = stage.process.poll() or 0
         entry.exit_code = code
-        outputs = artefacts.outputs(self.state, key) if code == 0 else {}
-        if code == 0 and set(outputs) == set(artefacts.promised(self.state, key)):
+        outputs = fit_files.outputs(self.state, key) if code == 0 else {}
+        if code == 0 and set(outputs) == set(fit_files.promised(self.state, key)):
             entry.state, entry.outputs, entry.ended = "done", outputs, now()
             self.state.save()
             self._tally.ended(key, self.describe(key), time.monotonic() - stage.begun)
@@ -255,7 +255,7 @@ class Runner:
             self._signals = self._signals or 1  # a stage stopped by the user stops the whole plan
             self._pass_on()
             return
-        missing = ", ".join(name for name in artefacts.promised(self.state, key) if name not in outputs)
+        missing = ", ".join(name for name in fit_files.promised(self.state, key) if name not in outputs)
         how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
         how += " (often a lack of memory)" if code == -signal.SIGKILL else ""
         error = how if code else f"ended without {missing}"

@@ -1,4 +1,4 @@
-"""What the files that list fits may hold: chains, studies, scaling studies, settings and searches; and their mistakes.
+"""Schemas of the files that list fits: chains, studies, scaling studies, settings and searches; and their mistakes.
 
 Each kind is a struct. :func:`mistakes` tells everything that is wrong with the types and keys of a file at once; what
 names what is checked by the readers, once those are right.
@@ -47,13 +47,13 @@ FileName = Annotated[Name, Meta(description="a name of files and folders, withou
 Recipe = Annotated[Line | list[Line], Meta(description="the name of a recipe, or a list of names")]
 
 Option = Annotated[str, Meta(pattern=r"^(?!.*\bclass_path\b)(model|data|trainer)(\.[A-Za-z_]\w*)+\Z", max_length=200)]
-"""Of a recipe, below its model, data or trainer; none that says which class they are."""
+"""An option of a recipe, below its model, data or trainer; none that says which class they are."""
 
 Scalar = bool | int | float | Annotated[str, Meta(pattern=r"^[\w +-]*\Z", max_length=200)] | None
 """A text in it is one word or several, and neither a path nor the way to a class."""
 
 Value = Scalar | list[Scalar]
-"""What a search may choose for an option."""
+"""A value that a search may choose for an option."""
 
 Chosen = Annotated[
     dict[Option, Value], Meta(description="a mapping such as {model.optim.base_lr: 0.004}, of options and numbers")
@@ -122,7 +122,7 @@ class StudyStage(Struct, forbid_unknown_fields=True):
 
 
 class StudyFigure(Struct, forbid_unknown_fields=True):
-    """What a study measures."""
+    """A figure of a study."""
 
     stage: Line
     metric: Line
@@ -204,7 +204,7 @@ class GridSize(Struct, forbid_unknown_fields=True):
 
 
 class GridObjective(Struct, forbid_unknown_fields=True):
-    """What a scaling study trains."""
+    """An objective of a scaling study."""
 
     recipe: Recipe
     set: Settings = None
@@ -214,7 +214,7 @@ class GridObjective(Struct, forbid_unknown_fields=True):
 
 
 class GridFinetune(Struct, forbid_unknown_fields=True):
-    """What the cells of a scaling study are fine-tuned by."""
+    """The fine-tuning of a scaling study's cells."""
 
     recipe: Recipe
     set: Settings = None

@@ -23,7 +23,7 @@ from tinymim.config.spec import near, texts
 from tinymim.errors import TinymimError
 from tinymim.experiments import settings, study
 from tinymim.experiments.plan import Fit, Plan, Stage
-from tinymim.experiments.question import PRETRAIN, Figure
+from tinymim.experiments.questions import PRETRAIN, Figure
 from tinymim.experiments.settings import Settings, shown
 from tinymim.experiments.state import State, read_json
 from tinymim.experiments.study import Study, Written
@@ -35,7 +35,7 @@ BRIEF = {
     "trainer.check_val_every_n_epoch": 100_000,  # at the end alone
     "trainer.logger": False,
 }
-"""Of every fit that is tried: nobody reads anything but its last figure."""
+"""Overrides of every fit that is tried: nobody reads anything but its last figure."""
 
 Point = dict[str, Any]
 """A combination: values by dotted key."""
@@ -75,7 +75,7 @@ class Search:
         self.plan = self._plan()
 
     def _plan(self) -> Plan:
-        """What rows need, their pre-trainings, and each combination in each stage from each seed."""
+        """Plan what rows need, their pre-trainings, and each combination in each stage from each seed."""
         old = self.compared.plan
         stages = {name: stage for name, stage in old.stages.items() if name.startswith("prepare/")}
         fits = {name: Fit(name, 0) for name in stages}
@@ -111,7 +111,7 @@ class Search:
         return f"{title} {figure.shown([_metrics(state, key)[figure.metric]])}"
 
     def scores(self, state: State) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """What the combinations came to, by row and stage, best first; equals by their loss."""
+        """Scores of the combinations, by row and stage, best first; equals by their loss."""
         return {row: {role: self._scores(state, row, role) for role in self.grid} for row in self.rows}
 
     def _scores(self, state: State, row: str, role: str) -> list[dict[str, Any]]:

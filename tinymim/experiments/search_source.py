@@ -1,4 +1,4 @@
-"""What a search is of: a recipe's comparison, a study, or a chain's comparison, read as a study of its rows."""
+"""The source of a search: a recipe's comparison, a study, or a chain's comparison, read as a study of its rows."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from tinymim.config import recipe as recipes
 from tinymim.config import spec
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import chain, compare, plan_files, settings, study, study_text
-from tinymim.experiments.question import FIGURES
+from tinymim.experiments import chain, compare, plan_files, settings, study, study_check
+from tinymim.experiments.questions import FIGURES
 from tinymim.experiments.search import share_of
 from tinymim.experiments.study import Study
 
 
 def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
-    """What is compared, every fit of it on a part of the training images; and the name of its file of settings.
+    """Read what is compared, every fit of it on a part of the training images; and the name of its file of settings.
 
     Args:
         name: of a study, a chain or a recipe with ``compare``, or a path.
@@ -29,7 +29,7 @@ def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
         raise TinymimError(f"--quick: {name} is a {kind}, and a study alone has a short form")
     if kind == "study":
         content = spec.shortened(content, path, quick)
-        errors = study_text.mistakes(content)
+        errors = study_check.mistakes(content)
     elif kind == "chain":
         errors = chain.mistakes(content) or chain.start_mistakes(content["stages"])
     else:

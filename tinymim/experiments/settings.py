@@ -26,7 +26,7 @@ FOLDER = "settings"
 
 @dataclass
 class Settings:
-    """What a file holds.
+    """The content of a file.
 
     Args:
         source: the file, for people; empty where a comparison names none.
@@ -49,7 +49,7 @@ class Settings:
         return {key for stages in self.rows.values() for values in stages.values() for key in values}
 
     def remarks(self, rows: dict[str, str], stages: Iterable[str], asked: str) -> list[str]:
-        """What to say under a table: the settings of each row, how they were chosen, and which rows have none.
+        """Remarks under a table: the settings of each row, how they were chosen, and which rows have none.
 
         Args:
             rows: title by row, as the file calls it.
@@ -111,7 +111,7 @@ def load(name: str | None, missing: bool = False) -> Settings:
 
 
 def place(name: str) -> Path:
-    """Where a file of that name is, or is to be written: beside the recipes at hand."""
+    """The path of a file of that name, there or yet to be written: beside the recipes at hand."""
     try:
         return spec.find("settings", name)
     except TinymimError:

@@ -192,7 +192,7 @@ def file_name(plan: Plan) -> str:
 
 
 def recipe_path(place: Path, stage: str) -> Path:
-    """Where the resolved recipe of a stage lies."""
+    """The path of the resolved recipe of a stage."""
     return place / "recipes" / f"{stage}.yaml"
 
 

@@ -7,7 +7,7 @@ import shlex
 from rich.table import Table
 from rich.text import Text
 
-from tinymim.experiments.artefacts import EXPORTED, RESULTS, outputs, promised
+from tinymim.experiments.fit_files import EXPORTED, RESULTS, outputs, promised
 from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.state import Entry, State, read_json
 from tinymim.safety.console import PlainConsole

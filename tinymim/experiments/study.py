@@ -45,11 +45,11 @@ from tinymim.config import spec as outline
 from tinymim.config.spec import shortened, texts
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import settings as settings_file
-from tinymim.experiments import study_text
+from tinymim.experiments import study_check
 from tinymim.experiments.plan import CHECKPOINT, Fit, Plan, Stage, resolved
-from tinymim.experiments.question import FIGURES, PRETRAIN, Claim, Comparison, Curve, Figure, Question
+from tinymim.experiments.questions import FIGURES, PRETRAIN, Claim, Comparison, Curve, Figure, Question
 from tinymim.experiments.settings import Settings
-from tinymim.experiments.study_text import PREPARED
+from tinymim.experiments.study_check import PREPARED
 
 SHARED = ("data", "vars", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
 """Overrides that every fit takes, whichever recipe they were given for."""
@@ -183,7 +183,7 @@ def parse(
     Raises:
         TinymimError: mistakes in it, all of them together.
     """
-    if errors := study_text.mistakes(content):
+    if errors := study_check.mistakes(content):
         raise several(f"{source} has {len(errors)} mistake(s)", errors)
     shared = [text for text in given if text.removeprefix("--").startswith(SHARED)]
     budget = content.get("budget") or {}

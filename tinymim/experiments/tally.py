@@ -1,4 +1,4 @@
-"""What a command says while its fits run: each that ends, how far the others are, and how long all may still take."""
+"""Progress lines of a command that runs fits: each that ends, how far others are, and the time left."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ class Tally:
 
 
 def kind(key: str) -> str:
-    """What fits of other seeds have in common with this: the name of its folder, or of the one that holds its
+    """The kind of a fit, which those of other seeds share: the name of its folder, or of the one that holds its
     seed's."""
     return next(part for part in reversed(["", *key.split("/")]) if not re.fullmatch(r"seed\d+", part))

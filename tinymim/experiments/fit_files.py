@@ -31,7 +31,7 @@ def promised(state: State, key: str) -> list[str]:
 
 
 def outputs(state: State, key: str) -> dict[str, str]:
-    """What a stage has left as it is now, with the sha256 of each."""
+    """Files that a stage has left as they are now, with the sha256 of each."""
     found = {name: state.place / key / name for name in promised(state, key)}
     return {name: sha256(path) for name, path in found.items() if path.is_file()}
 
@@ -52,7 +52,7 @@ def source(state: State, key: str) -> Path | None:
 
 
 def inputs(state: State, key: str) -> dict[str, str]:
-    """What a stage starts from as it is now: its name, and its sha256."""
+    """The file that a stage starts from as it is now: its name, and its sha256."""
     path = source(state, key)
     return {str(state.plan.stage(key).start): sha256(path)} if path else {}
 

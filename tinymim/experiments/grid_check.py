@@ -1,4 +1,4 @@
-"""What may stand in the file of a scaling study (see ``scaling_grid.py``), and every mistake in it."""
+"""Check the file of a scaling study (see ``grid.py``): every mistake in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def resolved(recipe: str | list[str], settings: dict[str, Any] | None = None) ->
 
 
 def mistakes(content: Written) -> list[str]:
-    """What is wrong with the text of a study, once here and not for each of its cells."""
+    """Mistakes in the text of a study, once here and not for each of its cells."""
     for part in (content, *_mappings(content.get("objectives"))):
         if isinstance(part.get("sizes"), dict | list):  # YAML reads ids such as 2 as numbers
             sizes = part["sizes"]
@@ -59,7 +59,7 @@ def _mappings(parts: Any) -> list[Written]:
 
 
 def setting_mistakes(settings: list[str]) -> list[str]:
-    """Of ``--set``: what the grid settles cannot be set for all cells, nor for one; a fine-tuning has its own."""
+    """Mistakes of ``--set``: what the grid settles cannot be set for cells; a fine-tuning has its own."""
     found = []
     for text in settings:
         key = text.partition("=")[0]

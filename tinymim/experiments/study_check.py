@@ -1,4 +1,4 @@
-"""What is wrong with the text of a study, before any of its recipes is looked at."""
+"""Check the text of a study, before any of its recipes is looked at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tinymim.config.spec import near
 from tinymim.experiments import schema
 from tinymim.experiments.convergence import titles
-from tinymim.experiments.question import FIGURES, PRETRAIN
+from tinymim.experiments.questions import FIGURES, PRETRAIN
 
 COMBINATIONS = 10_000
 PREPARED = re.compile(r"\$\{prepare\.(\w+)\}")
@@ -23,7 +23,7 @@ def mistakes(content: dict[str, Any]) -> list[str]:
 
 
 def _columns(content: dict[str, Any]) -> list[str]:
-    """Of stages, figures and curves."""
+    """Mistakes in stages, figures and curves."""
     found, stages = [], content["stages"]
     for id in stages:
         if id == PRETRAIN or not re.fullmatch(r"\w+", id):
@@ -42,7 +42,7 @@ def _columns(content: dict[str, Any]) -> list[str]:
 
 
 def _ways(content: dict[str, Any]) -> list[str]:
-    """Of rows and of what is prepared for them."""
+    """Mistakes in rows and in what is prepared for them."""
     found = []
     prepared, rows = content.get("prepare") or {}, content["rows"]
     needs = {}
@@ -68,7 +68,7 @@ def _ways(content: dict[str, Any]) -> list[str]:
 
 
 def _search(content: dict[str, Any]) -> list[str]:
-    """Of how settings are found, and where they lie."""
+    """Mistakes in how settings are searched, and where they lie."""
     search, found = content.get("search") or {}, []
     if search and not content.get("settings"):
         found.append("search: needs `settings`, the file that it writes")

@@ -1,4 +1,4 @@
-"""What is compared: rows, the figures of each, and questions that lay some side by side with what the paper found."""
+"""Comparisons of finished fits: rows, the figures of each, and questions on some of them, with the paper's answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Figure:
 
     @property
     def scale(self) -> int:
-        """What a value is multiplied by to be shown."""
+        """Factor by which a value is multiplied to be shown."""
         return 100 if self.unit.startswith("%") else 1
 
     @property
@@ -111,7 +111,7 @@ class Question:
 
 @dataclass
 class Comparison:
-    """What a plan's finished fits are compared by.
+    """A comparison of a plan's finished fits.
 
     Args:
         rows: by row, the stage that each of its figures' stages stands for in the plan.
