@@ -89,7 +89,8 @@ class Peer:
 
     def problem(self) -> str | None:
         """Why it cannot be run here, in one line."""
-        if self.build is cached and "teacher_cache" not in inspect.signature(Distiller.__init__).parameters:
+        options = {name for base in Distiller.__mro__ for name in inspect.signature(base.__init__).parameters}
+        if self.build is cached and "teacher_cache" not in options:
             return "the teacher cache: this version's Distiller has no teacher_cache"
         if not self.pinned:
             return None
@@ -156,7 +157,7 @@ def worker(pipe: Connection, peer: Peer, options: argparse.Namespace) -> None:
     forget_peak()
     while pipe.recv():
         variant.step()  # each is timed in its own steady state
-        pipe.send(step.timed(variant))
+        pipe.send(step.timed(variant.step))
     pipe.send((peak(), imported))
 
 
@@ -260,12 +261,8 @@ def write_networks(options: argparse.Namespace) -> None:
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", default="vit_base_patch16_224", help="timm's name; random weights")
-    parser.add_argument("--student", default="vit_tiny_patch16_224")
-    parser.add_argument("--block", type=int, default=12, help="the teacher's target block")
-    parser.add_argument("--batch", type=int, default=8)
+    step.add_arguments(parser, 8, 5)
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch, on a CPU")
     rows = [name for name in PEERS if name != CACHED]
     parser.add_argument("--only", nargs="+", choices=rows, default=rows, metavar="ROW", help=", ".join(rows))

@@ -38,6 +38,8 @@ from tinymim.vit.backbone import Backbone
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
+SIZE = (256, 20) if CUDA else (16, 5)
+"""Images of a batch, and rounds."""
 
 
 @dataclass
@@ -134,12 +136,12 @@ def pictures(batch: int) -> torch.Tensor:
     return torch.rand(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
 
-def timed(variant: Variant) -> float:
+def timed(take: Callable[[], object]) -> float:
     """Seconds of one step."""
     if CUDA:
         torch.cuda.synchronize()
     start = time.perf_counter()
-    variant.step()
+    take()
     if CUDA:
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -158,8 +160,7 @@ def matmul_peak() -> float:
     """FLOP/s of a large bfloat16 product, measured here."""
     size = 8192 if CUDA else 2048
     a = torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16)
-    multiply = Variant("", lambda: a @ a)
-    return 2 * size**3 / min(timed(multiply) for _ in range(10))
+    return 2 * size**3 / min(timed(lambda: a @ a) for _ in range(10))
 
 
 def flops(variant: Variant) -> int:
@@ -169,14 +170,19 @@ def flops(variant: Variant) -> int:
     return counter.get_total_flops()
 
 
-def main() -> None:
-    """Run the variants in turn and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser, batch: int, rounds: int) -> None:
+    """Options of every benchmark of a distillation step: the pair of networks, the batch, how often it is taken."""
     parser.add_argument("--teacher", default="vit_base_patch16_224", help="timm's name; random weights")
     parser.add_argument("--student", default="vit_tiny_patch16_224")
     parser.add_argument("--block", type=int, default=12, help="the teacher's target block")
-    parser.add_argument("--batch", type=int, default=256 if CUDA else 16)
-    parser.add_argument("--rounds", type=int, default=20 if CUDA else 5)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--rounds", type=int, default=rounds)
+
+
+def main() -> None:
+    """Run the variants in turn and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, *SIZE)
     parser.add_argument("--compile", action="store_true", help="add ours with compiled blocks")
     parser.add_argument("--checkpointing", action="store_true", help="ours with gradient checkpointing")
     parser.add_argument("--only", default="", help="run one variant, such as 'ours bf16-mixed'")
@@ -202,7 +208,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for variant in variants:
                 variant.step()  # each is timed in its own steady state, not in the allocator's of the one before
-                seconds[variant.name].append(timed(variant))
+                seconds[variant.name].append(timed(variant.step))
         show(options, variants, seconds, first)
 
 

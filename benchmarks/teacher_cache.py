@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +28,7 @@ import lightning.pytorch as pl
 import torch
 from rich.console import Console
 from rich.table import Table
+from step import CUDA, DEVICE, SIZE, add_arguments, timed
 
 from tinymim.data import ShapesData
 from tinymim.data.sampler import Draw
@@ -39,8 +39,6 @@ from tinymim.teachers import weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 
-CUDA = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if CUDA else "cpu")
 VARIANTS = ("teacher in every step", "filling", "from the cache", "targets at hand", "student alone")
 
 
@@ -117,17 +115,6 @@ def variants(options: argparse.Namespace, teacher: Path, names: list[str]) -> di
         return step(module, lambda: sum(x.float().square().mean() for x in module.backbone.read(images, taps).values()))  # type: ignore[arg-type]
 
     return {name: made(name) for name in names}
-
-
-def timed(take: Callable[[], None]) -> float:
-    """Seconds of one step."""
-    if CUDA:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    take()
-    if CUDA:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def peak() -> str:
@@ -215,11 +202,7 @@ def digits(options: argparse.Namespace) -> None:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", default="vit_base_patch16_224", help="timm's name; random weights")
-    parser.add_argument("--student", default="vit_tiny_patch16_224")
-    parser.add_argument("--block", type=int, default=12, help="the teacher's target block")
-    parser.add_argument("--batch", type=int, default=256 if CUDA else 16)
-    parser.add_argument("--rounds", type=int, default=20 if CUDA else 5)
+    add_arguments(parser, *SIZE)
     parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed"))
     parser.add_argument("--only", default="", choices=("", *VARIANTS), help="one variant alone, for its peak memory")
     parser.add_argument("--peaks", action="store_true", help="each variant in a process of its own")

@@ -237,6 +237,15 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 
+def measuring(device: torch.device) -> torch.autocast:
+    """The context of what compares figures: analyses, completions of masked images, attention maps. Float32 on
+    any machine, so that figures of two are of one kind. On digits (AVX-512 with bfloat16 units) networks in bfloat16
+    would spare 30 % of an analysis and shift diversity by 0.7 %, its spread by 1.1 %, CKA by 0.2 %; they spare 3 % of
+    completing images and shift a loss by 0.08 %, which its table shows.
+    """
+    return autocast(EXACT, device)
+
+
 def warn(precision: Any, device: Device, field: str = "trainer.precision", exact: str = EXACT) -> None:
     """Say what a precision costs here, where that is much.
 

@@ -162,7 +162,7 @@ def test_load__of_a_file_here_with_the_names_of_timms_first_versions(home, arch)
 
 
 def test_load__names_the_way_to_the_weights_where_there_is_no_network(home, monkeypatch):
-    monkeypatch.setattr(windows.published, "unreachable", lambda url: "no connection")
+    monkeypatch.setattr(windows.timm_hub, "unreachable", lambda url: "no connection")
     with pytest.raises(
         TinymimError, match=r"weights of timm:swin_tiny_patch4_window7_224.ms_in1k are not here.*no conn"
     ):

@@ -194,12 +194,18 @@ def analysed(*networks: Backbone, count: int = 6, **chosen: object) -> Results:
     measured = [Subject(name, name, one) for name, one in zip("abc", networks, strict=False)]
     options = {"measures": ("heads", "cka", "relations"), "batch_size": 4, "tokens": "mean", "teacher": "a", **chosen}
     relations = Relations(cls="keep")
-    return measure(
-        measured,
-        sample_images.find("digits", count, 16),
-        Options(heads=heads.Options(), relations=relations, **options),
-        CPU,
-    )
+    asked = Options(heads=heads.Options(), relations=relations, **options)
+    return measure(measured, sample_images.find("digits", count, 16), asked, CPU)
+
+
+def test_measure__is_float32_whatever_is_around_it() -> None:
+    pair = network(tiny(24, 3)), network(tiny(24, 3, depth=2))
+    found = analysed(*pair)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = analysed(*pair)
+    assert found.heads == again.heads
+    assert found.cka == again.cka
+    assert found.relations == again.relations
 
 
 def test_grids__agreement_is_resampled_or_left_out_and_all_else_goes_on(

@@ -97,6 +97,15 @@ def test_class_path__the_same_class_keeps_them(write):
     assert resolved(recipe)["data"]["init_args"] == {"x": 1, "y": 2}
 
 
+def test_class_path__the_class_of_an_old_recipe_is_the_shipped_ones(write):
+    old = "model: {class_path: tinymim.modules.Distiller, init_args: {drop_path: 0.3}}"
+    model = resolved(write("recipe", f"extends: [relation_digits]\n{old}"))["model"]
+    assert model["init_args"]["drop_path"] == 0.3
+    assert model["init_args"]["teacher"] == "digits_mae", "the shipped recipe's options stay"
+    same = resolved("relation_digits", "--model.class_path", "tinymim.modules.Distiller")["model"]
+    assert same["init_args"]["teacher"] == "digits_mae"
+
+
 def test_class_path__switches_inside_options_as_well(write):
     inner = "model: {{class_path: a.Model, init_args: {{w: 1, part: {{class_path: a.{}, init_args: {{{}}}}}}}}}"
     write("ground", inner.format("Old", "x: 1"))

@@ -21,7 +21,7 @@ ONE = [*SHORT, "--data.batch_size=16"]
 
 KILLED = """
 import os, signal, sys
-from tinymim.cli import main
+from tinymim.cli.main import main
 from tinymim.teacher_cache import records
 
 write, calls = records._write, 0

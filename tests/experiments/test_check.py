@@ -14,7 +14,7 @@ from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim.experiments import chain as chains
 from tinymim.experiments import check
 from tinymim.methods import MAEPretrainer
-from tinymim.methods.base import Evaluated
+from tinymim.methods.base import Method
 from tinymim.targets import CLS, Feature, Relation
 from tinymim.tasks import Classifier
 from tinymim.teachers import locate
@@ -43,7 +43,7 @@ def test_check__the_chain_as_it_should_be(tmp_path: Path) -> None:
     left = promised["medium"].leaves
     assert left is not None
     assert (left.skeleton.width, left.skeleton.output_block, left.licence) == (96, 5, "Apache-2.0")
-    assert promised["tiny"].model.start.skeleton is left.skeleton
+    assert promised["tiny"].model.located.skeleton is left.skeleton
 
 
 @pytest.mark.parametrize("recipe", ["cls_digits", "feature_digits"])
@@ -51,7 +51,7 @@ def test_check__what_a_relation_left_untrained_is_not_read(recipe: str, tmp_path
     (found,) = mistakes(tmp_path, MEDIUM, {**TINY, "recipe": recipe})
     assert found.startswith("tiny: ")
     for words in (
-        "6 gives out what nobody trained: ffn_post",
+        "block 6's ffn_post were not trained",
         "wholly trained block is 5, and of block 6 only q, k, v were",
         "(teacher_block: 5), distil relations of q, k, v",
     ):
@@ -79,7 +79,7 @@ def test_check__what_it_trained_is(tmp_path: Path) -> None:
 def test_check__q_and_k_alone_do_not_teach_v(tmp_path: Path) -> None:
     half = {**MEDIUM, "set": {"model.targets": QK}}
     (found,) = mistakes(tmp_path, half, {**TINY, "set": {"model.targets": VV}})
-    assert "6 gives out what nobody trained: v;" in found
+    assert "block 6's v were not trained;" in found
     assert "only q, k were" in found
     assert mistakes(tmp_path, half, {**TINY, "set": {"model.targets": QK}}) == []
 
@@ -149,7 +149,7 @@ def test_paper__block_18_of_vit_l_and_16_heads_to_the_end() -> None:
         assert promised[name].leaves.licence == "CC-BY-NC-4.0"
 
 
-def modules() -> dict[str, Evaluated]:
+def modules() -> dict[str, Method]:
     return {
         "relation": distiller(),
         "qk": distiller(Relation(pairs=["qk"]), head_layout="published"),
@@ -164,7 +164,7 @@ def modules() -> dict[str, Evaluated]:
 def test_leaves__is_what_the_checkpoint_says(name: str, teacher_card: Path, tmp_path: Path) -> None:
     module = modules()[name]
     assert module.problems(16) == []  # type: ignore[attr-defined]
-    promised = module.leaves()
+    promised = module.checkpoint_record()
     fresh = modules()[name]
     trainer(tmp_path, max_epochs=0).fit(fresh, datamodule=NoiseData())
     content: dict[str, Any] = {}
@@ -198,7 +198,7 @@ def test_mark_trained__by_hand(targets: list[Tap], output: int, beyond: list[str
 def test_records__of_before_mean_all_three(teacher_card: Path, tmp_path: Path) -> None:
     module = distiller(Relation(pairs=["qk"]))
     assert module.problems(16) == []
-    record = module.leaves()
+    record = module.checkpoint_record()
     assert locate.promised("x", record).skeleton.beyond == ["q", "k"]
     del record["backbone"]["beyond"]
     assert locate.promised("x", record).skeleton.beyond == ["q", "k", "v"]

@@ -16,7 +16,7 @@ from tests.methods.test_distillation import Noise, NoiseData, trainer
 from tests.ops.tokens import draw
 from tinymim.data.named import NamedSet, NamedSets, Report
 from tinymim.methods import Distiller, Optim
-from tinymim.methods.sharding import held
+from tinymim.methods.frozen_teacher import held
 from tinymim.ops import relation_kl
 from tinymim.targets import CLS, Feature, Relation
 from tinymim.tasks import Classifier
@@ -78,9 +78,9 @@ def distiller(**options: Any) -> Distiller:
 class Seeded(Classifier):
     """From the same random weights, whatever the process drew before."""
 
-    def _backbone(self) -> Backbone:
+    def start(self) -> Backbone:
         torch.manual_seed(1)
-        return super()._backbone()
+        return super().start()
 
 
 def probe() -> Classifier:
@@ -105,7 +105,7 @@ def counted(folder: Path, **options: Any) -> dict[str, Any]:
     """What a test on sets with names counts."""
     module = probe()
     trainer(folder, **options).test(module, datamodule=Named(), verbose=False)
-    return {name: asdict(figures) for name, figures in module.figures[0].items()}
+    return {name: asdict(figures) for name, figures in module.test_sets.figures[0].items()}
 
 
 def relations() -> list[torch.Tensor]:

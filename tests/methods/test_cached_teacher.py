@@ -56,6 +56,12 @@ def test_cached__steps_are_the_same_whether_it_was_stored_or_not(place: Path) ->
     assert counted(half) < counted(first)
 
 
+def test_cached__zero_views_is_off(place: Path) -> None:
+    module = made(place, epochs=1, views=0)
+    assert not isinstance(module.frozen, CachedTeacher)
+    assert not place.exists()
+
+
 def test_cached__another_seed_finds_the_same_views_and_the_teacher_is_let_go(place: Path) -> None:
     made(place, epochs=4, data=Shapes(batch_size=10))  # no image is left over
     other = made(place, epochs=2, data=Shapes(seed=7, batch_size=10))
@@ -138,9 +144,10 @@ def test_problems__what_does_not_go_with_a_cache_is_said_together(teacher_card: 
     assert distiller(mask_ratio=0.5, teacher_view="whole", teacher_cache=1).problems(16) == []
     (negative,) = distiller(teacher_cache=-1).problems(16)
     assert "-1 is not a number of views" in negative
-    (strange,) = distiller(teacher_cache=1).data_problems(NoiseData())
+    assert distiller(teacher_cache=0, teacher_drop_path=0.1).problems(16) == [], "0 is off, as null is"
+    (strange,) = distiller(teacher_cache=1).problems(16, NoiseData())
     assert strange.startswith("teacher_cache: NoiseData does not say what determines its views")
-    assert distiller().data_problems(NoiseData()) == []
+    assert distiller().problems(16, NoiseData()) == []
 
 
 def test_fit__refuses_data_without_views_and_gives_the_others_back(place: Path, tmp_path: Path) -> None:

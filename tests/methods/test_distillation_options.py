@@ -15,8 +15,8 @@ from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim.errors import TinymimError
 from tinymim.methods.distillation import Distiller
 from tinymim.methods.frozen_teacher import FrozenTeacher
+from tinymim.methods.mae_decoder import Reconstruction, patchify
 from tinymim.methods.masking import fixed_keep, random_keep
-from tinymim.methods.reconstruction import Reconstruction, patchify
 from tinymim.targets import CLS, AttentionMap, Feature, Relation
 from tinymim.teachers import weights
 from tinymim.vit.backbone import Backbone

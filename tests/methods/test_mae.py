@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tinymim.methods.mae import MAEPretrainer
+from tinymim.methods.mae_decoder import Decoder, patchify
 from tinymim.methods.masking import keep_smallest
 from tinymim.methods.optim import Optim
-from tinymim.methods.reconstruction import Decoder, patchify
 from tinymim.teachers.weights import RECORD
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone

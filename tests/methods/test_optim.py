@@ -7,7 +7,7 @@ from torch import nn
 
 from tinymim.errors import TinymimError
 from tinymim.methods.optim import Optim, configure, total_batch
-from tinymim.tasks.network import Network
+from tinymim.tasks.network import BackboneWithHead
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.classifier_head import HeadForm
@@ -111,7 +111,7 @@ def test_groups__no_decay_on_parameters_of_one_dimension():
 
 
 def head():
-    model = Network(Backbone(Architecture(options=TINY)), HeadForm(10))
+    model = BackboneWithHead(Backbone(Architecture(options=TINY)), HeadForm(10))
     model.backbone.vit.norm.requires_grad_(False)  # nothing reads it
     return model
 

@@ -14,9 +14,9 @@ from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tests.methods.test_distillation_options import batch
 from tinymim import files
 from tinymim.methods import MAEPretrainer, SimMIMPretrainer
-from tinymim.methods.pairing import size_problems
+from tinymim.methods.pairing import size_errors
 from tinymim.targets import Feature, Relation
-from tinymim.tasks.network import Network
+from tinymim.tasks.network import BackboneWithHead
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.classifier_head import HeadForm
@@ -61,8 +61,8 @@ def test_masks__a_bias_for_all_patches_wants_the_whole_image(card: str) -> None:
 
 def test_masks__a_student_with_a_bias_for_all_patches_sees_them_all() -> None:
     plain, biased = skeleton(tiny(12, 3)), skeleton(other(BEIT))
-    assert not size_problems(plain, biased, 16, None)
-    (found,) = size_problems(plain, biased, 16, "whole")
+    assert not size_errors(plain, biased, 16, None)
+    (found,) = size_errors(plain, biased, 16, "whole")
     assert found.startswith("mask_ratio: beit_base_patch16_224 cannot be run on a part")
 
 
@@ -91,7 +91,7 @@ def test_pretrainers__take_plain_vits(kind: Any, arch: str) -> None:
 @pytest.mark.parametrize("options", [{}, {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}])
 def test_classifier__every_parameter_of_a_beit_has_a_depth(options: dict[str, Any]) -> None:
     """For the decay of learning rates with depth; what belongs to no block and no head is the stem's."""
-    network = Network(Backbone(other(BEIT, **options)), HeadForm(2))
+    network = BackboneWithHead(Backbone(other(BEIT, **options)), HeadForm(2))
     matcher = network.group_matcher()
     for name, _ in network.named_parameters():
         assert sum(bool(re.match(pattern, name)) for pattern in matcher.values()) == 1, name

@@ -200,7 +200,7 @@ def test_training__lowers_the_held_out_loss(fitted):
 
 def test_checkpoint__is_a_teacher_without_mask_token_and_pixels(fitted, tmp_path):
     module, path = fitted
-    assert module.leaves()["backbone"] == module.backbone.record()
+    assert module.checkpoint_record()["backbone"] == module.backbone.record()
     backbone, provenance, record = weights.load(path)
     assert record["prefix"] == "model.encoder.vit."
     assert not provenance.unexpected or provenance.unexpected == ["norm.bias", "norm.weight"]

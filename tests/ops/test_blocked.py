@@ -49,6 +49,31 @@ def test_blocked__holds_no_whole_map(monkeypatch, tokens):
     assert largest("blocked") <= 4 * 2 * 3 * 64 * 8  # a tensor of tokens
 
 
+def together(tokens, monkeypatch, late):
+    """Loss, gradients, and how often a number was looked at."""
+    looks = []
+    asked = torch.Tensor.__bool__
+    with monkeypatch.context() as patch:
+        patch.setattr("tinymim.ops.blocked._late", lambda x: late)
+        patch.setattr(torch.Tensor, "__bool__", lambda x: looks.append(1) or asked(x))
+        tq, tk, *student = (x.clone() for x in tokens)
+        loss = blocked(tq, tk, *(x.requires_grad_() for x in student))
+    loss.backward()
+    return [loss.detach(), *(x.grad for x in student)], len(looks)
+
+
+@pytest.mark.parametrize("spread", [1.0, 40.0], ids=["plain", "underflow"])
+def test_blocked__asked_once_for_all_blocks_it_is_the_same(monkeypatch, spread):
+    monkeypatch.setattr("tinymim.ops.blocked.ELEMENTS", 300)
+    tokens = [spread * x for x in draw(2, 3, 16, 8, 4, 0)]
+    each, looks = together(tokens, monkeypatch, False)
+    once, look = together(tokens, monkeypatch, True)
+    assert all(torch.equal(a, b) for a, b in zip(each, once, strict=True))
+    assert each[0].isfinite()
+    assert looks == 6
+    assert look == (1 if spread == 1 else 1 + looks)
+
+
 def test_blocked__computes_no_gradients_where_nobody_asks(monkeypatch):
     tokens = draw(1, 2, 5, 4, 3, seed=0)
     products = []

@@ -47,7 +47,7 @@ def test_document__html_needs_no_other_file_and_escapes_what_it_is_told(tmp_path
 
 def test_document__markdown_holds_the_same(tmp_path):
     text = written(tmp_path, "page.md")
-    assert "# Heads & <layers>" in text
+    assert "# Heads & &lt;layers>" in text
     assert "| model | top-1 |\n| --- | ---: |\n| a/b | 1.0 |" in text
     assert "![Lines](f/a.png)" in text
     assert "- seed: 0" in text

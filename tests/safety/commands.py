@@ -4,19 +4,29 @@ seconds, the part of it that reads."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tinymim.analysis import networks
-from tinymim.cli import cache_command, chain_command, predict_command, teachers_command
+from tinymim.cli import (
+    cache_command,
+    chain_command,
+    distill_command,
+    papers_command,
+    predict_command,
+    study_command,
+    teachers_command,
+)
 from tinymim.cli.export_command import export as one_file
 from tinymim.data import tars
+from tinymim.errors import TinymimError
 from tinymim.experiments import check, compare, settings, study
 from tinymim.export import source
 from tinymim.export.card import Contents, card
 from tinymim.report import run_report, runs
 from tinymim.scaling import reconstruction_figure, table
-from tinymim.training import replay
+from tinymim.training import fit, replay
 
 Commands = dict[str, Callable[[], Any]]
 
@@ -85,5 +95,34 @@ INDEX: Commands = {"a fit of shards": _indexed}
 SETTINGS: Commands = {"distill": _compared, "search": lambda: settings.load("settings.yaml")}
 CACHE: Commands = {"cache list": lambda: cache_command.main(["list", "--dir", "cache"])}
 TABLE: Commands = {"scaling --table": lambda: table.read(Path("table.csv"))}
+
+
+class Begins(TinymimError):  # noqa: N818
+    """In place of the first fit, which would take seconds."""
+
+
+BEGINNINGS = ("training.fit.quietly", "experiments.runner.Runner.run")
+"""Where each command comes to it; the test has them raise :class:`Begins`."""
+
+
+def begins(*_: Any, **__: Any) -> None:
+    """See :class:`Begins`."""
+    raise Begins
+
+
+def _until_it_begins(command: Callable[[list[str]], Any], arguments: list[str]) -> Callable[[], Any]:
+    def run() -> None:
+        with suppress(Begins):
+            command(arguments)
+
+    return run
+
+
+OWN_RECIPE: Commands = {
+    "check": _until_it_begins(lambda rest: fit.run("fit", rest, checking=True), ["--config", "own.yaml"]),
+}
+OWN_COMPARISON: Commands = {"distill": _until_it_begins(distill_command.main, ["compared.yaml"])}
+OWN_STUDY: Commands = {"study": _until_it_begins(study_command.main, ["own_study.yaml"])}
+OWN_PROGRAM: Commands = {"papers": _until_it_begins(papers_command.main, ["program.yaml"])}
 
 RECIPES = ("stages.0.recipe", "stages.1.recipe", "stages.1.weights", "stages.0.weights")

@@ -54,6 +54,7 @@ class Kind:
         commands: by name: what reads it there.
         each: markers at each place, for the first command; those of the next place begin where these end.
         named: nodes that name data or weights, which are opened as such by the reader of such files, by design.
+        run: the user names it to be run, so that modules of classes in it may be imported; nothing of them is called.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Kind:
     commands: dict[str, Callable[[], Any]]
     named: tuple[str, ...] = ()
     each: int = len(MARKERS)
+    run: bool = False
 
     def places(self) -> list[Path_]:
         """Every node, the whole included, and in every mapping and list one that was not there."""
@@ -154,6 +156,36 @@ STUDY = {
         "share": 0.2, "seeds": [0], "grid": {"probe": {"model.optim.base_lr": [0.1, 0.2]}}, "by": {"probe": "top-1"}
     },
 }  # fmt: skip
+
+TEACHER = ("model.init_args.teacher",)
+OWN = {key: RECIPE[key] for key in ("name", "trainer", "model", "data")}
+COMPARED = {
+    "extends": ["own"],
+    "compare": {
+        "stages": {"probe": {"recipe": "probe_digits", "set": {"data.image_size": 16}}},
+        "figures": {"top-1": {"stage": "probe", "metric": "val/top1"}},
+        "teacher": "knn_digits",
+    },
+}
+OWN_STUDY = {
+    "seeds": [0],
+    "stages": {"probe": {"recipe": "probe_digits", "set": {"trainer.max_epochs": 1}}},
+    "figures": {"top-1": {"stage": "probe", "metric": "val/top1"}},
+    "rows": {"one": {"recipe": "relation_digits", "set": {"seed_everything": 0}, "later": {}}},
+    "questions": {"q": {"title": "t", "rows": ["one"]}},
+    "settings": None,
+}
+PROGRAM = {
+    "about": "small",
+    "vars": {"teacher": "digits_mae"},
+    "parts": {
+        "first": {
+            "title": "t",
+            "kind": "study",
+            "commands": [["study", "digits", {"--run_dir": "${place}"}], ["teachers", "show", "${vars.teacher}"]],
+        },
+    },
+}
 
 TABLE = [
     ["objective", "model", "parameters", "data", "images", "iterations", "validation_loss", "error"],
@@ -333,6 +365,10 @@ def kinds(home: Home | None = None) -> list[Kind]:
         lines = [",".join(json.dumps(cell) if isinstance(cell, dict) else str(cell) for cell in row) for row in cells]
         (folder / "table.csv").write_text("\n".join(lines))
 
+    def compared(content: Any) -> None:
+        text("own.yaml")(OWN)
+        text("compared.yaml")(content)
+
     return [
         Kind(
             "record of a weights file",
@@ -365,6 +401,10 @@ def kinds(home: Home | None = None) -> list[Kind]:
             commands.INDEX,
         ),
         Kind("table", TABLE, table, commands.TABLE),
+        Kind("recipe of one's own", OWN, text("own.yaml"), commands.OWN_RECIPE, TEACHER, 1, run=True),
+        Kind("comparison of one's own", COMPARED, compared, commands.OWN_COMPARISON, each=1, run=True),
+        Kind("study of one's own", OWN_STUDY, text("own_study.yaml"), commands.OWN_STUDY, ("settings",), 1, run=True),
+        Kind("program of one's own", PROGRAM, text("program.yaml"), commands.OWN_PROGRAM, each=1, run=True),
     ]
 
 

@@ -361,3 +361,15 @@ def test_record__conventions_are_ones_that_can_be_followed(own: Backbone, change
     with pytest.raises(TinymimError, match=words) as caught:
         record_schemas.record({**honest, **changes}, "record")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("field", "value"), [("std", [0, 0, 0]), ("std", [0.5, 0.5, -1]), ("mean", [0.5, "nan", 0])])
+def test_normalisation__of_a_recipe_is_refused_before_it_runs(
+    field: str, value: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = json.dumps([float(one) for one in value]).replace("NaN", ".nan")
+    assert main(["check", "relation_digits", f"--model.student.{field}={given}"]) == 1
+    said = capsys.readouterr().err
+    assert f"student: {field}: [" in said
+    assert "is not three numbers from" in said
+    assert "ImageNet's is [0." in said

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.safety import places
+from tests.safety import commands, places
 from tests.safety.places import DATA, FILE, MARKERS, MODULE, Home, Kind, Path_
 from tinymim.errors import TinymimError
 
@@ -64,6 +64,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         patch.syspath_prepend(str(folder))
         patch.setenv("TINYMIM_TEACHERS", str(folder / "teachers"))
         patch.setattr("tinymim.report.run_report.charts", lambda *_: {})  # which takes a second, and reads nothing
+        for place in commands.BEGINNINGS:
+            patch.setattr(f"tinymim.{place}", commands.begins)
         yield made
 
 
@@ -94,6 +96,8 @@ def _tried(home: Home, kind: Kind, place: Path_, marker: str, command: str) -> s
     touched = [one for one in seen if not (opened and one.startswith("open "))]
     loaded, marked = sys.modules.pop(MODULE, None) is not None, Path("MARK").exists()
     Path("MARK").unlink(missing_ok=True)
+    if kind.run and marker in ("a class", "a name of a class"):
+        touched, loaded, marked = [one for one in touched if not one.startswith("import ")], False, False
     if touched or loaded or marked:
         return f"touched {touched}, imported {loaded}, called {marked}"
     if said is not None and len(said.splitlines()) > 8:

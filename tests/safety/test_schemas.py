@@ -28,6 +28,7 @@ from tinymim.teachers import card, infer, record_schemas
 from tinymim.training import looking
 
 LONGEST, SECONDS, BYTES = 4096, 2, 300 << 20
+"""Of a text; seconds of a processor that it may take, whatever else the machine does; memory."""
 
 Read = Callable[[Path, str], Any]
 
@@ -105,20 +106,24 @@ def test_texts__are_read_or_refused_in_a_few_words(name: str, tmp_path: Path, mo
     folder.mkdir()
     (folder / "model.safetensors").touch()
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
-    @given(content=_texts(honest))
-    def check(content: str) -> None:
-        begun = time.process_time()
-        tracemalloc.start()
+    def tried(content: str) -> None:
         try:
             read(folder, content)
         except TinymimError as error:
             str(error).encode()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+    @given(content=_texts(honest))
+    def check(content: str) -> None:
+        begun = time.process_time()
+        tried(content)
+        assert time.process_time() - begun < SECONDS
+        tracemalloc.start()  # which takes time of its own
+        try:
+            tried(content)
+            assert tracemalloc.get_traced_memory()[1] < BYTES
         finally:
-            _, most = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-        assert most < BYTES
-        assert time.process_time() - begun < 10 * SECONDS, "ten times what it may take, for machines that are busy"
 
     check()
 

@@ -82,6 +82,19 @@ def test_precision__of_the_environment_is_settled_too(monkeypatch: pytest.Monkey
     assert save_recipe.precision_in([tmp_path]) is None
 
 
+def test_changed__first_weights_have_no_effect_on_a_run_that_goes_on() -> None:
+    before = {"model": {"init_args": {"init": "published", "weights": None, "drop_path": 0.1}}}
+    now = {"model": {"init_args": {"init": "timm", "weights": "digits_mae", "drop_path": 0.2}}}
+    late = " (which has no effect on weights that are already trained)"
+    assert save_recipe.changed(before, before) == []
+    assert save_recipe.changed(before, now) == [
+        f'model.init_args.init: "published", now "timm"{late}',
+        f'model.init_args.weights: null, now "digits_mae"{late}',
+        "model.init_args.drop_path: 0.1, now 0.2",
+    ]
+    assert save_recipe.changed({}, {"model": {"init_args": {"init": "timm"}}}) != []
+
+
 def test_cache__is_listed_as_its_keys_say_in_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "0_1").mkdir()
     about = {"teacher": "[/red]\x1b]0;x\x07", "data": ["no text"]}
@@ -90,3 +103,21 @@ def test_cache__is_listed_as_its_keys_say_in_plain_text(tmp_path: Path, capsys: 
     told = capsys.readouterr().out
     assert "[/red]" in told
     assert "\x1b" not in told
+
+
+def test_cache__is_listed_whole_a_line_an_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = f"/data/{'a_long_name_' * 12}"
+    for name, precision in (("0_1", "bfloat16"), ("1_1", "float32")):
+        (tmp_path / name).mkdir()
+        about = {"teacher": "digits_mae", "data": "ImageFolderData, train", "source": source}
+        (tmp_path / name / "key.json").write_text(json.dumps({"key": {"precision": precision}, "about": about}))
+    (tmp_path / "2_1").mkdir()
+    (tmp_path / "2_1" / "key.json").write_text("{")
+    cache_command.main(["list", "--dir", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    (one,) = [line for line in lines if line.startswith("0_1 ")]
+    for word in ("digits_mae", " bfloat16 ", "ImageFolderData, train", f" {source} "):
+        assert word in one
+    assert sum("digits_mae" in line for line in lines) == sum(source in line for line in lines) == 2
+    (damaged,) = [line for line in lines if line.startswith("2_1 ")]
+    assert "its key.json is damaged" in damaged

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import tinymim
-from tinymim.cli.main import _runs
+from tinymim.cli.main import builds
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from tinymim.cli.main import _runs
     ],
 )
 def test_runs__what_looks_does_not_reach_the_working_folder(command: str, arguments: list[str], runs: bool) -> None:
-    assert _runs(command, arguments) is runs
+    assert builds(command, arguments) is runs
 
 
 def test_looking__leaves_the_path_of_imports_alone(tmp_path: Path) -> None:
@@ -43,8 +43,13 @@ def test_looking__leaves_the_path_of_imports_alone(tmp_path: Path) -> None:
 def test_wished_for_packages__are_not_taken_from_the_working_folder(tmp_path: Path) -> None:
     (tmp_path / "apex.py").write_text("open('MARK', 'w').close()\n")  # timm would use it
     code = "import sys; sys.path.remove(''); from tinymim.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    for arguments in (["teachers", "show", "digits_mae"], ["check", "nothing"]):
-        command = [sys.executable, "-c", code, *arguments]
+    for library in ("argparse", "yaml", "torch", "difflib"):
+        (tmp_path / f"{library}.py").write_text("open('MARK', 'w').close()\n")
+    for start, arguments in (
+        (["-c", code], ["check", "nothing"]),
+        (["-m", "tinymim"], ["teachers", "show", "digits_mae"]),
+    ):
+        command = [sys.executable, *start, *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert "Traceback" not in result.stderr, result.stderr

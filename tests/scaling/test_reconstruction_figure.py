@@ -12,13 +12,13 @@ from PIL import Image
 
 from tinymim.errors import TinymimError
 from tinymim.methods import MAEPretrainer, SimMIMPretrainer
+from tinymim.methods.base import Errors
+from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
-from tinymim.methods.reconstruction import patchify, unpatchify
 from tinymim.scaling import reconstruction_figure
 from tinymim.scaling.overfit import signs
 from tinymim.scaling.table import Row
 from tinymim.training.checkpoints import SafeCheckpointIO
-from tinymim.vit.backbone import Backbone
 
 ARCHITECTURE = {
     "arch": "vit_tiny_patch16_224",
@@ -35,7 +35,7 @@ def built(kind: type[MaskedPretrainer], **options: object) -> MaskedPretrainer:
 
     torch.manual_seed(0)
     module = kind(Architecture(**ARCHITECTURE), **options)  # type: ignore[arg-type]
-    module.build(Backbone(module.architecture))
+    module.build(None, None, Errors())
     return module.eval()
 
 
@@ -74,6 +74,15 @@ def test_restored__masked_patches_alone_are_the_networks(kind: type, options: di
         for place in range(3):
             alone = module.loss(images[place : place + 1], module.fixed_masks(index[place : place + 1]))
             assert found.losses[place] == pytest.approx(float(alone))
+
+
+def test_restored__is_float32_whatever_is_around_it() -> None:
+    module, images, index = built(MAEPretrainer, **MAE), torch.rand(2, 3, 16, 16), torch.tensor([5, 0])
+    found = reconstruction_figure.restored(module, images, index)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = reconstruction_figure.restored(module, images, index)
+    assert torch.equal(found.completed, again.completed)
+    assert found.losses == again.losses
 
 
 def test_restored__simmims_error_is_its_loss() -> None:

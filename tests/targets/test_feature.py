@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from tinymim.errors import TinymimError
 from tinymim.targets import Feature, Target
-from tinymim.targets.base import settle_blocks, target_block, whiten
+from tinymim.targets.base import block_numbers, first_only_taps, target_block, whiten
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.blocks import TAPS, Tap
@@ -164,14 +164,14 @@ def test_target_block__last_for_equal_depths_else_three_quarters(depths, block):
         (1.0, [12]),
     ],
 )
-def test_settle_blocks__numbers_fractions_and_lists(given, settled):
-    assert settle_blocks(given, sized(depth=12), "field") == settled
+def test_block_numbers__numbers_fractions_and_lists(given, settled):
+    assert block_numbers(given, sized(depth=12), "field") == settled
 
 
 @pytest.mark.parametrize("given", [0, 13, -1, 1.5, 3.0, -0.5, True, [], [3, 13]])
-def test_settle_blocks__outside_the_network(given):
+def test_block_numbers__outside_the_network(given):
     with pytest.raises(TinymimError, match=r"field: .* is out of range; .* 1 to 12"):
-        settle_blocks(given, sized(depth=12), "field")
+        block_numbers(given, sized(depth=12), "field")
 
 
 def test_target__one_block_serves_a_list_on_the_other_side_and_lists_must_be_as_long():
@@ -205,36 +205,70 @@ def test_target__no_reading_of_what_the_teacher_never_trained(block, tap, traine
     if trained:
         target.bind(teacher, sized(**STUDENT), 2)
         return
-    with pytest.raises(TinymimError, match="nobody trained"):
+    with pytest.raises(TinymimError, match="were not trained"):
         target.bind(teacher, sized(**STUDENT), 2)
 
 
 class MeanToken(Target):
-    """A user's own target, as one would write it: mean tokens of two blocks by mean square."""
+    """A user's own target, as one writes it now: mean tokens of a block by mean square."""
+
+    reads = ("attn_post",)
+
+    def setup_pair(self, teacher, student):
+        self.up = torch.nn.Linear(student.width, teacher.width)
+
+    def pair_loss(self, teacher, student, pair):
+        return F.mse_loss(self.up(student["attn_post"].mean(1)), teacher["attn_post"].mean(1))
+
+
+class OldMeanToken(Target):
+    """The same as users wrote it before there was ``pair_loss``."""
 
     def fit(self, teacher, student):
         self.up = torch.nn.Linear(student.width, teacher.width)
 
     def teacher_taps(self):
-        return [Tap(self.blocks[0][0], "attn_post")]
+        return [Tap(block, "attn_post") for block, _ in self.blocks]
 
     def student_taps(self):
-        return [Tap(self.blocks[0][1], "attn_post")]
+        return [Tap(block, "attn_post") for _, block in self.blocks]
 
     def forward(self, teacher, student):
-        t, s = teacher[self.teacher_taps()[0]], student[self.student_taps()[0]]
-        return {"": F.mse_loss(self.up(s.mean(1)), t.mean(1))}
+        losses = {}
+        for blocks in self.blocks:
+            t, s = teacher[Tap(blocks[0], "attn_post")], student[Tap(blocks[1], "attn_post")]
+            losses[self.part("", blocks)] = F.mse_loss(self.up(s.mean(1)), t.mean(1)) / len(self.blocks)
+        return losses
 
     def describe(self):
         return "mean tokens"
 
+    def first_only(self):
+        return False
 
-def test_target__a_users_own_class():
-    target = bound(MeanToken(weight=0.5, student_block=1))
-    assert (target.name, target.weight, target.blocks) == ("meantoken", 0.5, [(2, 1)])
+
+@pytest.mark.parametrize("kind", [MeanToken, OldMeanToken])
+@pytest.mark.parametrize("blocks", [[1], [1, 3]])
+def test_target__a_users_own_class(kind, blocks):
+    target = bound(kind(weight=0.5, teacher_block=[2] * len(blocks), student_block=blocks))
+    assert (target.name, target.weight) == (kind.__name__.lower(), 0.5)
+    assert target.blocks == [(2, block) for block in blocks]
     teacher, student = (Backbone(Architecture(options=options)) for options in (TEACHER, STUDENT))
     images = torch.rand(2, 3, 16, 16)
-    losses = target(teacher.read(images, target.teacher_taps()), student.read(images, target.student_taps()))
-    losses[""].backward()
-    assert losses[""].item() > 0
+    t, s = teacher.read(images, target.teacher_taps()), student.read(images, target.student_taps())
+    losses = target(t, s)
+    assert list(losses) == ([""] if len(blocks) == 1 else ["2to1", "2to3"])
+    gaps = [target.up(s[Tap(block, "attn_post")].mean(1)) - t[Tap(2, "attn_post")].mean(1) for block in blocks]
+    expected = torch.stack([gap.square().mean() for gap in gaps]).mean()
+    torch.testing.assert_close(sum(losses.values()), expected)
+    sum(losses.values()).backward()
     assert target.up.weight.grad.abs().sum() > 0
+    assert first_only_taps([target]) == []
+
+
+def test_target__without_a_loss_says_what_to_define():
+    class Nothing(Target):
+        pass
+
+    with pytest.raises(TinymimError, match=r"Nothing: this target has no loss; define pair_loss\(self, teacher"):
+        bound(Nothing())

@@ -13,11 +13,11 @@ from timm.data import Mixup
 from tests.conftest import tiny
 from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim.errors import TinymimError
+from tinymim.evaluation.knn import knn_top1
 from tinymim.methods import Optim
-from tinymim.methods.base import knn_top1
 from tinymim.tasks import Classifier
-from tinymim.tasks.cut import lay_out
-from tinymim.tasks.mixing import mixed
+from tinymim.tasks.base import regroup_heads
+from tinymim.tasks.classification import mixed
 from tinymim.teachers import weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
@@ -183,8 +183,8 @@ def test_head_layout__kept_or_one_number_in_every_block(published: Path, tmp_pat
         assert said == ("kept" if layout == "kept" else one)
     assert found == {"kept": [3, 3, 4], "uniform": [3, 3, 3], "published": [3, 3, 3]}
     backbone = Backbone(replace(tiny(24, 3), heads=[6, 6, 4]))
-    assert lay_out(backbone, "uniform").startswith("uniform, 6 in every block")
-    assert lay_out(backbone, "published").startswith("published, 3 in every block")
+    assert regroup_heads(backbone, "uniform").startswith("uniform, 6 in every block")
+    assert regroup_heads(backbone, "published").startswith("published, 3 in every block")
     assert backbone.heads == [3, 3, 3]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -152,10 +153,10 @@ def test_problems__each_with_its_remedy(taught: Path, teacher_card: Path) -> Non
         r"deit: .*no distillation token": student(taught, pool="mean", architecture=tiny(24, 3)),
     }
     for words, module in mistakes.items():
-        found = module.problems(image_size=16, classes=3 if "knows" in words else None)
+        found = module.problems(16, SimpleNamespace(num_classes=3) if "knows" in words else None)
         assert len(found) == 1, found
         assert re.match(words, found[0]), found
-    assert student(taught).problems(image_size=16, classes=2) == []
+    assert student(taught).problems(16, SimpleNamespace(num_classes=2)) == []
 
 
 def test_classes__other_than_the_datas_are_refused_before_training(taught: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from tinymim.methods import Optim
 from tinymim.safety.text import plain
 from tinymim.tasks import Classifier, Detector
 from tinymim.tasks.detection import boxes_of
-from tinymim.tasks.fcos import FCOSForm, FCOSNetwork, Seen, SimplePyramid
+from tinymim.tasks.fcos import FCOSForm, FCOSNetwork, Predictions
+from tinymim.tasks.pyramid import SimplePyramid
 from tinymim.teachers import weights
 from tinymim.training.exact_resume import Exact
 from tinymim.vit.backbone import Backbone
@@ -96,7 +97,7 @@ def test_found__a_hand_made_answer_is_the_box_around_its_point() -> None:
     point = 2 * 8 + 5  # the patch in row 2, column 5: its centre is at (22, 10)
     outputs["cls_logits"][0, point, 1] = outputs["bbox_ctrness"][0, point] = 20.0
     outputs["bbox_regression"][0, point] = torch.tensor([1.0, 0.5, 2.0, 1.5])  # in patches of 4 px, to each side
-    (found,) = net.found(seen._replace(outputs=outputs))
+    (found,) = net.detections(seen._replace(outputs=outputs))
     assert found["labels"].tolist() == [1]
     torch.testing.assert_close(found["boxes"], torch.tensor([[18.0, 8.0, 30.0, 16.0]]))
     assert found["scores"].item() == pytest.approx(1.0)
@@ -186,7 +187,7 @@ def test_held_out__losses_and_figures_touch_neither_weights_nor_random_numbers(t
 
 
 def test_figures__are_those_of_the_boxes_that_are_found(built: Detector, tmp_path: Path, monkeypatch: Any) -> None:
-    def right_at_first(seen: Seen) -> list[dict[str, torch.Tensor]]:
+    def right_at_first(seen: Predictions) -> list[dict[str, torch.Tensor]]:
         """The main shapes exactly, and the others not at all."""
         mains = [{name: value[:1] for name, value in one.items()} for one in truths.pop(0)]
         return [{**one, "scores": torch.ones(1)} for one in mains]
@@ -195,7 +196,7 @@ def test_figures__are_those_of_the_boxes_that_are_found(built: Detector, tmp_pat
     data.setup("fit")
     truths = [boxes_of(batch) for batch in data.val_dataloader()[0]]
     images = [one for batch in truths for one in batch]
-    monkeypatch.setattr(built.net, "found", right_at_first)
+    monkeypatch.setattr(built.net, "detections", right_at_first)
     (figures, _) = trainer(tmp_path).validate(built, datamodule=data, verbose=False)
     recalls = []
     for kind in range(8):
@@ -285,7 +286,7 @@ def test_checkpoint__is_what_its_recipe_promised_and_other_kinds_are_refused(tmp
     record = weights.read(tmp_path / "detector.ckpt").record
     fresh = detector(num_classes=8)
     assert fresh.problems(32) == []
-    assert plain(fresh.leaves(), "a record") == record
+    assert plain(fresh.checkpoint_record(), "a record") == record
     assert record["detector"] == {"classes": 8, "scales": [1.0, 0.5], "width": 32, "convolutions": 1}
     stored, _, _ = weights.load(tmp_path / "detector.ckpt")
     assert torch.equal(stored.vit.pos_embed, module.backbone.vit.pos_embed)

@@ -16,8 +16,8 @@ from tinymim.data.scenes import KINDS
 from tinymim.errors import TinymimError
 from tinymim.methods import Optim
 from tinymim.tasks import Classifier, SceneTasks
-from tinymim.tasks.scene_heads import Readout, centres, soft_argmax
-from tinymim.tasks.scene_targets import TASKS, Scale, costs, errors, scale, truth
+from tinymim.tasks.scene_heads import Readout, SceneForm, centres, soft_argmax
+from tinymim.tasks.scene_targets import TASKS, TargetStatistics, labels_of, row_errors, row_losses, target_statistics
 from tinymim.teachers import locate, weights
 from tinymim.training import preflight
 from tinymim.vit.backbone import Backbone
@@ -64,25 +64,25 @@ def unit(*degrees: float) -> torch.Tensor:
 
 def test_truth__is_of_the_main_shape() -> None:
     batch = mains({"kind": 3, "color": 5, "x": 0.2, "y": 0.7, "size": 0.5}, {"kind": -1, "color": -1})
-    assert truth("shape", batch, (2, 2)).values.tolist() == [3, -1]
-    assert truth("color", batch, (2, 2)).values.tolist() == [5, -1]
-    assert truth("position", batch, (2, 2)).values[0].tolist() == pytest.approx([0.2, 0.7])
-    assert truth("size", batch, (2, 2)).values[0].tolist() == [0.5]
+    assert labels_of("shape", batch, (2, 2)).values.tolist() == [3, -1]
+    assert labels_of("color", batch, (2, 2)).values.tolist() == [5, -1]
+    assert labels_of("position", batch, (2, 2)).values[0].tolist() == pytest.approx([0.2, 0.7])
+    assert labels_of("size", batch, (2, 2)).values[0].tolist() == [0.5]
     for name in ("shape", "color", "position", "size", "angle"):
-        assert truth(name, batch, (2, 2)).counted.tolist() == [True, False], name
+        assert labels_of(name, batch, (2, 2)).counted.tolist() == [True, False], name
 
 
 def test_truth__of_depth_is_each_patchs_mean() -> None:
     batch = mains(kind("star"), kind("bar"))
     batch["depth"] = torch.stack([torch.arange(16.0).view(4, 4), torch.ones(4, 4)])
-    right = truth("depth", batch, (2, 2))
+    right = labels_of("depth", batch, (2, 2))
     assert right.values.tolist() == [[2.5], [4.5], [10.5], [12.5], [1], [1], [1], [1]]
     assert right.counted.all()
 
 
 def test_truth__angles_are_shares_of_the_turn_after_which_a_kind_looks_the_same() -> None:
     batch = mains(kind("half", 90), kind("square", 22.5), kind("bar", 90), kind("circle"), kind("ring"))
-    right = truth("angle", batch, (2, 2))
+    right = labels_of("angle", batch, (2, 2))
     assert right.counted.tolist() == [True, True, True, False, False]
     torch.testing.assert_close(right.values[:3], unit(90, 90, 180))
 
@@ -90,31 +90,33 @@ def test_truth__angles_are_shares_of_the_turn_after_which_a_kind_looks_the_same(
 def test_costs__by_hand() -> None:
     batch = mains({"kind": 1, "x": 0.5, "y": 0.25}, {"kind": 6, "x": 0.0, "y": 1.0}, {"kind": -1})
     logits = torch.randn(3, 8)
-    found = costs(logits, truth("shape", batch, (2, 2)))
+    found = row_losses(logits, labels_of("shape", batch, (2, 2)))
     for row, own in ((0, 1), (1, 6)):
         scores = logits[row].double()
         assert float(found[row]) == pytest.approx(float(scores.exp().sum().log() - scores[own]), rel=1e-5)
     places = torch.tensor([[0.5, 0.75], [0.1, 0.8], [0.3, 0.3]])
-    assert costs(places, truth("position", batch, (2, 2))).tolist() == pytest.approx([0.25, 0.05, 0])
+    assert row_losses(places, labels_of("position", batch, (2, 2))).tolist() == pytest.approx([0.25, 0.05, 0])
     assert float(found[2]) == 0
 
 
 def test_angle__of_a_circle_costs_nothing_and_counts_in_no_error() -> None:
-    right = truth("angle", mains(kind("circle"), kind("half"), kind("ring")), (2, 2))
+    right = labels_of("angle", mains(kind("circle"), kind("half"), kind("ring")), (2, 2))
     answers = unit(10, 90, 200).mul(3).requires_grad_()
-    found = costs(answers, right)
+    found = row_losses(answers, right)
     assert found.tolist() == pytest.approx([0, 1 + 9, 0], rel=1e-5)
     found.sum().backward()
     assert (answers.grad != 0).any(1).tolist() == [False, True, False]  # type: ignore[union-attr]
-    assert errors("angle", answers, right).tolist() == pytest.approx([90], rel=1e-4)
+    assert row_errors("angle", answers, right).tolist() == pytest.approx([90], rel=1e-4)
 
 
 def test_errors__in_natural_units_by_hand() -> None:
     batch = mains(kind("half", 350), kind("square", 85), kind("star", 1))
     answers = 0.4 * unit(10, 360 * 5 / 90, 360 * 70 / 72)
-    assert errors("angle", answers, truth("angle", batch, (2, 2))).tolist() == pytest.approx([20, 10, 3], rel=1e-3)
-    place = truth("position", mains({"x": 0.5, "y": 0.5}), (2, 2))
-    assert errors("position", torch.tensor([[0.3, 0.6]]), place).tolist() == pytest.approx([0.15])
+    assert row_errors("angle", answers, labels_of("angle", batch, (2, 2))).tolist() == pytest.approx(
+        [20, 10, 3], rel=1e-3
+    )
+    place = labels_of("position", mains({"x": 0.5, "y": 0.5}), (2, 2))
+    assert row_errors("position", torch.tensor([[0.3, 0.6]]), place).tolist() == pytest.approx([0.15])
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +130,10 @@ def drawn() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", GEOMETRIC)
 def test_scale__answering_the_mean_always_costs_one(name: str, drawn: list[dict[str, Any]]) -> None:
-    found = scale(name, drawn[:1], (4, 4))
-    net = Readout(Backbone(tiny(24, 3)), [name], False, {name: found})
+    found = target_statistics(name, drawn[:1], (4, 4))
+    net = Readout(Backbone(tiny(24, 3)), SceneForm([name], False), {name: found})
     for batch, tolerance in zip(drawn, (1e-4, 0.12), strict=True):
-        right = truth(name, batch, (4, 4))
+        right = labels_of(name, batch, (4, 4))
         loss = net.loss(name, found.mean.expand_as(right.values), right)
         assert float(loss) == pytest.approx(1, abs=tolerance)
         nothing = right.values[right.counted].var(0, correction=0).sum() * right.counted.float().mean()
@@ -157,8 +159,10 @@ def test_soft_argmax__by_hand() -> None:
 @torch.no_grad()
 def test_readout__each_head_reads_its_tokens(frozen: bool) -> None:
     torch.manual_seed(0)
-    scales = {name: Scale(torch.tensor([0.5] * TASKS[name].outputs), torch.tensor(0.02)) for name in GEOMETRIC}
-    net = Readout(Backbone(tiny(24, 3)), [*SEMANTIC, *GEOMETRIC], frozen, scales).eval()
+    scales = {
+        name: TargetStatistics(torch.tensor([0.5] * TASKS[name].outputs), torch.tensor(0.02)) for name in GEOMETRIC
+    }
+    net = Readout(Backbone(tiny(24, 3)), SceneForm([*SEMANTIC, *GEOMETRIC], frozen), scales).eval()
     for parameter in net.heads.parameters():
         parameter.copy_(torch.randn_like(parameter))
     images = torch.rand(2, 3, 16, 16)
@@ -223,7 +227,7 @@ def test_figures__are_those_of_all_held_out_images(tmp_path: Path) -> None:
     kinds = batch["targets"]["kind"][:, 0]
     assert found["val/top1_shape"] == pytest.approx(float((answers["shape"].argmax(1) == kinds).float().mean()))
     for name, (rows, values) in {
-        "angle": (kinds > 1, truth("angle", batch, (4, 4)).values),
+        "angle": (kinds > 1, labels_of("angle", batch, (4, 4)).values),
         "depth": (slice(None), batch["depth"].unfold(1, 4, 4).unfold(2, 4, 4).mean((3, 4)).view(-1, 1)),
     }.items():
         right, said = values[rows].double(), answers[name][rows].double()
@@ -233,7 +237,7 @@ def test_figures__are_those_of_all_held_out_images(tmp_path: Path) -> None:
         )
         cost = float(tasks.net.heads[name].cost)  # type: ignore[arg-type]
         assert found[f"val/loss_{name}"] == pytest.approx(float(left) / len(values) / cost, rel=1e-4)
-    depth = float((answers["depth"] - truth("depth", batch, (4, 4)).values).abs().mean())
+    depth = float((answers["depth"] - labels_of("depth", batch, (4, 4)).values).abs().mean())
     assert found["val/error_depth"] == pytest.approx(depth, rel=1e-4)
     predicted = tasks.predict_step(batch, 0)
     assert {name: len(value) for name, value in predicted.items()} == dict.fromkeys(
@@ -293,7 +297,7 @@ def test_checkpoint__goes_on_and_is_what_its_recipe_promised(teacher_card: Path,
     assert dict(tasks.summary())["positions"] == "resampled from 4x4 patches"
     fresh = module("color", "depth", weights=str(student), frozen=True)
     assert fresh.problems(24) == []
-    assert fresh.leaves() == weights.read(path).record
+    assert fresh.checkpoint_record() == weights.read(path).record
     tested, *_ = trainer(tmp_path).test(fresh, datamodule=larger, ckpt_path=path, verbose=False)
     assert tested["test/r2_depth"] == pytest.approx(float(runner.callback_metrics["val/r2_depth"]), abs=1e-5)
     assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in tasks.state_dict().items())

@@ -19,9 +19,10 @@ from tinymim.data.segmentation_masks import Masks
 from tinymim.errors import TinymimError
 from tinymim.methods import Optim
 from tinymim.tasks import Classifier, Segmenter
-from tinymim.tasks.resize import at_size
-from tinymim.tasks.sliding import slide
-from tinymim.tasks.upernet import Pyramid, SharedDropout2d, UPerNet, UPerNetForm
+from tinymim.tasks.base import resized_backbone
+from tinymim.tasks.pyramid import Pyramid
+from tinymim.tasks.segmentation import slide
+from tinymim.tasks.upernet import SharedDropout2d, UPerNet, UPerNetForm
 from tinymim.teachers import locate, weights
 from tinymim.training.masks import MaskFiles
 from tinymim.vit.architecture import Architecture
@@ -107,7 +108,7 @@ def test_network__reads_its_blocks_and_gives_logits_in_the_images_size() -> None
     backbone = Backbone(tiny(24, 3, depth=6, img_size=24))
     net = UPerNet(backbone, UPerNetForm(5, [1, 3, 4, 6], width=8, auxiliary=4)).eval()
     images = torch.rand(2, 3, 24, 24)
-    main, auxiliary = net.each(images)
+    main, auxiliary = net.forward_all(images)
     assert main.shape == auxiliary.shape == (2, 5, 24, 24)
     assert torch.equal(main, net(images))
     inner, x = [], backbone.embed(images)
@@ -123,7 +124,8 @@ def test_network__reads_its_blocks_and_gives_logits_in_the_images_size() -> None
 @pytest.mark.parametrize(("depth", "blocks"), [(12, [4, 6, 8, 12]), (24, [8, 12, 16, 24]), (6, [2, 3, 4, 6])])
 def test_blocks__of_other_depths_are_fractions(depth: int, blocks: list[int]) -> None:
     module = segmenter(architecture=tiny(24, 3, depth=depth))
-    assert module.leaves()["segmenter"]["blocks"] == blocks
+    assert module.problems(16) == []
+    assert module.checkpoint_record()["segmenter"]["blocks"] == blocks
 
 
 def test_dropout__of_whole_channels_in_training_alone() -> None:
@@ -181,7 +183,7 @@ def test_loss__is_the_cross_entropy_of_labelled_pixels_over_all_pixels(built: Se
     assert pixel_loss(logits, torch.full_like(mask, UNLABELLED)) == 0
     built.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     batch = {"image": torch.rand(2, 3, 16, 16), "mask": torch.randint(0, 3, (2, 16, 16))}
-    main, auxiliary = (pixel_loss(one, batch["mask"]) for one in built.net.each(batch["image"]))
+    main, auxiliary = (pixel_loss(one, batch["mask"]) for one in built.net.forward_all(batch["image"]))
     torch.testing.assert_close(built.training_step(batch, 0), main + 0.4 * auxiliary)
 
 
@@ -284,7 +286,7 @@ def test_slide__a_smaller_image_is_filled_up_and_nothing_is_said_of_the_filling(
 def test_size__positions_are_resampled_and_the_rest_stays() -> None:
     torch.manual_seed(0)
     backbone = Backbone(tiny(24, 3))
-    larger = at_size(backbone, 24)
+    larger = resized_backbone(backbone, 24)
     assert (larger.image_size, larger.heads) == ((24, 24), backbone.heads)
     own, other = backbone.vit.state_dict(), larger.vit.state_dict()
     assert torch.equal(other["pos_embed"][:, 0], own["pos_embed"][:, 0]), "the CLS token's position is its own"
@@ -293,16 +295,16 @@ def test_size__positions_are_resampled_and_the_rest_stays() -> None:
     torch.testing.assert_close(other["pos_embed"][0, 1:].T.reshape(1, 24, 6, 6), expected)
     for key in own.keys() - {"pos_embed"}:
         assert torch.equal(own[key], other[key])
-    assert at_size(backbone, 16) is backbone
+    assert resized_backbone(backbone, 16) is backbone
     with pytest.raises(TinymimError, match=r"data\.image_size: 18 is no multiple"):
-        at_size(backbone, 18)
+        resized_backbone(backbone, 18)
 
 
 @pytest.mark.parametrize("arch", ["beit_base_patch16_224", "eva02_tiny_patch14_224", "vit_small_patch14_dinov2"])
 @torch.no_grad()
 def test_size__of_networks_with_other_positions(arch: str) -> None:
     options = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3}
-    larger = at_size(Backbone(Architecture(arch, options)), 48)
+    larger = resized_backbone(Backbone(Architecture(arch, options)), 48)
     net = UPerNet(larger, UPerNetForm(3, [1, 2, 3, 4], width=8, auxiliary=4)).eval()
     assert net(torch.rand(1, 3, 48, 48)).shape == (1, 3, 48, 48)
 
@@ -341,7 +343,7 @@ def test_checkpoint__goes_on_and_is_what_its_recipe_promised(student: Path, tmp_
     record = weights.read(tmp_path / "segmenter.ckpt").record
     fresh = segmenter(weights=str(student), num_classes=CLASSES)
     assert fresh.problems(24) == []
-    assert fresh.leaves() == record
+    assert fresh.checkpoint_record() == record
     again = segmenter(weights=str(student))
     trainer(tmp_path, max_epochs=1).fit(again, datamodule=data, ckpt_path=tmp_path / "segmenter.ckpt")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())

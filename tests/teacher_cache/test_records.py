@@ -10,6 +10,7 @@ import torch
 from tinymim.cli.main import main
 from tinymim.errors import TinymimError
 from tinymim.teacher_cache import cache as caches
+from tinymim.teacher_cache import storage as folders
 from tinymim.teacher_cache.cache import Cache, Part
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records
@@ -122,8 +123,25 @@ def test_cache__fetches_what_was_stored_of_a_batch_of_several_views(tmp_path, ca
     assert missing == [0]  # a neighbour from elsewhere is never stored
     assert torch.equal(found[FORM.name][1:], tokens([3, 2, 1]))
     assert (one.missing(0), one.missing(0, 1)) == (17, 8)
-    assert "15 %" not in one.describe()
+    assert one.describe().endswith(" 0% of it there"), "when it was opened"
     one.close(), other.close()
+
+
+def test_cache__checksums_are_read_once_when_it_is_opened(tmp_path, monkeypatch):
+    one = cache(tmp_path)
+    one.store(tags(3, 5), {FORM.name: tokens([1, 2])})
+    one.store(tags(5, view=1), {FORM.name: tokens([3])})
+    looked, stored = [], folders.stored
+    monkeypatch.setattr(folders, "stored", lambda path, length: looked.append(path.name) or stored(path, length))
+    other = cache(tmp_path)
+    assert other.lacking == [17, 0]
+    assert "15% of it there" in other.describe()
+    assert sorted(looked) == [f"{FORM.name}.view{view}.crc" for view in (0, 1)]
+    assert (other.missing(0), other.missing(0, 1)) == (17, 8)
+    one.store(tags(*range(10)), {FORM.name: tokens(range(10))})
+    assert (other.missing(0), other.lacking[0]) == (9, 17)
+    trial = Cache(tmp_path, [FORM], [Part({"k": "a"}, {}, 10, 2)], trial=True)
+    assert trial.lacking == [trial.missing(0)] == [20], "a trial has an empty place"
 
 
 def test_cache__many_views_keep_few_files_open_and_are_told_by_size_at_once(tmp_path):

@@ -125,12 +125,18 @@ def test_checkpoints__a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypat
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
 
 
-def test_checkpoints__code_is_never_run(tmp_path: Path) -> None:
+def test_checkpoints__code_is_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "boom",))  # type: ignore[return-value]
 
-    torch.save({"a": Bomb()}, tmp_path / "bad.ckpt")
-    with pytest.raises(TinymimError, match="cannot be read"):
-        SafeCheckpointIO().load_checkpoint(tmp_path / "bad.ckpt", weights_only=False)
+    good, bad = save(tmp_path, 3), save(tmp_path, 5)
+    torch.save({"a": Bomb()}, bad)
+    bad.with_name(f"{bad.name}.sha256").write_text(f"{hashlib.sha256(bad.read_bytes()).hexdigest()}  {bad.name}\n")
+    with pytest.raises(TinymimError, match="reading it would run code") as caught:
+        SafeCheckpointIO().load_checkpoint(bad, weights_only=False)
+    assert str(caught.value).count(str(bad)) == 1
+    assert "weights_only" not in str(caught.value)
+    assert newest(tmp_path) == good, "a checksum is right of whatever it was made of"
+    assert "which is never done" in capsys.readouterr().err
     assert not (tmp_path / "boom").exists()

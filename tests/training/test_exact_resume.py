@@ -161,6 +161,30 @@ def test_resume__another_total_batch_is_refused(whole: Path, capsys: pytest.Capt
     assert "total batch of 16, and this one has 32" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("exp_avg", torch.zeros(1), r"has a exp_avg of shape [1], where ["),
+        ("exp_avg_sq", None, "has no exp_avg_sq"),
+        ("step", torch.zeros(5), "has a step of shape [5], where [] belongs"),
+    ],
+)
+def test_resume__from_an_optimiser_state_of_other_shapes_is_refused(
+    key: str, value: torch.Tensor | None, words: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)
+    moments = content["optimizer_states"][0]["state"]
+    moments[2] = {name: kept for name, kept in moments[2].items() if name != key}
+    if value is not None:
+        moments[2][key] = value
+    torch.save(content, tmp_path / "bad.ckpt")
+    more = ["--ckpt_path", str(tmp_path / "bad.ckpt"), "--trainer.max_epochs=4"]
+    assert fit(tmp_path / "run", TARGET, *more) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert "the optimiser state of student.vit." in said
+
+
 def test_checkpoint__options_are_checked_with_the_rest_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "relation_digits", "--checkpoint.every_step=5", "--checkpoint.keep=0"]) == 1
     said = capsys.readouterr().err

@@ -80,6 +80,50 @@ def test_hold__an_error_inside_frees_the_folder(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().err == ""
 
 
+def broken(folder: Path, written: Path) -> None:
+    """A command that fails after it has written something."""
+    with contextlib.suppress(ZeroDivisionError), hold(folder, "run_dir"):
+        written.parent.mkdir(exist_ok=True)
+        written.touch()
+        raise ZeroDivisionError
+
+
+def test_hold__an_error_before_anything_is_written_leaves_nothing(tmp_path: Path) -> None:
+    for folder, there in (("runs/one", False), ("own", True)):
+        if there:
+            (tmp_path / folder).mkdir()
+        broken(tmp_path / folder, tmp_path / folder / ".lock")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "own"]
+
+
+@pytest.mark.parametrize("name", ["cell.json", "below/cell.json"])
+def test_hold__an_error_keeps_what_was_written_and_a_lock_that_was_there(name: str, tmp_path: Path) -> None:
+    broken(tmp_path / "runs" / "one", tmp_path / "runs" / "one" / name)
+    assert (tmp_path / "runs" / "one" / name).is_file()
+    with hold(tmp_path / "two", "run_dir"):
+        pass
+    broken(tmp_path / "two", tmp_path / "two" / ".lock")
+    assert [path.name for path in (tmp_path / "two").iterdir()] == [".lock"]
+
+
+def test_hold__a_lock_that_is_taken_away_before_it_is_held_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, take, gone = tmp_path / "run", lock._take, []
+
+    def late(*given: object) -> None:
+        if not gone:  # the one before was refused, and took the folder away, between opening and locking
+            gone.append((folder / ".lock").stat().st_ino)
+            (folder / ".lock").unlink()
+            folder.rmdir()
+        take(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lock, "_take", late)
+    with hold(folder, "run_dir"):
+        assert json.loads((folder / ".lock").read_text())["pid"] == os.getpid()
+    assert gone
+
+
 def test_hold__a_child_that_outlives_its_owner_does_not_keep_it(tmp_path: Path) -> None:
     owner = Owner(tmp_path, parent=True)
     child = owner.said

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from tinymim.tasks.network import Network, pool_problems
+from tinymim.tasks.network import BackboneWithHead, pool_errors
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import skeleton
 from tinymim.vit.classifier_head import Head, HeadForm, mean_prediction
@@ -98,7 +98,7 @@ def test_star__has_the_papers_size():
     """5.8 M parameters without the classifiers and 1.3 GFLOPs (multiply-adds), as TinyMIM Table 1 counts."""
     backbone = skeleton(STAR)
     with torch.device("meta"):
-        network = Network(backbone, HeadForm(1000, "cls_dist", neck=1280))
+        network = BackboneWithHead(backbone, HeadForm(1000, "cls_dist", neck=1280))
     names = {name: p.numel() for name, p in network.named_parameters()}
     last = sum(count for name, count in names.items() if name.startswith("head"))
     assert last == 2 * (1280 * 1000 + 1000)
@@ -122,12 +122,12 @@ def test_star__has_the_papers_size():
         ("vit_tiny_patch16_224", "cls", False, []),
     ],
 )
-def test_pool_problems(arch, pool, deit, words):
-    found = pool_problems(skeleton(Architecture(arch, {"depth": 1})), pool, deit)
+def test_pool_errors(arch, pool, deit, words):
+    found = pool_errors(skeleton(Architecture(arch, {"depth": 1})), pool, deit)
     assert len(found) == len(words)
     assert all(re.match(word, line) for line, word in zip(found, words, strict=True)), found
 
 
-def test_pool_problems__no_cls_token():
+def test_pool_errors__no_cls_token():
     network = skeleton(Architecture(options={"depth": 1, "class_token": False, "global_pool": "avg"}))
-    assert "use mean" in pool_problems(network, "cls", False)[0]
+    assert "use mean" in pool_errors(network, "cls", False)[0]

@@ -15,10 +15,10 @@ from tests.methods.test_optim import groups
 from tests.training.made import checkpoint, network
 from tests.vit.test_initialise import SMALL, configured
 from tinymim.methods import Distiller, MAEPretrainer, Optim
-from tinymim.methods.reconstruction import Reconstruction
+from tinymim.methods.mae_decoder import Reconstruction
 from tinymim.targets import Feature
 from tinymim.tasks import Classifier
-from tinymim.tasks.network import Network
+from tinymim.tasks.network import BackboneWithHead
 from tinymim.teachers import weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
@@ -109,7 +109,7 @@ def test_probe__an_old_checkpoints_logits(tmp_path: Path, old: bool) -> None:
 def test_shared_bias__learns_as_the_last_layer_does_and_in_old_runs_as_the_stem() -> None:
     arch = Architecture("beit_base_patch16_224", {"depth": 3, "img_size": 32, "embed_dim": 24, "num_heads": 3})
     arch.options |= {"use_shared_rel_pos_bias": True, "use_rel_pos_bias": False}
-    net = Network(Backbone(arch), HeadForm(2))
+    net = BackboneWithHead(Backbone(arch), HeadForm(2))
     found = groups(net, Optim(layer_decay=0.5))
     table = "backbone.vit.rel_pos_bias.relative_position_bias_table"
     assert found[table]["lr_scale"] == found["head.weight"]["lr_scale"] == 1

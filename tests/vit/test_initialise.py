@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.conftest import tiny
 from tinymim.methods import Distiller, MAEPretrainer, Optim, SimMIMPretrainer
-from tinymim.methods.reconstruction import Decoder, Reconstruction
+from tinymim.methods.mae_decoder import Decoder, Reconstruction
 from tinymim.targets import Feature
 from tinymim.tasks import Classifier, Detector, SceneTasks, Segmenter
 from tinymim.vit.architecture import Architecture
@@ -218,7 +218,7 @@ def test_modules__follow_the_rule_and_say_so(name: str, teacher_card: Any) -> No
         assert any(f"first weights {init}" in f"{title} {text}" for title, text in module.summary())
         checkpoint: dict[str, Any] = {}
         module.on_save_checkpoint(checkpoint)
-        assert checkpoint["tinymim"]["init"] == init == module.leaves()["init"]
+        assert checkpoint["tinymim"]["init"] == init == module.checkpoint_record()["init"]
 
 
 def test_modules__default_to_the_published_rule() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tinymim import precision
 from tinymim.analysis import cka, heads
 from tinymim.analysis.agreement import Agreement
 from tinymim.analysis.agreement import Options as Relations
@@ -55,7 +56,7 @@ def measure(
     device: torch.device,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Results:
-    """Measure them all on the same images.
+    """Measure them all on the same images, in float32 on any machine (:func:`tinymim.precision.measuring`).
 
     Args:
         subjects: the networks.
@@ -77,7 +78,7 @@ def measure(
     measured = {subject.title: heads.HeadMeasures(options.heads) for subject in subjects if "heads" in wanted}
     likeness = cka.CKA([subject.title for subject in subjects])
     alone = 0
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.measuring(device):
         for batch in images.batches(options.batch_size):
             shown = batch.to(device)
             compared = "cka" in wanted and len(batch) >= cka.LEAST

@@ -15,16 +15,19 @@ from tinymim.analysis.swin import Windowed
 from tinymim.errors import TinymimError, several
 from tinymim.methods.simmim import SimMIMPretrainer
 from tinymim.seeds import seeded
-from tinymim.teachers import locate, timm_hub
+from tinymim.teachers import card, locate, timm_hub
 from tinymim.teachers.locate import Teacher, freeze
 from tinymim.teachers.weights import Provenance
 from tinymim.training import looking
 from tinymim.vit.architecture import Architecture
-from tinymim.vit.backbone import Backbone
+from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.blocks import Tap
 from tinymim.vit.initialise import Init, initialise, truncated, xavier
 
 RANDOM = "random:"
+
+MOST = 1 << 29
+"""Bytes of random weights of a network that a file describes: a ViT-B has 0.35 GB."""
 
 ORIGINS = ("start", "teacher", "deit")
 """Keys of a checkpoint's record that name the weights it was made from; without them nobody else's licence holds."""
@@ -200,11 +203,27 @@ def _random(name: str, init: Init | None) -> tuple[Network, Init]:
     if windows.is_windowed(name):  # timm's are those of Swin's own code
         return Windowed(timm_hub.card(name).architecture), "timm"
     architecture, record = _architecture(name)
+    _check_bytes(name, architecture)
     began = record.get("init") or (record.get("start") or {}).get("init")
     rule: Init = init or ("published" if began == "published" or not record else "timm")
     network = Backbone(replace(architecture, options={**architecture.options, "num_classes": 0}))
     simmim = bool(record) and record["prefix"] == SimMIMPretrainer.prefix
     return freeze(initialise(network, rule, truncated if simmim else xavier)), rule
+
+
+def _check_bytes(name: str, architecture: Architecture) -> None:
+    """Raise where a file asks for more random weights than :data:`MOST` and than it holds; timm's names and cards of
+    the project may."""
+    place = card.paths().get(name)
+    if locate.is_published(name) or (place and place.resolve().parent == card.PROJECT / "teachers"):
+        return
+    held = file.stat().st_size if (file := locate.file_of(name)) else 0
+    network = skeleton(architecture)
+    if (asked := sum(part.nbytes for part in (*network.parameters(), *network.buffers()))) > max(MOST, 8 * held):
+        raise TinymimError(
+            f"{name}: random weights of {network.describe()} would take {asked / 1e9:.1f} GB, and for a file at most "
+            f"{MOST / 1e9:.1f} are drawn; random:timm:NAME has timm's own networks"
+        )
 
 
 def _architecture(name: str) -> tuple[Architecture, dict[str, Any]]:

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from tinymim.cli import predict_command
-from tinymim.config import class_paths
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ShapesData
 from tinymim.data.batches import finished
@@ -23,7 +21,7 @@ from tinymim.data.named import NamedSets
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
-from tinymim.training import looking, preflight
+from tinymim.training import looking
 
 MADE: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
 """Data that need no file."""
@@ -146,16 +144,9 @@ def _of_data(data: ImageData, name: str, count: int) -> Images:
 
 def _data_of(recipe: str, size: int, trust: bool) -> ImageData:
     """A recipe's data module, alone; its images in the size that is asked for, where it can give them in any."""
-    node = recipes.resolve(["--config", recipe])[0].get("data")
-    if not node:
+    with looking.trusted(None, trust, recipe):  # a class that takes another's place in a recipe is looked up already
+        resolved = recipes.resolve(["--config", recipe])[0]
+    if not resolved.get("data"):
         raise TinymimError(f"data: the recipe {recipe} has none")
-    found: list[str] = []
-    with looking.trusted(node, trust, f"recipe {recipe}"):
-        class_paths.check_class(node, "data", found, (pl.LightningDataModule,))
-        known = class_paths.taken(node["class_path"]) if not found else set()
-        own = {name: value for name, value in {"image_size": size, "num_workers": 0}.items() if name in known}
-        node["init_args"] = {**(node.get("init_args") or {}), **own} if not found else {}
-        data = None if found else preflight.build(pl.LightningDataModule, node, found)
-    if found:
-        raise several(f"data: of the recipe {recipe}", found)
-    return cast(ImageData, data)
+    built = looking.data(resolved, trust, f"data: recipe {recipe}", image_size=size, num_workers=0)
+    return cast(ImageData, built)

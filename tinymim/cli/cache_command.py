@@ -13,6 +13,9 @@ from tinymim.safety.console import PlainConsole
 from tinymim.teacher_cache.cache import VARIABLE, place, size
 from tinymim.teacher_cache.storage import Entry, check_own, entries, remove
 
+WIDEST = 100_000
+"""Columns of the table at most, so that no name is folded or cut."""
+
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim cache [list | clear [NAME ...]] [--dir FOLDER]``."""
@@ -33,26 +36,28 @@ def main(arguments: list[str]) -> int:
 
 
 def show(root: Path) -> None:
-    """Print a table of what is in the cache."""
+    """Print a table of what is in the cache, a line an entry, however wide: names and paths are whole in a pipe, and a
+    terminal breaks long lines by itself."""
     found = entries(root)
     if not found:
         print(f"the teacher cache {root} is empty")
         return
     table = Table(title=f"teacher cache {root}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("name", "teacher", "data", "stored", "views", "full", "size", "last used"):
+    for column in ("name", "teacher", "precision", "data", "from", "stored", "views", "full", "size", "last used"):
         right = column in ("views", "full", "size")
-        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=column == "name")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for entry in found:
         table.add_row(*_row(entry))
-    PlainConsole().print(table)
+    PlainConsole(width=WIDEST).print(table)
     print(f"{size(sum(entry.size for entry in found))} in all; `tinymim cache clear [NAME ...]` removes it")
 
 
 def _row(entry: Entry) -> list[str]:
     teacher, data = (entry.about.get(name, "its key.json is damaged") for name in ("teacher", "data"))
+    made = (teacher, entry.precision or "-", data, entry.about.get("source") or "-")
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
     stored = ", ".join(tap.replace("_", " ") for tap in entry.taps)
-    return [entry.path.name, teacher, data, stored, str(entry.views), f"{entry.full:.0%}", size(entry.size), when]
+    return [entry.path.name, *made, stored, str(entry.views), f"{entry.full:.0%}", size(entry.size), when]
 
 
 def clear(root: Path, names: list[str]) -> None:

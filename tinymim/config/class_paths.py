@@ -59,6 +59,13 @@ def is_own(class_path: str) -> bool:
     return bool(re.fullmatch(r"tinymim(\.[a-z]\w*)*\.[A-Z]\w*", class_path, re.ASCII))
 
 
+def same_class(one: str, other: str) -> bool:
+    """Whether two paths name one class, as ``tinymim.modules.Distiller`` and ``tinymim.methods.Distiller`` do: no two
+    classes of the project have one name."""
+    both_own = is_own(one) and is_own(other)
+    return one == other or (both_own and one.rpartition(".")[2] == other.rpartition(".")[2])
+
+
 def found(class_path: str) -> Any:
     """The class of that path, which :func:`check_class` has passed."""
     return _import(class_path)
@@ -228,6 +235,8 @@ def _is_class(value: Any) -> bool:
 def _import(class_path: str) -> Any:
     if not _strangers.get() and not is_own(class_path):
         raise ImportError("it is none of tinymim's own, and this file is only looked at; --trust takes it as your own")
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", class_path):
+        raise ValueError("it is no path such as package.module.Class")
     module, _, name = class_path.rpartition(".")
     found = getattr(importlib.import_module(module), name)
     if not _strangers.get() and not str(getattr(found, "__module__", "")).startswith(OWN):

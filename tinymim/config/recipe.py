@@ -100,7 +100,8 @@ def _drop_replaced(below: DictConfig, above: DictConfig) -> None:
         old = None if OmegaConf.is_interpolation(below, str(key)) else below.get(key)
         if not isinstance(value, DictConfig) or not isinstance(old, DictConfig):
             continue
-        if "class_path" in value and "class_path" in old and value.class_path != old.class_path:
+        changed = "class_path" in value and "class_path" in old
+        if changed and not class_paths.same_class(str(value.class_path), str(old.class_path)):
             below[key] = _replaced(old, str(value.class_path), str(key))
         else:
             _drop_replaced(old, value)
@@ -200,7 +201,11 @@ def _override(config: DictConfig, key: str, given: str) -> None:
     if key in ("model", "data") and not isinstance(value, DictConfig):  # the class alone
         owner.setdefault(key, {"class_path": None})
         return _override(config, f"{key}.class_path", given)
-    if full[-1] == "class_path" and isinstance(owner, DictConfig) and owner.get("class_path") != str(value):
+    if (
+        full[-1] == "class_path"
+        and isinstance(owner, DictConfig)
+        and not class_paths.same_class(str(owner.get("class_path")), str(value))
+    ):
         other = _replaced(owner, str(value), full[0])
         owner.pop("init_args", None)
         owner.update(other)

@@ -31,6 +31,9 @@ OPEN, CLOSE = "\ue000", "\ue001"
 SHORT = 4
 """Characters; values that are no longer are not looked for in messages, for they are in every other one."""
 
+CUT = 24
+"""Characters by which a longer value is known, for messages cut values."""
+
 Place = tuple[str | int, ...]
 
 
@@ -165,12 +168,32 @@ def _at(node: Any, place: Place) -> Any:
 
 
 def hidden(text: str, found: list[tuple[Place, str]]) -> str:
-    """``text`` with references in place of the values they stand for, which are long enough to be told apart."""
-    for key in dict.fromkeys(key for _, reference in found for key in KEY.findall(reference)):
-        value = os.environ.get(key, "")
-        if len(value) >= SHORT and value in text and not REFERENCE.search(text):
-            text = text.replace(value, f"${{oc.env:{key}}}")
-    return text
+    """``text`` with references in place of the values they stand for, which are long enough to be told apart; also of a
+    value that a message cuts."""
+    keys = dict.fromkeys(key for _, reference in found for key in KEY.findall(reference))
+    known = {value: key for key in keys if len(value := os.environ.get(key, "")) >= SHORT}
+    written = {quoted: key for value, key in known.items() for quoted in (value, repr(value)[1:-1])}
+    ways = [(REFERENCE.pattern, "")]
+    ways += [(re.escape(value), written[value]) for value in sorted(written, key=len, reverse=True)]
+    ways += [(f"{re.escape(value[:CUT])}.*?\\.\\.\\.", key) for value, key in written.items() if len(value) > CUT]
+
+    def put(match: re.Match[str]) -> str:
+        key = ways[(match.lastindex or 1) - 1][1]
+        return f"${{oc.env:{key}}}" if key else match[0]
+
+    return re.sub("|".join(f"({way})" for way, _ in ways), put, text)
+
+
+@contextmanager
+def hiding(node: Any) -> Iterator[None]:
+    """Within it, errors say the references that plain data holds, and not the values they stand for."""
+    found = list(places(node))
+    try:
+        yield
+    except TinymimError as error:
+        if (told := hidden(str(error), found)) == str(error):
+            raise
+        raise TinymimError(told) from None
 
 
 def _mapped(node: Any, change: Any) -> Any:

@@ -36,6 +36,10 @@ class ImageFolderData(ViewedData):
         """A folder that is not there or has no images, and values out of range. Looks for one image and reads none."""
         return self._root_problems() + super().problems()
 
+    def source(self) -> str:
+        """The folder, from the root of the file system."""
+        return str(Path(self.root).expanduser().absolute()) if self.root else ""
+
     def _root_problems(self) -> list[str]:
         if self.root is None:
             what = "a folder of images such as ImageNet's, with train/ and val/"

@@ -107,6 +107,10 @@ class HFData(ViewedData):
             found.insert(0, f"data.dataset: {self.dataset} does not exist, and is no name on the hub (OWNER/NAME)")
         return found
 
+    def source(self) -> str:
+        """As it was named."""
+        return self.dataset or ""
+
     def prepare_data(self) -> None:
         """Lightning's hook, in one process a machine: fetch and convert, for the others to find."""
         self._load()

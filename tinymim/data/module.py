@@ -70,6 +70,10 @@ class ImageData(pl.LightningDataModule):
         """Fill the datasets: ``train`` augmented; ``held_out`` plain; ``bank``, plain training images with labels, or
         ``None``."""
 
+    def source(self) -> str:
+        """Where its images lie, for people; empty where it makes them, or their address may hold a password."""
+        return ""
+
     def setup(self, stage: str) -> None:
         """Lightning's hook."""
         if not self._prepared:

@@ -142,6 +142,12 @@ class ShardsData(ViewedData):
             found.append(f"data.window: {self.window} is not a positive number of shards")
         return found + super().problems()
 
+    def source(self) -> str:
+        """The patterns of training shards, where none is a URL."""
+        train = self.patterns["train"] or ""
+        told = train if isinstance(train, str) else ", ".join(train)
+        return "" if "://" in told else told
+
     def prepare_data(self) -> None:
         """Lightning's hook, in one process a machine: fetch and index the shards, for the others to find."""
         self._index()

@@ -1,1 +1,1 @@
-"""How good a network is: nearest neighbours, named test sets."""
+"""Evaluation callbacks beside any method: nearest neighbours, named test sets."""

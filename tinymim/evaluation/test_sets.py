@@ -1,24 +1,23 @@
-"""The test of a classifier on sets with names, and perhaps of a baseline beside it."""
+"""Accuracy of a classifier on named test sets, and of a baseline beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
-from tinymim.data.named import Figures, NamedSet
+from tinymim.data.named import Figures, NamedSets
 from tinymim.errors import TinymimError
 from tinymim.teachers import locate
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.blocks import LOGITS, Tap
 
 
-class Tally(Metric):
-    """Counts over all processes.
+class TopKCounts(Metric):
+    """Right answers in each test set, counted over all processes.
 
     Args:
         subsets: for each set the classes that compete, in the order its labels count; ``None`` is all.
@@ -47,95 +46,80 @@ class Tally(Metric):
         subset = self.subsets[number]
         if subset is not None:
             logits = logits[:, subset]
-        known = labels >= 0
-        best = logits[known].topk(min(5, logits.shape[1])).indices == labels[known, None]
+        readable = labels >= 0
+        best = logits[readable].topk(min(5, logits.shape[1])).indices == labels[readable, None]
         self.right[number] += best[:, 0].sum()
         self.among5[number] += best.any(1).sum()
-        self.images[number] += known.sum()
-        self.unreadable[number] += (~known).sum()
+        self.images[number] += readable.sum()
+        self.unreadable[number] += (~readable).sum()
 
     def compute(self) -> list[tuple[int, int, int, int]]:
-        """Of each set: images, unreadable ones, right answers, right among the best five."""
+        """Counts of each set: images, unreadable ones, right answers, right among the best five."""
         return list(zip(*(x.tolist() for x in (self.images, self.unreadable, self.right, self.among5)), strict=True))
 
 
-class Tested(nn.Module):
-    """The test of a classifier on named sets.
+class TestSetEvaluator(pl.Callback):
+    """Test a classifier, and a baseline beside it, where the data module has test sets with names.
 
-    Args:
-        sets: in the order of their loaders.
-        baseline: a fine-tuned checkpoint that is tested on the same images, or ``None``.
-        classes: of the classifier.
-        size: height and width of the images it takes.
-        device: where it is tested.
-
-    Raises:
-        TinymimError: a baseline that is not there, or that has other classes or takes other images.
+    Logs ``test/NAME/top1``; all figures are in :attr:`figures` afterwards.
     """
 
-    def __init__(
-        self, sets: list[NamedSet], baseline: str | None, classes: int, size: tuple[int, int], device: torch.device
-    ):
-        super().__init__()
-        self.names = [one.name for one in sets]
-        subsets = [one.classes for one in sets]
-        self.own = Tally(subsets)
-        self.other = Tally(subsets) if baseline else None
-        self._baseline = _load(baseline, classes, size).to(device) if baseline else None
-        self.to(device)
+    def __init__(self) -> None:
+        self.figures: tuple[dict[str, Figures], dict[str, Figures] | None] = ({}, None)
+        """Figures of the classifier and of the baseline, by set; sets that were not reached are left out."""
 
-    def add(self, number: int, classify: Callable[[Tensor], Tensor], batch: dict[str, Any]) -> None:
-        """Let both answer a batch of a set."""
+    @staticmethod
+    def active(trainer: pl.Trainer) -> bool:
+        """Whether the data has such sets."""
+        return isinstance(getattr(trainer, "datamodule", None), NamedSets)
+
+    def on_test_start(self, trainer: pl.Trainer, module: Any) -> None:
+        """Count from zero, and load the baseline.
+
+        Raises:
+            TinymimError: a baseline that is not there, or that has other classes or takes other images.
+        """
+        if not self.active(trainer):
+            return
+        data: NamedSets = trainer.datamodule  # type: ignore[attr-defined]
+        subsets = [each.classes for each in data.sets]
+        self._names = [each.name for each in data.sets]
+        self._counts = TopKCounts(subsets).to(module.device)
+        self._baseline, self._baseline_counts = None, None
+        if data.baseline:
+            baseline = _load(data.baseline, module.num_classes, module.backbone.image_size)
+            self._baseline = baseline.to(module.device)
+            self._baseline_counts = TopKCounts(subsets).to(module.device)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Let both classify a batch, in the precision of the step."""
+        if not self.active(trainer):
+            return
         images, labels = batch["image"], batch["label"]
-        self.own.update(number, classify(images).float(), labels)
-        if self._baseline is not None and self.other is not None:
-            tap = Tap(self._baseline.depth, LOGITS)
-            self.other.update(number, self._baseline.read(images, [tap])[tap].float(), labels)
+        with trainer.precision_plugin.test_step_context():
+            self._counts.update(dataloader_idx, module(images).float(), labels)
+            if self._baseline is not None and self._baseline_counts is not None:
+                tap = Tap(self._baseline.depth, LOGITS)
+                logits = self._baseline.read(images, [tap])[tap].float()
+                self._baseline_counts.update(dataloader_idx, logits, labels)
 
-    def figures(self) -> tuple[dict[str, Figures], dict[str, Figures] | None]:
-        """Of the classifier and of the baseline, by set; all processes must ask. Sets that were not reached are left
-        out."""
-        return self._figures(self.own), self._figures(self.other) if self.other is not None else None
+    def on_test_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log accuracies; all processes count together."""
+        if not self.active(trainer):
+            return
+        baseline = self._figures(self._baseline_counts) if self._baseline_counts is not None else None
+        self.figures = self._figures(self._counts), baseline
+        for name, figures in self.figures[0].items():
+            module.log(f"test/{name}/top1", figures.top1, rank_zero_only=True)
 
-    def _figures(self, tally: Tally) -> dict[str, Figures]:
+    def _figures(self, counts: TopKCounts) -> dict[str, Figures]:
         return {
-            name: Figures(images, unreadable, right / images, among5 / images)
-            for name, (images, unreadable, right, among5) in zip(self.names, tally.compute(), strict=True)
+            name: Figures(images, unreadable, top1 / images, top5 / images)
+            for name, (images, unreadable, top1, top5) in zip(self._names, counts.compute(), strict=True)
             if images
         }
-
-
-class OnNamedSets(pl.LightningModule):
-    """Part of a classifier: what `tinymim test` does where the data has sets with names."""
-
-    backbone: Any
-    num_classes: int | None
-    tested: Tested | None
-    figures: tuple[dict[str, Figures], dict[str, Figures] | None]
-    """What :meth:`Tested.figures` gave."""
-
-    def on_test_start(self) -> None:
-        """Get ready."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        self.tested = None
-        if hasattr(data, "sets"):
-            assert self.num_classes, "configure_model comes first"
-            self.tested = Tested(data.sets, data.baseline, self.num_classes, self.backbone.image_size, self.device)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Lightning's hook."""
-        if self.tested is None:
-            super().test_step(batch, batch_idx, dataloader_idx)
-        else:
-            self.tested.add(dataloader_idx, self, batch)
-
-    def on_test_epoch_end(self) -> None:
-        """The figures of each set."""
-        super().on_test_epoch_end()
-        if self.tested is not None:
-            self.figures = self.tested.figures()
-            for name, figures in self.figures[0].items():
-                self.log(f"test/{name}/top1", figures.top1, rank_zero_only=True)
 
 
 def _load(checkpoint: str, classes: int, size: tuple[int, int]) -> Backbone:

@@ -17,7 +17,7 @@ from tinymim.methods.distillation import Distiller
 from tinymim.safety.console import PlainConsole
 from tinymim.targets import Target
 from tinymim.tasks.classification import Classifier
-from tinymim.tasks.dense import Dense
+from tinymim.tasks.dense import DensePredictionTask
 from tinymim.tasks.scene_tasks import SceneTasks
 from tinymim.teachers import locate
 from tinymim.teachers.locate import Teacher
@@ -103,7 +103,7 @@ def _use_problems(plan: Plan, stage: Stage, promise: Promise) -> list[str]:
     """Requirements of the rest of the plan that a stage does not meet."""
     found = []
     rows = (plan.compare.get("rows") or {}).values()
-    if isinstance(promise.model, Dense | SceneTasks) and any(stage.name in row for row in rows):
+    if isinstance(promise.model, DensePredictionTask) and any(stage.name in row for row in rows):
         found.append("compare.rows: they show accuracy on labels, and this stage is measured otherwise; take it out")
     if not keeps_checkpoint(stage) and any(stage.name in other.sources.values() for other in plan.stages.values()):
         found.append("trainer.enable_checkpointing: false, and another stage starts from its checkpoint; leave it out")
@@ -114,7 +114,7 @@ def _leaves(model: Any) -> tuple[Teacher | None, dict[str, Any] | None]:
     """The weights and record that its checkpoint will hold. A missing file of weights or images does not matter to
     that; a recipe whose sizes do not fit says nothing."""
     try:
-        record = model.leaves()
+        record = model.checkpoint_record()
         return locate.promised(CHECKPOINT, record), record
     except (TinymimError, NotImplementedError, AttributeError, AssertionError):
         return None, None
@@ -134,7 +134,7 @@ def _kind_problems(stage: Stage, model: Any) -> list[str]:
         kind = "probe" if model.linear_probe else "finetune"
     elif isinstance(model, SceneTasks):
         kind = "probe" if model.frozen else "finetune"
-    elif isinstance(model, Dense):
+    elif isinstance(model, DensePredictionTask):
         kind = "finetune"
     else:
         kind = "pretrain"
@@ -169,7 +169,7 @@ def _lines(stage: Stage, promise: Promise, lengths: dict[str, int]) -> list[tupl
         return [*lines, ("leaves", "cannot be told before the mistakes are mended")]
     network = promise.leaves.skeleton
     if isinstance(promise.model, Distiller):
-        start = cast(Teacher, promise.model.start)
+        start = cast(Teacher, promise.model.located)
         lines.append(("teacher", f"{start.skeleton.describe()}; {_trained(start)}; licence {start.licence}"))
         for target in cast(list[Target], promise.model.targets):
             lines.append((target.name, target.describe()))

@@ -30,6 +30,7 @@ from tinymim.experiments import study
 from tinymim.experiments.plan import Fit
 from tinymim.experiments.study import Study, Written
 from tinymim.safety import names
+from tinymim.safety.text import brief
 
 SCRATCH, STUDENT, TEACHER = "scratch", "student", "teacher"
 KEYS = {"stages", "figures", "set", "teacher", "settings", "search"}
@@ -57,6 +58,9 @@ def read(
         raise TinymimError(f"compare: {compare!r} is not a mapping of {', '.join(sorted(KEYS))}")
     if short := {key: value for key, value in compare.items() if isinstance(value, str) and key not in KEYS}:
         compare = {"stages": {stage: {"recipe": used} for stage, used in short.items()}}  # also over a longer one
+    for key in ("teacher", "settings"):
+        if not isinstance(compare.get(key), str | None):
+            raise TinymimError(f"compare.{key}: {brief(compare[key])} is not the name of a recipe or of settings")
     if wrong := unknown(compare, "compare", KEYS):
         raise TinymimError(wrong[0])
     model = config["model"]["init_args"]

@@ -36,6 +36,7 @@ from tinymim.config import spec as outline
 from tinymim.config.spec import near, shortened, unknown
 from tinymim.errors import TinymimError, several
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage
+from tinymim.safety.text import brief
 
 SHIPPED = "embedded"
 """The program that is run where none is named."""
@@ -210,6 +211,8 @@ def _words(entry: Any) -> list[str]:
 def _mistakes(content: dict[str, Any]) -> list[str]:
     """Mistakes in the text of a program."""
     found = unknown(content, "", KEYS[""])
+    if not isinstance(content.get("about"), str | None):
+        found.append(f"about: {brief(content['about'])} is no text")
     parts = content.get("parts")
     if not isinstance(parts, dict) or not parts:
         return [*found, "parts: missing, or not a mapping"]
@@ -223,6 +226,8 @@ def _part_mistakes(path: str, spec: Any) -> list[str]:
         return [f"{path}: {spec!r} is not a mapping such as {{study: digits, set: ...}}"]
     named = _named(spec)
     found = unknown(spec, path, KEYS[named or "commands"])
+    if not isinstance(spec.get("title"), str | None):
+        found.append(f"{path}.title: {brief(spec['title'])} is no text")
     roles = spec.get("roles")
     if roles is not None and (not isinstance(roles, dict) or set(roles) != {"mim", "supervised"}):
         found.append(f"{path}.roles: {roles!r} is not a mapping of mim and supervised")

@@ -46,10 +46,17 @@ Text = Annotated[str, Meta(description="a text")]
 FileName = Annotated[Name, Meta(description="a name of files and folders, without / and without a dot before it")]
 Recipe = Annotated[Line | list[Line], Meta(description="the name of a recipe, or a list of names")]
 
-Option = Annotated[str, Meta(pattern=r"^(?!.*\bclass_path\b)(model|data|trainer)(\.[A-Za-z_]\w*)+\Z", max_length=200)]
+Option = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!.*\bclass_path\b)(model|data|trainer)(\.[A-Za-z_]\w*)+\Z"
+        r"(?#an option below model, data or trainer, such as model.optim.base_lr)",
+        max_length=200,
+    ),
+]
 """An option of a recipe, below its model, data or trainer; none that says which class they are."""
 
-Scalar = bool | int | float | Annotated[str, Meta(pattern=r"^[\w +-]*\Z", max_length=200)] | None
+Scalar = bool | int | float | Annotated[str, Meta(pattern=r"^[\w +-]*\Z(?#a word or several)", max_length=200)] | None
 """A text in it is one word or several, and neither a path nor the way to a class."""
 
 Value = Scalar | list[Scalar]

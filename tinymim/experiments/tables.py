@@ -54,7 +54,7 @@ def as_csv(question: Question, records: Records, figures: dict[str, Figure] = FI
     """The same as CSV: mean and standard deviation, shares in per cent; empty where there is none."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = [f"{title} {part}" for title in figures for part in ("mean", "std")]
+    heads = [cell(f"{title} {part}") for title in figures for part in ("mean", "std")]
     writer.writerow(["row", "title", *heads, "seeds", "failed", "paper"])
     for row, title in question.rows.items():
         shown: list[str] = []

@@ -1,139 +1,164 @@
-"""Nearest neighbours on frozen features: how good a backbone is while it is being trained without labels."""
+"""Base of all LightningModules: one build for check and run, losses on held-out images, the record of checkpoints."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.methods.continued import check_record
+from tinymim.errors import TinymimError, several
+from tinymim.evaluation.knn import KNNEvaluator
+from tinymim.methods.optim import Optim, configure
+from tinymim.safety import text
+from tinymim.teachers import locate, record_schemas
 from tinymim.teachers.locate import Teacher
-from tinymim.teachers.weights import RECORD
+from tinymim.teachers.weights import RECORD, Provenance
 from tinymim.vit import conventions
-from tinymim.vit.backbone import Backbone
+from tinymim.vit.backbone import Backbone, on_meta
 from tinymim.vit.conventions import Conventions
 from tinymim.vit.initialise import Init
 
-
-def knn_top1(
-    bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, k: int = 10, temperature: float = 0.07
-) -> float:
-    """Share of ``queries`` whose k most similar bank entries, by cosine and weighted by exp(similarity / T), vote
-    right.
-
-    Args:
-        bank: ``(M, D)`` features.
-        bank_labels: ``(M,)``.
-        queries: ``(Q, D)`` features.
-        labels: ``(Q,)``.
-        k: neighbours; the whole bank where it is smaller.
-        temperature: of the weights (DINO's 0.07).
-    """
-    bank, queries = F.normalize(bank.float(), dim=-1), F.normalize(queries.float(), dim=-1)
-    classes = int(max(bank_labels.max(), labels.max())) + 1
-    right = 0
-    for part, truth in zip(queries.split(1024), labels.split(1024), strict=True):
-        similarity, index = (part @ bank.T).topk(min(k, len(bank)), dim=-1)
-        votes = part.new_zeros(len(part), classes)
-        votes.scatter_add_(1, bank_labels[index], (similarity / temperature).exp())
-        right += int((votes.argmax(-1) == truth).sum())
-    return right / len(queries)
+KINDS = {
+    "student.vit.": "a Distiller's",
+    "encoder.vit.": "an MAEPretrainer's",
+    "model.encoder.vit.": "a SimMIMPretrainer's",
+    "model.backbone.vit.": "a Classifier's",
+    "average.backbone.vit.": "a Classifier's with a running average",
+    "network.backbone.vit.": "a Segmenter's",
+    "readout.backbone.vit.": "a SceneTasks'",
+    "detector.backbone.vit.": "a Detector's",
+}
+"""Prefix of the backbone's weights in each kind of module, by which its checkpoints are known."""
 
 
-class Neighbours:
-    """Features gathered during an evaluation: loader 0 asks, loader 1 is the bank, and at the end they vote.
+class Errors(list[str]):
+    """Mistakes of a recipe, each with its remedy, as :meth:`Method.build` meets them."""
 
-    Args:
-        k: neighbours.
-        temperature: of their weights.
-    """
+    @contextmanager
+    def of(self, field: str = "") -> Iterator[None]:
+        """Note an error of a block of code after ``field``, and go on behind it; off the meta device it is raised."""
+        try:
+            yield
+        except TinymimError as error:
+            if not on_meta():
+                raise
+            self.append(f"{field}{error}")
 
-    def __init__(self, k: int = 10, temperature: float = 0.07) -> None:
-        self.k, self.temperature = k, temperature
-        self._seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
-
-    def add(self, backbone: Backbone, batch: dict[str, Any], loader: int) -> None:
-        """Keep the features of a labelled batch; one without labels is passed over."""
-        if "label" in batch:
-            features = backbone.features(batch["image"]).float()
-            self._seen.setdefault(loader, []).append((features.cpu(), batch["label"].cpu()))
-
-    def top1(self) -> float | None:
-        """The share of right votes over all processes, or ``None`` without labels or bank. Starts afresh."""
-        seen, self._seen = self._seen, {}
-        if any(kinds != [0, 1] for kinds in _of_all(sorted(seen))):
-            return None
-        queries, labels = _joined(seen[0])
-        banks = _of_all(_joined(seen[1]))  # the loaders share samples without padding, so each comes once
-        own = knn_top1(*_joined(banks), queries, labels, self.k, self.temperature)
-        asked = _of_all((own * len(labels), len(labels)))
-        return sum(right for right, _ in asked) / sum(count for _, count in asked)
+    def unless(self, right: bool, message: str) -> None:
+        """Note ``message`` where something is not right."""
+        if not right:
+            self.append(message)
 
 
-class Evaluated(pl.LightningModule):
-    """Base of the modules: what validation and test report, by default the loss and 10-NN of the frozen backbone.
+class Method(pl.LightningModule):
+    """Base of the modules. A subclass builds its networks in :meth:`build` and gives losses in :meth:`evaluate`.
 
-    The features are the mean patch token of the backbone's output block. The first validation loader is held out, the
-    second is the bank; without labels only the loss is reported. With :attr:`train_loss` the losses on the bank, images
-    of the training set without augmentation, are reported beside those on held-out images, as ``val/train_loss``.
+    A recipe is checked by a build on the meta device, which has sizes and no weights; what was built says in
+    :meth:`checkpoint_record` what a checkpoint will be, before there is one.
+
+    The first validation loader is held out, the second is the bank of labelled training images without augmentation.
+    With :attr:`train_loss` the losses on the bank are reported beside those on held-out images, as ``val/train_loss``.
     """
 
     monitor = ("val/loss", "min")
+    prefix = ""
+    """Prefix of the backbone's weights in the state dict."""
     train_loss = False
     init: Init = "published"
-    """The rule of its first weights, if it has none from somewhere else."""
+    """Rule of the first weights of what starts from scratch."""
     conventions = Conventions()
-    prefix = ""
-    """Where the backbone's weights lie in the state dict."""
+    optim: Optim
+    takes_test_sets = False
+    """Whether it can be tested on named test sets."""
+    located: Teacher | None = None
+    """The teacher, or the weights it starts from: found, and not loaded. ``None`` where there is none."""
+    provenance: Provenance | None = None
+    """The same, once loaded."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.neighbours = Neighbours()
-        self._located: Teacher | None = None
+        self.knn: KNNEvaluator | None = KNNEvaluator()
+        self._built = False
 
     @property
     def backbone(self) -> Backbone:
         """The network being trained."""
         raise NotImplementedError
 
+    def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
+        """Build the networks; within ``torch.device("meta")`` their sizes alone, and nothing is loaded.
+
+        Args:
+            image_size: of the data, in pixels; ``None`` takes the network's own.
+            data: the data module, if there is one; not set up in a check.
+            errors: takes the mistakes of the recipe.
+        """
+        raise NotImplementedError
+
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses on a held-out batch, ``loss`` among them."""
         raise NotImplementedError
 
-    def born(self) -> dict[str, Any]:
-        """What the checkpoint's record says of the rule of its first weights, and of what else it was made under."""
-        return {"init": self.init, conventions.CONVENTIONS: self.conventions.record()}
-
-    def origin(self) -> dict[str, Any]:
-        """What the checkpoint's record says beside the backbone: teacher, licence."""
-        return {}
-
-    @property
-    def start(self) -> Teacher | None:
-        """The weights it starts from, or its teacher, found and not loaded; ``None`` where there are none."""
-        return self._located
-
-    def expect(self, start: Teacher) -> None:
-        """Take ``start`` for what the recipe's path names: a stage of a chain that has yet to run wrote no file."""
-        self._located = start
-
-    def data_problems(self, data: Any) -> list[str]:
-        """What this module misses in the data module, as far as its options tell before anything is loaded."""
+    def summary(self) -> list[tuple[str, str]]:
+        """Lines on what is about to be trained: title and text."""
         return []
 
-    def leaves(self) -> dict[str, Any]:
-        """The record of this recipe's checkpoints, but for what only loaded weights tell (a teacher's sha256): from
-        sizes alone, once :meth:`problems` has found nothing against them."""
-        raise NotImplementedError
+    def problems(self, image_size: int | None, data: Any = None) -> list[str]:
+        """Everything that keeps the recipe from running, each with its remedy: a build on the meta device.
+
+        Args:
+            image_size: of the data, in pixels.
+            data: the data module, which need not be set up.
+        """
+        errors = Errors()
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):  # a check draws no number of the run
+            self.build(image_size, data, errors)
+        if isinstance(data, pl.LightningDataModule):  # a replay's batch brings nothing that could be wrong
+            errors += self.data_errors(data)
+        return errors
+
+    def data_errors(self, data: pl.LightningDataModule) -> list[str]:
+        """Mistakes in the data module that its options reveal before anything is loaded."""
+        return []
+
+    def configure_model(self) -> None:
+        """Check the recipe against the trainer's data, then build it."""
+        if self._built:
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        size = getattr(data, "image_size", None)
+        errors = self.problems(size, data)
+        for name, network in list(self.named_children()):
+            if any(parameter.is_meta for parameter in network.parameters()):
+                setattr(self, name, None)  # a trainer that gives up moves whatever the module holds to the CPU
+        if errors:
+            raise several("this recipe cannot run", errors)
+        self.build(size, data, Errors())
+        self._built = True
+
+    def use_source(self, located: Teacher) -> None:
+        """Use ``located`` in place of the path in the recipe: in a dry run the stage before has not written it yet."""
+        self.located = located
+
+    def checkpoint_record(self) -> dict[str, Any]:
+        """Record of a checkpoint beside its weights: architecture with head layout, output block, provenance.
+
+        After a check it lacks what only loaded weights tell, such as a teacher's sha256.
+        """
+        born = {"init": self.init, conventions.CONVENTIONS: self.conventions.record()}
+        return {"backbone": self.backbone.record(), "prefix": self.prefix, **born, **self.provenance_record()}
+
+    def provenance_record(self) -> dict[str, Any]:
+        """Part of the record on where it comes from: teacher, licence, and what is built on the backbone."""
+        return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the record: architecture with head layout, output block, origin."""
-        record = {"backbone": self.backbone.record(), "prefix": self.prefix}
-        checkpoint[RECORD] = {**record, **self.born(), **self.origin()}
+        """Add the record."""
+        checkpoint[RECORD] = self.checkpoint_record()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another kind, size or head layout; follow what it was made under."""
@@ -142,13 +167,20 @@ class Evaluated(pl.LightningModule):
         self.conventions = conventions.of(checkpoint[RECORD])
         self.conventions.lay_on(self)
 
+    def configure_optimizers(self) -> Any:
+        """AdamW over all that is trained."""
+        return configure(self, self.optim, self.trainer)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Evaluations that run beside the losses."""
+        return [self.knn] if self.knn else []
+
     def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:
         """One batch of ``stage``, from the held-out loader (0) or the bank (1)."""
         if loader == 0 or self.train_loss:
-            prefix = "train_" * loader
+            prefix = "train_" if loader else ""
             losses = {f"{prefix}{name}": value for name, value in self.evaluate(batch).items()}
             self.log_means(stage, losses, len(batch["image"]))
-        self.neighbours.add(self.backbone, batch, loader)
 
     def log_means(self, stage: str, losses: dict[str, Tensor], images: int) -> None:
         """Report means over a loader's images of all processes; these are the means of one batch of ``images``."""
@@ -157,41 +189,58 @@ class Evaluated(pl.LightningModule):
         named = {f"{stage}/{name}": value for name, value in losses.items()}
         self.log_dict(named, add_dataloader_idx=False, batch_size=weight, sync_dist=True)
 
+    def log_training(self, losses: dict[str, Tensor], images: int) -> Tensor:
+        """Report a training step's losses, and return their ``loss``."""
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=images)
+        return losses["loss"]
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Lightning's hook."""
+        """Evaluate a batch."""
         self.evaluation_step("val", batch, dataloader_idx)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Lightning's hook."""
+        """Evaluate a batch."""
         self.evaluation_step("test", batch, dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Let the neighbours vote."""
-        self._vote("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Let the neighbours vote."""
-        self._vote("test")
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Features of a batch, with the indices of its images."""
         return {"index": batch["index"], "features": self.backbone.features(batch["image"]).float()}
 
-    def _vote(self, stage: str) -> None:
-        if (top1 := self.neighbours.top1()) is not None:
-            self.log(f"{stage}/knn_top1", top1, rank_zero_only=True)
+
+def find(source: str) -> Teacher:
+    """Find weights by name or path without loading them; a file may be read for its sizes, on the CPU even in a check.
+
+    Raises:
+        TinymimError: nothing there, or a file that does not say enough of itself.
+    """
+    with torch.device("cpu"):
+        return locate.locate(source)
 
 
-def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Features and labels as one."""
-    features, labels = (torch.cat(list(part)) for part in zip(*parts, strict=True))
-    return features, labels
+def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str) -> None:
+    """Raise unless a Lightning checkpoint with this record continues this very network.
 
+    Args:
+        record: of the checkpoint; ``None`` where it has none.
+        backbone: the recipe's.
+        prefix: of its weights in the recipe's module: another one means another kind of module.
 
-def _of_all(value: Any) -> list[Any]:
-    """What each process holds."""
-    if not dist.is_initialized():
-        return [value]
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, value)
-    return everyone
+    Raises:
+        TinymimError: not ours, of another kind, of other sizes, or with another head layout.
+    """
+    if not record:
+        raise TinymimError(
+            "ckpt_path: this file is no checkpoint of tinymim; weights alone are given to a Classifier or as a teacher"
+        )
+    record_schemas.record(text.plain(record, "ckpt_path: its record"), "ckpt_path: its record")
+    if record["prefix"] != prefix:
+        raise TinymimError(
+            f"ckpt_path: this checkpoint is {KINDS.get(record['prefix'], 'of another module')}, and the recipe trains "
+            f"{KINDS[prefix]}; to start from its weights give it as --model.weights (Classifier) or --model.teacher"
+        )
+    stored, ours = record["backbone"]["architecture"], backbone.record()["architecture"]
+    if stored.get("heads") != ours["heads"]:
+        raise TinymimError(f"head layout: the checkpoint has heads {stored.get('heads')}, the recipe {ours['heads']}")
+    sizes = [{"arch": each["arch"], **each.get("options", {}), "num_heads": None} for each in (stored, ours)]
+    if sizes[0] != sizes[1]:
+        raise TinymimError(f"ckpt_path: the checkpoint's network is {sizes[0]}, and the recipe's {sizes[1]}")

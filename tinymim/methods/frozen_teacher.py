@@ -1,4 +1,4 @@
-"""A teacher at work: frozen, in inference mode, outside DDP, checkpoints and train mode."""
+"""Frozen teacher: runs in inference mode and is not a submodule, so DDP and checkpoints ignore it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 import torch.distributed as dist
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 
 from tinymim.errors import TinymimError
-from tinymim.methods.sharding import held, shard
 from tinymim.precision import device_of, warn
 from tinymim.vit.architecture import set_drop_path
 from tinymim.vit.backbone import Backbone
@@ -20,10 +22,10 @@ from tinymim.vit.blocks import Readings, Tap, kept_tokens
 
 View = Literal["visible", "whole"]
 Stored = dict[str, Any]
-"""What a cache has for a batch, from :meth:`tinymim.methods.cached_teacher.CachedTeacher.fetch`."""
+"""Stored readings of a batch, from :meth:`tinymim.methods.cached_teacher.CachedTeacher.fetch`."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
-"""What a teacher computes in: ``auto`` is what its student does."""
+"""Precision of a teacher: ``auto`` is the student's."""
 
 
 def teacher_dtype(precision: Precision, run: str, field: str) -> torch.dtype | None:
@@ -53,9 +55,9 @@ def teacher_dtype(precision: Precision, run: str, field: str) -> torch.dtype | N
 def computing(dtype: torch.dtype | None, kind: str) -> Iterator[bool]:
     """Compute in ``dtype`` on a ``kind`` of device, ``None`` as the run does; gives whether the run does otherwise."""
     run = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-    own = dtype or run
-    with torch.autocast(kind, own, enabled=own != torch.float32):
-        yield own != run
+    ours = dtype or run
+    with torch.autocast(kind, ours, enabled=ours != torch.float32):
+        yield ours != run
 
 
 def given_out(readings: Readings, differs: bool) -> Readings:
@@ -78,7 +80,7 @@ class FrozenTeacher:
             then taken.
         compiled: run its blocks through ``torch.compile``.
         shared_on: this process's device, to share the blocks that are not tapped among all processes (see
-            :func:`tinymim.methods.sharding.shard`); ``None`` leaves the teacher whole.
+            :func:`shard`); ``None`` leaves the teacher whole.
     """
 
     def __init__(
@@ -159,9 +161,44 @@ class FrozenTeacher:
 
     def describe(self) -> str:
         """For people, what is not as usual; empty if nothing is."""
-        said = [f"computes in {str(self.dtype).removeprefix('torch.')}"] if self.dtype else []
+        parts = [f"computes in {str(self.dtype).removeprefix('torch.')}"] if self.dtype else []
         if (side := self.backbone.resampled_from) is not None:
-            said.append(f"positions resampled from {side}x{side} patches to {'x'.join(map(str, self.backbone.grid))}")
+            parts.append(f"positions resampled from {side}x{side} patches to {'x'.join(map(str, self.backbone.grid))}")
         if self.processes > 1:
-            said.append(f"shared by {self.processes} processes, {held(self.backbone):,} weights in each")
-        return ", ".join(said)
+            parts.append(f"shared by {self.processes} processes, {held(self.backbone):,} weights in each")
+        return ", ".join(parts)
+
+
+def shard(backbone: Backbone, whole: set[int], device: torch.device) -> int:
+    """Share the weights of a frozen backbone's blocks evenly among all processes; a read gathers them block by block.
+
+    Processes must then read together. ``device`` never holds more than one whole block, or two while the next is being
+    gathered, beside its share, the stem and the ``whole`` blocks. Each process's host memory holds all of the weights
+    before that, twice while they are loaded.
+
+    Args:
+        backbone: changed in place, its blocks one after another; in the memory of the host until then.
+        whole: blocks (from 1) that are run part by part, out of sight of FSDP2's hooks, and so stay whole.
+        device: where the shares go.
+
+    Returns:
+        The processes that share it. One alone has nobody to share with, and leaves the backbone as it is.
+    """
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    if world == 1:
+        return 1
+    mesh = init_device_mesh(device.type, (world,))
+    shared = [block for number, block in enumerate(backbone.vit.blocks, start=1) if number not in whole]
+    for block in shared:
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    inner = {parameter for block in shared for parameter in block.parameters()}
+    # one root for all blocks: the next one is gathered while this one computes
+    fully_shard(backbone, mesh=mesh, ignored_params=set(backbone.parameters()) - inner)
+    register_fsdp_forward_method(backbone, "read")
+    return world
+
+
+def held(module: nn.Module) -> int:
+    """Weights of ``module`` that this process holds."""
+    parts = (p.to_local() if isinstance(p, DTensor) else p for p in module.parameters())
+    return sum(part.numel() for part in parts)

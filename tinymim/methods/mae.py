@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tinymim.methods.mae_decoder import Decoder, decoder_errors, patchify, reconstruction_loss, statistics_of
 from tinymim.methods.masking import fixed_keep, keep_smallest, random_keep
 from tinymim.methods.mim import MaskedPretrainer
 from tinymim.methods.optim import Optim
-from tinymim.methods.reconstruction import Decoder, decoder_problems, patchify, reconstruction_loss, statistics_of
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.initialise import Init, initialise
@@ -26,7 +26,7 @@ class MAEPretrainer(MaskedPretrainer):
         norm_pix: standardise each target patch by its own mean and variance (unbiased, eps 1e-6), as MAE recommends.
         optim: the optimiser.
         mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
-        train_loss: evaluate training images too, see :class:`tinymim.methods.base.Evaluated`.
+        train_loss: evaluate training images too, see :class:`tinymim.methods.base.Method`.
         init: first weights of encoder and decoder: MAE's ``published`` ones or ``timm``'s, see
             ``tinymim/vit/initialise.py``.
     """
@@ -56,23 +56,23 @@ class MAEPretrainer(MaskedPretrainer):
         assert self.encoder is not None, "configure_model comes first"
         return self.encoder
 
-    def option_problems(self, encoder: Backbone) -> list[str]:
+    def option_errors(self, encoder: Backbone) -> list[str]:
         """Sizes that no decoder can have."""
         width, _, heads = self.decoder_sizes
-        return decoder_problems(width, heads)
+        return decoder_errors(width, heads)
 
-    def build(self, encoder: Backbone) -> None:
+    def build_on(self, encoder: Backbone) -> None:
         """Keep the encoder, and build the decoder."""
         self.decoder = initialise(Decoder(encoder, *self.decoder_sizes), self.init)
         self.encoder = initialise(encoder, self.init)  # after the decoder: optimiser states go by the parameters' order
 
     def random_masks(self, images: Tensor) -> Tensor:
         """``(B, K)`` indices of the kept patches."""
-        return random_keep(images, self._patches, self.mask_ratio)
+        return random_keep(images, self.backbone.patches, self.mask_ratio)
 
     def fixed_masks(self, index: Tensor, seed: int = 0) -> Tensor:
         """``(B, K)`` indices of the kept patches."""
-        return fixed_keep(index, self._patches, self.mask_ratio, self.device, seed)
+        return fixed_keep(index, self.backbone.patches, self.mask_ratio, self.device, seed)
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """Mean squared error over the dropped patches.
@@ -94,24 +94,20 @@ class MAEPretrainer(MaskedPretrainer):
 
     def hidden(self, masks: Tensor) -> Tensor:
         """``(B, N)`` booleans, true where a patch is dropped."""
-        everything = torch.ones(len(masks), self._patches, dtype=torch.bool, device=masks.device)
+        everything = torch.ones(len(masks), self.backbone.patches, dtype=torch.bool, device=masks.device)
         return everything.scatter(1, masks, False)
 
     def _predict(self, images: Tensor, keep: Tensor) -> Tensor:
         encoder = self.backbone
         return self.decoder(encoder.vit.norm(encoder.vit.blocks(encoder.embed(images, keep))), keep)
 
-    @property
-    def _patches(self) -> int:
-        return self.backbone.grid[0] * self.backbone.grid[1]
-
     def summary(self) -> list[tuple[str, str]]:
-        """What is about to be trained, for people."""
+        """Lines on what is about to be trained: title and text."""
         width, depth, heads = self.decoder_sizes
-        kept = keep_smallest(torch.zeros(1, self._patches), self.mask_ratio).shape[1]
+        kept = keep_smallest(torch.zeros(1, self.backbone.patches), self.mask_ratio).shape[1]
         return [
             ("encoder", self.backbone.describe()),
             ("first weights", self.init),
             ("decoder", f"width {width}, depth {depth}, heads {heads}"),
-            ("masking", f"{self.mask_ratio:.0%}: {kept} of {self._patches} patches enter the encoder"),
+            ("masking", f"{self.mask_ratio:.0%}: {kept} of {self.backbone.patches} patches enter the encoder"),
         ]

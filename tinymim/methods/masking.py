@@ -1,4 +1,4 @@
-"""Which patches a masked network keeps, and which squares of an image are masked."""
+"""Masks: patches that a masked network keeps, and squares of an image that are masked."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ def fixed_keep(index: Tensor, patches: int, mask_ratio: float, device: torch.dev
 
 def mask_smallest(noise: Tensor, mask_ratio: float) -> Tensor:
     """``(B, N)`` booleans, true at the smallest of ``(B, N)`` random numbers; their share is rounded up."""
-    masked = math.ceil(round(noise.shape[1] * mask_ratio, 6))  # 0.55 x 20 is a little over 11
-    return noise.argsort(dim=1).argsort(dim=1) < masked
+    return noise.argsort(dim=1).argsort(dim=1) < masked_count(noise.shape[1], mask_ratio)
+
+
+def masked_count(units: int, mask_ratio: float) -> int:
+    """Number of ``units`` that are masked, rounded up."""
+    return math.ceil(round(units * mask_ratio, 6))  # 0.55 x 20 is a little over 11
 
 
 def random_mask(images: Tensor, units: int, mask_ratio: float) -> Tensor:
@@ -39,7 +43,7 @@ def random_mask(images: Tensor, units: int, mask_ratio: float) -> Tensor:
 
 
 def fixed_mask(index: Tensor, units: int, mask_ratio: float, device: torch.device, seed: int = 0) -> Tensor:
-    """As :func:`random_mask`, but a function of ``seed`` and each image's ``(B,)`` index."""
+    """Like :func:`random_mask`, but a function of ``seed`` and each image's ``(B,)`` index."""
     return mask_smallest(_fixed_noise(index, units, seed), mask_ratio).to(device)
 
 

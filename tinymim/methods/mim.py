@@ -8,24 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinymim.errors import TinymimError, several
-from tinymim.methods.base import Evaluated
-from tinymim.methods.optim import Optim, configure
+from tinymim.methods.base import Errors, Method
+from tinymim.methods.optim import Optim
 from tinymim.vit.architecture import Architecture
-from tinymim.vit.backbone import Backbone, skeleton
+from tinymim.vit.backbone import Backbone
 from tinymim.vit.initialise import Init
 
 
-class MaskedPretrainer(Evaluated):
-    """Base: pre-train a ViT to restore what is masked of images. Subclasses choose masks, build the rest, and say the
-    loss.
+class MaskedPretrainer(Method):
+    """Base: pre-train a ViT to restore what is masked of images. Subclasses choose masks, build the rest, and give
+    the loss.
 
     Args:
         architecture: the encoder.
         mask_ratio: share masked, in (0, 1).
         optim: the optimiser.
         mask_seeds: in an evaluation each image is seen under so many fixed masks.
-        train_loss: evaluate images of the bank too, see :class:`Evaluated`.
+        train_loss: evaluate images of the bank too, see :class:`Method`.
         init: the first weights, see ``tinymim/vit/initialise.py``.
     """
 
@@ -41,7 +40,6 @@ class MaskedPretrainer(Evaluated):
         super().__init__()
         self.architecture, self.mask_ratio, self.optim = architecture, mask_ratio, optim
         self.mask_seeds, self.train_loss, self.init = mask_seeds, train_loss, init
-        self._built = False
 
     @property
     @abstractmethod
@@ -49,7 +47,7 @@ class MaskedPretrainer(Evaluated):
         """The encoder."""
 
     @abstractmethod
-    def build(self, encoder: Backbone) -> None:
+    def build_on(self, encoder: Backbone) -> None:
         """Keep the encoder, build what restores images with it, and give both their first weights."""
 
     @abstractmethod
@@ -66,61 +64,45 @@ class MaskedPretrainer(Evaluated):
 
     @abstractmethod
     def restore(self, images: Tensor, masks: Tensor) -> Tensor:
-        """What the network makes of masked images: ``(B, N, patch² x 3)`` pixels of all patches of the normalised
-        images, as :func:`tinymim.methods.reconstruction.patchify` has them."""
+        """Images restored from masked ones: ``(B, N, patch² x 3)`` pixels of all patches of the normalised
+        images, as :func:`tinymim.methods.mae_decoder.patchify` has them."""
 
     @abstractmethod
     def hidden(self, masks: Tensor) -> Tensor:
         """``(B, N)`` booleans, true where the network does not see a patch."""
 
-    def option_problems(self, encoder: Backbone) -> list[str]:
-        """What keeps this method from running on ``encoder``, of which sizes are enough."""
+    def option_errors(self, encoder: Backbone) -> list[str]:
+        """Options that do not fit ``encoder``, of which sizes are enough."""
         return []
 
-    def problems(self, image_size: int) -> list[str]:
-        """Everything that keeps the recipe from running."""
-        found = []
-        if not 0 < self.mask_ratio < 1:
-            found.append(f"mask_ratio: {self.mask_ratio} is not between 0 and 1")
-        if self.mask_seeds < 1:
-            found.append(f"mask_seeds: {self.mask_seeds} is not 1 or more")
-        try:
-            encoder = skeleton(self.architecture)
-            found += self.option_problems(encoder)
-            if not encoder.plain:
-                found.append(
-                    f"architecture.arch: {self.architecture.arch} can teach or be taught, but is not pre-trained here; "
-                    "use one of timm's plain vit_* or deit_* models"
-                )
-            if encoder.image_size != (image_size, image_size):
-                size = encoder.image_size[0]
-                found.append(
-                    f"architecture.options.img_size: {size}, but data.image_size is {image_size}; make them equal"
-                )
-        except TinymimError as error:
-            found.append(f"architecture: {error}")
-        return found
-
-    def leaves(self) -> dict[str, Any]:
-        """A checkpoint's record: an encoder trained whole."""
-        return {"backbone": skeleton(self.architecture).record(), "prefix": self.prefix, **self.born()}
-
-    def configure_model(self) -> None:
+    def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
         """Build the encoder and what trains with it."""
-        if self._built:
+        errors.unless(0 < self.mask_ratio < 1, f"mask_ratio: {self.mask_ratio} is not between 0 and 1")
+        errors.unless(self.mask_seeds >= 1, f"mask_seeds: {self.mask_seeds} is not 1 or more")
+        encoder = None
+        with errors.of("architecture: "):
+            encoder = Backbone(self.architecture)
+        if encoder is None:
             return
-        size = getattr(getattr(self.trainer, "datamodule", None), "image_size", None)
-        if found := self.problems(size or skeleton(self.architecture).image_size[0]):
-            raise several("this recipe cannot run", found)
-        self.build(Backbone(self.architecture))
-        self._built = True
+        wrong = self.option_errors(encoder)
+        if not encoder.plain:
+            wrong.append(
+                f"architecture.arch: {self.architecture.arch} can teach or be taught, but is not pre-trained here; use "
+                "one of timm's plain vit_* or deit_* models"
+            )
+        errors += wrong
+        size = encoder.image_size[0]
+        if image_size not in (None, size):
+            errors.append(
+                f"architecture.options.img_size: {size}, but data.image_size is {image_size}; make them equal"
+            )
+        if not wrong:
+            self.build_on(encoder)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step's loss, under fresh random masks."""
         images = batch["image"]
-        loss = self.loss(images, self.random_masks(images))
-        self.log("train/loss", loss.detach(), batch_size=len(images))
-        return loss
+        return self.log_training({"loss": self.loss(images, self.random_masks(images))}, len(images))
 
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The loss under masks that are a function of the image's index, so that runs can be compared: the mean over
@@ -129,7 +111,3 @@ class MaskedPretrainer(Evaluated):
         losses = [self.loss(images, self.fixed_masks(index, seed)) for seed in range(self.mask_seeds)]
         each = {f"loss_mask{seed}": loss for seed, loss in enumerate(losses)} if len(losses) > 1 else {}
         return {"loss": torch.stack(losses).mean(), **each}
-
-    def configure_optimizers(self) -> Any:
-        """AdamW over the encoder and what trains with it."""
-        return configure(self, self.optim, self.trainer)

@@ -51,7 +51,7 @@ def total_batch(trainer: pl.Trainer) -> int:
 
 
 def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, Any]:
-    """What ``configure_optimizers`` returns for ``model``."""
+    """Optimiser and schedule of ``model``, as ``configure_optimizers`` returns them."""
     batch = total_batch(trainer)
     lr = optim.base_lr * batch / 256
     say(f"learning rate: {optim.base_lr:g} x total batch {batch} / 256 = {lr:g}")
@@ -99,7 +99,7 @@ def _cosine(steps: int, warmup: int, floor: float, scale: float) -> Any:
 
 
 def _linear(steps: int, warmup: int, floor: float, scale: float) -> Any:
-    """Likewise."""
+    """The factor of the learning rate at each step."""
 
     def factor(step: int) -> float:
         rising = min(step / warmup, 1.0) if warmup > 0 else 1.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tinymim.methods.masking import fixed_mask, mask_smallest, random_mask
+from tinymim.methods.mae_decoder import patchify
+from tinymim.methods.masking import fixed_mask, masked_count, random_mask
 from tinymim.methods.mim import MaskedPretrainer
 from tinymim.methods.optim import Optim
-from tinymim.methods.reconstruction import patchify
 from tinymim.vit.architecture import Architecture, set_drop_path
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.initialise import Init, cut_normal, initialise, truncated
@@ -53,7 +53,7 @@ class SimMIMPretrainer(MaskedPretrainer):
         optim: the optimiser; with the source's learning rate, betas and warm-up. It also clips gradients at 5, which is
             ``trainer.gradient_clip_val``.
         mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
-        train_loss: evaluate training images too, see :class:`tinymim.methods.base.Evaluated`.
+        train_loss: evaluate training images too, see :class:`tinymim.methods.base.Method`.
         init: first weights of the encoder and the mask token: SimMIM's ``published`` ones or ``timm``'s, see
             ``tinymim/vit/initialise.py``. The layer of pixels has PyTorch's in both, as there.
     """
@@ -87,25 +87,25 @@ class SimMIMPretrainer(MaskedPretrainer):
         """The encoder."""
         return self.restorer.encoder
 
-    def option_problems(self, encoder: Backbone) -> list[str]:
+    def option_errors(self, encoder: Backbone) -> list[str]:
         """Squares that do not tile the image or hide all of it, and stochastic depth out of range."""
-        found, unit = [], self.mask_unit
+        errors, unit = [], self.mask_unit
         if not 0 <= self.drop_path < 1:
-            found.append(f"drop_path: {self.drop_path} is not in [0, 1)")
+            errors.append(f"drop_path: {self.drop_path} is not in [0, 1)")
         (height, width), (rows, columns) = encoder.image_size, encoder.patch
         if unit < 1 or unit % rows or unit % columns or height % unit or width % unit:
-            found.append(
+            errors.append(
                 f"mask_unit: {unit} px must be a multiple of the {rows}x{columns} px patch, and divide the "
                 f"{height}x{width} px image"
             )
         elif 0 < self.mask_ratio < 1 and self._masked(encoder) == self._units(encoder):
-            found.append(
+            errors.append(
                 f"mask_unit: {self.mask_ratio:.0%} of {self._units(encoder)} squares of {unit} px, rounded up, is all "
                 "of them; take smaller squares or a smaller mask_ratio"
             )
-        return found
+        return errors
 
-    def build(self, encoder: Backbone) -> None:
+    def build_on(self, encoder: Backbone) -> None:
         """Keep the encoder, with a mask token and a layer of pixels."""
         set_drop_path(encoder.vit, self.drop_path)
         self.model = Restorer(initialise(encoder, self.init, truncated))
@@ -151,10 +151,10 @@ class SimMIMPretrainer(MaskedPretrainer):
         return (height // self.mask_unit) * (width // self.mask_unit)
 
     def _masked(self, encoder: Backbone) -> int:
-        return int(mask_smallest(torch.zeros(1, self._units(encoder)), self.mask_ratio).sum())
+        return masked_count(self._units(encoder), self.mask_ratio)
 
     def summary(self) -> list[tuple[str, str]]:
-        """What is about to be trained, for people."""
+        """Lines on what is about to be trained: title and text."""
         encoder = self.backbone
         squares = f"{self._masked(encoder)} of {self._units(encoder)} squares of {self.mask_unit} px"
         return [

@@ -35,39 +35,64 @@ def _blocked(
     """The loss and its gradients to ``sq`` and ``sk``, at least in float32. An operator: one node to Dynamo."""
     B, H, N, _ = sq.shape
     exact = _exact(tq, sq)
-    scale_t, scale_s = (x.shape[-1] ** -0.5 / temperature for x in (tq, sq))
+    scales = tuple(x.shape[-1] ** -0.5 / temperature for x in (tq, sq))
     half = sq.dtype == torch.bfloat16 and (sq.device.type != "cpu" or cpu_ratio(torch.bfloat16) < 1)
     product = torch.bfloat16 if half else exact  # float16 is no faster here and holds less
     dq, dk = (sq.new_zeros(sq.shape if gradients else 0, dtype=exact) for _ in range(2))
 
-    space = _Space(sq, exact)
-    terms = []
+    tokens, space = (tq, tk, sq, sk), _Space(sq, exact)
     with torch.autocast(sq.device.type, enabled=False):
-        for block in _blocks((tq, tk, sq, sk), (dq, dk) if gradients else (), exact):
-            t_queries, t_keys, queries, keys, *d = block
-            t, s, p, q = space.of(len(queries), queries.shape[1], N)
-            _logits(t_queries, t_keys, scale_t, out=t)
-            _logits(queries, keys, scale_s, out=s)
-            torch.softmax(t, -1, out=p)
-            torch.softmax(s, -1, out=q)
-            p_one, q_one = p[..., 0], q[..., 0]
-            if bool(torch.minimum(p_one, q_one).min() < LEAST):
-                # log p = t - max t + log max p, likewise q: the largest does not underflow
-                p_one, q_one = p.amax(-1), q.amax(-1)
-                s.add_(t.amax(-1, keepdim=True).sub_(s.amax(-1, keepdim=True)))
-            terms += [torch.dot(p.view(-1), t.sub_(s).view(-1)), (p_one / q_one).log_().sum()]
-            if not gradients:
-                continue
-            difference = q.sub_(p)
-            if product == exact:
-                d[0].copy_(torch.bmm(difference, keys))
-                torch.baddbmm(d[1], difference.transpose(1, 2), queries, out=d[1])
-            else:
-                difference = difference.to(product)
-                d[0].copy_(torch.bmm(difference, keys.to(product)))
-                d[1].add_(torch.bmm(difference.transpose(1, 2), queries.to(product)))
+        terms, least = _sweep(tokens, (dq, dk) if gradients else (), scales, space, product, _late(sq))
+        if least and bool(torch.stack(least).min() < LEAST):  # gradients do not depend on it
+            terms, _ = _sweep(tokens, (), scales, space, product, False)
     loss = torch.stack(terms).sum() / (B * H * N)
-    return loss, dq.mul_(scale_s / (B * H * N)), dk.mul_(scale_s / (B * H * N))
+    return loss, dq.mul_(scales[1] / (B * H * N)), dk.mul_(scales[1] / (B * H * N))
+
+
+def _late(x: Tensor) -> bool:
+    """Whether a look at a number waits for a device, so that blocks had better be asked all at once."""
+    return x.is_cuda
+
+
+def _sweep(
+    tokens: tuple[Tensor, ...],
+    gradients: tuple[Tensor, ...],
+    scales: tuple[float, ...],
+    space: _Space,
+    product: torch.dtype,
+    late: bool,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The terms of the loss, block by block, and with ``late`` the least probability that each took a normaliser from:
+    below :data:`LEAST` its terms are of no use. Without it such a block takes others at once."""
+    terms, least = [], []
+    exact, N = space.dtype, tokens[0].shape[2]
+    for block in _blocks(tokens, gradients, exact):
+        t_queries, t_keys, queries, keys, *d = block
+        t, s, p, q = space.of(len(queries), queries.shape[1], N)
+        _logits(t_queries, t_keys, scales[0], out=t)
+        _logits(queries, keys, scales[1], out=s)
+        torch.softmax(t, -1, out=p)
+        torch.softmax(s, -1, out=q)
+        p_one, q_one = p[..., 0], q[..., 0]
+        smallest = torch.minimum(p_one, q_one).min()
+        if late:
+            least.append(smallest)
+        elif bool(smallest < LEAST):
+            # log p = t - max t + log max p, likewise q: the largest does not underflow
+            p_one, q_one = p.amax(-1), q.amax(-1)
+            s.add_(t.amax(-1, keepdim=True).sub_(s.amax(-1, keepdim=True)))
+        terms += [torch.dot(p.view(-1), t.sub_(s).view(-1)), (p_one / q_one).log_().sum()]
+        if not gradients:
+            continue
+        difference = q.sub_(p)
+        if product == exact:
+            d[0].copy_(torch.bmm(difference, keys))
+            torch.baddbmm(d[1], difference.transpose(1, 2), queries, out=d[1])
+        else:
+            difference = difference.to(product)
+            d[0].copy_(torch.bmm(difference, keys.to(product)))
+            d[1].add_(torch.bmm(difference.transpose(1, 2), queries.to(product)))
+    return terms, least
 
 
 def map_blocks(B: int, H: int, N: int, elements: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -92,7 +117,8 @@ def _lengths(length: int, most: int) -> list[int]:
 
 
 def _even(length: int, most: int) -> Iterator[slice]:
-    """As few slices as ``most`` in one allow, of sizes that differ by one at most: short ones do not pay for calls."""
+    """Slices of at most ``most``, as few as possible, of sizes that differ by one at most: short
+    ones do not pay for calls."""
     count = -(-length // most)
     for number in range(count):
         yield slice(number * length // count, (number + 1) * length // count)
@@ -132,7 +158,7 @@ class _Space:
         self._memory: list[Tensor] = []
 
     def of(self, *shape: int) -> list[Tensor]:
-        """Those of a block of that shape."""
+        """The maps of a block of that shape."""
         if shape not in self._views:
             size = math.prod(shape)
             if not self._memory or len(self._memory[0]) < size:

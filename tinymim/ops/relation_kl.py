@@ -72,7 +72,7 @@ def reference(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float
 
 
 def _no_triton(tq: Tensor, sq: Tensor) -> str:
-    """What keeps Triton's kernels from these tensors; empty if nothing does."""
+    """The obstacle to Triton's kernels for these tensors; empty if there is none."""
     for x in (tq, sq):
         if x.dtype == torch.float64:
             return "float64 tensors need an exact form"
@@ -106,10 +106,10 @@ def _check(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float, f
             raise TinymimError(f"relation_kl.{name}: {x.dtype} is no floating-point type; convert it")
         if x.device != tq.device:
             raise TinymimError(f"relation_kl.{name}: on {x.device}, but tq is on {tq.device}; move it there")
-    for a, b, one, other in ((tq, tk, "tq", "tk"), (sq, sk, "sq", "sk")):
+    for a, b, first, second in ((tq, tk, "tq", "tk"), (sq, sk, "sq", "sk")):
         if a.shape != b.shape or a.dtype != b.dtype:
             raise TinymimError(
-                f"relation_kl.{other}: {tuple(b.shape)} {b.dtype} must be as {one}: {tuple(a.shape)} {a.dtype}"
+                f"relation_kl.{second}: {tuple(b.shape)} {b.dtype} must be as {first}: {tuple(a.shape)} {a.dtype}"
             )
     if tq.shape[:3] != sq.shape[:3]:
         raise TinymimError(

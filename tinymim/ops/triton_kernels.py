@@ -23,7 +23,7 @@ BOOST = tl.constexpr(1024.0)  # float16 holds differences of small probabilities
 
 @triton.jit
 def _place(H, N, ROWS: tl.constexpr):
-    """What this program works on: a head counted over all images, its image and number in it, and its rows."""
+    """The work of this program: a head counted over all images, its image and number in it, and its rows."""
     blocks = tl.cdiv(N, ROWS)
     head = (tl.program_id(0) // blocks).to(tl.int64)
     rows = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
@@ -155,7 +155,7 @@ def _forward(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float)
 def _gradients(
     grad: Tensor, tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, lse_t: Tensor, lse_s: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Of ``sq`` and ``sk``, times the loss's own."""
+    """Gradients of ``sq`` and ``sk``, times the loss's own."""
     B, H, N, DS = sq.shape
     launch = _launch(tq, sq)
     scales = _scales(tq, sq, temperature)

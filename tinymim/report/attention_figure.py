@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tinymim import precision
 from tinymim.config import references
 from tinymim.data.batches import unit
 from tinymim.data.image_limits import evenly, image_files, read_rgb, unreadable
@@ -24,7 +26,8 @@ from tinymim.errors import TinymimError
 from tinymim.report.figures import data_uri
 from tinymim.report.runs import Run
 from tinymim.targets.attention import log_attention
-from tinymim.teachers import locate, weights
+from tinymim.teachers import weights
+from tinymim.teachers.download import asking_nobody
 from tinymim.training import looking
 from tinymim.training.checkpoints import newest
 from tinymim.vit.backbone import Backbone
@@ -65,26 +68,28 @@ def gallery(run: Run, images: Path | None, count: int, trust: bool = False) -> G
         run: its newest checkpoint is shown, beside its teacher or the weights it started from.
         images: a folder to take images from; ``None`` takes the run's own held-out ones.
         count: how many, spread evenly.
-        trust: the data of the run's recipe may be any class, and is built.
+        trust: the data of the run's recipe may be any class, and is built; its teacher is fetched if need be.
     """
     notes: list[str] = []
     checkpoint = newest(run.place)
     if checkpoint is None:
         return Gallery([], [], ["the run has no checkpoint yet"])
-    with _noted(notes, "the checkpoint cannot be shown"):
+    noted = functools.partial(_noted, notes, list(references.places(run.recipe)))
+    with noted("the checkpoint cannot be shown"):
         network, provenance, _ = weights.load(checkpoint)
         if not count:
             return Gallery([], [], notes, provenance.licence)
         blocks = (network.output_block, network.output_block)
-        with _noted(notes, "the blocks that were compared are not known"):
+        with noted("the blocks that were compared are not known"):
             blocks = next(iter(looking.compared(run.recipe, network)), blocks)
         sides = [Side("this run", network, blocks[1])]
-        with _noted(notes, f"{run.source} cannot be shown beside it"):
+        with noted(f"{run.source} cannot be shown beside it"):
             if run.source:
                 title = "teacher" if run.arguments.get("teacher") else "what it started from"
-                before, _ = locate.locate(references.filled(run.source)).load()
+                with asking_nobody(not trust):
+                    before, _ = looking.located(run.source).load()
                 sides.insert(0, Side(title, before, min(blocks[0], before.depth)))
-        with _noted(notes, "there are no images to show; name some with --images FOLDER"):
+        with noted("there are no images to show; name some with --images FOLDER"):
             shown = (
                 _from_folder(images, count)
                 if images
@@ -97,12 +102,12 @@ def gallery(run: Run, images: Path | None, count: int, trust: bool = False) -> G
 
 
 @contextmanager
-def _noted(notes: list[str], what: str) -> Iterator[None]:
+def _noted(notes: list[str], kept: list[tuple[references.Place, str]], what: str) -> Iterator[None]:
     """A page does not fail for want of a picture: it says what is missing."""
     try:
         yield
     except TinymimError as error:
-        notes.append(f"{what}: {error}")
+        notes.append(references.hidden(f"{what}: {error}", kept))
 
 
 def _held_out(data: Any, count: int) -> list[Tensor]:
@@ -144,7 +149,7 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
         ``(rows, columns)`` of the network's grid, which sums to 1.
     """
     network.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.measuring(image.device):
         (_, parts, told) = next(network.walk(image[None], [Tap(block, "q"), Tap(block, "k")]))
         bias = attention_bias(network.vit.blocks[block - 1], told)
         maps = log_attention(parts["q"], parts["k"], network.heads[block - 1], bias)[0].exp().mean(0)

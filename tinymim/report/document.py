@@ -72,13 +72,15 @@ class Section:
 
     def markdown(self) -> str:
         """As Markdown; pictures are named by their files."""
-        parts = [f"## {shown.one_line(self.title)}", *self.text]
+        parts = [f"## {shown.paragraph(self.title)}", *map(shown.paragraph, self.text)]
         for table in self.tables:
-            parts += [f"**{table.title}**" if table.title else "", table.markdown(), table.text]
+            title = f"**{shown.paragraph(table.title)}**" if table.title else ""
+            parts += [title, table.markdown(), shown.paragraph(table.text)]
         for picture in self.pictures:
             drawn = next((file for file in picture.files if file.endswith((".png", ".svg"))), None)
-            parts += [f"![{picture.title}]({drawn})" if drawn else f"**{picture.title}**", picture.text]
-        return "\n\n".join(part for part in [*parts, *self.remarks] if part) + "\n"
+            title = shown.paragraph(picture.title)
+            parts += [f"![{title}]({drawn})" if drawn else f"**{title}**", shown.paragraph(picture.text)]
+        return "\n\n".join(part for part in [*parts, *map(shown.paragraph, self.remarks)] if part) + "\n"
 
 
 @dataclass
@@ -105,8 +107,9 @@ class Document:
 
     def markdown(self) -> str:
         """The same; pictures are named by their files."""
-        settings = "\n".join(f"- {name}: {value}" for name, value in self.settings)
-        head = [f"# {shown.one_line(self.title)}", self.about, f"> {self.warning}" if self.warning else ""]
+        settings = "\n".join(f"- {shown.paragraph(name)}: {shown.paragraph(value)}" for name, value in self.settings)
+        warning = f"> {shown.paragraph(self.warning)}" if self.warning else ""
+        head = [f"# {shown.paragraph(self.title)}", shown.paragraph(self.about), warning]
         parts = [*head, *(section.markdown().rstrip("\n") for section in self.sections), settings]
         return "\n\n".join(part for part in parts if part) + "\n"
 

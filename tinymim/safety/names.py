@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from tinymim.errors import TinymimError
+from tinymim.safety.text import IGNORABLE, brief
 
-PLAIN = r"(?!\.)[^\x00-\x1f\x7f-\x9f/\\:*?\"<>|\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]{1,120}"
+PLAIN = rf"(?!\.)[^\x00-\x1f\x7f-\x9f/\\:*?\"<>|\u200c\u200d{IGNORABLE}]{{1,120}}"
 """Of one file or folder: no separators, nothing hidden, nothing that a terminal or another system reads otherwise."""
 
 WEIGHTS = (".ckpt", ".safetensors", ".pth", ".pt", ".bin")
@@ -23,8 +24,8 @@ def check(name: object, field: str) -> None:
     """Raise unless ``name`` is plain; the message begins with ``field``."""
     if not is_plain(name):
         raise TinymimError(
-            f"{field}: {name!r} is no plain name of one file or folder; what is written belongs where you say, and not "
-            "where a file says, so give a name such as digits_mae, without / and without a dot before it"
+            f"{field}: {brief(name)} is no plain name of one file or folder; what is written belongs where you say, "
+            "and not where a file says, so give a name such as digits_mae, without / and without a dot before it"
         )
 
 
@@ -32,7 +33,7 @@ def check_weights(name: object, field: str) -> None:
     """Raise unless ``name`` is plain, and that of a file of weights; the message begins with ``field``."""
     check(name, field)
     if not str(name).endswith(WEIGHTS):
-        raise TinymimError(f"{field}: {name!r} is no name of a file of weights, which end in {', '.join(WEIGHTS)}")
+        raise TinymimError(f"{field}: {brief(name)} is no name of a file of weights, which end in {', '.join(WEIGHTS)}")
 
 
 def followed(path: Path) -> str:

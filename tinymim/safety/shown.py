@@ -26,11 +26,19 @@ def markdown(text: str) -> str:
     said = re.sub(r"([\\`*\[\]|~])", r"\\\1", one_line(text))
     said = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     said = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", said)
-    return (
-        said
-        if said == "-"
-        else re.sub(r"^([#+=-]|\d+[.)])(?=\s|$)|^(-{3,}|={2,})", lambda found: f"\\{found[0]}", said)
-    )
+    return said if said == "-" else _begins_nothing(said)
+
+
+def paragraph(text: str) -> str:
+    """``text`` of ours with words of others in it, as a paragraph of Markdown: emphasis and code stay, and it is no
+    heading, list, quote, rule or tag, and has no link."""
+    return _begins_nothing(one_line(text).replace("<", "&lt;").replace("](", "]\\("))
+
+
+def _begins_nothing(line: str) -> str:
+    """A line of Markdown that is no heading, list, quote, rule, reference or block of code."""
+    line = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", line)
+    return re.sub(r"^(#{1,6}(?=\s|$)|[>|\[]|[=+-](?=\s|$)|-{3,}|={2,}|`{3}|~{3})", r"\\\1", line)
 
 
 def fenced(text: str, language: str = "") -> str:

@@ -27,8 +27,15 @@ DEPTH = 40
 VALUES = 200_000
 NUMBER = 2**63
 
-UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-"""All but tab and newline: controls, marks of direction, spaces without width, halves of characters."""
+IGNORABLE = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""What Unicode calls default ignorable, and marks of direction and line: nothing is seen of them. The two joiners,
+which scripts are written with, are none of these."""
+
+UNPRINTABLE = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{IGNORABLE}]")
+"""All but tab and newline: controls, halves of characters, and :data:`IGNORABLE` ones."""
 
 WRONG = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, yaml.YAMLError)
 """What the parsers raise on texts that are none of theirs."""
@@ -182,8 +189,8 @@ def mapping(value: Any, what: str) -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         raise TinymimError(f"{what} cannot be read: it holds {brief(value)}, where a mapping of names belongs")
-    if wrong := next((key for key in value if not isinstance(key, str)), None):
-        raise TinymimError(f"{what} has the key {wrong!r}, where a name belongs")
+    if wrong := [key for key in value if not isinstance(key, str)]:  # null among them
+        raise TinymimError(f"{what} has the key {wrong[0]!r}, where a name belongs")
     return value
 
 

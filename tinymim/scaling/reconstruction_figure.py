@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import statistics
 import textwrap
 from collections.abc import Iterable
@@ -12,19 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinymim import precision
 from tinymim.config import recipe as recipes
 from tinymim.data.batches import unit
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, misfit, several
+from tinymim.methods.base import Errors
+from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
-from tinymim.methods.reconstruction import patchify, unpatchify
 from tinymim.report import figures
 from tinymim.report.document import Picture, Section, Table
 from tinymim.scaling.overfit import Sign
 from tinymim.scaling.table import Row, write_records
+from tinymim.teachers import sizes, weights
+from tinymim.teachers.download import asking_nobody
 from tinymim.training import looking, preflight
 from tinymim.training.checkpoints import SafeCheckpointIO, newest
-from tinymim.vit.backbone import Backbone
 
 KINDS = ("training", "held out")
 """Of images."""
@@ -89,7 +94,7 @@ def load(title: str, place: Path, trust: bool = False) -> Restorer:
     recipe = looking.read(place / "config.yaml", f"recipe {place / 'config.yaml'}")
     parts: recipes.Config = {part: recipe[part] for part in ("model", "data") if part in recipe}
     looking.data(parts, trust, f"run {place}")
-    with looking.trusted(parts, trust, f"run {place}"):
+    with looking.trusted(parts, trust, f"run {place}"), asking_nobody(not trust):
         inspected = preflight.inspect(parts)
     module, checkpoint = inspected.model, newest(place)
     if not isinstance(module, MaskedPretrainer):
@@ -98,19 +103,28 @@ def load(title: str, place: Path, trust: bool = False) -> Restorer:
         raise several(f"run: {place} cannot be built again", inspected.problems)
     if checkpoint is None:
         raise TinymimError(f"run: {place} has no checkpoint yet")
-    content = SafeCheckpointIO().load_checkpoint(checkpoint)
-    module.build(Backbone(module.architecture))
-    module.on_load_checkpoint(content)
+    weights.read(checkpoint)  # which looks at its record
+    content, misfit_ = SafeCheckpointIO().load_checkpoint(checkpoint), f"run: {checkpoint} does not fit its config.yaml"
+    state = {key: value for key, value in (content.get("state_dict") or {}).items() if isinstance(value, Tensor)}
+    if not trust:  # one's own may do what needs numbers
+        sizes.check_built(functools.partial(_built, copy.deepcopy(module)), state, misfit_)
+    _built(module).on_load_checkpoint(content)
     try:
-        module.load_state_dict(content["state_dict"])
+        module.load_state_dict(state)
     except RuntimeError as error:
-        raise TinymimError(f"run: {checkpoint} does not fit its config.yaml: {misfit(error)}") from None
+        raise TinymimError(f"{misfit_}: {misfit(error)}") from None
     inspected.data.setup("test")
     return Restorer(title, module.eval(), inspected.data)
 
 
+def _built(module: MaskedPretrainer) -> MaskedPretrainer:
+    module.build(None, None, Errors())
+    return module
+
+
 def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Restored:
-    """Let a model complete images under the masks that belong to their indices.
+    """Let a model complete images under the masks that belong to their indices, in float32
+    (:func:`tinymim.precision.measuring`).
 
     Args:
         module: in eval mode.
@@ -118,7 +132,7 @@ def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Restore
         index: ``(B,)``.
     """
     encoder = module.backbone
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.measuring(images.device):
         masks = module.fixed_masks(index)
         made = unpatchify(module.restore(images, masks), encoder.grid, encoder.patch)
         completed = encoder.denormalise(made).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What is distilled. A recipe picks targets by class path; a user's own class does as well (see :class:`Target`)."""
+"""Targets of distillation. A recipe picks them by class path; a user's own class does as well (see :class:`Target`)."""
 
 from tinymim.targets.attention import AttentionMap
 from tinymim.targets.base import Target

@@ -12,7 +12,6 @@ from tinymim.ops.relation_kl import relation_logits
 from tinymim.targets.base import Blocks, Target
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Readings, Tap
 
 
 class AttentionMap(Target):
@@ -31,6 +30,8 @@ class AttentionMap(Target):
         student_block: see :class:`Target`.
     """
 
+    reads = ("q", "k")
+
     def __init__(
         self,
         loss: Literal["kl", "mse"] = "kl",
@@ -41,41 +42,23 @@ class AttentionMap(Target):
         student_block: Blocks | None = None,
     ):
         super().__init__(weight, teacher_block, student_block)
-        self.loss = loss
-        self.average_heads = average_heads
-        self.cls = cls
+        self.loss, self.average_heads, self.cls = loss, average_heads, cls
 
-    def fit(self, teacher: Backbone, student: Backbone) -> None:
+    def setup_pair(self, teacher: Backbone, student: Backbone) -> None:
         """Note both head layouts."""
         self._tokens = Tokens.match(teacher, student, self.cls, self.name)
         self._heads = [(teacher.heads[t - 1], student.heads[s - 1]) for t, s in self.blocks]
 
-    def teacher_taps(self) -> list[Tap]:
-        """q and k of the target blocks."""
-        return [Tap(block, name) for block, _ in self.blocks for name in "qk"]
-
-    def student_taps(self) -> list[Tap]:
-        """q and k of the student's blocks."""
-        return [Tap(block, name) for _, block in self.blocks for name in "qk"]
-
-    def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
-        """The loss between maps of ``(B, N, D_t)`` and ``(B, N, D_s)`` queries and keys."""
-        losses = {}
-        for blocks, heads in zip(self.blocks, self._heads, strict=True):
-            average = self.average_heads or heads[0] != heads[1]
-            t, s = {}, {}
-            for name in "qk":
-                t[name], s[name] = self._tokens(teacher[Tap(blocks[0], name)], student[Tap(blocks[1], name)])
-            maps = [log_attention(side["q"], side["k"], count) for side, count in zip((t, s), heads, strict=True)]
-            if average:
-                maps = [side.logsumexp(1, keepdim=True) - math.log(side.shape[1]) for side in maps]
-            losses[self.part("", blocks)] = self._loss(*maps) / len(self.blocks)
-        return losses
-
-    def _loss(self, teacher: Tensor, student: Tensor) -> Tensor:
+    def pair_loss(self, teacher: dict[str, Tensor], student: dict[str, Tensor], pair: int) -> Tensor:
+        """The loss between the maps of a pair of blocks."""
+        heads = self._heads[pair]
+        q, k = (self._tokens(teacher[name], student[name]) for name in self.reads)
+        t, s = (log_attention(q[side], k[side], heads[side]) for side in range(2))
+        if self.average_heads or heads[0] != heads[1]:
+            t, s = (side.logsumexp(1, keepdim=True) - math.log(side.shape[1]) for side in (t, s))
         if self.loss == "mse":
-            return F.mse_loss(student.exp(), teacher.exp())
-        return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean()
+            return F.mse_loss(s.exp(), t.exp())
+        return F.kl_div(s, t, reduction="none", log_target=True).sum(-1).mean()
 
     def describe(self) -> str:
         """Loss, blocks and heads."""

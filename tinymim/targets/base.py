@@ -1,9 +1,8 @@
-"""The protocol of a target: which taps it reads on each side, and the loss between them."""
+"""Base of the targets: which taps are read of teacher and student, and the loss of each pair of blocks."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,16 +16,35 @@ Blocks = int | float | list[int | float]
 first), or a list of them."""
 
 
-class Target(nn.Module, ABC):
-    """One thing to distil. Subclass it, implement the five methods, and name the class in a recipe.
+class Target(nn.Module):
+    """One thing to distil. A subclass names the taps it reads and the loss of a pair of blocks, and a recipe names it::
+
+        class MeanToken(Target):
+            reads = ("ffn_post",)
+
+            def setup_pair(self, teacher, student):
+                self.projection = nn.Linear(student.width, teacher.width)
+
+            def pair_loss(self, teacher, student, pair):
+                seen = self.projection(student["ffn_post"].mean(dim=1))
+                return (seen - teacher["ffn_post"].mean(dim=1)).square().mean()
 
     Args:
         weight: factor of this target's loss in the sum.
         teacher_block: block or blocks of the teacher to read (see :data:`Blocks`); ``None`` takes the teacher card's,
             else the last when both networks are equally deep, else ``round(0.75 x depth)`` (18 of 24; TinyMIM Table
             10). A list is read block by block beside the student's, and the losses are averaged over it.
-        student_block: likewise of the student; ``None`` is its last.
+        student_block: block or blocks of the student, as many; ``None`` is its last.
     """
+
+    reads: Sequence[str] = ("ffn_post",)
+    """Names of the taps (see ``tinymim/vit/blocks.py``) that are read in each block."""
+    teacher_reads: Sequence[str] | None = None
+    """Names of the teacher's taps, where they are others than the student's."""
+    mean_of = 1
+    """Number of losses of a pair of blocks that are averaged instead of added."""
+    first_only = False
+    """Whether only the teacher's first token, CLS, is looked at; no more is then stored in a teacher cache."""
 
     def __init__(self, weight: float = 1.0, teacher_block: Blocks | None = None, student_block: Blocks | None = None):
         super().__init__()
@@ -34,7 +52,7 @@ class Target(nn.Module, ABC):
         self.teacher_block = teacher_block
         self.student_block = student_block
         self.blocks: list[tuple[int, int]] = []
-        """The teacher's and the student's block of each comparison, once bound."""
+        """The teacher's and the student's block of each pair, once bound."""
 
     @property
     def name(self) -> str:
@@ -42,7 +60,7 @@ class Target(nn.Module, ABC):
         return type(self).__name__.lower()
 
     def bind(self, teacher: Backbone, student: Backbone, target_block: int) -> None:
-        """Settle blocks, check that the two networks fit, and build projections. Sizes only: weights may be missing.
+        """Pair the blocks, check that the two networks fit, and build projections. Sizes only: weights may be missing.
 
         Args:
             teacher: may be a skeleton.
@@ -52,47 +70,72 @@ class Target(nn.Module, ABC):
         Raises:
             TinymimError: the networks do not fit this target; the message names the field.
         """
+        if type(self).pair_loss is Target.pair_loss and type(self).forward is Target.forward:
+            raise TinymimError(
+                f"{type(self).__name__}: this target has no loss; define pair_loss(self, teacher, student, pair), "
+                "which takes readings by the tap names in `reads` (see tinymim/targets/base.py)"
+            )
         self.blocks = compared_blocks(self.name, self.teacher_block, self.student_block, teacher, student, target_block)
-        self.fit(teacher, student)
+        # targets that users wrote before there was setup_pair call it fit, and name taps and losses themselves
+        getattr(self, "fit", self.setup_pair)(teacher, student)
         untrained = [tap for tap in self.teacher_taps() if not teacher.trained(tap)]
         if untrained:
             raise TinymimError(_untrained(self.name, untrained, teacher))
 
-    @abstractmethod
-    def fit(self, teacher: Backbone, student: Backbone) -> None:
-        """Check what is particular to this target and build its projections; ``self.blocks`` is settled."""
+    def setup_pair(self, teacher: Backbone, student: Backbone) -> None:
+        """Check what is particular to this target and build its projections; ``self.blocks`` is known."""
 
-    @abstractmethod
+    def pair_loss(
+        self, teacher: dict[str, Tensor], student: dict[str, Tensor], pair: int
+    ) -> Tensor | dict[str, Tensor]:
+        """Loss of one pair of blocks.
+
+        Args:
+            teacher: readings by tap name, ``(B, N, D_t)`` each; ``(B, classes)`` for ``logits``.
+            student: readings by tap name, ``(B, N, D_s)`` each.
+            pair: its place in ``self.blocks``.
+
+        Returns:
+            A scalar, or several by name (``qk``), which are added.
+        """
+        raise NotImplementedError
+
     def teacher_taps(self) -> list[Tap]:
-        """Where to read the teacher."""
+        """Places to read in the teacher."""
+        return [Tap(block, name) for block, _ in self.blocks for name in self.teacher_reads or self.reads]
 
-    @abstractmethod
     def student_taps(self) -> list[Tap]:
-        """Where to read the student."""
+        """Places to read in the student."""
+        return [Tap(block, name) for _, block in self.blocks for name in self.reads]
 
-    @abstractmethod
     def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
-        """Scalar losses by name (``{}`` and up; the target's loss is their sum, before ``weight``)."""
+        """Scalar losses by name (``{}`` and up); the target's loss is their sum, before ``weight``."""
+        losses = {}
+        for pair, blocks in enumerate(self.blocks):
+            t = {name: teacher[Tap(blocks[0], name)] for name in self.teacher_reads or self.reads}
+            s = {name: student[Tap(blocks[1], name)] for name in self.reads}
+            parts = self.pair_loss(t, s, pair)
+            for part, loss in (parts if isinstance(parts, dict) else {"": parts}).items():
+                losses[self.loss_name(part, blocks)] = loss / (len(self.blocks) * self.mean_of)
+        return losses
 
-    @abstractmethod
     def describe(self) -> str:
         """One line for people: what is read where, and how the two sides are aligned."""
-
-    def first_only(self) -> bool:
-        """Whether only the first token, CLS, is looked at of what the teacher's taps give; no more is then stored."""
-        return False
+        return self.describe_blocks()
 
     def aligned_heads(self) -> dict[int, int]:
         """Heads by student block, where this target regroups the student's channels into the teacher's heads."""
         return {}
 
-    def part(self, name: str, blocks: tuple[int, int]) -> str:
-        """Name of a partial loss: ``name`` alone, with the student's and teacher's block where there are several."""
+    def loss_name(self, part: str, blocks: tuple[int, int]) -> str:
+        """Name of a partial loss: ``part`` alone, with the teacher's and student's block where there are several."""
         several = [f"{blocks[0]}to{blocks[1]}"] if len(self.blocks) > 1 else []
-        return "_".join(filter(None, (name, *several)))
+        return "_".join(filter(None, (part, *several)))
+
+    part = loss_name  # its name in targets that users wrote before
 
     def describe_blocks(self) -> str:
-        """Where both sides are read, for people."""
+        """The pairs of blocks, for people."""
         return "block " + ", ".join(f"{teacher} -> {student}" for teacher, student in self.blocks)
 
 
@@ -104,12 +147,12 @@ def compared_blocks(
     student: Backbone,
     target_block: int,
 ) -> list[tuple[int, int]]:
-    """The teacher's and the student's block of each comparison of a target.
+    """The teacher's and the student's block of each pair of a target.
 
     Args:
         name: of the target, for the error.
         teacher_block: as the recipe has it; ``None`` is ``target_block``.
-        student_block: likewise; ``None`` is the last.
+        student_block: as the recipe has it; ``None`` is the last.
         teacher: may be a skeleton.
         student: may be a skeleton.
         target_block: the teacher block to read where the recipe names none.
@@ -119,8 +162,8 @@ def compared_blocks(
     """
     read = target_block if teacher_block is None else teacher_block
     trained = student.depth if student_block is None else student_block
-    teachers = settle_blocks(read, teacher, f"{name}.teacher_block")
-    students = settle_blocks(trained, student, f"{name}.student_block")
+    teachers = block_numbers(read, teacher, f"{name}.teacher_block")
+    students = block_numbers(trained, student, f"{name}.student_block")
     if len(teachers) != len(students) and 1 not in (len(teachers), len(students)):
         raise TinymimError(
             f"{name}.student_block: {len(students)} blocks beside {len(teachers)} of the teacher; "
@@ -136,37 +179,28 @@ def compared_blocks(
     return blocks
 
 
-def first_only_taps(targets: Iterable[Target]) -> list[Tap]:
-    """The teacher's taps of which no target looks at more than the first token."""
-    taps: dict[Tap, bool] = {}
-    for target in targets:
-        for tap in target.teacher_taps():
-            taps[tap] = taps.get(tap, True) and target.first_only()
-    return [tap for tap, alone in taps.items() if alone]
-
-
-def settle_blocks(given: Blocks, network: Backbone, field: str) -> list[int]:
+def block_numbers(blocks: Blocks, network: Backbone, field: str) -> list[int]:
     """Block numbers, from 1, that a recipe means; a fraction is rounded to the nearest block.
 
     Raises:
         TinymimError: a number outside the network, or an empty list; the message names ``field``.
     """
-    listed = given if isinstance(given, list) else [given]
-    blocks = [_settled(block, network.depth) for block in listed]
-    wrong = [block for block, number in zip(listed, blocks, strict=True) if not 1 <= number <= network.depth]
-    if wrong or not blocks:
-        raise TinymimError(
-            f"{field}: {wrong[0] if wrong else given} is out of range; {network.architecture.arch} has blocks 1 to "
-            f"{network.depth}, or give a fraction of the depth, such as 0.75; 1.0 is the last"
-        )
-    return blocks
+    numbers = []
+    for block in blocks if isinstance(blocks, list) else [blocks]:
+        number = max(round(block * network.depth), 1) if isinstance(block, float) and 0 < block <= 1 else block
+        if isinstance(number, float | bool) or not 1 <= number <= network.depth:
+            raise _out_of_range(block, network, field)
+        numbers.append(number)
+    if not numbers:
+        raise _out_of_range(blocks, network, field)
+    return numbers
 
 
-def _settled(block: int | float, depth: int) -> int:
-    """The block's number; 0 where it has none."""
-    if isinstance(block, float):
-        return max(round(block * depth), 1) if 0 < block <= 1 else 0
-    return 0 if isinstance(block, bool) else block
+def _out_of_range(block: object, network: Backbone, field: str) -> TinymimError:
+    return TinymimError(
+        f"{field}: {block} is out of range; {network.architecture.arch} has blocks 1 to {network.depth}, or give a "
+        "fraction of the depth, such as 0.75; 1.0 is the last"
+    )
 
 
 def _untrained(name: str, taps: list[Tap], teacher: Backbone) -> str:
@@ -174,8 +208,8 @@ def _untrained(name: str, taps: list[Tap], teacher: Backbone) -> str:
     block, output = taps[0].block, teacher.output_block
     read = ", ".join(dict.fromkeys(tap.name for tap in taps if tap.block == block))
     text = (
-        f"{name}.teacher_block: {block} gives out what nobody trained: {read}; the teacher's last wholly trained block "
-        f"is {output}"
+        f"{name}.teacher_block: block {block}'s {read} were not trained; the teacher's last wholly trained block is "
+        f"{output}"
     )
     if not teacher.beyond or output == teacher.depth:
         return f"{text}; read that (teacher_block: {output})"
@@ -185,6 +219,17 @@ def _untrained(name: str, taps: list[Tap], teacher: Backbone) -> str:
         f"(teacher_block: {output}), distil relations of {reached}, or train the teacher with a target that goes on "
         "to the end of the block, such as Feature, beside its own"
     )
+
+
+def first_only_taps(targets: Iterable[Target]) -> list[Tap]:
+    """The teacher's taps of which no target looks at more than the first token."""
+    taps: dict[Tap, bool] = {}
+    for target in targets:
+        # a method in targets that users wrote before
+        first_only = target.first_only() if callable(target.first_only) else target.first_only
+        for tap in target.teacher_taps():
+            taps[tap] = taps.get(tap, True) and first_only
+    return [tap for tap, first_only in taps.items() if first_only]
 
 
 def target_block(teacher: Backbone, student: Backbone) -> int:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Blocks, Target, whiten
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Readings, Tap
 
 
 class CLS(Target):
@@ -34,6 +33,8 @@ class CLS(Target):
         student_block: see :class:`Target`.
     """
 
+    first_only = True
+
     def __init__(
         self,
         loss: Literal["cross_entropy", "cosine", "smooth_l1"] = "cross_entropy",
@@ -46,13 +47,12 @@ class CLS(Target):
         student_block: Blocks | None = None,
     ):
         super().__init__(weight, teacher_block, student_block)
-        self.loss = loss
-        self.temperature = temperature
+        self.loss, self.temperature = loss, temperature
         self.centring, self.centre_momentum = centring, centre_momentum
         self.kind = projection
 
-    def fit(self, teacher: Backbone, student: Backbone) -> None:
-        """Build the projections; both networks need a CLS token."""
+    def setup_pair(self, teacher: Backbone, student: Backbone) -> None:
+        """Build a projection for each pair of blocks; both networks need a CLS token."""
         for network in (teacher, student):
             if not network.has_cls:
                 raise TinymimError(
@@ -67,48 +67,24 @@ class CLS(Target):
         if not 0 <= self.centre_momentum < 1:
             raise TinymimError(f"cls.centre_momentum: {self.centre_momentum} is not in [0, 1); DINO's is 0.9")
         self._widths = (student.width, teacher.width)
-        self.projections = nn.ModuleList(self._projection() for _ in self.blocks)
+        self.projections = nn.ModuleList(_projection(*self._widths, self.kind) for _ in self.blocks)
         self.register_buffer("centre", torch.zeros(len(self.blocks), teacher.width))
 
-    def _projection(self) -> nn.Module:
-        width, wide = self._widths
-        if self.kind == "linear":
-            return nn.Linear(width, wide)
-        return nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, wide))
-
-    def teacher_taps(self) -> list[Tap]:
-        """The output of the target blocks."""
-        return [Tap(block, "ffn_post") for block, _ in self.blocks]
-
-    def student_taps(self) -> list[Tap]:
-        """The output of the student's blocks."""
-        return [Tap(block, "ffn_post") for _, block in self.blocks]
-
-    def first_only(self) -> bool:
-        """Yes."""
-        return True
-
-    def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
-        """The loss between the first tokens of ``(B, N, D_t)`` and ``(B, N, D_s)``."""
-        losses = {}
-        for number, (blocks, project) in enumerate(zip(self.blocks, self.projections, strict=True)):
-            t = whiten(teacher[Tap(blocks[0], "ffn_post")][:, 0])
-            s = project(student[Tap(blocks[1], "ffn_post")][:, 0]).float()
-            losses[self.part("", blocks)] = self._loss(t, s, number) / len(self.blocks)
-        return losses
-
-    def _loss(self, t: Tensor, s: Tensor, number: int) -> Tensor:
+    def pair_loss(self, teacher: dict[str, Tensor], student: dict[str, Tensor], pair: int) -> Tensor:
+        """The loss between the first tokens of a pair of blocks."""
+        t = whiten(teacher["ffn_post"][:, 0])
+        s = self.projections[pair](student["ffn_post"][:, 0]).float()
         if self.loss == "cosine":
             return 1 - F.cosine_similarity(s, t, dim=-1).mean()
         if self.loss == "smooth_l1":
             return F.smooth_l1_loss(s, t)
         if self.centring:
-            t = self._centred(t, number)
+            t = self._centred(t, pair)
         return F.cross_entropy(s / self.temperature, (t / self.temperature).softmax(-1))
 
-    def _centred(self, t: Tensor, number: int) -> Tensor:
+    def _centred(self, t: Tensor, pair: int) -> Tensor:
         """``(B, D)`` less the running mean of the steps before; training moves the mean, the same in all processes."""
-        centre = cast(Tensor, self.centre)[number]
+        centre = cast(Tensor, self.centre)[pair]
         centred = t - centre
         if self.training:
             mean = t.detach().mean(0)
@@ -124,3 +100,9 @@ class CLS(Target):
         how = ", centred" if self.centring and self.loss == "cross_entropy" else ""
         into = f"{self._widths[0]} -> {self._widths[1]}"
         return f"{self.loss}{how}: {self.describe_blocks()}, student projected {into} ({self.kind})"
+
+
+def _projection(width: int, wide: int, kind: Literal["linear", "mlp"]) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(width, wide)
+    return nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, wide))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Target
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
-from tinymim.vit.blocks import LOGITS, Readings, Tap
+from tinymim.vit.blocks import LOGITS
 
 
 class Logits(Target):
@@ -25,6 +25,8 @@ class Logits(Target):
         student_block: see :class:`Target`; the teacher's logits always come after its last block.
     """
 
+    teacher_reads = (LOGITS,)
+
     def __init__(
         self,
         temperature: float = 3.0,
@@ -34,11 +36,9 @@ class Logits(Target):
         student_block: int | float | None = None,
     ):
         super().__init__(weight, student_block=student_block)
-        self.temperature = temperature
-        self.t_squared = t_squared
-        self.cls = cls
+        self.temperature, self.t_squared, self.cls = temperature, t_squared, cls
 
-    def fit(self, teacher: Backbone, student: Backbone) -> None:
+    def setup_pair(self, teacher: Backbone, student: Backbone) -> None:
         """Build the student's classifier."""
         if not self.temperature > 0:
             raise TinymimError(f"logits.temperature: {self.temperature} is not more than 0")
@@ -46,22 +46,15 @@ class Logits(Target):
             raise TinymimError(f"logits: the teacher, {teacher.architecture.arch}, {NO_CLASSIFIER}")
         if self.cls and not student.has_cls:
             raise TinymimError(f"logits.cls: {student.architecture.arch} has no CLS token; leave cls out")
-        self._depth, self._prefix = teacher.depth, student.prefix
+        self.blocks = [(teacher.depth, block) for _, block in self.blocks]
+        self._prefix = student.prefix
         self.projection = nn.Linear(student.width, teacher.classes)
 
-    def teacher_taps(self) -> list[Tap]:
-        """The logits."""
-        return [Tap(self._depth, LOGITS)]
-
-    def student_taps(self) -> list[Tap]:
-        """The output of the student's block."""
-        return [Tap(self.blocks[0][1], "ffn_post")]
-
-    def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
-        """The loss between ``(B, classes)`` logits and ``(B, N, D_s)`` tokens."""
-        t, tokens = teacher[self.teacher_taps()[0]], student[self.student_taps()[0]]
+    def pair_loss(self, teacher: dict[str, Tensor], student: dict[str, Tensor], pair: int) -> Tensor:
+        """The loss between ``(B, classes)`` logits and those of the student's tokens."""
+        tokens = student["ffn_post"]
         s = self.projection(tokens[:, 0] if self.cls else tokens[:, self._prefix :].mean(dim=1))
-        return {"": soft_kl(t, s, self.temperature, self.t_squared)}
+        return soft_kl(teacher[LOGITS], s, self.temperature, self.t_squared)
 
     def describe(self) -> str:
         """Classes, temperature and where the student is read."""
@@ -77,7 +70,7 @@ def soft_kl(teacher: Tensor, student: Tensor, temperature: float, t_squared: boo
 
     Args:
         teacher: logits ``(B, classes)``.
-        student: likewise.
+        student: logits ``(B, classes)``.
         temperature: T.
         t_squared: as in Hinton et al. and in DeiT's Eq. 2.
     """

@@ -14,10 +14,10 @@ from tinymim.errors import TinymimError
 from tinymim.ops import relation_kl
 from tinymim.ops.relation_kl import relation_logits
 from tinymim.targets.base import Blocks, Target
+from tinymim.targets.head_alignment import HeadAlignment
 from tinymim.targets.tokens import Tokens
-from tinymim.vit.architecture import check_divides
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import QKV, Readings, Tap
+from tinymim.vit.blocks import QKV
 
 
 class Relation(Target):
@@ -59,56 +59,33 @@ class Relation(Target):
         student_block: Blocks | None = None,
     ):
         super().__init__(weight, teacher_block, student_block)
-        self.pairs = list(pairs)
-        self.heads = heads
-        self.softmax, self.raw_loss = softmax, raw_loss
-        self.temperature = temperature
-        self.cls = cls
-        self.form = form
+        self.pairs, self.heads = list(pairs), heads
+        self.reads = [name for name in QKV if any(name in pair for pair in pairs)]
+        self.softmax, self.raw_loss, self.temperature = softmax, raw_loss, temperature
+        self.cls, self.form = cls, form
 
-    def fit(self, teacher: Backbone, student: Backbone) -> None:
-        """Settle the number of heads of each block; both widths must divide by it."""
+    def setup_pair(self, teacher: Backbone, student: Backbone) -> None:
+        """Align heads and tokens of each pair of blocks."""
         check_pairs(self.pairs, "relation.pairs")
         check_temperature(self.temperature, "relation.temperature")
         if not self.softmax and self.temperature != 1:
             raise TinymimError(
                 f"relation.temperature: {self.temperature} would do nothing, as softmax is false; leave it out"
             )
-        self._heads = [teacher.heads[block - 1] if self.heads == "auto" else self.heads for block, _ in self.blocks]
-        for heads in self._heads:
-            check_divides(heads, teacher.width, f"the teacher, {teacher.architecture.arch}")
-            check_divides(heads, student.width, f"the student, {student.architecture.arch}")
+        heads = [teacher.heads[block - 1] if self.heads == "auto" else self.heads for block, _ in self.blocks]
+        self._aligned = [HeadAlignment.match(teacher, student, count) for count in heads]
         self._tokens = Tokens.match(teacher, student, self.cls, self.name)
-        self._sizes = (teacher.width, student.width)
 
-    @property
-    def _names(self) -> list[str]:
-        return [name for name in QKV if any(name in pair for pair in self.pairs)]
-
-    def teacher_taps(self) -> list[Tap]:
-        """Those of q, k, v that the pairs name, in the teacher's target blocks."""
-        return [Tap(block, name) for block, _ in self.blocks for name in self._names]
-
-    def student_taps(self) -> list[Tap]:
-        """Likewise, in the student's."""
-        return [Tap(block, name) for _, block in self.blocks for name in self._names]
-
-    def aligned_heads(self) -> dict[int, int]:
-        """The student's blocks and the teacher's number of heads there."""
-        return {block: heads for (_, block), heads in zip(self.blocks, self._heads, strict=True)}
-
-    def forward(self, teacher: Readings, student: Readings) -> dict[str, Tensor]:
-        """One loss a pair (and block), from ``(B, N, D_t)`` and ``(B, N, D_s)`` readings."""
+    def pair_loss(self, teacher: dict[str, Tensor], student: dict[str, Tensor], pair: int) -> dict[str, Tensor]:
+        """The loss of each relation of a pair of blocks."""
+        t, s = {}, {}
+        for name in self.reads:
+            both = self._tokens(teacher[name], student[name])
+            t[name], s[name] = (self._aligned[pair].split(tokens) for tokens in both)
         losses = {}
-        for blocks, heads in zip(self.blocks, self._heads, strict=True):
-            t, s = {}, {}
-            for name in self._names:
-                both = self._tokens(teacher[Tap(blocks[0], name)], student[Tap(blocks[1], name)])
-                t[name], s[name] = (tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in both)
-            for pair in self.pairs:
-                a, b = pair[0], pair[1]
-                loss = self._loss(t[a], t[b], s[a], s[b])
-                losses[self.part(pair, blocks)] = loss / len(self.blocks)
+        for relation in self.pairs:
+            a, b = relation[0], relation[1]
+            losses[relation] = self._loss(t[a], t[b], s[a], s[b])
         return losses
 
     def _loss(self, tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor) -> Tensor:
@@ -116,14 +93,15 @@ class Relation(Target):
             return relation_kl(tq, tk, sq, sk, temperature=self.temperature, form=self.form)
         return raw_relation_loss(tq, tk, sq, sk, self.raw_loss)
 
+    def aligned_heads(self) -> dict[int, int]:
+        """The student's blocks and the teacher's number of heads there."""
+        return {block: aligned.heads for (_, block), aligned in zip(self.blocks, self._aligned, strict=True)}
+
     def describe(self) -> str:
         """Pairs, blocks and the alignment of heads."""
         form = "" if self.softmax else f", raw, {self.raw_loss}"
         form += f", temperature {self.temperature:g}" if self.temperature != 1 else ""
-        heads = "; ".join(
-            f"{count} heads of {self._sizes[0] // count} -> {count} heads of {self._sizes[1] // count}"
-            for count in dict.fromkeys(self._heads)
-        )
+        heads = "; ".join(dict.fromkeys(aligned.describe() for aligned in self._aligned))
         cls = "" if self.cls else ", without CLS"
         return f"{'+'.join(self.pairs)}{form}: {self.describe_blocks()}, {heads}{cls}{self._tokens.describe()}"
 

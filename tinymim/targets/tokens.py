@@ -1,4 +1,4 @@
-"""Which token of the teacher stands beside which of the student."""
+"""Align teacher and student tokens: shared prefix tokens and resampled patch grids."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Tokens:
 
     Args:
         grids: patches along height and width, teacher's and student's.
-        prefixes: tokens before the patches, likewise; CLS comes first.
+        prefixes: tokens before the patches, teacher's and student's; CLS comes first.
         shared: prefix tokens that are compared: 1, or 0 without CLS.
     """
 
@@ -34,7 +34,7 @@ class Tokens:
 
     @classmethod
     def match(cls, teacher: Backbone, student: Backbone, with_cls: bool, name: str) -> Tokens:
-        """Find them from the networks' sizes.
+        """The shared tokens of two networks, from their sizes.
 
         Args:
             teacher: may be a skeleton.
@@ -45,33 +45,33 @@ class Tokens:
         Raises:
             TinymimError: grids of different shape.
         """
-        (rows, columns), (own_rows, own_columns) = teacher.grid, student.grid
-        if rows * own_columns != columns * own_rows:
+        (rows, columns), (s_rows, s_columns) = teacher.grid, student.grid
+        if rows * s_columns != columns * s_rows:
             raise TinymimError(
-                f"{name}: the teacher sees {rows}x{columns} patches and the student {own_rows}x{own_columns}; tokens "
+                f"{name}: the teacher sees {rows}x{columns} patches and the student {s_rows}x{s_columns}; tokens "
                 f"can be resampled between grids of one shape only. Give the student patch_size and img_size for it"
             )
-        both = teacher.has_cls and student.has_cls
-        return cls((teacher.grid, student.grid), (teacher.prefix, student.prefix), int(with_cls and both))
+        shared = int(with_cls and teacher.has_cls and student.has_cls)
+        return cls((teacher.grid, student.grid), (teacher.prefix, student.prefix), shared)
 
     @property
     def same_grid(self) -> bool:
-        """Whether patches stand side by side as they are."""
+        """Whether no patch must be resampled."""
         return self.grids[0] == self.grids[1]
 
     def __call__(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, prefix + N, D)`` readings of both sides, cut and resampled to equally many tokens."""
+        """The shared tokens of both sides' ``(B, prefix + N, D)`` readings, equally many."""
         return self.of_teacher(teacher), self.of_student(student)
 
     def of_teacher(self, tokens: Tensor) -> Tensor:
-        """The teacher's, cut and resampled to the student's grid."""
+        """The teacher's shared tokens, resampled to the student's grid."""
         if not self.same_grid:
             patches = self._resampled(tokens[:, self.prefixes[0] :])
             tokens = torch.cat([tokens[:, : self.prefixes[0]], patches], dim=1)
         return self._cut(tokens, self.prefixes[0])
 
     def of_student(self, tokens: Tensor) -> Tensor:
-        """The student's, cut."""
+        """The student's shared tokens."""
         return self._cut(tokens, self.prefixes[1])
 
     def _cut(self, tokens: Tensor, prefix: int) -> Tensor:
@@ -88,8 +88,8 @@ class Tokens:
         return images.flatten(2).transpose(1, 2).to(patches.dtype)
 
     def describe(self) -> str:
-        """What is done to the tokens, or nothing where they fit as they are."""
+        """Words on how tokens are resampled; empty where they are not."""
         if self.same_grid:
             return ""
-        (rows, columns), (own_rows, own_columns) = self.grids
-        return f", teacher's {rows}x{columns} tokens resampled to {own_rows}x{own_columns}"
+        (rows, columns), (s_rows, s_columns) = self.grids
+        return f", teacher's {rows}x{columns} tokens resampled to {s_rows}x{s_columns}"

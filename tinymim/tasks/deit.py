@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.errors import TinymimError
+from tinymim.methods.base import find
 from tinymim.methods.frozen_teacher import FrozenTeacher, Precision, teacher_dtype
 from tinymim.targets.logits import soft_kl
-from tinymim.teachers import locate
 from tinymim.teachers.weights import Provenance
 from tinymim.vit.backbone import NO_CLASSIFIER
 from tinymim.vit.blocks import LOGITS, Tap
@@ -20,7 +20,7 @@ from tinymim.vit.blocks import LOGITS, Tap
 
 @dataclass
 class Deit:
-    """What the classifier on the distillation token learns from.
+    """Distillation into the classifier on the distillation token.
 
     Args:
         teacher: as a Distiller's, or a fine-tuned checkpoint of this project; it needs a classifier.
@@ -40,7 +40,7 @@ class Deit:
 
 
 def deit_loss(labelled: Tensor, distilled: Tensor, teacher: Tensor, options: Deit) -> Tensor:
-    """DeiT's loss: ``(1 - weight) x labelled + weight x`` what the distillation head owes the teacher.
+    """DeiT's loss: ``(1 - weight) x labelled + weight x`` the distillation head's loss on the teacher.
 
     Soft is T² KL(teacher ‖ student) averaged over the batch, as in the paper; DeiT's code divides by the number of
     classes as well.
@@ -52,14 +52,14 @@ def deit_loss(labelled: Tensor, distilled: Tensor, teacher: Tensor, options: Dei
         options: kind, weight, temperature.
     """
     if options.kind == "hard":
-        owed = F.cross_entropy(distilled, teacher.argmax(-1))
+        distilling = F.cross_entropy(distilled, teacher.argmax(-1))
     else:
-        owed = soft_kl(teacher, distilled, options.temperature)
-    return (1 - options.weight) * labelled + options.weight * owed
+        distilling = soft_kl(teacher, distilled, options.temperature)
+    return (1 - options.weight) * labelled + options.weight * distilling
 
 
 class DeitTeacher:
-    """The teacher of a fine-tuning: found first, loaded later, and no module, as :class:`FrozenTeacher` is none.
+    """Teacher of a fine-tuning: found first, loaded later, and no module, as :class:`FrozenTeacher` is none.
 
     Args:
         options: of the recipe.
@@ -71,30 +71,32 @@ class DeitTeacher:
     def __init__(self, options: Deit):
         self.options = options
         try:
-            self.located = locate.locate(options.teacher)
+            self.located = find(options.teacher)
         except TinymimError as error:
             raise TinymimError(f"deit.{error}") from None
         self.frozen: FrozenTeacher | None = None
         self.provenance: Provenance | None = None
 
-    def problems(self, classes: int | None) -> list[str]:
-        """What keeps it from teaching, each with its remedy. Reads no weights.
+    def errors(self, classes: int | None) -> list[str]:
+        """Mistakes that keep it from teaching, each with its remedy. Reads no weights.
 
         Args:
             classes: of the data; ``None`` where they are not known yet.
         """
-        found, options, network = [], self.options, self.located.skeleton
+        errors, options, network = [], self.options, self.located.skeleton
         if problem := self.located.problem():
-            found.append(f"deit.{problem}")
+            errors.append(f"deit.{problem}")
         if not network.classes:
-            found.append(f"deit.teacher: {options.teacher} {NO_CLASSIFIER}")
+            errors.append(f"deit.teacher: {options.teacher} {NO_CLASSIFIER}")
         elif classes and network.classes != classes:
-            found.append(f"deit.teacher: {options.teacher} knows {network.classes} classes, and the data has {classes}")
+            errors.append(
+                f"deit.teacher: {options.teacher} knows {network.classes} classes, and the data has {classes}"
+            )
         if not 0 <= options.weight <= 1:
-            found.append(f"deit.weight: {options.weight} is not a share from 0 to 1")
+            errors.append(f"deit.weight: {options.weight} is not a share from 0 to 1")
         if not options.temperature > 0:
-            found.append(f"deit.temperature: {options.temperature} is not more than 0")
-        return found
+            errors.append(f"deit.temperature: {options.temperature} is not more than 0")
+        return errors
 
     def load(self, run: str, device: torch.device) -> None:
         """Read its weights, for a trainer of that precision on that device."""
@@ -104,7 +106,7 @@ class DeitTeacher:
         self.frozen = FrozenTeacher(backbone, taps, dtype=dtype, shared_on=shared_on)
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint says of it."""
+        """Its part of a checkpoint's record."""
         assert self.provenance is not None, "load comes first"
         return {"teacher": self.provenance.identity(), "kind": self.options.kind}
 
@@ -115,7 +117,7 @@ class DeitTeacher:
             self.provenance.check_same(stored, "deit.teacher: this checkpoint was taught by")
 
     def summary(self) -> list[tuple[str, str]]:
-        """What teaches, for people."""
+        """Lines on the teacher, for people."""
         how = f"{self.options.kind} distillation, weight {self.options.weight:g}"
         return [("DeiT teacher", f"{how}: {self.located.skeleton.describe()}"), ("", str(self.provenance))]
 

@@ -1,109 +1,81 @@
-"""Supervised use of a backbone where it says something of places: at the size of the data's images, under a decoder."""
+"""Base of the tasks that predict places or properties of an image: the backbone at the data's size, under a decoder."""
 
 from __future__ import annotations
 
-import copy
+from abc import abstractmethod
 from dataclasses import asdict
 from typing import Any
 
-from tinymim.errors import TinymimError, several
-from tinymim.methods.optim import Optim, configure
-from tinymim.tasks.base import Started
-from tinymim.tasks.network import Decoded
-from tinymim.tasks.resize import at_size
+from tinymim.errors import TinymimError
+from tinymim.methods.base import Errors
+from tinymim.tasks.base import SupervisedTask
+from tinymim.tasks.network import BackboneWithDecoder
 from tinymim.teachers.weights import RECORD
 from tinymim.vit.architecture import set_drop_path
-from tinymim.vit.backbone import Backbone
+from tinymim.vit.backbone import Backbone, on_meta
+from tinymim.vit.blocks import Tap
 
 
-class Dense(Started):
-    """Base of the modules that train a :class:`Decoded` network; subclasses say what is on top."""
+class DensePredictionTask(SupervisedTask):
+    """Base of the modules that train a decoder on a backbone whose position embeddings are resampled to the data."""
 
     part = ""
     """Key of the decoder's form in a checkpoint's record."""
-    classes_of = ""
-    """The data's attribute that counts its classes."""
-    lacking = ""
-    """What to do about data that has none."""
-
-    num_classes: int | None
+    of_another_form = "its decoder is {stored}, and the recipe's {form}"
+    """Words for a checkpoint whose decoder is another one."""
     drop_path: float
-    optim: Optim
-    _size: int | None = None
-    _trained: tuple[int, list[str]] | None = None
 
-    @property
-    def net(self) -> Decoded:
-        """The network."""
-        raise NotImplementedError
+    @abstractmethod
+    def check_options(self, image_size: int | None, errors: Errors) -> None:
+        """Note options that are out of range, or do not go together."""
 
-    @property
-    def backbone(self) -> Backbone:
-        """The network without its decoder."""
-        return self.net.backbone
+    @abstractmethod
+    def check_backbone(self, backbone: Backbone, errors: Errors) -> None:
+        """Note why a backbone of the data's size cannot be read by the decoder."""
 
-    def problems(self, image_size: int) -> list[str]:
-        """Everything that keeps the recipe from running."""
-        raise NotImplementedError
+    @abstractmethod
+    def decoder_form(self, backbone: Backbone, classes: int) -> Any:
+        """Truncate the backbone after the last block read; the decoder's form, a dataclass with ``describe``."""
 
-    def settle(self, backbone: Backbone, classes: int) -> Any:
-        """Cut ``backbone`` after the last block that is read; the decoder's form."""
-        raise NotImplementedError
+    @abstractmethod
+    def network_on(self, backbone: Backbone, form: Any, data: Any) -> BackboneWithDecoder:
+        """The backbone with its decoder; gets the figures ready, too."""
 
-    def assemble(self, backbone: Backbone, form: Any) -> None:
-        """Build the network on a settled backbone, say what of it is trained, and get the figures ready."""
-        raise NotImplementedError
+    def taps(self, backbone: Backbone, form: Any) -> list[Tap]:
+        """Taps that the decoder reads."""
+        return [Tap(backbone.output_block, "ffn_post")]
 
-    def skeleton_at(self, image_size: int) -> Backbone:
-        """The network it starts from, without weights, for images of this size; from scratch it is built for them.
+    def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
+        """Build or load the backbone, fit it to the images, truncate it, and add the decoder.
 
-        Raises:
-            TinymimError: there is none, or it cannot take them.
+        On the meta device the decoder is left out: its form is what a record says of it.
         """
-        self._size = image_size
-        self._build_for(image_size)
-        return at_size(self._skeleton(), image_size)
+        self.check_options(image_size, errors)
+        classes = self.count_classes(data, errors)
+        with errors.of():
+            backbone = self.start_at(image_size)
+            self.check_backbone(backbone, errors)
+            self._pretrained = backbone.output_block, backbone.beyond
+            form = self.decoder_form(backbone, classes)
+            set_drop_path(backbone.vit, self.drop_path)
+            self.choose_trained(backbone, self.taps(backbone, form))
+            network = BackboneWithDecoder(backbone, form) if on_meta() else self.network_on(backbone, form, data)
+            setattr(self, self.slot, network)
+            if not on_meta():
+                self.num_classes = classes
+                self.train()
 
-    def configure_model(self) -> None:
-        """Build or load the backbone, resample its positions, cut it after its last block read, add the decoder."""
-        if self._trained:
-            return
-        data = getattr(self.trainer, "datamodule", None)
-        size = getattr(data, "image_size", None) or self._skeleton().image_size[0]
-        classes = self.num_classes or getattr(data, self.classes_of, None)
-        if found := self.problems(size) + ([] if classes else [f"data: {self.lacking}"]):
-            raise several("this recipe cannot run", found)
-        assert classes
-        self.num_classes = classes
-        backbone = at_size(self._backbone(), size)
-        self._trained = backbone.output_block, backbone.beyond
-        form = self.settle(backbone, classes)
-        set_drop_path(backbone.vit, self.drop_path)
-        self.assemble(backbone, form)
-
-    def leaves(self) -> dict[str, Any]:
-        """A checkpoint's record. Where the number of classes is the data's and not known yet, it says 1."""
-        network = copy.deepcopy(self._skeleton())
-        network = at_size(network, self._size or network.image_size[0])
-        form = asdict(self.settle(network, self.num_classes or 1))
-        record = {"backbone": network.record(), "prefix": self.prefix, **self.born()}
-        return {**record, "licence": self.licence, self.part: form}
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with layer-wise decay of the learning rate."""
-        return configure(self.net, self.optim, self.trainer)
-
-    def origin(self) -> dict[str, Any]:
+    def provenance_record(self) -> dict[str, Any]:
         """The decoder, and the licence of what it was made from."""
         return {"licence": self.licence, self.part: asdict(self.net.form)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse another backbone, and another decoder."""
         super().on_load_checkpoint(checkpoint)
-        stored, own = checkpoint[RECORD].get(self.part), asdict(self.net.form)
-        if stored != own:
-            raise TinymimError(f"ckpt_path: its decoder is {stored}, and the recipe's {own}")
+        stored, form = checkpoint[RECORD].get(self.part), asdict(self.net.form)
+        if stored != form:
+            raise TinymimError(f"ckpt_path: {self.of_another_form.format(stored=stored, form=form)}")
 
     def summary(self) -> list[tuple[str, str]]:
-        """What is about to be trained, for people."""
-        return [*self._origins(), ("decoder", self.net.form.describe())]
+        """Lines on what is about to be trained: title and text."""
+        return [*super().summary(), ("decoder", self.net.form.describe())]

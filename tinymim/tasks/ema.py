@@ -17,10 +17,10 @@ from tinymim.teachers.weights import RECORD
 
 M = TypeVar("M", bound=nn.Module)
 TRAINED, AVERAGED = "model.", "average."
-"""Where the two networks lie in a module's state."""
+"""Prefixes of the two networks in a module's state."""
 
 
-def copy_of(model: M) -> M:
+def averaged_copy(model: M) -> M:
     """A copy to keep an average in: neither trained nor in training mode."""
     average = copy.deepcopy(model)
     average.requires_grad_(False)
@@ -28,24 +28,24 @@ def copy_of(model: M) -> M:
     return average
 
 
-def decay_at(step: int, most: float) -> float:
+def ema_decay(step: int, most: float) -> float:
     """The decay of step ``step`` (from 1): it rises to ``most`` as (1 + step) / (10 + step), TensorFlow's rule, so that
     the random weights of the beginning are forgotten in short runs too."""
     return min(most, (1 + step) / (10 + step))
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+def update(average: nn.Module, model: nn.Module, decay: float) -> None:
     """``average = decay x average + (1 - decay) x model``; what is not trained, and buffers, are taken as they are."""
-    pairs = list(zip(average.parameters(), model.parameters(), strict=True))
+    pairs = zip(average.parameters(), model.parameters(), strict=True)
     trained = [pair for pair in pairs if pair[1].requires_grad]
     kept, now = [kept.data for kept, _ in trained], [now.data for _, now in trained]
     torch._foreach_lerp_(kept, now, 1 - decay)
-    for own, new in zip(average.buffers(), model.buffers(), strict=True):
-        own.copy_(new)
+    for kept_buffer, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept_buffer.copy_(new)
 
 
-def reconcile(checkpoint: dict[str, Any], ema: float | None, resuming: bool) -> float | None:
+def adapt_checkpoint(checkpoint: dict[str, Any], ema: float | None, resuming: bool) -> float | None:
     """Fit a checkpoint to a module with or without an average, before its weights are loaded.
 
     Args:
@@ -70,7 +70,7 @@ def reconcile(checkpoint: dict[str, Any], ema: float | None, resuming: bool) -> 
         raise TinymimError(f"model.ema: none, but the run keeps a running average; go on with --model.ema {stored}")
     state = checkpoint["state_dict"]
     rest = {key: value for key, value in state.items() if not key.startswith((TRAINED, AVERAGED))}
-    taken = {key: value for key, value in state.items() if key.startswith(AVERAGED)}
-    checkpoint["state_dict"] = rest | {key.replace(AVERAGED, TRAINED, 1): value for key, value in taken.items()}
+    average = {key: value for key, value in state.items() if key.startswith(AVERAGED)}
+    checkpoint["state_dict"] = rest | {key.replace(AVERAGED, TRAINED, 1): value for key, value in average.items()}
     checkpoint[RECORD] = {**record, "prefix": record["prefix"].replace(AVERAGED, TRAINED, 1)}
     return float(stored)

@@ -6,29 +6,28 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from timm.layers import LayerNorm2d
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.image_list import ImageList
 
-from tinymim.tasks.network import Decoded
-from tinymim.tasks.scales import map_of, scaled
+from tinymim.tasks.network import BackboneWithDecoder
+from tinymim.tasks.pyramid import SimplePyramid, map_of
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.blocks import Tap
 
 GROUPS = 32
-"""Of the GroupNorm in torchvision's heads, which the channels must be a multiple of."""
+"""Groups of the GroupNorm in torchvision's heads, which the channels must be a multiple of."""
 
 Boxes = dict[str, Tensor]
-"""Of one image, as torchvision has them: ``boxes`` ``(M, 4)`` in pixels (left, top, right, bottom), ``labels`` from 0,
-and ``scores`` where they are found."""
+"""Boxes of one image, as torchvision has them: ``boxes`` ``(M, 4)`` in pixels (left, top, right, bottom), ``labels``
+from 0, and ``scores`` of detections."""
 
 
 @dataclass(frozen=True)
 class FCOSForm:
-    """What a detector is besides its backbone and weights; checkpoints record it.
+    """Form of a detector, all but its backbone and weights; checkpoints record it.
 
     Args:
         classes: of boxes.
@@ -48,36 +47,8 @@ class FCOSForm:
         return f"FCOS, {self.convolutions} convolutions of {self.width} channels on maps of {scales} x the patches"
 
 
-class SimplePyramid(nn.Module):
-    """Maps of several scales from the last one alone: ViTDet's.
-
-    Args:
-        width: channels of the tokens.
-        out_channels: of the maps; the name is torchvision's.
-        scales: of the maps.
-    """
-
-    def __init__(self, width: int, out_channels: int, scales: list[float]):
-        super().__init__()
-        self.out_channels = out_channels
-        self.levels = nn.ModuleList(
-            nn.Sequential(
-                scaled(width, scale, LayerNorm2d),
-                nn.Conv2d(width, out_channels, 1, bias=False),
-                LayerNorm2d(out_channels),
-                nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-                LayerNorm2d(out_channels),
-            )
-            for scale in scales
-        )
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """``(B, out_channels, scale * h, scale * w)`` for each scale, of ``(B, D, h, w)``."""
-        return [level(x) for level in self.levels]
-
-
-class Seen(NamedTuple):
-    """What the heads say of a batch, in float32.
+class Predictions(NamedTuple):
+    """Outputs of the heads for a batch, in float32.
 
     Args:
         outputs: torchvision's ``cls_logits``, ``bbox_regression`` and ``bbox_ctrness``, each ``(B, P, ...)``.
@@ -92,7 +63,7 @@ class Seen(NamedTuple):
     size: tuple[int, int]
 
 
-class FCOSNetwork(Decoded):
+class FCOSNetwork(BackboneWithDecoder):
     """A backbone with its pyramid and torchvision's FCOS.
 
     Args:
@@ -101,8 +72,7 @@ class FCOSNetwork(Decoded):
     """
 
     def __init__(self, backbone: Backbone, form: FCOSForm):
-        super().__init__()
-        self.backbone, self.form = backbone, form
+        super().__init__(backbone, form)
         pyramid = SimplePyramid(backbone.width, form.width, form.scales)
         strides = [[side / scale for side in backbone.patch] for scale in form.scales]
         anchors = AnchorGenerator(tuple((stride[0],) for stride in strides), ((1.0,),) * len(strides))
@@ -111,8 +81,8 @@ class FCOSNetwork(Decoded):
         head = FCOSHead(form.width, 1, form.classes, form.convolutions)
         self.fcos = FCOS(pyramid, form.classes, anchor_generator=anchors, head=head, score_thresh=0.05)
 
-    def forward(self, images: Tensor) -> Seen:
-        """What the heads say of ``(B, 3, H, W)`` images in [0, 1], of the size the backbone takes.
+    def forward(self, images: Tensor) -> Predictions:
+        """Outputs of the heads for ``(B, 3, H, W)`` images in [0, 1], of the size the backbone takes.
 
         torchvision's own ``forward`` is not used: it would resize and normalise the images, give losses in training
         mode alone, and compute them in the precision of the networks.
@@ -122,22 +92,22 @@ class FCOSNetwork(Decoded):
         maps = self.fcos.backbone(map_of(tokens, self.backbone.grid))
         outputs = {name: output.float() for name, output in self.fcos.head(maps).items()}
         size = (images.shape[-2], images.shape[-1])
-        anchors = self.fcos.anchor_generator(ImageList(images, [size] * len(images)), [one.float() for one in maps])
-        return Seen(outputs, anchors, [one.shape[-2] * one.shape[-1] for one in maps], size)
+        anchors = self.fcos.anchor_generator(ImageList(images, [size] * len(images)), [level.float() for level in maps])
+        return Predictions(outputs, anchors, [level.shape[-2] * level.shape[-1] for level in maps], size)
 
-    def losses(self, seen: Seen, targets: list[Boxes]) -> dict[str, Tensor]:
+    def losses(self, predictions: Predictions, targets: list[Boxes]) -> dict[str, Tensor]:
         """torchvision's three losses as two, whose sum is its total.
 
         ``classification`` is the focal loss of each point's classes; ``localisation`` the generalised IoU loss of the
         boxes and the cross-entropy of the centre-ness, which weighs a box by where in it its point lies. Each is summed
         over the batch and divided by the number of points in it that have a box.
         """
-        losses = self.fcos.compute_loss(targets, seen.outputs, seen.anchors, seen.points)
+        losses = self.fcos.compute_loss(targets, predictions.outputs, predictions.anchors, predictions.points)
         localisation = losses["bbox_regression"] + losses["bbox_ctrness"]
         return {"classification": losses["classification"], "localisation": localisation}
 
-    def found(self, seen: Seen) -> list[Boxes]:
+    def detections(self, predictions: Predictions) -> list[Boxes]:
         """The boxes found in each image, the surest first: at most 100, of scores above 0.05, without doubles."""
-        outputs = {name: list(output.split(seen.points, dim=1)) for name, output in seen.outputs.items()}
-        anchors = [list(one.split(seen.points)) for one in seen.anchors]
-        return self.fcos.postprocess_detections(outputs, anchors, [seen.size] * len(anchors))
+        outputs = {name: list(output.split(predictions.points, dim=1)) for name, output in predictions.outputs.items()}
+        anchors = [list(each.split(predictions.points)) for each in predictions.anchors]
+        return self.fcos.postprocess_detections(outputs, anchors, [predictions.size] * len(anchors))

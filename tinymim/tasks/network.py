@@ -1,4 +1,4 @@
-"""A backbone with a classifier: what a :class:`Classifier` trains."""
+"""A backbone with a head or a decoder, and the layers that its learning rate decays over."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tinymim.vit.classifier_head import Head, HeadForm, Pool
 from tinymim.vit.conventions import BiasLayer
 
 
-class Layered:
-    """What timm's layer-wise decay of the learning rate asks of a network: what is beside its ``backbone`` is head.
+class LayerDecayGroups:
+    """Layers of a network for timm's layer-wise decay of the learning rate: all beside its ``backbone`` is head.
 
     A relative position bias that all blocks share counts to the last layer, as in BEiT's and SimMIM's code, which says
     no more of it: every block learns it. timm's stem would have 1/270 of the rate at a decay of 0.65 and 12 blocks. As
@@ -38,14 +38,20 @@ class Layered:
         return {f"backbone.vit.{name}" for name in self.backbone.vit.no_weight_decay()}
 
 
-class Decoded(Layered, nn.Module):
-    """A backbone under a decoder; one module, whose names are those of the checkpoints."""
+class BackboneWithDecoder(LayerDecayGroups, nn.Module):
+    """A backbone under a decoder; one module, whose names are those of the checkpoints.
 
-    form: Any
-    """What it is besides its backbone and weights, a dataclass with ``describe``; checkpoints record it."""
+    Args:
+        backbone: what the decoder reads.
+        form: what it is besides its backbone and weights, a dataclass with ``describe``; checkpoints record it.
+    """
+
+    def __init__(self, backbone: Backbone, form: Any):
+        super().__init__()
+        self.backbone, self.form = backbone, form
 
 
-class Network(Layered, Head):
+class BackboneWithHead(LayerDecayGroups, Head):
     """A backbone and its :class:`Head`; one module, whose names are those of the checkpoints.
 
     Args:
@@ -63,17 +69,17 @@ class Network(Layered, Head):
         return super().each(self.backbone.read(images, [tap])[tap])
 
 
-def pool_problems(network: Backbone, pool: Pool, deit: bool) -> list[str]:
+def pool_errors(network: Backbone, pool: Pool, deit: bool) -> list[str]:
     """Why ``network``'s tokens cannot be pooled so, or, with ``deit``, why a teacher would have nothing to teach."""
-    arch, found = network.architecture.arch, []
+    arch, errors = network.architecture.arch, []
     distilled = "timm's deit_*_distilled_* models have one"
     if pool == "cls" and not network.has_cls:
-        found.append(f"pool: cls, but {arch} has no CLS token; use mean")
+        errors.append(f"pool: cls, but {arch} has no CLS token; use mean")
     if pool == "cls_dist" and not network.distilled:
-        found.append(f"pool: cls_dist, but {arch} has no distillation token; {distilled}")
+        errors.append(f"pool: cls_dist, but {arch} has no distillation token; {distilled}")
     if deit and pool != "cls_dist":
         remedy = "set pool: cls_dist" if network.distilled else f"{arch} has no distillation token, and {distilled}"
-        found.append(
+        errors.append(
             f"deit: the teacher's part is a classifier on the distillation token, and pool is {pool}; {remedy}"
         )
-    return found
+    return errors

@@ -20,7 +20,7 @@ from tinymim.data.scenes import COLORS, KINDS, TURN
 
 
 @dataclass(frozen=True)
-class Task:
+class SceneTask:
     """One task.
 
     Args:
@@ -36,17 +36,17 @@ class Task:
 
 
 TASKS = {
-    "shape": Task("semantic", "pooled", len(KINDS)),
-    "color": Task("semantic", "pooled", len(COLORS)),
-    "position": Task("geometric", "place", 2),
-    "size": Task("geometric", "pooled", 1),
-    "angle": Task("geometric", "pooled", 2),
-    "depth": Task("geometric", "patches", 1),
+    "shape": SceneTask("semantic", "pooled", len(KINDS)),
+    "color": SceneTask("semantic", "pooled", len(COLORS)),
+    "position": SceneTask("geometric", "place", 2),
+    "size": SceneTask("geometric", "pooled", 1),
+    "angle": SceneTask("geometric", "pooled", 2),
+    "depth": SceneTask("geometric", "patches", 1),
 }
 
 
-class Truth(NamedTuple):
-    """What is right.
+class Labels(NamedTuple):
+    """Labels of a task, row by row.
 
     Args:
         values: classes ``(M,)``, int64; or ``(M, C)``: ``position`` (x, y), ``size`` and ``depth`` in shares of the
@@ -61,8 +61,8 @@ class Truth(NamedTuple):
     turn: Tensor
 
 
-def truth(name: str, batch: dict[str, Any], grid: tuple[int, int]) -> Truth:
-    """What is right in a batch of ``ShapesData`` with ``scene``, and for ``depth`` with that too.
+def labels_of(name: str, batch: dict[str, Any], grid: tuple[int, int]) -> Labels:
+    """Labels of a batch of ``ShapesData`` with ``scene``, and for ``depth`` with that too.
 
     Args:
         name: of the task.
@@ -75,50 +75,50 @@ def truth(name: str, batch: dict[str, Any], grid: tuple[int, int]) -> Truth:
     if name == "depth":
         values = F.adaptive_avg_pool2d(batch["depth"].unsqueeze(1), grid).view(-1, 1)
         patches = len(values) // len(kind)
-        return Truth(values, counted.repeat_interleave(patches), turn.repeat_interleave(patches))
+        return Labels(values, counted.repeat_interleave(patches), turn.repeat_interleave(patches))
     if name == "angle":
         turn = turn.new_tensor(TURN)[kind.clamp(min=0)]
         phase = 2 * math.pi * main["angle"] / turn.clamp(min=1e-6)
-        return Truth(torch.stack([phase.cos(), phase.sin()], 1), counted & (turn > 0), turn.rad2deg())
+        return Labels(torch.stack([phase.cos(), phase.sin()], 1), counted & (turn > 0), turn.rad2deg())
     values = {
         "shape": kind,
         "color": main["color"],
         "position": torch.stack([main["x"], main["y"]], 1),
         "size": main["size"].unsqueeze(1),
     }[name]
-    return Truth(values, counted, turn)
+    return Labels(values, counted, turn)
 
 
-def costs(answers: Tensor, right: Truth) -> Tensor:
-    """What each row's answer costs, ``(M,)``, nothing where it is not counted: cross-entropy in nats of logits
+def row_losses(answers: Tensor, labels: Labels) -> Tensor:
+    """Loss of each row, ``(M,)``, zero where it is not counted: cross-entropy in nats of logits
     ``(M, classes)``, or the squared distance of ``(M, C)`` numbers."""
-    if not right.values.is_floating_point():
-        return F.cross_entropy(answers, right.values, ignore_index=-1, reduction="none")
-    return torch.where(right.counted, (answers - right.values).square().sum(1), 0.0)
+    if not labels.values.is_floating_point():
+        return F.cross_entropy(answers, labels.values, ignore_index=-1, reduction="none")
+    return torch.where(labels.counted, (answers - labels.values).square().sum(1), 0.0)
 
 
-def errors(name: str, answers: Tensor, right: Truth) -> Tensor:
+def row_errors(name: str, answers: Tensor, labels: Labels) -> Tensor:
     """Absolute error of each row that is counted, in natural units: shares of the side (the mean of x and y), of the
     farthest depth, and degrees, where an angle can be wrong by half its kind's turn at most."""
-    answers, values, turn = (x[right.counted] for x in (answers, right.values, right.turn))
+    answers, values, turn = (x[labels.counted] for x in (answers, labels.values, labels.turn))
     if name != "angle":
         return (answers - values).abs().mean(1)
-    (cosine, sine), (own, across) = values.unbind(1), answers.unbind(1)
-    off = torch.atan2(across * cosine - own * sine, own * cosine + across * sine)  # of the phases
+    (cosine, sine), (x, y) = values.unbind(1), answers.unbind(1)
+    off = torch.atan2(y * cosine - x * sine, x * cosine + y * sine)  # between the phases
     return off.abs() / (2 * math.pi) * turn
 
 
-class Scale(NamedTuple):
-    """Of a geometric task's targets: their ``mean`` ``(C,)``, and what it ``cost``s, a row, to answer it always."""
+class TargetStatistics(NamedTuple):
+    """Mean target ``(C,)`` of a geometric task, and the loss a row of always predicting it, the loss normaliser."""
 
     mean: Tensor
     cost: Tensor
 
 
-def scale(name: str, batches: Iterable[dict[str, Any]], grid: tuple[int, int]) -> Scale:
-    """The mean of a task's targets and what it costs, over ``batches``."""
-    every = [truth(name, batch, grid) for batch in batches]
+def target_statistics(name: str, batches: Iterable[dict[str, Any]], grid: tuple[int, int]) -> TargetStatistics:
+    """Statistics of a task's targets over ``batches``."""
+    every = [labels_of(name, batch, grid) for batch in batches]
     values, counted, turn = (torch.cat(parts) for parts in zip(*every, strict=True))
     mean = values[counted].double().sum(0) / counted.sum().clamp(min=1)
-    cost = costs(mean.expand_as(values), Truth(values, counted, turn)).mean()
-    return Scale(mean.float(), cost.float().clamp(min=1e-6))  # above 0 where all targets are the same
+    cost = row_losses(mean.expand_as(values), Labels(values, counted, turn)).mean()
+    return TargetStatistics(mean.float(), cost.float().clamp(min=1e-6))  # above 0 where all targets are the same

@@ -1,7 +1,8 @@
-"""Supervised use of a backbone for dense prediction: a class for each pixel."""
+"""Semantic segmentation: a class for each pixel, by UPerNet over a backbone that is fine-tuned."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,27 +13,27 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from tinymim.data.pixel_classes import UNLABELLED, pixel_loss
 from tinymim.errors import TinymimError
+from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks import upernet
-from tinymim.tasks.dense import Dense
-from tinymim.tasks.sliding import slide
+from tinymim.tasks.base import truncate
+from tinymim.tasks.dense import DensePredictionTask
 from tinymim.tasks.upernet import UPerNet, UPerNetForm
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
+from tinymim.vit.blocks import Tap
 from tinymim.vit.initialise import Init
 
 
-class Segmenter(Dense):
+class Segmenter(DensePredictionTask):
     """Fine-tune a backbone on masks, with UPerNet's decoder over four of its blocks (TinyMIM section 4, ADE20K).
 
     The published code adds to its segmentation backbone a relative position bias in each block and layer scale, which
     no checkpoint of its pre-training has. They are left out: the backbone is the one that was distilled.
 
     Args:
-        weights: a checkpoint or export of this project, or a teacher card's name; ``None`` starts from scratch. Its
-            position embeddings are resampled to ``data.image_size``.
-        architecture: needed from scratch, and built for ``data.image_size``. With ``weights`` their own record is
-            followed, head layout included; of this, ``heads`` alone is compared with it, if given.
+        weights: see :class:`tinymim.tasks.base.SupervisedTask`; positions are resampled to ``data.image_size``.
+        architecture: needed from scratch, and built for ``data.image_size``.
         blocks: the four blocks (from 1) whose outputs the decoder sees, rising; those above the last are cut off.
             ``None`` takes a third, half, two thirds and all of the depth: 4, 6, 8 and 12 of 12, as published. A
             distilled student's last block was trained up to its q, k and v alone; the rest of it starts as its file
@@ -46,12 +47,11 @@ class Segmenter(Dense):
             ``None`` is two thirds of it, 341 of 512.
         num_classes: ``None`` takes the data's.
         optim: the optimiser; the defaults are the paper's for ViT-B, 1e-4 at a total batch of 16.
-        init: first weights of a backbone from scratch: the ``published`` ones of TinyMIM and MAE or ``timm``'s, see
-            ``tinymim/vit/initialise.py``. The decoder has its own.
+        init: see :class:`tinymim.tasks.base.SupervisedTask`. The decoder has its own.
     """
 
     monitor = ("val/miou", "max")
-    prefix = "network.backbone.vit."
+    slot, prefix = "network", "network.backbone.vit."
     part, classes_of = "segmenter", "mask_classes"
     lacking = "these images have no masks; use SegmentationFolderData, or ShapesData with masks: true"
 
@@ -75,66 +75,53 @@ class Segmenter(Dense):
         self.auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
         self.dropout, self.drop_path = dropout, drop_path
         self.optim = optim or Optim(1.6e-3, betas=(0.9, 0.999), layer_decay=0.75, schedule="linear", warmup_steps=1500)
-        self.network: UPerNet | None = None
 
-    @property
-    def net(self) -> UPerNet:
-        """The network."""
-        assert self.network is not None, "configure_model comes first"
-        return self.network
-
-    def problems(self, image_size: int) -> list[str]:
-        """Everything that keeps the recipe from running."""
-        least = {"decoder_width": (self.decoder_width, 1), "auxiliary": (self.auxiliary, 0)}
-        least |= {"stride": (self.stride if self.stride is not None else 1, 1)}
-        found = [f"{name}: {value} is not {low} or more" for name, (value, low) in least.items() if value < low]
+    def check_options(self, image_size: int | None, errors: Errors) -> None:
+        """Note options that are out of range, and a decoder that is not installed."""
+        stride = 1 if self.stride is None else self.stride
+        for name, value, least in (
+            ("decoder_width", self.decoder_width, 1),
+            ("auxiliary", self.auxiliary, 0),
+            ("stride", stride, 1),
+        ):
+            errors.unless(value >= least, f"{name}: {value} is not {least} or more")
         if self.auxiliary_weight <= 0:
-            found.append(f"auxiliary_weight: {self.auxiliary_weight} is not above 0; auxiliary: 0 leaves it out")
+            errors.append(f"auxiliary_weight: {self.auxiliary_weight} is not above 0; auxiliary: 0 leaves it out")
         for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{name}: {getattr(self, name)} is not in [0, 1)")
-        if (self.stride or 0) > image_size:
-            found.append(f"stride: {self.stride} is more than data.image_size, {image_size}: pixels would be left out")
-        try:
-            network = self.skeleton_at(image_size)
-            self._blocks(network)
-            if min(network.grid) < 2:
-                found.append(f"data.image_size: {image_size} is one patch, and the decoder's coarsest map takes two")
-        except TinymimError as error:
-            found.append(str(error))
-        return found + upernet.missing()
+            errors.unless(0 <= getattr(self, name) < 1, f"{name}: {getattr(self, name)} is not in [0, 1)")
+        if image_size and stride > image_size:
+            errors.append(f"stride: {stride} is more than data.image_size, {image_size}: pixels would be left out")
+        errors += upernet.missing()
 
-    def _blocks(self, network: Backbone) -> list[int]:
-        """Those that are read."""
-        depth = network.depth
-        if self.blocks is None:
-            return [max(round(depth * part), 1) for part in (1 / 3, 1 / 2, 2 / 3, 1)]
-        inside = all(1 <= block <= depth for block in self.blocks)
-        if len(self.blocks) != 4 or not inside or sorted(self.blocks) != self.blocks:
-            raise TinymimError(f"blocks: {self.blocks} is not four of the backbone's blocks 1 to {depth}, rising")
-        return self.blocks
+    def check_backbone(self, backbone: Backbone, errors: Errors) -> None:
+        """Note a grid of a single patch."""
+        if min(backbone.grid) < 2:
+            size = backbone.image_size[0]
+            errors.append(f"data.image_size: {size} is one patch, and the decoder's coarsest map takes two")
 
-    def settle(self, backbone: Backbone, classes: int) -> UPerNetForm:
-        """Cut ``backbone`` after the last block that is read."""
-        blocks = self._blocks(backbone)
-        backbone.output_block = blocks[-1]
-        backbone.vit.blocks = backbone.vit.blocks[: blocks[-1]]
+    def decoder_form(self, backbone: Backbone, classes: int) -> UPerNetForm:
+        """Truncate the backbone after the last of the four blocks that are read."""
+        depth, blocks = backbone.depth, self.blocks
+        if blocks is None:
+            blocks = [max(round(depth * part), 1) for part in (1 / 3, 1 / 2, 2 / 3, 1)]
+        if len(blocks) != 4 or sorted(blocks) != blocks or blocks[0] < 1 or blocks[-1] > depth:
+            raise TinymimError(f"blocks: {blocks} is not four of the backbone's blocks 1 to {depth}, rising")
+        truncate(backbone, blocks[-1], frozen=False)
         return UPerNetForm(classes, blocks, self.decoder_width, self.auxiliary, self.dropout)
 
-    def assemble(self, backbone: Backbone, form: UPerNetForm) -> None:
-        """Add the decoder."""
-        self.network = UPerNet(backbone, form)
-        reached = backbone.reached(self.network.taps)
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name in reached)
-        classes = form.classes
+    def taps(self, backbone: Backbone, form: UPerNetForm) -> list[Tap]:
+        """The outputs of the blocks that the decoder sees."""
+        return [Tap(block, "ffn_post") for block in form.blocks]
+
+    def network_on(self, backbone: Backbone, form: UPerNetForm, data: Any) -> UPerNet:
+        """The backbone with UPerNet's decoder."""
+        shared: dict[str, Any] = {"ignore_index": UNLABELLED, "validate_args": False}
         figures: dict[str, Metric] = {
-            "miou": MulticlassJaccardIndex(classes, ignore_index=UNLABELLED, validate_args=False),
-            "pixel_accuracy": MulticlassAccuracy(
-                classes, average="micro", ignore_index=UNLABELLED, validate_args=False
-            ),
+            "miou": MulticlassJaccardIndex(form.classes, **shared),
+            "pixel_accuracy": MulticlassAccuracy(form.classes, average="micro", **shared),
         }
         self.metrics = nn.ModuleDict(figures)
+        return UPerNet(backbone, form)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes, H, W)`` of ``(B, 3, H, W)`` images in [0, 1] of any size, by a sliding window."""
@@ -149,10 +136,9 @@ class Segmenter(Dense):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross-entropy of the decoder, and a share of the auxiliary classifier's."""
-        main, *beside = (pixel_loss(logits, batch["mask"]) for logits in self.net.each(batch["image"]))
-        loss = main + self.auxiliary_weight * beside[0] if beside else main
-        self.log("train/loss", loss.detach(), batch_size=len(batch["mask"]))
-        return loss
+        main, *auxiliary = (pixel_loss(logits, batch["mask"]) for logits in self.net.forward_all(batch["image"]))
+        loss = main + self.auxiliary_weight * auxiliary[0] if auxiliary else main
+        return self.log_training({"loss": loss}, len(batch["mask"]))
 
     def evaluation_step(self, stage: str, batch: dict[str, Any], loader: int) -> None:
         """Mean intersection over union, and accuracy, on the held-out images in the size of their masks."""
@@ -179,10 +165,50 @@ class Segmenter(Dense):
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
     def summary(self) -> list[tuple[str, str]]:
-        """What is about to be trained, for people."""
-        assert self._trained, "configure_model comes first"
-        lines, (whole, beyond) = super().summary(), self._trained
+        """Lines on what is about to be trained: title and text."""
+        lines, (whole, beyond) = super().summary(), self._pretrained
         if whole < self.backbone.depth:
             part = f" and {', '.join(beyond)} of the next" if beyond else ""
             lines.append(("blocks", f"pre-trained up to {whole}{part}; all {self.backbone.depth} are trained now"))
         return lines
+
+
+def slide(
+    predict: Callable[[Tensor], Tensor], images: Tensor, window: int, stride: int, fill: Tensor | float = 0.0
+) -> Tensor:
+    """Mean prediction of each pixel over the windows that show it, for a network that takes images of one size.
+
+    As mmsegmentation has it: windows begin ``stride`` apart, and the last ones end at the image's edge.
+
+    Args:
+        predict: from ``(B, 3, window, window)`` to ``(B, C, window, window)``.
+        images: ``(B, 3, H, W)``; sides shorter than the window are lengthened, to the right and below.
+        window: side, in pixels.
+        stride: in pixels.
+        fill: the colour of what is added, ``(3, 1, 1)``; nothing is returned of it.
+
+    Returns:
+        ``(B, C, H, W)``.
+    """
+    height, width = images.shape[-2:]
+    lack = (0, max(window - width, 0), 0, max(window - height, 0))
+    images = F.pad(images - fill, lack) + fill if any(lack) else images
+    rows, columns = (_starts(side, window, stride) for side in images.shape[-2:])
+    total: Tensor | None = None
+    for top in rows:
+        for left in columns:
+            box = (..., slice(top, top + window), slice(left, left + window))
+            predicted = predict(images[box]).float()
+            if total is None:
+                total = predicted.new_zeros(*predicted.shape[:2], *images.shape[-2:])
+                count = predicted.new_zeros(images.shape[-2:])
+            total[box] += predicted
+            count[box] += 1
+    assert total is not None
+    return (total / count)[..., :height, :width]
+
+
+def _starts(side: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows along a side."""
+    last = side - window
+    return sorted({min(start, last) for start in range(0, last + stride, stride)})

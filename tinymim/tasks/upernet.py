@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymim.seeds import shared_rand
-from tinymim.tasks.network import Decoded
-from tinymim.tasks.scales import FACTORS, map_of, scaled
+from tinymim.tasks.network import BackboneWithDecoder
+from tinymim.tasks.pyramid import Pyramid
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.blocks import Tap
 
@@ -21,7 +21,7 @@ AUXILIARY_LEVEL = 2
 
 @dataclass(frozen=True)
 class UPerNetForm:
-    """What a segmentation network is besides its backbone and weights; checkpoints record it.
+    """Form of a segmentation network, all but its backbone and weights; checkpoints record it.
 
     Args:
         classes: outputs for each pixel.
@@ -39,31 +39,15 @@ class UPerNetForm:
 
     def describe(self) -> str:
         """One line for people."""
-        beside = f", auxiliary classifier of {self.auxiliary}" if self.auxiliary else ""
-        return f"UPerNet of {self.width} channels on blocks {', '.join(map(str, self.blocks))}{beside}"
+        auxiliary = f", auxiliary classifier of {self.auxiliary}" if self.auxiliary else ""
+        return f"UPerNet of {self.width} channels on blocks {', '.join(map(str, self.blocks))}{auxiliary}"
 
 
 def missing() -> list[str]:
-    """What to install before a decoder can be built."""
+    """Package to install before a decoder can be built."""
     if importlib.util.find_spec("transformers"):
         return []
     return ["UPerNet's decoder is in transformers, which is not installed: pip install 'tinymim[hf]'"]
-
-
-class Pyramid(nn.Module):
-    """Maps of four scales from the tokens of four blocks, as BEiT's segmentation and TinyMIM's make them.
-
-    Args:
-        width: channels of the tokens, which the maps keep.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.levels = nn.ModuleList(scaled(width, factor, nn.BatchNorm2d) for factor in FACTORS)
-
-    def forward(self, tokens: list[Tensor], grid: tuple[int, int]) -> list[Tensor]:
-        """Four maps ``(B, D, 4h, 4w)`` to ``(B, D, h/2, w/2)``, of four times ``(B, h * w, D)`` patch tokens."""
-        return [level(map_of(one, grid)) for level, one in zip(self.levels, tokens, strict=True)]
 
 
 class SharedDropout2d(nn.Module):
@@ -85,7 +69,7 @@ class SharedDropout2d(nn.Module):
         return x * (kept.to(x.dtype) / (1 - self.rate))
 
 
-class UPerNet(Decoded):
+class UPerNet(BackboneWithDecoder):
     """A backbone with its pyramid and decoder; one module, whose names are those of the checkpoints.
 
     Args:
@@ -97,8 +81,7 @@ class UPerNet(Decoded):
         from transformers.models.upernet.configuration_upernet import UperNetConfig
         from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
-        super().__init__()
-        self.backbone, self.form = backbone, form
+        super().__init__(backbone, form)
         self.pyramid = Pyramid(backbone.width)
         config = UperNetConfig(hidden_size=form.width, auxiliary_channels=form.auxiliary)
         config.num_labels = form.classes
@@ -110,10 +93,10 @@ class UPerNet(Decoded):
 
     @property
     def taps(self) -> list[Tap]:
-        """What is read of the backbone."""
+        """Taps of the backbone that are read."""
         return [Tap(block, "ffn_post") for block in self.form.blocks]
 
-    def each(self, images: Tensor) -> list[Tensor]:
+    def forward_all(self, images: Tensor) -> list[Tensor]:
         """Logits ``(B, classes, H, W)`` of the decoder and, where there is one, of the auxiliary classifier.
 
         Args:
@@ -121,7 +104,7 @@ class UPerNet(Decoded):
         """
         maps = self.maps(images)
         logits = [self.decoder(maps), *([self.auxiliary(maps)] if self.auxiliary else [])]
-        return [_enlarged(one, images) for one in logits]
+        return [_enlarged(each, images) for each in logits]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes, H, W)`` of the decoder."""

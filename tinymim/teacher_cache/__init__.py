@@ -1,4 +1,4 @@
-"""What a frozen teacher gives for views that come again, on disk: the smallest thing that the targets need of it.
+"""Readings of a frozen teacher on disk, for views that come again: the smallest thing that the targets need of it.
 
 A folder holds what one teacher gives for one data set under one view transform, and is named by the hash of its key
 (``key.py``), which lies in it as text. In it is one file for each tap and view, of records of one size, the number of a

@@ -19,7 +19,7 @@ from tinymim.files import unwritten
 from tinymim.log import say
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records
-from tinymim.teacher_cache.storage import Folder, filled, lacking, name_of
+from tinymim.teacher_cache.storage import Folder, filled, name_of
 
 VARIABLE = "TINYMIM_TEACHER_CACHE"
 """Names the cache's place where no option does."""
@@ -31,7 +31,7 @@ View = NDArray[np.int64]
 
 
 def place(asked: str | None = None) -> Path:
-    """Where the cache lies: as ``asked``, else as :data:`VARIABLE` says, else :data:`DEFAULT`."""
+    """Folder of the cache: as ``asked``, else as :data:`VARIABLE` says, else :data:`DEFAULT`."""
     return Path(asked or os.environ.get(VARIABLE) or DEFAULT).expanduser()
 
 
@@ -53,7 +53,7 @@ class Part:
 
 
 class Cache:
-    """What is stored of a teacher for a data module.
+    """Stored readings of a teacher for a data module.
 
     Args:
         root: its place.
@@ -72,15 +72,27 @@ class Cache:
         records = sum(form.size + 4 for form in forms)
         self.whole = sum(part.images * part.views * records for part in parts if part)
         there = Path(self._trial.name) if self._trial else root
-        self._room()
+        counts = [self._counts(self.root / name_of(part.key, part.images), part) if part else [] for part in parts]
+        self._room(counts)
         self._folders = [self._folder(there, part) for part in parts]
+        self.lacking = [
+            _lacking(found if folder and not trial else [], part.views, part.images) if part else 0
+            for found, folder, part in zip(counts, self._folders, parts, strict=True)
+        ]
+        """Of each part, the views of images that lacked some record when it was opened."""
 
-    def _room(self) -> None:
+    def _counts(self, path: Path, part: Part) -> list[dict[int, int]]:
+        """How many records of each form a folder, which need not exist, has of each view."""
+        return [filled(path, form, part.images) for form in self.forms]
+
+    def _room(self, counts: list[list[dict[int, int]]]) -> None:
         """Refuse before the first write what would not fit."""
-        missing = 0
-        for part in filter(None, self.parts):
-            path = self.root / name_of(part.key, part.images)
-            missing += sum(form.size * lacking(path, form, part.views, part.images) for form in self.forms)
+        missing = sum(
+            form.size * _lacking([found], part.views, part.images)
+            for part, each in zip(self.parts, counts, strict=True)
+            if part
+            for form, found in zip(self.forms, each, strict=True)
+        )
         place = self.root
         while not place.exists():
             place = place.absolute().parent
@@ -94,7 +106,7 @@ class Cache:
             )
 
     def _folder(self, root: Path, part: Part | None) -> Folder | None:
-        """Where a data set's views are stored; ``None``, and no more storing, where the disk refuses."""
+        """Folder of a data set's views; ``None``, and no more storing, where the disk refuses."""
         try:
             return Folder(root, part.key, part.about, part.images, say) if part else None
         except OSError as error:
@@ -102,7 +114,7 @@ class Cache:
         return None
 
     def _records(self, form: Form, part: int, view: int) -> Records | None:
-        """Likewise the file of a tap and a view."""
+        """File of a tap and a view; ``None`` where the disk refuses."""
         folder = self._folders[part]
         try:
             return folder.records(form, view) if folder else None
@@ -128,12 +140,12 @@ class Cache:
             pinned: in memory from which a GPU can copy on its own.
         """
         there = np.ones(len(view), bool)
-        found = {}
+        records_of = {}
         for form in self.forms:
             records = torch.empty(len(view), form.size, dtype=torch.int8, pin_memory=pinned)
             there &= self._read(form, view, records.numpy().view(np.uint8))
-            found[form.name] = records
-        return found, np.flatnonzero(~there).tolist()
+            records_of[form.name] = records
+        return records_of, np.flatnonzero(~there).tolist()
 
     def _read(self, form: Form, view: View, into: NDArray[np.uint8]) -> NDArray[np.bool_]:
         there = np.zeros(len(view), bool)
@@ -143,18 +155,18 @@ class Cache:
             if rows.all():
                 there = records.read(view[:, 2], into)
             else:
-                some = np.empty((int(rows.sum()), form.size), np.uint8)
-                there[rows] = records.read(view[rows, 2], some)
-                into[rows] = some
+                part_rows = np.empty((int(rows.sum()), form.size), np.uint8)
+                there[rows] = records.read(view[rows, 2], part_rows)
+                into[rows] = part_rows
         return there
 
-    def store(self, view: View, found: dict[str, Tensor]) -> None:
+    def store(self, view: View, computed: dict[str, Tensor]) -> None:
         """Write the records of some samples, ``(M, size)`` by the name of their form; not those that hold infinities,
         and nothing once a write has failed."""
         for form in self.forms:
             if not self.storing:
                 return
-            records = found[form.name].cpu()
+            records = computed[form.name].cpu()
             right = form.decode(records).isfinite().flatten(1).all(1).numpy()
             for part, number, rows in _groups(view):
                 rows &= right
@@ -165,24 +177,22 @@ class Cache:
                     self._refused(error)
 
     def missing(self, part: int, views: int | None = None) -> int:
-        """Views of images of a part that lack some record, of the first ``views``; all where they cannot be opened."""
-        known = self.parts[part]
-        if known is None:
+        """Views of images of a part that lack some record now, of the first ``views``; all where they cannot be
+        opened."""
+        data = self.parts[part]
+        if data is None:
             return 0
-        count = known.views if views is None else min(known.views, views)
+        count = data.views if views is None else min(data.views, views)
         folder = self._folders[part]
-        found = [filled(folder.path, form, known.images) if folder else {} for form in self.forms]
-        seen = {view for view in found[0] if view < count} if found else set()
-        return count * known.images - sum(min(each.get(view, 0) for each in found) for view in seen)
+        return _lacking(self._counts(folder.path, data) if folder else [], count, data.images)
 
     def describe(self) -> str:
-        """Place, size, and how much is there, for people."""
+        """Place, size, and how much was there when it was opened, for people."""
         records = sum(part.images * part.views for part in self.parts if part)
-        lacking = sum(self.missing(number) for number in range(len(self.parts)))
         each = sum(form.size for form in self.forms)
         return (
             f"{self.root}: {size(self.whole)} in all, {size(each)} a view of an image, "
-            f"{1 - lacking / max(records, 1):.0%} of it there"
+            f"{1 - sum(self.lacking) / max(records, 1):.0%} of it there"
         )
 
     def close(self) -> None:
@@ -193,6 +203,12 @@ class Cache:
         self._folders = []
         if self._trial:
             self._trial.cleanup()
+
+
+def _lacking(found: list[dict[int, int]], views: int, images: int) -> int:
+    """Views of images, of the first ``views``, that lack a record of some form, given those of each form by view."""
+    there = sum(min(each.get(view, 0) for each in found) for view in found[0] if view < views) if found else 0
+    return views * images - there
 
 
 def _groups(view: View) -> list[tuple[int, int, NDArray[np.bool_]]]:

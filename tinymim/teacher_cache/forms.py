@@ -1,4 +1,4 @@
-"""What is stored of a teacher for an image: tokens in int8 with a scale each, or a few numbers as they are.
+"""Forms of what is stored of a teacher for an image: tokens in int8 with a scale each, or a few numbers as they are.
 
 Of q, k and v it is the tokens that enter their projections, LN(F(i-1)) after its affine part, a third of them. For 197
 tokens of 768 channels that is 152 kB an image, where float32 q, k and v are 1.8 MB.
@@ -20,7 +20,7 @@ SCALE = 4
 
 @dataclass(frozen=True, order=True)
 class Form:
-    """What is stored of one tap for an image.
+    """Form in which one tap is stored for an image.
 
     Args:
         tap: of the teacher.
@@ -36,7 +36,7 @@ class Form:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
         return f"block{self.tap.block}_{self.tap.name}{'_cls' if self.first_only else ''}"
 
     @property
@@ -60,7 +60,7 @@ class Form:
         return torch.cat([scales.contiguous().view(torch.int8), codes.flatten(1)], dim=1)
 
     def decode(self, records: Tensor) -> Tensor:
-        """What was encoded, float32 ``(B, N, D)`` or ``(B, D)``, of int8 ``(B, size)`` on any device."""
+        """Undo :meth:`encode`: float32 ``(B, N, D)`` or ``(B, D)``, of int8 ``(B, size)`` on any device."""
         if self.exact:
             values = records.contiguous().view(torch.float32)
             return values.unflatten(1, (self.tokens, self.width)) if self.tokens else values
@@ -83,7 +83,7 @@ def dequantise(codes: Tensor, scales: Tensor) -> Tensor:
 
 
 def forms_of(taps: Iterable[Tap], first_only: Iterable[Tap], tokens: int, width: int, classes: int) -> list[Form]:
-    """What must be stored so that ``taps`` can be read, each thing once, in the order of blocks.
+    """Forms that must be stored so that ``taps`` can be read, each thing once, in the order of blocks.
 
     Args:
         taps: wanted.
@@ -93,15 +93,15 @@ def forms_of(taps: Iterable[Tap], first_only: Iterable[Tap], tokens: int, width:
         classes: outputs of its classifier, or 0.
     """
     first = set(first_only)
-    found = set()
+    forms = set()
     for tap in taps:
         if tap.name == LOGITS:
-            found.add(Form(tap, 0, classes, exact=True))
+            forms.add(Form(tap, 0, classes, exact=True))
         elif tap in first:
-            found.add(Form(tap, 1, width, exact=True))
+            forms.add(Form(tap, 1, width, exact=True))
         else:
-            found.add(Form(Tap(tap.block, NORMED) if tap.name in QKV else tap, tokens, width))
-    return sorted(found)
+            forms.add(Form(Tap(tap.block, NORMED) if tap.name in QKV else tap, tokens, width))
+    return sorted(forms)
 
 
 def encoded(forms: Iterable[Form], readings: Readings) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What determines the numbers in a folder of the cache: its key, whose hash is the folder's name."""
+"""Key of a folder of the cache: all that determines the numbers in it. Its hash is the folder's name."""
 
 from __future__ import annotations
 

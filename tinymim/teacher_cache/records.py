@@ -90,10 +90,10 @@ class Records:
     def _open(self, path: Path, length: int) -> int:
         """A descriptor of a file of that length; one cut short is made long again, and what it lacks is absent."""
         file = opened(path)
-        found = os.fstat(file).st_size
-        if found != length:
-            if found:
-                self._tell(f"has {found} bytes instead of {length}")
+        length_now = os.fstat(file).st_size
+        if length_now != length:
+            if length_now:
+                self._tell(f"has {length_now} bytes instead of {length}")
             try:
                 os.ftruncate(file, length)
             except BaseException:
@@ -121,8 +121,8 @@ class Records:
             expected = int(self.sums[number]) or self._looked_up(number)
             if not expected:
                 continue
-            found = os.preadv(self._data, [into[row].data], number * self.size)
-            if found == self.size and _checksum(into[row]) == expected:
+            count = os.preadv(self._data, [into[row].data], number * self.size)
+            if count == self.size and _checksum(into[row]) == expected:
                 there[row] = True
             else:
                 self.sums[number] = 0

@@ -65,7 +65,7 @@ class Folder:
             os.utime(place)  # when it was used last
 
     def records(self, form: Form, view: int) -> Records:
-        """Those of a tap and a view.
+        """Records of a tap and a view.
 
         Raises:
             OSError: they cannot be opened.
@@ -89,7 +89,7 @@ class Folder:
 
 
 def name_of(key: dict[str, Any], length: int) -> str:
-    """Of the folder for ``length`` images under ``key``."""
+    """Name of the folder for ``length`` images under ``key``."""
     return f"{digest(key)}_{length}"
 
 
@@ -102,11 +102,6 @@ def filled(path: Path, form: Form, length: int) -> dict[int, int]:
             with contextlib.suppress(OSError):
                 there[int(number)] = stored(place, length)[0]
     return there
-
-
-def lacking(path: Path, form: Form, views: int, length: int) -> int:
-    """Records of a tap that a folder, which need not exist, lacks in its first ``views`` views."""
-    return views * length - sum(count for view, count in filled(path, form, length).items() if view < views)
 
 
 def _taken(path: Path) -> int:
@@ -138,7 +133,7 @@ def check_own(path: Path) -> None:
 
 
 def read_key(folder: Path) -> dict[str, Any] | None:
-    """What ``key.json`` says: ``key`` and ``about``; ``None`` where it is missing or damaged."""
+    """Content of ``key.json``: ``key`` and ``about``; ``None`` where it is missing or damaged."""
     path = folder / KEY
     try:
         return text.mapping(text.read_json(path, str(path)), str(path))
@@ -152,7 +147,8 @@ class Entry:
 
     Args:
         path: of the folder.
-        about: names of teacher and data; empty where its key is missing or damaged.
+        about: names of teacher and data, and where the data lies; empty where its key is missing or damaged.
+        precision: that the teacher computed in; likewise.
         size: bytes on disk.
         taps: names of what is stored.
         views: how many.
@@ -162,6 +158,7 @@ class Entry:
 
     path: Path
     about: dict[str, str]
+    precision: str
     size: int
     taps: list[str] = field(default_factory=list)
     views: int = 0
@@ -171,8 +168,8 @@ class Entry:
 
 def entries(root: Path) -> list[Entry]:
     """The folders of the cache at ``root``, the one used last first."""
-    found = [_entry(path) for path in root.iterdir() if _is_folder(path)] if root.is_dir() else []
-    return sorted(found, key=lambda entry: -entry.used)
+    folders = [_entry(path) for path in root.iterdir() if _is_folder(path)] if root.is_dir() else []
+    return sorted(folders, key=lambda entry: -entry.used)
 
 
 def _is_folder(path: Path) -> bool:
@@ -181,16 +178,20 @@ def _is_folder(path: Path) -> bool:
 
 
 def _entry(path: Path) -> Entry:
-    about = (read_key(path) or {}).get("about")
-    told = {name: value for name, value in about.items() if isinstance(value, str)} if isinstance(about, dict) else {}
-    entry = Entry(path, told, occupied(path), used=path.stat().st_mtime)
+    noted = read_key(path) or {}
+    about, key = (_texts(noted.get(part)) for part in ("about", "key"))
+    entry = Entry(path, about, key.get("precision", ""), occupied(path), used=path.stat().st_mtime)
     with contextlib.suppress(OSError):
         entry.used = (path / KEY).stat().st_mtime
-    found = dict(_stored(path))
-    names = [file.stem.rpartition(".view") for file in found]
-    entry.taps, entry.views = sorted({name for name, _, _ in names}), len({view for _, _, view in names})
-    entry.full = sum(found.values()) / len(found) if found else 0.0
+    shares = dict(_stored(path))
+    parts = [file.stem.rpartition(".view") for file in shares]
+    entry.taps, entry.views = sorted({tap for tap, _, _ in parts}), len({view for _, _, view in parts})
+    entry.full = sum(shares.values()) / len(shares) if shares else 0.0
     return entry
+
+
+def _texts(part: Any) -> dict[str, str]:
+    return {name: value for name, value in part.items() if isinstance(value, str)} if isinstance(part, dict) else {}
 
 
 def _stored(path: Path) -> Iterator[tuple[Path, float]]:

@@ -8,6 +8,9 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,9 +29,29 @@ STALLED = 30.0
 
 CHUNK = 1 << 20
 
+_asking: ContextVar[bool] = ContextVar("asking", default=True)
+
+
+@contextmanager
+def asking_nobody(quiet: bool = True) -> Iterator[None]:
+    """Within it no server is asked for anything: whoever looks at a file of others tells nobody. Nothing changes where
+    it is not to be ``quiet``."""
+    token = _asking.set(_asking.get() and not quiet)
+    try:
+        yield
+    finally:
+        _asking.reset(token)
+
+
+def asks_nobody() -> bool:
+    """Whether this is within :func:`asking_nobody`."""
+    return not _asking.get()
+
 
 def unreachable(url: str) -> str | None:
     """Why nothing can be fetched from ``url`` now, or ``None``; answers within :data:`PATIENCE` seconds."""
+    if asks_nobody():
+        return "no server is asked where a file is only looked at"
     if url.startswith(constants.ENDPOINT) and constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
     try:

@@ -76,7 +76,8 @@ class Teacher:
         architecture = self.card.architecture
         if not classifier:
             architecture = replace(architecture, options={**architecture.options, "num_classes": 0})
-        file = weights.read(path)
+        with torch.device("cpu"):
+            file = weights.read(path)
         backbone, matched, unexpected = weights.built(architecture, file, classifier)
         verified = "its card" if self.card.sha256 else ""
         return backbone, Provenance(
@@ -90,6 +91,11 @@ def locate(source: str) -> Teacher:
     Raises:
         TinymimError: nothing named, nothing there, or a file that does not say enough of itself.
     """
+    with torch.device("cpu"):  # also where a module is built for its sizes alone
+        return _located(source)
+
+
+def _located(source: str) -> Teacher:
     if not source:
         raise TinymimError(
             "teacher: none is named; give a checkpoint's path, a card's name (`tinymim teachers`) or timm:NAME; the "

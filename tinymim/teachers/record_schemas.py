@@ -7,7 +7,6 @@ Fields that decide something are listed here and typed. A record's network, a ca
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,8 +16,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tinymim.errors import TinymimError
 from tinymim.safety.names import PLAIN
 from tinymim.safety.text import mapping
+from tinymim.safety.told import told
 from tinymim.vit import network_options
-from tinymim.vit.architecture import Architecture
+from tinymim.vit.architecture import DEVIATION, Architecture
 from tinymim.vit.classifier_head import HeadForm
 from tinymim.vit.conventions import Conventions
 from tinymim.vit.initialise import Init
@@ -26,14 +26,19 @@ from tinymim.vit.initialise import Init
 Line = Annotated[str, Meta(max_length=4000)]
 """A text that is shown to people."""
 
-Name = Annotated[str, Meta(pattern=rf"^{PLAIN}\Z")]
+Name = Annotated[str, Meta(pattern=rf"^{PLAIN}\Z(?#a plain name of one file or folder)")]
 """Of a file or folder that it may become."""
+
+Timm = Annotated[
+    str, Meta(pattern=r"^[a-z0-9_]{1,80}(\.[a-z0-9_]{1,80})?\Z(?#a name of timm's, such as vit_base_patch16_224)")
+]
+"""Of a network, perhaps with a tag."""
 
 Heads = Annotated[int, Meta(ge=1, le=1 << 14)]
 Block = Annotated[int, Meta(ge=1, le=256)]
-Channel = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Channel = Annotated[float, Meta(ge=-DEVIATION[1], le=DEVIATION[1])]
 Colour = tuple[Channel, Channel, Channel]
-Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
+Deviation = Annotated[float, Meta(ge=DEVIATION[0], le=DEVIATION[1])]
 Spread = tuple[Deviation, Deviation, Deviation]
 """A standard deviation of images, by which they are divided: neither 0, nor 0 in float32. NaN is in no range."""
 Plain = dict[str, Any]
@@ -58,7 +63,7 @@ def _struct(name: str, of: Any, **narrower: Any) -> Any:
 Network = _struct(
     "Network",
     Architecture,
-    arch=Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,80}(\.[a-z0-9_]{1,80})?\Z")],
+    arch=Timm,
     options=Plain,
     heads=Heads | Annotated[list[Heads], Meta(min_length=1, max_length=256)] | None,
     mean=Colour,
@@ -124,8 +129,12 @@ class Card(Struct, forbid_unknown_fields=True):
     licence: Line
     citation: Line
     source: Line
-    hub: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_./-]{0,300}\Z")] = ""
-    url: Annotated[str, Meta(pattern=r"^((https?|file)://[!-~]+)?\Z", max_length=2000)] = ""
+    hub: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_./-]{0,300}\Z(?#a file of the hub, such as owner/repository/file)")
+    ] = ""
+    url: Annotated[
+        str, Meta(pattern=r"^((https?|file)://[!-~]+)?\Z(?#an address, such as https://host/file)", max_length=2000)
+    ] = ""
     page: Line = ""
     sha256: Annotated[str, Meta(max_length=64)] | None = None
     target_block: Block | None = None
@@ -145,7 +154,7 @@ class Published(Struct):
 class TimmConfig(Struct):
     """timm's ``config.json``."""
 
-    architecture: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,80}(\.[a-z0-9_]{1,80})?\Z")]
+    architecture: Timm
     model_args: Plain | None = None
     pretrained_cfg: Published | None = None
 
@@ -180,17 +189,7 @@ def fit(value: Any, schema: type[Kind], what: str) -> Kind:
     try:
         return msgspec.convert(mapping(value, what), schema, strict=True)
     except msgspec.ValidationError as error:
-        raise TinymimError(f"{what}: {told(error)}") from None
-
-
-def told(error: msgspec.ValidationError) -> str:
-    """msgspec's error as this project says such things: the field first."""
-    said, _, place = str(error).replace("`", "").partition(" - at ")
-    where = re.sub(r"^(key in )?\$\.?", "", place)
-    said = re.sub(r"Object contains unknown field (\S+)", r"no such field \1", said)
-    said = re.sub(r"Object missing required field (\S+)", r"\1 missing", said)
-    said = said[:1].lower() + said[1:]
-    return f"{where}: {said}" if where else said
+        raise TinymimError(f"{what}: {told(error, value, schema)}") from None
 
 
 def record(value: Any, what: str) -> dict[str, Any]:

@@ -3,13 +3,20 @@ gigabytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, misfit
 from tinymim.teachers import contents, record_schemas
 from tinymim.teachers.formats import State
 from tinymim.vit.architecture import Architecture
@@ -17,6 +24,10 @@ from tinymim.vit.backbone import Backbone, skeleton
 
 SPARE = 128 << 20
 """Bytes that any network may take beyond four times those of its file."""
+
+MOST_PARTS = 25_000
+"""Modules and parameters that a module of a file may have, those of networks whose sizes are looked at on the way
+included: a ViT of 48 blocks has 1,600."""
 
 
 def compare(path: Path, state: State, record: dict[str, Any]) -> None:
@@ -78,8 +89,71 @@ def check_described(model: dict[str, Any], weights: Iterable[Tensor]) -> None:
     for name in ("student", "architecture"):
         given = (model.get("init_args") or {}).get(name)
         if isinstance(given, dict):
-            described = record_schemas.architecture(
-                {key: value for key, value in given.items() if value is not None}, name
-            )
+            stated = {key: value for key, value in given.items() if value is not None}
+            described = record_schemas.architecture(stated, name)
             if (asked := sum(part.numel() for part in skeleton(described).parameters())) > held:
                 raise TinymimError(f"{name}: it would have {asked:,} weights, and the file has {held:,} numbers")
+
+
+def check_built(build: Callable[[], nn.Module], state: State, what: str) -> None:
+    """Raise unless the module that ``build`` makes has the weights of ``state``, name for name and shape for shape, and
+    little besides. It is made on the meta device first, where nothing takes memory.
+
+    Args:
+        build: makes it.
+        state: of the whole module.
+        what: begins the error: what the file, and what describes the module.
+
+    Raises:
+        TinymimError: it has not.
+    """
+    with torch.device("meta"), _few_parts(what), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's: a copy onto the meta device is none
+        module = build()
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise TinymimError(f"{what}: {misfit(error)}") from None
+    held = sum(value.numel() for value in state.values()) * 4
+    asked = {id(part): part.nbytes for inner in module.modules() for part in _tensors(vars(inner))}
+    if sum(asked.values()) > 4 * held + SPARE:
+        raise TinymimError(
+            f"{what}: the file holds {held / 1e6:.0f} MB, and {sum(asked.values()) / 1e6:.0f} MB would be taken, most "
+            f"by {_largest(module)}: img_size or num_classes is far from theirs"
+        )
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Those in an attribute of a module: parameters, buffers, and what figures are counted in; not of its parts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)
+
+
+def _largest(module: nn.Module) -> str:
+    """The part that keeps the most."""
+    sizes = {name: sum(part.nbytes for part in _tensors(vars(inner))) for name, inner in module.named_modules()}
+    return max(sizes, key=lambda name: sizes[name]) or type(module).__name__
+
+
+@contextmanager
+def _few_parts(what: str) -> Iterator[None]:
+    """Within it, a module of more than :data:`MOST_PARTS` parts is no further built: each takes time on any device."""
+    count = 0
+
+    def counted(module: nn.Module, name: str, part: Any) -> None:
+        nonlocal count
+        if (count := count + 1) > MOST_PARTS:
+            raise TinymimError(f"{what}: more than {MOST_PARTS:,} parts; --trust builds as many as it likes")
+
+    handles = [
+        register_module_module_registration_hook(counted),  # type: ignore[arg-type]
+        register_module_parameter_registration_hook(counted),  # type: ignore[arg-type]
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -259,7 +259,8 @@ def load(path: Path, classifier: bool = False) -> tuple[Backbone, Provenance, di
         TinymimError: not a file of ours, and the message says how to describe it with a card; or one that was never
             fine-tuned, and its classifier is asked for.
     """
-    file = read(path)
+    with torch.device("cpu"):  # also where a network is built for its sizes alone
+        file = read(path)
     if not file.record:
         raise TinymimError(
             f"{path} is no checkpoint of tinymim: it holds {contents.describe(file.form, file.state)}; "

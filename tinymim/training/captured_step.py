@@ -141,8 +141,8 @@ def _listed(value: Any) -> list[Any]:
 
 def teacher(module: pl.LightningModule) -> str | None:
     """sha256 of the teacher's weights, or ``None`` without a teacher."""
-    origin: dict[str, Any] = getattr(module, "origin", dict)()
-    return origin["teacher"]["sha256"] if "teacher" in origin else None
+    record: dict[str, Any] = getattr(module, "provenance_record", dict)()
+    return record["teacher"]["sha256"] if "teacher" in record else None
 
 
 def plain(value: Any) -> Any:

@@ -202,18 +202,16 @@ def _age(path: Path) -> tuple[int, str]:
 
 
 def problem_of(path: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, or ``None``. One without a checksum beside it is read to find out."""
+    """Why a checkpoint cannot be resumed from, or ``None``. Its list of contents is read, no values."""
     real = path.resolve()
     recorded = checksum_beside(real)
-    if not recorded.is_file():
-        try:
-            safe_pickle.load(real, "meta")
-        except TinymimError as error:
-            return str(error)
-        return None
-    if sha256(real) in recorded.read_text().split():
-        return None
-    return f"{real} is damaged: its sha256 is not the one in {recorded.name}"
+    if recorded.is_file() and sha256(real) not in recorded.read_text(errors="replace").split():
+        return f"{real} is damaged: its sha256 is not the one in {recorded.name}"
+    try:  # a checksum is right of whatever it was made of
+        safe_pickle.load(real, "meta")
+    except TinymimError as error:
+        return str(error)
+    return None
 
 
 def _link(link: Path, path: Path) -> None:
@@ -276,7 +274,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         try:
             content: dict[str, Any] = safe_pickle.load(Path(path), map_location)
         except TinymimError as error:
-            raise TinymimError(f"ckpt_path: {path} cannot be read: {error}") from None
+            raise TinymimError(f"ckpt_path: {error}") from None
         return content
 
     def remove_checkpoint(self, path: Any) -> None:

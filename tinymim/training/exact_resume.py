@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import Tensor
+from torch.optim import Adam, Optimizer
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.methods.optim import total_batch
 from tinymim.seeds import begin_step, end_steps
+
+KEPT = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam and AdamW keep of each parameter, all but ``step`` in its shape."""
 
 POSITION = "tinymim_position"
 """Key of a checkpoint: seed, epoch from 0, optimiser steps taken in it, and the total batch they count in."""
@@ -27,6 +32,23 @@ class Exact(pl.Callback):
 
     def __init__(self, seed: int | None):
         self.seed = seed
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Refuse a checkpoint's optimiser state of other shapes, which PyTorch takes, and whose fused kernels then
+        write where nothing of theirs is.
+
+        Raises:
+            TinymimError: it has such.
+        """
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        for optimizer in trainer.optimizers:
+            for parameter, state in optimizer.state.items():
+                if problem := _misshapen(optimizer, parameter, state):
+                    where = names.get(id(parameter), "a parameter")
+                    raise TinymimError(
+                        f"ckpt_path: {trainer.ckpt_path}: the optimiser state of {where} {problem}; it is damaged, or "
+                        "another module's. Name another checkpoint, or the weights alone, as model.weights takes them"
+                    )
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the step."""
@@ -82,6 +104,20 @@ class Exact(pl.Callback):
             between = progress["ready"] - progress["completed"]
             progress |= {"ready": done, "started": done, "processed": done, "completed": done - between}
         trainer.datamodule.begin(position["epoch"], done)  # type: ignore[attr-defined]
+
+
+def _misshapen(optimizer: Optimizer, parameter: Tensor, state: Any) -> str | None:
+    """What is wrong with what AdamW keeps of a parameter, or ``None``."""
+    if not state or not isinstance(optimizer, Adam):
+        return None
+    for key in (*KEPT, *({"max_exp_avg_sq"} & state.keys())):
+        value = state.get(key)
+        if not isinstance(value, Tensor):
+            return f"has no {key}"
+        wanted = () if key == "step" else tuple(parameter.shape)
+        if tuple(value.shape) != wanted:
+            return f"has a {key} of shape {list(value.shape)}, where {list(wanted)} belongs"
+    return None
 
 
 def _loops(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -34,7 +35,8 @@ _held: set[int] = set()
 
 @contextlib.contextmanager
 def hold(folder: Path, what: str, beat: float = BEAT, patience: float = PATIENCE) -> Iterator[None]:
-    """Keep others out of ``folder``, which is made where it is missing.
+    """Keep others out of ``folder``, which is made where it is missing, and taken away again where an error comes
+    before anything was written: a refused command leaves nothing.
 
     Args:
         folder: to work in.
@@ -45,29 +47,64 @@ def hold(folder: Path, what: str, beat: float = BEAT, patience: float = PATIENCE
     Raises:
         TinymimError: another process works there, or the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise TinymimError(f"{what}: {folder} cannot be written ({error.strerror}); give another folder") from None
-    _held.add(lock)
+    lock, made = _taken(folder, what, patience)
     stop = threading.Event()
     beating = threading.Thread(target=_beat, args=(lock, stop, beat), daemon=True)
     try:
-        _take(lock, folder, what, patience)
         _write(lock, _self())
         beating.start()
         try:
             yield
+        except BaseException:
+            _unmake(folder, made)
+            raise
         finally:
             stop.set()
             beating.join()  # it must not touch a descriptor that another file has got since
             _write(lock, {})
     finally:
-        _held.discard(lock)
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_UN)  # a child just being forked may still have the descriptor
-        os.close(lock)
+        _let_go(lock)
+
+
+def _taken(folder: Path, what: str, patience: float) -> tuple[int, list[Path]]:
+    """A descriptor of the file, locked, and what was made for it, innermost first."""
+    for _ in range(100):
+        made: list[Path] = []
+        try:
+            made += itertools.takewhile(lambda path: not path.exists(), (folder / NAME, folder, *folder.parents))
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):  # whoever was refused there has just taken it away
+                continue
+            raise TinymimError(f"{what}: {folder} cannot be written ({error.strerror}); give another folder") from None
+        _held.add(lock)
+        try:
+            _take(lock, folder, what, patience)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), (folder / NAME).stat()):
+                    return lock, made
+        except BaseException:
+            _let_go(lock)
+            raise
+        _let_go(lock)  # of a file that is no longer there
+    raise TinymimError(f"{what}: {folder} is taken away again and again; give another folder")
+
+
+def _let_go(lock: int) -> None:
+    _held.discard(lock)
+    with contextlib.suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_UN)  # a child just being forked may still have the descriptor
+    os.close(lock)
+
+
+def _unmake(folder: Path, made: list[Path]) -> None:
+    """Take away the file and the folders that were made for it, if nothing else came to lie there."""
+    with contextlib.suppress(OSError):
+        if made and all(path.name == NAME for path in folder.iterdir()):
+            made[0].unlink()
+            for place in made[1:]:
+                place.rmdir()
 
 
 def _take(lock: int, folder: Path, what: str, patience: float) -> None:

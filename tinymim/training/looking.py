@@ -22,8 +22,10 @@ from tinymim.data import DigitsData, ImageFolderData, SegmentationFolderData, Sh
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.safety import text
+from tinymim.safety.told import told
 from tinymim.targets.base import Blocks, compared_blocks, target_block
 from tinymim.teachers import locate, record_schemas
+from tinymim.teachers.locate import Teacher
 from tinymim.training import preflight, run_schemas
 from tinymim.vit.backbone import Backbone
 
@@ -37,7 +39,9 @@ MOST = 10**7
 def add_argument(parser: argparse.ArgumentParser, what: str) -> None:
     """``--trust``, for ``what``."""
     parser.add_argument(
-        "--trust", action="store_true", help=f"build classes that are not tinymim's own, which {what} names"
+        "--trust",
+        action="store_true",
+        help=f"build classes that are not tinymim's own, which {what} names, and ask servers that it names",
     )
 
 
@@ -84,10 +88,10 @@ def compared(recipe: recipes.Config, student: Backbone) -> list[tuple[int, int]]
         TinymimError: its teacher cannot be found, or blocks that the networks do not have.
     """
     arguments = _arguments(recipe, "model")
-    source, targets = references.filled(arguments.get("teacher")), arguments.get("targets")
-    if not isinstance(source, str) or not isinstance(targets, list):
+    targets = arguments.get("targets")
+    if not isinstance(arguments.get("teacher"), str) or not isinstance(targets, list):
         return []
-    teacher = locate.locate(source)
+    teacher = located(arguments["teacher"])
     block = teacher.target_block or target_block(teacher.skeleton, student)
     found: list[tuple[int, int]] = []
     for number, node in enumerate(targets):
@@ -95,6 +99,16 @@ def compared(recipe: recipes.Config, student: Backbone) -> list[tuple[int, int]]
         read, trained = (_blocks(given, side, f"targets[{number}]") for side in ("teacher_block", "student_block"))
         found += compared_blocks(f"targets[{number}]", read, trained, teacher.skeleton, student, block)
     return list(dict.fromkeys(found))
+
+
+def located(source: str) -> Teacher:
+    """The teacher that a saved recipe names, which may be by a reference to the environment; errors say the reference.
+
+    Raises:
+        TinymimError: it cannot be found.
+    """
+    with references.hiding(source):
+        return locate.locate(str(references.filled(source)))
 
 
 def _arguments(recipe: recipes.Config, part: str) -> dict[str, Any]:
@@ -105,35 +119,38 @@ def _blocks(given: Any, side: str, target: str) -> Blocks | None:
     try:
         return msgspec.convert(given.get(side) if isinstance(given, dict) else None, Blocks | None)
     except msgspec.ValidationError as error:
-        raise TinymimError(f"{target}.{side}: {record_schemas.told(error)}") from None
+        raise TinymimError(f"{target}.{side}: {told(error)}") from None
 
 
-def data(recipe: recipes.Config, trust: bool, what: str) -> Any:
+def data(recipe: recipes.Config, trust: bool, what: str, **options: Any) -> Any:
     """The data module of a saved recipe.
 
     Args:
         recipe: as saved.
         trust: it is one's own.
         what: it is of, for messages.
+        options: laid over its own, where its class takes them.
 
     Raises:
         TinymimError: it has none, or mistakes in it; or it does more than read images, and is not trusted.
     """
-    node = references.filled(recipe.get("data"))
     found: list[str] = []
-    with trusted(node, trust, what):
-        if not class_paths.check_class(node, "data", found, (pl.LightningDataModule,)) or found:
+    built, node = None, references.filled(recipe.get("data"))
+    with references.hiding(recipe.get("data")), trusted({"data": node}, trust, what):
+        if class_paths.check_class(node, "data", found, (pl.LightningDataModule,)) and not found:
+            cls = class_paths.found(node["class_path"])
+            if not trust and cls not in READERS:
+                raise TinymimError(
+                    f"{what}: {cls.__name__} does more than read images; name a folder of some, or say --trust"
+                )
+            if not trust and (large := next(_large(node), None)):
+                raise TinymimError(f"{what}: data: {large} is more than {MOST:,}; if it is meant so, say --trust")
+            taken = class_paths.taken(node["class_path"])
+            own = {name: value for name, value in options.items() if name in taken}
+            node = {**node, "init_args": {**(node.get("init_args") or {}), **own}}
+            built = preflight.build(pl.LightningDataModule, node, found)
+        if found:
             raise several(f"{what}: its data cannot be built", found)
-        cls = class_paths.found(node["class_path"])
-        if not trust and cls not in READERS:
-            raise TinymimError(
-                f"{what}: {cls.__name__} does more than read images; name a folder of some, or say --trust"
-            )
-        if not trust and (large := next(_large(node), None)):
-            raise TinymimError(f"{what}: data: {large} is more than {MOST:,}; if it is meant so, say --trust")
-        built = preflight.build(pl.LightningDataModule, node, found)
-    if found:
-        raise several(f"{what}: its data cannot be built", found)
     return built
 
 

@@ -18,8 +18,7 @@ from tinymim.config import recipe, references
 from tinymim.config.options import Corruptions, Saving
 from tinymim.data.named import NamedSets
 from tinymim.errors import TinymimError
-from tinymim.evaluation.test_sets import OnNamedSets
-from tinymim.methods.base import Evaluated
+from tinymim.methods.base import Method
 from tinymim.safety import names
 from tinymim.safety.console import PlainConsole
 from tinymim.teachers.locate import Teacher
@@ -57,22 +56,21 @@ def inspect(config: recipe.Config, start: Teacher | None = None) -> Inspected:
     found, pruned = recipe.mistakes(config)
     data = build(pl.LightningDataModule, pruned.get("data"), found)
     model = build(pl.LightningModule, pruned.get("model"), found)
-    if start and isinstance(model, Evaluated):
-        model.expect(start)
+    if start and isinstance(model, Method):
+        model.use_source(start)
     if hasattr(data, "problems"):
         found += data.problems()
-    if hasattr(model, "problems"):
-        found += model.problems(getattr(data, "image_size", None) or 224)
-    if data is not None and isinstance(model, Evaluated):
-        found += model.data_problems(data)
+    if isinstance(model, Method):
+        found += model.problems(getattr(data, "image_size", None) or 224, data)
     if isinstance(saving := pruned.get("checkpoint"), dict):
         found += Saving(**saving).problems()
     if isinstance(asked := pruned.get("corruptions"), dict):
         found += Corruptions(**asked).problems()
-    if (asked is not None or isinstance(data, NamedSets)) and model and not isinstance(model, OnNamedSets):
+    if (asked is not None or isinstance(data, NamedSets)) and model and not getattr(model, "takes_test_sets", False):
         what = "data: its test sets" if isinstance(data, NamedSets) else "corruptions: they"
         found.append(f"{what} are for a classifier, and model is {type(model).__name__}; take a recipe of fine-tuning")
-    strategy = str((config.get("trainer") or {}).get("strategy"))
+    trainer = config.get("trainer")
+    strategy = str(trainer.get("strategy")) if isinstance(trainer, dict) else ""
     if config.get("on_nonfinite") == "rewind" and any(word in strategy for word in ("spawn", "fork", "notebook")):
         found.append(f"on_nonfinite: rewind cannot restart the processes of strategy {strategy}; take ddp, or stop")
     return Inspected([references.hidden(line, kept) for line in dict.fromkeys(found)], data, model)

@@ -44,6 +44,16 @@ def precision_in(folders: Iterable[Path]) -> str | None:
     return None
 
 
+BORN = ("model.init_args.init: ", "model.init_args.weights: ")
+"""Options that the first step alone looks at: from then on the checkpoint says them."""
+
+
+def changed(before: recipes.Config, now: recipes.Config) -> list[str]:
+    """Where a run goes on with another recipe than it had, a line each, and whether that changes anything."""
+    late = " (which has no effect on weights that are already trained)"
+    return [line + late if line.startswith(BORN) else line for line in differences(before, now)]
+
+
 class SaveRecipe(SaveConfigCallback):
     """Write the resolved recipe and the environment into the run folder, once a checkpoint has been accepted.
 
@@ -74,7 +84,7 @@ class SaveRecipe(SaveConfigCallback):
         if self.kept:
             written = yaml.safe_dump(references.put_back(yaml.safe_load(written), self.kept), sort_keys=False)
         before = place / "config.yaml"
-        if before.is_file() and (lines := differences(*map(yaml.safe_load, (before.read_text(), written)))):
+        if before.is_file() and (lines := changed(*map(yaml.safe_load, (before.read_text(), written)))):
             say(f"the run goes on with another recipe than it had: {'; '.join(lines)}")
         write_text(before, written)
         write_json(place / "environment.json", run_folder.environment())

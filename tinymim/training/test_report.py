@@ -41,7 +41,7 @@ def finish(
     content: dict[str, Any] = {"checkpoint": checkpoint, "data": type(data).__name__, "metrics": metrics}
     content["ema"] = ema = getattr(module, "taken_ema", None)
     if isinstance(data, NamedSets):
-        own, baseline = getattr(module, "figures", ({}, None))
+        own, baseline = module.test_sets.figures if hasattr(module, "test_sets") else ({}, None)
         if not own:
             raise TinymimError("no image was tested: the sets are limited to none, or no file of them can be read")
         report = data.report(own, baseline)

@@ -1,4 +1,4 @@
-"""What a network is besides its weights, and how to build it: timm's name, head layout, positions, drop path."""
+"""Architecture of a network, all of it but the weights: timm's name, head layout, positions, drop path; building it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from tinymim.vit.positions import ViT
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+DEVIATION = (1e-6, 1e6)
+"""Least and greatest standard deviation of images in [0, 1]; a mean is as far from 0 at most."""
 
 KINDS: tuple[tuple[Any, Any, tuple[type, ...]], ...] = (
     (VisionTransformer, Block, (Attention,)),
@@ -64,36 +67,51 @@ def build(architecture: Architecture, initialise: bool = True) -> ViT:
     Raises:
         TinymimError: unknown architecture or option, not a ViT that can be read, or heads that do not divide the width.
     """
-    own = _as_published(architecture.arch)
+    published = _as_published(architecture.arch)
     check(architecture.options)
-    pool = "token" if isinstance(own, VisionTransformerDistilled) else ""  # the only one that timm lets this class have
+    _check_normalisation(architecture)
+    # the only pooling that timm lets this class have
+    pool = "token" if isinstance(published, VisionTransformerDistilled) else ""
     options = {"num_classes": 0, "global_pool": pool, **architecture.options}
     if pool and (wrong := [name for name in ("reg_tokens", "no_embed_class") if options.get(name)]):
         raise TinymimError(
             f"options: {', '.join(wrong)} cannot be had with the distillation token of {architecture.arch}"
         )
     heads = architecture.heads
-    if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(own.blocks)):
+    if isinstance(heads, list) and len(set(heads)) == 1 and len(heads) == options.get("depth", len(published.blocks)):
         heads = heads[0]
     if isinstance(heads, int):
         options["num_heads"] = heads
-    width, count = options.get("embed_dim", own.embed_dim), options.get("num_heads", _attention(own, 1).num_heads)
+    width = options.get("embed_dim", published.embed_dim)
+    count = options.get("num_heads", _attention(published, 1).num_heads)
     if isinstance(width, int) and isinstance(count, int):
         check_divides(count, width, architecture.arch)
-    if not initialise and isinstance(own, VisionTransformer):
+    if not initialise and isinstance(published, VisionTransformer):
         options.setdefault("weight_init", "skip")  # filling the weights is most of the time of building a skeleton
     try:
         vit = _known(timm.create_model(architecture.arch, pretrained=False, **options), architecture.arch)
         if not len(vit.blocks):
             raise ValueError("depth: a network needs at least one block")
     except (TypeError, AssertionError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        given = architecture.options
-        raise TinymimError(f"options: timm cannot build {architecture.arch} with {given}: {error}") from None
+        raise TinymimError(
+            f"options: timm cannot build {architecture.arch} with {architecture.options}: {error}"
+        ) from None
     if isinstance(heads, list):
         _lay_out_heads(vit, architecture.arch, heads)
     if architecture.pos_embed == "sincos":
         _fix_sincos(vit, initialise)
     return vit
+
+
+def _check_normalisation(architecture: Architecture) -> None:
+    """Raise unless images can be normalised: three finite means, and three deviations above 0, also in float32."""
+    for name, least in (("mean", -DEVIATION[1]), ("std", DEVIATION[0])):
+        values = getattr(architecture, name)
+        if len(values) != 3 or not all(least <= value <= DEVIATION[1] for value in values):  # NaN is in no range
+            right = f"ImageNet's is {list(getattr(Architecture, name))}"
+            raise TinymimError(
+                f"{name}: {list(values)} is not three numbers from {least:g} to {DEVIATION[1]:g}; {right}"
+            )
 
 
 @functools.cache
@@ -115,8 +133,8 @@ def _known(vit: nn.Module, arch: str) -> ViT:
     for network, block, attentions in KINDS:
         blocks: list[Any] = list(cast(Any, vit).blocks) if isinstance(vit, network) else [None]
         if all(
-            type(one) is block and type(one.attn) in attentions and getattr(one.attn, "num_kv_groups", 1) == 1
-            for one in blocks
+            type(each) is block and type(each.attn) in attentions and getattr(each.attn, "num_kv_groups", 1) == 1
+            for each in blocks
         ):
             return cast(ViT, vit)
     raise TinymimError(

@@ -12,13 +12,11 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from timm.models import VisionTransformer
-from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinymim.errors import TinymimError
-from tinymim.vit.architecture import Architecture, build
+from tinymim.vit.architecture import Architecture, build, set_heads
 from tinymim.vit.blocks import (
     ATTENTION,
     CLASSIFIER,
@@ -34,7 +32,8 @@ from tinymim.vit.blocks import (
     run_block,
 )
 from tinymim.vit.classifier_head import Head
-from tinymim.vit.positions import Positions, enter, fit_positions, relative, rotary
+from tinymim.vit.geometry import Geometry
+from tinymim.vit.positions import Positions, embed_positions, fit_positions
 
 NO_CLASSIFIER = (
     "has no classifier, so it has no logits; use a checkpoint of fine-tuning (`tinymim fit --config finetune_digits`), "
@@ -44,7 +43,7 @@ NO_CLASSIFIER = (
 NOT_MASKABLE = "cannot be run on a part of the patches, as its relative position bias is laid out for all of them"
 
 
-class Backbone(nn.Module):
+class Backbone(Geometry, nn.Module):
     """A timm ViT with its input normalisation, its head layout and the block its features are read from.
 
     A teacher may have a classifier: timm's own, where the architecture's options say ``num_classes``, or a
@@ -68,7 +67,7 @@ class Backbone(nn.Module):
         initialise: bool = True,
     ):
         super().__init__()
-        self.vit = build(architecture, initialise)
+        self.vit = build(architecture, initialise and not on_meta())
         self.architecture = architecture
         self.output_block = output_block or self.depth
         self.beyond = list(beyond)
@@ -81,68 +80,9 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(architecture.std).view(1, -1, 1, 1), persistent=False)
 
     @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self.vit.blocks)
-
-    @property
-    def width(self) -> int:
-        """Channels of a token, D."""
-        return self.vit.embed_dim
-
-    @property
-    def heads(self) -> list[int]:
-        """Attention heads of each block: the head layout."""
-        return [block.attn.num_heads for block in self._blocks]
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches along height and width."""
-        return cast(tuple[int, int], tuple(self.vit.patch_embed.grid_size))
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the images it takes, in pixels."""
-        return cast(tuple[int, int], tuple(self.vit.patch_embed.img_size))
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        """Height and width of a patch, in pixels."""
-        return cast(tuple[int, int], tuple(self.vit.patch_embed.patch_size))
-
-    @property
-    def prefix(self) -> int:
-        """Tokens before the patches: CLS, distillation token, registers."""
-        return self.vit.num_prefix_tokens
-
-    @property
-    def has_cls(self) -> bool:
-        """Whether its first token is a CLS token."""
-        return self.vit.cls_token is not None
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is a plain ViT, whose blocks need nothing but tokens."""
-        return isinstance(self.vit, VisionTransformer)
-
-    @property
-    def maskable(self) -> bool:
-        """Whether it can be run on a part of the patches."""
-        return not relative(self.vit)
-
-    @property
-    def distilled(self) -> bool:
-        """Whether its second token is a distillation token."""
-        return isinstance(self.vit, VisionTransformerDistilled)
-
-    @property
     def classes(self) -> int | None:
         """Outputs of its classifier; ``None`` where it has none."""
         return self.classifier.form.classes if self.classifier else self.vit.num_classes or None
-
-    @property
-    def _blocks(self) -> list[Any]:
-        return list(self.vit.blocks)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] to the values this network's weights expect."""
@@ -150,7 +90,7 @@ class Backbone(nn.Module):
         return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
 
     def denormalise(self, values: Tensor) -> Tensor:
-        """What :meth:`normalise` was given."""
+        """Images in [0, 1] of what :meth:`normalise` made of them."""
         return values * cast(Tensor, self.std) + cast(Tensor, self.mean)
 
     def embed(
@@ -166,16 +106,16 @@ class Backbone(nn.Module):
         Returns:
             ``(B, prefix + N, D)``, or K patches instead of N.
         """
-        return self._enter(images, keep, replace)[0]
+        return self._embed(images, keep, replace)[0]
 
-    def _enter(
+    def _embed(
         self, images: Tensor, keep: Tensor | None = None, replace: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, list[Positions]]:
-        """As :meth:`embed`, and what each block is told beside the tokens."""
+        """Like :meth:`embed`, plus each block's keyword arguments."""
         if keep is not None and not self.maskable:
             raise TinymimError(f"{self.architecture.arch} {NOT_MASKABLE}")
         x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
-        x, positions = enter(self.vit, replace(x) if replace else x, keep)
+        x, positions = embed_positions(self.vit, replace(x) if replace else x, keep)
         choose_attention(self._blocks, x)
         return x if keep is None else kept_tokens(x, keep, self.prefix), positions
 
@@ -202,29 +142,29 @@ class Backbone(nn.Module):
     def walk(
         self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None
     ) -> Iterator[tuple[int, dict[str, Tensor], Positions]]:
-        """As :meth:`read`, one block after the other, so that nobody has to hold what all of them give.
+        """Like :meth:`read`, yielding block by block so that activations of all blocks need not be kept.
 
         Yields:
-            For each block with a tap: its number, its parts by name, and what it is told beside the tokens.
+            For each block with a tap: its number, its parts by name, and its keyword arguments.
         """
         wanted = self.check(taps)
         last = max(tap.block for tap in wanted)
-        x, positions = self._enter(images, keep)
+        x, positions = self._embed(images, keep)
         run = partial(checkpoint, use_reentrant=False) if self.checkpointing else _called
-        for number, (block, told) in enumerate(zip(self._blocks[:last], positions, strict=False), start=1):
+        for number, (block, kwargs) in enumerate(zip(self._blocks[:last], positions, strict=False), start=1):
             names = {tap.name for tap in wanted if tap.block == number}
             if not names:
-                x = run(block, x, **told)
+                x = run(block, x, **kwargs)
                 continue
-            x, parts = run(run_block, block, x, names, number == last, told)
+            x, parts = run(run_block, block, x, names, number == last, kwargs)
             if LOGITS in names:
                 parts[LOGITS] = self._classify(parts["ffn_post"])
-            yield number, {name: parts[name] for name in names}, told
+            yield number, {name: parts[name] for name in names}, kwargs
 
-    def told(self) -> list[Positions]:
-        """What each block is told beside the tokens of whole images, the same for all of them."""
+    def block_kwargs(self) -> list[Positions]:
+        """Each block's keyword arguments for whole images, which are the same for all of them."""
         weight = next(self.parameters())
-        return self._enter(weight.new_zeros((1, 3, *self.image_size)))[1]
+        return self._embed(weight.new_zeros((1, 3, *self.image_size)))[1]
 
     def _classify(self, tokens: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of what the last block gives out, ``(B, prefix + N, D)``."""
@@ -257,6 +197,19 @@ class Backbone(nn.Module):
         self.output_block = max(whole, 1)
         self.beyond = [name for name in QKV if whole and (name in names or names & {*ATTENTION})]
 
+    def freeze_unreached(self, taps: Iterable[Tap]) -> int:
+        """Freeze the parameters that no loss on ``taps`` reaches, and count them."""
+        reached = self.reached(taps)
+        unreached = [parameter for name, parameter in self.named_parameters() if name not in reached]
+        return sum(parameter.requires_grad_(False).numel() for parameter in unreached)
+
+    def with_weights(self) -> Backbone:
+        """A network of these sizes, head layout and output block, with first weights; this one may be a skeleton."""
+        network = Backbone(self.architecture, self.output_block, self.beyond)
+        for block, heads in enumerate(self.heads, start=1):
+            set_heads(network.vit, block, heads)
+        return network
+
     def trained(self, tap: Tap) -> bool:
         """Whether what ``tap`` reads was trained: up to the output block everything, and what lies beyond it."""
         return tap.block <= self.output_block or (tap.block == self.output_block + 1 and tap.name in self.beyond)
@@ -288,16 +241,12 @@ class Backbone(nn.Module):
             for part in (block.attn, block.mlp):  # a tapped block is run part by part
                 part.compile()
 
-    def describe(self) -> str:
-        """One line for people: sizes and head layout."""
-        heads = self.heads
-        shown = str(heads[0]) if len(set(heads)) == 1 else ",".join(map(str, heads))
-        (height, width), (grid_h, grid_w) = self.image_size, self.grid
-        told = ", rotary positions" if rotary(self.vit) else ", relative position bias" if relative(self.vit) else ""
-        return (
-            f"{self.architecture.arch}: width {self.width}, depth {self.depth}, heads {shown}, "
-            f"patch {self.patch[0]}, {height}x{width} px, {grid_h}x{grid_w} patches{told}"
-        )
+    def describe_output(self) -> str:
+        """The output block, for people, and why it is not the last."""
+        text = f"block {self.output_block} of {self.depth}"
+        if self.output_block < self.depth:
+            text += f": the loss does not train all of block {self.output_block + 1}, so kNN and probes read before it"
+        return text
 
     def fit(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """``state`` with its positions resampled to this network's grid (see :func:`fit_positions`); it is noted."""
@@ -305,7 +254,7 @@ class Backbone(nn.Module):
         return fitted
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint must say beside the weights, in plain types (see ``tinymim/teachers/weights.py``)."""
+        """Record of a checkpoint beside the weights, in plain types (see ``tinymim/teachers/weights.py``)."""
         architecture = dataclasses.asdict(self.architecture)
         options = {**architecture["options"], "depth": self.depth}  # blocks may have been cut off since it was built
         architecture |= {"options": options, "heads": self.heads}
@@ -314,6 +263,11 @@ class Backbone(nn.Module):
 
 def _called(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     return function(*arguments, **named)
+
+
+def on_meta() -> bool:
+    """Whether networks are built on the meta device: sizes alone."""
+    return torch.get_default_device().type == "meta"
 
 
 def skeleton(architecture: Architecture) -> Backbone:

@@ -45,7 +45,7 @@ STEM = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed.", "no
 """The parts of a timm ViT before its first block."""
 
 CLASSIFIER = ("norm.", "fc_norm.", "attn_pool.", "head.", "head_dist.")
-"""Those after its last block."""
+"""The parts of a timm ViT after its last block."""
 
 
 class Tap(NamedTuple):
@@ -56,7 +56,8 @@ class Tap(NamedTuple):
 
 
 Readings = dict[Tap, Tensor]
-"""What a read gives: ``(B, N, D)`` for each tap, prefix tokens (CLS) first; ``(B, classes)`` for ``logits``."""
+"""Output of :meth:`tinymim.vit.backbone.Backbone.read`: ``(B, N, D)`` for each tap, prefix tokens (CLS) first;
+``(B, classes)`` for ``logits``."""
 
 
 def kept_tokens(tokens: Tensor, keep: Tensor, prefix: int) -> Tensor:
@@ -108,21 +109,22 @@ def run_block(
 
 
 def attention_bias(block: Any, positions: Positions) -> Tensor | None:
-    """What a block adds to q kᵀ / sqrt(d) before its softmax, ``(1 or B, H, N, N)``; ``None`` in all but BEiTs with a
-    relative position bias, of the block's own or shared by all.
+    """Bias that a block adds to q kᵀ / sqrt(d) before its softmax, ``(1 or B, H, N, N)``; ``None`` in all but BEiTs
+    with a relative position bias, of the block's own or shared by all.
 
     Args:
         block: of a timm ViT.
-        positions: what it is told.
+        positions: its keyword arguments.
     """
-    own = getattr(block.attn, TABLE, None)
     shared = positions.get("shared_rel_pos_bias")
-    biases = [bias for bias in (None if own is None else block.attn._get_rel_pos_bias(), shared) if bias is not None]
-    return sum(biases[1:], biases[0]) if biases else None
+    if getattr(block.attn, TABLE, None) is None:
+        return shared
+    bias = block.attn._get_rel_pos_bias()
+    return bias if shared is None else bias + shared
 
 
 def routes(taps: Iterable[Tap]) -> list[str]:
-    """How the names begin of those of a timm ViT's parameters on which a read of ``taps`` depends."""
+    """Prefixes of the names of a timm ViT's parameters on which a read of ``taps`` depends."""
     last = max(tap.block for tap in taps)
     names = {tap.name for tap in taps if tap.block == last}
     attended = bool(names & {*ATTENTION, *FFN, LOGITS})
@@ -133,13 +135,13 @@ def routes(taps: Iterable[Tap]) -> list[str]:
         parts += ["attn.", "ls1.", "gamma_1"]
     if names & {*FFN, LOGITS}:
         parts += ["norm2.", "mlp.", "ls2.", "gamma_2"]
-    found = [*STEM, *(f"blocks.{number}." for number in range(last - 1))]
-    found += [f"blocks.{last - 1}.{part}" for part in parts]
+    prefixes = [*STEM, *(f"blocks.{number}." for number in range(last - 1))]
+    prefixes += [f"blocks.{last - 1}.{part}" for part in parts]
     if attended or last > 1:
-        found += ["rel_pos_bias."]
+        prefixes += ["rel_pos_bias."]
     if attended or last > 1 or names & {"q", "k"}:
-        found += ["rope."]
-    return found
+        prefixes += ["rope."]
+    return prefixes
 
 
 def _scaled(block: Any, branch: int, x: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ def projected(attn: Any, normed: Tensor, positions: Positions) -> tuple[Tensor, 
     Args:
         attn: a block's attention.
         normed: the tokens that enter it, ``(B, N, D)``.
-        positions: what the block is told.
+        positions: the block's keyword arguments.
     """
     q, k, v = project(attn, normed)
     return *place(attn, q, k, positions), v

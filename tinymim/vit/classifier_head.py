@@ -21,7 +21,7 @@ Pool = Literal["mean", "cls", "cls_dist"]
 
 @dataclass(frozen=True)
 class HeadForm:
-    """What a head is besides its weights; checkpoints record it.
+    """Form of a head, all of it but the weights; checkpoints record it.
 
     Args:
         classes: outputs.
@@ -90,7 +90,7 @@ def mean_prediction(logits: list[Tensor]) -> Tensor:
     """
     if len(logits) == 1:
         return logits[0]
-    return torch.stack([one.float().log_softmax(-1) for one in logits]).logsumexp(0) - math.log(len(logits))
+    return torch.stack([each.float().log_softmax(-1) for each in logits]).logsumexp(0) - math.log(len(logits))
 
 
 def _neck(width: int, channels: int) -> nn.Sequential:

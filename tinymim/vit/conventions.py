@@ -21,7 +21,7 @@ BiasLayer = Literal["last", "stem"]
 
 @dataclass(frozen=True)
 class Conventions:
-    """What a checkpoint was made under.
+    """Conventions that a checkpoint was made under.
 
     Args:
         norm_eps: of MAE's decoder and of linear probes, see ``tinymim/vit/norms.py``.
@@ -33,7 +33,7 @@ class Conventions:
     shared_bias: BiasLayer = "last"
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint says of them."""
+        """Their part of a checkpoint's record."""
         return dataclasses.asdict(self)
 
     def lay_on(self, network: nn.Module) -> None:

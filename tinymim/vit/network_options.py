@@ -15,16 +15,17 @@ from msgspec import Meta
 
 from tinymim.errors import TinymimError, several
 from tinymim.safety.text import brief
+from tinymim.safety.told import in_words
 
 Size = Annotated[int, Meta(ge=1, le=1 << 14)]
-"""Of an image in pixels, or of a token in channels."""
+"""Size of an image in pixels, or of a token in channels."""
 
 Count = Annotated[int, Meta(ge=0, le=1 << 10)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Ratio = Annotated[float, Meta(gt=0, le=64)]
 Scale = Annotated[float, Meta(gt=0, le=1e6)]
 Flag = bool | None
-Layer = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{1,30}$")]
+Layer = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{1,30}\Z(?#a name of timm's for such a layer)")]
 """timm's name for a norm or an activation, looked up in its own table."""
 
 Pair = Size | Annotated[list[Size], Meta(min_length=2, max_length=2)]
@@ -119,9 +120,9 @@ def check(options: Any, field: str = "options") -> dict[str, Any]:
     """
     if not isinstance(options, dict):
         raise TinymimError(f"{field}: {brief(options)} is no mapping of timm's options to values")
-    found = [problem for name, value in options.items() if (problem := _problem(name, value, field))]
-    if found:
-        raise several(f"{field}: not what makes a network", found) if len(found) > 1 else TinymimError(found[0])
+    errors = [problem for name, value in options.items() if (problem := _problem(name, value, field))]
+    if errors:
+        raise several(f"{field}: not what makes a network", errors) if len(errors) > 1 else TinymimError(errors[0])
     return options
 
 
@@ -131,7 +132,7 @@ def _problem(name: Any, value: Any, field: str) -> str | None:
         try:
             msgspec.convert(list(value) if isinstance(value, tuple) else value, OPTIONS[name], strict=True)
         except msgspec.ValidationError as error:
-            return f"{where}: {brief(value)} is not what it takes: {str(error).replace('`', '').lower()}"
+            return f"{where}: {brief(value)} is not what it takes: {in_words(error)}"
         return None
     near = difflib.get_close_matches(str(name), OPTIONS, n=1, cutoff=0.7)
     return f"{where}: no option that makes a network" + (f"; did you mean {near[0]}?" if near else "")

@@ -1,4 +1,4 @@
-"""Where a patch is: how each family of networks says it to its blocks, and how that is fitted to another grid.
+"""Positions of patches: how each family of networks tells its blocks, and how they are fitted to another grid.
 
 Most add an embedding to the tokens that enter block 1. timm's Eva networks may rotate q and k in every block by the
 patch's place (rope, arXiv 2104.09864), the prefix left as it is. BEiTs may add a bias, by the offset between two
@@ -19,14 +19,14 @@ ViT = VisionTransformer | Eva | Beit
 """The families the reader knows."""
 
 Positions = dict[str, Tensor]
-"""What a block is told beside its tokens, by the name of the argument: nothing in a plain ViT, ``rope`` in an Eva,
+"""Keyword arguments of a block beside its tokens: nothing in a plain ViT, ``rope`` in an Eva,
 ``shared_rel_pos_bias`` in a BEiT."""
 
 TABLE = "relative_position_bias_table"
 
 
-def enter(vit: ViT, patches: Tensor, keep: Tensor | None = None) -> tuple[Tensor, list[Positions]]:
-    """What enters the blocks.
+def embed_positions(vit: ViT, patches: Tensor, keep: Tensor | None = None) -> tuple[Tensor, list[Positions]]:
+    """Tokens that enter the blocks, and each block's keyword arguments.
 
     Args:
         vit: whose patch embedding they come from.
@@ -34,7 +34,7 @@ def enter(vit: ViT, patches: Tensor, keep: Tensor | None = None) -> tuple[Tensor
         keep: ``(B, K)`` indices of the patches that the blocks will see; ``None`` is all of them.
 
     Returns:
-        ``(B, prefix + N, D)`` tokens of all patches, and what each block is told beside those it will see.
+        ``(B, prefix + N, D)`` tokens of all patches, and each block's keyword arguments for those it will see.
     """
     depth = len(vit.blocks)
     if isinstance(vit, Beit):
@@ -84,20 +84,21 @@ def fit_positions(vit: ViT, state: dict[str, Tensor]) -> tuple[dict[str, Tensor]
         ``state`` with its positions fitted, and the side of the grid they were resampled from, if they were. What does
         not look like positions of another square grid stays as it is.
     """
-    grid, fitted, found = tuple(vit.patch_embed.grid_size), dict(state), 0
-    for key, own in vit.state_dict().items():
-        stored = state.get(key, own)
-        if stored.shape == own.shape or stored.dim() != own.dim() or stored.shape[-1] != own.shape[-1]:
+    grid, fitted, trained_on = tuple(vit.patch_embed.grid_size), dict(state), 0
+    for key, ours in vit.state_dict().items():
+        stored = state.get(key, ours)
+        if stored.shape == ours.shape or stored.dim() != ours.dim() or stored.shape[-1] != ours.shape[-1]:
             continue
         if key == "pos_embed":
-            prefix = own.shape[1] - grid[0] * grid[1]
+            prefix = ours.shape[1] - grid[0] * grid[1]
             if side := _side(stored.shape[1] - prefix):
-                fitted[key], found = resample_abs_pos_embed(stored, list(grid), [side, side], prefix), side
+                fitted[key] = resample_abs_pos_embed(stored, list(grid), [side, side], prefix)
+                trained_on = side
         elif key.endswith(TABLE) and (offsets := _side(len(stored) - 3)) % 2:  # 3 rows are the prefix's
             with warnings.catch_warnings(action="ignore"):  # of how timm indexes
-                fitted[key] = resize_rel_pos_bias_table(stored, grid, tuple(own.shape))
-            found = (offsets + 1) // 2
-    return fitted, found or None
+                fitted[key] = resize_rel_pos_bias_table(stored, grid, tuple(ours.shape))
+            trained_on = (offsets + 1) // 2
+    return fitted, trained_on or None
 
 
 def _side(count: int) -> int:

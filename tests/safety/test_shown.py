@@ -1,0 +1,108 @@
+"""What files say, where it is shown: nothing hidden, no formula, no patterns in messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+import yaml
+from tinymim.experiments.cells import Figure
+from tinymim.experiments.file_schemas import SettingsText
+from tinymim.experiments.question import Question
+
+from tests.safety.places import STUDY
+from tinymim.errors import TinymimError
+from tinymim.experiments import settings, tables
+from tinymim.report.document import Section
+from tinymim.safety import names, shown, text
+from tinymim.teachers import record_schemas
+
+HIDDEN = "\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u180f\u200b\u202e\u206a\u3164\ufe00\ufe0f\ufeff\uffa0\ufff0"
+HIDDEN += "\U000e0001\U000e01ef"
+"""Default ignorable characters, and marks of direction."""
+
+
+@pytest.mark.parametrize("character", HIDDEN)
+def test_hidden__characters_are_spelt_out_and_in_no_name(character: str) -> None:
+    said = shown.terminal(f"a{character}b")
+    assert said.isascii()
+    assert said != "ab"
+    assert text.printable(f"a{character}b") == shown.one_line(f"a{character}b") == "ab"
+    assert not names.is_plain(f"a{character}b")
+
+
+def test_joiners__stay_in_texts() -> None:
+    assert (
+        shown.terminal("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645")
+        == "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    )
+
+
+def test_names__that_are_long_are_cut_in_the_message() -> None:
+    with pytest.raises(TinymimError, match="name: '") as caught:
+        names.check("/" * 100_000, "name")
+    assert len(str(caught.value)) < 400
+
+
+def test_paragraph__is_no_heading_list_link_or_tag() -> None:
+    assert shown.paragraph("# a\n# b") == "\\# a # b"
+    assert shown.paragraph("see [x](http://y) <img>, *so*, `code`") == "see [x]\\(http://y) &lt;img>, *so*, `code`"
+    assert [shown.paragraph(one) for one in ("1. a", "- a", "> a", "[a]: b", "---", "-0.5")] == [
+        "1\\. a", "\\- a", "\\> a", "\\[a]: b", "\\---", "-0.5"
+    ]  # fmt: skip
+    assert shown.markdown("1. a") == "1\\. a"
+
+
+def test_settings__how_and_command_are_paragraphs_in_the_table() -> None:
+    made = settings.Settings("own.yaml", "tinymim [a](http://b)", "# so\n\n<script>", {"one": {"probe": {"a.b": 1}}})
+    section = Section("t", remarks=made.remarks({"one": "# One <b>"}, ["probe"], "tinymim search x"))
+    written = section.markdown()
+    assert "<script>" not in written
+    assert "](" not in written
+    assert all(line.startswith(("## t", "Settings of", "Each row")) for line in written.splitlines() if line)
+
+
+def test_cells__of_texts_are_no_formulas() -> None:
+    question = Question("q", {"=1+1": "@a"})
+    (heads, row) = csv.reader(io.StringIO(tables.as_csv(question, {"=1+1": {}}, {"=cmd|x": Figure("a", "b")})))
+    assert heads[2:4] == ["'=cmd|x mean", "'=cmd|x std"]
+    assert row[:2] == ["'=1+1", "'@a"]
+
+
+def test_message__names_the_entry_and_no_pattern(tmp_path: Path) -> None:
+    good = {"probe": {"model.optim.base_lr": 0.1}}
+    for wrong, words in (
+        (
+            {"finetune": {"model.class_path": 1}},
+            "rows.two.finetune.model.class_path: no name that is taken there",
+        ),
+        ({"finetune": {"model.x": "../a"}}, "rows.two.finetune.model.x: expected"),
+        ({"finetune": {"model.x": [[1]]}}, "rows.two.finetune.model.x"),
+    ):
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump({"rows": {"one": good, "two": {**good, **wrong}}}))
+        with pytest.raises(TinymimError) as caught:
+            settings.load(str(path))
+        said = str(caught.value)
+        assert words in said
+        assert not any(sign in said for sign in ("[...]", "regex", "(?", "\\Z", "^")), said
+    assert record_schemas.mistake({"rows": {str(n): 1 for n in range(200)}}, SettingsText, "s") == [
+        "rows.*: expected object, got int"
+    ]
+
+
+def test_message__of_a_card_or_a_study_has_no_pattern() -> None:
+    for content, schema in (
+        ({**STUDY, "rows": {"a/b": {}}}, "StudyText"),
+        ({"name": "a/b", "architecture": {}, "file": "x", "licence": "", "citation": "", "source": ""}, "Card"),
+        ({"architecture": "A B"}, "TimmConfig"),
+    ):
+        from tinymim.experiments import file_schemas
+
+        (said,) = record_schemas.mistake(
+            content, getattr(record_schemas, schema, None) or getattr(file_schemas, schema), "it"
+        )
+        assert "regex" not in said
+        assert "^" not in said

@@ -1,0 +1,71 @@
+"""Help of every command, wherever it is asked for; and what is left of a command that was refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.commands import refused, tinymim
+from tests.experiments.compared import write_recipe
+from tinymim.cli.main import COMMANDS
+
+ASKED = [
+    [name, *first]
+    for name, command in COMMANDS.items()
+    for first in ([], ["SOMENAME"], *([action] for action in command.actions))
+]
+
+
+def inside(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+@pytest.mark.parametrize("words", ASKED, ids=" ".join)
+@pytest.mark.parametrize("asked", [["--help"], ["--seeds", "2", "-h", "--run_dir=here"]], ids=["alone", "among others"])
+def test_help__is_printed_and_nothing_is_run(words: list[str], asked: list[str], tmp_path: Path) -> None:
+    result = tinymim(*words, *asked, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "usage: " in result.stdout
+    assert result.stderr == ""
+    assert inside(tmp_path) == []
+
+
+@pytest.mark.parametrize("words", [["distill", "relation_digits"], ["check", "relation_digits"], ["resume", "run"]])
+def test_help__of_commands_with_overrides_is_their_own(words: list[str], tmp_path: Path) -> None:
+    told = tinymim(*words, "--trainer.max_epochs", "1", "--help", cwd=tmp_path).stdout
+    assert told.startswith(f"usage: tinymim {words[0]} ")
+    assert ("--seeds" in told) == ("--ckpt-path" in told) == (words[0] == "distill")
+
+
+def test_actions__are_those_of_the_commands() -> None:
+    for name, command in COMMANDS.items():
+        result = tinymim(name, "nosuchaction", "--nosuchoption")
+        told = re.search(r"invalid choice: 'nosuchaction' \(choose from (.*)\)", result.stderr)
+        assert tuple(re.findall(r"\w+", told[1]) if told else ()) == command.actions, name
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["search", "{recipe}", "scrach"], "no row 'scrach'"),
+        (["distill", "{recipe}", "--seeds", "1,1"], "seed 1 stands twice"),
+        (["distill", "{recipe}", "--model.mask_ratoi", "1"], "mask_ratoi"),
+        (["study", "digits", "--rows", "nosuch"], "no nosuch in study digits"),
+        (["study", "digits", "--trainer.max_epoch", "1"], "max_epoch"),
+        (["chain", "run", "digits_l_m_s", "--set", "trainer.max_epoch=1"], "max_epoch"),
+        (["scaling", "digits", "--set", "trainer.max_epoch=1"], "max_epoch"),
+        (["papers", "--parts", "nosuch"], "no such part"),
+        (["fit", "--config", "{recipe}", "--model.mask_ratio", "2"], "mask_ratio"),
+        (["fit", "--config", "{recipe}", "--model.teacher", "nosuch"], "nosuch"),
+        (["analyze", "nosuch", "--data", "digits"], "nosuch"),
+        (["report", "runs/nosuch"], "nosuch"),
+    ],
+)
+def test_refused__a_command_leaves_nothing(words: list[str], said: str, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, tmp_path / "own.yaml") if "search" in words else write_recipe(tmp_path, search={})
+    before = inside(tmp_path)
+    result = tinymim(*(word.format(recipe=recipe) for word in words), cwd=tmp_path)
+    refused(result, said)
+    assert inside(tmp_path) == before

@@ -1,0 +1,73 @@
+"""What msgspec says of a value that does not fit, in the project's words: the field first, by its own names.
+
+A pattern says in words what it takes, in a comment at its end: ``^[a-z]+\\Z(?#small letters)``.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import msgspec
+
+STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+"""Of msgspec's paths: a field, a place in a list, or ``[...]`` for some entry of a mapping."""
+
+MOST = 100
+"""Entries of a mapping, one of which is looked for by trying each alone."""
+
+
+def in_words(error: msgspec.ValidationError | str) -> str:
+    """What is wrong, without the field, patterns in the words they have."""
+    said = str(error).replace("`", "").partition(" - at ")[0]
+    said = re.sub(r"str matching regex .*\(\?#([^)]*)\).*", r"\1", said)
+    said = re.sub(r"Object contains unknown field (\S+)", r"no such field \1", said)
+    said = re.sub(r"Object missing required field (\S+)", r"\1 missing", said)
+    return said[:1].lower() + said[1:]
+
+
+def told(error: msgspec.ValidationError, value: Any = None, schema: Any = None) -> str:
+    """msgspec's error as this project says such things: the field first.
+
+    Args:
+        error: that was raised.
+        value: in which entries of mappings, which msgspec does not name, are looked for.
+        schema: that it was converted to.
+    """
+    path = str(error).replace("`", "").partition(" - at ")[2]
+    where, said = _place(path, value, schema, str(error)), in_words(error)
+    if path.startswith("key in "):
+        said = f"no name that is taken there: {said}"
+    return f"{where}: {said}" if where else said
+
+
+def _place(path: str, value: Any, schema: Any, said: str) -> str:
+    """The dotted names of a path; ``*`` for an entry that is not found."""
+    steps = STEP.findall(path)
+    if path.startswith("key in "):
+        steps.append(("", "..."))
+    root = node = copy.deepcopy(value) if ("", "...") in steps else None
+    names = ""
+    for field, index in steps:
+        key: Any = field or (int(index) if index != "..." else _entry(root, node, schema, said))
+        names += f".{'*' if key is None else key}" if field or index == "..." else f"[{key}]"
+        try:
+            node = node[key]  # type: ignore[index]
+        except (LookupError, TypeError):
+            node = None
+    return names.lstrip(".")
+
+
+def _entry(root: Any, node: Any, schema: Any, said: str) -> Any:
+    """The key of the entry of ``node``, somewhere in ``root``, of which that is said; ``node`` keeps it alone."""
+    entries = list(node.items()) if isinstance(node, dict) and len(node) <= MOST else []
+    for key, inner in entries:
+        node.clear()
+        node[key] = inner
+        try:
+            msgspec.convert(root, schema, strict=True)
+        except msgspec.ValidationError as error:
+            if str(error) == said:
+                return key
+    return None
