@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import lightning.pytorch as pl
