@@ -18,6 +18,7 @@ from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State
 from tinymim.experiments.study import Study
 from tinymim.log import say
+from tinymim.training.preemption import Preempted
 
 FURTHER = "Further options are overrides of every pre-training, such as --trainer.max_epochs 5."
 
@@ -89,11 +90,12 @@ def _run(found: Study, state: State, keys: list[str], jobs: int) -> int:
 
     write()
     runner = Runner(state, wanted, jobs, ended, lambda key: report.describe(state, found.compared, key), forked=True)
+    code = 1  # of an error
     try:
         code = runner.run()
     finally:
         write()
-        if not runner.stopped:
+        if code != Preempted.code:
             print((state.place / "study.md").read_text())
             records = report.records(state, found.compared, found.plan)
             pages.study(found, state, records).write(state.place / "index.html")

@@ -1,8 +1,11 @@
-"""Check the file of a scaling study (see ``grid.py``): every mistake in it."""
+"""The schema of a scaling study's file (see ``grid.py``), and every mistake in one."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
 
 from tinymim.config import recipe as recipes
 from tinymim.config.spec import near, texts
@@ -10,6 +13,72 @@ from tinymim.errors import TinymimError
 from tinymim.experiments import schema
 
 Written = dict[str, Any]
+
+
+def _numbers(what: str, good: Callable[[Any], bool]) -> schema.Check:
+    """A check of a list of different numbers, which are described by ``what``."""
+
+    def check(values: Any, path: str) -> list[str]:
+        if not isinstance(values, list) or not values:
+            return [f"{path}: {values!r} is not a list of {what}"]
+        found = [f"{path}: {value!r} is not one of {what}" for value in values if not good(value)]
+        return found or [f"{path}: {value} twice" for value in dict.fromkeys(values) if values.count(value) > 1]
+
+    return check
+
+
+SHARES = _numbers(
+    "shares of the training images, above 0 and up to 1", lambda value: type(value) in (int, float) and 0 < value <= 1
+)
+STEPS = _numbers("optimiser steps, whole numbers from 1", lambda value: type(value) is int and value >= 1)
+
+Shares = Annotated[list[float], Meta(extra={"check": SHARES})]
+Lengths = Annotated[list[int], Meta(extra={"check": STEPS})]
+Count = Annotated[int, Meta(ge=1, description="a whole number from 1")]
+
+
+class GridSize(Struct, forbid_unknown_fields=True):
+    """A size of a scaling study; see ``grid.py``."""
+
+    width: Count
+    depth: Count
+    heads: Count
+
+
+class GridObjective(Struct, forbid_unknown_fields=True):
+    """An objective of a scaling study."""
+
+    recipe: schema.Recipe
+    set: schema.Settings = None
+    sizes: Annotated[list[str], Meta(min_length=1, description="a list of sizes")] | None = None
+    fractions: Shares | None = None
+    lengths: Lengths | None = None
+
+
+class GridFinetune(Struct, forbid_unknown_fields=True):
+    """The fine-tuning of a scaling study's cells."""
+
+    recipe: schema.Recipe
+    set: schema.Settings = None
+    of: Annotated[Literal["all", "longest"], Meta(description="all or longest")] = "all"
+
+
+class GridText(Struct, forbid_unknown_fields=True):
+    """The file of a scaling study."""
+
+    objectives: dict[str, GridObjective]
+    sizes: dict[str, GridSize]
+    fractions: Shares
+    lengths: Lengths
+    seeds: schema.Seeds
+    mask_seeds: Count
+    evaluations: Count
+    warmup: Annotated[float, Meta(ge=0, le=1, description="a share of the steps, from 0 to 1")]
+    about: schema.Text | None = None
+    finetune: GridFinetune | None = None
+    set: schema.Settings = None
+    quick: schema.Settings = None
+
 
 TUNED = "-ft"
 """Ends the name of a cell's fine-tuning."""
@@ -35,7 +104,7 @@ def mistakes(content: Written) -> list[str]:
             part["sizes"] = (
                 {str(id): sizes[id] for id in sizes} if isinstance(sizes, dict) else [str(id) for id in sizes]
             )
-    found = schema.mistakes(content, schema.GridText)
+    found = schema.mistakes(content, GridText)
     objectives = content.get("objectives")
     named = {f"objectives.{id}": part for id, part in (objectives if isinstance(objectives, dict) else {}).items()}
     named = {path: part for path, part in named.items() if isinstance(part, dict)}

@@ -119,11 +119,6 @@ class Runner:
                     stage.process.kill()
         return self._verdict()
 
-    @property
-    def stopped(self) -> bool:
-        """Whether a signal came."""
-        return bool(self._signals)
-
     def _tell(self) -> None:
         """Say once which stages were asked to stop, those among them that have ended since."""
         if not self._told and (asked := [key for key, stage in self.running.items() if stage.asked]):

@@ -1,4 +1,4 @@
-"""Schemas of the files that list fits: chains, studies, scaling studies, settings and searches; and their mistakes.
+"""Schemas of the files that list fits: chains, studies, settings and searches; and their mistakes.
 
 Each kind is a struct. :func:`mistakes` tells everything that is wrong with the types and keys of a file at once; what
 names what is checked by the readers, once those are right.
@@ -20,27 +20,7 @@ from tinymim.teachers.record_schemas import Line, Name, Plain, Whole
 Check = Callable[[Any, str], list[str]]
 
 
-def _numbers(what: str, good: Callable[[Any], bool]) -> Check:
-    """A check of a list of different numbers, which are described by ``what``."""
-
-    def check(values: Any, path: str) -> list[str]:
-        if not isinstance(values, list) or not values:
-            return [f"{path}: {values!r} is not a list of {what}"]
-        found = [f"{path}: {value!r} is not one of {what}" for value in values if not good(value)]
-        return found or [f"{path}: {value} twice" for value in dict.fromkeys(values) if values.count(value) > 1]
-
-    return check
-
-
-SHARES = _numbers(
-    "shares of the training images, above 0 and up to 1", lambda value: type(value) in (int, float) and 0 < value <= 1
-)
-STEPS = _numbers("optimiser steps, whole numbers from 1", lambda value: type(value) is int and value >= 1)
-
 Seeds = Annotated[list[Whole], Meta(extra={"check": seed_mistakes})]
-Shares = Annotated[list[float], Meta(extra={"check": SHARES})]
-Lengths = Annotated[list[int], Meta(extra={"check": STEPS})]
-Count = Annotated[int, Meta(ge=1, description="a whole number from 1")]
 Settings = Annotated[Plain, Meta(description="a mapping such as {trainer.max_epochs: 5}")] | None
 Text = Annotated[str, Meta(description="a text")]
 FileName = Annotated[Name, Meta(description="a name of files and folders, without / and without a dot before it")]
@@ -200,49 +180,6 @@ class StudyText(Struct, forbid_unknown_fields=True):
     quick: Settings = None
     settings: Line | None = None
     search: Search | None = None
-
-
-class GridSize(Struct, forbid_unknown_fields=True):
-    """A size of a scaling study; see ``grid.py``."""
-
-    width: Count
-    depth: Count
-    heads: Count
-
-
-class GridObjective(Struct, forbid_unknown_fields=True):
-    """An objective of a scaling study."""
-
-    recipe: Recipe
-    set: Settings = None
-    sizes: Annotated[list[str], Meta(min_length=1, description="a list of sizes")] | None = None
-    fractions: Shares | None = None
-    lengths: Lengths | None = None
-
-
-class GridFinetune(Struct, forbid_unknown_fields=True):
-    """The fine-tuning of a scaling study's cells."""
-
-    recipe: Recipe
-    set: Settings = None
-    of: Annotated[Literal["all", "longest"], Meta(description="all or longest")] = "all"
-
-
-class GridText(Struct, forbid_unknown_fields=True):
-    """The file of a scaling study."""
-
-    objectives: dict[str, GridObjective]
-    sizes: dict[str, GridSize]
-    fractions: Shares
-    lengths: Lengths
-    seeds: Seeds
-    mask_seeds: Count
-    evaluations: Count
-    warmup: Annotated[float, Meta(ge=0, le=1, description="a share of the steps, from 0 to 1")]
-    about: Text | None = None
-    finetune: GridFinetune | None = None
-    set: Settings = None
-    quick: Settings = None
 
 
 def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
