@@ -16,6 +16,7 @@ from tinymim.errors import TinymimError
 from tinymim.experiments import chain as chains
 from tinymim.experiments import check, compare, pages, search, search_source, settings
 from tinymim.experiments.questions import Figure
+from tinymim.experiments.resume import opened
 from tinymim.experiments.search import Search
 from tinymim.experiments.settings import Settings
 
@@ -67,6 +68,17 @@ def test_read__a_chain_with_several_recipes_a_stage_is_refused_with_the_remedy()
     told = str(raised.value)
     assert told.startswith("stages.tuned.recipe: [finetune_digits, parts/digits]: a search fits one recipe a stage")
     assert "`extends: [finetune_digits, parts/digits]`" in told
+
+
+def test_opened__old_runs_without_a_record_are_not_taken_for_the_same(tmp_path: Path) -> None:
+    compared = compare.read(str(write_recipe(tmp_path, search={})), [])
+    assert compared
+    place, keys = tmp_path / "run", list(compared.plan.fits)
+    (place / "student/pretrain").mkdir(parents=True)
+    (place / "student/pretrain/results.json").write_text("{}")
+    words = "holds runs, and nothing shows that they are the same: student/pretrain. --accept-changes runs"
+    with pytest.raises(TinymimError, match=words), opened(place, compared.plan, keys=keys):
+        pass
 
 
 def test_settings__are_read_by_row_and_lie_over_the_stages_own(tmp_path: Path) -> None:
