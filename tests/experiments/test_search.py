@@ -76,7 +76,7 @@ def test_opened__old_runs_without_a_record_are_not_taken_for_the_same(tmp_path: 
     place, keys = tmp_path / "run", list(compared.plan.fits)
     (place / "student/pretrain").mkdir(parents=True)
     (place / "student/pretrain/results.json").write_text("{}")
-    words = "holds runs, and nothing shows that they are the same: student/pretrain. --accept-changes runs"
+    words = "holds runs of which nothing shows that they are the same: student/pretrain. --accept-changes runs"
     with pytest.raises(TinymimError, match=words), opened(place, compared.plan, keys=keys):
         pass
 
