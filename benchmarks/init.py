@@ -17,18 +17,20 @@ mean and deviation of the seeds' own differences.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from tinymim.experiments import cells
-from tinymim.experiments.cells import FIGURES, Figure, Stage
+from tinymim.experiments.plan import CHECKPOINT
+from tinymim.experiments.questions import FIGURES, Figure
 from tinymim.files import write_text
+from tinymim.training import fit
 
 RULES = ("timm", "published")
-LATER = {data: [Stage(stage, f"{stage}_{data}") for stage in ("probe", "finetune")] for data in ("digits", "shapes")}
+LATER = ("probe", "finetune")
 LABELS = {"trained on labels": Figure("finetune", "val/top1")}
 TEACHER = "teacher_shapes"
 
@@ -58,15 +60,16 @@ class Row:
         """What is measured of it."""
         return LABELS if self.scratch else FIGURES
 
-    def stages(self, rule: str, place: Path, root: Path, shared: list[str]) -> list[Stage]:
-        """The fits of a cell."""
+    def fits(self, rule: str, place: Path, root: Path, shared: list[str]) -> dict[str, list[str]]:
+        """The recipe and overrides of each fit of a cell, by its folder there."""
         own = [*shared, f"--trainer.max_epochs={self.epochs}", f"--model.init_args.init={rule}"]
         if self.scratch:
-            return [Stage("finetune", self.recipe, tuple(own))]
+            return {"finetune": [self.recipe, *own]}
         if self.taught:
-            own.append(f"--model.init_args.teacher={root / TEACHER / 'checkpoints' / 'last.ckpt'}")
-        later = [Stage(stage.name, stage.recipe, tuple(shared)) for stage in LATER[self.data]]
-        return cells.chain(self.recipe, own, later, place)
+            own.append(f"--model.init_args.teacher={root / TEACHER / CHECKPOINT}")
+        start = [f"--model.init_args.weights={place / 'pretrain' / CHECKPOINT}", "--model.init_args.architecture=null"]
+        later = {stage: [f"{stage}_{self.data}", *shared, *start] for stage in LATER}
+        return {"pretrain": [self.recipe, *own], **later}
 
 
 ROWS = {
@@ -85,25 +88,34 @@ ROWS = {
 }
 
 
+def run_fit(recipe: str, overrides: list[str], seed: int, place: Path) -> None:
+    """Run a fit, or go on with it, unless it is done."""
+    if not (place / "results.json").is_file():
+        begun = ["--ckpt_path", "last"] if place.exists() else []
+        fit.run("fit", ["--config", recipe, *overrides, f"--seed_everything={seed}", f"--run_dir={place}", *begun])
+
+
 def teach(root: Path, epochs: int | None, shared: list[str]) -> None:
     """Make the teacher of the shapes, unless it is there."""
     own = [f"--trainer.max_epochs={epochs}"] if epochs else []
-    cells.run([Stage(TEACHER, "mae_shapes", (*shared, *own))], 0, root, {})
+    run_fit("mae_shapes", [*shared, *own], 0, root / TEACHER)
 
 
 def run(row: Row, name: str, rule: str, seed: int, root: Path, shared: list[str]) -> None:
     """Run what is not yet done of a cell."""
     place = root / name / rule / f"seed{seed}"
-    cells.run(row.stages(rule, place, root, shared), seed, place, row.figures)
+    for stage, (recipe, *overrides) in row.fits(rule, place, root, shared).items():
+        run_fit(recipe, overrides, seed, place / stage)
 
 
 def figures(row: Row, name: str, rule: str, seed: int, root: Path) -> dict[str, float] | None:
     """What a cell measured; ``None`` where it is not done."""
     place = root / name / rule / f"seed{seed}"
-    stages = row.stages(rule, place, root, [])
-    if not all((place / stage.name / "results.json").is_file() for stage in stages):
+    files = {stage: place / stage / "results.json" for stage in row.fits(rule, place, root, [])}
+    if not all(path.is_file() for path in files.values()):
         return None
-    return cells.measured(cells.results(stages, place), row.figures)
+    metrics = {stage: json.loads(path.read_text())["metrics"] for stage, path in files.items()}
+    return {title: metrics[figure.stage][figure.metric] for title, figure in row.figures.items()}
 
 
 def table(names: list[str], seeds: list[int], root: Path) -> str:

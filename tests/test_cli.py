@@ -36,7 +36,7 @@ def test_help__is_printed_and_nothing_is_run(words: list[str], asked: list[str],
 def test_help__of_commands_with_overrides_is_their_own(words: list[str], tmp_path: Path) -> None:
     told = tinymim(*words, "--trainer.max_epochs", "1", "--help", cwd=tmp_path).stdout
     assert told.startswith(f"usage: tinymim {words[0]} ")
-    assert ("--seeds" in told) == ("--ckpt_path" in told) == (words[0] == "distill")
+    assert ("--seeds" in told) == ("--ckpt-path" in told) == (words[0] == "distill")
 
 
 def test_actions__are_those_of_the_commands() -> None:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tests.experiments.compared import RATES, write_recipe
+from tinymim.cli import distill_command, search_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import chain_search, distill
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where the toy was searched, and compared from one seed."""
     folder = tmp_path_factory.mktemp("compared")
     recipe = write_recipe(folder, folder / "own.yaml")
-    chain_search.main([str(recipe), "--run_dir", str(folder / "search")])
-    distill.distill(str(recipe), ["--run_dir", str(folder / "run")])
+    search_command.main([str(recipe), "--run_dir", str(folder / "search")])
+    distill_command.main([str(recipe), "--run_dir", str(folder / "run")])
     return folder
 
 
@@ -35,7 +35,7 @@ def test_search__chooses_on_training_images_and_is_kept(place: Path, capsys: pyt
         assert (best["few labels"], -best["val/loss"]) >= (other["few labels"], -other["val/loss"])
         assert written["rows"][known]["few"] == best["set"]
     assert "75% of the training images" in written["how"]
-    chain_search.main([str(place / "toy.yaml"), "--run_dir", str(place / "search")])
+    search_command.main([str(place / "toy.yaml"), "--run_dir", str(place / "search")])
     assert "0 of 5 fits to run" in capsys.readouterr().err
     assert yaml.safe_load((place / "own.yaml").read_text()) == written
 
@@ -56,11 +56,9 @@ def test_distill__the_table_has_each_rows_settings(place: Path) -> None:
 
 
 def test_distill__more_seeds_keep_what_is_done(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe, options = str(place / "toy.yaml"), ["--run_dir", str(place / "run"), "--seeds", "2"]
-    with pytest.raises(TinymimError, match=r"holds runs already.*--ckpt_path last"):
-        distill.distill(recipe, options)
+    options = [str(place / "toy.yaml"), "--run_dir", str(place / "run"), "--seeds", "2"]
     before = (place / "run/student/few/results.json").stat().st_mtime_ns
-    distill.distill(recipe, [*options, "--ckpt_path", "last"])
+    distill_command.main([*options, "--ckpt_path", "last"])
     assert "5 fits, " in capsys.readouterr().err
     assert (place / "run/student/few/results.json").stat().st_mtime_ns == before
     table = json.loads((place / "run" / "table.json").read_text())
@@ -74,7 +72,7 @@ def test_distill__settings_that_changed_are_not_mixed_in(place: Path) -> None:
     before = path.read_text()
     path.write_text(before.replace("base_lr: 0.0", "base_lr: 0.00"))
     try:
-        with pytest.raises(TinymimError, match=r"(?s)another definition.*few.*base_lr"):
-            distill.distill(str(place / "toy.yaml"), ["--run_dir", str(place / "run"), "--ckpt_path", "last"])
+        with pytest.raises(TinymimError, match=r"(?s)has changed since it was run.*few.*base_lr"):
+            distill_command.main([str(place / "toy.yaml"), "--run_dir", str(place / "run"), "--ckpt_path", "last"])
     finally:
         path.write_text(before)

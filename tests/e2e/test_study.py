@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tinymim.cli import study_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import study
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -107,7 +107,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     beside = place.parent
     path = write_study(beside, {"scratch": {"recipe": None}, "slow": cls("Slow", **{"trainer.max_epochs": 2})})
-    arguments = [str(path), "--run_dir", str(place), "--jobs", "2"]
+    arguments = [str(path), "--run_dir", str(place), "--jobs", "3"]
     process = subprocess.Popen(
         [sys.executable, "-m", "tinymim", "study", *arguments],
         cwd=PROJECT,
@@ -121,7 +121,7 @@ def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: p
         wait_for((beside / "pid").exists, "the second step of the other")
         assert process.poll() is None
         with pytest.raises(TinymimError, match="another command is working in"):
-            study.run(arguments)
+            study_command.main(arguments)
     finally:
         process.kill()
         process.wait()
@@ -129,17 +129,17 @@ def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: p
     wait_for(lambda: not alive(worker), "the worker's end")
     assert states(place) == {"scratch": "done"}
     assert "| slow | - | - | - | 0 | 1.0 |" in (place / "tables" / "all.md").read_text()
-    record = place / "cells" / "scratch" / "seed0" / "cell.json"
+    record = place / "cells" / "scratch" / "seed0" / "probe" / "results.json"
     before = record.stat().st_mtime_ns
 
     (beside / "go").touch()
-    study.run(arguments)
+    study_command.main(arguments)
     out, err = capsys.readouterr()
     assert "1 cell(s) to run" in err
-    assert "[1/1] slow, seed 0: 10-NN " in err
+    assert "cells/slow/seed0/probe: 10-NN " in err
     assert states(place) == {"scratch": "done", "slow": "done"}
     assert record.stat().st_mtime_ns == before
-    assert "resuming from" in (place / "cells" / "slow" / "seed0" / "log.txt").read_text()
+    assert "resuming from" in (place / "logs" / "cells-slow-seed0-pretrain.txt").read_text()
     assert json.loads((place / "cells/slow/seed0/pretrain/results.json").read_text())["steps"] == 2
     assert "## All" in out
     assert "the paper's best" in out
@@ -157,33 +157,35 @@ def test_study__one_failing_cell_does_not_lose_the_others(place: Path) -> None:
     broken = {"recipe": "finetune_digits", "set": {**SHORT, "model.num_classes": 3}}
     path = write_study(place.parent, rows, prepare={"broken": broken})
     with pytest.raises(TinymimError) as raised:
-        study.run([str(path), "--run_dir", str(place), "--jobs", "2"])
+        study_command.main([str(path), "--run_dir", str(place), "--jobs", "2"])
     said = str(raised.value)
-    assert "4 of 5 cell(s) failed" in said
-    assert "wrong, seed 0: ValueError: so it goes" in said
-    assert "killed, seed 0: the worker process ended by signal 9" in said
-    assert "waiting, seed 0: needs broken, which failed" in said
+    assert "3 of 12 stages failed, and 7 that start from them wait" in said
+    assert "cells/wrong/seed0/pretrain: ended with exit code 1: ValueError: so it goes" in said
+    assert "cells/killed/seed0/pretrain: was ended by signal 9" in said
+    assert "prepare/broken/fit: ended with exit code 1" in said
     assert states(place) == {"wrong": "failed", "killed": "failed", "waiting": "failed", "scratch": "done"}
     assert "| wrong | - | - | - | 0, 1 failed | 1.0 |" in (place / "study.md").read_text()
-    assert "Traceback" in (place / "cells" / "wrong" / "seed0" / "log.txt").read_text()
+    assert "Traceback" in (place / "logs" / "cells-wrong-seed0-pretrain.txt").read_text()
 
 
 def test_study__another_definition_is_never_mixed_in(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_study(place.parent, {"scratch": {"recipe": None}, "cls": cls()})
     arguments = [str(path), "--run_dir", str(place), "--jobs", "2"]
-    study.run(arguments)
-    first = {path: path.stat().st_mtime_ns for path in place.glob("cells/*/*/cell.json")}
-    assert len(first) == 2
+    study_command.main(arguments)
+    first = {path: path.stat().st_mtime_ns for path in place.glob("cells/*/*/*/results.json")}
+    assert len(first) == 5
     write_study(place.parent, {"scratch": {"recipe": None}, "cls": cls(**{"trainer.max_epochs": 2})})
-    with pytest.raises(TinymimError, match=r"1 cell\(s\) .* --overwrite(.|\n)*pretrain.trainer.max_epochs: 1, now 2"):
-        study.run(arguments)
-    study.run([*arguments, "--rows", "scratch"])
+    with pytest.raises(
+        TinymimError, match=r"has changed since .* --accept-changes(.|\n)*cls/pretrain.trainer.max_epochs: 1, now 2"
+    ):
+        study_command.main(arguments)
+    study_command.main([*arguments, "--rows", "scratch"])
     assert "0 cell(s) to run" in capsys.readouterr().err
     assert states(place) == {"scratch": "done"}, "the other cell is of another definition now, and not shown"
-    study.run([*arguments, "--overwrite"])
+    study_command.main([*arguments, "--overwrite"])
     assert "1 cell(s) to run" in capsys.readouterr().err
     assert json.loads((place / "cells/cls/seed0/pretrain/results.json").read_text())["epochs"] == 2
-    assert [path.parts[-3] for path, then in first.items() if path.stat().st_mtime_ns == then] == ["scratch"]
+    assert {path.parts[-4] for path, then in first.items() if path.stat().st_mtime_ns == then} == {"scratch"}
 
 
 @pytest.mark.parametrize(
@@ -193,10 +195,10 @@ def test_study__another_definition_is_never_mixed_in(place: Path, capsys: pytest
         (["digits", "--questions", "t7"], "--questions: no t7 .* there are strategy"),
         (["digits", "--rows", "scratch", "--jobs", "0"], "--jobs: 0 is not 1 or more"),
         (["digits", "more"], "no option of a study: more"),
-        (["digits", "--rows", "relation", "--model.drop_paht", "1"], r"relation, pretrain: .*drop_path\?"),
+        (["digits", "--rows", "relation", "--model.drop_paht", "1"], r"relation/pretrain: .*drop_path\?"),
     ],
 )
 def test_study__refuses_what_it_does_not_know(arguments: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match=words):
-        study.run([*arguments, "--run_dir", str(tmp_path / "run")])
+        study_command.main([*arguments, "--run_dir", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()

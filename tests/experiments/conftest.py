@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tinymim.experiments import runner
-from tinymim.experiments.plan import Chain, Stage
+from tinymim.experiments import fit_processes
+from tinymim.experiments.plan import CHECKPOINT, Plan, Stage
 from tinymim.experiments.state import State, begin
 
 
@@ -45,16 +45,18 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     folder = tmp_path / "fake"
     folder.mkdir()
     monkeypatch.setenv("FAKE", str(folder))
-    monkeypatch.setattr(runner, "COMMAND", [sys.executable, str(Path(__file__).parent / "fake.py")])
+    monkeypatch.setattr(fit_processes, "COMMAND", [sys.executable, str(Path(__file__).parent / "fake.py")])
     return Fake(folder)
 
 
 def stage(name: str, kind: str, parent: str | None, **config: Any) -> Stage:
-    whole = {"seed_everything": 0, "trainer": {"max_epochs": 2}, **config} if kind != "export" else {}
+    whole: dict[str, Any] = {"seed_everything": 0, "trainer": {"max_epochs": 2}, **config} if kind != "export" else {}
+    if whole and parent:
+        whole["model"] = {"init_args": {"teacher" if kind == "distill" else "weights": f"{parent}/{CHECKPOINT}"}}
     return Stage(name, kind, f"recipe_of_{name}", whole, parent, parent)
 
 
-def branched(**content: Any) -> Chain:
+def branched(**content: Any) -> Plan:
     """Two students of one, of which one is exported and both are measured."""
     stages = [
         stage("medium", "distill", None),
@@ -64,7 +66,7 @@ def branched(**content: Any) -> Chain:
         stage("tuned", "finetune", "tiny"),
         stage("shipped", "export", "tiny"),
     ]
-    return Chain("branched", {one.name: one for one in stages}, **content)
+    return Plan("branched", {one.name: one for one in stages}, **content)
 
 
 @pytest.fixture

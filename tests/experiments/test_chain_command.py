@@ -191,7 +191,7 @@ def test_run__a_chain_that_was_edited(done: Written, fake: Fake, capsys: pytest.
 def test_run__what_cannot_alter_results_needs_no_leave(done: Written, fake: Fake) -> None:
     assert done.run("--resume", "--set", "data.num_workers=2", "trainer.enable_progress_bar=false") == 0
     assert fake.calls() == []
-    assert load(done.place).chain.stages["tiny"].config["data"]["init_args"]["num_workers"] == 2
+    assert load(done.place).plan.stages["tiny"].config["data"]["init_args"]["num_workers"] == 2
 
 
 def test_run__more_seeds_keep_those_that_are_there(short: Written, fake: Fake) -> None:
@@ -261,8 +261,8 @@ def test_chain_json__cannot_be_read(done: Written) -> None:
         path.write_text(json.dumps({name: part for name, part in json.loads(text).items() if name != missing}))
         with pytest.raises(TinymimError, match=rf"chain.json: {missing} missing$"):
             chain_command.main(["status", str(done.place)])
-    path.write_text(text.replace('"form": 1', '"form": 2'))
-    with pytest.raises(TinymimError, match="has form 2, and this version of tinymim reads 1"):
+    path.write_text(text.replace('"form": 2', '"form": 3'))
+    with pytest.raises(TinymimError, match="has form 3, and this version of tinymim reads 1 and 2"):
         done.resume()
 
 

@@ -10,7 +10,8 @@ import yaml
 
 from tinymim.config import recipe as recipes
 from tinymim.errors import TinymimError
-from tinymim.experiments import changes, plan, promises
+from tinymim.experiments import chain as chains
+from tinymim.experiments import changes, plan
 
 MEDIUM = {"name": "medium", "kind": "distill", "recipe": "relation_medium_digits", "teacher": "digits_mae"}
 TINY = {"name": "tiny", "kind": "distill", "recipe": "relation_digits", "teacher": "previous"}
@@ -20,12 +21,10 @@ SHIPPED = {"name": "shipped", "kind": "export", "weights": "tiny"}
 WHOLE = [MEDIUM, TINY, TUNED, PROBED, SHIPPED]
 
 
-def chain(
-    tmp_path: Path, stages: list[dict[str, Any]], settings: list[str] | None = None, **content: Any
-) -> plan.Chain:
+def chain(tmp_path: Path, stages: list[dict[str, Any]], settings: list[str] | None = None, **content: Any) -> plan.Plan:
     path = tmp_path / "some.yaml"
     path.write_text(yaml.safe_dump({"stages": stages, **content}, sort_keys=False))
-    return plan.load(str(path), settings)
+    return chains.load(str(path), settings)
 
 
 def init_args(stage: plan.Stage) -> dict[str, Any]:
@@ -77,15 +76,15 @@ def test_load__branches_and_starts_from_outside(tmp_path: Path, monkeypatch: pyt
 
 def test_load__the_seed_is_left_open(tmp_path: Path) -> None:
     found = chain(tmp_path, WHOLE, seeds=[3, 5])
-    assert list(found.runs().items())[::5] == [("seed3/medium", 3), ("seed5/medium", 5)]
+    assert [(key, fit.seed) for key, fit in found.fits.items()][::5] == [("seed3/medium", 3), ("seed5/medium", 5)]
     assert found.parent("seed5/tiny") == "seed5/medium"
     config = found.stages["tiny"].config
     assert (config["seed_everything"], config["data"]["init_args"]["seed"]) == (0, "${seed_everything}")
-    five = promises.seeded(config, 5)
+    five = plan.seeded(config, 5)
     assert (five["seed_everything"], five["data"]["init_args"]["seed"]) == (5, 5)
     own = chain(tmp_path, WHOLE, set={"seed_everything": 7})
-    assert list(own.runs()) == list(own.stages)
-    assert promises.seeded(own.stages["tiny"].config)["data"]["init_args"]["seed"] == 7
+    assert list(own.fits) == list(own.stages)
+    assert plan.seeded(own.stages["tiny"].config)["data"]["init_args"]["seed"] == 7
 
 
 def test_load__whose_override_wins(tmp_path: Path) -> None:
@@ -144,7 +143,7 @@ def test_load__several_recipes_are_laid_over_each_other(tmp_path: Path) -> None:
             {},
             "a: teacher: missing, and its recipe names none",
         ),
-        (WHOLE, {"compare": {"rows": []}}, "compare: give"),
+        (WHOLE, {"compare": {"rows": []}}, r"compare\.title: missing(.|\n)*compare\.rows: missing"),
         (
             WHOLE,
             {"compare": {"title": "t", "rows": {"a": ["tunde"]}}},
@@ -177,7 +176,7 @@ def test_load__all_mistakes_at_once_and_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match=r"2 mistake\(s\)(.|\n)*medium\.kind(.|\n)*tiny\.recipie"):
         chain(tmp_path, [{**MEDIUM, "kind": "x"}, {**TINY, "recipie": 1}])
     with pytest.raises(TinymimError, match="unknown chain 'digits'; there are: digits_l_m_s"):
-        plan.load("digits")
+        chains.load("digits")
 
 
 def test_changes__only_what_can_alter_results(tmp_path: Path) -> None:

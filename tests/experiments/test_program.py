@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from tinymim.cli import scaling_command as scaling
+from tinymim.cli import study_command
 from tinymim.config import recipe
 from tinymim.errors import TinymimError
-from tinymim.experiments import plan, program, scaling_grid
-from tinymim.experiments import study as studies
+from tinymim.experiments import chain as chains
+from tinymim.experiments import program
 
 TEXT = """
 vars: {teacher: digits_mae, data: {}, sizes: {width: 48}}
@@ -70,23 +71,59 @@ def test_load__the_shipped_programs_commands_are_understood(quick: bool, tmp_pat
     for part in program.load("embedded", tmp_path, quick, {"data": {"data.batch_size": 32}}).parts:
         words = part.commands[-1]
         if part.kind == "study":
-            _, study, place = studies.read(words[1:])
-            assert study.rows
+            _, study, place = study_command.read(words[1:])
+            assert study.compared.rows
             assert place == part.place
         elif part.kind == "chain":
             settings = words[words.index("--set") + 1 :]
-            stages = plan.load(words[2], [text for text in settings if text != "--set"]).stages
+            found = chains.load(words[2], [text for text in settings if text != "--set"])
+            assert (found.seeds == [0]) == quick
+            stages = found.stages
             assert stages["medium"].config["model"]["init_args"]["student"]["options"]["embed_dim"] == 96
             assert stages["tiny"].config["model"]["init_args"]["student"]["options"]["embed_dim"] == 48
             assert stages["tiny"].config["data"]["init_args"]["batch_size"] == 32
         elif part.kind == "analysis":
+            assert len(part.commands) == 3
             for fit in part.commands[:-1]:
                 config = recipe.resolve(fit[1:])[0]
                 assert config["data"]["init_args"]["batch_size"] == 32
                 assert f"={config['run_dir']}/checkpoints/last.ckpt" in " ".join(words)
         elif part.kind == "scaling":
-            asked = scaling.parser().parse_args(words[1:])
-            assert len(scaling_grid.load(asked.study, asked.quick, asked.set).cells) > 5
+            asked = scaling.parse(words[1:])
+            assert len(scaling.load(asked).cells) > 5
+
+
+NAMED = """
+vars: {teacher: digits_mae, data: {data.batch_size: 8}}
+parts:
+  first: {study: digits, quick: true, questions: [tap, loss], set: {vars.teacher: "${vars.teacher}"}}
+  second:
+    fits: {one: {recipe: mae_digits, set: {data.batch_size: 4, trainer.max_epochs: 2}, data: "${vars.data}"}}
+    networks: {taught: one, teacher: "${vars.teacher}", blank: random:one}
+    images: digits
+  third: {chain: digits_l_m_s, set: {seeds: [0, 1]}}
+  fourth: {scaling: digits, jobs: 2}
+"""
+
+
+def test_load__experiments_by_name_become_commands(tmp_path: Path) -> None:
+    first, second, third, fourth = program.load(written(tmp_path, NAMED), Path("r")).parts
+    assert [part.kind for part in (first, second, third, fourth)] == ["study", "analysis", "chain", "scaling"]
+    (study,) = first.lines()
+    assert study == (
+        "tinymim study digits --quick --questions tap,loss --run-dir r/first --set 'vars.teacher=\"digits_mae\"'"
+    )
+    fit, analyze = second.lines()
+    own = "--trainer.max_epochs=2"
+    assert fit == (
+        f"tinymim fit --config mae_digits --run_dir r/second_one --ckpt_path last --data.batch_size=8 {own}"
+    ), "what is said of the data lies over the rest"
+    last = "r/second_one/checkpoints/last.ckpt"
+    assert analyze == (
+        f"tinymim analyze taught={last} teacher=digits_mae blank=random:{last} --data digits --out r/second"
+    )
+    assert third.lines() == ["tinymim chain run digits_l_m_s --resume --run-dir r/third --set 'seeds=[0, 1]'"]
+    assert fourth.lines() == ["tinymim scaling digits --jobs 2 --run-dir r/fourth"]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +135,10 @@ def test_load__the_shipped_programs_commands_are_understood(quick: bool, tmp_pat
         ("parts: {a: {kind: study, comands: [[study]]}}", "parts.a.comands: no such key; did you mean commands?"),
         ("parts: {a: {kind: analysis, commands: [[x]], roles: {mim: a}}}", "parts.a.roles: "),
         ("parts: {a: {kind: study, commands: [['${vars.no}']]}}", "Interpolation key 'vars.no' not found"),
+        ("parts: {a: {study: digits, sets: {}}}", "parts.a.sets: no such key; did you mean set?"),
+        ("parts: {a: {chain: [x]}}", "parts.a.chain: ['x'] is not the name of a file"),
+        ("parts: {a: {networks: {b: c}, fits: {d: {}}}}", "parts.a.images: missing"),
+        ("parts: {a: {networks: {b: c}, images: digits, fits: {d: {}}}}", "parts.a.fits.d: {} is not a mapping"),
     ],
 )
 def test_load__says_what_is_wrong(text: str, said: str, tmp_path: Path) -> None:

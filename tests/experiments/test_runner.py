@@ -33,7 +33,7 @@ def states(state: State) -> dict[str, str]:
 
 def again(state: State, jobs: int = 1) -> int:
     """A new sitting, from the file."""
-    return Runner(load(state.place), jobs).run()
+    return Runner(load(state.place), jobs=jobs).run()
 
 
 def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
@@ -210,7 +210,7 @@ def test_run__several_at_once(state: State, fake: Fake, capfd: pytest.CaptureFix
     with pytest.raises(
         TinymimError, match=r"other: ended with exit code 1: tinymim fit: so it goes \(.*logs/other.txt\)"
     ):
-        Runner(state, 2).run()
+        Runner(state, jobs=2).run()
     assert sorted(fake.stages()) == sorted(WHOLE)
     assert (state.place / "logs/tiny.txt").read_text() == "tiny: done\n"
     assert "tiny: done" not in capfd.readouterr().out

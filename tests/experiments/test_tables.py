@@ -6,8 +6,7 @@ import csv
 import io
 
 from tinymim.experiments import tables
-from tinymim.experiments.cells import FIGURES
-from tinymim.experiments.question import Question
+from tinymim.experiments.questions import FIGURES, Question
 
 ROWS = {"a": "way A", "b": "way B", "c": "way C"}
 FINE = "fine-tuned"

@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import lightning.pytorch as pl
@@ -16,8 +15,9 @@ from lightning.pytorch.plugins import CheckpointIO, PrecisionPlugin
 import tinymim
 from tinymim.cli.main import COMMANDS
 from tinymim.config import recipe
-from tinymim.config.validation import bases_of
-from tinymim.experiments import plan, study_grid
+from tinymim.config.class_paths import bases_of
+from tinymim.experiments import chain, study
+from tinymim.experiments.settings import Settings
 from tinymim.ops import relation_kl
 from tinymim.targets import Target
 
@@ -36,28 +36,53 @@ def resolved(name: str) -> dict[str, Any]:
 
 def chain_plan(name: str) -> dict[str, Any]:
     """A chain's stages, what each starts from, and their resolved recipes."""
-    return dataclasses.asdict(plan.load(name))
+    plan = dataclasses.asdict(chain.load(name))
+    for key in ("kind", "fits", "command"):
+        del plan[key]
+    for stage in plan["stages"].values():
+        del stage["sources"]
+    return plan
 
 
 def study_fits(name: str, quick: bool) -> dict[str, Any]:
     """Seeds of a study, and the fits of each row and of what rows need; paths are below ``RUN``."""
-    study, place = study_grid.load(name, quick), Path("RUN")
-    cells = {f"prepare/{row}": row for row in study.prepare} | {f"cells/{row}": row for row in study.rows}
+    found = study.load(name, quick)
+    chosen = found.plan.settings or Settings()
+    cells: dict[str, Any] = {}
+    for row, own in found.rows.items():
+        prepared = f"prepare/{row}/fit" in found.plan.stages
+        cell = f"{'prepare' if prepared else 'cells'}/{row}"
+        fits = {"fit": study.Written(str(own.recipe), tuple(own.overrides))}
+        if not prepared:
+            fits = study.written(own, found.later, chosen, found.shared)
+        stages = [cell + "/fit"] if prepared else list(found.compared.rows[row].values())
+        cells[cell] = {
+            "needs": _needs(found, stages),
+            "fits": [
+                [role, "fit", fit.recipe, *(_placed(text, cell) for text in fit.overrides)]
+                for role, fit in fits.items()
+            ],
+        }
     return {
-        "seeds": study.seeds,
-        "figures": list(study.figures),
-        "questions": {key: list(question.rows) for key, question in study.questions.items()},
-        "cells": {
-            cell: {
-                "needs": study.needed([row]),
-                "fits": [
-                    [fit.name, fit.command, fit.recipe, *fit.overrides]
-                    for fit in study.stages(row, place, place / cell)
-                ],
-            }
-            for cell, row in cells.items()
-        },
+        "seeds": found.plan.seeds,
+        "figures": list(found.compared.figures),
+        "questions": {key: list(question.rows) for key, question in found.compared.questions.items()},
+        "cells": {key: cells[key] for key in sorted(cells, key=lambda key: not key.startswith("prepare/"))},
     }
+
+
+def _needs(found: study.Study, stages: list[str]) -> list[str]:
+    """What is prepared for some stages, each behind what it needs itself."""
+    needed: dict[str, None] = {}
+    for stage in stages:
+        for source in found.plan.stages[stage].sources.values():
+            if source.startswith("prepare/"):
+                needed |= dict.fromkeys([*_needs(found, [source]), source.split("/")[1]])
+    return list(needed)
+
+
+def _placed(text: str, cell: str) -> str:
+    return text.replace("cell/", f"RUN/{cell}/").replace("prepare/", "RUN/prepare/").replace("RUN/RUN/", "RUN/")
 
 
 def class_paths() -> list[str]:

@@ -9,10 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.analysis import networks
-from tinymim.cli import cache_command, chain_command, papers_command, predict_command, replay_command, teachers_command
+from tinymim.cli import (
+    cache_command,
+    chain_command,
+    distill_command,
+    papers_command,
+    predict_command,
+    replay_command,
+    study_command,
+    teachers_command,
+)
 from tinymim.data import tar_index
 from tinymim.errors import TinymimError
-from tinymim.experiments import comparison, distill, settings, study, study_grid
+from tinymim.experiments import check, compare, settings, study
 from tinymim.export import source
 from tinymim.export.export_forms import export_file as one_file
 from tinymim.export.model_card import ExportedForm, model_card
@@ -59,9 +68,9 @@ def _indexed() -> None:
 
 
 def _compared() -> None:
-    compared = comparison.read("relation_digits", ["--compare.settings=settings.yaml"])
+    compared = compare.read("relation_digits", ["--compare.settings=settings.yaml"])
     assert compared
-    compared.study.problems(list(compared.study.rows))
+    check.problems(compared.plan, check.check(compared.plan))
 
 
 WEIGHTS = _reading("t.safetensors")
@@ -82,7 +91,7 @@ RUN: Commands = {
 }
 RESULTS: Commands = {"report": lambda: _reported(0), "export --to": _carded}
 CHAIN: Commands = {"chain plan": lambda: chain_command.main(["plan", "chain.yaml"])}
-STUDY: Commands = {"study": lambda: study_grid.load("study.yaml")}
+STUDY: Commands = {"study": lambda: study.load("study.yaml")}
 INDEX: Commands = {"a fit of shards": _indexed}
 SETTINGS: Commands = {"distill": _compared, "search": lambda: settings.load("settings.yaml")}
 CACHE: Commands = {"cache list": lambda: cache_command.main(["list", "--dir", "cache"])}
@@ -93,7 +102,7 @@ class Begins(TinymimError):  # noqa: N818
     """In place of the first fit, which would take seconds."""
 
 
-BEGINNINGS = ("training.fit.quietly", "experiments.study._run", "experiments.distill._run", "cli.papers_command._run")
+BEGINNINGS = ("training.fit.quietly", "experiments.runner.Runner.run")
 """Where each command comes to it; the test has them raise :class:`Begins`."""
 
 
@@ -113,8 +122,8 @@ def _until_it_begins(command: Callable[[list[str]], Any], arguments: list[str]) 
 OWN_RECIPE: Commands = {
     "check": _until_it_begins(lambda rest: fit.run("fit", rest, checking=True), ["--config", "own.yaml"]),
 }
-OWN_COMPARISON: Commands = {"distill": _until_it_begins(lambda rest: distill.distill("compared.yaml", rest), [])}
-OWN_STUDY: Commands = {"study": _until_it_begins(study.run, ["own_study.yaml"])}
+OWN_COMPARISON: Commands = {"distill": _until_it_begins(distill_command.main, ["compared.yaml"])}
+OWN_STUDY: Commands = {"study": _until_it_begins(study_command.main, ["own_study.yaml"])}
 OWN_PROGRAM: Commands = {"papers": _until_it_begins(papers_command.main, ["program.yaml"])}
 
 RECIPES = ("stages.0.recipe", "stages.1.recipe", "stages.1.weights", "stages.0.weights")

@@ -14,7 +14,7 @@ from tests.experiments.conftest import branched
 from tests.teachers.card_files import write
 from tinymim.cli import scaling_command
 from tinymim.cli.main import main
-from tinymim.experiments import chain_report, state
+from tinymim.experiments import state, status
 from tinymim.safety.console import PlainConsole
 from tinymim.scaling import table
 
@@ -77,7 +77,7 @@ def test_chain_status__texts_of_its_file_are_no_markup(tmp_path: Path) -> None:
     begun.entries[key].state, begun.entries[key].error = "failed", MARKED
     begun.save()
     console = _console()
-    chain_report.status(state.load(tmp_path), console)
+    status.status(state.load(tmp_path), console)
     assert f"chain {MARKED} in" in _shown(console)
     assert f"{key} failed: {MARKED}" in _shown(console)
 

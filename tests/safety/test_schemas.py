@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.safety import places
 from tinymim.config import recipe
 from tinymim.errors import TinymimError
-from tinymim.experiments import plan, state, study_grid
+from tinymim.experiments import chain, state, study
 from tinymim.experiments import settings as chosen
 from tinymim.report import runs
 from tinymim.safety import text
@@ -63,9 +63,9 @@ KINDS: dict[str, tuple[Any, Read]] = {
     "saved recipe": (places.RECIPE, lambda folder, t: recipe.resolve(["--config", str(_put(folder / "r.yaml", t))])),
     "results": (places.RESULTS, lambda folder, t: _run_folder(folder, "results.json", t)),
     "environment": (places.ENVIRONMENT, lambda folder, t: _run_folder(folder, "environment.json", t)),
-    "chain": (places.CHAIN, lambda folder, t: plan.load(str(_put(folder / "chain.yaml", t)))),
+    "chain": (places.CHAIN, lambda folder, t: chain.load(str(_put(folder / "chain.yaml", t)))),
     "chain.json": ({"form": 1, "launch": "", "stages": {}, "chain": {"name": "c", "stages": {}}}, _chain_state),
-    "study": (places.STUDY, lambda folder, t: study_grid.load(str(_put(folder / "study.yaml", t)))),
+    "study": (places.STUDY, lambda folder, t: study.load(str(_put(folder / "study.yaml", t)))),
     "settings": (places.SETTINGS, lambda folder, t: chosen.load(str(_put(folder / "settings.yaml", t)))),
     "cache key": (places.KEY, lambda folder, t: entries(_put(folder / "0_1/key.json", t).parents[1])),
     "table": (places.TABLE, lambda folder, t: table.read(_put(folder / "table.csv", t))),

@@ -12,8 +12,7 @@ import yaml
 from tests.safety.places import STUDY
 from tinymim.cli import cache_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import file_schemas, plan, settings, state, study_text
-from tinymim.teachers import record_schemas
+from tinymim.experiments import chain, schema, settings, state, study_check
 from tinymim.training import run_folder
 
 
@@ -35,7 +34,7 @@ def test_settings__change_numbers_and_no_class_or_path(tmp_path: Path, key: str,
     path.write_text(yaml.safe_dump({"rows": {"scratch": {"probe": {key: value}}}}))
     with pytest.raises(TinymimError, match="rows"):
         settings.load(str(path))
-    found = record_schemas.mistake({"grid": {"probe": {key: [value]}}}, file_schemas.Search, "search")
+    found = schema.mistakes({"grid": {"probe": {key: [value]}}}, schema.Search, "search")
     assert found, "what a search may not write it may not try"
 
 
@@ -52,7 +51,7 @@ def test_search__writes_where_a_file_says_only_beside_it(tmp_path: Path) -> None
 
 def test_search__of_more_fits_than_anyone_means() -> None:
     study = {**STUDY, "search": {"grid": {"probe": {f"model.{letter}": list(range(10)) for letter in "abcdefghij"}}}}
-    assert study_text.mistakes(study) == [
+    assert study_check.mistakes(study) == [
         "search.grid.probe: 10,000,000,000 combinations, and each is fitted; at most 10,000 are taken"
     ]
 
@@ -63,9 +62,9 @@ def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> N
     stage = {"name": "a", "kind": "finetune", "recipe": "finetune_digits", "weights": None}
     compared = {"title": "Which?", "rows": {"one": ["a"]}}
     content = {"stages": [stage], "compare": compared, "settings": str(tmp_path / "own.yaml")}
-    begun = state.begin(tmp_path, plan.build("toy", content, "toy.yaml"), "")
+    begun = state.begin(tmp_path, chain.build("toy", content, "toy.yaml"), "")
     begun.save()
-    assert state.load(tmp_path).chain == begun.chain
+    assert state.load(tmp_path).plan == begun.plan
     told = json.loads((tmp_path / state.NAME).read_text())
     told["chain"]["settings"]["rows"]["one"]["finetune"] = {"model.class_path": "planted.Net"}
     (tmp_path / state.NAME).write_text(json.dumps(told))

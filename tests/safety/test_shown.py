@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tinymim.experiments.questions import Figure
+from tinymim.experiments.schema import SettingsText
+from tinymim.experiments.question import Question
 
 from tests.safety.places import STUDY
 from tinymim.errors import TinymimError
 from tinymim.experiments import settings, tables
-from tinymim.experiments.cells import Figure
-from tinymim.experiments.file_schemas import SettingsText
-from tinymim.experiments.question import Question
 from tinymim.report.document import Section
 from tinymim.safety import names, shown, text
 from tinymim.teachers import record_schemas
@@ -100,10 +100,10 @@ def test_message__of_a_card_or_a_study_has_no_pattern() -> None:
         ({"name": "a/b", "architecture": {}, "file": "x", "licence": "", "citation": "", "source": ""}, "CardFields"),
         ({"architecture": "A B"}, "TimmConfig"),
     ):
-        from tinymim.experiments import file_schemas
+        from tinymim.experiments import schema as plan_schema
 
         (said,) = record_schemas.mistake(
-            content, getattr(record_schemas, schema, None) or getattr(file_schemas, schema), "it"
+            content, getattr(record_schemas, schema, None) or getattr(plan_schema, schema), "it"
         )
         assert "regex" not in said
         assert "^" not in said

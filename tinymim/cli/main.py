@@ -32,7 +32,6 @@ class Command(NamedTuple):
         actions: words that come first, each with a help of its own.
         first: name and description of the first argument of a command whose overrides argparse could not tell from
             options; its help is printed from the table.
-        options: ``module:mapping`` of such a command's own options, and what they say.
     """
 
     help: str
@@ -40,7 +39,6 @@ class Command(NamedTuple):
     builds: Callable[[list[str]], bool] = lambda arguments: False
     actions: tuple[str, ...] = ()
     first: tuple[str, str] | None = None
-    options: str | None = None
 
     def run(self, arguments: list[str]) -> int:
         """Import the function, and call it."""
@@ -50,8 +48,6 @@ class Command(NamedTuple):
         """Print the help of a command with a ``first`` argument."""
         parser = argparse.ArgumentParser(f"tinymim {name}", description=self.help, epilog=OVERRIDES)
         parser.add_argument(self.first[0], help=self.first[1])  # type: ignore[index]
-        for option, text in (_imported(self.options) if self.options else {}).items():
-            parser.add_argument(f"--{option}", help=text)
         parser.print_help()
 
 
@@ -90,19 +86,17 @@ COMMANDS = {
     ),
     "distill": Command(
         "run a recipe and what it compares with, and print the table: tinymim distill RECIPE [--seeds 3]",
-        "cli.recipe_commands:distill",
+        "cli.distill_command:main",
         _always,
-        first=RECIPE,
-        options="experiments.distill:OPTIONS",
     ),
     "study": Command(
         "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
-        "experiments.study:run",
+        "cli.study_command:main",
         _always,
     ),
     "search": Command(
         "choose each row's own settings on training images: tinymim search RECIPE, STUDY or CHAIN [ROW ...]",
-        "experiments.chain_search:main",
+        "cli.search_command:main",
         _always,
     ),
     "chain": Command(
@@ -110,6 +104,12 @@ COMMANDS = {
         "cli.chain_command:main",
         _runs_chain,
         actions=("run", "resume", "status", "plan"),
+    ),
+    "plan": Command(
+        "what a chain, study, grid or comparison would do, checked: tinymim plan NAME", "cli.plan_command:main"
+    ),
+    "status": Command(
+        "how far the plan in a folder is, while it runs too: tinymim status FOLDER", "cli.plan_command:status"
     ),
     "scaling": Command(
         "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",

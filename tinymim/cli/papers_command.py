@@ -1,7 +1,7 @@
 """``tinymim papers``: run every part of a program, or go on with it, and write one report of all of them.
 
 RUN/PART/                    what the part's commands write
-RUN/papers.json              how each part went
+RUN/papers.json, plan.json   how each part went, and each command
 RUN/report.html, report.md   written anew after each part
 
 A part that failed does not keep the others from running. The same command goes on: each part is run again, and keeps
@@ -12,72 +12,62 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tinymim.cli import plan_options
+from tinymim.cli.chapters import READERS
 from tinymim.config import recipe
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import program, program_report
+from tinymim.experiments import program, program_report, state
 from tinymim.experiments.program import Part, Program
+from tinymim.experiments.runner import Runner
+from tinymim.experiments.state import State
 from tinymim.files import write_json
-from tinymim.log import say
 from tinymim.training import lock, run_folder
-from tinymim.training.preemption import Preempted
-from tinymim.training.progress import clock
 
 STATE = "papers.json"
-SHIPPED = "embedded"
 FURTHER = "Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt."
-INTERRUPTED = "interrupted; the same command goes on"
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``tinymim papers``; others are values of the program's ``vars``."""
-    options = argparse.ArgumentParser(
-        prog="tinymim papers", description=__doc__, allow_abbrev=False,
-        epilog=f"{FURTHER}\n\n{program.__doc__}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    options.add_argument("name", nargs="?", default=SHIPPED, help=f"a program of recipes/papers, or a path ({SHIPPED})")
+    options = plan_options.parser("papers", __doc__, f"{FURTHER}\n\n{program.__doc__}")
+    options.add_argument("name", nargs="?", default=program.SHIPPED, help="a program of recipes/papers, or a path")
     options.add_argument("--quick", action="store_true", help="the program's short form, in a folder of its own")
     options.add_argument("--parts", type=lambda text: text.split(","), help="run these parts alone")
-    options.add_argument(
-        "--run_dir", type=Path, help="by default runs/papers, of another program runs/papers_NAME; runs/..._quick"
-    )
-    options.add_argument("--report_only", action="store_true", help="run nothing, write the report of what is there")
+    folder = "runs/papers, of another program runs/papers_NAME; runs/..._quick"
+    plan_options.add(options, "run_dir", "report_only", folder=folder)
     return options
 
 
 def main(arguments: list[str]) -> int:
-    """Run a program, or go on with it where it was left.
+    """Run a program, or go on with it where it was left; the exit code.
 
     Raises:
-        TinymimError: mistakes in the program, an interruption, or failed parts at the end.
+        TinymimError: mistakes in the program, or failed parts at the end.
     """
-    options, rest = parser().parse_known_args(arguments)
+    options = parser()
+    asked, rest = options.parse_known_args(plan_options.hyphened(options, arguments))
     pairs, unknown = recipe.split(rest)
     if unknown:
         raise TinymimError(f"no option of a program: {' '.join(unknown)}; tinymim papers --help lists them")
-    name = Path(options.name).stem
-    own = "papers" if name == SHIPPED else f"papers_{name}"
-    place = options.run_dir or Path("runs") / f"{own}{'_quick' if options.quick else ''}"
-    whole = program.load(options.name, place, options.quick, {key: _value(value) for key, value in pairs})
+    place = asked.run_dir or program.folder(Path(asked.name).stem, asked.quick)
+    whole = program.load(asked.name, place, asked.quick, {key: _value(value) for key, value in pairs})
     ids = [part.id for part in whole.parts]
-    if wrong := [id for id in options.parts or [] if id not in ids]:
+    if wrong := [id for id in asked.parts or [] if id not in ids]:
         raise TinymimError(f"--parts: {', '.join(wrong)}: no such part; there are {', '.join(ids)}")
+    code = 0
     with lock.hold(place, "run_dir"):
-        if options.report_only:
-            program_report.write(whole, _states(place), place)
+        if asked.report_only:
+            program_report.write(whole, _states(place), place, READERS)
         else:
-            _run(whole, [part for part in whole.parts if not options.parts or part.id in options.parts], place)
-    print(f"\nthe report: {place / program_report.PAGE} (and {place / program_report.TEXT})")
-    return 0
+            command = f"tinymim papers {asked.name}{' --quick' if asked.quick else ''}"
+            code = _run(whole, [part for part in whole.parts if part.id in (asked.parts or ids)], place, command)
+    if code == 0:
+        print(f"\nthe report: {place / program_report.PAGE} (and {place / program_report.TEXT})")
+    return code
 
 
 def _value(text: str) -> Any:
@@ -90,84 +80,52 @@ def _value(text: str) -> Any:
         raise TinymimError(f"{text!r} is not YAML; quote it") from None
 
 
-def _run(whole: Program, parts: list[Part], place: Path) -> None:
-    """Run what is not done, one part after the other, and keep the report up to date."""
-    states, start = _states(place), time.monotonic()
-    for number, part in enumerate(parts, start=1):
-        say(f"== part {number} of {len(parts)}, {part.id}: {part.title}")
-        began, how = time.monotonic(), {"status": "interrupted"}
-        try:
-            for words, line in zip(part.commands, part.lines(), strict=True):
-                say(f"-- {line}")
-                if error := _call(words):
-                    how = {"status": "failed", "error": error}
-                    break
-            else:
-                how = {"status": "done"}
-        finally:
-            states[part.id] = {**how, "seconds": round(time.monotonic() - began, 1), "commands": part.lines()}
-            write_json(place / STATE, {"environment": run_folder.environment(), "quick": whole.quick, "parts": states})
-        program_report.write(whole, states, place)
-        say(f"== {part.id}: {how.get('error', 'done')} ({clock(time.monotonic() - start)} so far)")
-    failures = [f"{part.id}: {states[part.id]['error']}" for part in parts if states[part.id]["status"] == "failed"]
-    if failures:
+def _run(whole: Program, parts: list[Part], place: Path, command: str) -> int:
+    """Run the parts one after the other, and keep the report up to date."""
+    plan = program.plan(whole, command)
+    current, states = state.begin(place, plan), _states(place)  # each part finds by itself what is done
+    by_key = {key: part for part in parts for key in program.keys(part)}
+    current.save()
+
+    def ended(key: str) -> None:
+        part = by_key[key]
+        if current.entries[key].state == "failed" or key == part.id:
+            states[part.id] = _how(current, part)
+            _write(whole, states, place)
+            program_report.write(whole, states, place, READERS)
+
+    try:
+        code = Runner(current, by_key, ended=ended, shown=True).run()
+    except TinymimError:
+        failures = [f"{part.id}: {states[part.id]['error']}" for part in parts if "error" in states.get(part.id, {})]
+        if not failures:
+            raise
         raise several(
             f"{len(failures)} of {len(parts)} part(s) failed, and the report says which; the same command tries them "
             "again, and a part's own command, which stands there, takes its own options",
             failures,
-        )
-
-
-def _call(words: list[str]) -> str | None:
-    """Run one command as a process of its own; why it failed, or ``None``.
-
-    Raises:
-        Preempted: the command was asked to save, and has ended.
-    """
-    process = subprocess.Popen([sys.executable, "-m", "tinymim", *words], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said: list[str] = []
-    try:
-        with _terminated():
-            for line in process.stderr:  # shown, and kept for the report
-                sys.stderr.write(line)
-                sys.stderr.flush()
-                said = [*said[-20:], line.strip()] if line.strip() else said
-            code = process.wait()
-    except KeyboardInterrupt:
-        _end(process)
-        raise Preempted(INTERRUPTED) from None
-    if code == 0:
-        return None
-    if code == Preempted.code:
-        raise Preempted(INTERRUPTED)
-    begun = [place for place, line in enumerate(said) if line.startswith("tinymim ")]
-    last = " ".join(said[begun[-1] if begun else -1 :])
-    how = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
-    return f"`tinymim {words[0]}` {how}{f': {last}' if last else ''}"
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """Take SIGTERM, by which a cluster ends a job, for ctrl-C."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
+        ) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for part in parts:
+            if any(current.entries[key].state == "interrupted" for key in program.keys(part)):
+                states[part.id] = _how(current, part)
+                _write(whole, states, place)
+    return code
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Have a command save and end; from a terminal, ctrl-C has reached it already."""
-    try:
-        process.communicate(timeout=2)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        process.communicate()
+def _how(current: State, part: Part) -> dict[str, Any]:
+    """How a part went."""
+    entries = [current.entries[key] for key in program.keys(part)]
+    times = [[datetime.fromisoformat(time) for time in (one.started, one.ended) if time] for one in entries]
+    seconds = sum((time[1] - time[0]).total_seconds() for time in times if len(time) == 2)
+    how: dict[str, Any] = {"status": next((one.state for one in entries if one.state != "done"), "done")}
+    if errors := [one.error for one in entries if one.error]:
+        how["error"] = errors[0]
+    return {**how, "seconds": round(seconds, 1), "commands": part.lines()}
+
+
+def _write(whole: Program, states: dict[str, Any], place: Path) -> None:
+    write_json(place / STATE, {"environment": run_folder.environment(), "quick": whole.quick, "parts": states})
 
 
 def _states(place: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``tinymim fit | validate | test | predict | check | distill``: the commands over one recipe."""
+"""``tinymim fit | validate | test | predict | check``: the commands over one recipe."""
 
 from __future__ import annotations
 
@@ -52,13 +52,6 @@ def check(arguments: list[str]) -> None:
     recipe, overrides = _recipe_first(arguments, "check")
     run("fit", ["--config", recipe, *overrides], checking=True)
     print(f"{recipe}: ready to run")
-
-
-def distill(arguments: list[str]) -> None:
-    """Train a recipe and everything it is compared with, and print the table."""
-    from tinymim.experiments import distill as comparison
-
-    comparison.distill(*_recipe_first(arguments, "distill"))
 
 
 def _recipe_first(arguments: list[str], command: str) -> tuple[str, list[str]]:

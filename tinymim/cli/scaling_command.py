@@ -8,53 +8,50 @@ RUN/report/                               figures, tables and the page
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from rich.table import Table
 
-from tinymim.cli import chain_command as chains
+from tinymim.cli import plan_options
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import scaling_grid, scaling_runs
-from tinymim.experiments.runner import Runner, check_jobs
-from tinymim.experiments.scaling_grid import Study
-from tinymim.experiments.state import State
+from tinymim.experiments import grid, grid_runs
+from tinymim.experiments.grid import Grid
+from tinymim.experiments.resume import opened
+from tinymim.experiments.runner import Runner
+from tinymim.experiments.state import State, holds
 from tinymim.log import say
 from tinymim.report.document import Section
 from tinymim.safety.console import PlainConsole
 from tinymim.scaling import reconstruction_figure, table
 from tinymim.scaling.table import RunRow
-from tinymim.training import lock, looking
+from tinymim.training import looking
 from tinymim.training.preemption import Preempted
-from tinymim.training.progress import clock
 
 REPORT = "report"
 
 
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code: as a chain's."""
-    options = parser()
-    asked = options.parse_args(arguments)
+    options, asked = parser(), parse(arguments)
     if (asked.study is None) == (asked.table is None):
         raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
     if asked.out and asked.out.is_file():
         raise TinymimError(f"out: {asked.out} is a file; give a folder")
     if asked.table:
-        of_study = ("quick", "jobs", "run_dir", "report_only", "set", "launch", "accept_changes")
+        of_study = ("quick", "jobs", "run_dir", "report_only", "set", "seeds", "launch", "accept_changes")
         if given := [name for name in of_study if getattr(asked, name) != options.get_default(name)]:
-            raise TinymimError(f"--table: runs nothing, so --{given[0]} says nothing; leave it out")
+            option = given[0].replace("_", "-")
+            raise TinymimError(f"--table only analyses a finished table: --{option} has no effect; leave it out")
         out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
         report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
         return 0
-    check_jobs(asked.jobs)
-    study = scaling_grid.load(asked.study, asked.quick, asked.set)
+    plan_options.check_jobs(asked.jobs)
+    study = load(asked)
     place = asked.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if asked.quick else ''}"
-    chains.check_fresh(place, True)
-    with lock.hold(place, "run_dir"):
-        if not (place / chains.NAME).is_file() and (found := scaling_grid.too_small(study)):
-            raise several(f"scaling study {study.name} has {len(found)} mistake(s)", found)
-        state = chains.prepare(place, study.chain, asked.launch, asked.accept_changes)
+    if not holds(place) and (errors := grid.too_small(study)):
+        raise several(f"scaling study {study.name} has {len(errors)} mistake(s)", errors)
+    with opened(place, study.plan, asked.launch, asked.accept_changes) as state:
         code, failed = 0, None
         if not asked.report_only:
             code, failed = _run(study, state, asked.jobs)
@@ -65,12 +62,15 @@ def main(arguments: list[str]) -> int:
     return code
 
 
+def load(asked: argparse.Namespace) -> Grid:
+    """The study that a command line asks for."""
+    seeds = [f"seeds={plan_options.seeds(asked.seeds)}"] if asked.seeds else []
+    return grid.load(asked.study, asked.quick, [*asked.set, *seeds])
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of ``tinymim scaling``."""
-    options = argparse.ArgumentParser(
-        prog="tinymim scaling", description=__doc__, epilog=scaling_grid.__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    options = plan_options.parser("scaling", __doc__, str(grid.__doc__))
     options.add_argument("study", nargs="?", help="a study of recipes/scaling, or a path")
     options.add_argument(
         "--table", type=Path, metavar="FILE.csv",
@@ -78,60 +78,58 @@ def parser() -> argparse.ArgumentParser:
         f"{', '.join(table.NEEDED)} and, for more, accuracy (a share)",
     )  # fmt: skip
     options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
-    options.add_argument("--jobs", type=int, default=1, help="cells at once")
-    options.add_argument("--run_dir", type=Path, help="by default runs/scaling_NAME, or runs/scaling_NAME_quick")
     options.add_argument("--out", type=Path, help="folder of the report; by default report in the run_dir")
-    options.add_argument("--report_only", action="store_true", help="of what is done, without running anything")
-    options.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        help="for every fit, or CELL.KEY=VALUE for one, or seeds=[0,1]",
-    )  # fmt: skip
-    options.add_argument("--launch", help="put before each fit's command, such as srun")
+    folder = "runs/scaling_NAME, or runs/scaling_NAME_quick"
+    plan_options.add(options, "set", "seeds", "jobs", "launch", "run_dir", jobs=1, folder=folder)
+    plan_options.add(options, "report_only", "accept_changes")
     looking.add_argument(options, "the recipe of a run whose images are restored")
-    options.add_argument("--accept-changes", action="store_true", help="of the study since the last time")
     return options
 
 
-def _run(study: Study, state: State, jobs: int) -> tuple[int, TinymimError | None]:
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse a command line."""
+    options = parser()
+    return options.parse_args(plan_options.hyphened(options, arguments))
+
+
+def _run(study: Grid, state: State, jobs: int) -> tuple[int, TinymimError | None]:
     """Run what is left; the exit code, and what went wrong."""
-    begun, ended, places = time.monotonic(), 0, scaling_runs.keys(study, state)
+    places = grid_runs.keys(study, state)
     left = sum(entry.state != "done" for entry in state.entries.values())
     say(f"scaling study {study.name}: {left} of {len(state.entries)} runs are left, in {state.place}")
 
-    def after(key: str) -> None:
-        nonlocal ended
-        ended += 1
-        spent = time.monotonic() - begun
-        found = {places[scaling_runs.identity(row)]: row for row in _write(study, state)}
-        row = found.get(key.removesuffix(scaling_grid.TUNED))
-        said = scaling_runs.describe(row) if row else state.entries[key].state
-        more = f"about {clock(spent / ended * (left - ended))} left"
-        say(f"[{ended}/{left}] {key}: {said} ({clock(spent)} so far, {more})")
+    def describe(key: str) -> str:
+        by_key = {places[grid_runs.identity(row)]: row for row in grid_runs.rows(study, state)}
+        row = by_key.get(key.removesuffix(grid.TUNED))
+        return grid_runs.describe(row) if row else state.entries[key].state
+
+    def ended(key: str) -> None:
+        _write(study, state)
 
     try:
-        return Runner(state, jobs, after, logged=True, again="the same command").run(), None
+        return Runner(state, None, jobs, ended, describe, logged=True).run(), None
     except TinymimError as error:
         if not any(entry.state == "failed" for entry in state.entries.values()):
             raise
         return error.code, error
 
 
-def _write(study: Study, state: State) -> list[RunRow]:
+def _write(study: Grid, state: State) -> list[RunRow]:
     """The rows so far, which are written into the study's folder."""
-    found = scaling_runs.rows(study, state)
-    table.write(state.place / scaling_runs.NAME, found)
+    found = grid_runs.rows(study, state)
+    table.write(state.place / grid_runs.NAME, found)
     return found
 
 
-def _report(study: Study, state: State, out: Path, trust: bool) -> None:
+def _report(study: Grid, state: State, out: Path, trust: bool) -> None:
     """The page of a study, with what its models restore."""
     found = _write(study, state)
     about = [Section("This study", [study.about])] if study.about else []
     report(found, out, f"Scaling: {study.name}", [*about, *restored(study, state, found, out, trust)])
 
 
-def restored(study: Study, state: State, found: list[RunRow], out: Path, trust: bool = False) -> list[Section]:
-    """What an overfitted model restores and what a well-fitted one does; nothing where the study has not both.
+def restored(study: Grid, state: State, found: list[RunRow], out: Path, trust: bool = False) -> list[Section]:
+    """Reconstructions of an overfitted model and a well-fitted one, side by side; none where the study has not both.
 
     Args:
         study: as loaded.
@@ -140,7 +138,7 @@ def restored(study: Study, state: State, found: list[RunRow], out: Path, trust: 
         out: folder of the page.
         trust: the runs may be of any class.
     """
-    chosen = scaling_runs.chosen(study, state, found)
+    chosen = grid_runs.chosen(study, state, found)
     try:
         return [reconstruction_figure.section(chosen, out, trust=trust)] if chosen else []
     except TinymimError as error:

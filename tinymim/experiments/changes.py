@@ -1,4 +1,4 @@
-"""What has changed in a chain since it was begun, and whether that can alter a result."""
+"""Changes of a plan since it was begun, and whether that can alter a result."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import json
 from typing import Any
 
 from tinymim import precision
-from tinymim.config import recipe, spec
-from tinymim.experiments.plan import Chain, Stage
+from tinymim.config import class_paths, recipe, spec
+from tinymim.experiments.plan import SEED, Plan, Stage, seeded
 
 FREE = {
     "trainer": (
@@ -34,7 +34,7 @@ precision is not among them, nor the folder of the images, of which nobody knows
 
 def decisive(stage: Stage) -> dict[str, Any]:
     """All that decides the results of a stage but its seed. Processes and batches count by the total batch alone."""
-    config = copy.deepcopy(stage.config)
+    config = _named(copy.deepcopy(stage.config))
     for part, names in FREE.items():
         for name in names:
             _options(config, part).pop(name, None)
@@ -43,6 +43,18 @@ def decisive(stage: Stage) -> dict[str, Any]:
     if config:
         whole["total_batch"] = _total_batch(config)
     return whole | config
+
+
+def _named(node: Any) -> Any:
+    """A recipe with the project's classes by their names: their modules may have moved since it was written."""
+    if isinstance(node, list):
+        return [_named(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    named = {key: _named(value) for key, value in node.items()}
+    if isinstance(path := named.get("class_path"), str) and class_paths.is_own(path):
+        named["class_path"] = f"tinymim.{path.rpartition('.')[2]}"
+    return named
 
 
 def _options(config: recipe.Config, part: str) -> dict[str, Any]:
@@ -64,7 +76,7 @@ def _total_batch(config: recipe.Config) -> int | str:
     return f"{images} x {steps} accumulated x {processes} devices x {nodes} nodes"
 
 
-def keep_precision(old: Chain, new: Chain) -> Chain:
+def keep_precision(old: Plan, new: Plan) -> Plan:
     """``new`` with the precision that a stage of ``old`` names where it says ``auto``, which goes on with what it has:
     no change."""
     stages = dict(new.stages)
@@ -80,15 +92,22 @@ def digest(stage: Stage) -> str:
     return hashlib.sha256(json.dumps(decisive(stage), sort_keys=True).encode()).hexdigest()
 
 
-def between(old: Chain, new: Chain) -> dict[str, list[str]]:
-    """What could alter results, a line each, by the stage it is in; ``""`` has what concerns all of them."""
+def between(old: Plan, new: Plan) -> dict[str, list[str]]:
+    """Changes that could alter results, a line each, by the stage it is in; ``""`` has what concerns all of them."""
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys([*old.stages, *new.stages]):
         before, after = old.stages.get(name), new.stages.get(name)
         if before is None or after is None:
             found[name] = [f"{name}: {'a new stage' if before is None else 'no longer there'}"]
-        elif lines := spec.differences(decisive(before), decisive(after), name):
+        elif lines := spec.differences(decisive(before), decisive(_like(after, before)), name):
             found[name] = lines
     if old.seeds != new.seeds:
         found[""] = [f"seeds: {old.seeds}, now {new.seeds}"]
     return found
+
+
+def _like(stage: Stage, before: Stage) -> Stage:
+    """A stage with its seed in place where ``before``, of a folder written by an earlier version, has it so."""
+    if not stage.config or SEED in json.dumps(before.config):
+        return stage
+    return dataclasses.replace(stage, config=seeded(stage.config))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinymim.experiments.cells import Figure
+from tinymim.experiments.questions import Figure
 from tinymim.training.metrics_log import Curves, Line
 
 SHARE = 0.9
@@ -24,7 +24,7 @@ READING = (
 )
 
 Logged = dict[str, dict[int, dict[str, Curves]]]
-"""What the stages of finished cells logged, by row, seed and stage."""
+"""Logged curves of finished cells, by row, seed and stage."""
 
 
 def titles(curve: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 from tinymim.experiments.convergence import Logged
-from tinymim.experiments.question import Curve, Question
+from tinymim.experiments.questions import Curve, Question
 from tinymim.files import write_text
 from tinymim.report import figures
 from tinymim.report.document import Picture
@@ -70,7 +70,7 @@ def band(lines: list[Line]) -> tuple[list[float], list[float], list[float]]:
 
 
 def _lines(question: Question, logged: Logged, stage: str, name: str) -> dict[str, dict[int, Line]]:
-    """What the rows logged under ``name``, by row and seed."""
+    """Curves that the rows logged under ``name``, by row and seed."""
     found: dict[str, dict[int, Line]] = {}
     for row in question.rows:
         for seed, stages in sorted(logged.get(row, {}).items()):

@@ -1,56 +1,45 @@
-"""A chain as written in ``recipes/chains/NAME.yaml``: stages, each a recipe with overrides, and what each starts from.
+"""A plan: fits that start from each other, each with its resolved recipe, its seed and its folder.
 
-about        a few sentences on what it is for
-seeds        list; every stage is run once for each, in a folder of its own; without it, once with its recipe's own seed
-set          overrides of every fit, as ``{trainer.precision: bf16-mixed}``
-stages       list of ``{name, kind, recipe, teacher or weights, set}``, in any order:
-  pretrain     MAE or another module that starts from nothing
-  distill      ``teacher``: a card, a checkpoint's path, ``previous``, or a stage's name; without it the recipe's own
-  finetune     ``weights``: likewise, or null to start from scratch
-  probe        likewise
-  export       ``weights``: likewise; writes student.safetensors
-compare      the table at the end: ``{title, rows, source, expects, paper}``; ``rows`` gives each title its probe and
-             fine-tuning, ``paper`` its figure for some of them
-
-settings     a file of ``recipes/settings``: what each row of ``compare`` has chosen for its probe and fine-tuning
-search       how they are chosen, see ``tinymim/experiments/search.py``
-
-``recipe`` may be a list: those after the first are laid over it. ``previous`` is the nearest stage above that was
-pre-trained or distilled; where a fine-tuned one lies between, it might be meant too, and has to be named.
+Every file that lists fits is read into one (``chain.py``, ``study.py``, ``grid.py``, ``compare.py``, ``search.py``),
+and every plan is checked (``check.py``), run (``runner.py``) and gone on with (``state.py``) in the same way.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tinymim.config import recipe as recipes
-from tinymim.config import spec
-from tinymim.config.spec import texts
-from tinymim.errors import TinymimError, several
-from tinymim.experiments import chain_schema
-from tinymim.experiments import settings as settings_file
 from tinymim.experiments.settings import Settings
 
 CHECKPOINT = "checkpoints/last.ckpt"
-"""Where a fit leaves its weights, in its run folder."""
+"""The weights that a fit leaves in its run folder."""
 
 SEED = "${seed_everything}"
 MARK = "seed-goes-here"
 
+SETTLED = ("name", "run_dir", "overwrite", "ckpt_path", "compare")
+"""Keys of a recipe that the plan settles itself."""
+
 
 @dataclass
 class Stage:
-    """One stage.
+    """One fit, test or export, run once for each seed.
 
     Args:
-        name: of the stage, and of its folder.
-        kind: one of :data:`tinymim.experiments.chain_schema.SOURCES`.
+        name: of the stage, unique in its plan.
+        kind: ``pretrain``, ``distill``, ``finetune``, ``probe`` or ``export`` of a chain; ``fit`` or ``test`` of
+            others.
         recipe: its name, for people.
         config: the resolved recipe; :data:`SEED` stands wherever it uses the seed. Empty for an export.
-        start: what it starts from, as written: nothing, a card's name or a file's path, or the name of :attr:`parent`.
-        parent: the stage it starts from, if it is one.
+        start: what it starts from, as written: nothing, a card's name, a file's path, or the name of :attr:`parent`.
+        parent: the stage whose checkpoint it starts from, if it is one.
+        sources: the stages whose checkpoints it reads, by the path that stands for each in ``config``.
     """
 
     name: str
@@ -59,11 +48,37 @@ class Stage:
     config: recipes.Config
     start: str | None = None
     parent: str | None = None
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.parent and not self.sources:
+            self.sources = {f"{self.parent}/{CHECKPOINT}": self.parent}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A stage under one seed; ``None`` leaves its recipe's own."""
+
+    stage: str
+    seed: int | None = None
 
 
 @dataclass
-class Chain:
-    """A chain; its ``stages`` are in an order in which they can run."""
+class Plan:
+    """Stages in an order in which they can run, and their fits.
+
+    Args:
+        name: of the plan.
+        stages: by name.
+        about: what it is for.
+        seeds: of its fits; ``None`` leaves each recipe's own.
+        compare: the comparison at the end of a chain.
+        settings: what each row of a comparison has chosen.
+        kind: of the file it was read from.
+        fits: by key, which is the fit's folder below the plan's; by default every stage under every seed, in ``STAGE``
+            or ``seedN/STAGE``.
+        command: goes on with it; empty is ``tinymim chain resume``.
+    """
 
     name: str
     stages: dict[str, Stage]
@@ -71,122 +86,122 @@ class Chain:
     seeds: list[int] | None = None
     compare: dict[str, Any] = field(default_factory=dict)
     settings: Settings | None = None
+    kind: str = "chain"
+    fits: dict[str, Fit] = field(default_factory=dict)
+    command: str = ""
 
-    def runs(self) -> dict[str, int | None]:
-        """What there is to run, seed by seed: a key such as ``seed0/tiny``, which is also its folder; and the seed."""
+    def __post_init__(self) -> None:
+        if self.fits:
+            return
         if self.seeds is None:
-            return dict.fromkeys(self.stages)
-        return {f"seed{seed}/{name}": seed for seed in self.seeds for name in self.stages}
+            self.fits = {name: Fit(name) for name in self.stages}
+        else:
+            self.fits = {f"seed{seed}/{name}": Fit(name, seed) for seed in self.seeds for name in self.stages}
+
+    def stage(self, key: str) -> Stage:
+        """The stage of a fit."""
+        return self.stages[self.fits[key].stage]
+
+    @functools.cached_property
+    def _keys(self) -> dict[str, dict[int | None, str]]:
+        keys: dict[str, dict[int | None, str]] = {}
+        for key, fit in self.fits.items():
+            keys.setdefault(fit.stage, {})[fit.seed] = key
+        return keys
+
+    def key(self, stage: str, seed: int | None) -> str | None:
+        """The fit of a stage under a seed; a stage with one fit has it for all seeds."""
+        by_seed = self._keys.get(stage, {})
+        return by_seed.get(seed) or (next(iter(by_seed.values())) if len(by_seed) == 1 else None)
+
+    def sources(self, key: str) -> dict[str, str]:
+        """The fits whose checkpoints a fit reads, by the path that stands for each in its recipe."""
+        fit = self.fits[key]
+        keys = {path: self.key(stage, fit.seed) for path, stage in self.stages[fit.stage].sources.items()}
+        return {path: source for path, source in keys.items() if source}
 
     def parent(self, key: str) -> str | None:
-        """The key of the stage that ``key`` starts from."""
-        base, between, name = key.rpartition("/")
-        parent = self.stages[name].parent
-        return f"{base}{between}{parent}" if parent else None
+        """The fit that ``key`` starts from."""
+        stage = self.stage(key)
+        return self.key(stage.parent, self.fits[key].seed) if stage.parent else None
+
+    def with_sources(self, keys: Iterable[str]) -> set[str]:
+        """Some fits, and those whose checkpoints they read, at any remove."""
+        wanted: set[str] = set()
+        waiting = list(keys)
+        while waiting:
+            if (key := waiting.pop()) not in wanted:
+                wanted.add(key)
+                waiting += self.sources(key).values()
+        return wanted
+
+    def with_descendants(self, stages: Iterable[str]) -> set[str]:
+        """Some stages, and those that read their checkpoints, at any remove."""
+        reached = set(stages)
+        for stage in self.stages.values():  # sources stand above what reads them
+            if reached.intersection(stage.sources.values()):
+                reached.add(stage.name)
+        return reached
 
 
-def load(name: str, settings: list[str] | None = None, configs: list[str] | None = None) -> Chain:
-    """Read a chain.
-
-    Args:
-        name: of a file in ``recipes/chains``, or a path.
-        settings: ``KEY=VALUE`` for every fit, ``STAGE.KEY=VALUE`` for one, or ``seeds=[0]``; over all that is written.
-        configs: recipes laid over every fit's.
-
-    Raises:
-        TinymimError: no such chain, or mistakes in it, all of them together.
-    """
-    path = spec.find("chain", name)
-    return build(path.stem, spec.read(path, "chain", "stages"), str(path), settings, configs)
-
-
-def build(
-    name: str,
-    content: dict[str, Any],
-    source: str,
-    settings: list[str] | None = None,
-    configs: list[str] | None = None,
-) -> Chain:
-    """The chain that a file's content describes.
-
-    Args:
-        name: of the chain.
-        content: as the file has it.
-        source: where the content comes from, for the error.
-        settings: as :func:`load` takes them.
-        configs: likewise.
-
-    Raises:
-        TinymimError: mistakes in it, all of them together.
-    """
-    found = chain_schema.mistakes(content)
-    if not found:
-        overrides, found = chain_schema.settle(settings or [], content)
-        found += chain_schema.start_mistakes(content["stages"])
-    if not found:
-        chosen = settings_file.load(content["settings"]) if content.get("settings") else Settings()
-        rows = (content.get("compare") or {}).get("rows") or {}
-        stages = {}
-        for written in chain_schema.in_order(content["stages"]):
-            try:
-                own = [
-                    *texts(content.get("set")),
-                    *texts(written.get("set")),
-                    *_own(written, rows, chosen),
-                    *overrides[""],
-                    *overrides[written["name"]],
-                ]
-                stages[written["name"]] = _stage(written, content["stages"], own, configs or [])
-            except TinymimError as error:
-                found.append(f"stages.{written['name']}: {error}")
-    if found:
-        raise several(f"{source} has {len(found)} mistake(s)", found)
-    about = (content.get("about") or "").strip()
-    settled = chosen if content.get("settings") or content.get("search") else None
-    return Chain(name, stages, about, content.get("seeds"), content.get("compare") or {}, settled)
-
-
-def _own(written: dict[str, Any], rows: dict[str, list[str]], chosen: Settings) -> list[str]:
-    """The settings that the row of a stage has chosen for it."""
-    titles = [title for title, names in rows.items() if written["name"] in names]
-    return [text for title in titles for text in chosen.texts(title, written["kind"])]
-
-
-def _stage(written: dict[str, Any], all: list[dict[str, Any]], overrides: list[str], configs: list[str]) -> Stage:
-    kind, named = written["kind"], written.get("recipe") or []
-    start, parent = chain_schema.start(written, all)
-    if kind == "export":
-        return Stage(written["name"], kind, "", {}, start, parent)
-    listed = [*(named if isinstance(named, list) else [named]), *configs]
-    path = f"{parent}/{CHECKPOINT}" if parent else start
-    if kind == "distill" and path:
-        overrides = [*overrides, f"--model.teacher={json.dumps(path)}"]
-    elif path:  # the record of the weights says the architecture
-        overrides = [*overrides, f"--model.weights={json.dumps(path)}", "--model.architecture=null"]
-    elif kind in ("finetune", "probe"):
-        overrides = [*overrides, "--model.weights=null"]
-    arguments = [*(text for recipe in listed for text in ("--config", recipe)), *overrides]
+@functools.lru_cache(maxsize=4096)
+def _resolved(files: tuple[tuple[str, int], ...], overrides: tuple[str, ...]) -> str:
+    arguments = [*(text for path, _ in files for text in ("--config", path)), *overrides]
     seed = recipes.resolve(arguments)[0].get("seed_everything", 0)
     marked = recipes.resolve([*arguments, f"--seed_everything={MARK}"])[0]
-    config = {key: value for key, value in _unmarked(marked).items() if key not in chain_schema.OWN} | {
-        "seed_everything": seed
-    }
-    if kind == "distill" and not start:
-        start = _teacher(config)
-    return Stage(written["name"], kind, " + ".join(listed), json.loads(json.dumps(config)), start, parent)
+    kept = {key: value for key, value in marked.items() if key not in SETTLED}
+    return json.dumps(_filled(kept, re.compile(MARK), SEED) | {"seed_everything": seed})
 
 
-def _teacher(config: recipes.Config) -> str:
-    """The teacher that a recipe names by itself."""
-    named = ((config.get("model") or {}).get("init_args") or {}).get("teacher")
-    if not named:
-        raise TinymimError("teacher: missing, and its recipe names none; give a card, a checkpoint, or a stage's name")
-    return str(named)
+def resolved(recipe: str | list[str], overrides: Iterable[str]) -> recipes.Config:
+    """A resolved recipe as stages keep it, with :data:`SEED` wherever it uses the seed.
+
+    Args:
+        recipe: its name or path, or several that are laid over each other.
+        overrides: of a command line.
+
+    Raises:
+        TinymimError: an unknown recipe, or an override that is not YAML.
+    """
+    paths = [recipes.find(name) for name in (recipe if isinstance(recipe, list) else [recipe])]
+    files = tuple((str(path), path.stat().st_mtime_ns) for path in paths)  # rows share most stages: resolve each once
+    config: recipes.Config = json.loads(_resolved(files, tuple(overrides)))
+    return config
 
 
-def _unmarked(node: Any) -> Any:
+def _filled(node: Any, pattern: re.Pattern[str], value: Any) -> Any:
+    """``node`` with ``value`` wherever the pattern matches; where it matches the whole text, of the value's type."""
     if isinstance(node, dict):
-        return {key: _unmarked(value) for key, value in node.items()}
+        return {key: _filled(inner, pattern, value) for key, inner in node.items()}
     if isinstance(node, list):
-        return [_unmarked(value) for value in node]
-    return node.replace(MARK, SEED) if isinstance(node, str) else node
+        return [_filled(inner, pattern, value) for inner in node]
+    if not isinstance(node, str):
+        return node
+    return value if pattern.fullmatch(node) else pattern.sub(lambda _: str(value), node)
+
+
+def seeded(config: recipes.Config, seed: int | None = None) -> recipes.Config:
+    """A stage's recipe with its seed in place, its own where ``None``."""
+    number = config.get("seed_everything", 0) if seed is None else seed
+    return _filled(copy.deepcopy(config), re.compile(re.escape(SEED)), number) | {"seed_everything": number}
+
+
+def with_paths(node: Any, paths: dict[str, str]) -> Any:
+    """A recipe, or a part of one, with other paths in place of those that stand for checkpoints."""
+    for path, actual in paths.items():
+        node = _filled(node, re.compile(rf"(?<![\w/.-]){re.escape(path)}"), actual)
+    return node
+
+
+def overrides(node: Any, paths: dict[str, str], key: str = "") -> list[str]:
+    """:func:`with_paths` as overrides of the recipe ``node``; a list is given as a whole."""
+    if isinstance(node, dict):
+        below = {name: key if name == "init_args" else f"{key}.{name}".lstrip(".") for name in node}
+        return [text for name, path in below.items() for text in overrides(node[name], paths, path)]
+    changed = with_paths(node, paths)
+    return [] if changed == node else [f"--{key}={json.dumps(changed)}"]
+
+
+def keeps_checkpoint(stage: Stage) -> bool:
+    """Whether a fit leaves a checkpoint."""
+    return (stage.config.get("trainer") or {}).get("enable_checkpointing") is not False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinymim.errors import TinymimError
-from tinymim.experiments import chapters
 from tinymim.experiments.program import Part, Program
 from tinymim.report import finding
 from tinymim.report.document import Document, Section, Table
@@ -16,27 +17,40 @@ from tinymim.training.progress import clock
 PAGE, TEXT = "report.html", "report.md"
 
 
-def write(whole: Program, states: dict[str, Any], place: Path) -> None:
+@dataclass
+class Chapter:
+    """A part's chapter: its findings, and the sections of its own page."""
+
+    findings: list[Finding]
+    sections: list[Section]
+
+
+Readers = dict[str, Callable[[Part, Path], Chapter]]
+"""By kind of part: its chapter, for a page in that folder."""
+
+
+def write(whole: Program, states: dict[str, Any], place: Path, readers: Readers) -> None:
     """Write the report of what is there, as HTML and as Markdown, each whole or not at all.
 
     Args:
         whole: the program.
         states: how each part went, by id.
         place: its folder.
+        readers: of the parts.
     """
-    made = document(whole, states, place)
+    made = document(whole, states, place, readers)
     for name in (PAGE, TEXT):
         made.write(place / name)
 
 
-def document(whole: Program, states: dict[str, Any], place: Path) -> Document:
+def document(whole: Program, states: dict[str, Any], place: Path, readers: Readers) -> Document:
     """The report."""
     answers: dict[str, list[Finding]] = {}
     counted: list[Finding] = []
     sections, missing = [], []
     for part in whole.parts:
         try:
-            chapter = chapters.READERS[part.kind](part, place)
+            chapter = readers[part.kind](part, place)
         except (TinymimError, SystemExit) as error:  # not run yet, failed before it wrote anything, or a wrong option
             missing.append(f"{part.title}: nothing to show yet ({error}).")
             continue
@@ -85,7 +99,9 @@ def _parts(parts: list[Part], states: dict[str, Any]) -> Section:
         seconds = clock(state["seconds"]) if "seconds" in state else "-"
         commands = state.get("commands", part.lines())
         rows.append([part.title, state.get("status", "not run"), seconds, "; ".join(commands)])
-        if commands != part.lines():
+        if [line.replace("--run_dir", "--run-dir") for line in commands] != [
+            line.replace("--run_dir", "--run-dir") for line in part.lines()
+        ]:
             remarks.append(f"{part.title}: the program would now run {'; '.join(part.lines())}.")
     remarks += [
         f"{part.title} failed: {states[part.id]['error']}" for part in parts if "error" in states.get(part.id, {})

@@ -1,41 +1,38 @@
-"""Run what is left of a chain: each stage in a process of its own, through the command that a user would give.
+"""Run what is left of a plan, several stages at once where they do not need each other.
 
-A stage that fails keeps those that start from it from running; other branches go on. A signal stops everything.
+A stage that fails keeps those that start from it from running; other branches go on. A signal stops everything: every
+stage at work is asked to save.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shlex
 import signal
 import socket
-import subprocess
-import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
 
 from tinymim import precision
+from tinymim.config import references
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import artefacts, workers
+from tinymim.experiments import fit_files, fit_processes
 from tinymim.experiments.changes import digest
-from tinymim.experiments.state import State, now, read_json, recipe_path
+from tinymim.experiments.fit_processes import Process, cores
+from tinymim.experiments.state import State, now, read_json
+from tinymim.experiments.status import headline
+from tinymim.experiments.tally import Tally
 from tinymim.log import say
 from tinymim.training import lock, run_folder
 from tinymim.training.preemption import Preempted
 from tinymim.training.run_folder import PROGRESS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""What stops a chain. Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end torchrun,
-and srun takes SIGINT for a question."""
-
-COMMAND = [sys.executable, "-m", "tinymim"]
+"""Signals that stop a plan. Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end
+torchrun, and srun takes SIGINT for a question."""
 
 
 @dataclass
@@ -46,39 +43,53 @@ class Running:
         process: itself.
         log: where its output goes, unless it is the terminal.
         before: when its progress was written last, before it began.
+        begun: when, by the monotonic clock.
         asked: how often it was asked to stop.
     """
 
-    process: subprocess.Popen[bytes]
-    log: IO[bytes] | None
+    process: Process
+    log: Path | None
     before: int
+    begun: float
     asked: int = 0
 
 
 class Runner:
-    """One sitting of a chain.
+    """One sitting of a plan.
 
     Args:
-        state: of the chain; kept up to date in its file.
+        state: of the plan; kept up to date in its file.
+        keys: of the fits to run; by default all.
         jobs: stages at once.
         ended: called with the key of each stage that is done or has failed.
+        describe: what to say of one that is done.
+        forked: run fits in worker processes, which start at once; their output goes into files.
         logged: keep each stage's output in a file of its own, as is always done where several run at once.
-        again: the command that goes on with it.
+        shown: what stages say is shown too.
     """
 
     def __init__(
         self,
         state: State,
+        keys: Iterable[str] | None = None,
         jobs: int = 1,
         ended: Callable[[str], None] = lambda key: None,
+        describe: Callable[[str], str] | None = None,
+        forked: bool = False,
         logged: bool = False,
-        again: str = "",
+        shown: bool = False,
     ):
-        self.state, self.jobs, self.ended, self.logged = state, jobs, ended, logged or jobs > 1
-        self.again = again or f"tinymim chain resume {shlex.quote(str(state.place))}"
+        self.state, self.jobs, self.ended = state, jobs, ended
+        self.describe = describe or (lambda key: headline(state, key))
+        self.keys = list(state.entries if keys is None else (key for key in state.entries if key in set(keys)))
+        self.forked = forked and not state.launch
+        self.shown, self.logged = shown, logged or shown or self.forked or jobs > 1
+        self.again = state.plan.command or f"tinymim chain resume {shlex.quote(str(state.place))}"
         self.running: dict[str, Running] = {}
         self._tried: set[str] = set()
         self._signals, self._told = 0, False
+        self._tally = Tally(key for key in self.keys if state.entries[key].state != "done")
+        self._precision: str | None = None
 
     def run(self) -> int:
         """Run all that can run.
@@ -90,16 +101,22 @@ class Runner:
             TinymimError: stages failed.
         """
         self._nobody_at_work()
-        with self._listening():
-            while True:
-                self._tell()
-                for ended in [key for key, stage in self.running.items() if stage.process.poll() is not None]:
-                    self._ended(ended)
-                while not self._signals and len(self.running) < self.jobs and (key := self._next()):
-                    self._start(key)
-                if not self.running and (self._signals or not self._next()):
-                    break
-                time.sleep(0.05)
+        try:
+            with self._listening():
+                while True:
+                    self._tell()
+                    for ended in [key for key, stage in self.running.items() if stage.process.poll() is not None]:
+                        self._ended(ended)
+                    while not self._signals and len(self.running) < self.jobs and (key := self._next()):
+                        self._start(key)
+                    if not self.running and (self._signals or not self._next()):
+                        break
+                    self._tally.watch({key: stage.log for key, stage in self.running.items() if stage.log})
+                    time.sleep(0.05)
+        finally:
+            for stage in self.running.values():  # only after an exception; a command of its own may live on
+                if isinstance(stage.process, fit_processes.Fork):
+                    stage.process.kill()
         return self._verdict()
 
     def _tell(self) -> None:
@@ -109,14 +126,14 @@ class Runner:
             self._told = True
 
     def _verdict(self) -> int:
-        state, entries = self.state, self.state.entries
+        plan, entries = self.state.plan, {key: self.state.entries[key] for key in self.keys}
         failures = [f"{key}: {entry.error}" for key, entry in entries.items() if entry.state == "failed"]
         if self._signals:
             done = sum(entry.state == "done" for entry in entries.values())
             for failure in failures:
                 say(f"failed: {failure}")
             how_far = f"interrupted, {done} of {len(entries)} stages are done"
-            say(f"chain {state.chain.name}: {how_far}; go on with: {self.again}")
+            say(f"{plan.kind} {plan.name}: {how_far}; go on with: {self.again}")
             return Preempted.code
         if failures:
             waiting = sum(entry.state == "waiting" for entry in entries.values())
@@ -127,50 +144,77 @@ class Runner:
 
     def _next(self) -> str | None:
         """A stage that can start now."""
-        for key, entry in self.state.entries.items():
-            parent = self.state.chain.parent(key)
-            ready = parent is None or self.state.entries[parent].state == "done"
-            if ready and entry.state != "done" and key not in self._tried:
+        entries = self.state.entries
+        for key in self.keys:
+            if entries[key].state == "done" or key in self._tried:
+                continue
+            if all(entries[source].state == "done" for source in self.state.plan.sources(key).values()):
                 return key
         return None
 
     def _start(self, key: str) -> None:
         """Begin a stage, or go on with it."""
         self._tried.add(key)
-        state, entry, stage = self.state, self.state.entries[key], self.state.stage(key)
+        state, entry, stage = self.state, self.state.entries[key], self.state.plan.stage(key)
         place = state.place / key
         self._make_ready(key, place)
-        number = list(state.entries).index(key) + 1
-        what = " ".join(filter(None, (stage.kind, stage.recipe, f"from {stage.start or 'scratch'}")))
-        say(f"\n== stage {number} of {len(state.entries)}, {key}: {what}")
-        entry.inputs = artefacts.inputs(state, key)
+        log = state.place / "logs" / f"{key.replace('/', '-')}.txt" if self.logged else None
+        if not self.forked:
+            what = " ".join(filter(None, (stage.kind, stage.recipe, f"from {stage.start or 'scratch'}")))
+            if stage.kind == "command":
+                what = shlex.join(["tinymim", *stage.config["words"]])
+            where = f" (its output: {log})" if log and not self.shown else ""
+            say(f"\n== stage {self.keys.index(key) + 1} of {len(self.keys)}, {key}: {what}{where}")
+        entry.inputs = fit_files.inputs(state, key)
         entry.recipe, entry.started = digest(stage), entry.started or now()
         entry.state, entry.ended, entry.exit_code, entry.error, entry.outputs = "running", None, None, None, {}
         state.save()
-        log, environment = None, dict(os.environ)
-        if self.logged:
-            path = state.place / "logs" / f"{key.replace('/', '-')}.txt"
-            path.parent.mkdir(exist_ok=True)
-            log = path.open("ab")
-            say(f"   its output: {path}")
-            environment.setdefault("OMP_NUM_THREADS", str(max(workers.cores() // self.jobs, 1)))
+        launch = shlex.split(state.launch) if stage.kind != "export" else []
         try:
-            process = subprocess.Popen(  # in a session of its own: ctrl-C must reach it once, by way of this process
-                self.arguments(key), env=environment, start_new_session=True, stdout=log, stderr=log and log.fileno()
-            )
+            process = self._process(self._words(key), log, launch)
         except OSError as error:
-            self._failed(key, f"{self.arguments(key)[0]} cannot be started: {error.strerror}")
+            self._failed(key, f"{[*launch, fit_processes.COMMAND[0]][0]} cannot be started: {error.strerror}")
             return
-        self.running[key] = Running(process, log, _written(place))
+        self.running[key] = Running(process, log, _written(place), time.monotonic())
         self._pass_on()
         entry.process = {"host": socket.gethostname(), "pid": process.pid}
         state.save()
 
+    def _process(self, words: list[str], log: Path | None, launch: list[str]) -> Process:
+        threads = max(cores() // self.jobs, 1)
+        if log is None:
+            return fit_processes.spawn(words, None, threads, launch)
+        log.parent.mkdir(exist_ok=True)
+        if self.shown:
+            return fit_processes.Shown(words, log)
+        if self.forked:
+            return fit_processes.Fork(words, log, threads)
+        with log.open("ab") as stream:
+            return fit_processes.spawn(words, stream, threads, launch)
+
+    def _words(self, key: str) -> list[str]:
+        """The command line of a stage, behind ``tinymim``."""
+        stage = self.state.plan.stage(key)
+        settled = self._settled(key) if precision.is_auto(stage.config) else None
+        return fit_files.command(self.state, key, settled)
+
+    def _settled(self, key: str) -> str | None:
+        """The precision that ``auto`` means: what it was for an earlier stage, maybe on another machine; or what it is
+        here, once for all stages, unless a launcher may take them elsewhere."""
+        alike = [other for other in self.state.entries if precision.is_auto(self.state.plan.stage(other).config)]
+        before = run_folder.precision_in(self.state.place / other for other in (key, *alike))
+        if before or not self.forked:
+            return before
+        if self._precision is None:
+            config = references.filled(self.state.plan.stage(key).config)
+            self._precision = precision.of(precision.settle(config))
+        return self._precision
+
     def _nobody_at_work(self) -> None:
-        """Raise where a stage's process outlived the chain that began it: a second one would do the same work."""
-        for key, entry in self.state.entries.items():
-            place = self.state.place / key
-            if entry.state == "running" and (pid := _alive(entry.process, place)):
+        """Raise where a stage's process outlived the command that began it: a second one would do the same work."""
+        for key in self.keys:
+            entry, place = self.state.entries[key], self.state.place / key
+            if entry.state == "running" and (pid := fit_processes.alive(entry.process, place)):
                 raise TinymimError(
                     f"stage {key} is still being run by pid {pid}, which outlived its chain; wait for it, or have it "
                     f"save and end with `kill {pid}`"
@@ -182,59 +226,42 @@ class Runner:
     def _make_ready(self, key: str, place: Path) -> None:
         """A stage that begins finds nothing of an earlier one."""
         left = place.is_dir() and any(path.name != lock.NAME for path in place.iterdir())
-        if left and self.state.entries[key].state == "waiting" and self.state.stage(key).kind != "export":
+        own = self.state.plan.stage(key).kind not in ("export", "command")
+        if left and own and self.state.entries[key].state == "waiting":
             run_folder.clear(place, resume=False)
-
-    def arguments(self, key: str) -> list[str]:
-        """The command line of a stage."""
-        state, stage, place = self.state, self.state.stage(key), self.state.place / key
-        source = artefacts.source(state, key)
-        if stage.kind == "export":
-            return [*COMMAND, "export", str(source or stage.start), str(place / artefacts.EXPORTED), "--overwrite"]
-        own = ["--config", str(recipe_path(state.place, stage.name)), f"--run_dir={json.dumps(str(place))}"]
-        if (seed := state.chain.runs()[key]) is not None:
-            own.append(f"--seed_everything={seed}")
-        if precision.is_auto(stage.config):
-            alike = [other for other in state.entries if precision.is_auto(state.stage(other).config)]
-            if settled := run_folder.precision_in(state.place / other for other in (key, *alike)):
-                own.append(f"--trainer.precision={settled}")  # by an earlier stage, maybe on another machine
-        if stage.parent:
-            option = "teacher" if stage.kind == "distill" else "weights"
-            own.append(f"--model.{option}={json.dumps(str(source))}")
-        return [*shlex.split(state.launch), *COMMAND, "fit", *own, "--ckpt_path", "last"]
 
     def _ended(self, key: str) -> None:
         """Note how a stage has ended."""
         self._tell()  # a signal may have come since the last look
         stage, entry, place = self.running.pop(key), self.state.entries[key], self.state.place / key
-        if stage.log:
-            stage.log.close()
-        code = stage.process.returncode
+        code = stage.process.poll() or 0
         entry.exit_code = code
-        outputs = artefacts.outputs(self.state, key) if code == 0 else {}
-        if code == 0 and set(outputs) == set(artefacts.promised(self.state, key)):
+        outputs = fit_files.outputs(self.state, key) if code == 0 else {}
+        if code == 0 and set(outputs) == set(fit_files.promised(self.state, key)):
             entry.state, entry.outputs, entry.ended = "done", outputs, now()
             self.state.save()
+            self._tally.ended(key, self.describe(key), time.monotonic() - stage.begun)
             self.ended(key)
             return
         saved = _written(place) != stage.before and read_json(place / PROGRESS).get("state") == "preempted"
         if code == Preempted.code or self._signals or (code and saved):
             entry.state, entry.ended = "interrupted", now()
             self.state.save()
-            self._signals = self._signals or 1  # whoever stops one stage means the chain
+            self._signals = self._signals or 1  # a stage stopped by the user stops the whole plan
             self._pass_on()
             return
-        missing = ", ".join(name for name in artefacts.promised(self.state, key) if name not in outputs)
+        missing = ", ".join(name for name in fit_files.promised(self.state, key) if name not in outputs)
         how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
         how += " (often a lack of memory)" if code == -signal.SIGKILL else ""
         error = how if code else f"ended without {missing}"
-        self._failed(key, f"{error}{_last_line(stage.log)}")
+        said = f": {fit_processes.last_line(stage.log)} ({stage.log})" if stage.log else "; what it said is above"
+        self._failed(key, f"{error}{said}")
 
     def _failed(self, key: str, error: str) -> None:
         entry = self.state.entries[key]
         entry.state, entry.error, entry.ended = "failed", error, now()
         self.state.save()
-        say(f"== {key} failed: {error}")
+        self._tally.ended(key, f"failed: {error}")
         self.ended(key)
 
     @contextlib.contextmanager
@@ -264,33 +291,7 @@ class Runner:
                     stage.process.send_signal(signal.SIGTERM)
 
 
-def check_jobs(jobs: int) -> None:
-    """Raise unless ``jobs`` is a number of processes."""
-    if jobs < 1:
-        raise TinymimError(f"--jobs: {jobs} is not 1 or more")
-
-
-def _alive(process: dict[str, Any], place: Path) -> int | None:
-    """The id of a recorded process that still runs on this host: its command line names the folder, as no other's that
-    was given the same id would."""
-    pid = process.get("pid")
-    if pid is None or process.get("host") != socket.gethostname():
-        return None
-    with contextlib.suppress(OSError):
-        if str(place).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return int(pid)
-    return None
-
-
 def _written(place: Path) -> int:
     """When the progress in a run folder was written last; 0 where there is none."""
     path = place / PROGRESS
     return path.stat().st_mtime_ns if path.is_file() else 0
-
-
-def _last_line(log: IO[bytes] | None) -> str:
-    """The end of a message: what a process said last, where that was kept."""
-    if log is None:
-        return "; what it said is above"
-    lines = [line for line in Path(log.name).read_text(errors="replace").splitlines() if line.strip()]
-    return f": {textwrap.shorten(lines[-1], 500, placeholder=' ...')} ({log.name})" if lines else f" ({log.name})"

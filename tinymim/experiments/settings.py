@@ -16,20 +16,17 @@ from typing import Any
 import yaml
 
 from tinymim.config import spec
-from tinymim.config.spec import unknown
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import file_schemas
+from tinymim.experiments import schema
 from tinymim.files import write_text
 from tinymim.safety import names
-from tinymim.teachers import record_schemas
 
-KEYS = {"command", "how", "rows"}
 FOLDER = "settings"
 
 
 @dataclass
 class Settings:
-    """What a file holds.
+    """The content of a file.
 
     Args:
         source: the file, for people; empty where a comparison names none.
@@ -47,8 +44,12 @@ class Settings:
         """Overrides of a command line for a row in a stage; none where it has no settings of its own."""
         return spec.texts(self.rows.get(row, {}).get(stage))
 
+    def keys(self) -> set[str]:
+        """Every option that some row has chosen."""
+        return {key for stages in self.rows.values() for values in stages.values() for key in values}
+
     def remarks(self, rows: dict[str, str], stages: Iterable[str], asked: str) -> list[str]:
-        """What to say under a table: the settings of each row, how they were chosen, and which rows have none.
+        """Remarks under a table: the settings of each row, how they were chosen, and which rows have none.
 
         Args:
             rows: title by row, as the file calls it.
@@ -104,29 +105,13 @@ def load(name: str | None, missing: bool = False) -> Settings:
             return Settings(source=name)
         raise
     content = spec.read(path, "settings", "command and rows")
-    if found := _mistakes(content):
+    if found := schema.mistakes(content, schema.SettingsText):
         raise several(f"{path} has {len(found)} mistake(s)", found)
     return Settings(str(path), content.get("command", ""), content.get("how", ""), content.get("rows") or {})
 
 
-def _mistakes(content: dict[str, Any]) -> list[str]:
-    found = unknown(content, "", KEYS)
-    found += [
-        f"{key}: {content[key]!r} is no text" for key in ("command", "how") if not isinstance(content.get(key, ""), str)
-    ]
-    rows = content.get("rows") or {}
-    if not isinstance(rows, dict):
-        return [*found, f"rows: {rows!r} is not a mapping of rows"]
-    for row, stages in rows.items():
-        if not isinstance(stages, dict) or not all(isinstance(values, dict) for values in stages.values()):
-            found.append(
-                f"rows.{row}: {stages!r} is not a mapping such as {{finetune: {{model.optim.base_lr: 0.004}}}}"
-            )
-    return found or record_schemas.mistake(content, file_schemas.SettingsText, "settings")
-
-
 def place(name: str) -> Path:
-    """Where a file of that name is, or is to be written: beside the recipes at hand."""
+    """The path of a file of that name, there or yet to be written: beside the recipes at hand."""
     try:
         return spec.find("settings", name)
     except TinymimError:

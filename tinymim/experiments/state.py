@@ -1,38 +1,110 @@
-"""The folder of a chain, and the one file that says how far it is.
+"""The folder of a plan, and the one file that says how far it is.
 
-DIR/chain.json             the state: for each stage how it went, and the sha256 of its recipe, inputs and outputs;
-                           at the end, the chain itself, so that it can be resumed from this folder alone
+DIR/chain.json, plan.json  the state: for each fit how it went, and the sha256 of its recipe, inputs and outputs;
+                           at the end, the plan itself. The first is of chains and scaling studies, which are gone on
+                           with from the folder alone, the second of all others
 DIR/recipes/STAGE.yaml     the resolved recipe of each stage, from which it runs
 DIR/STAGE/                 its run folder; an export's has student.safetensors
-DIR/seedN/STAGE/           in their place where the chain names seeds
-DIR/logs/                  output of the stages where several run at once
-DIR/table.md, table.json   the comparison, where the chain has one
+DIR/seedN/STAGE/           in their place where a chain names seeds; the folders of others stand in their readers
+DIR/logs/                  output of the fits where several run at once
+DIR/table.md, table.json   the comparison, where a chain has one
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from msgspec import Meta, Struct
 
 from tinymim.config import spec
 from tinymim.errors import TinymimError
-from tinymim.experiments import changes, file_schemas
-from tinymim.experiments.plan import Chain, Stage
+from tinymim.experiments.plan import Fit, Plan, Stage
+from tinymim.experiments.schema import SettingsText
 from tinymim.experiments.settings import Settings
 from tinymim.files import write_json, write_text
 from tinymim.safety import text
+from tinymim.safety.names import PLAIN
 from tinymim.teachers import record_schemas
+from tinymim.teachers.record_schemas import Line, Plain, Whole
 
-NAME = "chain.json"
-FORM = 1
-"""Number of this form of the file; another one is not read."""
+NAME, OTHERS = "chain.json", "plan.json"
+FORMS = (1, 2)
+"""Numbers of the forms of the file that are read; the first has chains alone. The last is written."""
 
 Progress = Literal["waiting", "running", "interrupted", "failed", "done"]
+
+
+Steps = Annotated[str, Meta(pattern=rf"^{PLAIN}(/{PLAIN})*\Z")]
+"""A folder below a plan's."""
+
+
+class StageState(Struct, forbid_unknown_fields=True):
+    """A stage as the state of a plan has it."""
+
+    name: Steps
+    kind: Line
+    recipe: Line
+    config: Plain
+    start: Line | None = None
+    parent: Line | None = None
+    sources: dict[Line, Line] = {}
+
+
+class SettingsState(SettingsText):
+    """Settings as the state of a plan has them."""
+
+    source: Line = ""
+
+
+class FitState(Struct, forbid_unknown_fields=True):
+    """A fit as the state of a plan has it."""
+
+    stage: Line
+    seed: Whole | None = None
+
+
+class PlanState(Struct, forbid_unknown_fields=True):
+    """A plan as its state has it."""
+
+    name: Line
+    stages: dict[Steps, StageState]
+    kind: Literal["chain", "scaling study", "study", "comparison", "search", "program"] = "chain"
+    fits: dict[Steps, FitState] = {}
+    command: Line = ""
+    about: str = ""
+    seeds: list[Whole] | None = None
+    compare: Plain | None = None
+    settings: SettingsState | None = None
+
+
+class EntryState(Struct, forbid_unknown_fields=True):
+    """How far a stage is."""
+
+    state: Literal["waiting", "running", "interrupted", "failed", "done"] = "waiting"
+    recipe: Line | None = None
+    inputs: dict[str, Line] = {}
+    outputs: dict[str, Line] = {}
+    started: Line | None = None
+    ended: Line | None = None
+    process: Plain | None = None
+    exit_code: int | None = None
+    error: str | None = None
+
+
+class FileState(Struct):
+    """``chain.json``."""
+
+    form: int
+    chain: PlanState
+    stages: dict[str, EntryState]
+    launch: Line
 
 
 @dataclass
@@ -64,107 +136,117 @@ class Entry:
 
 @dataclass
 class State:
-    """A chain in its folder."""
+    """A plan in its folder."""
 
     place: Path
-    chain: Chain
+    plan: Plan
     entries: dict[str, Entry]
     launch: str = ""
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
         content = {
-            "form": FORM,
+            "form": FORMS[-1],
             "written": now(),
             "launch": self.launch,
             "stages": {key: asdict(entry) for key, entry in self.entries.items()},
-            "chain": asdict(self.chain),
+            "chain": asdict(self.plan),
         }
-        write_json(self.place / NAME, content)
+        write_json(self.place / file_name(self.plan), content)
 
     def write_recipes(self) -> None:
         """Write each stage's recipe where it differs."""
-        for name, stage in self.chain.stages.items():
+        plan = self.plan
+        for name, stage in plan.stages.items():
             path = recipe_path(self.place, name)
-            text = (
-                f"# Stage {name} of chain {self.chain.name}: {stage.recipe}, resolved. The chain runs it from here.\n"
-            )
-            text += yaml.safe_dump(stage.config, sort_keys=False)
-            if stage.config and not (path.is_file() and path.read_text() == text):
-                write_text(path, text)
-
-    def stage(self, key: str) -> Stage:
-        """The stage of a key such as ``seed0/tiny``."""
-        return self.chain.stages[key.rpartition("/")[2]]
+            head = f"# Stage {name} of {plan.kind} {plan.name}: {stage.recipe}, resolved."
+            content = f"{head} The {plan.kind} runs it from here.\n{yaml.safe_dump(stage.config, sort_keys=False)}"
+            if stage.config and not (path.is_file() and path.read_text() == content):
+                write_text(path, content)
 
     def forget(self, keys: set[str]) -> None:
-        """Have these stages run again, and all that starts from them."""
+        """Have these fits run again, and all that read their checkpoints."""
         for key in self.entries:
-            if key in keys or self.chain.parent(key) in keys:
+            if key in keys or keys.intersection(self.plan.sources(key).values()):
                 keys = keys | {key}
                 self.entries[key] = Entry()
 
-    def follow(self, chain: Chain) -> list[str]:
-        """Go over to ``chain``: stages that changed, and what starts from them, are to run again.
+    def follow(self, plan: Plan, changed: Iterable[str]) -> list[str]:
+        """Go over to ``plan``: the stages that ``changed``, and what starts from them, are to run again.
 
         Returns:
-            The folders of stages that are no longer there; they are left as they are.
+            The folders of fits that are no longer there; they are left as they are.
         """
-        changed, keys = changes.between(self.chain, chain), list(chain.runs())
-        gone = [key for key in self.entries if key not in keys]
-        self.chain = chain
-        self.entries = {key: self.entries.get(key, Entry()) for key in keys}
-        self.forget({key for key in keys if self.stage(key).name in changed})
-        for name in chain.stages:  # before the state is written: an old one beside a new state would be a change
+        gone = [key for key in self.entries if key not in plan.fits]
+        self.plan = plan
+        self.entries = {key: self.entries.get(key, Entry()) for key in plan.fits}
+        self.forget({key for key, fit in plan.fits.items() if fit.stage in set(changed)})
+        for name in plan.stages:  # before the state is written: an old one beside a new state would be a change
             recipe_path(self.place, name).unlink(missing_ok=True)
         return gone
 
 
+def file_name(plan: Plan) -> str:
+    """The name of the file that says how far a plan is."""
+    return NAME if plan.kind in ("chain", "scaling study") else OTHERS
+
+
 def recipe_path(place: Path, stage: str) -> Path:
-    """Where the resolved recipe of a stage lies."""
+    """The path of the resolved recipe of a stage."""
     return place / "recipes" / f"{stage}.yaml"
 
 
-def begin(place: Path, chain: Chain, launch: str) -> State:
-    """The state of a chain that was never run."""
-    return State(place, chain, {key: Entry() for key in chain.runs()}, launch)
+def begin(place: Path, plan: Plan, launch: str = "") -> State:
+    """The state of a plan that was never run."""
+    return State(place, plan, {key: Entry() for key in plan.fits}, launch)
+
+
+def holds(place: Path) -> bool:
+    """Whether a folder holds the state of a plan."""
+    return any((place / name).is_file() for name in (NAME, OTHERS))
 
 
 def load(place: Path) -> State:
-    """Read a chain's folder.
+    """Read the folder of a plan.
 
     Raises:
-        TinymimError: no chain there, or a file that cannot be read.
+        TinymimError: no plan there, or a file that cannot be read.
     """
-    path = place / NAME
-    if not path.is_file():
-        raise TinymimError(f"{place} holds no chain: there is no {path}")
+    path = next((place / name for name in (NAME, OTHERS) if (place / name).is_file()), None)
+    if path is None:
+        raise TinymimError(f"{place} holds no chain: there is no {place / NAME}, and no {OTHERS} of another plan")
     try:
         content = text.mapping(text.read_json(path, str(path)), str(path))
-        if content.get("form", FORM) != FORM:
-            raise TinymimError(f"{path} has form {content['form']}, and this version of tinymim reads {FORM}")
-        record_schemas.fit(content, file_schemas.ChainState, str(path))
+        if content.get("form", FORMS[0]) not in FORMS:
+            raise TinymimError(
+                f"{path} has form {content['form']}, and this version of tinymim reads {' and '.join(map(str, FORMS))}"
+            )
+        record_schemas.fit(content, FileState, str(path))
         written = content["chain"]
         stages = {name: Stage(**stage) for name, stage in written["stages"].items()}
         chosen = Settings(**written["settings"]) if written.get("settings") else None
-        chain = Chain(**{**written, "stages": stages, "settings": chosen})
-        if strange := content["stages"].keys() - chain.runs().keys():
-            raise TinymimError(f"{path} cannot be read: stages: {', '.join(sorted(strange)[:4])}: none of its chain's")
+        fits = {key: Fit(**fit) for key, fit in (written.get("fits") or {}).items()}
+        plan = Plan(**{**written, "stages": stages, "settings": chosen, "fits": fits})
+        unknown = [fit.stage for fit in plan.fits.values() if fit.stage not in stages]
+        if strange := [*(content["stages"].keys() - plan.fits.keys()), *unknown]:
+            raise TinymimError(
+                f"{path} cannot be read: stages: {', '.join(sorted(strange)[:4])}: none of its {plan.kind}'s"
+            )
         entries = {key: Entry(**entry) for key, entry in content["stages"].items()}
-        return State(place, chain, entries, content["launch"])
+        return State(place, plan, entries, content["launch"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TinymimError(f"{path} cannot be read ({type(error).__name__}: {error}); restore it from a copy") from None
 
 
-def as_edited(state: State) -> Chain:
-    """The chain with the recipes that lie in its folder, which somebody may have edited."""
+def as_edited(state: State) -> Plan:
+    """The plan with the recipes that lie in its folder, which somebody may have edited."""
     stages = {}
-    for name, stage in state.chain.stages.items():
+    for name, stage in state.plan.stages.items():
         path, config = recipe_path(state.place, name), stage.config
         if stage.config and path.is_file():
             config = json.loads(json.dumps(spec.read(path, "recipe", "model and data"), default=str))
-        stages[name] = Stage(**{**asdict(stage), "config": config})
-    return Chain(**{**vars(state.chain), "stages": stages})
+        stages[name] = dataclasses.replace(stage, config=config)
+    return dataclasses.replace(state.plan, stages=stages)
 
 
 def now() -> str:

@@ -1,204 +1,291 @@
-"""``tinymim study``: every row of a study over seeds, cell by cell, and a table for each question.
+"""A study as written in ``recipes/studies/NAME.yaml``: rows to train, and questions that lay some of them side by side.
 
-RUN/cells/ROW/seedN/       cell.json (definition, state, figures), log.txt, and the run folders of its fits
-RUN/prepare/NAME/          fits that rows need first
+seeds        list; every row is trained once for each
+about        a few sentences for the report
+budget       overrides of every pre-training, as ``{trainer.max_epochs: 10}``
+stages       name: ``{recipe, set}``: what every row's weights are used for, such as probe and finetune
+figures      title: ``{stage, metric, unit, better}``: the columns; ``metric`` as logged, such as ``val/top1``, ``unit``
+             ``%`` (of a share) or another, ``better`` higher or lower; by default 10-NN, linear probe and fine-tuned. A
+             figure of ``pretrain`` is there for the rows that have one
+curves       id: ``{title, stage, loss}``: what is drawn against steps; by default ``loss`` of every stage
+prepare      id: ``{title, recipe, set}``: fits that come first, once and with seed 0, whatever the seeds are;
+             ``${prepare.ID}`` in a row or in another of them is the checkpoint
+rows         id: ``{title, recipe, set, weights, later}``: a way to pre-train the student. With ``recipe: null`` the
+             later stages start from ``weights`` (a card, a path, ``${prepare.ID}``), or without them from random ones;
+             ``later`` is overrides of all of them
+questions    id: ``{title, source, expects, rows, paper, figures, against, claims}``
+               title    the question
+               rows     ids of the rows side by side, or ``{ID: another title}``
+               source   the table of the paper it repeats
+               expects  what the paper found, in words
+               paper    its figure for each row that it has, as ``{ID: 75.8}``; higher is better
+               figures  titles of those it shows; without it all. Its curves are those of their stages
+               against  ``{TITLE: TITLE}``, figures whose orders of the rows are compared
+               claims   list of ``{figure: TITLE, better: ROW, than: ROW}``, findings of the paper that are checked
+settings     a file of ``recipes/settings``: what a search has chosen for each row, laid over the ``set`` of stages
+search       how they are chosen, see ``tinymim/experiments/search.py``
+quick        laid over all of the above by ``--quick``
+
+RUN/cells/ROW/seedN/STAGE  the fits of a row
+RUN/prepare/NAME/fit       fits that rows need first
 RUN/study.md, study.json   everything, written anew after each finished cell
 RUN/tables/                QUESTION.md, QUESTION.csv and QUESTION_convergence.csv, likewise
 RUN/index.html, curves/    the page with the curves, once all cells have run
-
-A study is resumed by the same command: finished cells are kept, and one that was cut off goes on from its last
-checkpoint. A cell made under another definition is never mixed in.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-from tinymim.config import recipe, spec
+from tinymim.config import spec as outline
+from tinymim.config.spec import shortened, texts
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import cells, study_grid, study_page, workers
-from tinymim.experiments.study_grid import Study
-from tinymim.experiments.tables import Records
-from tinymim.experiments.tally import Tally
-from tinymim.experiments.workers import Task
-from tinymim.files import write_json
-from tinymim.log import say
-from tinymim.training import lock, run_folder
+from tinymim.experiments import settings as settings_file
+from tinymim.experiments import study_check
+from tinymim.experiments.plan import CHECKPOINT, Fit, Plan, Stage, resolved
+from tinymim.experiments.questions import FIGURES, PRETRAIN, Claim, Comparison, Curve, Figure, Question
+from tinymim.experiments.settings import Settings
+from tinymim.experiments.study_check import PREPARED
 
-FURTHER = "Further options are overrides of every pre-training, such as --trainer.max_epochs 5."
+SHARED = ("data", "vars", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
+"""Overrides that every fit takes, whichever recipe they were given for."""
 
-
-def parser() -> argparse.ArgumentParser:
-    """The options of ``tinymim study``; others are overrides of every pre-training recipe."""
-    options = argparse.ArgumentParser(
-        prog="tinymim study", description=__doc__.partition("\n")[0], allow_abbrev=False,
-        epilog=f"{FURTHER}\n\n{study_grid.__doc__}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    options.add_argument("name", help="a study of recipes/studies, or a path")
-    options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
-    options.add_argument("--seeds", type=_numbers, help="such as 0,1,2, in place of the study's")
-    options.add_argument("--rows", type=_words, help="run these rows alone, of those that are asked for")
-    options.add_argument("--questions", type=_words, help="run the rows of these questions alone")
-    options.add_argument("--jobs", type=int, help="cells at once, sharing the cores; by default as many as cores")
-    options.add_argument("--run_dir", type=Path, help="by default runs/study_NAME, or runs/study_NAME_quick")
-    options.add_argument("--overwrite", action="store_true", help="run cells again whose definition has changed")
-    return options
+CELL = f"cell/{PRETRAIN}/{CHECKPOINT}"
+"""Stands in the recipes of a row's later stages for the weights that its pre-training leaves."""
 
 
-def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
-    """What a command line means: its options, the study, and the study's folder.
+@dataclass
+class Row:
+    """A way to pre-train, or a fit that is prepared.
 
-    Raises:
-        TinymimError: mistakes in the study or the command line.
+    Args:
+        title: what it is called.
+        recipe: ``None`` is none.
+        overrides: of the recipe.
+        weights: what the later stages start from without a recipe.
+        later: overrides of those.
+        known: what files of settings call it.
     """
-    options, rest = parser().parse_known_args(arguments)
-    overrides, unknown = recipe.split(rest)
-    if unknown:
-        raise TinymimError(f"no option of a study: {' '.join(unknown)}; tinymim study --help lists them")
-    study = study_grid.load(options.name, options.quick, [f"--{key}={value}" for key, value in overrides])
-    if options.seeds:
-        if found := spec.seed_mistakes(options.seeds, "--seeds"):
-            raise TinymimError(found[0])
-        study.seeds = options.seeds
-    place = options.run_dir or Path("runs") / f"study_{study.name}{'_quick' if options.quick else ''}"
-    study.settle(found["definition"] for found in map(workers.read, _begun(place)) if found)
-    return options, study, place
+
+    title: str
+    recipe: str | None
+    overrides: list[str]
+    weights: str | None
+    later: list[str]
+    known: str
 
 
-def _begun(place: Path) -> list[Path]:
-    return sorted(path.parent for path in place.glob(f"*/**/{workers.RECORD}"))
+@dataclass(frozen=True)
+class Written:
+    """A recipe and its overrides, as a fit of a row takes them."""
 
+    recipe: str
+    overrides: tuple[str, ...]
 
-def run(arguments: list[str]) -> None:
-    """Run a study, or go on with it where it was left.
+    def stage(self, name: str, row: str) -> Stage:
+        """The stage of that name, of a row.
 
-    Raises:
-        TinymimError: mistakes in the study, cells of another definition, an interruption, or failed cells at the end.
-    """
-    options, study, place = read(arguments)
-    chosen = _chosen(study, options.rows or [], options.questions or [])
-    if found := study.problems(chosen):
-        raise several(f"study {study.name} has {len(found)} mistake(s)", found)
-    jobs = options.jobs if options.jobs is not None else workers.cores()
-    if jobs < 1:
-        raise TinymimError(f"--jobs: {jobs} is not 1 or more")
-    with lock.hold(place, "run_dir"):
-        tasks = _tasks(study, chosen, place, options.overwrite)
-        _run(study, tasks, place, jobs)
-    print(f"\nthe page: {place / 'index.html'}\nthe tables and all runs: {place}")
-
-
-def _run(study: Study, tasks: list[Task], place: Path, jobs: int) -> None:
-    """Run the tasks, keep the tables up to date, and tell how it went."""
-    found = records(study, place)
-
-    def figures(task: Task, record: dict[str, Any]) -> str:
-        shown = record.get("figures", {}).items()
-        return ", ".join(f"{title} {study.figures[title].shown([value])}" for title, value in shown)
-
-    tally = Tally(tasks, figures)
-
-    def finished(task: Task, record: dict[str, Any]) -> None:
-        if task.place.parent.parent == place / "cells":
-            found[task.place.parent.name][task.seed] = record
-        tally.finished(task, record)
-        write(study, found, place)
-
-    write(study, found, place)
-    say(f"study {study.name}: {len(tasks)} cell(s) to run, {jobs} at once, in {place}")
-    try:
-        workers.run(tasks, jobs, max(workers.cores() // jobs, 1), finished)
-    except KeyboardInterrupt:
-        done = f"{tally.done} of {len(tasks)} cell(s) are done"
-        raise TinymimError(f"interrupted; {done}, the same command goes on") from None
-    print((place / "study.md").read_text())
-    study_page.document(study, found, place).write(place / "index.html")
-    if failures := tally.failures:
-        heading = (
-            f"study {study.name}: {len(failures)} of {len(tasks)} cell(s) failed; the same command tries them again"
+        Raises:
+            TinymimError: an unknown recipe, or an override that is not YAML.
+        """
+        config = resolved(self.recipe, self.overrides)
+        content = json.dumps(config)
+        sources = {prepared(id): f"prepare/{id}/fit" for id in REFERENCE.findall(content)}
+        if CELL in content:
+            sources[CELL] = f"{row}/{PRETRAIN}"
+        options = (config.get("model") or {}).get("init_args") or {}
+        start = options.get("teacher") or options.get("weights")
+        parent = sources.get(start) if isinstance(start, str) else None
+        return Stage(
+            name, "fit", self.recipe, config, parent or (start if isinstance(start, str) else None), parent, sources
         )
-        raise several(heading, failures)
 
 
-def write(study: Study, records: Records, place: Path) -> None:
-    """Write every table of a study, each file whole or not at all."""
-    study_page.document(study, records, place, draw=False).write(place / "study.md")
-    kept = ("seed", "status", "figures", "parameters", "seconds", "cpu_seconds", "error")
-    cells = [
-        {"row": row, **{key: record[key] for key in kept if key in record}}
-        for row, by_seed in records.items()
-        for _, record in sorted(by_seed.items())
+@dataclass
+class Study:
+    """A parsed study; see the top of this file.
+
+    Args:
+        plan: its fits.
+        compared: its rows, questions and figures.
+        rows: by id, and what is prepared for them.
+        later: what every row's weights are used for.
+        budget: overrides of every pre-training.
+        search: how settings are chosen.
+        shared: overrides of every fit.
+        cells: the fits of each row under each seed.
+    """
+
+    plan: Plan
+    compared: Comparison
+    rows: dict[str, Row]
+    later: dict[str, Written]
+    budget: dict[str, Any]
+    search: dict[str, Any]
+    shared: list[str]
+    cells: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+
+    def keys(self, rows: Iterable[str]) -> list[str]:
+        """The fits of some rows, one seed after the other."""
+        wanted = set(rows)
+        return [key for (row, _), keys in self.cells.items() if row in wanted for key in keys]
+
+
+def load(name: str, quick: bool = False, overrides: list[str] | None = None, seeds: list[int] | None = None) -> Study:
+    """Read a study.
+
+    Args:
+        name: of a file in ``recipes/studies``, or a path.
+        quick: lay its ``quick`` part over it.
+        overrides: of every pre-training; those in :data:`SHARED` reach the other fits too.
+        seeds: in place of the study's.
+
+    Raises:
+        TinymimError: no such study, or mistakes in it, all of them together.
+    """
+    path = outline.find("study", name)
+    content = shortened(outline.read(path, "study", "rows and questions"), path, quick)
+    again = f"{name}{' --quick' if quick else ''}"
+    study = parse(content, path.stem, str(path), overrides or [], seeds)
+    study.plan.command, study.compared.search = f"tinymim study {again}", f"tinymim search {again}"
+    return study
+
+
+def cell_folder(row: str, seed: int) -> str:
+    """The folder of a row's fits under a seed."""
+    return f"cells/{row}/seed{seed}"
+
+
+def parse(
+    content: dict[str, Any],
+    name: str,
+    source: str,
+    given: list[str],
+    seeds: list[int] | None = None,
+    searching: bool = False,
+    folder: Callable[[str, int], str] = cell_folder,
+) -> Study:
+    """The study that a file's content describes.
+
+    Args:
+        content: as the file has it.
+        name: of the study.
+        source: where the content comes from, for the error.
+        given: overrides, as for :func:`load`.
+        seeds: likewise.
+        searching: leave the settings out that a search is about to find; their file may be missing.
+        folder: of a row's fits under a seed.
+
+    Raises:
+        TinymimError: mistakes in it, all of them together.
+    """
+    if errors := study_check.mistakes(content):
+        raise several(f"{source} has {len(errors)} mistake(s)", errors)
+    shared = [text for text in given if text.removeprefix("--").startswith(SHARED)]
+    budget = content.get("budget") or {}
+    rows = {id: _row(id, spec, texts(budget), given) for id, spec in content["rows"].items()}
+    prepare = {id: _row(id, spec, [], shared) for id, spec in (content.get("prepare") or {}).items()}
+    later = {id: Written(spec["recipe"], tuple(texts(spec.get("set")))) for id, spec in content["stages"].items()}
+    chosen = Settings() if searching else settings_file.load(content.get("settings"))
+    errors = _unknown_stages(chosen, rows, list(later))
+    fits = {f"prepare/{id}/fit": (id, Written(str(row.recipe), tuple(row.overrides))) for id, row in prepare.items()}
+    for id, row in rows.items():
+        fits |= {f"{id}/{role}": (id, fit) for role, fit in written(row, later, chosen, shared).items()}
+    stages: dict[str, Stage] = {}
+    for stage, (id, fit) in fits.items():
+        try:
+            stages[stage] = fit.stage(stage, id)
+        except TinymimError as error:
+            errors.append(f"{stage}: {error}")
+    if errors:
+        raise several(f"{source} has {len(errors)} mistake(s)", list(dict.fromkeys(errors)))
+    stages = _in_order(stages)
+    seeds = seeds or content["seeds"]
+    cells = {
+        (row, seed): [f"{folder(row, seed)}/{role}" for role in (PRETRAIN, *later) if f"{row}/{role}" in stages]
+        for seed in seeds
+        for row in rows
+    }
+    of_cells = {
+        key: Fit(f"{row}/{key.rpartition('/')[2]}", seed) for (row, seed), keys in cells.items() for key in keys
+    }
+    of_all = {f"prepare/{id}/fit": Fit(f"prepare/{id}/fit", 0) for id in prepare} | of_cells
+    about = (content.get("about") or "").strip()
+    plan = Plan(name, stages, about, list(seeds), settings=chosen, kind="study", fits=of_all)
+    named = content.get("curves") or {stage: {"stage": stage} for stage in later}
+    compared = Comparison(
+        rows={row: {role: f"{row}/{role}" for role in (PRETRAIN, *later) if f"{row}/{role}" in stages} for row in rows},
+        questions={id: _question(spec, rows) for id, spec in content["questions"].items()},
+        figures={title: Figure(**spec) for title, spec in (content.get("figures") or {}).items()} or FIGURES,
+        curves={id: Curve(**{"title": id, **spec}) for id, spec in named.items()},
+        known={id: row.known for id, row in rows.items()},
+        settings=chosen if content.get("settings") or content.get("search") else None,
+        search=f"tinymim search {name}",
+    )
+    return Study(plan, compared, rows | prepare, later, budget, content.get("search") or {}, shared, cells)
+
+
+def written(row: Row, later: dict[str, Written], chosen: Settings, shared: list[str]) -> dict[str, Written]:
+    """The fits of a row: its pre-training, if it has one, and the later stages, which start from what that leaves."""
+    weights = CELL if row.recipe else row.weights
+    start = [f"--model.init_args.weights={weights}", "--model.init_args.architecture=null"] if weights else []
+    fits = {PRETRAIN: Written(row.recipe, tuple(row.overrides))} if row.recipe else {}
+    for role, fit in later.items():
+        own = [*fit.overrides, *chosen.texts(row.known, role), *shared, *row.later, *start]
+        fits[role] = Written(fit.recipe, tuple(own))
+    return fits
+
+
+def prepared(id: str) -> str:
+    """The path that stands for the checkpoint of a prepared fit."""
+    return f"prepare/{id}/fit/{CHECKPOINT}"
+
+
+REFERENCE = re.compile(prepared('([^/"]+)').replace(".", r"\."))
+
+
+def _in_order(stages: dict[str, Stage]) -> dict[str, Stage]:
+    """Stages behind those whose checkpoints they read, else as they are."""
+    ordered: dict[str, Stage] = {}
+
+    def add(stage: Stage) -> None:
+        if stage.name not in ordered:
+            for source in stage.sources.values():
+                add(stages[source])
+            ordered[stage.name] = stage
+
+    for stage in stages.values():
+        add(stage)
+    return ordered
+
+
+def _row(id: str, spec: dict[str, Any], below: list[str], above: list[str]) -> Row:
+    own = [*below, *texts(spec.get("set")), *above] if spec.get("recipe") else []
+
+    def filled(text: str) -> str:
+        return PREPARED.sub(lambda match: prepared(match[1]), text)
+
+    weights, later = spec.get("weights"), [filled(text) for text in texts(spec.get("later"))]
+    known, start = spec.get("known", id), filled(weights) if weights else None
+    return Row(spec.get("title", id), spec.get("recipe"), [filled(text) for text in own], start, later, known)
+
+
+def _question(spec: dict[str, Any], rows: dict[str, Row]) -> Question:
+    named = spec["rows"] if isinstance(spec["rows"], dict) else {}
+    titles = {row: named.get(row) or rows[row].title for row in spec["rows"]}
+    return Question(**{**spec, "rows": titles, "claims": [Claim(**claim) for claim in spec.get("claims") or []]})
+
+
+def _unknown_stages(chosen: Settings, rows: dict[str, Row], stages: list[str]) -> list[str]:
+    """Rows in the file of settings that are not of this study are of another; of its own rows, stages that it lacks are
+    mistakes."""
+    return [
+        f"{chosen.source}: rows.{row.known}.{stage}: no such stage{outline.near(stage, stages)}"
+        for row in rows.values()
+        for stage in chosen.rows.get(row.known, {})
+        if stage not in stages
     ]
-    write_json(place / "study.json", {"environment": run_folder.environment(), "cells": cells})
-
-
-def _tasks(study: Study, rows: list[str], place: Path, overwrite: bool) -> list[Task]:
-    """The cells that are not done, one seed after the other, behind the fits they need.
-
-    Raises:
-        TinymimError: cells that are there were made under another definition, and ``overwrite`` was not given.
-    """
-    tasks = []
-    wanted = [(need, 0, place / "prepare" / need) for need in study.needed(rows)]
-    wanted += [(row, seed, _cell(place, row, seed)) for seed in study.seeds for row in rows]
-    for row, seed, where in wanted:
-        is_row, own = row in study.rows, study.row(row)
-        required = [place / "prepare" / need for need in own.needs]
-        name, figures = (f"{own.title}, seed {seed}", study.figures) if is_row else (own.title, {})
-        stages = study.stages(row, place, where)
-        tasks.append(Task(name, where, stages, seed, study.definition(row), required, figures))
-    return workers.pending(tasks, place, overwrite)
-
-
-def records(study: Study, place: Path) -> Records:
-    """The records in a study's folder that its definition would make today, whichever seeds they are of; their figures
-    are read from the runs anew, so that a study may name others later.
-
-    Raises:
-        TinymimError: a stage of a finished cell has no such metric.
-    """
-    found: Records = {row: {} for row in study.rows}
-    for row in study.rows:
-        for where in (place / "cells" / row).glob("seed*"):
-            record = workers.read(where)
-            if record and record["definition"] == study.definition(row):
-                if record["status"] == "done":
-                    record["figures"] = cells.measured(
-                        cells.results(study.stages(row, place, where), where), study.figures
-                    )
-                found[row][record["seed"]] = record
-    return found
-
-
-def _cell(place: Path, row: str, seed: int) -> Path:
-    return place / "cells" / row / f"seed{seed}"
-
-
-def _chosen(study: Study, rows: list[str], questions: list[str]) -> list[str]:
-    """The rows to run, each once.
-
-    Raises:
-        TinymimError: an unknown row or question.
-    """
-    for option, asked, known in (("rows", rows, study.rows), ("questions", questions, study.questions)):
-        if wrong := [word for word in asked if word not in known]:
-            raise TinymimError(f"--{option}: no {', '.join(wrong)} in study {study.name}; there are {', '.join(known)}")
-    asked = [row for question in questions for row in study.questions[question].rows] or list(study.rows)
-    chosen = [row for row in dict.fromkeys(asked) if row in rows or not rows]
-    if not chosen:
-        raise TinymimError(f"--rows: none of {', '.join(rows)} is of the questions {', '.join(questions)}")
-    return chosen
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.strip("[]").split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 0,1,2") from None

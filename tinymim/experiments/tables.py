@@ -7,8 +7,7 @@ import io
 import statistics
 from typing import Any
 
-from tinymim.experiments.cells import FIGURES, Figure
-from tinymim.experiments.question import Claim, Question
+from tinymim.experiments.questions import FIGURES, Claim, Figure, Question
 from tinymim.report.document import Section, Table
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding, together
 from tinymim.safety.shown import cell
@@ -70,7 +69,7 @@ def as_csv(question: Question, records: Records, figures: dict[str, Figure] = FI
 
 
 def sentences(question: Question, records: Records, figures: dict[str, Figure]) -> list[str]:
-    """What the figures say: how each agrees with the paper, then the question's claims, then figure against figure."""
+    """Sentences on the figures: agreement with the paper, then the question's claims, then figure against figure."""
     orders = [agreement(question, records, title, figure) for title, figure in figures.items()]
     pairs = [
         against(question, records, {title: figures[title] for title in pair})
@@ -87,8 +86,8 @@ def claims(question: Question, records: Records, figures: dict[str, Figure]) -> 
 
 
 def finding(question: Question, records: Records, figures: dict[str, Figure]) -> Finding | None:
-    """What the paper found, and how far the last of the ``figures`` and the question's claims agree; ``None`` where the
-    paper has nothing to compare with."""
+    """A question's finding: the paper's, and how far the last of the ``figures`` and the question's claims agree;
+    ``None`` where the paper has nothing to compare with."""
     title, figure = list(figures.items())[-1]
     told, verdicts = [], []
     if question.paper:
@@ -124,7 +123,7 @@ def _verdict(claim: Claim, records: Records, figure: Figure) -> str:
 
 
 def _told(mean: float, spread: float | None, figure: Figure) -> str:
-    """Of a difference that the paper has above 0; one seed has no spread, and its direction counts if it shows."""
+    """Verdict on a difference that the paper has above 0; without a spread its direction counts, if it shows."""
     if abs(mean) <= (spread or 0) or not float(figure.number(mean)):
         return OPEN
     return AGREES if mean > 0 else DISAGREES

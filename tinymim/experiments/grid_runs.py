@@ -11,10 +11,10 @@ from typing import Any
 import lightning.pytorch as pl
 
 from tinymim.errors import TinymimError
-from tinymim.experiments import promises
-from tinymim.experiments.artefacts import RESULTS
-from tinymim.experiments.plan import Stage
-from tinymim.experiments.scaling_grid import TUNED, Cell, Study
+from tinymim.experiments import check
+from tinymim.experiments.fit_files import RESULTS
+from tinymim.experiments.grid import TUNED, Cell, Grid
+from tinymim.experiments.plan import Stage, seeded
 from tinymim.experiments.state import Entry, State, read_json
 from tinymim.scaling.overfitting import signs
 from tinymim.scaling.reconstruction_figure import choose
@@ -29,12 +29,12 @@ EACH = re.compile(rf"{LOSS}_mask\d+")
 """The held-out loss under each seed of the masks."""
 
 
-def rows(study: Study, state: State) -> list[RunRow]:
+def rows(study: Grid, state: State) -> list[RunRow]:
     """The cells that are done or have failed, by objective, then as they are run. A cell whose fine-tuning failed is
     done, without an accuracy."""
     found = []
     for key, entry in state.entries.items():
-        cell = study.cells.get(state.stage(key).name)
+        cell = study.cells.get(state.plan.stage(key).name)
         if cell and entry.state == "done":
             found.append(_done(study, state, key, cell))
         elif cell and entry.state == "failed" and (row := _failed(state, key, cell, entry)):
@@ -42,7 +42,7 @@ def rows(study: Study, state: State) -> list[RunRow]:
     return sorted(found, key=lambda row: study.objectives.index(row.objective))
 
 
-def _done(study: Study, state: State, key: str, cell: Cell) -> RunRow:
+def _done(study: Grid, state: State, key: str, cell: Cell) -> RunRow:
     results = read_json(state.place / key / RESULTS)
     metrics = results["metrics"]
     each = [metrics[name] for name in sorted(filter(EACH.fullmatch, metrics), key=len)]
@@ -61,7 +61,7 @@ def _done(study: Study, state: State, key: str, cell: Cell) -> RunRow:
         accuracy=_accuracy(state, key),
         flops=results["flops"],
         images_seen=results["images_seen"],
-        seed=state.chain.runs()[key],
+        seed=state.plan.fits[key].seed,
         status="failed" if failed else "done",
         error=failed,
         mask_losses=tuple(each) if len(each) > 1 else None,
@@ -77,26 +77,26 @@ def _accuracy(state: State, key: str) -> float | None:
     return accuracy
 
 
-def keys(study: Study, state: State) -> dict[tuple[object, ...], str]:
+def keys(study: Grid, state: State) -> dict[tuple[object, ...], str]:
     """The key of each cell's stage by what tells its row from others, see :func:`identity`."""
     return {
-        (cell.objective, cell.size, cell.data, cell.length, seed): key
-        for key, seed in state.chain.runs().items()
-        if (cell := study.cells.get(state.stage(key).name))
+        (cell.objective, cell.size, cell.data, cell.length, fit.seed): key
+        for key, fit in state.plan.fits.items()
+        if (cell := study.cells.get(fit.stage))
     }
 
 
 def identity(row: RunRow) -> tuple[object, ...]:
-    """What tells a row from others."""
+    """The key that tells a row from others."""
     return row.objective, row.model, row.data, row.iterations, row.seed
 
 
-def chosen(study: Study, state: State, found: list[RunRow]) -> dict[str, Path]:
+def chosen(study: Grid, state: State, found: list[RunRow]) -> dict[str, Path]:
     """Run folders by title: the most overfitted run and the best one, of the first objective that restores images and
     has both; empty where none has."""
     places, marks = keys(study, state), signs(found)
     for objective in dict.fromkeys(row.objective for row in found):
-        kinds = {study.chain.stages[name].kind for name, cell in study.cells.items() if cell.objective == objective}
+        kinds = {study.plan.stages[name].kind for name, cell in study.cells.items() if cell.objective == objective}
         pair = choose(mark for mark in marks if mark.row.objective == objective) if kinds == {"pretrain"} else None
         if pair:
             return {row.name: state.place / places[identity(row)] for row in pair}
@@ -106,12 +106,12 @@ def chosen(study: Study, state: State, found: list[RunRow]) -> dict[str, Path]:
 def _failed(state: State, key: str, cell: Cell, entry: Entry) -> RunRow | None:
     """A row that says why; none where not even its size and its images can be told."""
     try:
-        parameters, images = _parameters(state.stage(key)), _images(state.stage(key))
+        parameters, images = _parameters(state.plan.stage(key)), _images(state.plan.stage(key))
     except (TinymimError, OSError):
         return None
     return RunRow(
         cell.objective, cell.size, parameters, cell.data, images, cell.length,
-        seed=state.chain.runs()[key], status="failed", error=entry.error,
+        seed=state.plan.fits[key].seed, status="failed", error=entry.error,
     )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def _parameters(stage: Stage) -> int:
 
 def _images(stage: Stage) -> int:
     """Images that a stage trains on, by its recipe."""
-    return promises.count(preflight.build(pl.LightningDataModule, promises.seeded(stage.config)["data"], []))
+    return check.count(preflight.build(pl.LightningDataModule, seeded(stage.config)["data"], []))
 
 
 def describe(row: RunRow) -> str:

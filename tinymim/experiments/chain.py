@@ -1,18 +1,39 @@
-"""What may stand in the file of a chain (see ``plan.py``), and every mistake in it; no recipe is read."""
+"""A chain as written in ``recipes/chains/NAME.yaml``: stages, each a recipe with overrides, and what each starts from.
+
+about        a few sentences on what it is for
+seeds        list; every stage is run once for each; without it, once with its recipe's own seed
+set          overrides of every fit, as ``{trainer.precision: bf16-mixed}``
+stages       list of ``{name, kind, recipe, teacher or weights, set}``, in any order:
+  pretrain     MAE or another module that starts from nothing
+  distill      ``teacher``: a card, a checkpoint's path, ``previous``, or a stage's name; without it the recipe's own
+  finetune     ``weights``: likewise, or null to start from scratch
+  probe        likewise
+  export       ``weights``: likewise; writes student.safetensors
+compare      the table at the end: ``{title, rows, source, expects, paper}``; ``rows`` gives each title its probe and
+             fine-tuning, ``paper`` its figure for some of them
+
+settings     a file of ``recipes/settings``: what each row of ``compare`` has chosen for its probe and fine-tuning
+search       how they are chosen, see ``tinymim/experiments/search.py``
+
+``recipe`` may be a list: those after the first are laid over it. ``previous`` is the nearest stage above that was
+pre-trained or distilled; where a fine-tuned one lies between, it might be meant too, and has to be named.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tinymim.config import options
-from tinymim.config.spec import near, seed_mistakes, unknown
-from tinymim.errors import TinymimError
-from tinymim.experiments import file_schemas
-from tinymim.safety import text
-from tinymim.teachers import card, locate, record_schemas
+from tinymim.config import options, recipe, spec
+from tinymim.config.spec import near, texts, unknown
+from tinymim.errors import TinymimError, several
+from tinymim.experiments import schema
+from tinymim.experiments import settings as settings_file
+from tinymim.experiments.plan import CHECKPOINT, SETTLED, Plan, Stage, resolved
+from tinymim.teachers import card, locate
 
 Written = dict[str, Any]
 """A stage as the file has it."""
@@ -20,16 +41,94 @@ Written = dict[str, Any]
 SOURCES = {"pretrain": "", "distill": "teacher", "finetune": "weights", "probe": "weights", "export": "weights"}
 """Kinds of stage, and the key by which each names what it starts from."""
 
-KEYS = {"about", "seeds", "set", "stages", "compare", "settings", "search"}
-COMPARE = {"title", "rows", "source", "expects", "paper"}
-OWN = ("name", "run_dir", "overwrite", "ckpt_path", "compare")
-"""Keys of a recipe that the chain settles itself."""
+EMPTY = {"name": "x", "kind": "export"}
+"""A stage without mistakes."""
 
 RESERVED = re.compile(r"recipes|logs|previous|seeds?\d*")
 
 
+def load(name: str, settings: list[str] | None = None, configs: list[str] | None = None) -> Plan:
+    """Read a chain.
+
+    Args:
+        name: of a file in ``recipes/chains``, or a path.
+        settings: ``KEY=VALUE`` for every fit, ``STAGE.KEY=VALUE`` for one, or ``seeds=[0]``; over all that is written.
+        configs: recipes laid over every fit's.
+
+    Raises:
+        TinymimError: no such chain, or mistakes in it, all of them together.
+    """
+    path = spec.find("chain", name)
+    return build(path.stem, spec.read(path, "chain", "stages"), str(path), settings, configs)
+
+
+def build(
+    name: str,
+    content: dict[str, Any],
+    source: str,
+    settings: list[str] | None = None,
+    configs: list[str] | None = None,
+) -> Plan:
+    """The plan of the chain called ``name`` with a file's ``content``; ``source`` names the file in errors, and the
+    rest is as for :func:`load`."""
+    errors = mistakes(content)
+    if not errors:
+        overrides, errors = settle(settings or [], content)
+        errors += start_mistakes(content["stages"])
+    if errors:
+        raise several(f"{source} has {len(errors)} mistake(s)", errors)
+    chosen = settings_file.load(content.get("settings"))
+    rows = (content.get("compare") or {}).get("rows") or {}
+    stages = {}
+    for written in in_order(content["stages"]):
+        titles = [title for title, names in rows.items() if written["name"] in names]
+        own = [  # from the widest to the narrowest, and the command line over all
+            *texts(content.get("set")),
+            *texts(written.get("set")),
+            *(text for title in titles for text in chosen.texts(title, written["kind"])),
+            *overrides[""],
+            *overrides[written["name"]],
+        ]
+        try:
+            stages[written["name"]] = _stage(written, content["stages"], own, configs or [])
+        except TinymimError as error:
+            errors.append(f"stages.{written['name']}: {error}")
+    if errors:
+        raise several(f"{source} has {len(errors)} mistake(s)", errors)
+    about = (content.get("about") or "").strip()
+    kept = chosen if content.get("settings") or content.get("search") else None
+    return Plan(name, stages, about, content.get("seeds"), content.get("compare") or {}, kept)
+
+
+def _stage(written: Written, all: list[Written], overrides: list[str], configs: list[str]) -> Stage:
+    kind, named = written["kind"], written.get("recipe") or []
+    begin, parent = start(written, all)
+    if kind == "export":
+        return Stage(written["name"], kind, "", {}, begin, parent)
+    listed = [*(named if isinstance(named, list) else [named]), *configs]
+    path = f"{parent}/{CHECKPOINT}" if parent else begin
+    if kind == "distill" and path:
+        overrides = [*overrides, f"--model.teacher={json.dumps(path)}"]
+    elif path:  # the record of the weights says the architecture
+        overrides = [*overrides, f"--model.weights={json.dumps(path)}", "--model.architecture=null"]
+    elif kind in ("finetune", "probe"):
+        overrides = [*overrides, "--model.weights=null"]
+    config = resolved(listed, overrides)
+    if kind == "distill" and not begin:
+        begin = _teacher(config)
+    return Stage(written["name"], kind, " + ".join(listed), config, begin, parent)
+
+
+def _teacher(config: recipe.Config) -> str:
+    """The teacher that a recipe names by itself."""
+    named = ((config.get("model") or {}).get("init_args") or {}).get("teacher")
+    if not named:
+        raise TinymimError("teacher: missing, and its recipe names none; give a card, a checkpoint, or a stage's name")
+    return str(named)
+
+
 def start(written: Written, all: list[Written]) -> tuple[str | None, str | None]:
-    """What a stage starts from as it will be kept, and the stage among it."""
+    """The start of a stage as it will be kept, and the stage that it names, if any."""
     key = SOURCES[written["kind"]]
     named = written.get(key)
     if named is None:
@@ -63,22 +162,12 @@ def in_order(all: list[Written]) -> Iterator[Written]:
 
 
 def mistakes(content: dict[str, Any]) -> list[str]:
-    """What is wrong with the text, stage by stage."""
-    try:
-        found = _mistakes(content)
-    except text.WRONG:  # a type that nothing there looks for
-        found = []
-    return found or record_schemas.mistake(content, file_schemas.ChainText, "chain")
-
-
-def _mistakes(content: dict[str, Any]) -> list[str]:
-    found = unknown(content, "", KEYS)
-    seeds, stages = content.get("seeds"), content.get("stages")
-    found += [] if seeds is None else seed_mistakes(seeds, "seeds")
-    if not isinstance(content.get("set") or {}, dict):
-        found.append(f"set: {content['set']!r} is not a mapping such as {{trainer.max_epochs: 5}}")
+    """Mistakes in the text, stage by stage."""
+    stages = content.get("stages")
     if not isinstance(stages, list) or not stages:
+        found = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)
         return [*found, "stages: missing; a chain is a list of {name, kind, recipe, ...}"]
+    found = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)  # each stage is told by its name
     for number, stage in enumerate(stages, start=1):
         if not isinstance(stage, dict):
             found.append(f"stages: number {number} is {stage!r}, not a mapping of name, kind, recipe, ...")
@@ -86,9 +175,9 @@ def _mistakes(content: dict[str, Any]) -> list[str]:
             found += _stage_mistakes(stage, f"stages.{stage.get('name') or number}")
     names = [str(stage["name"]) for stage in stages if isinstance(stage, dict) and stage.get("name")]
     found += [f"stages.{name}: {names.count(name)} stages have this name" for name in names if names.count(name) > 1]
-    return list(dict.fromkeys(found)) or _compare_mistakes(
-        content.get("compare"), {s["name"]: s["kind"] for s in stages}
-    )
+    if found or not content.get("compare"):
+        return list(dict.fromkeys(found))
+    return _compare_mistakes(content["compare"], {stage["name"]: stage["kind"] for stage in stages})
 
 
 def _stage_mistakes(stage: Written, path: str) -> list[str]:
@@ -104,22 +193,24 @@ def _stage_mistakes(stage: Written, path: str) -> list[str]:
     source = SOURCES[kind]
     allowed = {"name", "kind"} | ({source} - {""}) | ({"recipe", "set"} if kind != "export" else set())
     found += unknown(stage, path, allowed)
+    found += schema.mistakes(
+        {key: stage[key] for key in stage if key in allowed} | {"name": "x"}, schema.StageText, path
+    )
     if kind != "export" and not stage.get("recipe"):
         found.append(f"{path}.recipe: missing")
-    if not isinstance(stage.get("set") or {}, dict):
-        found.append(f"{path}.set: {stage['set']!r} is not a mapping such as {{trainer.max_epochs: 5}}")
-    elif wrong := [key for key in stage.get("set") or {} if key in OWN]:
+    settled = stage.get("set") or {}
+    if isinstance(settled, dict) and (wrong := [key for key in settled if key in SETTLED]):
         found.append(f"{path}.set: {', '.join(wrong)}: the chain settles this itself")
     if source == "weights" and source not in stage:
         scratch = "" if kind == "export" else "; null starts from scratch"
         found.append(f"{path}.weights: missing; give previous, a stage's name, a checkpoint or a card{scratch}")
-    elif source in stage and not isinstance(stage[source], str) and (stage[source] is not None or kind == "export"):
-        found.append(f"{path}.{source}: {stage[source]!r} is no name of a stage or card, and no path")
+    elif kind == "export" and stage["weights"] is None:
+        found.append(f"{path}.weights: null is no name of a stage or card, and no path")
     return found
 
 
 def start_mistakes(stages: list[Written]) -> list[str]:
-    """What is wrong with what the stages start from: unknown, of a kind that gives nothing, in a ring."""
+    """Mistakes in what the stages start from: unknown, of a kind that gives nothing, in a ring."""
     found, parents = [], {}
     kinds = {stage["name"]: stage["kind"] for stage in stages}
     for stage in stages:
@@ -159,17 +250,9 @@ def _known_card(named: str, stages: dict[str, str]) -> None:
         )
 
 
-def _compare_mistakes(compare: Any, kinds: dict[str, str]) -> list[str]:
-    if compare is None:
-        return []
-    rows = compare.get("rows") if isinstance(compare, dict) else None
-    if not isinstance(rows, dict) or not rows or not all(isinstance(stages, list) for stages in rows.values()):
-        return ["compare: give {title: ..., rows: {a row's title: [its probe, its fine-tuning]}}"]
-    found = unknown(compare, "compare", COMPARE)
-    found += [] if compare.get("title") else ["compare.title: missing"]
-    if not isinstance(compare.get("paper") or {}, dict):
-        return [*found, f"compare.paper: {compare['paper']!r} is not a mapping of rows to figures"]
-    for title, stages in rows.items():
+def _compare_mistakes(compare: Written, kinds: dict[str, str]) -> list[str]:
+    found = []
+    for title, stages in compare["rows"].items():
         for name in stages:
             if name not in kinds:
                 found.append(f"compare.rows.{title}: no stage {name!r}{near(str(name), kinds)}")
@@ -179,8 +262,8 @@ def _compare_mistakes(compare: Any, kinds: dict[str, str]) -> list[str]:
                 )
         measured = [kinds[name] for name in stages if name in kinds]
         found += [f"compare.rows.{title}: {kind} twice" for kind in set(measured) if measured.count(kind) > 1]
-    found += [f"compare.paper: {row!r} is not among its rows" for row in compare.get("paper") or {} if row not in rows]
-    return found
+    paper = compare.get("paper") or {}
+    return found + [f"compare.paper: {row!r} is not among its rows" for row in paper if row not in compare["rows"]]
 
 
 def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
@@ -194,7 +277,7 @@ def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list
         first, _, rest = key.partition(".")
         if not given:
             found.append(f"--set {setting}: is not KEY=VALUE, STAGE.KEY=VALUE or seeds=[0]")
-        elif key in OWN or (first in names and rest in OWN):
+        elif key in SETTLED or (first in names and rest in SETTLED):
             found.append(f"--set {setting}: the chain settles this itself")
         elif key == "seeds":
             content["seeds"] = [int(word) for word in re.findall(r"-?\d+", value)]

@@ -1,4 +1,4 @@
-"""What ``tinymim distill`` compares: a recipe's student with the same student from scratch, as a study of two rows.
+"""A recipe's ``compare``, for ``tinymim distill``: its student and the same student from scratch, a study of two rows.
 
 compare (of a recipe)
   stages     NAME: ``{recipe, set}``: what the student and the network from scratch are used for
@@ -10,21 +10,25 @@ compare (of a recipe)
 
 ``{probe: RECIPE, finetune: RECIPE}`` is short for two stages and a study's own figures, also where a recipe that is
 extended has a longer one.
+
+RUN/ROW/STAGE/              what the fit leaves, of the first seed
+RUN/ROW/seedN/STAGE/        the same of another seed
+RUN/table.md, table.json    written at the end
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from tinymim.config import recipe as recipes
 from tinymim.config import references
 from tinymim.config.spec import unknown
 from tinymim.errors import TinymimError
-from tinymim.experiments import study_grid
-from tinymim.experiments.cells import Stage
-from tinymim.experiments.study_grid import Study
+from tinymim.experiments import study
+from tinymim.experiments.plan import Fit
+from tinymim.experiments.study import Study, Written
 from tinymim.safety import names
 from tinymim.safety.text import brief
 
@@ -32,28 +36,16 @@ SCRATCH, STUDENT, TEACHER = "scratch", "student", "teacher"
 KEYS = {"stages", "figures", "set", "teacher", "settings", "search"}
 
 
-@dataclass
-class Comparison:
-    """A recipe beside the same student from scratch.
-
-    Args:
-        study: of the two rows.
-        teacher: tests the teacher, if the recipe has one and ``compare`` asks for it.
-        name: of the recipe.
-    """
-
-    study: Study
-    teacher: Stage | None
-    name: str
-
-
-def read(recipe: str, overrides: list[str], searching: bool = False) -> Comparison | None:
-    """What a recipe's ``compare`` says; ``None`` where it has none.
+def read(
+    recipe: str, overrides: list[str], choose: Callable[[int], list[int]] = lambda own: [own], searching: bool = False
+) -> Study | None:
+    """Read a recipe's ``compare`` as a study of two rows; ``None`` where it has none.
 
     Args:
         recipe: name or path.
-        overrides: of the recipe; those of :data:`cells.SHARED` reach everything.
-        searching: as for :func:`grid.parse`.
+        overrides: of the recipe; those of :data:`study.SHARED` reach everything.
+        choose: the seeds, from the recipe's own.
+        searching: as for :func:`study.parse`.
 
     Raises:
         TinymimError: mistakes in it, or in the settings that it names.
@@ -75,8 +67,9 @@ def read(recipe: str, overrides: list[str], searching: bool = False) -> Comparis
     network = model.get("student") or model.get("architecture")
     name = references.filled(config["name"], ("name",))
     names.check(name, "name")
+    seeds = choose(int(references.filled(config.get("seed_everything", 0), ("seed_everything",))))
     content: dict[str, Any] = {
-        "seeds": [int(references.filled(config.get("seed_everything", 0), ("seed_everything",)))],
+        "seeds": seeds,
         "budget": compare.get("set") or {},
         "rows": {
             SCRATCH: {"title": "from scratch", "recipe": None, **_later(network)},
@@ -85,18 +78,33 @@ def read(recipe: str, overrides: list[str], searching: bool = False) -> Comparis
         "questions": {"compared": {"title": name, "rows": [SCRATCH, STUDENT]}},
         **{key: compare[key] for key in ("stages", "figures", "settings", "search") if key in compare},
     }
-    study = study_grid.parse(content, name, f"compare of {recipe}", overrides, searching)
-    study.asked = f"tinymim search {recipe}"
-    return Comparison(study, _teacher(compare, model, study.shared), name)
+
+    def folder(row: str, seed: int) -> str:
+        """Seeds have a folder of their own from the second on."""
+        return row if seed == seeds[0] else f"{row}/seed{seed}"
+
+    compared = study.parse(content, name, f"compare of {recipe}", overrides, searching=searching, folder=folder)
+    compared.plan.kind, compared.plan.command = "comparison", f"tinymim distill {recipe}"
+    compared.compared.search = f"tinymim search {recipe}"
+    if not searching and compare.get("teacher") and isinstance(model.get("teacher"), str):
+        _add_teacher(compared, compare["teacher"], model["teacher"], overrides, seeds[0])
+    return compared
 
 
 def _later(network: Any) -> dict[str, Any]:
     return {"later": {"model.init_args.architecture": network}} if network else {}
 
 
-def _teacher(compare: dict[str, Any], model: dict[str, Any], shared: list[str]) -> Stage | None:
-    """The test of the teacher."""
-    if not compare.get("teacher") or not isinstance(model.get("teacher"), str):
-        return None
-    start = f"--model.init_args.weights={json.dumps(model['teacher'])}"
-    return Stage("", compare["teacher"], (*shared, start), "test")
+def _add_teacher(compared: Study, recipe: str, teacher: str, overrides: list[str], seed: int) -> None:
+    """Add a test of the teacher, a row for reference that has the figures of nearest neighbours."""
+    shared = [text for text in overrides if text.removeprefix("--").startswith(study.SHARED)]
+    fit = Written(recipe, (*shared, f"--model.init_args.weights={json.dumps(teacher)}"))
+    stage = fit.stage(TEACHER, TEACHER)
+    stage.kind = "test"
+    compared.plan.stages[TEACHER] = stage
+    compared.plan.fits[TEACHER] = Fit(TEACHER, seed)
+    tables = compared.compared
+    of_neighbours = {figure.stage for figure in tables.figures.values() if "knn" in figure.metric}
+    tables.rows[TEACHER] = dict.fromkeys(of_neighbours, TEACHER)
+    tables.questions["compared"].rows[TEACHER] = "its teacher, for reference"
+    compared.cells[TEACHER, seed] = [TEACHER]

@@ -10,8 +10,8 @@ import pytest
 
 from tests.experiments.conftest import Fake, branched, stage
 from tinymim.errors import TinymimError
-from tinymim.experiments import chain_report
-from tinymim.experiments.plan import Chain
+from tinymim.experiments import pages, status
+from tinymim.experiments.plan import Plan
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, begin, load
 from tinymim.safety.console import PlainConsole
@@ -20,7 +20,7 @@ from tinymim.training import lock
 
 def shown(state: State, width: int = 80) -> list[str]:
     console = PlainConsole(file=io.StringIO(), width=width)
-    chain_report.status(load(state.place), console)
+    status.status(load(state.place), console)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 
@@ -46,7 +46,7 @@ def test_status__how_far_each_stage_is(state: State, fake: Fake) -> None:
 def test_status__fits_into_80_columns(fake: Fake, tmp_path: Path) -> None:
     name = "a-stage-of_long_name"
     assert len(name) == 20, "the longest there is"
-    chain = Chain("long", {name: stage(name, "probe", None)}, seeds=[0, 12])
+    chain = Plan("long", {name: stage(name, "probe", None)}, seeds=[0, 12])
     state = begin(tmp_path, chain, "")
     Runner(state).run()
     progress = {"state": "preempted", "epoch": 299, "epochs": 300, "seconds": 359999, "metrics": {"val/loss": 12.3456}}
@@ -82,17 +82,17 @@ def test_compare__each_row_from_its_stages_once_they_are_done(fake: Fake, tmp_pa
     fake.plan("probe", "done", "fail")
     with pytest.raises(TinymimError):
         Runner(state).run()
-    text = chain_report.compare(state)
+    text = pages.chain(state)
     assert text == (tmp_path / "table.md").read_text()
     assert "| row | 10-NN | linear probe | fine-tuned | seeds | paper |" in text
-    assert "| measured | 25.0 % | 50.0 % | 50.0 % | 1 | - |" in text
+    assert "| measured | 25.0 % | 50.0 % | 50.0 % | 1, 1 failed | - |" in text
     assert "| half | - | - | 50.0 ± 0.0 | 2 | 82.2 |" in text
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert rows["half"]["1"] == {"status": "done", "figures": {"fine-tuned": 0.5}}
 
 
 def test_compare__columns_that_no_row_could_fill_are_left_out(state: State) -> None:
-    state.chain.compare = {"title": "Which?", "rows": {"half": ["tuned"]}}
-    assert "| row | fine-tuned | seeds |" in str(chain_report.compare(state))
-    state.chain.compare = {}
-    assert chain_report.compare(state) is None
+    state.plan.compare = {"title": "Which?", "rows": {"half": ["tuned"]}}
+    assert "| row | fine-tuned | seeds |" in str(pages.chain(state))
+    state.plan.compare = {}
+    assert pages.chain(state) is None

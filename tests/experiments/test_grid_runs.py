@@ -13,7 +13,7 @@ import yaml
 
 from tinymim.cli import scaling_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import runner, scaling_grid, scaling_runs
+from tinymim.experiments import fit_processes, grid, grid_runs
 from tinymim.experiments.state import begin
 from tinymim.scaling import scaling_page, table
 
@@ -31,7 +31,7 @@ STUDY: dict[str, Any] = {
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A study of two cells with their fine-tuning, in a folder of its own."""
-    monkeypatch.setattr(runner, "COMMAND", [sys.executable, str(Path(__file__).parents[1] / "scaling" / "stand_in.py")])
+    monkeypatch.setattr(fit_processes, "COMMAND", [sys.executable, str(Path(__file__).parent / "stand_in.py")])
     path = tmp_path / "few.yaml"
     path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     return str(path)
@@ -43,9 +43,9 @@ def leave(place: Path, metrics: dict[str, float], **content: Any) -> None:
 
 
 def test_rows__of_run_folders(study: str, tmp_path: Path) -> None:
-    loaded = scaling_grid.load(study)
-    state = begin(tmp_path, loaded.chain, "")
-    assert scaling_runs.rows(loaded, state) == []
+    loaded = grid.load(study)
+    state = begin(tmp_path, loaded.plan, "")
+    assert grid_runs.rows(loaded, state) == []
     counts = {"parameters": 123, "steps": 100, "images": 143, "images_seen": 6400, "flops": 10**9}
     each = {"val/loss_mask0": 0.4, "val/loss_mask1": 0.5, "val/loss_mask2": 0.6, "val/train_loss_mask0": 9.0}
     leave(
@@ -56,7 +56,7 @@ def test_rows__of_run_folders(study: str, tmp_path: Path) -> None:
         state.entries[key].state = "done"
     failed = state.entries["seed2/MAE-S-100-100"]
     failed.state, failed.error = "failed", "ended with exit code 1: so it goes"
-    done, other = scaling_runs.rows(loaded, state)
+    done, other = grid_runs.rows(loaded, state)
     assert done == table.RunRow(
         "MAE", "S", 123, "10%", 143, 100, 0.5, 0.25, done.noise, 0.75, 10**9, 6400, 2, mask_losses=(0.4, 0.5, 0.6)
     )
@@ -68,8 +68,8 @@ def test_rows__of_run_folders(study: str, tmp_path: Path) -> None:
     table.write(tmp_path / "runs.csv", [done, other])
     again = table.read(tmp_path / "runs.csv")
     assert (again[0], again[1].error) == (done, other.error)
-    assert scaling_runs.describe(done) == "held-out loss 0.5000 ± 0.1000, on training images 0.2500, fine-tuned 75.0%"
-    assert set(scaling_runs.chosen(loaded, state, [done, other])) == set(), "one run is no pair"
+    assert grid_runs.describe(done) == "held-out loss 0.5000 ± 0.1000, on training images 0.2500, fine-tuned 75.0%"
+    assert set(grid_runs.chosen(loaded, state, [done, other])) == set(), "one run is no pair"
 
 
 def test_command__a_failed_cell_is_told_and_the_rest_goes_on(
@@ -108,7 +108,9 @@ def test_command__analyses_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_command__of_a_table_nothing_is_run() -> None:
-    with pytest.raises(TinymimError, match="--table: runs nothing, so --quick says nothing; leave it out"):
+    with pytest.raises(
+        TinymimError, match="--table only analyses a finished table: --quick has no effect; leave it out"
+    ):
         scaling_command.main(["--table", "some.csv", "--quick"])
 
 

@@ -25,18 +25,18 @@ import lightning.pytorch as pl
 from tinymim.config import recipe, spec
 from tinymim.config.spec import shortened
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import plan, promises, scaling_schema
+from tinymim.experiments import chain, check, grid_check
 from tinymim.experiments.changes import decisive
-from tinymim.experiments.plan import Chain
-from tinymim.experiments.scaling_schema import TUNED, Written
+from tinymim.experiments.grid_check import TUNED, Written
+from tinymim.experiments.plan import Plan, seeded
 from tinymim.training import preflight
 
 AXES = ("sizes", "fractions", "lengths")
 DEFAULTS: Written = {"warmup": 0.05, "seeds": [0], "mask_seeds": 3, "evaluations": 5}
 PLACES = {"width": "options.embed_dim", "depth": "options.depth", "heads": "heads"}
-"""Of a size's numbers in an architecture."""
+"""Keys of a size's numbers in an architecture."""
 LONGEST_NAME = 20
-"""Letters that the name of a stage may have (see ``tinymim/experiments/chain_schema.py``)."""
+"""Letters that the name of a stage may have (see ``tinymim/experiments/chain.py``)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its stage in the chain, and of its folder."""
+        """Name of its stage in the plan, and of its folder."""
         share = f"{100 * self.fraction:g}".replace(".", "_")
         steps = f"{self.length // 1000}k" if self.length % 1000 == 0 else str(self.length)
         return f"{self.objective}-{self.size}-{share}-{steps}"
@@ -71,23 +71,23 @@ class Cell:
 
 
 @dataclass
-class Study:
-    """A parsed study; see the top of this file. ``cells`` are by the names of their stages in ``chain``."""
+class Grid:
+    """A parsed study; see the top of this file. ``cells`` are by the names of their stages in ``plan``."""
 
     name: str
     about: str
     objectives: list[str]
     cells: dict[str, Cell]
-    chain: Chain
+    plan: Plan
 
 
-def load(name: str, quick: bool = False, settings: list[str] | None = None) -> Study:
+def load(name: str, quick: bool = False, settings: list[str] | None = None) -> Grid:
     """Read a study.
 
     Args:
         name: of a file in ``recipes/scaling``, or a path.
         quick: lay its ``quick`` part over it.
-        settings: as :func:`tinymim.experiments.plan.load` takes them; cells are its stages.
+        settings: as :func:`tinymim.experiments.chain.load` takes them; cells are its stages.
 
     Raises:
         TinymimError: no such study, or mistakes in it, all of them together.
@@ -95,21 +95,21 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> S
     path = spec.find("scaling study", name)
     content = shortened(spec.read(path, "scaling study", "objectives and sizes"), path, quick)
     content = {**DEFAULTS, **content}
-    found = scaling_schema.mistakes(content) + scaling_schema.setting_mistakes(settings or [])
+    found = grid_check.mistakes(content) + grid_check.setting_mistakes(settings or [])
     listed = [] if found else _cells(content)
     cells = {cell.name: cell for cell in listed}
     if found := found or _name_mistakes([cell.name for cell in listed], cells):
         raise several(f"{path} has {len(found)} mistake(s)", found)
     about = (content.get("about") or "").strip()
     configs = {
-        id: scaling_schema.resolved(objective["recipe"], {**(content.get("set") or {}), **(objective.get("set") or {})})
+        id: grid_check.resolved(objective["recipe"], {**(content.get("set") or {}), **(objective.get("set") or {})})
         for id, objective in content["objectives"].items()
     }
     stages = [stage for cell in cells.values() for stage in _stages(cell, content, configs[cell.objective])]
     whole = {"about": about, "seeds": content["seeds"], "stages": stages}
-    return Study(
-        path.stem, about, list(content["objectives"]), cells, plan.build(path.stem, whole, str(path), settings)
-    )
+    plan = chain.build(path.stem, whole, str(path), settings)
+    plan.kind, plan.command = "scaling study", f"tinymim scaling {name}{' --quick' if quick else ''}"
+    return Grid(path.stem, about, list(content["objectives"]), cells, plan)
 
 
 def _cells(content: Written) -> list[Cell]:
@@ -177,7 +177,7 @@ def _name_mistakes(names: list[str], cells: dict[str, Cell]) -> list[str]:
     ]
 
 
-def too_small(study: Study) -> list[str]:
+def too_small(study: Grid) -> list[str]:
     """Objectives whose smallest fraction has fewer images than a step takes, which would take another batch than the
     other cells. Lists the images; data that are not here are passed over."""
     found = []
@@ -185,10 +185,10 @@ def too_small(study: Study) -> list[str]:
     for cell in study.cells.values():
         smallest[cell.objective] = min(smallest.get(cell.objective, cell), cell, key=lambda one: one.fraction)
     for cell in smallest.values():
-        stage = study.chain.stages[cell.name]
-        data = preflight.build(pl.LightningDataModule, promises.seeded(stage.config).get("data"), [])
+        stage = study.plan.stages[cell.name]
+        data = preflight.build(pl.LightningDataModule, seeded(stage.config).get("data"), [])
         try:
-            images = promises.count(data)
+            images = check.count(data)
         except (TinymimError, OSError, AttributeError):
             continue
         batch = decisive(stage)["total_batch"]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from rich.table import Table
 
-from tinymim.config import recipe, validation
+from tinymim.config import validation
 from tinymim.errors import TinymimError
-from tinymim.experiments.plan import CHECKPOINT, SEED, Chain, Stage
+from tinymim.experiments.chain import SOURCES
+from tinymim.experiments.plan import CHECKPOINT, Plan, Stage, keeps_checkpoint, seeded
 from tinymim.methods.distillation import Distiller
 from tinymim.safety.console import PlainConsole
 from tinymim.targets import Target
@@ -25,81 +26,98 @@ from tinymim.training import preflight
 
 @dataclass
 class Promise:
-    """What is known of a stage before it runs.
+    """Knowledge of a stage before it runs.
 
     Args:
         problems: why it cannot run.
         model: its module, unless its recipe is too wrong to build one.
         data: its data module, likewise.
-        leaves: what it starts the next one with; ``None`` where that cannot be told, or where it leaves nothing.
+        leaves: the weights it will leave; ``None`` where that cannot be told, or where it leaves nothing.
+        record: of those weights, as its checkpoint will have it.
     """
 
     problems: list[str] = field(default_factory=list)
     model: Any = None
     data: Any = None
     leaves: Teacher | None = None
+    record: dict[str, Any] | None = None
 
 
-def seeded(config: recipe.Config, seed: int | None = None) -> recipe.Config:
-    """A stage's recipe with its seed in place, its own where ``None``."""
-    number = config.get("seed_everything", 0) if seed is None else seed
-    return {key: _filled(value, number) for key, value in config.items()} | {"seed_everything": number}
+def check(plan: Plan, stages: Iterable[str] | None = None) -> dict[str, Promise]:
+    """Build each stage on the meta device, from the record of the one before.
 
-
-def _filled(node: Any, seed: int) -> Any:
-    if isinstance(node, dict):
-        return {key: _filled(value, seed) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_filled(value, seed) for value in node]
-    if node == SEED:
-        return seed
-    return node.replace(SEED, str(seed)) if isinstance(node, str) else node
-
-
-def check(chain: Chain) -> dict[str, Promise]:
-    """Every stage's promise, by its name. A stage whose predecessor cannot run is checked by its text alone."""
-    promises: dict[str, Promise] = {}
-    for name, stage in chain.stages.items():
-        promises[name] = _promise(stage, chain, promises[stage.parent] if stage.parent else None)
+    Args:
+        plan: whose stages; one whose parent cannot run is checked by its text alone.
+        stages: these, and those whose checkpoints they read; by default all.
+    """
+    wanted, promises = _with_sources(plan, stages), dict[str, Promise]()
+    alike: dict[str, Promise] = {}  # rows of a study share most of their stages
+    for name in wanted:
+        stage = plan.stages[name]
+        before = promises[stage.parent] if stage.parent else None
+        start = None if stage.config else stage.start
+        same = json.dumps([stage.kind, stage.config, start, before.record if before else None], default=str)
+        if same not in alike:
+            alike[same] = _promise(stage, before)
+        promises[name] = replace(alike[same], problems=alike[same].problems + _use_problems(plan, stage, alike[same]))
     return promises
 
 
-def problems(promises: dict[str, Promise], stages: Iterable[str]) -> list[str]:
-    """The mistakes of ``stages``, each once, with the names of those that share it."""
+def _with_sources(plan: Plan, stages: Iterable[str] | None) -> list[str]:
+    wanted = set(plan.stages if stages is None else stages)
+    for stage in reversed(plan.stages.values()):  # sources stand above what reads them
+        if stage.name in wanted:
+            wanted.update(stage.sources.values())
+    return [name for name in plan.stages if name in wanted]
+
+
+def problems(plan: Plan, promises: dict[str, Promise], stages: Iterable[str] | None = None) -> list[str]:
+    """The mistakes of ``stages``, by default of all that were checked, each once with the names of those that share
+    it."""
     sharing: dict[str, list[str]] = {}
-    for name in stages:
+    chosen = plan.settings.keys() if plan.settings else set()
+    for name in promises if stages is None else stages:
         for problem in promises[name].problems:
-            sharing.setdefault(problem, []).append(name)
+            key = problem.partition(":")[0].replace(".init_args", "")
+            blamed = f"{plan.settings.source}: {problem}" if plan.settings and key in chosen else problem
+            sharing.setdefault(blamed, []).append(name)
     return [f"{', '.join(names)}: {problem}" for problem, names in sharing.items()]
 
 
-def _promise(stage: Stage, chain: Chain, before: Promise | None) -> Promise:
-    source = before.leaves if before else None
+def _promise(stage: Stage, before: Promise | None) -> Promise:
     if stage.kind == "export":
-        return Promise([] if stage.parent or before else _export_problems(str(stage.start)))
-    config = seeded(stage.config)
-    if stage.parent and not source:
-        return Promise(validation.mistakes(config)[0])
-    seen = preflight.inspect(config, source)
-    found = list(seen.problems)
-    if seen.model is not None:
-        found += _kind_problems(stage, seen.model)
-    rows = (chain.compare.get("rows") or {}).values()
-    if isinstance(seen.model, DensePredictionTask) and any(stage.name in row for row in rows):
-        found.append("compare.rows: they show accuracy on labels, and this stage is measured otherwise; take it out")
-    taken = any(other.parent == stage.name for other in chain.stages.values())
-    if taken and (config.get("trainer") or {}).get("enable_checkpointing") is False:
-        found.append("trainer.enable_checkpointing: false, and another stage starts from its checkpoint; leave it out")
-    return Promise(found, seen.model, seen.data, _leaves(stage, seen.model))
-
-
-def _leaves(stage: Stage, model: Any) -> Teacher | None:
-    """What its checkpoint will be. A missing file of weights or images does not matter to that; a recipe whose sizes do
-    not fit says nothing."""
+        return Promise([] if stage.parent else _export_problems(str(stage.start)))
     try:
-        return locate.promised(f"{stage.name}/{CHECKPOINT}", model.checkpoint_record())
+        config = seeded(stage.config)
+        leaves = before.leaves if before else None
+        if stage.sources and not leaves:  # files that are yet to be written, and of which nothing is known
+            return Promise(validation.mistakes(config)[0])
+        seen = preflight.inspect(config, leaves)
+    except TinymimError as error:
+        return Promise([str(error)])
+    kind = _kind_problems(stage, seen.model) if seen.model is not None and stage.kind in SOURCES else []
+    return Promise([*seen.problems, *kind], seen.model, seen.data, *_leaves(seen.model))
+
+
+def _use_problems(plan: Plan, stage: Stage, promise: Promise) -> list[str]:
+    """Requirements of the rest of the plan that a stage does not meet."""
+    found = []
+    rows = (plan.compare.get("rows") or {}).values()
+    if isinstance(promise.model, DensePredictionTask) and any(stage.name in row for row in rows):
+        found.append("compare.rows: they show accuracy on labels, and this stage is measured otherwise; take it out")
+    if not keeps_checkpoint(stage) and any(stage.name in other.sources.values() for other in plan.stages.values()):
+        found.append("trainer.enable_checkpointing: false, and another stage starts from its checkpoint; leave it out")
+    return found
+
+
+def _leaves(model: Any) -> tuple[Teacher | None, dict[str, Any] | None]:
+    """The weights and record that its checkpoint will hold. A missing file of weights or images does not matter to
+    that; a recipe whose sizes do not fit says nothing."""
+    try:
+        record = model.checkpoint_record()
+        return locate.promised(CHECKPOINT, record), record
     except (TinymimError, NotImplementedError, AttributeError, AssertionError):
-        return None
+        return None, None
 
 
 def _export_problems(source: str) -> list[str]:
@@ -125,24 +143,25 @@ def _kind_problems(stage: Stage, model: Any) -> list[str]:
     return [f"kind: {stage.kind}, and recipe {stage.recipe} trains a {type(model).__name__}, which is of kind {kind}"]
 
 
-def show(chain: Chain, promises: dict[str, Promise]) -> None:
+def show(plan: Plan, promises: dict[str, Promise]) -> None:
     """Print the resolved stages."""
     lengths: dict[str, int] = {}
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, stage in chain.stages.items():
+    for name in promises:
+        stage = plan.stages[name]
         table.add_row(name, f"{stage.kind} {stage.recipe}".strip(), style="bold")
         for title, text in _lines(stage, promises[name], lengths):
             table.add_row(f"  {title}", text)
     console = PlainConsole()
-    seeds = "" if chain.seeds is None else f", each from seeds {', '.join(map(str, chain.seeds))}"
-    console.print(f"chain {chain.name}: {len(chain.stages)} stages{seeds}")
+    seeds = "" if plan.seeds is None else f", each from seeds {', '.join(map(str, plan.seeds))}"
+    console.print(f"{plan.kind} {plan.name}: {len(plan.stages)} stages{seeds}")
     console.print(table)
 
 
 def _lines(stage: Stage, promise: Promise, lengths: dict[str, int]) -> list[tuple[str, str]]:
-    """What the plan says of a stage: title and text of each line."""
+    """The lines of a stage in the plan: title and text of each."""
     lines = [("from", stage.start or "scratch")]
     if stage.kind == "export":
         return [*lines, ("writes", f"{stage.name}/student.safetensors")]

@@ -6,16 +6,17 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tinymim.cli import study_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import study, study_grid, workers
-from tinymim.experiments.workers import Task
+from tinymim.experiments import check, fit_processes, study
+from tinymim.experiments.state import load
 
 STUDY: dict[str, Any] = {
     "seeds": [0, 1],
@@ -56,6 +57,7 @@ STUDY: dict[str, Any] = {
     },
 }
 
+UNKNOWN = {"figure": "x", "better": "y", "than": "z"}
 LEVEL = {"random": 0.0, "given": 0.1, "card": 0.2, "mae": 0.3}
 
 
@@ -65,19 +67,28 @@ def written(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def fake(tasks: list[Task], jobs: int, threads: int, finished: Callable[[Task, dict[str, Any]], None]) -> None:
-    """In place of the workers: stages leave what they would have measured, in the order the tasks come."""
-    for task in tasks:
-        assert all((need / "cell.json").is_file() for need in task.needs), "what it needs has run"
-        at = LEVEL.get(task.place.parent.name, 0.0) + task.seed / 100
-        for stage in task.stages:
-            metrics = {"val/top1": 0.5 + at, "val/error": 4 - at, "val/loss": 1.0}
-            place = task.place / stage.name
-            place.mkdir(parents=True)
-            (place / "results.json").write_text(json.dumps({"metrics": metrics, "parameters": 10, "seconds": 1}))
-            lines = ["step,val/loss_box,train/loss_box", "10,1.0,", "10,,1.5", f"20,{0.5 - at},1.2"]
-            (place / "metrics.csv").write_text("\n".join(lines) + "\n")
-        finished(task, workers.settle(task))
+class Fake:
+    """In place of a worker: a fit leaves what it would have measured."""
+
+    pid = 0
+
+    def __init__(self, words: list[str], log: Path, threads: int):
+        log.write_text("")
+        (place,) = [Path(json.loads(word.partition("=")[2])) for word in words if word.startswith("--run_dir=")]
+        (seed,) = [int(word.partition("=")[2]) for word in words if word.startswith("--seed_everything=")]
+        for word in words:
+            if word.endswith("last.ckpt"):
+                assert Path(word.partition("=")[2].strip('"')).is_file(), "what it needs has run"
+        at = LEVEL.get(place.parents[1].name, 0.0) + seed / 100
+        metrics = {"val/top1": 0.5 + at, "val/error": 4 - at, "val/loss": 1.0}
+        (place / "checkpoints").mkdir(parents=True)
+        (place / "checkpoints" / "last.ckpt").write_text("")
+        (place / "results.json").write_text(json.dumps({"metrics": metrics, "parameters": 10, "seconds": 1}))
+        lines = ["step,val/loss_box,train/loss_box", "10,1.0,", "10,,1.5", f"20,{0.5 - at},1.2"]
+        (place / "metrics.csv").write_text("\n".join(lines) + "\n")
+
+    def poll(self) -> int:
+        return 0
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +96,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a study whose cells have all run."""
     folder = tmp_path_factory.mktemp("free")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "run", fake)
-        study.run([str(written(folder)), "--run_dir", str(folder / "run")])
+        patch.setattr(fit_processes, "Fork", Fake)
+        study_command.main([str(written(folder)), "--run_dir", str(folder / "run")])
         yield folder / "run"
 
 
@@ -142,40 +153,41 @@ def test_run__a_page_that_needs_no_other_file(ran: Path) -> None:
 
 
 def test_weights__later_stages_start_from_them(tmp_path: Path) -> None:
-    loaded = study_grid.load(str(written(tmp_path)))
-    given = loaded.stages("given", Path("place"), Path("cell"))
-    assert [stage.name for stage in given] == ["frozen", "tuned"]
-    for stage in given:
-        assert "--model.init_args.weights=place/prepare/small/fit/checkpoints/last.ckpt" in stage.overrides
-    card = loaded.definition("card")
-    assert [card[stage]["model"]["init_args"]["weights"] for stage in card] == ["digits_mae"] * 2
-    assert [card[stage]["model"]["init_args"]["blocks"] for stage in card] == [4, 4]
-    assert "blocks" not in loaded.definition("random")["tuned"]["model"]["init_args"]
-    assert loaded.problems(list(loaded.rows)) == []
+    loaded = study.load(str(written(tmp_path)))
+    stages = loaded.plan.stages
+    options = {
+        row: [stages[name].config["model"]["init_args"] for name in loaded.compared.rows[row].values()]
+        for row in ("given", "card", "random")
+    }
+    assert [own["weights"] for own in options["given"]] == ["prepare/small/fit/checkpoints/last.ckpt"] * 2
+    assert {stages[f"given/{role}"].parent for role in ("frozen", "tuned")} == {"prepare/small/fit"}
+    assert [(own["weights"], own["blocks"]) for own in options["card"]] == [("digits_mae", 4)] * 2
+    assert all("blocks" not in own for own in options["random"])
+    assert check.problems(loaded.plan, check.check(loaded.plan)) == []
 
 
 def test_prepare__one_after_the_other_and_once_for_all_seeds(ran: Path) -> None:
-    loaded = study_grid.load(str(written(ran.parent)))
-    assert loaded.needed(["given", "mae"]) == ["teacher", "small"]
-    (fit,) = loaded.stages("small", Path("place"), Path("cell"))
-    assert '--model.teacher="place/prepare/teacher/fit/checkpoints/last.ckpt"' in fit.overrides
-    assert loaded.definition("given")["prepare.small"]["prepare.teacher"] == loaded.definition("teacher")
-    made = [json.loads(path.read_text())["seed"] for path in sorted(ran.glob("prepare/*/cell.json"))]
-    assert made == [0, 0], "whatever the seeds are"
+    loaded = study.load(str(written(ran.parent)))
+    needed = loaded.plan.with_sources(loaded.keys(["given", "mae"]))
+    assert {"prepare/teacher/fit", "prepare/small/fit"} < needed
+    assert list(loaded.plan.stages)[:2] == ["prepare/teacher/fit", "prepare/small/fit"]
+    plan = load(ran).plan
+    seeds = [fit.seed for key, fit in plan.fits.items() if key.startswith("prepare/")]
+    assert seeds == [0, 0], "whatever the seeds are"
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"figures": {"a": {"stage": "tunde", "metric": "x"}}}, r"a\.stage: no stage 'tunde'; did you mean tuned"),
-        ({"figures": {"a": {"stage": "tuned"}}}, r"figures\.a: names no metric"),
-        ({"figures": {"a": {"stage": "tuned", "metric": "x", "better": "less"}}}, "'less' is neither higher nor lower"),
-        ({"figures": {"a": {"stage": "tuned", "metric": "x", "unit": 3}}}, r"figures\.a\.unit: 3 is no text"),
+        ({"figures": {"a": {"stage": "tuned"}}}, r"figures\.a\.metric: missing"),
+        ({"figures": {"a": {"stage": "tuned", "metric": "x", "better": "less"}}}, "'less' is not higher or lower"),
+        ({"figures": {"a": {"stage": "tuned", "metric": "x", "unit": 3}}}, r"figures\.a\.unit: 3 is not a text"),
         ({"figures": ["a"]}, r"figures: \['a'\] is not a mapping"),
         ({"curves": {"c": {"stage": "no"}}}, r"curves\.c\.stage: no stage 'no'"),
         ({"stages": {"pretrain": {"recipe": "probe_digits"}}}, r"stages\.pretrain: is a folder's name"),
-        ({"questions": {"../q": {"title": "t", "rows": ["mae"]}}}, r"questions\.\.\./q: is the name of files"),
-        ({"rows": {".x": {"recipe": "x"}}}, r"rows\.\.x: is the name of files"),
+        ({"questions": {"../q": {"title": "t", "rows": ["mae"]}}}, r"questions\.\.\./q: is not a name of files"),
+        ({"rows": {".x": {"recipe": "x"}}}, r"rows\.\.x: is not a name of files"),
         ({"prepare": {"a": {"recipe": "x", "set": {"k": "${prepare.a}"}}}}, r"prepare\.a: needs itself, by way of a"),
         ({"prepare": {"a": {"recipe": "x", "set": {"k": "${prepare.b}"}}}}, r"prepare\.a: \$\{prepare\.b\} is not in"),
         ({"rows": {"a": {"recipe": "x", "weights": "y"}}}, r"rows\.a\.weights: the later stages start from what its"),
@@ -184,23 +196,23 @@ def test_prepare__one_after_the_other_and_once_for_all_seeds(ran: Path) -> None:
         ({"questions": {"q": {"title": "t", "rows": ["mae"], "against": {"tuned": "x"}}}}, "against: no figure 'x'"),
         (
             {"questions": {"q": {"title": "t", "rows": ["mae"], "claims": [{"figure": "tuned", "better": "mae"}]}}},
-            "claims, number 1: .* is not a mapping of better, figure, than",
+            r"questions\.q\.claims, number 1\.than: missing",
         ),
         (
-            {"questions": {"q": {"title": "t", "rows": [], "claims": [{"figure": "x", "better": "y", "than": "z"}]}}},
+            {"questions": {"q": {"title": "t", "rows": ["mae"], "claims": [UNKNOWN]}}},
             r"number 1: no figure 'x'(.|\n)*'y' is not among its rows",
         ),
     ],
 )  # fmt: skip
 def test_load__says_what_is_wrong_with_free_parts(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match=words):
-        study_grid.load(str(written(tmp_path, **changes)))
+        study.load(str(written(tmp_path, **changes)))
 
 
 def test_run__a_curve_that_nobody_logged_is_said_to_be_missing(again: Path) -> None:
     curves = {"box": {"stage": "tuned", "loss": "loss_bxo"}}
     questions = {"all": {"title": "What?", "rows": ["random"]}}
-    study.run([str(written(again.parent, curves=curves, questions=questions)), "--run_dir", str(again)])
+    study_command.main([str(written(again.parent, curves=curves, questions=questions)), "--run_dir", str(again)])
     assert "curves.box.loss: tuned logged no loss_bxo; it logged loss_box." in (again / "index.html").read_text()
 
 
@@ -208,12 +220,12 @@ def test_run__other_figures_of_finished_cells_need_no_new_run(again: Path, capsy
     figures = {"error": STUDY["figures"]["off by"]}
     questions = {"all": {"title": "Again?", "rows": ["random", "mae"]}}
     arguments = ["--run_dir", str(again)]
-    study.run([str(written(again.parent, figures=figures, questions=questions)), *arguments])
+    study_command.main([str(written(again.parent, figures=figures, questions=questions)), *arguments])
     assert "0 cell(s) to run" in capsys.readouterr().err
     assert "| mae | 3.695 ± 0.0071 | 2 |" in (again / "tables" / "all.md").read_text()
     wrong = {"top 9": {"stage": "tuned", "metric": "val/top9"}}
     with pytest.raises(TinymimError, match=r"figures\.top 9\.metric: tuned has no val/top9; it has val/error, val/l"):
-        study.run([str(written(again.parent, figures=wrong, questions=questions)), *arguments])
+        study_command.main([str(written(again.parent, figures=wrong, questions=questions)), *arguments])
     (again / "cells" / "mae" / "seed0" / "tuned" / "results.json").unlink()
-    with pytest.raises(TinymimError, match=r"seed0 is a finished cell without .*tuned.results.json; remove it"):
-        study.run([str(written(again.parent, figures=figures, questions=questions)), *arguments])
+    with pytest.raises(TinymimError, match=r"tuned.results.json: sha256 was .*, and it is missing"):
+        study_command.main([str(written(again.parent, figures=figures, questions=questions)), *arguments])

@@ -1,34 +1,25 @@
-"""What each kind of part has to say: its findings, and the sections of its own page."""
+"""Chapters of the papers' report, by kind of part: its findings, and the sections of its own page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tinymim.analysis import analysis_page, results, verdicts
 from tinymim.cli import scaling_command
+from tinymim.cli import study_command as studies
 from tinymim.errors import TinymimError
-from tinymim.experiments import chain_report, scaling_grid, scaling_runs, study_page, tables
+from tinymim.experiments import grid_runs, old_folders, questions, report, tables
 from tinymim.experiments import state as chain_state
-from tinymim.experiments import study as studies
 from tinymim.experiments.program import Part
+from tinymim.experiments.program_report import Chapter, Readers
 from tinymim.report.document import Section, moved
-from tinymim.report.finding import Finding
 from tinymim.scaling import overfitting, scaling_page, table
 from tinymim.scaling import paper_findings as scaling_findings
 
 
-@dataclass
-class Chapter:
-    """Of one part."""
-
-    findings: list[Finding]
-    sections: list[Section]
-
-
 def study(part: Part, page: Path) -> Chapter:
-    """Of ``tinymim study``: the questions of its file.
+    """Chapter of ``tinymim study``: the questions of its file.
 
     Args:
         part: as run.
@@ -36,39 +27,42 @@ def study(part: Part, page: Path) -> Chapter:
     """
     options, found, _ = studies.read(part.commands[-1][1:])
     _there(part.place / "study.json")
-    found.questions = {id: question for id, question in found.questions.items() if id in (options.questions or [id])}
-    records = studies.records(found, part.place)
-    return Chapter(
-        study_page.answers(found, records, part.place), study_page.sections(found, records, part.place, page)
-    )
+    compared = found.compared
+    compared.questions = {id: asked for id, asked in compared.questions.items() if id in (options.questions or [id])}
+    state = chain_state.load(part.place) if chain_state.holds(part.place) else old_folders.read(part.place, found.plan)
+    if state is None:
+        raise TinymimError(f"{part.place} holds no fits")
+    records = report.records(state, compared, found.plan)
+    return Chapter(report.answers(state, compared, records), report.sections(state, compared, records, page))
 
 
 def chain(part: Part, page: Path) -> Chapter:
-    """Of ``tinymim chain run``: the comparison at its end."""
+    """Chapter of ``tinymim chain run``: the comparison at its end."""
     state = chain_state.load(part.place)
-    compared = chain_report.compared(state)
+    compared = questions.of_chain(state.plan)
     if compared is None:
         return Chapter([], [])
-    finding = tables.finding(*compared)
-    return Chapter([finding] if finding else [], [chain_report.section(state, *compared)])
+    asked, records = compared.questions["table"], report.records(state, compared)
+    finding = tables.finding(asked, records, compared.figures)
+    return Chapter([finding] if finding else [], [report.section(compared, asked, records)])
 
 
 def analysis(part: Part, page: Path) -> Chapter:
-    """Of ``tinymim analyze``: of the networks that the part's ``roles`` name."""
+    """Chapter of ``tinymim analyze``, of the networks that the part's ``roles`` name."""
     found = results.read(part.place)
     own = verdicts.answers(found, part.roles["mim"], part.roles["supervised"]) if part.roles else []
     return Chapter(own, analysis_page.sections(part.place, page))
 
 
 def scaling(part: Part, page: Path) -> Chapter:
-    """Of ``tinymim scaling``, of a study's runs or of a table's."""
-    asked, out = scaling_command.parser().parse_args(part.commands[-1][1:]), part.place / scaling_command.REPORT
+    """Chapter of ``tinymim scaling``, of a study's runs or of a table's."""
+    asked, out = scaling_command.parse(part.commands[-1][1:]), part.place / scaling_command.REPORT
     extra: list[Section] = []
     if asked.table:
         rows = table.read(asked.table)
     else:
-        found, state = scaling_grid.load(asked.study, asked.quick, asked.set), chain_state.load(part.place)
-        rows = scaling_runs.rows(found, state)
+        found, state = scaling_command.load(asked), chain_state.load(part.place)
+        rows = grid_runs.rows(found, state)
         extra = scaling_command.restored(found, state, rows, out)
     signs = overfitting.signs(rows)
     objectives = list(dict.fromkeys(sign.row.objective for sign in signs))
@@ -86,7 +80,7 @@ def _there(path: Path) -> Path:
     return path
 
 
-READERS: dict[str, Callable[[Part, Path], Chapter]] = {
+READERS: Readers = {
     "study": study,
     "chain": chain,
     "analysis": analysis,

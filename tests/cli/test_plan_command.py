@@ -1,0 +1,53 @@
+"""``tinymim plan`` and ``status`` of every kind of plan, and options that are spelt in one way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands import refused, tinymim
+from tests.experiments.compared import write_recipe
+from tinymim.cli import plan_options, scaling_command, study_command
+from tinymim.errors import TinymimError
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["layers_shapes", "--quick"], "study layers_shapes: 10 stages, each from seeds 0"),
+        (["digits_l_m_s", "--seeds", "4,5"], "chain digits_l_m_s: 7 stages, each from seeds 4, 5"),
+        (["embedded"], "tinymim chain run digits_l_m_s --resume --run-dir runs/papers/chain"),
+    ],
+)
+def test_plan__of_each_kind(words: list[str], told: str, tmp_path: Path) -> None:
+    result = tinymim("plan", *words)
+    assert result.returncode == 0, result.stderr
+    assert told in result.stdout
+
+
+def test_plan__of_a_comparison_and_of_one_that_cannot_run(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, search={})
+    told = tinymim("plan", recipe, "--seeds", "0,1").stdout
+    assert "comparison toy: 5 stages, each from seeds 0, 1" in told
+    assert "student/pretrain" in told
+    refused(tinymim("plan", recipe, "--data.batch_size", "0"), "comparison toy cannot run yet", "batch_size: 0 is not")
+    refused(tinymim("plan", "mae_digits"), "mae_digits is one fit, without `compare`")
+    refused(tinymim("plan", "nosuch"), "'nosuch' is no recipe, chain, study, scaling study or program")
+
+
+def test_status__of_no_plan(tmp_path: Path) -> None:
+    refused(tinymim("status", tmp_path), "holds no chain: there is no", "plan.json of another plan")
+
+
+def test_options__have_hyphens_and_are_taken_with_underscores() -> None:
+    for spelt in ("run-dir", "run_dir"):
+        assert study_command.read(["digits", f"--{spelt}", "here"])[2] == Path("here")
+        assert scaling_command.parse(["digits", f"--{spelt}=here"]).run_dir == Path("here")
+    asked, overrides = plan_options.overrides(
+        study_command.parser(), ["digits", "--accept_changes", "--set", "a.b_c=1", "--d.e_f", "2"], "study"
+    )
+    assert asked.accept_changes
+    assert overrides == ["--a.b_c=1", "--d.e_f=2"], "those of recipes stay as they are"
+    with pytest.raises(TinymimError, match="--set a: is not KEY=VALUE"):
+        plan_options.overrides(study_command.parser(), ["digits", "--set", "a"], "study")

@@ -1,0 +1,107 @@
+"""``tinymim distill``: a recipe's student and the same student from scratch, probed and fine-tuned, in one table.
+
+The same command goes on where it was cut off: finished fits are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from tinymim.cli import plan_options
+from tinymim.errors import TinymimError
+from tinymim.experiments import compare, old_folders, pages, report
+from tinymim.experiments.compare import STUDENT
+from tinymim.experiments.fit_processes import cores
+from tinymim.experiments.plan import CHECKPOINT
+from tinymim.experiments.questions import PRETRAIN
+from tinymim.experiments.resume import opened
+from tinymim.experiments.runner import Runner
+from tinymim.experiments.study import Study
+from tinymim.log import say
+from tinymim.training import fit
+
+JOBS = 4
+"""At once by default, at most: more would only wait for the pre-training, and take its cores."""
+
+FURTHER = (
+    "Further options are overrides of the recipe; of the data, devices and precision all that is compared takes them."
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tinymim distill``; others are overrides of the recipe."""
+    options = plan_options.parser("distill", __doc__, f"{FURTHER}\n\n{compare.__doc__}")
+    options.add_argument("recipe", help="a recipe, or a path; one without `compare` is fitted alone")
+    options.add_argument("--seeds", help="3 is a number of seeds, from the recipe's own up; 0,4 lists them")
+    plan_options.add(options, "set", "launch", "run_dir", "accept_changes", folder="runs/distill_NAME")
+    options.add_argument("--jobs", type=int, help=f"fits at once; by default as many as cores, and at most {JOBS}")
+    options.add_argument(
+        "--overwrite", nargs="?", const="true", default="false", help="start again, and lose the runs of the folder"
+    )
+    options.add_argument("--ckpt-path", metavar="last", help="go on with what is in the folder, as is always done")
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    """Fit a recipe, then what its ``compare`` names, and print the table; the exit code.
+
+    Raises:
+        TinymimError: mistakes in the recipe or the command line, changes that are not accepted, or failed fits.
+    """
+    if not arguments or (arguments[0].startswith("-") and not {"-h", "--help"} & {*arguments}):
+        raise TinymimError("name a recipe first: tinymim distill relation_digits [--trainer.max_epochs 5 ...]")
+    asked, overrides = plan_options.overrides(parser(), arguments, "comparison", flags=True)
+    compared = compare.read(
+        asked.recipe, overrides, lambda own: plan_options.seeds(asked.seeds, own) if asked.seeds else [own]
+    )
+    if compared is None:
+        return _alone(asked, overrides)
+    jobs = min(cores(), JOBS) if asked.jobs is None else asked.jobs
+    plan_options.check_jobs(jobs)
+    place = asked.run_dir or Path("runs") / f"distill_{compared.plan.name}"
+    keys = [key for keys in compared.cells.values() for key in keys]
+    if asked.overwrite == "true":
+        _clear(place, keys)
+    before = lambda: old_folders.read(place, compared.plan)  # noqa: E731
+    with opened(place, compared.plan, asked.launch, asked.accept_changes, keys, before) as state:
+        left = sum(state.entries[key].state != "done" for key in keys)
+        say(f"{left} fits, {jobs} at once, in {place}")
+        runner = Runner(
+            state, keys, jobs, describe=lambda key: report.describe(state, compared.compared, key), forked=True
+        )
+        if code := runner.run():
+            return code
+        table = pages.comparison(compared, state, report.records(state, compared.compared, compared.plan), jobs)
+    _show(compared, asked.recipe, place, table)
+    return 0
+
+
+def _alone(asked: argparse.Namespace, overrides: list[str]) -> int:
+    """Fit a recipe that is compared with nothing."""
+    if given := [f"--{key}" for key in ("seeds", "jobs") if getattr(asked, key) is not None]:
+        raise TinymimError(f"{', '.join(given)}: {asked.recipe} has no `compare`, so it is one fit")
+    own = {"run_dir": asked.run_dir, "overwrite": asked.overwrite, "ckpt_path": asked.ckpt_path}
+    given = [f"--{key}={value}" for key, value in own.items() if value is not None]
+    place = fit.run("fit", ["--config", asked.recipe, *overrides, *given])
+    say(f"the run is in {place}; the student is {place / CHECKPOINT}")
+    return 0
+
+
+def _clear(place: Path, keys: list[str]) -> None:
+    """Remove the fits of a folder, and what is known of them."""
+    for folder in {place / key.split("/")[0] for key in keys}:
+        shutil.rmtree(folder, ignore_errors=True)
+    (place / "plan.json").unlink(missing_ok=True)
+
+
+def _show(compared: Study, recipe: str, place: Path, table: str) -> None:
+    print(f"\n{table}")
+    student = place / STUDENT / PRETRAIN / CHECKPOINT
+    print(f"all runs: {place}\nthe distilled student: {student}")
+    if len(compared.plan.seeds or []) == 1:
+        again = f"tinymim distill {recipe} --seeds 3"
+        print(
+            f"next: `{again}` for means and spreads; `tinymim export {student} student.safetensors` to use it elsewhere"
+        )

@@ -1,0 +1,96 @@
+"""``tinymim plan``: what a chain, study, grid or comparison would do, checked; ``tinymim status``: how far it is."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+
+from tinymim.cli import plan_options
+from tinymim.config import class_paths
+from tinymim.errors import TinymimError, several
+from tinymim.experiments import chain, check, compare, grid, plan_files, program, state, study
+from tinymim.experiments.plan import Plan
+from tinymim.experiments.status import status as show_status
+from tinymim.log import say
+from tinymim.safety import text
+from tinymim.training import looking
+
+KINDS = ("chain", "study", "scaling study", "program")
+
+
+def main(arguments: list[str]) -> int:
+    """Check a plan and show its stages; nothing is written."""
+    options = plan_options.parser("plan", __doc__)
+    options.add_argument("name", help="of a chain, study, scaling study, program or recipe with `compare`, or a path")
+    options.add_argument("--quick", action="store_true", help="its short form")
+    options.add_argument("--config", action="append", default=[], help="a recipe laid over every fit of a chain")
+    plan_options.add(options, "set", "seeds")
+    looking.add_argument(options, "a recipe of the plan")
+    asked, overrides = plan_options.overrides(options, arguments, "plan")
+    with nullcontext() if asked.trust else class_paths.own_only():
+        found = read(asked, overrides)
+    return shown(found, asked.trust) if isinstance(found, Plan) else listed(found)
+
+
+def read(asked: argparse.Namespace, overrides: list[str]) -> Plan | program.Program:
+    """The plan of a file, or a program.
+
+    Raises:
+        TinymimError: none of that name, or mistakes in it.
+    """
+    kind, _, path = plan_files.find(asked.name, KINDS)
+    seeds = plan_options.seeds(asked.seeds) if asked.seeds else None
+    if kind == "study":
+        return study.load(asked.name, asked.quick, overrides, seeds).plan
+    if kind == "program":
+        return program.load(asked.name, program.folder(path.stem, asked.quick), asked.quick)
+    settings = [text.removeprefix("--") for text in overrides] + ([f"seeds={seeds}"] if seeds else [])
+    if kind == "scaling study":
+        return grid.load(asked.name, asked.quick, settings).plan
+    if asked.quick:
+        raise TinymimError(f"--quick: {asked.name} is a {kind}, and has no short form")
+    if kind == "chain":
+        return chain.load(asked.name, settings, asked.config)
+    compared = compare.read(asked.name, overrides, lambda own: seeds or [own])
+    if compared is None:
+        raise TinymimError(f"{asked.name} is one fit, without `compare`; `tinymim check {asked.name}` checks it")
+    return compared.plan
+
+
+def shown(plan: Plan, trust: bool) -> int:
+    """Show a plan's stages, as they would run.
+
+    Raises:
+        TinymimError: mistakes, after what can be shown.
+    """
+    configs = {name: stage.config for name, stage in plan.stages.items()}
+    with looking.trusted(configs, trust, f"{plan.kind} {plan.name}"):
+        promises = check.check(plan)
+        if errors := check.problems(plan, promises):
+            say(
+                f"{plan.kind} {plan.name} cannot run yet: what follows may be wrong, and the reasons stand at its end\n"
+            )
+        try:
+            check.show(plan, promises)
+        except text.WRONG:  # values of other types than they should be, which is among the errors
+            if not errors:
+                raise
+    if errors:
+        raise several(f"{plan.kind} {plan.name} cannot run yet, {len(errors)} mistake(s)", errors)
+    return 0
+
+
+def listed(found: program.Program) -> int:
+    """Print the commands of a program; each has a plan of its own."""
+    for part in found.parts:
+        print(f"{part.id}: {part.title}", *(f"  {line}" for line in part.lines()), sep="\n")
+    return 0
+
+
+def status(arguments: list[str]) -> int:
+    """Show how far the plan in a folder is, from its files alone."""
+    options = plan_options.parser("status", "How far the plan in a folder is: a chain, study, comparison or another.")
+    options.add_argument("folder", type=Path, help="of the plan")
+    show_status(state.load(options.parse_args(arguments).folder))
+    return 0

@@ -1,0 +1,74 @@
+"""``tinymim search``: settings of their own for the rows of what is compared: a recipe's, a study's or a chain's."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tinymim.cli import plan_options
+from tinymim.errors import TinymimError, several
+from tinymim.experiments import old_folders, search, search_source
+from tinymim.experiments.fit_processes import cores
+from tinymim.experiments.resume import opened
+from tinymim.experiments.runner import Runner
+from tinymim.experiments.search import Search
+from tinymim.files import write_json
+from tinymim.log import say
+from tinymim.training import run_folder
+
+FURTHER = (
+    "Further options are overrides of every pre-training, such as --trainer.precision 32-true, as they are to a study."
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tinymim search``; others are overrides."""
+    options = plan_options.parser("search", __doc__, f"{FURTHER}\n\n{search.__doc__}")
+    options.add_argument("name", help="a recipe with `compare`, a study or a chain with `search`, or a path")
+    options.add_argument("rows", nargs="*", help="these rows alone; by default all")
+    options.add_argument("--quick", action="store_true", help="of a study's short form, which has settings of its own")
+    folder = "runs/search_NAME, or runs/search_NAME_quick"
+    plan_options.add(options, "set", "jobs", "launch", "run_dir", "accept_changes", folder=folder)
+    options.add_argument("--overwrite", dest="accept_changes", action="store_true", help=argparse.SUPPRESS)
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    """Search the settings of rows, write them, and say where; the exit code.
+
+    Raises:
+        TinymimError: unknown rows, mistakes in a recipe, or a row none of whose fits went through.
+    """
+    asked, overrides = plan_options.overrides(parser(), arguments, "search")
+    compared, chosen = search_source.read(asked.name, asked.quick, overrides)
+    whole = Search(compared, asked.rows)
+    jobs = cores() if asked.jobs is None else asked.jobs
+    plan_options.check_jobs(jobs)
+    quick = " --quick" if asked.quick else ""
+    command = whole.plan.command = f"tinymim search {asked.name}{quick}"
+    name = whole.plan.name
+    place = asked.run_dir or Path("runs") / f"search_{name}{'_quick' if asked.quick else ''}"
+    keys = list(whole.plan.fits)
+    before = lambda: old_folders.read(place, whole.plan, whole.tried)  # noqa: E731
+    with opened(place, whole.plan, asked.launch, asked.accept_changes, keys, before) as state:
+        left = sum(state.entries[key].state != "done" for key in keys)
+        say(f"search of {len(whole.rows)} row(s): {left} of {len(keys)} fits to run, {jobs} at once, in {place}")
+        runner = Runner(state, keys, jobs, describe=lambda key: whole.describe(state, key), forked=True)
+        failed: list[str] = []
+        try:
+            if code := runner.run():
+                return code
+        except TinymimError:
+            failed = [f"{key}: {state.entries[key].error}" for key in keys if state.entries[key].state == "failed"]
+            if not failed:
+                raise
+        scores = whole.scores(state)
+        write_json(place / "search.json", {"environment": run_folder.environment(), "rows": scores})
+        without = [
+            f"{row}, {role}: no fit went through" for row in scores for role in scores[row] if not scores[row][role]
+        ]
+        if without:
+            raise several(f"{name}: the search is not whole", [*without, *failed[:6]])
+        path = whole.write(chosen, command, scores)
+    print(f"\nthe settings: {path}\nall fits: {place}")
+    return 0

@@ -1,0 +1,124 @@
+"""``tinymim study``: every row of a study over seeds, and a table for each question.
+
+A study is resumed by the same command: finished fits are kept, and one that was cut off goes on from its last
+checkpoint. A fit made under another definition is never mixed in.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tinymim.cli import plan_options
+from tinymim.errors import TinymimError
+from tinymim.experiments import old_folders, pages, report, study
+from tinymim.experiments.fit_processes import cores
+from tinymim.experiments.resume import opened
+from tinymim.experiments.runner import Runner
+from tinymim.experiments.state import State
+from tinymim.experiments.study import Study
+from tinymim.log import say
+from tinymim.training.preemption import Preempted
+
+FURTHER = "Further options are overrides of every pre-training, such as --trainer.max_epochs 5."
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tinymim study``; others are overrides of every pre-training recipe."""
+    options = plan_options.parser("study", __doc__, f"{FURTHER}\n\n{study.__doc__}")
+    options.add_argument("name", help="a study of recipes/studies, or a path")
+    options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
+    options.add_argument("--rows", type=_words, default=[], help="run these rows alone, of those that are asked for")
+    options.add_argument("--questions", type=_words, default=[], help="run the rows of these questions alone")
+    plan_options.add(
+        options, "seeds", "set", "jobs", "launch", "run_dir", folder="runs/study_NAME, or runs/study_NAME_quick"
+    )
+    plan_options.add(options, "report_only", "accept_changes")
+    options.add_argument("--overwrite", dest="accept_changes", action="store_true", help=argparse.SUPPRESS)
+    return options
+
+
+def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
+    """Read a command line: its options, the study, and the study's folder.
+
+    Raises:
+        TinymimError: mistakes in the study or the command line.
+    """
+    asked, overrides = plan_options.overrides(parser(), arguments, "study")
+    seeds = plan_options.seeds(asked.seeds) if asked.seeds else None
+    found = study.load(asked.name, asked.quick, overrides, seeds)
+    place = asked.run_dir or Path("runs") / f"study_{found.plan.name}{'_quick' if asked.quick else ''}"
+    if asked.run_dir:
+        found.plan.command += f" --run-dir {asked.run_dir}"
+    return asked, found, place
+
+
+def main(arguments: list[str]) -> int:
+    """Run a study, or go on with it where it was left; the exit code.
+
+    Raises:
+        TinymimError: mistakes in the study, changes that are not accepted, or failed fits at the end.
+    """
+    asked, found, place = read(arguments)
+    rows = _chosen(found, asked.rows, asked.questions)
+    jobs = cores() if asked.jobs is None else asked.jobs
+    plan_options.check_jobs(jobs)
+    keys = found.keys(rows)
+    before = lambda: old_folders.read(place, found.plan)  # noqa: E731
+    with opened(place, found.plan, asked.launch, asked.accept_changes, keys, before) as state:
+        code = _run(found, state, [] if asked.report_only else keys, jobs)
+    if code == 0:
+        print(f"\nthe page: {place / 'index.html'}\nthe tables and all runs: {place}")
+    return code
+
+
+def _run(found: Study, state: State, keys: list[str], jobs: int) -> int:
+    """Run the fits, keep the tables up to date, and tell how it went."""
+    wanted = state.plan.with_sources(keys)
+    cells = {key: cell for cell in found.cells.values() for key in cell}
+    for key in wanted - cells.keys():
+        cells[key] = [key]
+    left = {tuple(cells[key]) for key in wanted if state.entries[key].state != "done"}
+    say(f"study {found.plan.name}: {len(left)} cell(s) to run, {jobs} at once, in {state.place}")
+
+    def ended(key: str) -> None:
+        if all(state.entries[other].state in ("done", "failed") for other in cells[key]):
+            write()
+
+    def write() -> None:
+        pages.write_study(found, state, report.records(state, found.compared, found.plan))
+
+    write()
+    runner = Runner(state, wanted, jobs, ended, lambda key: report.describe(state, found.compared, key), forked=True)
+    code = 1  # of an error
+    try:
+        code = runner.run()
+    finally:
+        write()
+        if code != Preempted.code:
+            print((state.place / "study.md").read_text())
+            records = report.records(state, found.compared, found.plan)
+            pages.study(found, state, records).write(state.place / "index.html")
+    return code
+
+
+def _chosen(found: Study, rows: list[str], questions: list[str]) -> list[str]:
+    """The rows to run, each once.
+
+    Raises:
+        TinymimError: an unknown row or question.
+    """
+    compared = found.compared
+    for option, asked, known in (("rows", rows, compared.rows), ("questions", questions, compared.questions)):
+        if wrong := [word for word in asked if word not in known]:
+            names = ", ".join(known)
+            raise TinymimError(f"--{option}: no {', '.join(wrong)} in study {found.plan.name}; there are {names}")
+    asked = [row for question in questions for row in compared.questions[question].rows] or list(compared.rows)
+    chosen = [row for row in dict.fromkeys(asked) if row in rows or not rows]
+    if not chosen:
+        raise TinymimError(f"--rows: none of {', '.join(rows)} is of the questions {', '.join(questions)}")
+    return chosen
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]

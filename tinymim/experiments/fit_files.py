@@ -1,0 +1,106 @@
+"""The files between stages: what each starts from and what it leaves, and whether they are still the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tinymim.config import references
+from tinymim.errors import TinymimError
+from tinymim.experiments.plan import CHECKPOINT, keeps_checkpoint, overrides
+from tinymim.experiments.state import State, recipe_path
+from tinymim.files import sha256
+from tinymim.teachers import locate
+
+RESULTS = "results.json"
+TESTED = "test.json"
+EXPORTED = "student.safetensors"
+
+
+def promised(state: State, key: str) -> list[str]:
+    """The files that a finished fit leaves, in its folder."""
+    stage = state.plan.stage(key)
+    if stage.kind == "export":
+        return [EXPORTED]
+    if stage.kind == "command":
+        return []
+    if stage.kind == "test":
+        return [TESTED]
+    return [*([CHECKPOINT] if keeps_checkpoint(stage) else []), RESULTS]
+
+
+def outputs(state: State, key: str) -> dict[str, str]:
+    """Files that a stage has left as they are now, with the sha256 of each."""
+    found = {name: state.place / key / name for name in promised(state, key)}
+    return {name: sha256(path) for name, path in found.items() if path.is_file()}
+
+
+def source(state: State, key: str) -> Path | None:
+    """The file that a stage starts from; ``None`` where it starts from nothing, or the file is not here."""
+    start, parent = state.plan.stage(key).start, state.plan.parent(key)
+    if parent:
+        path = state.place / parent / CHECKPOINT
+    elif start:
+        try:
+            return locate.file_of(references.filled(start))
+        except TinymimError:
+            return None
+    else:
+        return None
+    return path if path.is_file() else None
+
+
+def inputs(state: State, key: str) -> dict[str, str]:
+    """The file that a stage starts from as it is now: its name, and its sha256."""
+    path = source(state, key)
+    return {str(state.plan.stage(key).start): sha256(path)} if path else {}
+
+
+def altered(state: State, keys: Iterable[str]) -> dict[str, list[str]]:
+    """Files of finished fits that are missing or altered, and teachers that are not those a fit was begun with.
+
+    Returns:
+        A line for each, by key.
+    """
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        entry = state.entries[key]
+        there = outputs(state, key) if entry.state == "done" else {}
+        lines = [
+            f"{state.place / key / name}: sha256 was {sha}, and it is {there.get(name, 'missing')}"
+            for name, sha in (entry.outputs if entry.state == "done" else {}).items()
+            if there.get(name) != sha
+        ]
+        if entry.inputs and not state.plan.parent(key):
+            lines += [
+                f"{source(state, key)}: sha256 is {sha}, and {key} was begun with {entry.inputs[name]}"
+                for name, sha in inputs(state, key).items()
+                if entry.inputs.get(name, sha) != sha
+            ]
+        if lines:
+            found[key] = lines
+    return found
+
+
+def command(state: State, key: str, settled: str | None) -> list[str]:
+    """The command line of a fit, behind ``tinymim``.
+
+    Args:
+        state: of its plan.
+        key: of the fit.
+        settled: the precision that ``auto`` means; ``None`` leaves what the recipe says.
+    """
+    stage, place = state.plan.stage(key), state.place / key
+    if stage.kind == "command":
+        return list(stage.config["words"])
+    if stage.kind == "export":
+        return ["export", str(source(state, key) or stage.start), str(place / EXPORTED), "--overwrite"]
+    own = ["--config", str(recipe_path(state.place, stage.name)), f"--run_dir={json.dumps(str(place))}"]
+    if (seed := state.plan.fits[key].seed) is not None:
+        own.append(f"--seed_everything={seed}")
+    if settled:
+        own.append(f"--trainer.precision={settled}")
+    sources = state.plan.sources(key)
+    own += overrides(stage.config, {path: str(state.place / sources[path] / CHECKPOINT) for path in sources})
+    return ["test", *own] if stage.kind == "test" else ["fit", *own, "--ckpt_path", "last"]

@@ -1,0 +1,174 @@
+"""The process of one fit: a command of its own, or a fork of a server that has imported the training stack once."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import traceback
+from multiprocessing import connection
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+PRELOADED = ["tinymim.training.fit", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
+COMMAND = [sys.executable, "-m", "tinymim"]
+
+
+class Process(Protocol):
+    """A process that was started; ``Popen`` is one."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; ``None`` while it runs."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal."""
+
+
+def spawn(words: list[str], log: IO[bytes] | None, threads: int, launch: list[str]) -> subprocess.Popen[bytes]:
+    """Start the command that a user would give, behind a launcher if there is one.
+
+    It gets a session of its own, as ctrl-C must reach it once, by way of this process.
+
+    Args:
+        words: what follows ``tinymim``.
+        log: where its output goes; ``None`` is the terminal, and all threads.
+        threads: of its computation.
+        launch: comes before the command.
+    """
+    environment = dict(os.environ)
+    if log:
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+    return subprocess.Popen(
+        [*launch, *COMMAND, *words], env=environment, start_new_session=True, stdout=log, stderr=log and log.fileno()
+    )
+
+
+class Shown:
+    """A command in a process of its own, whose standard error goes to this one's, and into a file.
+
+    Args:
+        words: what follows ``tinymim``.
+        log: the file, which is written anew.
+    """
+
+    def __init__(self, words: list[str], log: Path):
+        self._process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.pid = self._process.pid
+        self._copy = threading.Thread(target=self._copied, args=(log,))
+        self._copy.start()
+
+    def _copied(self, log: Path) -> None:
+        assert self._process.stderr is not None
+        with log.open("w") as stream:
+            for line in self._process.stderr:
+                sys.stderr.write(line)
+                stream.write(line)
+
+    def poll(self) -> int | None:
+        """Exit code as ``Popen`` gives it; once there is one, the file holds all that was said."""
+        if (code := self._process.poll()) is not None:
+            self._copy.join()
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send the process a signal."""
+        self._process.send_signal(number)
+
+
+class Fork:
+    """``tinymim fit`` or ``test`` in a worker process, which starts at once and ends with this one.
+
+    Args:
+        words: what follows ``tinymim``.
+        log: where its output goes.
+        threads: of its computation.
+    """
+
+    def __init__(self, words: list[str], log: Path, threads: int):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self._process = context.Process(target=_work, args=(words, log, threads))
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    def poll(self) -> int | None:
+        """Exit code as ``Popen`` gives it."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send the process a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once; what it has written is whole."""
+        self._process.kill()
+        self._process.join()
+
+
+def _work(words: list[str], log: Path, threads: int) -> None:
+    """In the worker: run the command, and end with its exit code."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the command's to handle
+    threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    import torch
+
+    from tinymim.errors import TinymimError
+    from tinymim.training import fit
+
+    torch.set_num_threads(threads)
+    code = 0
+    try:
+        fit.run(words[0], words[1:])
+    except TinymimError as error:
+        print(f"tinymim {words[0]}: {error}", flush=True)
+        code = error.code
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.exit(code)
+
+
+def _die_with(sentinel: Any) -> None:
+    """End this process when the command's does, kill -9 included: nobody would know of it any more."""
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def alive(process: dict[str, Any], place: Path) -> int | None:
+    """The id of a recorded process that still runs on this host: its command line names the folder, as no other's that
+    was given the same id would."""
+    pid = process.get("pid")
+    if pid is None or process.get("host") != socket.gethostname():
+        return None
+    with contextlib.suppress(OSError):
+        if str(place).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return int(pid)
+    return None
+
+
+def last_line(log: Path) -> str:
+    """The last line of a process's log; the whole of an error that lists several mistakes."""
+    text = log.read_text(errors="replace") if log.is_file() else ""  # a worker makes it once it is up
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    begun = len(lines) - 1
+    while begun > 0 and lines[begun].startswith("- "):
+        begun -= 1
+    whole = " ".join(lines[begun:]) if lines[begun].startswith("tinymim ") else lines[-1]
+    return textwrap.shorten(whole, 500, placeholder=" ...")

@@ -1,0 +1,179 @@
+"""The comparison of a plan's finished fits: their figures, and the tables of its questions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tinymim.errors import TinymimError
+from tinymim.experiments import changes, convergence, loss_curves, tables
+from tinymim.experiments.convergence import Logged
+from tinymim.experiments.fit_files import promised
+from tinymim.experiments.plan import Plan
+from tinymim.experiments.questions import Comparison, Curve, Figure, Question
+from tinymim.experiments.state import State, read_json
+from tinymim.experiments.status import headline
+from tinymim.experiments.tables import Records
+from tinymim.files import write_text
+from tinymim.report.document import Section
+from tinymim.report.finding import Finding
+from tinymim.training import metrics_log
+
+
+def records(state: State, compared: Comparison, plan: Plan | None = None) -> Records:
+    """How each row went under each seed, and the figures of those that are done.
+
+    Args:
+        state: of the plan.
+        compared: its rows and figures.
+        plan: as its file has it today; what has another definition in ``state`` is left out.
+
+    Raises:
+        TinymimError: a finished fit did not measure one of the figures.
+    """
+    changed = set(changes.between(state.plan, changes.keep_precision(state.plan, plan))) if plan else set()
+    stale = state.plan.with_descendants(changed)
+    found: Records = {row: {} for row in compared.rows}
+    for row, stages in compared.rows.items():
+        if stale.intersection(stages.values()):
+            continue
+        seeds = dict.fromkeys(fit.seed for fit in state.plan.fits.values() if fit.stage in stages.values())
+        for seed in seeds:
+            keys = {role: key for role, stage in stages.items() if (key := state.plan.key(stage, seed))}
+            if record := _record(state, keys, compared):
+                found[row][seed or 0] = record
+    return found
+
+
+def _record(state: State, keys: dict[str, str], compared: Comparison) -> dict[str, Any] | None:
+    """Record of a row under a seed, whose fits are ``keys`` by what they stand for; ``None`` while at work."""
+    needed = state.plan.with_sources(keys.values())
+    errors = {key: entry.error for key in needed if (entry := state.entries[key]).state == "failed"}
+    if errors:
+        return {"status": "failed", "error": "; ".join(f"{key}: {error}" for key, error in sorted(errors.items()))}
+    if any(state.entries[key].state != "done" for key in keys.values()):
+        return None
+    results = {role: _results(state, key) for role, key in keys.items()}
+    figures = {}
+    for title, figure in compared.figures.items():
+        metrics = results.get(figure.stage, {}).get("metrics", {})
+        if figure.metric in metrics:
+            figures[title] = metrics[figure.metric]
+        elif figure.stage in keys and state.plan.stage(keys[figure.stage]).kind != "test":
+            known = ", ".join(sorted(metrics)) or "nothing"
+            raise TinymimError(f"figures.{title}.metric: {figure.stage} has no {figure.metric}; it has {known}")
+    return {
+        "status": "done",
+        "figures": figures,
+        "parameters": max(result.get("parameters", 0) for result in results.values()),
+        "seconds": round(sum({key: results[role].get("seconds", 0) for role, key in keys.items()}.values()), 1),
+    }
+
+
+def _results(state: State, key: str) -> dict[str, Any]:
+    """Results of a finished fit or test; the figures of a test as those of a fit are called."""
+    results = read_json(state.place / key / promised(state, key)[-1])
+    metrics = {name.replace("test/", "val/", 1): value for name, value in (results.get("metrics") or {}).items()}
+    return {**results, "metrics": metrics}
+
+
+def describe(state: State, compared: Comparison, key: str) -> str:
+    """The figures of a finished fit, for people."""
+    stage, metrics = state.plan.fits[key].stage, _results(state, key)["metrics"]
+    own = {role for stages in compared.rows.values() for role, name in stages.items() if name == stage}
+    figures = {title: figure for title, figure in compared.figures.items() if figure.stage in own}
+    shown = [f"{title} {fig.shown([metrics[fig.metric]])}" for title, fig in figures.items() if fig.metric in metrics]
+    return ", ".join(shown) or headline(state, key)
+
+
+def section(compared: Comparison, asked: Question, found: Records) -> Section:
+    """The table of a question, and under it the settings of each row."""
+    made = tables.section(asked, found, compared.shown(asked))
+    made.remarks += compared.remarks(asked)
+    return made
+
+
+def sections(state: State, compared: Comparison, found: Records, beside: Path, draw: bool = True) -> list[Section]:
+    """A section for each question; tables and curves are written into the plan's folder.
+
+    Args:
+        state: of the plan.
+        compared: its rows, questions and figures.
+        found: the records of its rows.
+        beside: folder of the page that will hold them, which its links are relative to.
+        draw: the curves too.
+    """
+    root, logged = Path(os.path.relpath(state.place, beside)), _logged(state, compared, found)
+    return [_question(state, compared, id, found, logged, root, draw) for id in compared.questions]
+
+
+def _question(
+    state: State, compared: Comparison, id: str, found: Records, logged: Logged, root: Path, draw: bool
+) -> Section:
+    asked, place = compared.questions[id], state.place
+    made = section(compared, asked, found)
+    files = {id: tables.as_csv(asked, found, compared.shown(asked))}
+    curves = _curves(compared, asked)
+    speeds, fast = _speeds(curves, asked, logged)
+    if speeds:
+        without = replace(asked, paper={})
+        table = tables.table(without, fast, speeds)
+        made.tables.append(replace(table, title="Convergence", text=convergence.READING))
+        made.text += tables.claims(asked, fast, speeds)
+        files[f"{id}_convergence"] = tables.as_csv(without, fast, speeds)
+    for table, (name, text) in zip(made.tables, files.items(), strict=True):
+        write_text(place / "tables" / f"{name}.csv", text)
+        table.files = [str(root / "tables" / f"{name}.csv")]
+    write_text(place / "tables" / f"{id}.md", made.markdown())
+    for key, curve in curves.items() if draw else []:
+        if picture := loss_curves.draw(asked, curve, logged, place / "curves" / f"{id}_{key}", str(root / "curves")):
+            made.pictures.append(picture)
+        elif names := {
+            name for stages in logged.values() for by in stages.values() for name in by.get(curve.stage, {})
+        }:
+            known = ", ".join(sorted({name.partition("/")[2] for name in names if "loss" in name})) or "no loss"
+            made.remarks.append(f"curves.{key}.loss: {curve.stage} logged no {curve.loss}; it logged {known}.")
+    return made
+
+
+def answers(state: State, compared: Comparison, found: Records) -> list[Finding]:
+    """Findings of the paper beside those here, for the questions that both answer."""
+    logged, findings = _logged(state, compared, found), []
+    for asked in compared.questions.values():
+        speeds, fast = _speeds(_curves(compared, asked), asked, logged)
+        both = {
+            row: {
+                seed: {**record, "figures": {**record["figures"], **fast[row].get(seed, {"figures": {}})["figures"]}}
+                if record["status"] == "done"
+                else record
+                for seed, record in found[row].items()
+            }
+            for row in fast
+        }
+        findings.append(tables.finding(asked, both, {**speeds, **compared.shown(asked)}))
+    return [finding for finding in findings if finding]
+
+
+def _curves(compared: Comparison, asked: Question) -> dict[str, Curve]:
+    """Curves of the stages whose figures the question shows."""
+    shown = {figure.stage for figure in compared.shown(asked).values()}
+    return {key: curve for key, curve in compared.curves.items() if curve.stage in shown}
+
+
+def _speeds(curves: dict[str, Curve], asked: Question, logged: Logged) -> tuple[dict[str, Figure], Records]:
+    return convergence.measured({c.title: (c.stage, c.loss) for c in curves.values()}, list(asked.rows), logged)
+
+
+def _logged(state: State, compared: Comparison, found: Records) -> Logged:
+    """Logged curves of the rows that are done."""
+    stages = {curve.stage for curve in compared.curves.values()}
+    logged: Logged = {}
+    for row, by_seed in found.items():
+        logged[row] = {}
+        for seed, record in by_seed.items():
+            if record["status"] == "done":
+                keys = {role: state.plan.key(compared.rows[row][role], seed) for role in stages}
+                logged[row][seed] = {role: metrics_log.read(state.place / str(key)) for role, key in keys.items()}
+    return logged

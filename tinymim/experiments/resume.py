@@ -1,0 +1,130 @@
+"""The resume rule: finished fits are kept; what has changed since is named, and run anew where that is accepted."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from tinymim.errors import TinymimError, several
+from tinymim.experiments import changes, check, fit_files, state
+from tinymim.experiments.plan import Plan
+from tinymim.experiments.state import State
+from tinymim.log import say
+from tinymim.training import lock, run_folder
+
+ACCEPT = "--accept-changes runs these again and all that starts from them, and keeps the rest"
+LONGEST = 20
+"""Lines of what has changed that are shown."""
+
+
+def check_fresh(place: Path, going_on: bool) -> None:
+    """Raise where a folder holds something else than a plan, or a plan unless it is to go on."""
+    inside = sorted(path.name for path in place.iterdir() if path.name != lock.NAME) if place.is_dir() else []
+    if state.holds(place) and not going_on:
+        raise TinymimError(
+            f"run_dir: {place} holds a chain already. Go on with it: --resume. Begin another: --run-dir ANOTHER_FOLDER"
+        )
+    if inside and not state.holds(place):
+        raise TinymimError(f"run_dir: {place} holds other files ({', '.join(inside[:4])}); give a new folder")
+
+
+@contextlib.contextmanager
+def opened(
+    place: Path,
+    plan: Plan,
+    launch: str | None = None,
+    accept: bool = False,
+    keys: Iterable[str] | None = None,
+    before: Callable[[], State | None] = lambda: None,
+    going_on: bool = True,
+) -> Iterator[State]:
+    """The state of a plan in its folder, which is locked meanwhile; a mistake in a new plan leaves no folder.
+
+    The arguments are those of :func:`prepare` and :func:`check_fresh`.
+    """
+    own = plan.kind in ("chain", "scaling study")  # others may have been begun by a version that kept no state
+    if own:
+        check_fresh(place, going_on)
+    if not place.is_dir():
+        _check(plan, [plan.fits[key].stage for key in (plan.fits if keys is None else plan.with_sources(keys))])
+    with lock.hold(place, "run_dir"):
+        if own:
+            check_fresh(place, going_on)
+        yield prepare(place, plan, launch, accept, keys, before)
+
+
+def prepare(
+    place: Path,
+    plan: Plan,
+    launch: str | None = None,
+    accept: bool = False,
+    keys: Iterable[str] | None = None,
+    before: Callable[[], State | None] = lambda: None,
+) -> State:
+    """The state of ``plan`` in a folder, begun or to go on with, checked and written.
+
+    Args:
+        place: the folder, whose lock is held.
+        plan: what is to be run there.
+        launch: put before each fit's command; ``None`` leaves it as it was.
+        accept: changes since it was run last.
+        keys: of the fits that are to run; the others, and what they were, are left alone. By default all.
+        before: reads the state of a folder that an earlier version of tinymim wrote.
+
+    Raises:
+        TinymimError: mistakes in what is left to run, or changes that are not accepted.
+    """
+    wanted = set(plan.fits) if keys is None else plan.with_sources(keys)
+    old = state.load(place) if state.holds(place) else before()
+    if old is None:
+        if begun := [key for key in wanted if any((place / key / name).exists() for name in run_folder.KEPT)]:
+            names = ", ".join(sorted(begun)[:4])
+            if not accept:
+                raise TinymimError(
+                    f"{place} holds runs of which nothing shows that they are the same: {names}. {ACCEPT}"
+                )
+        _check(plan, [plan.fits[key].stage for key in wanted])
+        return _written(state.begin(place, plan, launch or ""))
+    plan = changes.keep_precision(old.plan, plan)
+    changed = changes.between(old.plan, plan)
+    if keys is not None:  # a part of the plan alone is run: keep what else the folder holds, and what it was
+        stages = {plan.fits[key].stage for key in wanted}
+        left = old.plan.with_descendants(set(changed) & old.plan.stages.keys()) - stages
+        kept = {
+            name: old.plan.stages.get(name, stage) if name in left else stage for name, stage in plan.stages.items()
+        }
+        plan = dataclasses.replace(plan, stages=old.plan.stages | kept, fits=old.plan.fits | plan.fits)
+        changed = {name: lines for name, lines in changed.items() if name in stages and name in old.plan.stages}
+    for key, fit in plan.fits.items():
+        if key in old.plan.fits and (then := old.plan.fits[key]) != fit:
+            changed.setdefault(fit.stage, []).append(f"{key}: seed {then.seed}, now {fit.seed}")
+    altered = fit_files.altered(old, [key for key in old.entries if keys is None or key in wanted])
+    lines = [line for found in (*changed.values(), *altered.values()) for line in found]
+    if lines and not accept:
+        more = [f"and {len(lines) - LONGEST} more"] if len(lines) > LONGEST else []
+        heading = (
+            f"{place} has changed since it was run. Undo it, or: {ACCEPT}; or keep all of it: --run-dir ANOTHER_FOLDER"
+        )
+        raise several(f"{heading}. It differs", [*lines[:LONGEST], *more])
+    old.forget(set(altered))
+    for key in old.follow(plan, changed):
+        say(f"{key} is no longer part of the {plan.kind}; {place / key} is left as it is")
+    old.launch = old.launch if launch is None else launch
+    _check(plan, [plan.fits[key].stage for key in wanted if old.entries[key].state != "done"])
+    return _written(old)
+
+
+def _check(plan: Plan, stages: Iterable[str]) -> None:
+    """Raise where one of ``stages`` cannot run."""
+    wanted = set(stages)
+    promises = check.check(plan, wanted)
+    if errors := check.problems(plan, promises, [name for name in promises if name in wanted]):
+        raise several(f"{plan.kind} {plan.name} has {len(errors)} mistake(s)", errors)
+
+
+def _written(current: State) -> State:
+    current.save()
+    current.write_recipes()
+    return current

@@ -1,0 +1,243 @@
+"""Schemas of the files that list fits: chains, studies, settings and searches; and their mistakes.
+
+Each kind is a struct. :func:`mistakes` tells everything that is wrong with the types and keys of a file at once; what
+names what is checked by the readers, once those are right.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tinymim.config.spec import seed_mistakes, unknown
+from tinymim.teachers import record_schemas
+from tinymim.teachers.record_schemas import Line, Name, Plain, Whole
+
+Check = Callable[[Any, str], list[str]]
+
+
+Seeds = Annotated[list[Whole], Meta(extra={"check": seed_mistakes})]
+Settings = Annotated[Plain, Meta(description="a mapping such as {trainer.max_epochs: 5}")] | None
+Text = Annotated[str, Meta(description="a text")]
+FileName = Annotated[Name, Meta(description="a name of files and folders, without / and without a dot before it")]
+Recipe = Annotated[Line | list[Line], Meta(description="the name of a recipe, or a list of names")]
+
+Option = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!.*\bclass_path\b)(model|data|trainer)(\.[A-Za-z_]\w*)+\Z"
+        r"(?#an option below model, data or trainer, such as model.optim.base_lr)",
+        max_length=200,
+    ),
+]
+"""An option of a recipe, below its model, data or trainer; none that says which class they are."""
+
+Scalar = bool | int | float | Annotated[str, Meta(pattern=r"^[\w +-]*\Z(?#a word or several)", max_length=200)] | None
+"""A text in it is one word or several, and neither a path nor the way to a class."""
+
+Value = Scalar | list[Scalar]
+"""A value that a search may choose for an option."""
+
+Chosen = Annotated[
+    dict[Option, Value], Meta(description="a mapping such as {model.optim.base_lr: 0.004}, of options and numbers")
+]
+Tried = Annotated[
+    dict[Option, Annotated[list[Value], Meta(min_length=1, max_length=1000)]],
+    Meta(description="a mapping such as {model.optim.base_lr: [0.002, 0.008]}, of options and numbers"),
+]
+
+
+class SettingsText(Struct, forbid_unknown_fields=True):
+    """A file of settings; see ``settings.py``. It changes a recipe's numbers, and not what is run."""
+
+    command: Text = ""
+    how: Text = ""
+    rows: dict[Line, dict[Line, Chosen]] | None = None
+
+
+class Search(Struct, forbid_unknown_fields=True):
+    """How settings are chosen; see ``search.py``."""
+
+    share: Annotated[float, Meta(gt=0, lt=1, description="a share of the training images between 0 and 1")] = 0.2
+    seeds: Seeds = msgspec.field(default_factory=lambda: [0])
+    grid: dict[Line, Tried] | None = None
+    by: dict[Line, Line | None] | None = None
+
+
+class StageText(Struct, forbid_unknown_fields=True):
+    """A stage of a chain; see ``chain.py``."""
+
+    name: Name
+    kind: Line
+    recipe: Recipe | None = None
+    set: Settings = None
+    teacher: Line | None = None
+    weights: Line | None = None
+
+
+class CompareText(Struct, forbid_unknown_fields=True):
+    """The comparison at the end of a chain."""
+
+    title: Line
+    rows: dict[str, list[Line]]
+    source: Line = ""
+    expects: Line = ""
+    paper: dict[str, float] | None = None
+
+
+class ChainText(Struct, forbid_unknown_fields=True):
+    """The file of a chain."""
+
+    stages: Annotated[list[StageText], Meta(min_length=1, max_length=1000)]
+    about: Text | None = None
+    seeds: Seeds | None = None
+    set: Settings = None
+    compare: CompareText | None = None
+    settings: Line | None = None
+    search: Search | None = None
+
+
+class StudyStage(Struct, forbid_unknown_fields=True):
+    """A fit that every row of a study makes; see ``study.py``."""
+
+    recipe: Line
+    set: Settings = None
+
+
+class StudyFigure(Struct, forbid_unknown_fields=True):
+    """A figure of a study."""
+
+    stage: Line
+    metric: Line
+    unit: Annotated[str, Meta(max_length=4000, description="a text, such as px; % and '' are others")] = "%"
+    better: Annotated[Literal["higher", "lower"], Meta(description="higher or lower")] = "higher"
+
+
+class StudyCurve(Struct, forbid_unknown_fields=True):
+    """A loss that a study draws."""
+
+    stage: Line
+    title: Line = ""
+    loss: Line = "loss"
+
+
+class StudyPrepared(Struct, forbid_unknown_fields=True):
+    """A fit that rows of a study need."""
+
+    recipe: Line
+    title: Line = ""
+    set: Settings = None
+
+
+class StudyRow(Struct, forbid_unknown_fields=True):
+    """A row of a study."""
+
+    title: Line = ""
+    recipe: Line | None = None
+    set: Settings = None
+    weights: Line | None = None
+    later: Settings = None
+    known: Line | None = None
+
+
+class StudyClaim(Struct, forbid_unknown_fields=True):
+    """A finding that can be checked."""
+
+    figure: Line
+    better: Line
+    than: Line
+
+
+class StudyQuestion(Struct, forbid_unknown_fields=True):
+    """A question of a study."""
+
+    title: Line
+    rows: Annotated[list[Line] | dict[str, Line | None], Meta(description="a list of rows, or a mapping to titles")]
+    source: Line = ""
+    expects: Line = ""
+    paper: dict[str, float] | None = None
+    figures: list[Line] | None = None
+    against: dict[str, Line] | None = None
+    claims: list[StudyClaim] | None = None
+
+
+class StudyText(Struct, forbid_unknown_fields=True):
+    """The file of a study. Names of rows and questions become those of files."""
+
+    seeds: Seeds
+    stages: dict[Name, StudyStage]
+    rows: dict[FileName, StudyRow]
+    questions: dict[FileName, StudyQuestion]
+    about: Text = ""
+    budget: Settings = None
+    figures: dict[str, StudyFigure] | None = None
+    curves: dict[Name, StudyCurve] | None = None
+    prepare: dict[FileName, StudyPrepared] | None = None
+    quick: Settings = None
+    settings: Line | None = None
+    search: Search | None = None
+
+
+def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
+    """Every way in which plain data is not what a type has, a line each, which the field leads.
+
+    Args:
+        value: as a file has it.
+        schema: a struct, or the type of a field of one.
+        path: of the value in the file.
+    """
+    schema, base, said, check = _described(schema)
+    if check:
+        return check(value, path)
+    origin, inner = typing.get_origin(base), typing.get_args(base)
+    fields = {field.name: field for field in msgspec.structs.fields(base)} if _is_struct(base) else {}
+    if (fields or origin is dict) and not isinstance(value, dict):
+        inside = ", ".join(fields) or "names"
+        return [f"{path}: {value!r} is not {said or f'a mapping of {inside}'}"]
+    if fields:
+        found = unknown(value, path, fields)
+        for name, field in fields.items():
+            where = f"{path}.{name}".lstrip(".")
+            if field.required and value.get(name) in (None, "", [], {}):
+                found.append(f"{where}: missing")
+            elif value.get(name) is not None:
+                found += mistakes(value[name], field.type, where)
+        return found
+    if origin is dict and not said:
+        wrong = [
+            f"{path}.{key}: is not {_described(inner[0])[2] or 'a name'}" for key in value if _error(key, inner[0])
+        ]
+        return wrong + [line for key, part in value.items() for line in mistakes(part, inner[1], f"{path}.{key}")]
+    if origin is list and _is_struct(inner[0]) and isinstance(value, list):
+        return [line for n, part in enumerate(value, 1) for line in mistakes(part, inner[0], f"{path}, number {n}")]
+    error = _error(value, schema)
+    return [f"{path}: {value!r} is not {said}" if said else f"{path}: {error}"] if error else []
+
+
+def _error(value: Any, schema: Any) -> str:
+    """Why a value is not of a type; empty where it is."""
+    try:
+        msgspec.convert(value, schema, strict=True)
+    except msgspec.ValidationError as error:
+        return record_schemas.told(error)
+    return ""
+
+
+def _is_struct(schema: Any) -> bool:
+    return isinstance(schema, type) and issubclass(schema, Struct)
+
+
+def _described(schema: Any) -> tuple[Any, Any, str, Check | None]:
+    """A type that is not ``None``, the same without its annotations, how it is described, and what else checks it."""
+    others = [part for part in typing.get_args(schema) if part is not type(None)]
+    if type(None) in typing.get_args(schema) and len(others) == 1:
+        schema = others[0]
+    base = schema.__origin__ if hasattr(schema, "__metadata__") else schema
+    metas = [meta for meta in getattr(schema, "__metadata__", ()) if isinstance(meta, Meta)]
+    said = next((meta.description for meta in metas if meta.description), "")
+    check = next((meta.extra["check"] for meta in metas if meta.extra), None)
+    return schema, base, said, check

@@ -1,0 +1,92 @@
+"""How far a plan is: the table of its stages, from files alone."""
+
+from __future__ import annotations
+
+import shlex
+
+from rich.table import Table
+from rich.text import Text
+
+from tinymim.experiments.fit_files import EXPORTED, RESULTS, outputs, promised
+from tinymim.experiments.plan import CHECKPOINT
+from tinymim.experiments.state import Entry, State, read_json
+from tinymim.safety.console import PlainConsole
+from tinymim.training import lock
+from tinymim.training.progress import clock
+from tinymim.training.run_folder import PROGRESS
+
+COLOURS = {
+    "done": "green",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "cut off": "yellow",
+    "failed": "red",
+    "altered": "red",
+}
+
+
+def status(state: State, console: PlainConsole | None = None) -> None:
+    """Print how far each stage is: while the plan runs, and from another machine too."""
+    console, plan = console or PlainConsole(), state.plan
+    owner = lock.owner(state.place)
+    done = sum(entry.state == "done" for entry in state.entries.values())
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)  # every column at its widest makes 80 columns
+    table.add_column("stage", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for column in ("epoch", "metric", "time", "sha256"):
+        table.add_column(column, justify="right", no_wrap=True)
+    seed: int | None = None
+    by_seed = all(key.endswith(fit.stage) for key, fit in plan.fits.items())  # as folders of chains are
+    for key, entry in state.entries.items():
+        if by_seed and (own := plan.fits[key].seed) != seed:
+            seed = own
+            table.add_row(f"seed {seed}", style="bold")
+        table.add_row(plan.fits[key].stage if by_seed else key, *_row(state, key, entry, bool(owner)))
+    console.print(
+        f"{plan.kind} {plan.name} in {state.place}: {done} of {len(state.entries)} stages done\n", soft_wrap=True
+    )
+    console.print(table)
+    console.print(f"\nat work: {owner}" if owner else "\nnobody is at work on it", soft_wrap=True)
+    for key, entry in state.entries.items():
+        if entry.error:
+            console.print(f"{key} failed: {entry.error}", soft_wrap=True)
+    if not owner and done < len(state.entries):
+        again = plan.command or f"tinymim chain resume {shlex.quote(str(state.place))}"
+        console.print(f"go on with: {again}", soft_wrap=True)
+
+
+def headline(state: State, key: str) -> str:
+    """The figure of a finished fit that says most."""
+    names = promised(state, key)
+    results = read_json(state.place / key / names[-1]) if names else {}
+    shown = _metric({name.replace("test/", "val/", 1): value for name, value in (results.get("metrics") or {}).items()})
+    return "done" if shown == "-" else shown
+
+
+def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str | Text]:
+    place = state.place / key
+    results, progress = read_json(place / RESULTS), read_json(place / PROGRESS)
+    if entry.state == "waiting":  # what lies there is of an earlier form of it
+        results = progress = {}
+    shown: str = "cut off" if entry.state == "running" and not at_work else entry.state
+    if entry.state == "done" and outputs(state, key) != entry.outputs:
+        shown = "altered"
+    epoch = (
+        f"{progress['epoch']}/{progress['epochs']}"
+        if {"epoch", "epochs"} <= progress.keys()
+        else str(results.get("epochs", "-"))
+    )
+    spent = results.get("seconds", progress.get("seconds"))
+    sha = entry.outputs.get(CHECKPOINT, entry.outputs.get(EXPORTED, "-"))[:12]
+    metric = _metric(results.get("metrics") or progress.get("metrics") or {})
+    took = "-" if spent is None else clock(spent)
+    return [Text(shown, COLOURS.get(shown, "")), epoch, metric, took, sha]
+
+
+def _metric(metrics: dict[str, float]) -> str:
+    """The one figure that says most: accuracy on masks, boxes or labels, nearest neighbours, else the loss."""
+    for name, title in (("val/miou", "mIoU"), ("val/map", "mAP"), ("val/top1", "top-1"), ("val/knn_top1", "10-NN")):
+        if name in metrics:
+            return f"{title} {metrics[name]:.1%}"
+    loss = metrics.get("val/loss", metrics.get("train/loss"))
+    return "-" if loss is None else f"loss {loss:.4f}"
