@@ -44,9 +44,6 @@ UPWARD = {
 LONG = {"data.robustness"}
 """Files of more than 300 lines."""
 
-TWICE = {"Card", "Cell", "Contents", "Entry", "Part", "Picture", "Stage", "Study", "card"}
-"""Names of files and classes that more than one bears."""
-
 
 def modules() -> dict[str, Path]:
     """Every file of the package by its dotted name below ``tinymim``."""
@@ -95,7 +92,7 @@ def test_names__a_file_and_a_class_are_called_so_once() -> None:
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.ClassDef)
     )
-    assert {name for name, count in (*stems.items(), *classes.items()) if count > 1} <= TWICE
+    assert {name for name, count in (*stems.items(), *classes.items()) if count > 1} == set()
 
 
 def test_files__none_is_long() -> None:

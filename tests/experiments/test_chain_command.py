@@ -12,7 +12,7 @@ import yaml
 
 from tests.experiments.conftest import Fake
 from tests.experiments.test_plan import MEDIUM, PROBED, SHIPPED, TINY, TUNED
-from tinymim.cli import chain_command, main
+from tinymim.cli import chain_command, main, recipe_commands
 from tinymim.errors import TinymimError
 from tinymim.experiments.state import load
 from tinymim.training import lock
@@ -237,10 +237,10 @@ def test_resume__of_whatever_a_folder_holds(done: Written, tmp_path: Path, monke
     run.mkdir()
     (run / "config.yaml").write_text("")
     called: list[Any] = []
-    monkeypatch.setattr(main, "lightning", lambda *arguments: called.append(arguments) or 75)
-    assert main.main(["resume", str(run), "--trainer.max_epochs", "3"]) == 75
+    monkeypatch.setattr(recipe_commands, "fit", called.append)
+    assert main.main(["resume", str(run), "--trainer.max_epochs", "3"]) == 0
     own = ["--config", str(run / "config.yaml"), "--run_dir", str(run), "--ckpt_path", "last"]
-    assert called == [("fit", [*own, "--trainer.max_epochs", "3"])]
+    assert called == [[*own, "--trainer.max_epochs", "3"]]
 
 
 def test_resume__of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def test_settings__change_numbers_and_no_class_or_path(tmp_path: Path, key: str,
     path.write_text(yaml.safe_dump({"rows": {"scratch": {"probe": {key: value}}}}))
     with pytest.raises(TinymimError, match="rows"):
         settings.load(str(path))
-    found = schema.mistakes({"grid": {"probe": {key: [value]}}}, schema.Search, "search")
+    found = schema.mistakes({"grid": {"probe": {key: [value]}}}, schema.SearchText, "search")
     assert found, "what a search may not write it may not try"
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tinymim.experiments.questions import Figure
-from tinymim.experiments.schema import SettingsText
-from tinymim.experiments.question import Question
 
 from tests.safety.places import STUDY
 from tinymim.errors import TinymimError
 from tinymim.experiments import settings, tables
+from tinymim.experiments.questions import Figure, Question
+from tinymim.experiments.schema import SettingsText
 from tinymim.report.document import Section
 from tinymim.safety import names, shown, text
 from tinymim.teachers import record_schemas

@@ -11,7 +11,7 @@ from tinymim.cli.main import main
 from tinymim.errors import TinymimError
 from tinymim.teacher_cache import cache as caches
 from tinymim.teacher_cache import storage as folders
-from tinymim.teacher_cache.cache import Cache, Part
+from tinymim.teacher_cache.cache import Cache, StoredSet
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records
 from tinymim.teacher_cache.storage import KEY, OPEN, entries, remove
@@ -103,7 +103,7 @@ def test_records__two_writers_leave_whole_ones(opened):
 
 
 def cache(folder, images=10, key="a"):
-    return Cache(folder, [FORM], [Part({"k": key}, {"teacher": "t", "data": "d"}, images, 2), None])
+    return Cache(folder, [FORM], [StoredSet({"k": key}, {"teacher": "t", "data": "d"}, images, 2), None])
 
 
 def tags(*numbers, view=0):
@@ -140,16 +140,16 @@ def test_cache__checksums_are_read_once_when_it_is_opened(tmp_path, monkeypatch)
     assert (other.missing(0), other.missing(0, 1)) == (17, 8)
     one.store(tags(*range(10)), {FORM.name: tokens(range(10))})
     assert (other.missing(0), other.lacking[0]) == (9, 17)
-    trial = Cache(tmp_path, [FORM], [Part({"k": "a"}, {}, 10, 2)], trial=True)
+    trial = Cache(tmp_path, [FORM], [StoredSet({"k": "a"}, {}, 10, 2)], trial=True)
     assert trial.lacking == [trial.missing(0)] == [20], "a trial has an empty place"
 
 
 def test_cache__many_views_keep_few_files_open_and_are_told_by_size_at_once(tmp_path):
     many = 10**9
-    part = Part({"k": "a"}, {}, 10, many)
+    part = StoredSet({"k": "a"}, {}, 10, many)
     with pytest.raises(TinymimError, match="would be written to"):
         Cache(tmp_path / "none", [FORM], [part])
-    one = Cache(tmp_path, [FORM], [Part({"k": "a"}, {}, 10, 100)])
+    one = Cache(tmp_path, [FORM], [StoredSet({"k": "a"}, {}, 10, 100)])
     before = len([*Path("/proc/self/fd").iterdir()])
     for view in range(100):
         one.store(tags(0, view=view), {FORM.name: tokens([view])})
@@ -219,7 +219,7 @@ def test_cache__is_not_cleared_under_a_run_and_a_trial_leaves_nothing(tmp_path):
     one.close()
     remove(entry.path)
     assert list((tmp_path / "there").iterdir()) == []
-    part = Part({"k": "a"}, {}, 10, 1)
+    part = StoredSet({"k": "a"}, {}, 10, 1)
     trial = Cache(tmp_path / "there", [FORM], [part], trial=True)
     trial.store(tags(0), {FORM.name: tokens([0])})
     assert trial.fetch(tags(0))[1] == []
@@ -228,7 +228,7 @@ def test_cache__is_not_cleared_under_a_run_and_a_trial_leaves_nothing(tmp_path):
 
 
 def _a_folder(root):
-    cache = Cache(root, [FORM], [Part({"teacher": "t"}, {}, 10, 1)])
+    cache = Cache(root, [FORM], [StoredSet({"teacher": "t"}, {}, 10, 1)])
     rows = np.array([[0, 0, 1]], np.int64)
     cache.store(rows, {FORM.name: torch.from_numpy(some(rows).view(np.int8))})
     cache.close()
@@ -253,7 +253,7 @@ def test_cache__opens_regular_files_alone(tmp_path, suffix, capsys):
         (entry,) = entries(tmp_path / "cache")
         assert entry.taps == [FORM.name]
     for _ in _kinds(folder / f"{FORM.name}.view0{suffix}", tmp_path / "outside"):
-        cache = Cache(tmp_path / "cache", [FORM], [Part({"teacher": "t"}, {}, 10, 1)])
+        cache = Cache(tmp_path / "cache", [FORM], [StoredSet({"teacher": "t"}, {}, 10, 1)])
         assert cache.missing(0) == 10
         assert cache.fetch(tags(0))[1] == [0]
         assert not cache.storing
@@ -289,6 +289,6 @@ def test_clear__refuses_a_link_before_it_touches_anything(tmp_path, capsys):
     folder.rename(tmp_path / "moved")
     folder.symlink_to(outside)
     with pytest.raises(TinymimError, match="is a link to"):
-        Cache(tmp_path / "cache", [FORM], [Part({"teacher": "t"}, {}, 10, 1)])
+        Cache(tmp_path / "cache", [FORM], [StoredSet({"teacher": "t"}, {}, 10, 1)])
     assert [path.name for path in outside.iterdir()] == [KEY]
     assert link.is_symlink()

@@ -11,7 +11,7 @@ from rich.table import Table
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
 from tinymim.teacher_cache.cache import VARIABLE, place, size
-from tinymim.teacher_cache.storage import Entry, check_own, entries, remove
+from tinymim.teacher_cache.storage import CacheFolder, check_own, entries, remove
 
 WIDEST = 100_000
 """Columns of the table at most, so that no name is folded or cut."""
@@ -52,7 +52,7 @@ def show(root: Path) -> None:
     print(f"{size(sum(entry.size for entry in found))} in all; `tinymim cache clear [NAME ...]` removes it")
 
 
-def _row(entry: Entry) -> list[str]:
+def _row(entry: CacheFolder) -> list[str]:
     teacher, data = (entry.about.get(name, "its key.json is damaged") for name in ("teacher", "data"))
     made = (teacher, entry.precision or "-", data, entry.about.get("source") or "-")
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))

@@ -59,7 +59,7 @@ class SettingsText(Struct, forbid_unknown_fields=True):
     rows: dict[Line, dict[Line, Chosen]] | None = None
 
 
-class Search(Struct, forbid_unknown_fields=True):
+class SearchText(Struct, forbid_unknown_fields=True):
     """How settings are chosen; see ``search.py``."""
 
     share: Annotated[float, Meta(gt=0, lt=1, description="a share of the training images between 0 and 1")] = 0.2
@@ -98,7 +98,7 @@ class ChainText(Struct, forbid_unknown_fields=True):
     set: Settings = None
     compare: CompareText | None = None
     settings: Line | None = None
-    search: Search | None = None
+    search: SearchText | None = None
 
 
 class StudyStage(Struct, forbid_unknown_fields=True):
@@ -179,7 +179,7 @@ class StudyText(Struct, forbid_unknown_fields=True):
     prepare: dict[FileName, StudyPrepared] | None = None
     quick: Settings = None
     settings: Line | None = None
-    search: Search | None = None
+    search: SearchText | None = None
 
 
 def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:

@@ -13,7 +13,7 @@ from tinymim.data.module import ImageData
 from tinymim.log import say
 from tinymim.methods.frozen_teacher import FrozenTeacher, Stored, View, computing, given_out
 from tinymim.seeds import seeded
-from tinymim.teacher_cache.cache import Cache, Part
+from tinymim.teacher_cache.cache import Cache, StoredSet
 from tinymim.teacher_cache.fill import Filler
 from tinymim.teacher_cache.forms import forms_of
 from tinymim.teacher_cache.key import key_of
@@ -122,7 +122,7 @@ class CachedTeacher:
             return
         self.close()
         used = ("train", "held_out", *(["bank"] if self._bank else []))
-        parts: list[Part | None] = []
+        parts: list[StoredSet | None] = []
         for title, dataset in data.parts().items():
             if dataset is None or title not in used:
                 parts.append(None)
@@ -130,7 +130,7 @@ class CachedTeacher:
             seed = 0 if title in PLAIN else data.view_seed
             key = key_of(self.skeleton, sha256, self._precision, dataset.identity(), seed)
             about = {"teacher": name, "data": f"{type(data).__name__}, {title}", "source": data.source()}
-            parts.append(Part(key, about, len(dataset), 1 if title in PLAIN else self.views))
+            parts.append(StoredSet(key, about, len(dataset), 1 if title in PLAIN else self.views))
         self._cache, self._data = Cache(self.root, self.forms, parts, self._trial), data
         say(f"teacher cache {self._cache.describe()}; views of an image: {self.views}")
         if self._teacher and not any(self._cache.lacking):

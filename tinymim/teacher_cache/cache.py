@@ -36,7 +36,7 @@ def place(asked: str | None = None) -> Path:
 
 
 @dataclass
-class Part:
+class StoredSet:
     """A data set whose views are stored.
 
     Args:
@@ -65,7 +65,7 @@ class Cache:
         TinymimError: the disk has less room than is needed, or a folder does not hold what its name says.
     """
 
-    def __init__(self, root: Path, forms: list[Form], parts: list[Part | None], trial: bool = False):
+    def __init__(self, root: Path, forms: list[Form], parts: list[StoredSet | None], trial: bool = False):
         self.root, self.forms, self.parts = root, forms, parts
         self.storing = True
         self._trial = tempfile.TemporaryDirectory(prefix="tinymim_cache_") if trial else None
@@ -81,7 +81,7 @@ class Cache:
         ]
         """Of each part, the views of images that lacked some record when it was opened."""
 
-    def _counts(self, path: Path, part: Part) -> list[dict[int, int]]:
+    def _counts(self, path: Path, part: StoredSet) -> list[dict[int, int]]:
         """How many records of each form a folder, which need not exist, has of each view."""
         return [filled(path, form, part.images) for form in self.forms]
 
@@ -105,7 +105,7 @@ class Cache:
                 "take fewer views, another disk (teacher_cache_dir), or teacher_cache: null"
             )
 
-    def _folder(self, root: Path, part: Part | None) -> Folder | None:
+    def _folder(self, root: Path, part: StoredSet | None) -> Folder | None:
         """Folder of a data set's views; ``None``, and no more storing, where the disk refuses."""
         try:
             return Folder(root, part.key, part.about, part.images, say) if part else None

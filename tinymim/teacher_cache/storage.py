@@ -142,7 +142,7 @@ def read_key(folder: Path) -> dict[str, Any] | None:
 
 
 @dataclass
-class Entry:
+class CacheFolder:
     """A folder as ``tinymim cache list`` shows it.
 
     Args:
@@ -166,7 +166,7 @@ class Entry:
     used: float = 0.0
 
 
-def entries(root: Path) -> list[Entry]:
+def entries(root: Path) -> list[CacheFolder]:
     """The folders of the cache at ``root``, the one used last first."""
     folders = [_entry(path) for path in root.iterdir() if _is_folder(path)] if root.is_dir() else []
     return sorted(folders, key=lambda entry: -entry.used)
@@ -177,10 +177,10 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and ((path / USE).is_file() or (path / KEY).is_file())
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path) -> CacheFolder:
     noted = read_key(path) or {}
     about, key = (_texts(noted.get(part)) for part in ("about", "key"))
-    entry = Entry(path, about, key.get("precision", ""), occupied(path), used=path.stat().st_mtime)
+    entry = CacheFolder(path, about, key.get("precision", ""), occupied(path), used=path.stat().st_mtime)
     with contextlib.suppress(OSError):
         entry.used = (path / KEY).stat().st_mtime
     shares = dict(_stored(path))
