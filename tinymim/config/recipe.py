@@ -25,7 +25,7 @@ from tinymim.safety import text
 Config = dict[str, Any]
 
 PROJECT = Path(__file__).resolve().parents[2]
-LONGEST = 10**7
+LONGEST = 10**6
 """Characters of a recipe whose references to itself are written out."""
 
 
