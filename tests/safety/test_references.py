@@ -73,6 +73,11 @@ def test_references__to_references_are_counted_whatever_their_form(content: Any,
     assert "\n" not in str(caught.value)
 
 
+def test_values__as_many_as_a_recipe_takes(tmp_path: Path) -> None:
+    with pytest.raises(TinymimError, match=r"r.yaml cannot be read: it has more than 10,000 values"):
+        _resolved(tmp_path, {"pairs": ["qk"] * 10_000})
+
+
 def test_references__of_honest_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH", "8")
     content = {

@@ -98,8 +98,8 @@ def _value(reference: str, place: Place) -> Any:
     except (OmegaConfBaseException, KeyError):
         key = KEY.search(reference)
         raise TinymimError(
-            f"{_said(place)}: reads {reference}, and the environment variable {key[1] if key else reference} is not set, or "
-            "is nothing that can be decoded; set it"
+            f"{_said(place)}: reads {reference}, and the environment variable "
+            f"{key[1] if key else reference} is not set, or is nothing that can be decoded; set it"
         ) from None
 
 
