@@ -25,8 +25,8 @@ from tinymim.teachers import record_schemas, sizes
 from tinymim.training import captured_step, looking, preflight, run_schemas
 from tinymim.vit import conventions
 
-MOST_CLASSES = 100
-"""Classes that the model of a capture may name: each takes time to be looked up and built."""
+MOST_CLASSES, MOST_STEPS = 32, 256
+"""Classes that the model of a capture may name, and these times its batches: each takes time in each batch."""
 
 
 def captured_recipe(content: dict[str, Any]) -> recipe.Config:
@@ -70,8 +70,12 @@ def build(
     options = record_schemas.fit(config.get("trainer") or {}, run_schemas.TrainerPart, "the captured recipe: trainer")
     model = references.filled(config.get("model"))  # the batch is in the file, and data is not needed
     errors: list[str] = []
-    if not trust and (count := len(class_paths.classes_in(model))) > MOST_CLASSES:
-        raise TinymimError(f"the captured recipe: model: {count:,} classes, and at most {MOST_CLASSES} are built")
+    count, batches = len(class_paths.classes_in(model)), len(content["batches"])
+    if not trust and (count > MOST_CLASSES or count * batches > MOST_STEPS):
+        raise TinymimError(
+            f"the captured recipe: model: {count:,} classes, for {batches:,} batches; {MOST_CLASSES} classes are "
+            f"built, and {MOST_STEPS} over all batches, of a step that is only looked at; --trust runs any"
+        )
     if not validation.check_class(model, "model", errors, (pl.LightningModule,)) or errors:
         raise several("the captured recipe cannot be built", errors)
     trainer = _trainer(options)
