@@ -87,10 +87,10 @@ class Run:
     @property
     def state(self) -> str:
         """How far it is, in words."""
-        parts = [self.progress.get("state", "done" if self.results else "not begun")]
+        parts = [self.progress.get("state") or ("done" if self.results else "not begun")]
         if {"epoch", "epochs"} <= self.progress.keys():
             parts.append("{epoch} of {epochs} epochs".format(**self.progress))
-        seconds = self.results.get("seconds", self.progress.get("seconds"))
+        seconds = self.results.get("seconds") or self.progress.get("seconds")
         return ", ".join(parts if seconds is None else [*parts, clock(seconds)])
 
 

@@ -55,7 +55,7 @@ class Results(Struct):
     """``results.json`` of a run, and ``progress.json``."""
 
     metrics: dict[str, float] = {}
-    seconds: float | None = None
+    seconds: Annotated[float, Meta(ge=0, le=1e12)] | None = None
     epochs: int | None = None
     epoch: int | None = None
     state: Line | None = None
