@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,3 +90,17 @@ def test_scaling_table__a_cell_is_no_markup(tmp_path: Path) -> None:
     scaling_command.show(table.read(tmp_path / "table.csv"), console)
     assert cell in _shown(console)
     assert _shown(console).count(MARKED) == 2
+
+
+def test_figures__hold_no_escape_codes_and_print_none() -> None:
+    from tinymim.report import figures
+
+    with warnings.catch_warnings(record=True) as printed, figures.figure() as (drawn, axes):
+        axes.plot([1, 2], [1, 2], label="a\x1b]0;x\x07b\u202e")
+        axes.set_title("\x1b[2Jtitle\ue123")
+        axes.legend()
+        svg = figures.svg(drawn).decode()
+        figures.png(drawn)
+    assert "a]0;xb" in svg
+    assert not {"\x1b", "\x07", "\u202e"} & set(svg)
+    assert not printed
