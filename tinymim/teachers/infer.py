@@ -190,6 +190,7 @@ def deduce(path: Path, file: File, told: Told) -> tuple[Architecture | None, lis
     held = contents.look(file.state)
     if held is None or not held.width or not held.patch:
         raise TinymimError(f"teacher: {path} holds {contents.describe(file.form, file.state)}")
+    _check_positions(path, file.state)
     common = PUBLISHED.get((held.kind, held.width, held.depth))
     network = skeleton(Architecture(told.arch or common or BASES[held.kind]))
     own = contents.look(network.vit.state_dict())
@@ -206,6 +207,16 @@ def deduce(path: Path, file: File, told: Told) -> tuple[Architecture | None, lis
         return None, unsaid
     options = {**_sizes(network, own, held, file.state), **told.options}
     return Architecture(network.architecture.arch, options, heads, "sincos" if fixed else "learned", mean, std), []
+
+
+def _check_positions(path: Path, state: State) -> None:
+    """Raise unless positions are of the shapes that heads and the grid are told from."""
+    for key, value in state.items():
+        shape, right = tuple(value.shape), (1, "tokens", "width") if key == "pos_embed" else ("places", "heads")
+        if key == "pos_embed" or key.endswith(TABLE):
+            least = 1 if key == "pos_embed" else 4  # three entries are CLS's
+            if len(shape) != len(right) or not all(shape) or (shape[0] != 1 if least == 1 else shape[0] < least):
+                raise TinymimError(f"teacher: {path}: {key}: shape {shape}, and one is ({', '.join(map(str, right))})")
 
 
 def _heads_in_tables(state: State) -> int | None:
