@@ -195,3 +195,26 @@ def test_precision__of_the_run_is_the_teachers_too(
     code, out, err = replayed(path, capsys, "--precision", precision)
     assert code == 0, err
     assert f"{precision} instead of 32-true" in out
+
+
+def test_recipe__of_a_capture_is_named_as_such(
+    contents: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = contents["Distiller"]
+    twice = {**content, "recipe": content["recipe"] + "model: {class_path: tinymim.modules.Distiller}\n"}
+    torch.save(twice, tmp_path / "step_1.pt")
+    code, _, err = replayed(tmp_path / "step_1.pt", capsys)
+    assert code == 1
+    assert err.startswith("tinymim replay: the captured recipe cannot be read: ")
+    assert "/tmp" not in err.replace(str(tmp_path), "")
+
+
+def test_class_path__is_not_meant_to_be_itself(
+    contents: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, meant in (("tinymim.config.class_paths.Any", ""), ("tinymim.modules.Distiler", "Distiller")):
+        recipe = {"model": {"class_path": path, "init_args": {}}}
+        torch.save({**contents["Distiller"], "recipe": yaml.safe_dump(recipe)}, tmp_path / "step_1.pt")
+        err = replayed(tmp_path / "step_1.pt", capsys)[2]
+        assert ("did you mean" in err) == bool(meant)
+        assert meant in err

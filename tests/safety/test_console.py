@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from rich.table import Table
 
 from tests.experiments.conftest import branched
+from tests.safety import places
 from tests.teachers.card_files import write
 from tinymim.cli import scaling_command
 from tinymim.cli.main import main
@@ -40,6 +42,23 @@ def test_console__shows_texts_literally_wherever_they_stand() -> None:
     assert _shown(console).count(MARKED) == 4
     assert "\\x1b]0;x\\x07" in _shown(console)
     assert "\x1b]" not in _shown(console)
+
+
+def test_names__in_a_table_forge_no_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    console, drawn = _console(), Table("name", "licence")
+    drawn.add_row("a\nb  forged", "MIT\tx")
+    console.print(drawn)
+    console.print("first\nsecond")
+    assert "a\\nb  forged" in _shown(console)
+    assert "MIT\\tx" in _shown(console)
+    assert _shown(console).splitlines()[-2:] == ["first", "second"]
+    place = tmp_path / "0_1\nforged  tiny  32-true"
+    place.mkdir()
+    (place / "key.json").write_text(json.dumps(places.KEY))
+    assert main(["cache", "list", "--dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "0_1\\nforged" in said
+    assert not [line for line in said.splitlines() if line.startswith("forged")]
 
 
 def test_console__is_the_only_one() -> None:

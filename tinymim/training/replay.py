@@ -45,7 +45,10 @@ def resolved_recipe(content: dict[str, Any], overrides: list[str]) -> recipe.Con
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(content["recipe"])
-        config, rest = recipe.resolve(["--config", str(path), *overrides])
+        try:
+            config, rest = recipe.resolve(["--config", str(path), *overrides])
+        except TinymimError as error:  # of the text in the capture, and of no file that anybody knows
+            raise TinymimError(str(error).replace(str(path.resolve()), "the captured recipe")) from None
     if rest:
         raise TinymimError(
             f"replay knows no {rest[0]}; give the file first, then overrides such as --precision 32-true"
