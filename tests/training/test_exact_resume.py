@@ -212,9 +212,9 @@ def test_groups__of_another_recipe_are_one_line(groups: int) -> None:
     def optimizer(count: int) -> torch.optim.AdamW:
         return torch.optim.AdamW([{"params": [torch.nn.Parameter(torch.zeros(2))]} for _ in range(count)])
 
-    with pytest.raises(TinymimError, match="ckpt_path: the checkpoint's optimizer does not fit") as caught:
-        with readable_errors():
-            optimizer(2).load_state_dict(optimizer(groups).state_dict())
+    words = "ckpt_path: the checkpoint's optimizer does not fit"
+    with pytest.raises(TinymimError, match=words) as caught, readable_errors():
+        optimizer(2).load_state_dict(optimizer(groups).state_dict())
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="another"), readable_errors():
         raise ValueError("another")

@@ -36,8 +36,8 @@ def readable_errors() -> Iterator[None]:
         if "parameter group" not in str(error):
             raise
         raise TinymimError(
-            f"ckpt_path: the checkpoint's optimizer does not fit this recipe: {misfit(error)}; go on with the recipe that "
-            "the run began with, or start from the weights alone"
+            f"ckpt_path: the checkpoint's optimizer does not fit this recipe: {misfit(error)}; go on with the recipe "
+            "that the run began with, or start from the weights alone"
         ) from None
     except RuntimeError as error:
         if "Error(s) in loading state_dict" in str(error):
