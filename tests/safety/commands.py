@@ -93,7 +93,7 @@ class Begins(TinymimError):  # noqa: N818
     """In place of the first fit, which would take seconds."""
 
 
-BEGINNINGS = ("training.fit.quietly", "experiments.study._run", "experiments.distill._run", "cli.papers_command._run")
+BEGINNINGS = ("training.fit.readable_errors", "experiments.study._run", "experiments.distill._run", "cli.papers_command._run")
 """Where each command comes to it; the test has them raise :class:`Begins`."""
 
 
