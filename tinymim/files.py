@@ -35,7 +35,9 @@ def noted(path: Path, digest: str) -> str:
     beside = checksum_beside(path.resolve())
     if not beside.is_file():
         return ""
-    if digest not in beside.read_text().split():
+    with beside.open("rb") as stream:  # of two lines at most; another file of that name may be anything
+        recorded = stream.read(4096).decode(errors="replace").split()
+    if digest not in recorded:
         raise TinymimError(f"{path} has sha256 {digest}, and {beside.name} beside it says another: it is damaged")
     return f"{beside.name} beside it"
 

@@ -43,6 +43,23 @@ def test_status__how_far_each_stage_is(state: State, fake: Fake) -> None:
     assert lines[-1] == f"go on with: tinymim chain resume {state.place}"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seconds": float("nan")}, {"seconds": "x"}, {"metrics": [1]}, {"metrics": {"val/top1": "x"}}, {"epochs": [2]}],
+)
+def test_status__figures_of_other_types_are_none(state: State, fake: Fake, wrong: dict[str, object]) -> None:
+    Runner(state).run()
+    for name in ("results.json", "progress.json"):
+        (state.place / "medium" / name).write_text(json.dumps({"epoch": 2, "epochs": 2, "seconds": 1, **wrong}))
+    entry = state.entries["medium"]
+    entry.state, entry.error = "failed", "so\nit \x1b[2Jgoes"
+    state.save()
+    lines = shown(state)
+    assert row(lines, "medium") == ["medium", "failed", "-", "-", "-", entry.outputs["checkpoints/last.ckpt"][:12]]
+    assert any(line.startswith("medium failed: so") and "goes" in line for line in lines), "on one line"
+    assert "\x1b" not in "".join(lines)
+
+
 def test_status__fits_into_80_columns(fake: Fake, tmp_path: Path) -> None:
     name = "a-stage-of_long_name"
     assert len(name) == 20, "the longest there is"

@@ -102,7 +102,7 @@ class Begins(TinymimError):  # noqa: N818
     """In place of the first fit, which would take seconds."""
 
 
-BEGINNINGS = ("training.fit.quietly", "experiments.runner.Runner.run")
+BEGINNINGS = ("training.fit.readable_errors", "experiments.runner.Runner.run")
 """Where each command comes to it; the test has them raise :class:`Begins`."""
 
 

@@ -65,7 +65,7 @@ def test_honest__runs_again(
         ("Segmenter", {"decoder_width": 1 << 20}, "network.decoder"),
         ("Segmenter", {"num_classes": 1 << 22}, "network.decoder"),
         ("Detector", {"convolutions": 1_000_000}, "more than 25,000 parts"),
-        ("Distiller", {"targets": [captures.RELATION] * 200}, "201 classes, and at most 100"),
+        ("Distiller", {"targets": [captures.RELATION] * 200}, "201 classes, for 1 batches; 32 classes"),
         ("Distiller", {"targets": [{"class_path": "tinymim.targets.Feature"}]}, "projections"),
     ],
 )
@@ -78,6 +78,41 @@ def test_sizes__that_no_tensor_backs_are_refused_before_they_are_built(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = captures.write(contents[name], tmp_path / "step_1.pt", **changes)
+    code, _, err = replayed(path, capsys)
+    assert code == 1
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def _nested(levels: int) -> list[Any]:
+    value: list[Any] = [1]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batches": [[0, captures.batch()]] * 20_000}, "batches: "),
+        ({"batches": [[0, captures.batch()] for _ in range(200)]}, "2 classes, for 200 batches"),
+        ({"batches": [[0, {"image": torch.rand(1, 3, 16, 16).expand(200, 3, 16, 16)}]]}, "shares its values"),
+        ({"batches": [[0, {"image": torch.rand(40_000).as_strided((500, 3, 16, 16), (0, 0, 0, 1))}]]}, "shares its"),
+        ({"batches": [[0, {"image": one, "other": one[:1]}] for one in [torch.rand(2, 3, 16, 16)]]}, "shares its"),
+        ({"batches": [[0, _nested(40)]]}, "more than 25,000 values"),
+        ({"eval_modules": ["student.vit"] * 400_000}, "eval_modules: expected array of length <= 25000"),
+        ({"gradients": ["x"] * 40_000}, "gradients: expected array of length <= 25000"),
+    ],
+)
+def test_captures__take_no_more_time_than_their_bytes(
+    changes: dict[str, Any],
+    words: str,
+    contents: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = captures.write({**contents["Distiller"], **changes}, tmp_path / "step_1.pt")
+    assert path.stat().st_size < 10 << 20
     code, _, err = replayed(path, capsys)
     assert code == 1
     assert words in err
@@ -160,3 +195,26 @@ def test_precision__of_the_run_is_the_teachers_too(
     code, out, err = replayed(path, capsys, "--precision", precision)
     assert code == 0, err
     assert f"{precision} instead of 32-true" in out
+
+
+def test_recipe__of_a_capture_is_named_as_such(
+    contents: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = contents["Distiller"]
+    twice = {**content, "recipe": content["recipe"] + "model: {class_path: tinymim.modules.Distiller}\n"}
+    torch.save(twice, tmp_path / "step_1.pt")
+    code, _, err = replayed(tmp_path / "step_1.pt", capsys)
+    assert code == 1
+    assert err.startswith("tinymim replay: the captured recipe cannot be read: ")
+    assert "/tmp" not in err.replace(str(tmp_path), "")
+
+
+def test_class_path__is_not_meant_to_be_itself(
+    contents: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, meant in (("tinymim.config.class_paths.Any", ""), ("tinymim.modules.Distiler", "Distiller")):
+        recipe = {"model": {"class_path": path, "init_args": {}}}
+        torch.save({**contents["Distiller"], "recipe": yaml.safe_dump(recipe)}, tmp_path / "step_1.pt")
+        err = replayed(tmp_path / "step_1.pt", capsys)[2]
+        assert ("did you mean" in err) == bool(meant)
+        assert meant in err

@@ -162,9 +162,7 @@ def test_fetch__writes_into_the_cards_own_folder_alone(home: SimpleNamespace, fi
 def test_weights__are_all_that_is_written_under_a_name_of_a_card(
     home: SimpleNamespace, file: str, tmp_path: Path, own: Backbone
 ) -> None:
-    given = tmp_path / "given.txt"
-    given.write_text("raise SystemExit")
-    card = cards.read(write(home.cwd, {"file": file, "url": given.as_uri()}))
+    card = cards.read(write(home.cwd, {"file": file, "url": "http://127.0.0.1:9/x"}))
     with pytest.raises(TinymimError, match=r"file: .* is no name of a file of weights, which end in \.ckpt"):
         fetch_weights(card, record=False)
     with pytest.raises(TinymimError, match=r"file: .* is no name of a file of weights"):

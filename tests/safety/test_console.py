@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import pytest
 from rich.table import Table
 
 from tests.experiments.conftest import branched
+from tests.safety import places
 from tests.teachers.card_files import write
 from tinymim.cli import scaling_command
 from tinymim.cli.main import main
@@ -39,6 +42,23 @@ def test_console__shows_texts_literally_wherever_they_stand() -> None:
     assert _shown(console).count(MARKED) == 4
     assert "\\x1b]0;x\\x07" in _shown(console)
     assert "\x1b]" not in _shown(console)
+
+
+def test_names__in_a_table_forge_no_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    console, drawn = _console(), Table("name", "licence")
+    drawn.add_row("a\nb  forged", "MIT\tx")
+    console.print(drawn)
+    console.print("first\nsecond")
+    assert "a\\nb  forged" in _shown(console)
+    assert "MIT\\tx" in _shown(console)
+    assert _shown(console).splitlines()[-2:] == ["first", "second"]
+    place = tmp_path / "0_1\nforged  tiny  32-true"
+    place.mkdir()
+    (place / "key.json").write_text(json.dumps(places.KEY))
+    assert main(["cache", "list", "--dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "0_1\\nforged" in said
+    assert not [line for line in said.splitlines() if line.startswith("forged")]
 
 
 def test_console__is_the_only_one() -> None:
@@ -89,3 +109,17 @@ def test_scaling_table__a_cell_is_no_markup(tmp_path: Path) -> None:
     scaling_command.show(table.read(tmp_path / "table.csv"), console)
     assert cell in _shown(console)
     assert _shown(console).count(MARKED) == 2
+
+
+def test_figures__hold_no_escape_codes_and_print_none() -> None:
+    from tinymim.report import figures
+
+    with warnings.catch_warnings(record=True) as printed, figures.figure() as (drawn, axes):
+        axes.plot([1, 2], [1, 2], label="a\x1b]0;x\x07b\u202e")
+        axes.set_title("\x1b[2Jtitle\ue123")
+        axes.legend()
+        svg = figures.svg(drawn).decode()
+        figures.png(drawn)
+    assert "a]0;xb" in svg
+    assert not {"\x1b", "\x07", "\u202e"} & set(svg)
+    assert not printed

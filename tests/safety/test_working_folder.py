@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.commands import tinymim
+from tests.safety import captures
 from tinymim.cli.main import builds
+from tinymim.config import validation
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,38 @@ def test_wished_for_packages__are_not_taken_from_the_working_folder(tmp_path: Pa
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert "Traceback" not in result.stderr, result.stderr
         assert not (tmp_path / "MARK").exists(), arguments
+
+
+def test_parser__starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    import random
+
+    import jsonargparse._stubs_resolver as stubs
+    import typeshed_client.finder
+
+    started: list[object] = []
+    monkeypatch.setattr(typeshed_client.finder.subprocess, "check_output", lambda *a, **k: started.append(a) or b"[]")
+    monkeypatch.setattr(stubs, "stubs_resolver", None)
+    parser = validation.parser()
+    parser.add_class_arguments(random.Random, "part")
+    parser.parse_object({"part": {}})
+    assert stubs.stubs_resolver is not None, "stubs were looked for"
+    assert not started
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"student": {**captures.OWN, "options": "{x: {class_path: os.system, init_args: {command: touch MARK}}}"}},
+        {"student": {**captures.OWN, "options": {"x": "class_path: os.system"}}},
+        {"student": "{arch: vit_tiny_patch16_224}"},
+        {"targets": "[{class_path: tinymim.targets.Relation}]"},
+        {"optim": "- &a [*a]"},
+    ],
+)
+def test_texts__are_no_mappings(changes: dict[str, object]) -> None:
+    node = captures.recipe_of("Distiller", **changes)["model"]
+    found: list[str] = []
+    assert validation.check_class(node, "model", found)
+    assert len(found) == 1
+    assert "is a text, and no list or mapping; write it without quotes" in found[0]
+    assert next(iter(changes)) in found[0]

@@ -57,6 +57,18 @@ def test_written_rows__are_read_again(tmp_path: Path) -> None:
             "line 3, parameters: model S has 6 here and 5 on line 2",
         ),
         (HEADS + "\nMAE,S,5,all,9,7,0.4\nMAE,B,7,all,8,7,0.5\n", "line 3, images: data all has 8 here and 9 on line 2"),
+        (
+            HEADS + "\nMAE,S,1e30,all,9,7,0.4\n",
+            "line 2, parameters: 1e30 is not a whole number above 0, to 9,007,199,254,740,992",
+        ),
+        (HEADS + ",seed\nMAE,S,5,all,9,7,0.4,-99999999999999999\n", "line 2, seed: -99999999999999999 is not a whole"),
+        (HEADS + "\n" + "".join(f"MAE,S{n},5,all,9,7,0.4\n" for n in range(41)), "model: 41 different ones, and 40"),
+        (HEADS + "\n" + "".join(f"O{n},S,5,all,9,7,0.4\n" for n in range(5)), "objective: 5 different ones, and 4"),
+        (
+            HEADS + "\n" + "".join(f"MAE,S{n % 15},5,d{n // 15},9,7,0.4\n" for n in range(225)),
+            "model, data: 225 pairs of them, and 200 are taken; leave some out",
+        ),
+        (HEADS + "\n" + "MAE,S,5,all,9,7,0.4\n" * 2_000, "has 2,001 lines, and 2,000 are taken"),
         (HEADS + ",parameters\nMAE,S,5,all,9,7,0.4,5\n", "line 1: two columns are parameters; keep one of them"),
         (HEADS + ",params_millions\nMAE,S,5,all,9,7,0.4,5\n", "line 1: two columns are parameters"),
         (
@@ -90,3 +102,9 @@ def test_several_bad_cells__at_once(tmp_path: Path) -> None:
 def test_no_such_table(tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match="there is no file at"):
         table.read(tmp_path / "none.csv")
+
+
+def test_names__without_characters_that_do_not_print(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"{HEADS}\nMAE,S\x1b]0;x\x07\u202e,5,all,9,7,0.4\n")
+    (row,) = table.read(tmp_path / "t.csv")
+    assert row.model == "S]0;x"

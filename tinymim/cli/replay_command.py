@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,10 @@ def _run(
         references.hiding(config),
         looking.trusted({"model": config.get("model")}, options.trust, str(options.file)),
         asking_nobody(not options.trust),
+        warnings.catch_warnings(),
     ):
+        if not options.trust:  # what libraries say of values that are none of the user's
+            warnings.simplefilter("ignore")
         try:
             module, trainer = replay.build(content, config, options.trust, changed)
             return replay.run(content, module, trainer), trainer

@@ -106,6 +106,8 @@ def nearest(class_path: str) -> str:
             imported = None
         if imported:
             classes = [attribute for attribute in dir(imported) if attribute[:1].isupper()]
+            if f"{module}.{name}" == class_path and name in classes:
+                return ""  # it is there, and is none that may be taken
             near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5)
             return f"; did you mean {module}.{near[0]}?" if near else ""
         module = module.rpartition(".")[0]

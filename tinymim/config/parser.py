@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
+from tinymim.config import validation
 from tinymim.errors import TinymimError
 
 
@@ -27,6 +28,7 @@ def whole_numbers_first(function: Callable[..., Any]) -> None:
 
 
 whole_numbers_first(pl.Trainer.__init__)
+validation.start_no_python()
 
 
 class Parser(LightningArgumentParser):

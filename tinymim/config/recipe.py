@@ -25,7 +25,10 @@ from tinymim.safety import text
 Config = dict[str, Any]
 
 PROJECT = Path(__file__).resolve().parents[2]
-LONGEST = 10**7
+VALUES = 10_000
+"""Values of a recipe: as many as OmegaConf takes. The largest of the project has 300."""
+
+LONGEST = 10**6
 """Characters of a recipe whose references to itself are written out."""
 
 
@@ -66,7 +69,7 @@ def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
         raise TinymimError(f"{path} extends itself, by way of {', '.join(str(p) for p in above)}")
     try:
         written = text.contents(path, str(path))
-        text.check_yaml(written, str(path))
+        text.check_yaml(written, str(path), VALUES)
         own = OmegaConf.load(io.StringIO(written))
     except (*text.WRONG, OSError, OmegaConfBaseException) as error:
         raise text.unreadable(str(path), error) from None

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -20,13 +21,20 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from tinymim.errors import TinymimError
+from tinymim.safety.text import brief
 
 REFERENCE = re.compile(r"\$\{oc\.(?:decode:\$\{oc\.env:[^{}]*\}|env:[^{}]*)\}")
-OWN = re.compile(r"\$\{([\w.\[\]]+)\}")
+LINK = re.compile(
+    r"\$\{\s*(?:oc\.(?:select|dict\.keys|dict\.values|decode|env):)?\s*([^\\{}()\s:'\"$,\0]+|\0)\s*(?:,[^{}$]*)?\}"
+)
+"""A reference of a recipe to a place in itself, or what is left of one around another, which ``\\0`` stands for."""
 KEY = re.compile(r"oc\.env:\s*([^,{}]+?)\s*[,}]")
 
 OPEN, CLOSE = "\ue000", "\ue001"
 """Around a reference while a recipe is resolved: of Unicode's private use, which no recipe holds."""
+
+EFFORT = 25
+"""Characters that following a reference counts as, for the time it takes."""
 
 SHORT = 4
 """Characters; values that are no longer are not looked for in messages, for they are in every other one."""
@@ -89,10 +97,9 @@ def _value(reference: str, place: Place) -> Any:
         return OmegaConf.to_container(OmegaConf.create({"value": reference}), resolve=True)["value"]  # type: ignore[index, call-overload]
     except (OmegaConfBaseException, KeyError):
         key = KEY.search(reference)
-        where = ".".join(map(str, place)) or "a value"
         raise TinymimError(
-            f"{where}: reads {reference}, and the environment variable {key[1] if key else reference} is not set, or "
-            "is nothing that can be decoded; set it"
+            f"{_said(place)}: reads {reference}, and the environment variable "
+            f"{key[1] if key else reference} is not set, or is nothing that can be decoded; set it"
         ) from None
 
 
@@ -124,54 +131,87 @@ def put_back(node: Any, found: list[tuple[Place, str]]) -> Any:
         except (KeyError, IndexError, TypeError):
             continue
         inner[place[-1]] = text
-    return _mapped(node, lambda text: hidden(text, found))
+    return without_values(node, found)
+
+
+def without_values(node: Any, found: list[tuple[Place, str]]) -> Any:
+    """Plain data whose texts are :func:`hidden`."""
+    return _mapped(node, lambda text: hidden(text, found)) if found else node
 
 
 def written_out(node: Any) -> int:
-    """Characters of a recipe with its references to itself, ``${model.init_args.optim}``, in place; a ring counts none.
+    """Characters of a recipe with its references to itself, ``${model.init_args.optim}``, in place, and
+    :data:`EFFORT` for each that is followed. A few hundred characters of references to references would ask for
+    gigabytes.
 
-    A few hundred characters of references to references would ask for gigabytes.
+    Raises:
+        TinymimError: a reference of another form, whose size cannot be told, or one that leads back to itself.
     """
-    known: dict[Place, int] = {}
+    known: dict[Place, int | None] = {}
 
     def size(place: Place) -> int:
-        if place in known:
-            return known[place]
-        known[place] = 0  # while it is looked at: a ring
-        value = _at(node, place)
-        if isinstance(value, dict):
-            known[place] = 1 + sum(size((*place, key)) for key in value)
-        elif isinstance(value, list):
-            known[place] = 1 + sum(size((*place, number)) for number in range(len(value)))
-        elif isinstance(value, str):
-            known[place] = len(value) + sum(size(_aim(found, place)) for found in OWN.findall(value))
-        return known[place]
+        if place not in known:
+            known[place] = None  # while it is looked at
+            known[place] = measure(place)
+        if (count := known[place]) is None:
+            raise TinymimError(f"{_said(place)}: refers to itself; say the value in one of the places")
+        return count
+
+    def measure(place: Place) -> int:
+        value = node
+        for number, key in enumerate(place):
+            if isinstance(value, str):  # the way goes on at what it refers to
+                here, rest = place[:number], place[number:]
+                return sum(EFFORT + size((*_aim(link, here), *rest)) for link in _links(value, here))
+            try:
+                value = value[int(key)] if isinstance(value, list) else value[key]
+            except (LookupError, TypeError, ValueError):
+                return 0
+        if isinstance(value, dict | list):
+            keys = value if isinstance(value, dict) else range(len(value))
+            return 1 + sum(size((*place, key)) for key in keys)
+        if isinstance(value, str):
+            return len(value) + sum(EFFORT + size(_aim(link, place)) for link in _links(value, place))
+        return 1
 
     return size(())
+
+
+def _links(text: str, place: Place) -> list[str]:
+    """The places in a recipe that a text refers to, ``a.b[0]``; errors as of :func:`written_out`."""
+    links: list[str] = []
+
+    def followed(link: re.Match[str]) -> str:
+        links.append(link[1])
+        return "\0"
+
+    left, count = REFERENCE.sub("\0", text), 1
+    while count:
+        left, count = LINK.subn(followed, left)
+    if "${" in left:
+        raise TinymimError(
+            f"{_said(place)}: {brief(text)}: a reference is ${{a.b}}, ${{oc.select:a.b,DEFAULT}}, ${{oc.env:KEY}} or "
+            "${oc.decode:${oc.env:KEY}}, and none is made of others"
+        )
+    return [link for link in links if link != "\0"]
+
+
+def _said(place: Place) -> str:
+    return ".".join(map(str, place)) or "a value"
 
 
 def _aim(reference: str, place: Place) -> Place:
     """Place that ``a.b[0]``, or ``.b`` beside ``place``, leads to."""
     dots = len(reference) - len(reference.lstrip("."))
     above = place[: len(place) - dots] if dots else ()
-    parts = re.findall(r"[^.\[\]]+", reference)
-    return (*above, *(int(part) if part.isdecimal() and len(part) < 9 else part for part in parts))
-
-
-def _at(node: Any, place: Place) -> Any:
-    for key in place:
-        try:
-            node = node[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return node
+    return (*above, *re.findall(r"[^.\[\]]+", reference))
 
 
 def hidden(text: str, found: list[tuple[Place, str]]) -> str:
     """``text`` with references in place of the values they stand for, which are long enough to be told apart; also of a
     value that a message cuts."""
     keys = dict.fromkeys(key for _, reference in found for key in KEY.findall(reference))
-    known = {value: key for key in keys if len(value := os.environ.get(key, "")) >= SHORT}
+    known = {value: key for key in keys for value in _forms(os.environ.get(key, "")) if len(value) >= SHORT}
     written = {quoted: key for value, key in known.items() for quoted in (value, repr(value)[1:-1])}
     ways = [(REFERENCE.pattern, "")]
     ways += [(re.escape(value), written[value]) for value in sorted(written, key=len, reverse=True)]
@@ -182,6 +222,12 @@ def hidden(text: str, found: list[tuple[Place, str]]) -> str:
         return f"${{oc.env:{key}}}" if key else match[0]
 
     return re.sub("|".join(f"({way})" for way, _ in ways), put, text)
+
+
+def _forms(value: str) -> set[str]:
+    """``value``, and what becomes of it in a path: ``//``, ``/./`` and a final ``/`` are folded, links followed."""
+    paths = {str(Path(value)), os.path.normpath(value)} if "/" in value and "\0" not in value else set()
+    return {value, *paths, *((os.path.realpath(value),) if value.startswith("/") else ())}
 
 
 @contextmanager

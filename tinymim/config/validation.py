@@ -6,18 +6,53 @@ among the options of a network, it is a mistake.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import difflib
+import functools
 import inspect
+import re
+import sysconfig
 import types
 import typing
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tinymim.config import class_paths, options
 from tinymim.config.class_paths import classes_in
+from tinymim.errors import TinymimError
+from tinymim.safety import text
+
+if TYPE_CHECKING:
+    import jsonargparse
 
 Config = dict[str, Any]
+
+SCALARS = (str, int, float, bool, type(None), Path)
+"""Types of options whose texts no parser reads as YAML of mappings."""
+
+
+def parser(**options: Any) -> jsonargparse.ArgumentParser:
+    """A parser of jsonargparse's that starts no process: see :func:`start_no_python`."""
+    import jsonargparse
+
+    start_no_python()
+    return jsonargparse.ArgumentParser(exit_on_error=False, **options)
+
+
+def start_no_python() -> None:
+    """Have stubs looked for where packages are installed. By default jsonargparse's finder of stubs asks another Python
+    for its path, which runs a ``json.py`` of the working folder."""
+    with contextlib.suppress(ImportError):
+        import typeshed_client
+
+        search_context: Any = typeshed_client.get_search_context
+        if not isinstance(search_context, functools.partial):
+            installed = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")]
+            typeshed_client.get_search_context = functools.partial(  # type: ignore[assignment]
+                search_context, search_path=list(dict.fromkeys(installed))
+            )
 
 
 def mistakes(config: Config) -> tuple[list[str], Config]:
@@ -122,8 +157,11 @@ def check_values(
         if misplaced := _misplaced(value, place):
             errors += misplaced
             del arguments[key]
-        elif bases and str not in _alternatives(hint) and (text := _class_or_file(values, hint)):
-            errors.append(f"{place}: {text!r} is not {_type_name(hint)}; give class_path, and init_args beside it")
+        elif quoted := _quoted(value, hint):
+            errors.append(f"{place}: {text.brief(quoted)} is a text, and no list or mapping; write it without quotes")
+            del arguments[key]
+        elif bases and str not in _alternatives(hint) and (path_like := _class_or_file(values, hint)):
+            errors.append(f"{place}: {path_like!r} is not {_type_name(hint)}; give class_path, and init_args beside it")
             del arguments[key]
         elif problem := _type_problem(hint, value):
             errors.append(f"{place}: {problem}")
@@ -158,7 +196,26 @@ def _misplaced(node: Any, path: str) -> list[str]:
 def _class_or_file(values: list[Any], hint: Any) -> str | None:
     """The first of ``values`` that a parser might take for the path of a class or of a file, and look for that."""
     texts = [value for value in values if isinstance(value, str) and value not in _alternatives(hint)]
-    return next((text for text in texts if "." in text or "/" in text or not class_paths.takes_strangers()), None)
+    return next((each for each in texts if "." in each or "/" in each or not class_paths.takes_strangers()), None)
+
+
+def _quoted(value: Any, hint: Any) -> str | None:
+    """The first text in ``value`` that a parser would read as a list or mapping, which may name classes."""
+    if all(part in SCALARS or isinstance(part, SCALARS) for part in _alternatives(hint)):
+        return None
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict | list):
+            waiting += node.values() if isinstance(node, dict) else node
+        elif isinstance(node, str) and re.search(r"[\[{]|:\s|-\s|[:?]$", node):
+            try:
+                if isinstance(text.yaml_data(node, "it"), dict | list):
+                    return node
+            except TinymimError:  # no YAML, and so a text for any parser; or more of it than is taken
+                if "&" in node:
+                    return node
+    return None
 
 
 def _alternatives(hint: Any) -> list[Any]:
@@ -180,10 +237,10 @@ def _type_problem(hint: Any, value: Any) -> str | None:
 
     if hint is Any or hint is inspect.Parameter.empty:
         return None
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    values = parser()
     try:
-        parser.add_argument("--value", type=hint)
-        parser.parse_object({"value": value})
+        values.add_argument("--value", type=hint)
+        values.parse_object({"value": value})
     except jsonargparse.ArgumentError:
         return f"{value!r} is not {_type_name(hint)}"
     except ValueError:  # a type the parser does not know: left to the class itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,8 @@ def _parts(parts: list[Part], states: dict[str, Any]) -> Section:
     rows, remarks = [], []
     for part in parts:
         state = states.get(part.id, {})
-        seconds = clock(state["seconds"]) if "seconds" in state else "-"
+        spent = state.get("seconds")
+        seconds = clock(spent) if isinstance(spent, int | float) and math.isfinite(spent) else "-"
         commands = state.get("commands", part.lines())
         rows.append([part.title, state.get("status", "not run"), seconds, "; ".join(commands)])
         if [line.replace("--run_dir", "--run-dir") for line in commands] != [

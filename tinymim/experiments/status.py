@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from tinymim.errors import TinymimError
 from tinymim.experiments.fit_files import EXPORTED, RESULTS, outputs, promised
 from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.state import Entry, State, read_json
 from tinymim.safety.console import PlainConsole
-from tinymim.training import lock
+from tinymim.safety.shown import one_line
+from tinymim.teachers import record_schemas
+from tinymim.training import lock, run_schemas
 from tinymim.training.progress import clock
 from tinymim.training.run_folder import PROGRESS
 
@@ -49,7 +54,7 @@ def status(state: State, console: PlainConsole | None = None) -> None:
     console.print(f"\nat work: {owner}" if owner else "\nnobody is at work on it", soft_wrap=True)
     for key, entry in state.entries.items():
         if entry.error:
-            console.print(f"{key} failed: {entry.error}", soft_wrap=True)
+            console.print(f"{key} failed: {one_line(entry.error)}", soft_wrap=True)
     if not owner and done < len(state.entries):
         again = plan.command or f"tinymim chain resume {shlex.quote(str(state.place))}"
         console.print(f"go on with: {again}", soft_wrap=True)
@@ -58,24 +63,33 @@ def status(state: State, console: PlainConsole | None = None) -> None:
 def headline(state: State, key: str) -> str:
     """The figure of a finished fit that says most."""
     names = promised(state, key)
-    results = read_json(state.place / key / names[-1]) if names else {}
-    shown = _metric({name.replace("test/", "val/", 1): value for name, value in (results.get("metrics") or {}).items()})
+    results = _figures(state.place / key / names[-1]) if names else {}
+    metrics = results.get("metrics") or {}
+    shown = _metric({name.replace("test/", "val/", 1): value for name, value in metrics.items()})
     return "done" if shown == "-" else shown
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    """The figures of a stage's file; none where they are not there, not whole, or of other types."""
+    content = read_json(path)
+    try:
+        record_schemas.fit(content, run_schemas.Results, str(path))
+    except TinymimError:
+        return {}
+    return content
 
 
 def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str | Text]:
     place = state.place / key
-    results, progress = read_json(place / RESULTS), read_json(place / PROGRESS)
+    results, progress = _figures(place / RESULTS), _figures(place / PROGRESS)
     if entry.state == "waiting":  # what lies there is of an earlier form of it
         results = progress = {}
     shown: str = "cut off" if entry.state == "running" and not at_work else entry.state
     if entry.state == "done" and outputs(state, key) != entry.outputs:
         shown = "altered"
-    epoch = (
-        f"{progress['epoch']}/{progress['epochs']}"
-        if {"epoch", "epochs"} <= progress.keys()
-        else str(results.get("epochs", "-"))
-    )
+    epoch = str(results.get("epochs") or "-")
+    if None not in (progress.get("epoch"), progress.get("epochs")):
+        epoch = f"{progress['epoch']}/{progress['epochs']}"
     spent = results.get("seconds", progress.get("seconds"))
     sha = entry.outputs.get(CHECKPOINT, entry.outputs.get(EXPORTED, "-"))[:12]
     metric = _metric(results.get("metrics") or progress.get("metrics") or {})

@@ -10,6 +10,9 @@ HELD_OUT, TRAIN, OTHERS = (figures.COLOURS[place] for place in (0, 4, 7))
 RATE = "lr/"
 KNOWN = {"top1": "top-1", "top5": "top-5", "knn_top1": "10-NN", "miou": "mIoU", "map": "mAP"}
 
+MOST = 24
+"""Pictures of a page, losses first: all targets of a recipe, and what is logged beside them."""
+
 Line = tuple[list[float], list[float], str, str, float]
 """Steps, values, colour, label and width."""
 
@@ -24,7 +27,7 @@ def charts(run: Run, others: list[Run]) -> list[Picture]:
     """
     rates = [name for name in run.curves if name.startswith(RATE)]
     names = dict.fromkeys(name.partition("/")[2] for name in run.curves if not name.startswith(RATE))
-    drawn = [_chart(name, run, others) for name in sorted(names, key=lambda name: "loss" not in name)]
+    drawn = [_chart(name, run, others) for name in sorted(names, key=lambda name: "loss" not in name)[:MOST]]
     if rates:
         top = max(sorted(rates), key=lambda name: max(run.curves[name][1]))
         drawn.append(_draw("learning rate", [(*run.curves[top], HELD_OUT, "highest of all groups", 1.6)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinymim.files import write_atomically
+from tinymim.safety.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +74,8 @@ def figure(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**_STYLE, "font.sans-serif": _fonts()}):
+    with mpl.rc_context({**_STYLE, "font.sans-serif": _fonts()}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # which prints characters of titles as they are on the terminal
         size = ((width or WIDTH * columns) / 25.4, height * rows / 25.4)
         drawn = Figure(figsize=size, layout="constrained")
         yield drawn, drawn.subplots(rows, columns, **options)
@@ -103,10 +106,10 @@ def whole_numbers(axes: Axes) -> None:
 
 
 def svg(drawn: Figure) -> bytes:
-    """A figure as SVG."""
-    out = io.BytesIO()
+    """A figure as SVG, without characters that do not print, which XML has none of."""
+    out = io.StringIO()
     drawn.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
+    return printable(out.getvalue()).encode()
 
 
 def png(drawn: Figure) -> bytes:

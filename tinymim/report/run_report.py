@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from tinymim.config.spec import differences
@@ -13,6 +14,7 @@ from tinymim.report.curves import charts, title_of
 from tinymim.report.document import Document, Section, Table
 from tinymim.report.runs import Run
 from tinymim.teachers import card
+from tinymim.training.run_schemas import Results
 
 FIGURES = ("val/top1", "val/top5", "val/knn_top1", "val/miou", "val/map", "val/loss")
 """Figures at the top and in the table, in this order."""
@@ -68,14 +70,15 @@ def _value(name: str, value: float) -> str:
 def _facts(run: Run) -> list[tuple[str, str]]:
     results = run.results
     facts = [("starts from", results.get("weights") or run.source or "from scratch")]
-    if backbone := results.get("backbone"):
-        architecture = backbone["architecture"]
-        options = ", ".join(f"{name} {value}" for name, value in architecture["options"].items())
-        facts.append(("network", f"{architecture['arch']} with {options}" if options else architecture["arch"]))
-        facts.append(("heads", ", ".join(map(str, architecture["heads"]))))
-        facts.append(("features", f"of block {backbone['output_block']}, the last that was trained whole"))
-    if "parameters" in results:
-        facts.append(("parameters", f"{results['parameters']:,}"))
+    if backbone := msgspec.convert(results, Results).backbone:
+        architecture: Any = backbone.architecture
+        options = ", ".join(f"{name} {value}" for name, value in architecture.options.items())
+        facts.append(("network", f"{architecture.arch} with {options}" if options else architecture.arch))
+        if heads := architecture.heads:
+            facts.append(("heads", ", ".join(map(str, heads if isinstance(heads, list) else [heads]))))
+        facts.append(("features", f"of block {backbone.output_block}, the last that was trained whole"))
+    if parameters := results.get("parameters"):
+        facts.append(("parameters", f"{parameters:,}"))
     sizes = [f"{name} {run.data_options[name]}" for name in SIZES if run.data_options.get(name)]
     facts.append(("data", ", ".join([run.data, *sizes])))
     if skipped := results.get("skipped_steps"):
@@ -93,8 +96,8 @@ def _against(run: Run, others: list[Run]) -> Section:
     rows, listings = [], []
     for each in runs:
         figures = [_value(name, each.metrics[name]) if name in each.metrics else "-" for name in names]
-        parameters = f"{each.results['parameters']:,}" if "parameters" in each.results else "-"
-        epochs = str(each.results.get("epochs", "-"))
+        parameters = f"{each.results['parameters']:,}" if each.results.get("parameters") else "-"
+        epochs = str(each.results.get("epochs") or "-")
         rows.append([each.name, *figures, epochs, parameters, f"{each.kind} {each.start}, {each.data}"])
         if lines := _differences(run, each):
             listings.append((f"How {each.name} differs in its recipe ({len(lines)})", "\n".join(lines)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinymim.config import references
 from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.safety import text
@@ -86,10 +87,10 @@ class Run:
     @property
     def state(self) -> str:
         """How far it is, in words."""
-        parts = [self.progress.get("state", "done" if self.results else "not begun")]
+        parts = [self.progress.get("state") or ("done" if self.results else "not begun")]
         if {"epoch", "epochs"} <= self.progress.keys():
             parts.append("{epoch} of {epochs} epochs".format(**self.progress))
-        seconds = self.results.get("seconds", self.progress.get("seconds"))
+        seconds = self.results.get("seconds") or self.progress.get("seconds")
         return ", ".join(parts if seconds is None else [*parts, clock(seconds)])
 
 
@@ -111,8 +112,10 @@ def read(place: Path) -> Run:
         curves = metrics_log.read(place)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise TinymimError(f"run: {place} cannot be read: {error}") from None
-    files = [text.json_or_empty(place / name) for name in ("results.json", PROGRESS, "environment.json")]
-    for name, content in zip(("results.json", PROGRESS), files, strict=False):
+    kept = list(references.places(recipe))
+    names = ("results.json", PROGRESS, "environment.json")
+    files = [references.without_values(text.json_or_empty(place / name), kept) for name in names]
+    for name, content in zip(names[:2], files, strict=False):
         record_schemas.fit(content, run_schemas.Results, f"run: {place / name}")
     record_schemas.fit(files[2], run_schemas.Environment, f"run: {place / 'environment.json'}")
     return Run(place, place.resolve().name, recipe, curves, *files)

@@ -27,4 +27,7 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
         """``text`` as it is, whatever is asked for: all that rich prints as a plain ``str`` comes by here."""
-        return super().render_str(terminal(text), **{**options, "markup": False, "emoji": False})
+        text = terminal(text)
+        if "highlighter" not in options:  # not printed itself, but a cell of a table: names in it forge no lines
+            text = text.replace("\n", "\\n").replace("\t", "\\t")
+        return super().render_str(text, **{**options, "markup": False, "emoji": False})

@@ -13,6 +13,11 @@ def terminal(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def address(url: str) -> str:
+    """A URL without what may be a secret in it: a user, a password, the words after ``?``."""
+    return re.sub(r"(://)[^/?#]*@", r"\1...@", re.sub(r"[?#].*", "?...", url))
+
+
 def one_line(text: str) -> str:
     """``text`` in a line of printable characters."""
     return " ".join(UNPRINTABLE.sub("", " ".join(str(text).split())).split())  # a space may be what is left of a line

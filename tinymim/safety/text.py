@@ -110,29 +110,39 @@ def json_data(text: str, what: str) -> Any:
         raise unreadable(what, error) from None
 
 
-def check_yaml(text: str, what: str) -> None:
-    """Raise where YAML asks for more than it holds: by aliases of aliases, by depth, by a ring; nothing is built."""
-    sizes: dict[str, int] = {}
-    open_: list[tuple[str | None, int]] = []
-    total = 0
+def check_yaml(text: str, what: str, values: int = VALUES) -> None:
+    """Raise where YAML asks for more than it holds: by aliases of aliases, by depth, by a ring; nothing is built.
+
+    Args:
+        text: of the file.
+        what: begins the error.
+        values: how many it may have, with aliases written out.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    open_: list[tuple[str | None, int, int]] = []
+    total = characters = 0
     try:
         if len(text) > MOST_YAML:
             raise ValueError(f"it has more than the {MOST_YAML:,} characters that are taken")
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent):
-                if event.anchor in (anchor for anchor, _ in open_):
+                if event.anchor in (anchor for anchor, *_ in open_):
                     raise ValueError(f"*{event.anchor} stands inside of itself")
-                total += sizes.get(str(event.anchor), 1)
+                more, longer = sizes.get(str(event.anchor), (1, 0))
+                total, characters = total + more, characters + longer
             elif isinstance(event, yaml.CollectionStartEvent):
-                open_.append((event.anchor, total))
+                open_.append((event.anchor, total, characters))
                 total += 1
             elif isinstance(event, yaml.CollectionEndEvent):
-                anchor, before = open_.pop()
-                sizes[anchor or ""] = total - before
+                anchor, before, shorter = open_.pop()
+                sizes[anchor or ""] = total - before, characters - shorter
             elif isinstance(event, yaml.ScalarEvent):
-                total += 1
-            if total > VALUES or len(open_) > DEPTH:
-                raise ValueError(f"it has more than {VALUES:,} values, or is more than {DEPTH} deep")
+                total, characters = total + 1, characters + len(event.value)
+                sizes[event.anchor or ""] = 1, len(event.value)
+            if total > values or len(open_) > DEPTH:
+                raise ValueError(f"it has more than {values:,} values, or is more than {DEPTH} deep")
+            if characters > MOST_JSON:
+                raise ValueError(f"its aliases, written out, are more than {MOST_JSON:,} characters long")
     except WRONG as error:
         raise unreadable(what, error) from None
 

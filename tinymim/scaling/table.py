@@ -72,11 +72,15 @@ NEEDED = ("model", "parameters", "data", "images", "iterations", "validation_los
 PUBLISHED = {"params_millions": "parameters", "finetune_top1": "accuracy"}
 """Columns of the published table under other names, in millions and per cent; its objective is SimMIM."""
 
-MOST_BYTES, MOST_ROWS = 4 << 20, 10_000
-"""Limits of a table. The published one has 63 rows; what is drawn of ten thousand nobody could read."""
+MOST_BYTES, MOST_ROWS, MOST_SERIES = 4 << 20, 2_000, 200
+"""Limits of a table, and of the models, each with each of its data, in it: every one is drawn in every picture. The
+published one has 63 rows and 17 series; what is drawn of more than these nobody could read."""
 
-LARGEST = 1e30
-"""Limit of any number: operations of a training that nobody has paid for yet."""
+MOST_LABELS = {"objective": 4, "model": 40, "data": 40}
+"""Limits of the different names in a column: each objective has pictures of its own, each data a panel."""
+
+LARGEST, MOST_COUNT = 1e30, 2**53
+"""Limits of any number, operations of a training that nobody has paid for yet, and of a whole one."""
 
 COMMENT = "#"
 """First character of a line that is ignored."""
@@ -101,7 +105,7 @@ def read(path: Path) -> list[RunRow]:
     """
     try:
         written = text.contents(path, f"table: {path}", MOST_BYTES)
-        numbered = enumerate(written.splitlines(), 1)
+        numbered = enumerate(map(text.printable, written.splitlines()), 1)
         lines = [(n, next(csv.reader([line]))) for n, line in numbered if line.strip() and not line.startswith(COMMENT)]
     except (csv.Error, StopIteration) as error:
         raise TinymimError(f"table: {path} cannot be read: {error or 'a line is no CSV'}") from None
@@ -125,6 +129,11 @@ def read(path: Path) -> list[RunRow]:
     problems: list[str] = []
     rows = [_row(number, columns, cells, published, problems) for number, cells in lines]
     problems += _contradictions({number: row for (number, _), row in zip(lines, rows, strict=True) if row})
+    for label, most in MOST_LABELS.items():
+        if (count := len({getattr(row, label) for row in rows if row})) > most:
+            problems.append(f"{label}: {count:,} different ones, and {most} are taken; leave some out")
+    if (count := len({(row.objective, row.model, row.data) for row in rows if row})) > MOST_SERIES:
+        problems.append(f"model, data: {count:,} pairs of them, and {MOST_SERIES} are taken; leave some out")
     known = [row.accuracy for row in rows if row and row.accuracy is not None]
     if "finetune_top1" in columns and known and max(known) <= 0.01:
         problems.append("finetune_top1: no run is above 1 per cent; write 83.2 for 83.2 %, or call the column accuracy")
@@ -201,16 +210,19 @@ def _numbers(cell: str, head: str) -> tuple[float, ...]:
 
 def _count(cell: str, head: str) -> int:
     value = _number(cell, head)
-    if value != round(value) or not value:
-        raise ValueError(f"{cell} is not a whole number above 0")
+    if value != round(value) or not 0 < value <= MOST_COUNT:
+        raise ValueError(f"{cell} is not a whole number above 0, to {MOST_COUNT:,}")
     return round(value)
 
 
 def _seed(cell: str, head: str) -> int:
     try:
-        return int(cell)
+        seed = int(cell)
     except ValueError:
         raise ValueError(f"{cell!r} is not a whole number") from None
+    if abs(seed) > MOST_COUNT:
+        raise ValueError(f"{cell} is not a whole number to {MOST_COUNT:,}")
+    return seed
 
 
 def _share(cell: str, head: str) -> float:

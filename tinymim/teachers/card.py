@@ -133,7 +133,7 @@ class Card:
 
     def by_hand(self) -> str:
         """Remedy without a command: the page of the weights, and the place to put them."""
-        where = self.address or self.page or "wherever it was"
+        where = shown.address(self.address) or self.page or "wherever it was"
         return f"download it from {where} and put it at {self.place} (or in the folder $TINYMIM_TEACHERS names)"
 
     def check_recordable(self) -> None:

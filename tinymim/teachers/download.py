@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import re
 import socket
 import threading
 import urllib.error
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from tinymim import __version__, files
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
+from tinymim.safety.shown import address
 from tinymim.teachers import card as cards
 
 PATIENCE = 3.0
@@ -98,7 +100,7 @@ def download(url: str, place: Path, sha256: str | None = None) -> str:
         TinymimError: no connection, an answer that is no such file, or one cut short or of another sha256.
     """
     if problem := unreachable(url):
-        raise TinymimError(f"{url} cannot be fetched: {problem}")
+        raise TinymimError(f"{address(url)} cannot be fetched: {problem}")
     digest = ""
 
     def write(temporary: Path) -> None:
@@ -106,14 +108,17 @@ def download(url: str, place: Path, sha256: str | None = None) -> str:
         _receive(url, temporary)
         digest = files.sha256(temporary)
         if sha256 and digest != sha256:
-            raise TinymimError(f"{url} has sha256 {digest}, and {sha256} was expected: it is damaged or another file")
+            raise TinymimError(
+                f"{address(url)} has sha256 {digest}, and {sha256} was expected: it is damaged or another file"
+            )
 
     try:
         files.write_atomically(place, write)
     except urllib.error.HTTPError as error:
-        raise TinymimError(f"{url} cannot be fetched: the server says {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException) as error:
-        raise TinymimError(f"{url} cannot be fetched into {place}: {getattr(error, 'reason', None) or error}") from None
+        raise TinymimError(f"{address(url)} cannot be fetched: the server says {error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise TinymimError(f"{address(url)} cannot be fetched into {place}: {reason}") from None
     return digest
 
 
@@ -122,8 +127,9 @@ def _receive(url: str, temporary: Path) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": f"tinymim/{__version__}"})
     with urllib.request.urlopen(request, timeout=STALLED) as answer, temporary.open("wb") as file, _bar() as bar:
         if answer.headers.get_content_type() == "text/html":
-            raise TinymimError(f"{url} gave a web page, not a file; download it by hand")
-        size = int(answer.headers.get("Content-Length") or 0)
+            raise TinymimError(f"{address(url)} gave a web page, not a file; download it by hand")
+        length = answer.headers.get("Content-Length") or ""
+        size = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0  # without, the answer's end is the file's
         task = bar.add_task(Path(urlsplit(url).path).name, total=size or None)
         received = 0
         while piece := answer.read(CHUNK):
@@ -131,7 +137,7 @@ def _receive(url: str, temporary: Path) -> None:
             received += len(piece)
             bar.update(task, completed=received)
     if received < size:
-        raise TinymimError(f"{url} was cut off after {received} of {size} bytes; try again")
+        raise TinymimError(f"{address(url)} was cut off after {received} of {size} bytes; try again")
 
 
 def _bar() -> Progress:

@@ -190,6 +190,7 @@ def deduce(path: Path, file: File, facts: KnownFacts) -> tuple[Architecture | No
     held = weights_summary.summarise(file.state)
     if held is None or not held.width or not held.patch:
         raise TinymimError(f"teacher: {path} holds {weights_summary.describe(file.form, file.state)}")
+    _check_positions(path, file.state)
     # Sizes of a published network tell its heads, unless its last block was trained for other ones.
     common = PUBLISHED.get((held.kind, held.width, held.depth))
     network = skeleton(Architecture(facts.arch or common or BASES[held.kind]))
@@ -207,6 +208,16 @@ def deduce(path: Path, file: File, facts: KnownFacts) -> tuple[Architecture | No
         return None, unsaid
     options = {**_sizes(network, usual, held, file.state), **facts.options}
     return Architecture(network.architecture.arch, options, heads, "sincos" if fixed else "learned", mean, std), []
+
+
+def _check_positions(path: Path, state: State) -> None:
+    """Raise unless positions are of the shapes that heads and the grid are told from."""
+    for key, value in state.items():
+        shape, right = tuple(value.shape), (1, "tokens", "width") if key == "pos_embed" else ("places", "heads")
+        if key == "pos_embed" or key.endswith(TABLE):
+            least = 1 if key == "pos_embed" else 4  # three entries are CLS's
+            if len(shape) != len(right) or not all(shape) or (shape[0] != 1 if least == 1 else shape[0] < least):
+                raise TinymimError(f"teacher: {path}: {key}: shape {shape}, and one is ({', '.join(map(str, right))})")
 
 
 def _heads_in_tables(state: State) -> int | None:

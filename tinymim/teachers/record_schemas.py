@@ -133,7 +133,7 @@ class CardFields(Struct, forbid_unknown_fields=True):
         str, Meta(pattern=r"^[A-Za-z0-9_./-]{0,300}\Z(?#a file of the hub, such as owner/repository/file)")
     ] = ""
     url: Annotated[
-        str, Meta(pattern=r"^((https?|file)://[!-~]+)?\Z(?#an address, such as https://host/file)", max_length=2000)
+        str, Meta(pattern=r"^(https?://[!-~]+)?\Z(?#an address, such as https://host/file)", max_length=2000)
     ] = ""
     page: Line = ""
     sha256: Annotated[str, Meta(max_length=64)] | None = None

@@ -97,7 +97,7 @@ def _unwrap(path: Path, content: Any) -> File:
     """Find the state dict in a checkpoint of ours, or one of others'."""
     if not isinstance(content, dict):
         raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
-    record, state = content.get(RECORD), formats.unwrapped(content)
+    record, state = text.plain(content.get(RECORD), f"the record of {path}"), formats.unwrapped(content)
     if len(state) > weights_summary.MOST:
         raise weights_summary.too_many(path, len(state))
     if not record and state:
@@ -105,7 +105,7 @@ def _unwrap(path: Path, content: Any) -> File:
     classifier: State = {}
     if record:
         what = f"the record of {path}"
-        record = record_schemas.record(text.plain(record, what), what)
+        record = record_schemas.record(record, what)
         # A module's other weights, a decoder's for instance, stay out; its classifier lies around the backbone.
         prefix = record["prefix"]
         if record.get("classifier"):

@@ -37,6 +37,9 @@ from tinymim.training import run_schemas
 from tinymim.vit.conventions import CONVENTIONS, Conventions
 
 FORMAT = 1
+MOST_VALUES = 25_000
+"""Tensors, texts and numbers in all batches of a capture: each takes time to be measured."""
+
 ASKED = ("image_size", "num_classes", "mask_classes", "box_classes", "batch_size")
 
 
@@ -130,7 +133,30 @@ def read(path: Path) -> dict[str, Any]:
     odd = [name for name, value in content["state_dict"].items() if not isinstance(value, Tensor)]
     if odd or not isinstance(content["rng"].get("torch"), Tensor):
         raise TinymimError(f"{what}: {', '.join(map(str, odd[:4])) or 'rng.torch'}: no tensor, and one belongs there")
+    _check_batches(content, what)
     return content
+
+
+def _check_batches(content: dict[str, Any], what: str) -> None:
+    """Raise where batches and weights take more memory, or time, than the bytes of the file: tensors are written each
+    with values of its own, so that an expanded one, or one batch many times, is not what a guard wrote."""
+    count, storages = 0, set()
+    waiting: list[Any] = [content["batches"], content["state_dict"]]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()
+            if value.numel() and value.device.type != "meta":
+                if storage.nbytes() < value.numel() * value.element_size() or storage.data_ptr() in storages:
+                    raise TinymimError(
+                        f"{what}: batches: a tensor of shape {tuple(value.shape)} shares its values with others or "
+                        "with itself, and each has its own in a captured step"
+                    )
+                storages.add(storage.data_ptr())
+        elif isinstance(value, dict | list | tuple):
+            waiting += value.values() if isinstance(value, dict) else value
+            if value is not content["state_dict"] and (count := count + len(value)) > MOST_VALUES:
+                raise TinymimError(f"{what}: batches: more than {MOST_VALUES:,} values; a batch has a few tensors")
 
 
 def _listed(value: Any) -> list[Any]:

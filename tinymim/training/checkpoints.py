@@ -255,7 +255,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 except RuntimeError as error:
                     raise stream.failed or error from None
             line = f"{sha256(temporary)}  {path.name}\n"
-            before = recorded.read_text() if path.is_file() and recorded.is_file() else ""
+            before = recorded.read_text(errors="replace") if path.is_file() and recorded.is_file() else ""
             write_text(recorded, line + before)  # until the rename, the file of that name is the one before
 
         try:

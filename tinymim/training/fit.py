@@ -210,7 +210,8 @@ class TinymimCLI(LightningCLI):
             trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
             metrics |= trainer.callback_metrics
         if trainer.is_global_zero:
-            files.write_json(self.run_dir / "results.json", self._results(metrics, seconds))
+            results = references.without_values(self._results(metrics, seconds), self.attempt.kept)
+            files.write_json(self.run_dir / "results.json", results)
             write_progress(self.run_dir, "done", trainer, self._elapsed)
 
     def _results(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -242,7 +243,7 @@ class TinymimCLI(LightningCLI):
         self._report(self.run_dir if named else path.parent.parent)
 
     def _report(self, run_dir: Path | None) -> None:
-        checkpoint = self.config_init[self.subcommand].ckpt_path
+        checkpoint = references.without_values(self.config_init[self.subcommand].ckpt_path, self.attempt.kept)
         test_report.finish(self.trainer, self.model, self.datamodule, checkpoint, run_dir, self._print_figures)
 
 

@@ -35,6 +35,9 @@ READERS = (DigitsData, ImageFolderData, SegmentationFolderData, ShapesData)
 MOST = 10**7
 """Largest whole number in the options of data that is only looked at."""
 
+MOST_SIDE = 2048
+"""Largest side of its images, in pixels: a picture of them takes 50 MB, and there are a few."""
+
 
 def add_argument(parser: argparse.ArgumentParser, what: str) -> None:
     """``--trust``, for ``what``."""
@@ -144,7 +147,7 @@ def data(recipe: recipes.Config, trust: bool, what: str, **options: Any) -> Any:
                     f"{what}: {cls.__name__} does more than read images; name a folder of some, or say --trust"
                 )
             if not trust and (large := next(_large(node), None)):
-                raise TinymimError(f"{what}: data: {large} is more than {MOST:,}; if it is meant so, say --trust")
+                raise TinymimError(f"{what}: data: {large}; if it is meant so, say --trust")
             names = class_paths.options_of(node["class_path"])
             options = {name: value for name, value in options.items() if name in names}
             node = {**node, "init_args": {**(node.get("init_args") or {}), **options}}
@@ -154,9 +157,9 @@ def data(recipe: recipes.Config, trust: bool, what: str, **options: Any) -> Any:
     return built
 
 
-def _large(node: Any) -> Iterator[int]:
+def _large(node: Any, name: str = "") -> Iterator[str]:
     if isinstance(node, dict | list):
-        for inner in node.values() if isinstance(node, dict) else node:
-            yield from _large(inner)
-    elif isinstance(node, int) and abs(node) > MOST:
-        yield node
+        for key, inner in node.items() if isinstance(node, dict) else ((name, each) for each in node):
+            yield from _large(inner, str(key))
+    elif isinstance(node, int | float) and abs(node) > (most := MOST_SIDE if name == "image_size" else MOST):
+        yield f"{name} {node:,} is more than {most:,}"

@@ -32,6 +32,13 @@ def readable_errors() -> Iterator[None]:
         raise TinymimError(
             f"the disk is full{where}; checkpoints are untouched. Make room, and go on with --ckpt_path last"
         ) from None
+    except ValueError as error:
+        if "parameter group" not in str(error):
+            raise
+        raise TinymimError(
+            f"ckpt_path: the checkpoint's optimizer does not fit this recipe: {misfit(error)}; go on with the recipe "
+            "that the run began with, or start from the weights alone"
+        ) from None
     except RuntimeError as error:
         if "Error(s) in loading state_dict" in str(error):
             raise TinymimError(f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}") from None

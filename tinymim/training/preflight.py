@@ -80,7 +80,7 @@ def inspect(config: recipe.Config, start: Teacher | None = None) -> Inspected:
 
 def build(base: type, node: Any, errors: list[str]) -> Any:
     """Build the object that a recipe describes; ``None`` where its description was too wrong, which is an error."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser = validation.parser()
     parser.add_subclass_arguments(base, "part")
     try:
         return parser.instantiate(parser.parse_object({"part": references.filled(node)})).part

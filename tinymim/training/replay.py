@@ -25,8 +25,8 @@ from tinymim.teachers import record_schemas, sizes
 from tinymim.training import captured_step, looking, preflight, run_schemas
 from tinymim.vit import conventions
 
-MOST_CLASSES = 100
-"""Classes that the model of a capture may name: each takes time to be looked up and built."""
+MOST_CLASSES, MOST_STEPS = 32, 256
+"""Classes that the model of a capture may name, and these times its batches: each takes time in each batch."""
 
 
 def captured_recipe(content: dict[str, Any]) -> recipe.Config:
@@ -45,7 +45,10 @@ def resolved_recipe(content: dict[str, Any], overrides: list[str]) -> recipe.Con
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(content["recipe"])
-        config, rest = recipe.resolve(["--config", str(path), *overrides])
+        try:
+            config, rest = recipe.resolve(["--config", str(path), *overrides])
+        except TinymimError as error:  # of the text in the capture, and of no file that anybody knows
+            raise TinymimError(str(error).replace(str(path.resolve()), "the captured recipe")) from None
     if rest:
         raise TinymimError(
             f"replay knows no {rest[0]}; give the file first, then overrides such as --precision 32-true"
@@ -70,8 +73,12 @@ def build(
     options = record_schemas.fit(config.get("trainer") or {}, run_schemas.TrainerPart, "the captured recipe: trainer")
     model = references.filled(config.get("model"))  # the batch is in the file, and data is not needed
     errors: list[str] = []
-    if not trust and (count := len(class_paths.classes_in(model))) > MOST_CLASSES:
-        raise TinymimError(f"the captured recipe: model: {count:,} classes, and at most {MOST_CLASSES} are built")
+    count, batches = len(class_paths.classes_in(model)), len(content["batches"])
+    if not trust and (count > MOST_CLASSES or count * batches > MOST_STEPS):
+        raise TinymimError(
+            f"the captured recipe: model: {count:,} classes, for {batches:,} batches; {MOST_CLASSES} classes are "
+            f"built, and {MOST_STEPS} over all batches, of a step that is only looked at; --trust runs any"
+        )
     if not validation.check_class(model, "model", errors, (pl.LightningModule,)) or errors:
         raise several("the captured recipe cannot be built", errors)
     trainer = _trainer(options)

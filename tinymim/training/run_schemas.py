@@ -8,6 +8,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tinymim.teachers.record_schemas import Followed, Line, Plain, Stored, Whole
 
+Names = Annotated[list[Line], Meta(max_length=25_000)]
+"""Of parameters or modules; a ViT of 48 blocks has 1,600."""
+
 
 class TrainerPart(Struct):
     """Options of a trainer that a captured step needs."""
@@ -34,13 +37,13 @@ class Capture(Struct):
     rank: Whole
     world_size: Annotated[int, Meta(ge=1)]
     loss: bool
-    gradients: list[Line]
-    weights: list[Line]
+    gradients: Names
+    weights: Names
     batches: list[Annotated[list[Any], Meta(min_length=2, max_length=2)]]
     changed: bool
     rng: Random
     state_dict: Plain
-    eval_modules: list[Line]
+    eval_modules: Names
     recipe: str
     precision: Line
     data: Plain
@@ -52,7 +55,7 @@ class Results(Struct):
     """``results.json`` of a run, and ``progress.json``."""
 
     metrics: dict[str, float] = {}
-    seconds: float | None = None
+    seconds: Annotated[float, Meta(ge=0, le=1e12)] | None = None
     epochs: int | None = None
     epoch: int | None = None
     state: Line | None = None
