@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 
-from lightning.pytorch.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
-from tinymim.safety.shown import terminal
+from tinymim.safety.escaping import terminal
 
 EXPECTED = (
     ".*does not have many workers.*",
@@ -22,11 +23,20 @@ EXPECTED = (
 )
 """Lightning's warnings of what is meant to be so."""
 
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Variables of launchers that hold the rank, in the order in which Lightning reads them."""
 
-@rank_zero_only
+
 def say(text: str) -> None:
     """Print one line, its control characters spelt out."""
-    print(terminal(text), file=sys.stderr, flush=True)
+    if _rank() == 0:
+        print(terminal(text), file=sys.stderr, flush=True)
+
+
+def _rank() -> int:
+    """Rank of the process: Lightning's, and before that is imported, which takes seconds, the launcher's."""
+    launched = (os.environ.get(name, "") for name in RANKS)
+    return int(getattr(rank_zero_only, "rank", None) or next(filter(str.isdecimal, launched), 0))
 
 
 def hush() -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tinymim.data import DigitsData, ImageFolderData, ShapesData
-from tinymim.data.module import ImageData
+from tinymim.data.data_module import ImageData
 from tinymim.data.sampler import Draw
 
 

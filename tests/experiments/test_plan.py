@@ -11,7 +11,7 @@ import yaml
 from tinymim.config import recipe as recipes
 from tinymim.errors import TinymimError
 from tinymim.experiments import chain as chains
-from tinymim.experiments import changes, plan
+from tinymim.experiments import plan, plan_changes
 
 MEDIUM = {"name": "medium", "kind": "distill", "recipe": "relation_medium_digits", "teacher": "digits_mae"}
 TINY = {"name": "tiny", "kind": "distill", "recipe": "relation_digits", "teacher": "previous"}
@@ -183,7 +183,7 @@ def test_changes__only_what_can_alter_results(tmp_path: Path) -> None:
     old = chain(tmp_path, WHOLE)
 
     def changed(*settings: str, stages: list[dict[str, Any]] = WHOLE) -> dict[str, list[str]]:
-        return changes.between(old, chain(tmp_path, stages, list(settings)))
+        return plan_changes.between(old, chain(tmp_path, stages, list(settings)))
 
     assert (
         changed(
@@ -202,10 +202,10 @@ def test_changes__the_total_batch_counts_and_not_how_it_is_shared(tmp_path: Path
     stage = {**MEDIUM, "recipe": ["relation_vitb", "parts/gpus8"], "teacher": "mae_vitl16"}
     eight = chain(tmp_path, [stage])
     many = chain(tmp_path, [{**stage, "recipe": ["relation_vitb", "parts/gpus32"]}])
-    assert changes.between(eight, many) == {}
-    assert changes.digest(eight.stages["medium"]) == changes.digest(many.stages["medium"])
+    assert plan_changes.between(eight, many) == {}
+    assert plan_changes.digest(eight.stages["medium"]) == plan_changes.digest(many.stages["medium"])
     half = chain(tmp_path, [stage], ["trainer.devices=4"])
-    assert changes.between(eight, half) == {"medium": ["medium.total_batch: 4096, now 2048"]}
+    assert plan_changes.between(eight, half) == {"medium": ["medium.total_batch: 4096, now 2048"]}
 
 
 @pytest.mark.parametrize("fragment", ["gpus8", "gpus32", "gpus8_finetune", "gpus32_finetune"])

@@ -14,7 +14,7 @@ from tinymim.cli import plan_options
 from tinymim.cli import search_command as command
 from tinymim.errors import TinymimError
 from tinymim.experiments import chain as chains
-from tinymim.experiments import check, compare, pages, search, search_source, settings
+from tinymim.experiments import compare, pages, plan_check, search, search_source, settings
 from tinymim.experiments.questions import Figure
 from tinymim.experiments.resume import opened
 from tinymim.experiments.search import Search
@@ -53,7 +53,7 @@ def test_read__every_fit_of_a_search_leaves_a_part_of_the_training_images_out(tm
 def test_read__of_chains_and_studies_what_is_prepared_leaves_them_out_too(name: str) -> None:
     compared, _ = search_source.read(name, False, [])
     found = Search(compared, [])
-    assert check.problems(found.plan, check.check(found.plan)) == []
+    assert plan_check.problems(found.plan, plan_check.check(found.plan)) == []
     assert any(key.startswith("prepare/") for key in found.plan.fits)
     assert {data["choice_split"] for data in options(found)} == {0.2}
 
@@ -126,7 +126,7 @@ def wrong(tmp_path: Path, rows: dict[str, Any]) -> list[str]:
     except TinymimError as error:
         return [str(error)]
     assert compared
-    return check.problems(compared.plan, check.check(compared.plan))
+    return plan_check.problems(compared.plan, plan_check.check(compared.plan))
 
 
 def test_settings__an_unknown_option_or_stage_is_told_with_the_file(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from tinymim.errors import TinymimError
-from tinymim.experiments import changes, check, study
+from tinymim.experiments import plan_changes as changes
+from tinymim.experiments import plan_check, study
 from tinymim.experiments.study import Study
 
 STUDY = {
@@ -47,7 +48,7 @@ def written(tmp_path: Path, **changes: object) -> str:
 def problems(found: Study, *rows: str) -> list[str]:
     """The mistakes of some rows and of what they need."""
     stages = [found.plan.fits[key].stage for key in found.keys(rows or found.compared.rows)]
-    return check.problems(found.plan, check.check(found.plan, stages))
+    return plan_check.problems(found.plan, plan_check.check(found.plan, stages))
 
 
 def configs(found: Study, row: str) -> dict[str, dict[str, Any]]:

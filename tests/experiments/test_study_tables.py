@@ -15,7 +15,7 @@ import yaml
 
 from tinymim.cli import study_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import check, fit_processes, study
+from tinymim.experiments import fit_processes, plan_check, study
 from tinymim.experiments.state import load
 
 STUDY: dict[str, Any] = {
@@ -163,7 +163,7 @@ def test_weights__later_stages_start_from_them(tmp_path: Path) -> None:
     assert {stages[f"given/{role}"].parent for role in ("frozen", "tuned")} == {"prepare/small/fit"}
     assert [(own["weights"], own["blocks"]) for own in options["card"]] == [("digits_mae", 4)] * 2
     assert all("blocks" not in own for own in options["random"])
-    assert check.problems(loaded.plan, check.check(loaded.plan)) == []
+    assert plan_check.problems(loaded.plan, plan_check.check(loaded.plan)) == []
 
 
 def test_prepare__one_after_the_other_and_once_for_all_seeds(ran: Path) -> None:

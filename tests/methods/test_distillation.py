@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tests.conftest import tiny
-from tinymim.data.module import ImageData
+from tinymim.data.data_module import ImageData
 from tinymim.errors import TinymimError
 from tinymim.methods import Distiller, Optim
 from tinymim.targets import CLS, Feature, Relation, Target

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tinymim.report import figures
 from tinymim.report.document import Document, Picture, Section, Table
-from tinymim.safety import shown
+from tinymim.safety import escaping
 
 
 def drawn():
@@ -65,7 +65,7 @@ MARKS = st.text("*_`~[]()<>&!|\\#+-=.:1a '\"", max_size=30)
 @given(st.one_of(MARKS, st.text(max_size=40)))
 def test_texts__are_shown_as_they_are_but_for_emphasis(written):
     """In a paragraph, a cell and a heading: no link, tag, code, rule, list, entity or further cell."""
-    line = shown.one_line(written)
+    line = escaping.one_line(written)
     section = Section(written, [f"a: {written}", written], [Table(["x", "y"], [[f"b: {written}", written]])])
     page = Document("t", [section]).html()
     body = page[page.index("<h1>") : page.index("<footer>")]

@@ -21,7 +21,7 @@ from tinymim.cli import (
 )
 from tinymim.data import tar_index
 from tinymim.errors import TinymimError
-from tinymim.experiments import check, compare, settings, study
+from tinymim.experiments import compare, plan_check, settings, study
 from tinymim.export import source
 from tinymim.export.export_forms import export_file as one_file
 from tinymim.export.model_card import ExportedForm, model_card
@@ -70,7 +70,7 @@ def _indexed() -> None:
 def _compared() -> None:
     compared = compare.read("relation_digits", ["--compare.settings=settings.yaml"])
     assert compared
-    check.problems(compared.plan, check.check(compared.plan))
+    plan_check.problems(compared.plan, plan_check.check(compared.plan))
 
 
 WEIGHTS = _reading("t.safetensors")

@@ -20,9 +20,9 @@ from tinymim.cli import teachers_command as run_teachers
 from tinymim.cli.main import main
 from tinymim.config import class_paths, recipe, references, validation
 from tinymim.errors import TinymimError
-from tinymim.safety import names, shown
+from tinymim.safety import escaping, names
 from tinymim.teachers import card as cards
-from tinymim.teachers import infer, locate, record_schemas, sizes, weights
+from tinymim.teachers import infer_architecture, locate, record_schemas, sizes, weights
 from tinymim.teachers.download import fetch_weights
 from tinymim.teachers.record_schemas import Network
 from tinymim.training import preflight
@@ -204,10 +204,10 @@ def test_normalisation__that_divides_by_nothing_is_refused_in_every_kind_of_file
     theirs = tmp_path / "model.safetensors"
     config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": given}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    refused("timm's", lambda: infer.beside(theirs))
+    refused("timm's", lambda: infer_architecture.beside(theirs))
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std}))
-    refused("transformers'", lambda: infer.beside(theirs))
+    refused("transformers'", lambda: infer_architecture.beside(theirs))
     described = {"class_path": "tinymim.modules.Distiller", "init_args": {"student": network_}}
     refused("capture", lambda: sizes.check_described(described, []))
 
@@ -293,15 +293,22 @@ def test_bad_card__is_named_and_the_others_are_shown(home: SimpleNamespace, caps
 
 
 def test_shown__is_escaped_for_where_it_goes() -> None:
-    assert shown.terminal("a\x1b]0;x\x07b\n") == "a\\x1b]0;x\\x07b\n"
-    assert shown.markdown("MIT\n---\n# Official <script> a|b [x](y) `c`") == (
+    assert escaping.terminal("a\x1b]0;x\x07b\n") == "a\\x1b]0;x\\x07b\n"
+    assert escaping.markdown("MIT\n---\n# Official <script> a|b [x](y) `c`") == (
         "MIT --- # Official &lt;script&gt; a\\|b \\[x\\](y) \\`c\\`"
     )
-    assert shown.markdown("# head") == "\\# head"
-    assert shown.markdown("vit_tiny_patch16_224") == "vit_tiny_patch16_224"
-    assert shown.fenced("```\nout", "yaml").startswith("````yaml\n")
-    assert [shown.cell(one) for one in ("=1+1", "@x", "-0.5", "-x", 3, "a")] == ["'=1+1", "'@x", "-0.5", "'-x", 3, "a"]
-    assert [shown.uncelled(shown.cell(one)) for one in ("=1", "a", "'b")] == ["=1", "a", "'b"]
+    assert escaping.markdown("# head") == "\\# head"
+    assert escaping.markdown("vit_tiny_patch16_224") == "vit_tiny_patch16_224"
+    assert escaping.fenced("```\nout", "yaml").startswith("````yaml\n")
+    assert [escaping.cell(one) for one in ("=1+1", "@x", "-0.5", "-x", 3, "a")] == [
+        "'=1+1",
+        "'@x",
+        "-0.5",
+        "'-x",
+        3,
+        "a",
+    ]
+    assert [escaping.uncelled(escaping.cell(one)) for one in ("=1", "a", "'b")] == ["=1", "a", "'b"]
 
 
 def test_licence__is_compared_by_what_can_be_seen() -> None:

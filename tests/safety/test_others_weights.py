@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from tests.conftest import tiny
 from tinymim import files
 from tinymim.errors import TinymimError
-from tinymim.safety import shown
-from tinymim.teachers import download, infer, record_schemas, weights
+from tinymim.safety import escaping
+from tinymim.teachers import download, infer_architecture, record_schemas, weights
 from tinymim.vit.backbone import Backbone
 
 TABLE = "blocks.0.attn.relative_position_bias_table"
@@ -41,7 +41,7 @@ def test_positions__of_another_shape_are_named(key: str, shape: tuple[int, ...],
     state = {**Backbone(tiny(12, 3)).vit.state_dict(), key: torch.zeros(shape)}
     save_file(state, tmp_path / "f.safetensors")
     with pytest.raises(TinymimError) as caught:
-        infer.card(tmp_path / "f.safetensors", weights.read(tmp_path / "f.safetensors"))
+        infer_architecture.card(tmp_path / "f.safetensors", weights.read(tmp_path / "f.safetensors"))
     assert key in str(caught.value)
     assert str(shape) in str(caught.value)
 
@@ -82,8 +82,8 @@ def test_download__whatever_length_the_server_says(length: str, server: HTTPServ
 
 
 def test_address__is_one_of_the_network_and_shown_without_secrets(tmp_path: Path) -> None:
-    assert shown.address("https://me:secret@host/a/b.pth?token=secret#secret") == "https://...@host/a/b.pth?..."
-    assert shown.address("https://host/a@b.pth") == "https://host/a@b.pth"
+    assert escaping.address("https://me:secret@host/a/b.pth?token=secret#secret") == "https://...@host/a/b.pth?..."
+    assert escaping.address("https://host/a@b.pth") == "https://host/a@b.pth"
     with pytest.raises(TinymimError) as caught:
         download.download("http://me:secret@127.0.0.1:9/x?token=secret", tmp_path / "x.pth")
     assert "secret" not in str(caught.value)

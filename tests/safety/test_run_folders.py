@@ -15,7 +15,7 @@ import yaml
 from tests.safety import places
 from tinymim.cli.main import main
 from tinymim.errors import TinymimError
-from tinymim.training import looking
+from tinymim.training import inspection
 
 BACKBONE = {"architecture": {"arch": "vit_tiny_patch16_224", "options": {"depth": 3}, "heads": [3]}, "output_block": 3}
 LOG = "step,epoch,train/loss,val/loss\n1,0,2,\n2,0,1,2\n"
@@ -106,4 +106,4 @@ def test_images__of_a_side_that_no_picture_has(size: Any) -> None:
     recipe = copy.deepcopy(places.RECIPE)
     recipe["data"]["init_args"]["image_size"] = size
     with pytest.raises(TinymimError, match=r"image_size .* is more than 2,048; if it is meant so, say --trust"):
-        looking.data(recipe, False, "run x")
+        inspection.data(recipe, False, "run x")

@@ -24,8 +24,8 @@ from tinymim.report import runs
 from tinymim.safety import text
 from tinymim.scaling import table
 from tinymim.teacher_cache.storage import entries
-from tinymim.teachers import card, infer, record_schemas
-from tinymim.training import looking
+from tinymim.teachers import card, infer_architecture, record_schemas
+from tinymim.training import inspection
 
 LONGEST, SECONDS, BYTES = 4096, 2, 300 << 20
 """Of a text; seconds of a processor that it may take, whatever else the machine does; memory."""
@@ -52,14 +52,14 @@ def _chain_state(folder: Path, content: str) -> Any:
 
 
 def _config(folder: Path, content: str) -> Any:
-    return infer.beside(_put(folder / "config.json", content).parent / "model.safetensors")
+    return infer_architecture.beside(_put(folder / "config.json", content).parent / "model.safetensors")
 
 
 KINDS: dict[str, tuple[Any, Read]] = {
     "card": (places.CARD, lambda folder, t: card.read(_put(folder / "c.yaml", t))),
     "config.json": (places.CONFIG, _config),
     "record": ({}, lambda folder, t: record_schemas.record(text.json_data(t, "record"), "record")),
-    "captured recipe": (places.RECIPE, lambda folder, t: looking.checked(t, "recipe")),
+    "captured recipe": (places.RECIPE, lambda folder, t: inspection.checked(t, "recipe")),
     "saved recipe": (places.RECIPE, lambda folder, t: recipe.resolve(["--config", str(_put(folder / "r.yaml", t))])),
     "results": (places.RESULTS, lambda folder, t: _run_folder(folder, "results.json", t)),
     "environment": (places.ENVIRONMENT, lambda folder, t: _run_folder(folder, "environment.json", t)),

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from tests.conftest import tiny
 from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim.data import ShapesData
-from tinymim.data.module import ImageData
+from tinymim.data.data_module import ImageData
 from tinymim.data.segmentation_folder import Masks
 from tinymim.data.segmentation_views import UNLABELLED
 from tinymim.errors import TinymimError

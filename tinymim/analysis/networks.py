@@ -19,7 +19,7 @@ from tinymim.seeds import seeded
 from tinymim.teachers import card, locate, timm_hub
 from tinymim.teachers.locate import Teacher, freeze
 from tinymim.teachers.weights import Provenance
-from tinymim.training import looking
+from tinymim.training import inspection
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.blocks import Tap
@@ -100,7 +100,7 @@ class AnalysedNetwork:
             return []
         recipe = Path(self.provenance.path).resolve().parent.parent / "config.yaml"
         try:
-            return looking.compared(looking.read(recipe, f"recipe {recipe}"), self.network)
+            return inspection.compared(inspection.read(recipe, f"recipe {recipe}"), self.network)
         except TinymimError:  # no recipe there, or none of a distillation
             return []
 

@@ -13,15 +13,15 @@ from torch.utils.data import Dataset
 
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ShapesData
+from tinymim.data.data_module import ImageData
 from tinymim.data.device_augment import finished
 from tinymim.data.image_files import EXTENSIONS, evenly, image_files, splits
 from tinymim.data.listed_images import ListedImages
-from tinymim.data.module import ImageData
 from tinymim.data.named_sets import NamedSets
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
-from tinymim.training import looking
+from tinymim.training import inspection
 
 BUILT_IN: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
 """Data that need no file."""
@@ -143,9 +143,9 @@ def _of_data(data: ImageData, name: str, count: int) -> SampleImages:
 
 def _data_of(recipe: str, size: int, trust: bool) -> ImageData:
     """A recipe's data module, alone; its images in the size that is asked for, where it can give them in any."""
-    with looking.trusted(None, trust, recipe):  # a class that takes another's place in a recipe is looked up already
+    with inspection.trusted(None, trust, recipe):  # a class that takes another's place in a recipe is looked up already
         resolved = recipes.resolve(["--config", recipe])[0]
     if not resolved.get("data"):
         raise TinymimError(f"data: the recipe {recipe} has none")
-    built = looking.data(resolved, trust, f"data: recipe {recipe}", image_size=size, num_workers=0)
+    built = inspection.data(resolved, trust, f"data: recipe {recipe}", image_size=size, num_workers=0)
     return cast(ImageData, built)

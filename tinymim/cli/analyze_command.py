@@ -22,7 +22,7 @@ from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.safety.console import PlainConsole
 from tinymim.targets.relation import check_pairs
-from tinymim.training import looking
+from tinymim.training import inspection
 from tinymim.vit.initialise import Init
 
 OURS = {ABOUT, analysis_page.NAME, *(f"{name}.csv" for name in TABLES)}
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     add("--init", choices=get_args(Init), help="rule of random weights; see below")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     add("--out", type=Path, default=Path("runs/analysis"), help="folder for what is found (runs/analysis)")
-    looking.add_argument(parser, "the recipe of --data")
+    inspection.add_argument(parser, "the recipe of --data")
     args = parser.parse_args(arguments)
     try:
         return _run(args)

@@ -18,8 +18,8 @@ from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import NAME, OTHERS, State, as_edited, holds, load
 from tinymim.experiments.status import status
 from tinymim.safety.console import PlainConsole
-from tinymim.safety.shown import terminal
-from tinymim.training import lock, looking
+from tinymim.safety.escaping import terminal
+from tinymim.training import inspection, lock
 
 
 def main(arguments: list[str]) -> int:
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--config", action="append", default=[], help="a recipe laid over every fit's")
     for action in (going_on, state):
         action.add_argument("folder", type=Path, help="of the chain")
-    looking.add_argument(planned, "a recipe of the chain")
+    inspection.add_argument(planned, "a recipe of the chain")
     plan_options.add(run, "run_dir", folder="runs/chain_NAME")
     run.add_argument("--resume", action="store_true", help="go on with what is in the folder, or begin")
     for action in (run, going_on):

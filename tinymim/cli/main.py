@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
             processes.wait_for_all()
         return code
     except TinymimError as error:
-        from tinymim.safety.shown import terminal
+        from tinymim.safety.escaping import terminal
 
         print(f"tinymim {name}: {terminal(own_words(error))}", file=sys.stderr)
         return error.code

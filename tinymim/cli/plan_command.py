@@ -9,12 +9,12 @@ from pathlib import Path
 from tinymim.cli import plan_options
 from tinymim.config import class_paths
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import chain, check, compare, grid, plan_files, program, state, study
+from tinymim.experiments import chain, compare, grid, plan_check, plan_files, program, state, study
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.status import status as show_status
 from tinymim.log import say
 from tinymim.safety import text
-from tinymim.training import looking
+from tinymim.training import inspection
 
 KINDS = ("chain", "study", "scaling study", "program")
 
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--quick", action="store_true", help="its short form")
     options.add_argument("--config", action="append", default=[], help="a recipe laid over every fit of a chain")
     plan_options.add(options, "set", "seeds")
-    looking.add_argument(options, "a recipe of the plan")
+    inspection.add_argument(options, "a recipe of the plan")
     asked, overrides = plan_options.overrides(options, arguments, "plan")
     with nullcontext() if asked.trust else class_paths.own_only():
         found = read(asked, overrides)
@@ -65,14 +65,14 @@ def shown(plan: Plan, trust: bool) -> int:
         TinymimError: mistakes, after what can be shown.
     """
     configs = {name: stage.config for name, stage in plan.stages.items()}
-    with looking.trusted(configs, trust, f"{plan.kind} {plan.name}"):
-        promises = check.check(plan)
-        if errors := check.problems(plan, promises):
+    with inspection.trusted(configs, trust, f"{plan.kind} {plan.name}"):
+        promises = plan_check.check(plan)
+        if errors := plan_check.problems(plan, promises):
             say(
                 f"{plan.kind} {plan.name} cannot run yet: what follows may be wrong, and the reasons stand at its end\n"
             )
         try:
-            check.show(plan, promises)
+            plan_check.show(plan, promises)
         except text.WRONG:  # values of other types than they should be, which is among the errors
             if not errors:
                 raise

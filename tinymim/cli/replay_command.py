@@ -16,7 +16,7 @@ from tinymim.log import hush
 from tinymim.safety.console import PlainConsole
 from tinymim.teachers import safe_pickle
 from tinymim.teachers.download import asking_nobody
-from tinymim.training import captured_step, looking, replay
+from tinymim.training import captured_step, inspection, replay
 from tinymim.training.replay import Replay, TensorRange
 
 ROWS = 8
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tinymim replay", description=__doc__, allow_abbrev=False)
     parser.add_argument("file", type=Path, help="RUN/nonfinite/step_N.pt")
     parser.add_argument("--precision", help="another than it ran in, such as 32-true or auto")
-    looking.add_argument(parser, "the captured recipe or an override")
+    inspection.add_argument(parser, "the captured recipe or an override")
     hush()
     options, overrides = parser.parse_known_args(arguments)
     content = captured_step.read(options.file)
@@ -46,7 +46,7 @@ def _run(
     """Build the module as far as it is trusted, and run the step; the trainer is returned for its precision."""
     with (
         references.hiding(config),
-        looking.trusted({"model": config.get("model")}, options.trust, str(options.file)),
+        inspection.trusted({"model": config.get("model")}, options.trust, str(options.file)),
         asking_nobody(not options.trust),
         warnings.catch_warnings(),
     ):

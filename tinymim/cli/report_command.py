@@ -8,7 +8,7 @@ from pathlib import Path
 from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.report import run_report, runs
-from tinymim.training import looking
+from tinymim.training import inspection
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="where the page goes; RUN/report.html by default")
     parser.add_argument("--images", type=Path, help="a folder of images for the attention maps, not the run's own data")
     parser.add_argument("--count", type=int, default=4, help="how many images (4); 0 leaves the maps out")
-    looking.add_argument(parser, "the run's recipe")
+    inspection.add_argument(parser, "the run's recipe")
     args = parser.parse_args(arguments)
     if args.count < 0:
         raise TinymimError(f"count: {args.count} is not a number of images")

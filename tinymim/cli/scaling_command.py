@@ -25,7 +25,7 @@ from tinymim.report.document import Section
 from tinymim.safety.console import PlainConsole
 from tinymim.scaling import reconstruction_figure, table
 from tinymim.scaling.table import RunRow
-from tinymim.training import looking
+from tinymim.training import inspection
 from tinymim.training.preemption import Preempted
 
 REPORT = "report"
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     folder = "runs/scaling_NAME, or runs/scaling_NAME_quick"
     plan_options.add(options, "set", "seeds", "jobs", "launch", "run_dir", jobs=1, folder=folder)
     plan_options.add(options, "report_only", "accept_changes")
-    looking.add_argument(options, "the recipe of a run whose images are restored")
+    inspection.add_argument(options, "the recipe of a run whose images are restored")
     return options
 
 

@@ -16,7 +16,7 @@ from tinymim.teachers import card as cards
 from tinymim.teachers import locate, weights
 from tinymim.teachers.card import Card
 from tinymim.teachers.download import fetch_weights
-from tinymim.teachers.infer import KnownFacts
+from tinymim.teachers.infer_architecture import KnownFacts
 from tinymim.teachers.new_card import write_card
 from tinymim.vit.backbone import skeleton
 

@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from tinymim.data.corruption_error import corruption_errors, corruption_table, errors_of, mean_errors
 from tinymim.data.corruptions import CORRUPTIONS, Corruptions, corrupt
+from tinymim.data.data_module import ImageData, Sample
 from tinymim.data.device_augment import unit
-from tinymim.data.module import ImageData, Sample
 from tinymim.data.named_sets import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError

@@ -17,8 +17,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from tinymim.data.data_module import Sample
 from tinymim.data.image_files import open_image, unreadable
-from tinymim.data.module import Sample
 from tinymim.data.repeated import NONE, Repeats, content_hash
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from tinymim.data.data_module import Sample
 from tinymim.data.image_data import SubsetData
-from tinymim.data.module import Sample
 from tinymim.data.repeated import Repeats, content_hash
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import wrong_values

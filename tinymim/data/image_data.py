@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from tinymim.data.data_module import ImageData
 from tinymim.data.datasets import ImageDataset, View
-from tinymim.data.module import ImageData
 from tinymim.data.transforms import PlainView, TrainView, crop_problems, view_problems, wrong_values
 from tinymim.errors import TinymimError
 from tinymim.log import say

@@ -25,8 +25,8 @@ from tinymim.data.corruption_error import (
     mean_errors,
 )
 from tinymim.data.corruptions import SEVERITIES
+from tinymim.data.data_module import Sample
 from tinymim.data.image_files import image_files, open_image, unreadable
-from tinymim.data.module import Sample
 from tinymim.data.named_sets import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, crop_problems

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from tinymim.data.module import ImageData, Sample
+from tinymim.data.data_module import ImageData, Sample
 from tinymim.errors import TinymimError
 
 

@@ -25,7 +25,7 @@ class Repeats:
     of an image that cannot be read.
 
     Args:
-        part: number of the data set among a data module's: see :meth:`tinymim.data.module.ImageData.parts`.
+        part: number of the data set among a data module's: see :meth:`tinymim.data.data_module.ImageData.parts`.
         count: views.
         seed: of the views; not the run's, so that runs of all seeds see the same ones.
     """

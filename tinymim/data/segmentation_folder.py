@@ -13,9 +13,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from tinymim.data.data_module import ImageData, Sample
 from tinymim.data.datasets import ImageDataset, View
 from tinymim.data.image_files import image_files, read_rgb
-from tinymim.data.module import ImageData, Sample
 from tinymim.data.sampler import InTurn
 from tinymim.data.segmentation_views import UNLABELLED, CropView, Mask, WholeView
 from tinymim.data.transforms import wrong_values

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from tinymim.data.data_module import Sample
 from tinymim.data.image_data import SubsetData
-from tinymim.data.module import Sample
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import Draw
 from tinymim.data.scenes import COLORS, KINDS, MOST, RenderedScene, Scene, box, render, scene

@@ -25,10 +25,10 @@ import lightning.pytorch as pl
 from tinymim.config import recipe, spec
 from tinymim.config.spec import shortened
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import chain, check, grid_check
-from tinymim.experiments.changes import decisive
+from tinymim.experiments import chain, grid_check, plan_check
 from tinymim.experiments.grid_check import TUNED, Written
 from tinymim.experiments.plan import Plan, seeded
+from tinymim.experiments.plan_changes import decisive
 from tinymim.training import preflight
 
 AXES = ("sizes", "fractions", "lengths")
@@ -188,7 +188,7 @@ def too_small(study: Grid) -> list[str]:
         stage = study.plan.stages[cell.name]
         data = preflight.build(pl.LightningDataModule, seeded(stage.config).get("data"), [])
         try:
-            images = check.count(data)
+            images = plan_check.count(data)
         except (TinymimError, OSError, AttributeError):
             continue
         batch = decisive(stage)["total_batch"]

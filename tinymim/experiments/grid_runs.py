@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from tinymim.errors import TinymimError
-from tinymim.experiments import check
+from tinymim.experiments import plan_check
 from tinymim.experiments.fit_files import RESULTS
 from tinymim.experiments.grid import TUNED, Cell, Grid
 from tinymim.experiments.plan import Stage, seeded
@@ -124,7 +124,7 @@ def _parameters(stage: Stage) -> int:
 
 def _images(stage: Stage) -> int:
     """Images that a stage trains on, by its recipe."""
-    return check.count(preflight.build(pl.LightningDataModule, seeded(stage.config)["data"], []))
+    return plan_check.count(preflight.build(pl.LightningDataModule, seeded(stage.config)["data"], []))
 
 
 def describe(row: RunRow) -> str:

@@ -12,7 +12,7 @@ from tinymim.experiments.questions import Curve, Question
 from tinymim.files import write_text
 from tinymim.report import figures
 from tinymim.report.document import Picture
-from tinymim.safety.shown import cell
+from tinymim.safety.escaping import cell
 from tinymim.training.metrics_log import Line
 
 SETS = {"train": "training", "val": "held out"}

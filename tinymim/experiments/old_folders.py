@@ -12,8 +12,8 @@ from typing import Any
 
 from tinymim import precision
 from tinymim.experiments import fit_files
-from tinymim.experiments.changes import decisive
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage, seeded
+from tinymim.experiments.plan_changes import decisive
 from tinymim.experiments.state import Entry, State, begin, read_json
 from tinymim.experiments.study import CELL
 

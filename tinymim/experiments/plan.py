@@ -1,7 +1,7 @@
 """A plan: fits that start from each other, each with its resolved recipe, its seed and its folder.
 
 Every file that lists fits is read into one (``chain.py``, ``study.py``, ``grid.py``, ``compare.py``, ``search.py``),
-and every plan is checked (``check.py``), run (``runner.py``) and gone on with (``state.py``) in the same way.
+and every plan is checked (``plan_check.py``), run (``runner.py``) and gone on with (``state.py``) in the same way.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.errors import TinymimError
-from tinymim.experiments import changes, convergence, loss_curves, tables
+from tinymim.experiments import convergence, loss_curves, plan_changes, tables
 from tinymim.experiments.convergence import Logged
 from tinymim.experiments.fit_files import promised
 from tinymim.experiments.plan import Plan
@@ -33,7 +33,7 @@ def records(state: State, compared: Comparison, plan: Plan | None = None) -> Rec
     Raises:
         TinymimError: a finished fit did not measure one of the figures.
     """
-    changed = set(changes.between(state.plan, changes.keep_precision(state.plan, plan))) if plan else set()
+    changed = set(plan_changes.between(state.plan, plan_changes.keep_precision(state.plan, plan))) if plan else set()
     stale = state.plan.with_descendants(changed)
     found: Records = {row: {} for row in compared.rows}
     for row, stages in compared.rows.items():

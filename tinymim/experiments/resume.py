@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import changes, check, fit_files, state
+from tinymim.experiments import fit_files, plan_changes, plan_check, state
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.state import State
 from tinymim.log import say
@@ -87,8 +87,8 @@ def prepare(
                 )
         _check(plan, [plan.fits[key].stage for key in wanted])
         return _written(state.begin(place, plan, launch or ""))
-    plan = changes.keep_precision(old.plan, plan)
-    changed = changes.between(old.plan, plan)
+    plan = plan_changes.keep_precision(old.plan, plan)
+    changed = plan_changes.between(old.plan, plan)
     if keys is not None:  # a part of the plan alone is run: keep what else the folder holds, and what it was
         stages = {plan.fits[key].stage for key in wanted}
         left = old.plan.with_descendants(set(changed) & old.plan.stages.keys()) - stages
@@ -119,8 +119,8 @@ def prepare(
 def _check(plan: Plan, stages: Iterable[str]) -> None:
     """Raise where one of ``stages`` cannot run."""
     wanted = set(stages)
-    promises = check.check(plan, wanted)
-    if errors := check.problems(plan, promises, [name for name in promises if name in wanted]):
+    promises = plan_check.check(plan, wanted)
+    if errors := plan_check.problems(plan, promises, [name for name in promises if name in wanted]):
         raise several(f"{plan.kind} {plan.name} has {len(errors)} mistake(s)", errors)
 
 

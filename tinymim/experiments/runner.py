@@ -20,8 +20,8 @@ from tinymim import precision
 from tinymim.config import references
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import fit_files, fit_processes
-from tinymim.experiments.changes import digest
 from tinymim.experiments.fit_processes import Process, cores
+from tinymim.experiments.plan_changes import digest
 from tinymim.experiments.state import State, now, read_json
 from tinymim.experiments.status import headline
 from tinymim.experiments.tally import Tally

@@ -14,7 +14,7 @@ from tinymim.experiments.fit_files import EXPORTED, RESULTS, outputs, promised
 from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.state import Entry, State, read_json
 from tinymim.safety.console import PlainConsole
-from tinymim.safety.shown import one_line
+from tinymim.safety.escaping import one_line
 from tinymim.teachers import record_schemas
 from tinymim.training import lock, run_schemas
 from tinymim.training.progress import clock

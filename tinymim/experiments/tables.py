@@ -10,7 +10,7 @@ from typing import Any
 from tinymim.experiments.questions import FIGURES, Claim, Figure, Question
 from tinymim.report.document import Section, Table
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding, together
-from tinymim.safety.shown import cell
+from tinymim.safety.escaping import cell
 from tinymim.scaling.correlations import spearman
 
 Records = dict[str, dict[int, dict[str, Any]]]

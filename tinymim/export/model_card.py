@@ -16,7 +16,7 @@ from tinymim import __version__
 from tinymim.errors import TinymimError
 from tinymim.export.source import Source
 from tinymim.safety import text
-from tinymim.safety.shown import fenced, markdown
+from tinymim.safety.escaping import fenced, markdown
 from tinymim.teachers import card as cards
 from tinymim.teachers import record_schemas
 from tinymim.training import run_schemas

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tinymim.data.module import ImageData
+from tinymim.data.data_module import ImageData
 from tinymim.log import say
 from tinymim.methods.frozen_teacher import FrozenTeacher, Stored, View, computing, given_out
 from tinymim.seeds import seeded
@@ -229,7 +229,7 @@ def cache_errors(data: Any) -> list[str]:
         return ["teacher_cache: it needs a data module of tinymim.data, and the Trainer was given loaders"]
     return [
         f"teacher_cache: {type(data).__name__} does not say what determines its views; set teacher_cache: null, or see "
-        "tinymim.data.module.ImageData.repeatable"
+        "tinymim.data.data_module.ImageData.repeatable"
     ]
 
 

@@ -27,7 +27,7 @@ from tinymim.report.document import Picture
 from tinymim.report.runs import Run
 from tinymim.teachers import weights
 from tinymim.teachers.download import asking_nobody
-from tinymim.training import looking
+from tinymim.training import inspection
 from tinymim.training.checkpoints import newest
 from tinymim.vit.attention_maps import watched
 from tinymim.vit.backbone import Backbone
@@ -96,14 +96,14 @@ def _networks(
     """The run's network, after its teacher or the weights it started from; at the blocks that were compared."""
     teacher_block = student_block = network.output_block
     with noted("the blocks that were compared are not known"):
-        for pair in looking.compared(run.recipe, network)[:1]:
+        for pair in inspection.compared(run.recipe, network)[:1]:
             teacher_block, student_block = pair
     networks = [ShownNetwork("this run", network, student_block)]
     with noted(f"{run.source} cannot be shown beside it"):
         if run.source:
             title = "teacher" if run.arguments.get("teacher") else "what it started from"
             with asking_nobody(not trust):
-                before, _ = looking.located(run.source).load()
+                before, _ = inspection.located(run.source).load()
             networks.insert(0, ShownNetwork(title, before, min(teacher_block, before.depth)))
     return networks
 
@@ -118,7 +118,7 @@ def _noted(notes: list[str], kept: list[tuple[references.Place, str]], what: str
 
 
 def _held_out(run: Run, count: int, trust: bool) -> list[Tensor]:
-    data = looking.data(run.recipe, trust, f"run {run.place}")
+    data = inspection.data(run.recipe, trust, f"run {run.place}")
     data.setup("test")
     pool: Any = data.held_out or data.train
     return [unit(pool[Draw(0, index)]["image"]) for index in evenly(len(pool), count)]

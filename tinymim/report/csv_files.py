@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinymim.files import write_text
-from tinymim.safety import shown
+from tinymim.safety import escaping
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -49,7 +49,7 @@ def read(path: Path, text: Iterable[str]) -> DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     words, frame = set(text), pd.read_csv(path, dtype=str, keep_default_na=False)
-    return frame.apply(lambda column: column.map(shown.uncelled if column.name in words else _number))
+    return frame.apply(lambda column: column.map(escaping.uncelled if column.name in words else _number))
 
 
 def _cell(value: Any, missing: str) -> Any:
@@ -57,7 +57,7 @@ def _cell(value: Any, missing: str) -> Any:
         return missing
     if isinstance(value, tuple):
         return ";".join(map(str, value))
-    return shown.cell(shown.one_line(value)) if isinstance(value, str) else value
+    return escaping.cell(escaping.one_line(value)) if isinstance(value, str) else value
 
 
 def _number(cell: str) -> float | int:

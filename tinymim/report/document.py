@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from tinymim.files import write_text
 from tinymim.report import figures
-from tinymim.safety import shown
+from tinymim.safety import escaping
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +58,7 @@ class Picture:
 
     def markdown(self) -> str:
         """The image alone."""
-        return f"![{shown.markdown(self.title)}]({self.address})"
+        return f"![{escaping.markdown(self.title)}]({self.address})"
 
 
 @dataclass
@@ -111,18 +111,18 @@ class Section:
         Args:
             links: to the files of tables and pictures, which are relative to the document.
         """
-        parts = [f"## {shown.markdown(self.title)}" if self.title else "", *map(_paragraph, self.text)]
+        parts = [f"## {escaping.markdown(self.title)}" if self.title else "", *map(_paragraph, self.text)]
         parts += ["\n".join(f"- {inline(name)}: {inline(value)}" for name, value in self.facts)]
         for table in self.tables:
-            title = f"**{shown.markdown(table.title)}**" if table.title else ""
+            title = f"**{escaping.markdown(table.title)}**" if table.title else ""
             parts += [title, table.markdown(), _caption(table, links)]
         lines = []
         for picture in self.pictures:
-            lines += [f"* **{shown.markdown(picture.title)}**", f"  {picture.markdown()}"]
+            lines += [f"* **{escaping.markdown(picture.title)}**", f"  {picture.markdown()}"]
             lines += [f"  {caption}"] if (caption := _caption(picture, links)) else []
         parts += ["\n".join(lines), *map(_paragraph, self.remarks)]
         for title, text in self.listings:
-            parts += [shown.fenced(text, f"text {shown.markdown(title.replace('`', ' '))}")]
+            parts += [escaping.fenced(text, f"text {escaping.markdown(title.replace('`', ' '))}")]
         return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
@@ -146,7 +146,7 @@ class Document:
 
     def markdown(self) -> str:
         """The whole report; pictures are named by their files."""
-        head = [f"# {shown.markdown(self.title)}", inline(self.about)]
+        head = [f"# {escaping.markdown(self.title)}", inline(self.about)]
         head += [f"> {inline(self.warning)}" if self.warning else ""]
         made = [Section("How it was made", facts=self.settings)] if self.settings else []
         parts = [*head, *(section.markdown(links=True).rstrip("\n") for section in [*self.sections, *made])]
@@ -182,10 +182,10 @@ def moved(sections: list[Section], folder: Path, beside: Path) -> list[Section]:
 
 def inline(text: str) -> str:
     """A line of text as Markdown that shows it as it is, but for ``*words*``."""
-    line, parts = shown.one_line(text), []
+    line, parts = escaping.one_line(text), []
     for number, part in enumerate(re.split(r"\*(\S|\S[^*]*[^*\s])\*", line)):
         before, after = part[: len(part) - len(part.lstrip())], part[len(part.rstrip()) :]
-        escaped = f"{before}{shown.markdown(part)}{after}" if part.strip() else part
+        escaped = f"{before}{escaping.markdown(part)}{after}" if part.strip() else part
         parts.append(f"*{escaped}*" if number % 2 else escaped)
     return "".join(parts)
 
@@ -197,5 +197,5 @@ def _paragraph(text: str) -> str:
 
 def _caption(part: Table | Picture, links: bool) -> str:
     """Its text and, with ``links``, where its files lie."""
-    files = [f"[{shown.markdown(Path(file).name)}]({quote(file)})" for file in part.files] if links else []
+    files = [f"[{escaping.markdown(Path(file).name)}]({quote(file)})" for file in part.files] if links else []
     return " ".join(filter(None, [inline(part.text), *files]))

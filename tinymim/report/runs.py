@@ -12,7 +12,7 @@ from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.safety import text
 from tinymim.teachers import record_schemas
-from tinymim.training import looking, metrics_log, run_schemas
+from tinymim.training import inspection, metrics_log, run_schemas
 from tinymim.training.metrics_log import Curves
 from tinymim.training.progress import clock
 from tinymim.training.run_folder import PROGRESS
@@ -108,7 +108,7 @@ def read(place: Path) -> Run:
         what = "has no config.yaml, so it is no run folder" if place.is_dir() else "is no folder"
         raise TinymimError(f"run: {place} {what}; give one that `tinymim fit` wrote, such as runs/relation_digits")
     try:
-        recipe = looking.read(place / "config.yaml", f"run: {place / 'config.yaml'}")
+        recipe = inspection.read(place / "config.yaml", f"run: {place / 'config.yaml'}")
         curves = metrics_log.read(place)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise TinymimError(f"run: {place} cannot be read: {error}") from None

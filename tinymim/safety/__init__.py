@@ -1,9 +1,9 @@
 """No file decides what runs, what is opened or what is written: all that is read of others goes through here.
 
 text.py      YAML and JSON become plain data, of bounded size, before anything looks at it
-told.py      errors of the schemas, in the project's words
+wording.py   errors of the schemas, in the project's words
 names.py     names out of files are plain: they lead nowhere
-shown.py     what leaves the project is escaped for where it goes: a terminal, Markdown, a cell of CSV
+escaping.py  what leaves the project is escaped for where it goes: a terminal, Markdown, a cell of CSV
 console.py   the console of tables, which shows what is printed as it is
 
 Types and ranges of records, cards and ``config.json`` are in ``teachers/record_schemas.py``, those of run folders and

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from tinymim.safety.shown import terminal
+from tinymim.safety.escaping import terminal
 
 
 class PlainConsole(Console):

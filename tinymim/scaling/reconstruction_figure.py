@@ -27,7 +27,7 @@ from tinymim.scaling.overfitting import OverfitFlags
 from tinymim.scaling.table import RunRow
 from tinymim.teachers import sizes, weights
 from tinymim.teachers.download import asking_nobody
-from tinymim.training import looking, preflight
+from tinymim.training import inspection, preflight
 from tinymim.training.checkpoints import SafeCheckpointIO, newest
 
 KINDS = ("training", "held out")
@@ -93,10 +93,10 @@ def load(title: str, place: Path, trust: bool = False) -> RestoringRun:
     """
     if not (place / "config.yaml").is_file():
         raise TinymimError(f"run: {place} has no config.yaml, so it is no run folder")
-    recipe = looking.read(place / "config.yaml", f"recipe {place / 'config.yaml'}")
+    recipe = inspection.read(place / "config.yaml", f"recipe {place / 'config.yaml'}")
     parts: recipes.Config = {part: recipe[part] for part in ("model", "data") if part in recipe}
-    looking.data(parts, trust, f"run {place}")
-    with looking.trusted(parts, trust, f"run {place}"), asking_nobody(not trust):
+    inspection.data(parts, trust, f"run {place}")
+    with inspection.trusted(parts, trust, f"run {place}"), asking_nobody(not trust):
         inspected = preflight.inspect(parts)
     module, checkpoint = inspected.model, newest(place)
     if not isinstance(module, MaskedPretrainer):

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinymim.errors import TinymimError, several
 from tinymim.report import csv_files
-from tinymim.safety import shown, text
+from tinymim.safety import escaping, text
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _row(number: int, heads: list[str], cells: list[str], published: bool, probl
         problems.append(f"line {number}: {len(cells)} cells under {len(heads)} columns")
         return None
     before = len(problems)
-    cells_by_head = {head: shown.uncelled(cell.strip()) for head, cell in zip(heads, cells, strict=True)}
+    cells_by_head = {head: escaping.uncelled(cell.strip()) for head, cell in zip(heads, cells, strict=True)}
     values: dict[str, Any] = {"objective": "SimMIM"} if published else {}
     failed = cells_by_head.get("status") == "failed"
     for head, cell in cells_by_head.items():

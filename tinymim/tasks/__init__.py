@@ -2,7 +2,7 @@
 
 from tinymim.tasks.classification import Classifier
 from tinymim.tasks.detection import Detector
-from tinymim.tasks.nearest_neighbours import Knn
+from tinymim.tasks.knn_task import Knn
 from tinymim.tasks.scene_tasks import SceneTasks
 from tinymim.tasks.segmentation import Segmenter
 

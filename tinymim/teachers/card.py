@@ -20,7 +20,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from tinymim import files
 from tinymim.errors import TinymimError
-from tinymim.safety import names, shown, text
+from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
 from tinymim.vit.architecture import Architecture
 
@@ -133,7 +133,7 @@ class Card:
 
     def by_hand(self) -> str:
         """Remedy without a command: the page of the weights, and the place to put them."""
-        where = shown.address(self.address) or self.page or "wherever it was"
+        where = escaping.address(self.address) or self.page or "wherever it was"
         return f"download it from {where} and put it at {self.place} (or in the folder $TINYMIM_TEACHERS names)"
 
     def check_recordable(self) -> None:
@@ -153,7 +153,7 @@ class Card:
 
 def terms(licence: str) -> str:
     """A licence in a sentence, with what it forbids."""
-    licence = shown.one_line(licence)
+    licence = escaping.one_line(licence)
     forbidden = restriction(licence)
     return f"{licence}: {forbidden}" if forbidden else f"{licence}; it passes on to students"
 

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from tinymim import __version__, files
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
-from tinymim.safety.shown import address
+from tinymim.safety.escaping import address
 from tinymim.teachers import card as cards
 
 PATIENCE = 3.0

@@ -1,7 +1,7 @@
 """Teachers: a network with its weights, found by name or path, and the one way to load it, frozen.
 
 A teacher is named by its card (``card.py``), as ``timm:NAME`` (``timm_hub.py``), or by the path of a checkpoint of
-ours, or of somebody else's whose architecture its weights tell (``infer.py``).
+ours, or of somebody else's whose architecture its weights tell (``infer_architecture.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from tinymim import files
 from tinymim.errors import TinymimError
-from tinymim.teachers import infer, timm_hub, weights
+from tinymim.teachers import infer_architecture, timm_hub, weights
 from tinymim.teachers.card import Card, find
 from tinymim.teachers.provenance import Provenance
 from tinymim.teachers.weights import File
@@ -108,11 +108,11 @@ def _located(source: str) -> Teacher:
             "recipe's comments say which kind"
         )
     file = None
-    if path := infer.weights_in(source):
+    if path := infer_architecture.weights_in(source):
         file = weights.read(path)
         if file.record:
             return replace(promised(str(path), file.record), file=file)
-        card = infer.card(path, file)
+        card = infer_architecture.card(path, file)
     else:
         card = named(source)
     # A target block outside the network would show only in the middle of a run.
@@ -139,7 +139,7 @@ def file_of(source: str) -> Path | None:
     Raises:
         TinymimError: nothing of that name.
     """
-    path = infer.weights_in(source) or named(source).weights_path()
+    path = infer_architecture.weights_in(source) or named(source).weights_path()
     return path if path and path.is_file() else None
 
 

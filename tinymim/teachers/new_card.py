@@ -13,8 +13,8 @@ from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.safety import names
 from tinymim.teachers import card as cards
-from tinymim.teachers import infer, record_schemas, weights, weights_summary
-from tinymim.teachers.infer import KnownFacts
+from tinymim.teachers import infer_architecture, record_schemas, weights, weights_summary
+from tinymim.teachers.infer_architecture import KnownFacts
 from tinymim.vit.architecture import Architecture
 
 
@@ -46,13 +46,13 @@ def write_card(
     Raises:
         TinymimError: something the weights do not say is not stated, or there is such a card already.
     """
-    path = infer.weights_in(source)
+    path = infer_architecture.weights_in(source)
     if path is None:
         raise TinymimError(f"{source} is no file of weights ({', '.join(names.WEIGHTS)}) and no folder of them")
     file = weights.read(path)
     if file.record:
         raise TinymimError(f"{path} is a checkpoint of tinymim, which needs no card: name it by its path")
-    folder = infer.beside(path)
+    folder = infer_architecture.beside(path)
     facts = KnownFacts(
         stated.arch or folder.arch,
         stated.heads or folder.heads,
@@ -61,7 +61,7 @@ def write_card(
         stated.licence or folder.licence,
         {} if stated.arch else folder.options,  # options of another network would be laid over it
     )
-    architecture, unsaid = infer.deduce(path, file, facts)
+    architecture, unsaid = infer_architecture.deduce(path, file, facts)
     missing = [option for option, value in (("name", name), ("licence", facts.licence)) if not value]
     if architecture is None or name is None or missing:
         raise TinymimError(

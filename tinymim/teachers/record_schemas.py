@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tinymim.errors import TinymimError
 from tinymim.safety.names import PLAIN
 from tinymim.safety.text import mapping
-from tinymim.safety.told import told
+from tinymim.safety.wording import told
 from tinymim.vit import network_options
 from tinymim.vit.architecture import DEVIATION, Architecture
 from tinymim.vit.classifier_head import HeadForm

@@ -22,7 +22,7 @@ from tinymim.errors import TinymimError, misfit, several
 from tinymim.log import say
 from tinymim.seeds import restore
 from tinymim.teachers import record_schemas, sizes
-from tinymim.training import captured_step, looking, preflight, run_schemas
+from tinymim.training import captured_step, inspection, preflight, run_schemas
 from tinymim.vit import conventions
 
 MOST_CLASSES, MOST_STEPS = 32, 256
@@ -37,7 +37,7 @@ def captured_recipe(content: dict[str, Any]) -> recipe.Config:
     """
     if not content["recipe"]:
         raise TinymimError("the run folder held no config.yaml when this step was captured; it cannot be built again")
-    return looking.checked(content["recipe"], "the captured recipe")
+    return inspection.checked(content["recipe"], "the captured recipe")
 
 
 def resolved_recipe(content: dict[str, Any], overrides: list[str]) -> recipe.Config:

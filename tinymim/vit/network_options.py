@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from tinymim.errors import TinymimError, several
 from tinymim.safety.text import brief
-from tinymim.safety.told import in_words
+from tinymim.safety.wording import in_words
 
 Size = Annotated[int, Meta(ge=1, le=1 << 14)]
 """Size of an image in pixels, or of a token in channels."""

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from tests.teachers.card_files import publish, write
 from tinymim.errors import TinymimError
-from tinymim.teachers import infer, locate, weights
+from tinymim.teachers import infer_architecture, locate, weights
 from tinymim.vit.architecture import IMAGENET_MEAN, Architecture
 from tinymim.vit.backbone import Backbone
 
@@ -68,7 +68,12 @@ def test_locate__a_mae_file_of_published_sizes(home, tmp_path, arch, options, po
 
 def test_locate__eva02_has_clips_input_mean(home, tmp_path):
     original = trained(
-        Architecture("eva02_tiny_patch14_224", {"img_size": 28}, mean=infer.OPENAI_CLIP_MEAN, std=infer.OPENAI_CLIP_STD)
+        Architecture(
+            "eva02_tiny_patch14_224",
+            {"img_size": 28},
+            mean=infer_architecture.OPENAI_CLIP_MEAN,
+            std=infer_architecture.OPENAI_CLIP_STD,
+        )
     )
     backbone, _ = locate.locate(put(tmp_path / "eva.safetensors", original.vit.state_dict())).load()
     assert backbone.architecture.mean[0] == 0.48145466

@@ -16,7 +16,7 @@ from tinymim.experiments import settings, tables
 from tinymim.experiments.questions import Figure, Question
 from tinymim.experiments.schema import SettingsText
 from tinymim.report.document import Section
-from tinymim.safety import names, shown, text
+from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
 
 HIDDEN = "\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u180f\u200b\u202e\u206a\u3164\ufe00\ufe0f\ufeff\uffa0\ufff0"
@@ -26,16 +26,16 @@ HIDDEN += "\U000e0001\U000e01ef"
 
 @pytest.mark.parametrize("character", HIDDEN)
 def test_hidden__characters_are_spelt_out_and_in_no_name(character: str) -> None:
-    said = shown.terminal(f"a{character}b")
+    said = escaping.terminal(f"a{character}b")
     assert said.isascii()
     assert said != "ab"
-    assert text.printable(f"a{character}b") == shown.one_line(f"a{character}b") == "ab"
+    assert text.printable(f"a{character}b") == escaping.one_line(f"a{character}b") == "ab"
     assert not names.is_plain(f"a{character}b")
 
 
 def test_joiners__stay_in_texts() -> None:
     assert (
-        shown.terminal("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645")
+        escaping.terminal("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645")
         == "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
     )
 
@@ -47,12 +47,12 @@ def test_names__that_are_long_are_cut_in_the_message() -> None:
 
 
 def test_paragraph__is_no_heading_list_link_or_tag() -> None:
-    assert shown.paragraph("# a\n# b") == "\\# a # b"
-    assert shown.paragraph("see [x](http://y) <img>, *so*, `code`") == "see [x]\\(http://y) &lt;img>, *so*, `code`"
-    assert [shown.paragraph(one) for one in ("1. a", "- a", "> a", "[a]: b", "---", "-0.5")] == [
+    assert escaping.paragraph("# a\n# b") == "\\# a # b"
+    assert escaping.paragraph("see [x](http://y) <img>, *so*, `code`") == "see [x]\\(http://y) &lt;img>, *so*, `code`"
+    assert [escaping.paragraph(one) for one in ("1. a", "- a", "> a", "[a]: b", "---", "-0.5")] == [
         "1\\. a", "\\- a", "\\> a", "\\[a]: b", "\\---", "-0.5"
     ]  # fmt: skip
-    assert shown.markdown("1. a") == "1\\. a"
+    assert escaping.markdown("1. a") == "1\\. a"
 
 
 def test_settings__how_and_command_are_paragraphs_in_the_table() -> None:

@@ -12,7 +12,7 @@ from tests.conftest import tiny
 from tests.experiments.test_plan import MEDIUM, PROBED, SHIPPED, TINY, TUNED, chain
 from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim.experiments import chain as chains
-from tinymim.experiments import check
+from tinymim.experiments import plan_check
 from tinymim.methods import MAEPretrainer
 from tinymim.methods.base import Method
 from tinymim.targets import CLS, Feature, Relation
@@ -29,7 +29,7 @@ BLOCK_5 = [{"class_path": "tinymim.targets.Feature", "init_args": {"teacher_bloc
 
 def mistakes(tmp_path: Path, *stages: dict[str, Any]) -> list[str]:
     found = chain(tmp_path, list(stages))
-    return check.problems(found, check.check(found), found.stages)
+    return plan_check.problems(found, plan_check.check(found), found.stages)
 
 
 def heads(count: int, width: int) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def heads(count: int, width: int) -> dict[str, Any]:
 
 def test_check__the_chain_as_it_should_be(tmp_path: Path) -> None:
     found = chain(tmp_path, [MEDIUM, TINY, TUNED, PROBED, SHIPPED])
-    promised = check.check(found)
-    assert check.problems(found, promised, found.stages) == []
+    promised = plan_check.check(found)
+    assert plan_check.problems(found, promised, found.stages) == []
     left = promised["medium"].leaves
     assert left is not None
     assert (left.skeleton.width, left.skeleton.output_block, left.licence) == (96, 5, "Apache-2.0")
@@ -94,7 +94,7 @@ def test_check__a_width_that_the_teachers_heads_do_not_divide(tmp_path: Path) ->
 def test_check__the_head_layout_goes_on(tmp_path: Path) -> None:
     published = {**MEDIUM, "set": {"model.student.options": heads(3, 96), "model.head_layout": "published"}}
     found = chain(tmp_path, [published, {**TINY, "set": {"model.head_layout": "published"}}])
-    left = {name: promise.leaves for name, promise in check.check(found).items()}
+    left = {name: promise.leaves for name, promise in plan_check.check(found).items()}
     assert {name: start.skeleton.heads for name, start in left.items() if start} == {
         "medium": [3, 3, 3, 3, 3, 6],
         "tiny": [3, 3, 3, 3, 3, 6],
@@ -132,15 +132,15 @@ def test_problems__one_line_for_all_who_share_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["digits_l_m_s", "paper", "paper_ablation"])
 def test_chains__as_shipped_fit(name: str) -> None:
     found = chains.load(name)
-    promised = check.check(found)
+    promised = plan_check.check(found)
     absent = ("teacher: the weights of mae_vit", "data.root is not set")
-    for line in check.problems(found, promised, found.stages):
+    for line in plan_check.problems(found, promised, found.stages):
         assert line.partition(": ")[2].startswith(absent), line
     assert all(promise.leaves for promise in promised.values())
 
 
 def test_paper__block_18_of_vit_l_and_16_heads_to_the_end() -> None:
-    promised = check.check(chains.load("paper"))
+    promised = plan_check.check(chains.load("paper"))
     assert promised["base"].model.targets[0].blocks == [(18, 12)]
     for name, width in (("base", 768), ("small", 384), ("tiny", 192)):
         assert promised[name].leaves is not None
@@ -208,15 +208,15 @@ def test_records__of_before_mean_all_three(teacher_card: Path, tmp_path: Path) -
 def test_kind__of_a_segmentation_is_finetune(tmp_path: Path) -> None:
     masks = {"name": "masks", "kind": "finetune", "recipe": "segment_shapes", "weights": "medium"}
     found = chain(tmp_path, [MEDIUM, masks])
-    promised = check.check(found)
-    assert check.problems(found, promised, found.stages) == []
+    promised = plan_check.check(found)
+    assert plan_check.problems(found, promised, found.stages) == []
     left = promised["masks"].leaves
     assert left is not None
     assert (left.skeleton.width, left.skeleton.output_block, left.licence) == (96, 6, "Apache-2.0")
     (wrong,) = mistakes(tmp_path, MEDIUM, {**masks, "kind": "probe"})
     assert "trains a Segmenter, which is of kind finetune" in wrong
     tabled = chain(tmp_path, [MEDIUM, masks], compare={"title": "a table", "rows": {"a row": ["masks"]}})
-    (wrong,) = check.problems(found, check.check(tabled), tabled.stages)
+    (wrong,) = plan_check.problems(found, plan_check.check(tabled), tabled.stages)
     assert wrong.startswith("masks: compare.rows: they show accuracy on labels")
 
 
@@ -224,5 +224,5 @@ def test_kind__of_a_segmentation_is_finetune(tmp_path: Path) -> None:
 def test_kind__of_tasks_on_scenes_is_probe_where_they_are_frozen(recipe: str, kind: str, tmp_path: Path) -> None:
     tasks = {"name": "tasks", "kind": kind, "recipe": recipe, "weights": "medium"}
     found = chain(tmp_path, [MEDIUM, tasks], compare={"title": "a table", "rows": {"a row": ["tasks"]}})
-    (wrong,) = check.problems(found, check.check(found), found.stages)
+    (wrong,) = plan_check.problems(found, plan_check.check(found), found.stages)
     assert wrong.startswith("tasks: compare.rows: they show accuracy on labels, and this stage is measured otherwise")

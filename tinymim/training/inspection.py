@@ -22,7 +22,7 @@ from tinymim.data import DigitsData, ImageFolderData, SegmentationFolderData, Sh
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.safety import text
-from tinymim.safety.told import told
+from tinymim.safety.wording import told
 from tinymim.targets.base import Blocks, compared_blocks, target_block
 from tinymim.teachers import locate, record_schemas
 from tinymim.teachers.locate import Teacher
