@@ -82,7 +82,10 @@ def test_chain__killed_and_gone_on_with(tmp_path: Path) -> None:
 def test_chain__mistakes_before_anything_runs(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml.safe_dump({"stages": [*STAGES[:1], {**STAGES[1], "recipe": "cls_digits"}]}))
-    refused(tinymim("chain", "run", path, "--run_dir", tmp_path / "chain"), "tiny: cls.teacher_block: 6 gives out what")
+    refused(
+        tinymim("chain", "run", path, "--run_dir", tmp_path / "chain"),
+        "tiny: cls.teacher_block: block 6's ffn_post were not trained",
+    )
     result = tinymim("chain", "rum", path)
     assert result.returncode == 2
     assert "invalid choice: 'rum'" in result.stderr

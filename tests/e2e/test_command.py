@@ -146,8 +146,7 @@ def test_distill__prints_the_table_of_student_and_scratch(tmp_path: Path) -> Non
     for word in ("10-NN", "linear probe", "fine-tuned", "parameters", "seconds", "short", "from scratch", "175,248"):
         assert word in result.stdout
     assert str(tmp_path / "demo") in result.stdout.replace("\n", "")
-    refused(tinymim("distill", recipe, "--run_dir", tmp_path / "demo"), "--ckpt_path last", "--overwrite true")
-    again = tinymim("distill", recipe, "--run_dir", tmp_path / "demo", "--ckpt_path", "last")
+    again = tinymim("distill", recipe, "--run-dir", tmp_path / "demo")
     assert again.returncode == 0, again.stderr
     assert "epoch" not in again.stderr, "finished runs are kept"
     assert again.stdout == result.stdout

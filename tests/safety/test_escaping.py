@@ -76,10 +76,10 @@ def test_message__names_the_entry_and_no_pattern(tmp_path: Path) -> None:
     for wrong, words in (
         (
             {"finetune": {"model.class_path": 1}},
-            "rows.two.finetune.model.class_path: no name that is taken there",
+            "rows.two.finetune: {'model.class_path': 1} is not a mapping such as {model.optim.base_lr: 0.004}",
         ),
-        ({"finetune": {"model.x": "../a"}}, "rows.two.finetune.model.x: expected"),
-        ({"finetune": {"model.x": [[1]]}}, "rows.two.finetune.model.x"),
+        ({"finetune": {"model.x": "../a"}}, "rows.two.finetune: {'model.x': '../a'} is not a mapping such as"),
+        ({"finetune": {"model.x": [[1]]}}, "rows.two.finetune: {'model.x': [[1]]} is not"),
     ):
         path = tmp_path / "own.yaml"
         path.write_text(yaml.safe_dump({"rows": {"one": good, "two": {**good, **wrong}}}))
