@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -119,7 +120,10 @@ def undrawn() -> Iterator[None]:
     """Figures are files without a picture: drawing takes most of the time of a report."""
 
     def save(figure: Any, place: Any, *arguments: Any, **options: Any) -> None:
-        place.write(b"<svg/>") if hasattr(place, "write") else Path(place).write_bytes(b"<svg/>")
+        if isinstance(place, io.TextIOBase):
+            place.write("<svg/>")
+        else:
+            place.write(b"<svg/>") if hasattr(place, "write") else Path(place).write_bytes(b"<svg/>")
 
     with mock.patch("matplotlib.figure.Figure.savefig", save):
         yield

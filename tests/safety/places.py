@@ -158,6 +158,8 @@ STUDY = {
 }  # fmt: skip
 
 TEACHER = ("model.init_args.teacher",)
+READ_BY_STUDY = ("settings", "stages.probe.recipe", "rows.one.recipe", "rows.two.recipe", "prepare.base.recipe")
+"""Files of a study's own that it is read with, as plain text."""
 OWN = {key: RECIPE[key] for key in ("name", "trainer", "model", "data")}
 COMPARED = {
     "extends": ["own"],
@@ -391,7 +393,7 @@ def kinds(home: Home | None = None) -> list[Kind]:
         Kind("figures of a run", RESULTS, lambda c: here.run(RECIPE, results=c), commands.RESULTS),
         Kind("environment of a run", ENVIRONMENT, lambda c: here.run(RECIPE, environment=c), commands.RESULTS),
         Kind("chain", CHAIN, text("chain.yaml"), commands.CHAIN, commands.RECIPES, 1),
-        Kind("study", STUDY, text("study.yaml"), commands.STUDY, ("settings",), 3),
+        Kind("study", STUDY, text("study.yaml"), commands.STUDY, READ_BY_STUDY, 3),
         Kind("settings of rows", SETTINGS, text("settings.yaml"), commands.SETTINGS, each=1),
         Kind("key of the teacher cache", KEY, text("cache/0_1/key.json"), commands.CACHE),
         Kind(
@@ -402,8 +404,8 @@ def kinds(home: Home | None = None) -> list[Kind]:
         ),
         Kind("table", TABLE, table, commands.TABLE),
         Kind("recipe of one's own", OWN, text("own.yaml"), commands.OWN_RECIPE, TEACHER, 1, run=True),
-        Kind("comparison of one's own", COMPARED, compared, commands.OWN_COMPARISON, each=1, run=True),
-        Kind("study of one's own", OWN_STUDY, text("own_study.yaml"), commands.OWN_STUDY, ("settings",), 1, run=True),
+        Kind("comparison of one's own", COMPARED, compared, commands.OWN_COMPARISON, ("compare.teacher",), 1, run=True),
+        Kind("study of one's own", OWN_STUDY, text("own_study.yaml"), commands.OWN_STUDY, READ_BY_STUDY, 1, run=True),
         Kind("program of one's own", PROGRAM, text("program.yaml"), commands.OWN_PROGRAM, each=1, run=True),
     ]
 

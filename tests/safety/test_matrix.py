@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import sys
 import tarfile
@@ -96,6 +97,8 @@ def _tried(home: Home, kind: Kind, place: Path_, marker: str, command: str) -> s
     touched = [one for one in seen if not (opened and one.startswith("open "))]
     loaded, marked = sys.modules.pop(MODULE, None) is not None, Path("MARK").exists()
     Path("MARK").unlink(missing_ok=True)
+    if kind.run:  # which revision of the project it is, is noted before the first fit
+        touched = [one for one in touched if one != "subprocess.Popen git"]
     if kind.run and marker in ("a class", "a name of a class"):
         touched, loaded, marked = [one for one in touched if not one.startswith("import ")], False, False
     if touched or loaded or marked:
@@ -125,7 +128,10 @@ def test_marker__is_touched_at_no_place(home: Home, name: str, capsys: pytest.Ca
 def test_honest__is_read(home: Home, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     kind = _kind(home, name)
     for command, run in kind.commands.items():
-        kind.write(kind.content)
+        content = copy.deepcopy(kind.content)
+        if name == "comparison of one's own":
+            content["compare"]["teacher"] = None  # whose images are of another size than the small teacher's
+        kind.write(content)
         if command in ("teachers fetch", "scaling"):
             continue  # a card without an address; a run that restores no images
         run()

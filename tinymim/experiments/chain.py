@@ -188,7 +188,7 @@ def _stage_mistakes(stage: Written, path: str) -> list[str]:
             f"{path}.name: {name!r} names no folder; take up to 20 letters, digits, - and _, and not recipes, logs, "
             "previous or seedN"
         )
-    if kind not in SOURCES:
+    if not isinstance(kind, str) or kind not in SOURCES:
         return [*found, f"{path}.kind: {kind!r} is no kind of stage{near(str(kind), SOURCES)}"]
     source = SOURCES[kind]
     allowed = {"name", "kind"} | ({source} - {""}) | ({"recipe", "set"} if kind != "export" else set())
