@@ -71,9 +71,9 @@ def read(
     content: dict[str, Any] = {
         "seeds": seeds,
         "budget": compare.get("set") or {},
-        "rows": {
-            SCRATCH: {"title": "from scratch", "recipe": None, **_later(network)},
+        "rows": {  # the student first: its pre-training is the longest fit, and others run beside it
             STUDENT: {"title": f"student of {name}", "recipe": recipe, "known": name},
+            SCRATCH: {"title": "from scratch", "recipe": None, **_later(network)},
         },
         "questions": {"compared": {"title": name, "rows": [SCRATCH, STUDENT]}},
         **{key: compare[key] for key in ("stages", "figures", "settings", "search") if key in compare},
