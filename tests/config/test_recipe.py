@@ -3,7 +3,7 @@ from textwrap import dedent
 
 import pytest
 
-from tinymim.config import options, validation
+from tinymim.config import class_paths, options, validation
 from tinymim.config import recipe as recipes
 from tinymim.errors import TinymimError
 
@@ -388,3 +388,10 @@ def test_data__another_class_keeps_the_options_that_it_takes(write, named):
     given = [one.format(str(path).removesuffix(".yaml") if "yaml" in one else shards) for one in named]
     data = resolved(recipe, *given, "--data.train", "x.tar")["data"]
     assert data == {"class_path": shards, "init_args": {"batch_size": 7, "seed": 3, "train": "x.tar"}}
+
+
+def test_options_of__a_class_that_passes_none_on_are_its_own() -> None:
+    robustness = class_paths.options_of("tinymim.data.RobustnessData")
+    assert "imagenet_a" in robustness
+    assert "seed" not in robustness, "finetune_vitb's would be refused under parts/robustness"
+    assert {"root", "seed", "batch_size"} <= class_paths.options_of("tinymim.data.ImageFolderData")

@@ -93,7 +93,13 @@ def options_of(class_path: str) -> set[str]:
         functions = initialisers(import_class(class_path))
     except (ImportError, AttributeError, ValueError):
         return set()
-    return {name for function in functions for name in inspect.signature(function).parameters}
+    names: set[str] = set()
+    for function in functions:
+        parameters = inspect.signature(function).parameters
+        names |= {*parameters}
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break  # options of the classes above are not passed on
+    return names
 
 
 def nearest(class_path: str) -> str:
