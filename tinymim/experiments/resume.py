@@ -47,8 +47,6 @@ def opened(
     own = plan.kind in ("chain", "scaling study")  # others may have been begun by a version that kept no state
     if own:
         check_fresh(place, going_on)
-    if not place.is_dir():
-        _check(plan, [plan.fits[key].stage for key in (plan.fits if keys is None else plan.with_sources(keys))])
     with lock.hold(place, "run_dir"):
         if own:
             check_fresh(place, going_on)
