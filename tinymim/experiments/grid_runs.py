@@ -15,7 +15,8 @@ from tinymim.experiments import plan_check
 from tinymim.experiments.fit_files import RESULTS
 from tinymim.experiments.grid import TUNED, Cell, Grid
 from tinymim.experiments.plan import Stage, seeded
-from tinymim.experiments.state import Entry, State, read_json
+from tinymim.experiments.state import Entry, State
+from tinymim.safety.text import json_or_empty
 from tinymim.scaling.overfitting import signs
 from tinymim.scaling.reconstruction_figure import choose
 from tinymim.scaling.table import RunRow
@@ -43,7 +44,7 @@ def rows(study: Grid, state: State) -> list[RunRow]:
 
 
 def _done(study: Grid, state: State, key: str, cell: Cell) -> RunRow:
-    results = read_json(state.place / key / RESULTS)
+    results = json_or_empty(state.place / key / RESULTS)
     metrics = results["metrics"]
     each = [metrics[name] for name in sorted(filter(EACH.fullmatch, metrics), key=len)]
     loss = metrics.get(LOSS, math.nan)
@@ -73,7 +74,7 @@ def _accuracy(state: State, key: str) -> float | None:
     tuned = state.entries.get(key + TUNED)
     if tuned is None or tuned.state != "done":
         return None
-    accuracy: float | None = read_json(state.place / (key + TUNED) / RESULTS)["metrics"].get(ACCURACY)
+    accuracy: float | None = json_or_empty(state.place / (key + TUNED) / RESULTS)["metrics"].get(ACCURACY)
     return accuracy
 
 

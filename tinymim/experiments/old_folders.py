@@ -14,8 +14,9 @@ from tinymim import precision
 from tinymim.experiments import fit_files
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage, seeded
 from tinymim.experiments.plan_changes import decisive
-from tinymim.experiments.state import Entry, State, begin, read_json
+from tinymim.experiments.state import Entry, State, begin
 from tinymim.experiments.study import CELL
+from tinymim.safety.text import json_or_empty
 
 RECORD = "cell.json"
 
@@ -34,7 +35,7 @@ def read(place: Path, plan: Plan, tried: dict[str, tuple[Stage, dict[str, Any]]]
     for key, fit in plan.fits.items():
         stage, point = (tried or {}).get(fit.stage, (plan.stages[fit.stage], None))
         record = next(
-            filter(None, (read_json(folder / RECORD) for folder in (place / key, (place / key).parent))), None
+            filter(None, (json_or_empty(folder / RECORD) for folder in (place / key, (place / key).parent))), None
         )
         if record is None:
             continue

@@ -13,12 +13,13 @@ from tinymim.experiments.convergence import Logged
 from tinymim.experiments.fit_files import promised
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.questions import Comparison, Curve, Figure, Question
-from tinymim.experiments.state import State, read_json
+from tinymim.experiments.state import State
 from tinymim.experiments.status import headline
 from tinymim.experiments.tables import Records
 from tinymim.files import write_text
 from tinymim.report.document import Section
 from tinymim.report.finding import Finding
+from tinymim.safety.text import json_or_empty
 from tinymim.training import metrics_log
 
 
@@ -74,7 +75,7 @@ def _record(state: State, keys: dict[str, str], compared: Comparison) -> dict[st
 
 def _results(state: State, key: str) -> dict[str, Any]:
     """Results of a finished fit or test; the figures of a test as those of a fit are called."""
-    results = read_json(state.place / key / promised(state, key)[-1])
+    results = json_or_empty(state.place / key / promised(state, key)[-1])
     metrics = {name.replace("test/", "val/", 1): value for name, value in (results.get("metrics") or {}).items()}
     return {**results, "metrics": metrics}
 

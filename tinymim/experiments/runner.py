@@ -22,10 +22,11 @@ from tinymim.errors import TinymimError, several
 from tinymim.experiments import fit_files, fit_processes
 from tinymim.experiments.fit_processes import Process, cores
 from tinymim.experiments.plan_changes import digest
-from tinymim.experiments.state import State, now, read_json
+from tinymim.experiments.state import State, now
 from tinymim.experiments.status import headline
 from tinymim.experiments.tally import Tally
 from tinymim.log import say
+from tinymim.safety.text import json_or_empty
 from tinymim.training import lock, run_folder
 from tinymim.training.preemption import Preempted
 from tinymim.training.run_folder import PROGRESS
@@ -243,7 +244,7 @@ class Runner:
             self._tally.ended(key, self.describe(key), time.monotonic() - stage.begun)
             self.ended(key)
             return
-        saved = _written(place) != stage.before and read_json(place / PROGRESS).get("state") == "preempted"
+        saved = _written(place) != stage.before and json_or_empty(place / PROGRESS).get("state") == "preempted"
         if code == Preempted.code or self._signals or (code and saved):
             entry.state, entry.ended = "interrupted", now()
             self.state.save()

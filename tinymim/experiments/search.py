@@ -25,9 +25,10 @@ from tinymim.experiments import settings, study
 from tinymim.experiments.plan import Fit, Plan, Stage
 from tinymim.experiments.questions import PRETRAIN, Figure
 from tinymim.experiments.settings import Settings, shown
-from tinymim.experiments.state import State, read_json
+from tinymim.experiments.state import State
 from tinymim.experiments.study import Study, Written
 from tinymim.log import say
+from tinymim.safety.text import json_or_empty
 
 BRIEF = {
     "trainer.enable_checkpointing": False,
@@ -158,7 +159,7 @@ class Search:
 
 
 def _metrics(state: State, key: str) -> dict[str, float]:
-    metrics: dict[str, float] = read_json(state.place / key / "results.json").get("metrics") or {}
+    metrics: dict[str, float] = json_or_empty(state.place / key / "results.json").get("metrics") or {}
     return metrics
 
 

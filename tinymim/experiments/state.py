@@ -252,12 +252,3 @@ def as_edited(state: State) -> Plan:
 def now() -> str:
     """Date and time, as they are written."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file, or nothing where it is not there or not whole."""
-    try:
-        content = text.read_json(path, str(path))
-    except TinymimError:
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -12,9 +12,10 @@ from rich.text import Text
 from tinymim.errors import TinymimError
 from tinymim.experiments.fit_files import EXPORTED, RESULTS, outputs, promised
 from tinymim.experiments.plan import CHECKPOINT
-from tinymim.experiments.state import Entry, State, read_json
+from tinymim.experiments.state import Entry, State
 from tinymim.safety.console import PlainConsole
 from tinymim.safety.escaping import one_line
+from tinymim.safety.text import json_or_empty
 from tinymim.teachers import record_schemas
 from tinymim.training import lock, run_schemas
 from tinymim.training.progress import clock
@@ -71,7 +72,7 @@ def headline(state: State, key: str) -> str:
 
 def _figures(path: Path) -> dict[str, Any]:
     """The figures of a stage's file; none where they are not there, not whole, or of other types."""
-    content = read_json(path)
+    content = json_or_empty(path)
     try:
         record_schemas.fit(content, run_schemas.Results, str(path))
     except TinymimError:
