@@ -147,7 +147,7 @@ def test_before__is_in_the_run_that_is_gone_on_with(written: str, before: str | 
 RANK = """
 import sys, torch, lightning.pytorch as pl
 from lightning.pytorch.demos.boring_classes import BoringModel
-from tinymim.training.processes import CommonPrecision
+from tinymim.training import processes
 
 class Told(BoringModel):
     def setup(self, stage): print("computes in", self.trainer.precision, flush=True)
@@ -158,8 +158,10 @@ class Told(BoringModel):
 rank = int(sys.argv[1])
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=1, limit_val_batches=0, **quiet,
-                     precision=["bf16-mixed", "32-true"][rank], callbacks=[CommonPrecision()])
+                     precision=["bf16-mixed", "32-true"][rank], callbacks=[processes.CommonPrecision()])
 trainer.fit(Told())
+processes.wait_for_all()
+processes.leave(0)  # as the command does: an orderly end may abort in gloo's thread
 """
 
 
