@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -127,6 +128,8 @@ def _work(words: list[str], log: Path, threads: int) -> None:
     from tinymim.errors import TinymimError
     from tinymim.training import fit
 
+    sys.argv = [sys.argv[0], *words]  # Lightning starts the fit's other processes by this process's command line
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("tinymim.__main__")
     torch.set_num_threads(threads)
     code = 0
     try:
