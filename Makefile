@@ -8,15 +8,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check chain resume report analyze study test test-minimum torture study-digits teacher teachers lint format clean
+.PHONY: help setup distill check chain resume report analyze study test test-minimum test-package torture study-digits teacher teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
-	@echo "recipes (make distill RECIPE=NAME ARGS=\"--trainer.max_epochs 5\"):"
-	@for f in recipes/*.yaml; do printf '  %-22s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
-	@echo "chains (make chain CHAIN=NAME ARGS=\"--set seeds=[0]\"):"
-	@for f in recipes/chains/*.yaml; do printf '  %-22s %s\n' "$$(basename $$f .yaml)" "$$(head -1 $$f | sed 's/^# //')"; done
+	@echo "recipes, chains, studies: $(BIN)/tinymim recipes"
 
 setup: .venv/ready  ## build .venv with the pinned packages
 
@@ -62,6 +59,15 @@ teachers: setup  ## list the teacher cards, and whether their weights are here
 
 test: setup lint  ## lint, types and tests, and the slowest twenty (ARGS="--shuffle 7": in another order)
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=20 tests/e2e tests $(ARGS)
+
+test-package: setup  ## the wheel in a venv of its own and an empty folder: recipes, teachers, the demo (downloads)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && mkdir "$$folder/empty" && \
+	$(BIN)/uv build -q --out-dir "$$folder/dist" . && \
+	$(BIN)/uv venv -q --python $(BIN)/python "$$folder/venv" && \
+	$(BIN)/uv pip install -q --python "$$folder/venv/bin/python" -c constraints.txt "$$folder"/dist/*.whl && \
+	cd "$$folder/empty" && PATH="$$folder/venv/bin:$$PATH" && \
+	tinymim recipes digits && tinymim teachers && tinymim distill relation_digits $(ARGS) && \
+	tinymim export runs/distill_relation_digits/student/finetune/checkpoints/last.ckpt --to timm --out student
 
 test-minimum: setup  ## a short part of the tests with the lowest versions that pyproject.toml admits (downloads them)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

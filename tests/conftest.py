@@ -96,7 +96,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("TINYMIM_TEACHERS", str(tmp_path / "mine"))
-    monkeypatch.setattr(card, "PROJECT", tmp_path / "project")
+    monkeypatch.setattr(card.files, "shipped", lambda kind: tmp_path / "project" / kind)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     places = SimpleNamespace(env=tmp_path / "mine", cwd=tmp_path / "here/teachers", own=tmp_path / "project/teachers")
     (tmp_path / "project").mkdir()

@@ -15,6 +15,13 @@ from typing import Any
 from tinymim.errors import TinymimError
 
 
+def shipped(kind: str) -> Path:
+    """Folder of the ``recipes`` or ``teachers`` of the project: in the package once installed, beside it in a clone."""
+    package = Path(__file__).resolve().parent
+    inside = package / "shipped" / kind
+    return inside if inside.is_dir() else package.parent / kind
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as stream:

@@ -55,7 +55,7 @@ def test_list__in_80_columns_with_licence_labels_and_weights(run, monkeypatch):
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     rows = {line.split()[0]: line.split() for line in lines if line.strip()}
-    assert rows.keys() >= {path.stem for path in (cards.PROJECT / "teachers").glob("*.yaml")}
+    assert rows.keys() >= {path.stem for path in (cards.files.shipped("teachers")).glob("*.yaml")}
     assert rows["digits_mae"] == ["digits_mae", "vit_tiny_patch16", "no", "Apache-2.0", "present"]
     assert rows["mae_vitb16"] == ["mae_vitb16", "vit_base_patch16", "no", "CC-BY-NC-4.0", "missing"]
     assert rows["beit_vitl16_ft22k"][2] == "seen"

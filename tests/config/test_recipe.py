@@ -260,7 +260,7 @@ def test_find__unknown_recipe_gives_near_names(write, tmp_path, monkeypatch):
     for name in ("relation_digits", "relation_vitt", "probe_digits", "parts/relation_digit"):
         write(f"recipes/{name}", "seed_everything: 1")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recipes, "PROJECT", tmp_path / "nowhere")
+    monkeypatch.setattr(recipes, "shipped", lambda kind: tmp_path / "nowhere")
     assert recipes.names() == ["probe_digits", "relation_digits", "relation_vitt"]
     assert resolved("relation_digits") == {"name": "relation_digits", "seed_everything": 1}
     with pytest.raises(TinymimError, match=r"unknown recipe 'relation_digit'; near it: relation_digits"):
@@ -371,7 +371,7 @@ def test_mistakes__all_at_once():
     assert pruned["model"]["init_args"]["optim"] == SOUND["model"]["init_args"]["optim"]
 
 
-@pytest.mark.parametrize("path", sorted((recipes.PROJECT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((recipes.shipped("recipes")).glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes__the_projects_own_have_no_mistakes_in_their_text(path):
     config = resolved(path)
     assert validation.mistakes(config)[0] == []

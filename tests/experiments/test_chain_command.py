@@ -149,7 +149,7 @@ def test_resume__another_teacher_than_it_was_made_with(
     (teachers / "digits_mae.safetensors").unlink()
     (teachers / "digits_mae.yaml").unlink()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tinymim.teachers.card.PROJECT", tmp_path)
+    monkeypatch.setattr("tinymim.teachers.card.files.shipped", lambda kind: tmp_path / kind)
     fake.calls()
     assert short.resume() == 0, "what is done needs its teacher no more"
     assert fake.calls() == []

@@ -58,7 +58,7 @@ LAST_HEADS = {"tinymim_vitt16": 12, "tinymim_vits16": 12, "tinymim_vitb16": 16}
 
 
 def of_the_project():
-    return {path.stem: path for path in (cards.PROJECT / "teachers").glob("*.yaml")}
+    return {path.stem: path for path in (cards.files.shipped("teachers")).glob("*.yaml")}
 
 
 def test_cards__are_those_of_the_published_table():

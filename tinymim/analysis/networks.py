@@ -14,6 +14,7 @@ import torch
 from tinymim.analysis import swin
 from tinymim.analysis.swin import Swin
 from tinymim.errors import TinymimError, several
+from tinymim.files import shipped
 from tinymim.methods.simmim import SimMIMPretrainer
 from tinymim.seeds import seeded
 from tinymim.teachers import card, locate, timm_hub
@@ -213,7 +214,7 @@ def _check_bytes(name: str, architecture: Architecture) -> None:
     """Raise where a file asks for more random weights than :data:`MOST` and than it holds; timm's names and cards of
     the project may."""
     place = card.paths().get(name)
-    if locate.is_published(name) or (place and place.resolve().parent == card.PROJECT / "teachers"):
+    if locate.is_published(name) or (place and place.resolve().parent == shipped("teachers")):
         return
     held = file.stat().st_size if (file := locate.file_of(name)) else 0
     network = skeleton(architecture)

@@ -127,6 +127,10 @@ COMMANDS = {
         _always,
         first=("folder", "of a run or of a chain"),
     ),
+    "recipes": Command(
+        "list, print or copy recipes: tinymim recipes [WORD] | show NAME | copy NAME",
+        "cli.recipes_command:main",
+    ),
     "check": Command(
         "check a recipe before it runs: every mistake at once, or sizes, speed and time",
         "cli.recipe_commands:check",

@@ -20,11 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tinymim.config import class_paths, references
 from tinymim.errors import TinymimError
+from tinymim.files import shipped
 from tinymim.safety import text
 
 Config = dict[str, Any]
 
-PROJECT = Path(__file__).resolve().parents[2]
 VALUES = 10_000
 """Values of a recipe: as many as OmegaConf takes. The largest of the project has 300."""
 
@@ -34,7 +34,7 @@ LONGEST = 10**6
 
 def folders() -> list[Path]:
     """Folders in which recipes are looked for by name, first match wins."""
-    return [Path("recipes"), PROJECT / "recipes"]
+    return [Path("recipes"), shipped("recipes")]
 
 
 def names() -> list[str]:
@@ -55,7 +55,7 @@ def find(name: str) -> Path:
             return path
     near = difflib.get_close_matches(Path(name).stem, names(), n=3, cutoff=0.5)
     close = f"; near it: {', '.join(near)}" if near else ""
-    raise TinymimError(f"unknown recipe {name!r}{close} (`make help` lists them all)")
+    raise TinymimError(f"unknown recipe {name!r}{close} (`tinymim recipes` lists them all)")
 
 
 def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:

@@ -24,8 +24,6 @@ from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
 from tinymim.vit.architecture import Architecture
 
-PROJECT = Path(__file__).resolve().parents[2]
-
 NEEDED = ("architecture", "file", "licence", "citation", "source")
 """Fields that a card must have besides its name."""
 
@@ -178,7 +176,7 @@ def restriction(licence: str) -> str | None:
 def folders() -> list[Path]:
     """Folders in which cards and weights are looked for, first match wins."""
     users = os.environ.get("TINYMIM_TEACHERS")
-    return [*([Path(users)] if users else []), Path("teachers"), PROJECT / "teachers"]
+    return [*([Path(users)] if users else []), Path("teachers"), files.shipped("teachers")]
 
 
 def paths() -> dict[str, Path]:

@@ -1,0 +1,89 @@
+"""``tinymim recipes``: recipes, chains, studies and programs that can be named, those of the working folder first."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+from pathlib import Path
+
+import yaml
+from omegaconf import OmegaConf
+from rich.table import Table
+
+from tinymim.config import recipe
+from tinymim.errors import TinymimError
+from tinymim.safety import text
+from tinymim.safety.console import PlainConsole
+
+COMMANDS = {
+    "": "tinymim fit --config NAME, or tinymim distill NAME",
+    "chains": "tinymim chain run NAME",
+    "studies": "tinymim study NAME",
+    "scaling": "tinymim scaling NAME",
+    "papers": "tinymim papers NAME",
+    "parts": "extends: [parts/NAME], or a further --config parts/NAME",
+}
+"""What each folder of recipes is for, as a command."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``tinymim recipes [WORD] | show NAME | copy NAME [--to FOLDER]``."""
+    usage = "tinymim recipes [WORD] | show NAME | copy NAME [--to FOLDER]"
+    if arguments[:1] in (["show"], ["copy"]):
+        parser = argparse.ArgumentParser(f"tinymim recipes {arguments[0]}")
+        parser.add_argument("name", help="a recipe, or FOLDER/NAME as the list has it, or a path")
+        if arguments[0] == "copy":
+            parser.add_argument("--to", type=Path, default=Path("recipes"), help="by default recipes")
+        options = parser.parse_args(arguments[1:])
+        path = recipe.find(options.name)
+        _show(path) if arguments[0] == "show" else _copy(path, options.name, options.to)
+        return 0
+    parser = argparse.ArgumentParser("tinymim recipes", usage=usage, description=__doc__)
+    parser.add_argument("word", nargs="?", default="", help="only what has it in its name or description")
+    _list(parser.parse_args(arguments).word.lower())
+    return 0
+
+
+def _list(word: str) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for folder, command in COMMANDS.items():
+        found: dict[str, str] = {}
+        for place in reversed(recipe.folders()):
+            found |= {path.stem: _about(path) for path in (place / folder).glob("*.yaml")}
+        rows = [(name, about) for name, about in sorted(found.items()) if word in f"{folder}/{name} {about}".lower()]
+        if rows:
+            table.add_row(f"{folder or 'recipes'}:", command, style="bold")
+        for name, about in rows:
+            table.add_row(f"  {folder}/{name}" if folder else f"  {name}", about)
+    if not table.row_count:
+        raise TinymimError(f"no recipe has {word!r} in its name or description; `tinymim recipes` lists all")
+    PlainConsole().print(table)
+
+
+def _about(path: Path) -> str:
+    """The comment that a recipe begins with, up to its first empty line."""
+    try:
+        lines = text.contents(path, str(path)).splitlines()
+    except TinymimError:
+        return "cannot be read"
+    comment = itertools.takewhile(lambda line: line.startswith("# "), lines)
+    return " ".join(line.removeprefix("# ") for line in comment)
+
+
+def _show(path: Path) -> None:
+    """Print a recipe with what it extends, its references as they are written."""
+    print(yaml.safe_dump(OmegaConf.to_container(recipe.compose(path)), sort_keys=False, width=120), end="")
+
+
+def _copy(path: Path, name: str, folder: Path) -> None:
+    """Copy a recipe's file, which goes on extending what the project has."""
+    target = folder / (path.name if Path(name).is_file() else f"{name}.yaml")
+    if target.exists():
+        raise TinymimError(f"{target} is there already; --to names another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+    taken = ", which commands here now take first" if folder == Path("recipes") else ""
+    print(f"{target}: a copy of {path}{taken}")
