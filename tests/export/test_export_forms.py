@@ -32,8 +32,8 @@ from tinymim.export.export_forms import export_folder
 from tinymim.teachers import locate, weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import HeadForm
+from tinymim.vit.taps import Tap
 
 PUBLISHED = replace(tiny(24, 4), heads=[4, 4, 6])
 RELATION = [Tap(3, "q"), Tap(3, "k")]

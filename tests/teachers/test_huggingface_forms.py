@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from tinymim.teachers import weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 WIDTHS = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "layer_norm_eps": 1e-6}
 THEIRS = {**WIDTHS, "image_size": 16, "patch_size": 4}

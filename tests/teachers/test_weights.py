@@ -13,9 +13,9 @@ from tinymim.errors import TinymimError
 from tinymim.teachers import weights
 from tinymim.vit.architecture import Architecture, set_heads
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import Head, HeadForm
 from tinymim.vit.conventions import CONVENTIONS, Conventions
+from tinymim.vit.taps import Tap
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
 

@@ -15,7 +15,7 @@ from tinymim.errors import TinymimError
 from tinymim.targets.attention import log_attention
 from tinymim.vit.architecture import Architecture, set_drop_path, set_heads
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import QKV, TOKENS, Tap, attention_bias
+from tinymim.vit.taps import QKV, TOKENS, Tap, attention_bias
 
 EVA, EVA_BASE, DINOV3 = "eva02_tiny_patch14_224", "eva02_base_patch14_224", "vit_small_patch16_dinov3_qkvb"
 BEIT, SHARED = "beit_base_patch16_224", {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}

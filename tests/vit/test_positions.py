@@ -10,8 +10,8 @@ from tests.vit.test_other_backbones import BEIT, DINOV3, EVA, SHARED
 from tinymim.errors import TinymimError
 from tinymim.teachers import weights
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import Tap
 from tinymim.vit.positions import fit_positions
+from tinymim.vit.taps import Tap
 
 WITH_POSITIONS = {
     "plain": ("vit_tiny_patch16_224", {}),

@@ -16,7 +16,7 @@ from tinymim.teachers import card as cards
 from tinymim.teachers import locate
 from tinymim.teachers.provenance import Provenance
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
-from tinymim.vit.blocks import LOGITS, Tap
+from tinymim.vit.taps import LOGITS, Tap
 
 WEIGHTS = "model.safetensors"
 """The weights in an exported folder, as timm and Hugging Face look for them."""

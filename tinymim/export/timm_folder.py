@@ -23,8 +23,8 @@ from tinymim.files import write_json
 from tinymim.teachers.weights import FOREIGN, RECORD, State
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import LOGITS, Tap
 from tinymim.vit.classifier_head import Head
+from tinymim.vit.taps import LOGITS, Tap
 
 MOST = 1e-5
 """Largest difference allowed between timm's outputs and ours."""

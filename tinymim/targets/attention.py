@@ -72,7 +72,7 @@ class AttentionMap(Target):
 
 def log_attention(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     """Logarithm of the attention maps ``(B, H, N, N)`` of ``(B, N, D)`` queries and keys, in float32; ``bias`` is added
-    to their products (see :func:`tinymim.vit.blocks.attention_bias`)."""
+    to their products (see :func:`tinymim.vit.taps.attention_bias`)."""
     q, k = (tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (q, k))
     logits = relation_logits(q, k)
     return F.log_softmax(logits if bias is None else logits + bias, dim=-1)

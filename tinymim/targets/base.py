@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tinymim.errors import TinymimError
 from tinymim.targets.block_pairs import Blocks, compared_blocks
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Readings, Tap
+from tinymim.vit.taps import Readings, Tap
 
 
 class Target(nn.Module):
@@ -35,7 +35,7 @@ class Target(nn.Module):
     """
 
     reads: Sequence[str] = ("ffn_post",)
-    """Names of the taps (see ``tinymim/vit/blocks.py``) that are read in each block."""
+    """Names of the taps (see ``tinymim/vit/taps.py``) that are read in each block."""
     teacher_reads: Sequence[str] | None = None
     """Names of the teacher's taps, where they are others than the student's."""
     mean_of = 1

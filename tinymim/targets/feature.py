@@ -21,7 +21,7 @@ class Feature(Target):
     projection.
 
     Args:
-        tap: what to read on both sides (see ``tinymim/vit/blocks.py``): before or after the residual matters by 2.5
+        tap: what to read on both sides (see ``tinymim/vit/taps.py``): before or after the residual matters by 2.5
             points (TinyMIM Table 6). Of a list, such as ``[q, k, v]``, the losses are averaged.
         loss: ``smooth_l1`` (the paper's), ``mse``, ``l1`` or ``cosine``.
         beta: where smooth-L1 turns from square to straight; 2 in the paper.

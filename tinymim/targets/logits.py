@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Target
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
-from tinymim.vit.blocks import LOGITS
+from tinymim.vit.taps import LOGITS
 
 
 class Logits(Target):

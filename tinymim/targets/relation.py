@@ -18,7 +18,7 @@ from tinymim.targets.block_pairs import Blocks
 from tinymim.targets.head_alignment import HeadAlignment
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import QKV
+from tinymim.vit.taps import QKV
 
 
 class Relation(Target):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tinymim.teacher_cache.cache import Cache
 from tinymim.teacher_cache.forms import Form, encoded
-from tinymim.vit.blocks import Readings
+from tinymim.vit.taps import Readings
 
 
 class Filler:

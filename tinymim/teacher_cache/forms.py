@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tinymim.vit.blocks import LOGITS, NORMED, QKV, Readings, Tap
+from tinymim.vit.taps import LOGITS, NORMED, QKV, Readings, Tap
 
 SCALE = 4
 """Bytes of a token's scale, a float32."""

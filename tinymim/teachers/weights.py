@@ -25,8 +25,8 @@ from tinymim.teachers.provenance import OURS, Provenance
 from tinymim.vit import conventions
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import QKV
 from tinymim.vit.classifier_head import Head, HeadForm
+from tinymim.vit.taps import QKV
 
 RECORD = "tinymim"
 """Key of the record in a Lightning checkpoint and in a safetensors header."""

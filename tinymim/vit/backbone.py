@@ -1,6 +1,6 @@
 """The reader: run a timm ViT up to the deepest tap, and return the readings.
 
-Blocks are numbered from 1, as papers do; what can be read of each is in ``tinymim/vit/blocks.py``.
+Blocks are numbered from 1, as papers do; what can be read of each is in ``tinymim/vit/taps.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from tinymim.errors import TinymimError
 from tinymim.vit.architecture import Architecture, build, set_heads
-from tinymim.vit.blocks import (
+from tinymim.vit.classifier_head import Head
+from tinymim.vit.geometry import Geometry
+from tinymim.vit.positions import Positions, embed_positions, fit_positions
+from tinymim.vit.taps import (
     ATTENTION,
     CLASSIFIER,
     FFN,
@@ -31,9 +34,6 @@ from tinymim.vit.blocks import (
     routes,
     run_block,
 )
-from tinymim.vit.classifier_head import Head
-from tinymim.vit.geometry import Geometry
-from tinymim.vit.positions import Positions, embed_positions, fit_positions
 
 NO_CLASSIFIER = (
     "has no classifier, so it has no logits; use a checkpoint of fine-tuning (`tinymim fit --config finetune_digits`), "
