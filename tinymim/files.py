@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tinymim.errors import TinymimError
+
+ABANDONED = 60.0  # seconds after which a temporary that nobody has locked is a killed process's
 
 
 def sha256(path: Path) -> str:
@@ -47,7 +53,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     after a power cut it is the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
+    _lock(handle)
     temporary = Path(name)
     try:
         write(temporary)
@@ -59,6 +65,9 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
+    _clear_leavings(path)
 
 
 def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
@@ -66,6 +75,8 @@ def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
     there before makes room only then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    in_use = os.open(temporary, os.O_RDONLY)
+    _lock(in_use)
     try:
         fill(temporary)
         for file in filter(Path.is_file, temporary.rglob("*")):
@@ -87,6 +98,34 @@ def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        os.close(in_use)
+    _clear_leavings(path)
+
+
+def _clear_leavings(path: Path) -> None:
+    """Remove what writers of ``path`` that were killed left beside it: temporaries that nobody has locked, and nobody
+    has written to for :data:`ABANDONED` seconds."""
+    pattern = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}")
+    for place in filter(lambda place: pattern.fullmatch(place.name), path.parent.iterdir()):
+        with contextlib.suppress(OSError):
+            if place.is_symlink() or time.time() - place.stat().st_mtime < ABANDONED:
+                continue
+            handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                if _lock(handle):
+                    shutil.rmtree(place) if place.is_dir() else place.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Mark an open file or folder as in use until it is closed; false where another process did."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def unwritten(error: Exception) -> str | None:
@@ -100,7 +139,6 @@ def unwritten(error: Exception) -> str | None:
 
 
 def _flush(folder: Path) -> None:
-    """Flush the names in ``folder`` to disk."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
