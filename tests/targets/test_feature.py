@@ -5,8 +5,7 @@ import torch.nn.functional as F
 
 from tinymim.errors import TinymimError
 from tinymim.targets import Feature, Target
-from tinymim.targets.base import first_only_taps, target_block, whiten
-from tinymim.targets.block_pairs import block_numbers
+from tinymim.targets.base import block_numbers, first_only_taps, target_block, whiten
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.taps import TAPS, Tap
