@@ -16,7 +16,7 @@ from tinymim.seeds import seeded
 from tinymim.teacher_cache.cache import Cache, StoredSet
 from tinymim.teacher_cache.fill import Filler
 from tinymim.teacher_cache.forms import forms_of
-from tinymim.teacher_cache.key import key_of
+from tinymim.teacher_cache.storage import key_of
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.positions import Positions
 from tinymim.vit.taps import NORMED, QKV, Readings, Tap, kept_tokens, projected
