@@ -249,6 +249,20 @@ def test_locate__transformers_folder(home, tmp_path):
         assert torch.allclose(backbone.features(x, block=1), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("fields", "scale"),
+    [({"do_rescale": False}, 255), ({"rescale_factor": 1 / 127.5}, 2), ({"rescale_factor": None}, 1)],
+)
+def test_beside__a_processor_that_rescales_otherwise(tmp_path, fields, scale):
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text("{}")
+    colours = {"image_mean": [0.5, 1, 2], "image_std": [1, 1, 4], **fields}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(colours))
+    facts = infer_architecture.beside(tmp_path / "model.safetensors")
+    assert facts.mean == pytest.approx((0.5 / scale, 1 / scale, 2 / scale))
+    assert facts.std == pytest.approx((1 / scale, 1 / scale, 4 / scale))
+
+
 @pytest.mark.parametrize(("field", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 1e-2)])
 def test_locate__transformers_folder_of_networks_that_compute_otherwise(home, tmp_path, field, value):
     original = trained(Architecture("vit_tiny_patch16_224", SMALL))

@@ -64,7 +64,10 @@ def write(source: Source, folder: Path) -> ExportedForm:
         },
     )
     kind = CLASSIFIER if network.classes else ENCODER
-    untrained = "`last_hidden_state` has passed a LayerNorm that was never trained (weight 1, bias 0); read as above."
+    untrained = (
+        "`last_hidden_state` has passed a LayerNorm that was never trained (weight 1, bias 0); read as above. "
+        "`AutoModel` adds a pooler of its own with random weights: its `pooler_output` means nothing."
+    )
     return ExportedForm(
         library="transformers",
         snippet=SNIPPET.format(

@@ -147,9 +147,13 @@ def beside(path: Path) -> KnownFacts:
         )
     stated = _json(images) if images.is_file() else {}
     processor = record_schemas.fit(stated, record_schemas.ImageConfig, f"teacher: {images}")
+    mean, std = processor.image_mean, processor.image_std
     if not processor.do_normalize:
-        processor.image_mean, processor.image_std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return KnownFacts(heads=theirs.num_attention_heads, mean=processor.image_mean, std=processor.image_std)
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    # theirs are of bytes times a factor, ours of images in [0, 1]
+    scale = 255 * (processor.rescale_factor or 1 / 255) if processor.do_rescale is not False else 255.0
+    mean, std = (values and (values[0] / scale, values[1] / scale, values[2] / scale) for values in (mean, std))
+    return KnownFacts(heads=theirs.num_attention_heads, mean=mean, std=std)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -170,6 +170,8 @@ class TransformersConfig(Struct):
 class ImageConfig(Struct):
     """transformers' ``preprocessor_config.json``."""
 
+    do_rescale: bool | None = True
+    rescale_factor: Annotated[float, Meta(ge=1e-6, le=1e6)] | None = None
     do_normalize: bool | None = True
     image_mean: Colour | None = None
     image_std: Spread | None = None

@@ -185,11 +185,12 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
     if backbone.classifier and head:
         backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
     backbone.vit.load_state_dict({key: state[key] for key in needed}, strict=False)
-    _check_finite(file.path, [(backbone.vit, needed), *([(backbone.classifier, head)] if head else [])])
+    check_finite(file.path, [(backbone.vit, needed), *([(backbone.classifier, head)] if head else [])])
     return len(needed) + len(head), sorted(state.keys() - needed.keys())
 
 
-def _check_finite(path: Path, parts: Iterable[tuple[Any, State]]) -> None:
+def check_finite(path: Path, parts: Iterable[tuple[Any, State]]) -> None:
+    """Raise where networks, with weights of ``path`` under these keys, have some that are not finite."""
     loaded = {key: value for network, keys in parts for key, value in network.state_dict().items() if key in keys}
     if broken := [key for key, value in loaded.items() if not bool(value.isfinite().all())]:
         count = sum(int((~loaded[key].isfinite()).sum()) for key in broken)
