@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -106,10 +107,9 @@ def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
 def _clear_leavings(path: Path) -> None:
     """Remove what writers of ``path`` that were killed left beside it: temporaries that nobody has locked, and nobody
     has written to for :data:`ABANDONED` seconds."""
-    pattern = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}")
-    for place in filter(lambda place: pattern.fullmatch(place.name), path.parent.iterdir()):
+    for place in _leavings(path.parent.resolve()).pop(path.name, []):
         with contextlib.suppress(OSError):
-            if place.is_symlink() or time.time() - place.stat().st_mtime < ABANDONED:
+            if time.time() - place.lstat().st_mtime < ABANDONED or place.is_symlink():
                 continue
             handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
             try:
@@ -117,6 +117,16 @@ def _clear_leavings(path: Path) -> None:
                     shutil.rmtree(place) if place.is_dir() else place.unlink()
             finally:
                 os.close(handle)
+
+
+@functools.cache
+def _leavings(folder: Path) -> dict[str, list[Path]]:
+    """Temporaries in a folder by the name of what was written; looked for once in a process, for it may hold many."""
+    places: dict[str, list[Path]] = {}
+    for place in folder.iterdir():
+        if match := re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", place.name):
+            places.setdefault(match[1], []).append(place)
+    return places
 
 
 def _lock(handle: int) -> bool:

@@ -438,6 +438,10 @@ def test_target__is_replaced_when_asked_and_only_if_an_export(tmp_path: Path) ->
     with pytest.raises(TinymimError, match=r"--overwrite would take it away: extra\.txt; move that elsewhere"):
         export_folder(source, "hf", folder, overwrite=True)
     (folder / "extra.txt").unlink()
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(TinymimError, match=r"link is a link to .*/out; name that itself"):
+        export_folder(source, "hf", tmp_path / "link", overwrite=True)
+    (tmp_path / "link").unlink()
     export_folder(source, "hf", folder, overwrite=True)
     names = {path.name for path in folder.iterdir()}
     assert names == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}

@@ -82,7 +82,7 @@ def test_run__stopped_in_the_middle_goes_on_to_the_same_end(old: User) -> None:
 
 
 def test_run__resumed_leaves_the_recipe_it_had(old: User) -> None:
-    """Class paths may be other ones of the same classes, and options that came later stand there with their defaults."""
+    """Class paths may be other ones of the same classes, and options that came later have their defaults."""
     recipes = [yaml.safe_load((place / "runs/relation/config.yaml").read_text()) for place in (ARTEFACTS, old.place)]
     for recipe in recipes:
         recipe.pop("run_dir")  # which the command now says

@@ -102,6 +102,8 @@ def export_folder(
 
 
 def _check_free(folder: Path, overwrite: bool) -> None:
+    if folder.is_symlink():
+        raise TinymimError(f"out: {folder} is a link to {folder.resolve()}; name that itself")
     if folder.exists() and not folder.is_dir():
         raise TinymimError(f"out: {folder} is a file; give a folder")
     if not folder.is_dir() or not any(folder.iterdir()):
