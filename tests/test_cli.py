@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,22 @@ def test_help__of_commands_with_overrides_is_their_own(words: list[str], tmp_pat
     told = tinymim(*words, "--trainer.max_epochs", "1", "--help", cwd=tmp_path).stdout
     assert told.startswith(f"usage: tinymim {words[0]} ")
     assert ("--seeds" in told) == ("--ckpt-path" in told) == (words[0] == "distill")
+
+
+def test_cards_and_help__are_read_without_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from tinymim.cli.main import main
+for words in (["teachers"], ["teachers", "fetch", "digits_mae"], ["export", "--help"], ["teachers", "add", "--help"]):
+    try:
+        main(words)
+    except SystemExit:
+        pass
+    assert not {"torch", "timm", "lightning"} & sys.modules.keys(), words
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "digits_mae" in result.stdout
 
 
 def test_actions__are_those_of_the_commands() -> None:

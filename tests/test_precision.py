@@ -27,6 +27,14 @@ before = torch.get_num_threads(), torch.get_rng_state()
 print(precision.choose(precision.Device("cpu")).precision)
 precision.settle({"trainer": {"accelerator": "cpu", "precision": "bf16-mixed"}})
 assert torch.get_num_threads() == before[0] and torch.equal(torch.get_rng_state(), before[1])
+from types import SimpleNamespace
+from tinymim.vit.taps import choose_attention
+blocks, fused = [SimpleNamespace(attn=SimpleNamespace())], []
+for half in (False, True):
+    with torch.autocast("cpu", enabled=half):
+        choose_attention(blocks, torch.zeros(1, 2, 192))
+    fused.append(blocks[0].attn.fused_attn)
+print("fused:", *fused)
 """
 
 
@@ -40,13 +48,13 @@ def asked(**environment: str) -> tuple[str, str]:
 @pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="variables of x86")
 def test_auto__of_a_processor_held_to_avx2_is_float32() -> None:
     chosen, said = asked(**AVX2)
-    assert chosen == "32-true"
+    assert chosen == "32-true\nfused: True True"  # explicit products in bfloat16 take 30 times as long there
     assert "warning: trainer.precision bf16-mixed: a bfloat16 product takes" in said
 
 
 @pytest.mark.skipif(not UNITS, reason="no units for bfloat16 here")
 def test_auto__of_a_processor_with_units_is_bfloat16() -> None:
-    assert asked() == ("bf16-mixed", "")
+    assert asked() == ("bf16-mixed\nfused: True False", "")
 
 
 @pytest.mark.parametrize(

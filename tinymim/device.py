@@ -11,17 +11,11 @@ from tinymim.errors import TinymimError
 
 
 class Device(NamedTuple):
-    """Device of a run.
+    """Device of a run."""
 
-    Args:
-        kind: ``cpu``, ``cuda``, ``mps`` or another.
-        numbers: of its GPUs; empty is all.
-        forked: whether processes are yet to be forked off this one, which then may not touch its GPUs.
-    """
-
-    kind: str
-    numbers: tuple[int, ...] = ()
-    forked: bool = False
+    kind: str  # ``cpu``, ``cuda``, ``mps`` or another
+    numbers: tuple[int, ...] = ()  # of its GPUs; empty is all
+    forked: bool = False  # whether processes are yet to be forked off this one, which then may not touch its GPUs
 
 
 def device_of(trainer: dict[str, Any]) -> Device:
@@ -45,11 +39,7 @@ def device_of(trainer: dict[str, Any]) -> Device:
 
 
 def usable_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU if there is one.
-
-    Raises:
-        TinymimError: it cannot be used.
-    """
+    """The device of that name, once it is known to be usable; ``auto`` is a GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tinymim.errors import TinymimError
+
+ABANDONED = 60.0  # seconds after which a temporary that nobody has locked is a killed process's
 
 
 def shipped(kind: str) -> Path:
@@ -54,7 +61,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     after a power cut it is the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
+    _lock(handle)
     temporary = Path(name)
     try:
         write(temporary)
@@ -66,6 +73,9 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
+    _clear_leavings(path)
 
 
 def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
@@ -73,6 +83,8 @@ def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
     there before makes room only then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    in_use = os.open(temporary, os.O_RDONLY)
+    _lock(in_use)
     try:
         fill(temporary)
         for file in filter(Path.is_file, temporary.rglob("*")):
@@ -94,6 +106,43 @@ def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        os.close(in_use)
+    _clear_leavings(path)
+
+
+def _clear_leavings(path: Path) -> None:
+    """Remove what writers of ``path`` that were killed left beside it: temporaries that nobody has locked, and nobody
+    has written to for :data:`ABANDONED` seconds."""
+    for place in _leavings(path.parent.resolve()).pop(path.name, []):
+        with contextlib.suppress(OSError):
+            if time.time() - place.lstat().st_mtime < ABANDONED or place.is_symlink():
+                continue
+            handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                if _lock(handle):
+                    shutil.rmtree(place) if place.is_dir() else place.unlink()
+            finally:
+                os.close(handle)
+
+
+@functools.cache
+def _leavings(folder: Path) -> dict[str, list[Path]]:
+    """Temporaries in a folder by the name of what was written; looked for once in a process, for it may hold many."""
+    places: dict[str, list[Path]] = {}
+    for place in folder.iterdir():
+        if match := re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", place.name):
+            places.setdefault(match[1], []).append(place)
+    return places
+
+
+def _lock(handle: int) -> bool:
+    """Mark an open file or folder as in use until it is closed; false where another process did."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def unwritten(error: Exception) -> str | None:
@@ -107,7 +156,6 @@ def unwritten(error: Exception) -> str | None:
 
 
 def _flush(folder: Path) -> None:
-    """Flush the names in ``folder`` to disk."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -11,7 +11,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +23,7 @@ from tinymim.log import say
 
 AUTO = "auto"
 EXACT = "32-true"
-
-SLOW = 3.0
-"""Times float32's time from which a choice is warned of."""
-
+SLOW = 3.0  # times float32's time from which a choice is warned of
 WORTH = 0.8
 """The most of float32's time that a bfloat16 product may take; for less gain float32's exactness is not given up."""
 
@@ -37,9 +34,7 @@ HOPELESS = 8.0, 2.0
 """Times float32's time with which the larger matrices are left out. Bfloat16 units are 2.3 and 0.8 times as slow, a
 processor without them is 11 times as slow on both, one with AVX-512 alone 3.7 and 2.7 times."""
 
-SECONDS = 0.03
-"""The most that the timing may take beyond its first calls, in which kernels are made."""
-
+SECONDS = 0.03  # the most that the timing may take beyond its first calls, in which kernels are made
 CAPABILITIES = {(8, 0): "bf16-mixed", (7, 0): "16-mixed"}
 """The first compute capability of NVIDIA's GPUs with units for each; earlier ones emulate bfloat16."""
 
@@ -212,14 +207,8 @@ def measuring(device: torch.device) -> torch.autocast:
 
 
 def warn(precision: Any, device: Device, field: str = "trainer.precision", exact: str = EXACT) -> None:
-    """Warn of a precision that is slow here.
-
-    Args:
-        precision: a trainer's.
-        device: it computes on.
-        field: that asked for it.
-        exact: what the field calls float32.
-    """
+    """Warn of a trainer's precision that is slow on a device. It was asked for by ``field``, which calls float32
+    ``exact``."""
     ratio = cost(precision, device)
     if ratio is None or ratio <= SLOW:
         return
@@ -248,11 +237,6 @@ def of(config: Any) -> str | None:
     trainer = config.get("trainer") if isinstance(config, dict) else None
     named = trainer.get("precision") if isinstance(trainer, dict) else None
     return None if named in (None, AUTO) else str(named)
-
-
-def first(configs: Iterable[Any]) -> str | None:
-    """The precision that the first of some resolved recipes names, if any does."""
-    return next(filter(None, map(of, configs)), None)
 
 
 def with_precision(config: dict[str, Any], precision: str) -> dict[str, Any]:

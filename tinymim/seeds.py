@@ -30,8 +30,7 @@ def seeded(*key: int) -> Iterator[None]:
         torch.default_generator.set_state(cpu)
 
 
-_share = (0, 1)
-"""Part of a training step's images that this process holds, and the number of equal parts."""
+_share = (0, 1)  # part of a training step's images that this process holds, and the number of equal parts
 
 
 def begin_step(seed: int, step: int, part: int, parts: int, device: torch.device) -> None:

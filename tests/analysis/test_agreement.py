@@ -12,7 +12,7 @@ from tinymim.ops import relation_kl
 from tinymim.targets import Relation
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 SIZES = {"img_size": 16, "patch_size": 4}
 

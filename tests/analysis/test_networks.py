@@ -25,7 +25,7 @@ from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.report import figures
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 CPU = torch.device("cpu")
 

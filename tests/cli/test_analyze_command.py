@@ -24,7 +24,7 @@ from tinymim.data import DigitsData
 from tinymim.data.image_files import evenly
 from tinymim.report import figures
 from tinymim.teachers import locate
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 IMAGES = 13
 BATCH = 8

@@ -23,8 +23,8 @@ from tinymim.errors import TinymimError
 from tinymim.export.export_forms import export_folder
 from tinymim.training import predictions
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import HeadForm
+from tinymim.vit.taps import Tap
 
 RELATIVE = ["a.png", "deep/c.png", "deep/er/b.png", "z.png"]
 

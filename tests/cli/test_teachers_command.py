@@ -250,6 +250,37 @@ def test_add__writes_a_card_that_loads(run, home, tmp_path, copied):
     assert torch.equal(backbone.features(images), original.features(images))
 
 
+@pytest.mark.parametrize(
+    ("words", "mean"),
+    [(["imagenet"], [0.485, 0.456, 0.406]), (["half"], [0.5] * 3), (["0.1", "0.2", "0.3"], [0.1, 0.2, 0.3])],
+)
+def test_add__takes_the_usual_means_by_name(run, home, tmp_path, words, mean):
+    foreign(tmp_path)
+    code, _, err = run(
+        "add",
+        tmp_path / "found.pth",
+        "--name",
+        "found",
+        "--licence",
+        "MIT",
+        "--heads",
+        "6",
+        "--mean",
+        *words,
+        "--std",
+        "half",
+    )
+    assert code == 0, err
+    found = cards.find("found").architecture
+    assert list(found.mean) == pytest.approx(mean)
+    assert list(found.std) == [0.5] * 3
+    code, _, err = run("add", tmp_path / "found.pth", "--name", "other", "--licence", "MIT", "--std", "imagnet")
+    assert code == 1
+    assert (
+        "--std: imagnet is not three numbers, such as 0.5 0.5 0.5, nor one of imagenet, half, openai_clip, none" in err
+    )
+
+
 def test_add__asks_for_what_the_file_does_not_say(run, home, tmp_path):
     foreign(tmp_path)
     code, _, err = run("add", tmp_path / "found.pth")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.commands import PROJECT, Completed, spawned, tinymim
 from tinymim.teachers import weights
-from tinymim.vit.blocks import LOGITS, Tap
+from tinymim.vit.taps import LOGITS, Tap
 
 SHORT = ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.num_sanity_val_steps", "0"]
 SHORT += ["--data.batch_size", "4", "--data.num_workers", "1"]

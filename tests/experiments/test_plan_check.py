@@ -20,7 +20,7 @@ from tinymim.tasks import Classifier
 from tinymim.teachers import locate
 from tinymim.teachers.weights import RECORD
 from tinymim.vit.backbone import skeleton
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 QK = [{"class_path": "tinymim.targets.Relation", "init_args": {"pairs": ["qk"]}}]
 VV = [{"class_path": "tinymim.targets.Relation", "init_args": {"pairs": ["vv"]}}]

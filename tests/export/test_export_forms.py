@@ -26,14 +26,14 @@ from tinymim import files
 from tinymim.cli import main
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
+from tinymim.export import graphs as program
 from tinymim.export import timm_folder as timm_form
-from tinymim.export import torch_export as program
 from tinymim.export.export_forms import export_folder
 from tinymim.teachers import locate, weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import HeadForm
+from tinymim.vit.taps import Tap
 
 PUBLISHED = replace(tiny(24, 4), heads=[4, 4, 6])
 RELATION = [Tap(3, "q"), Tap(3, "k")]
@@ -134,6 +134,21 @@ def test_timm__classifiers(form: HeadForm, tmp_path: Path, photo: Image.Image) -
     assert torch.allclose(backbone.read(view(photo), [Tap(3, "logits")])[Tap(3, "logits")], expected, atol=1e-5)
     bare, images = opened(export_folder(str(source), "timm", tmp_path / "bare", classifier=False), photo)
     assert torch.allclose(bare(images), mean_token(made, 3, view(photo)), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", [None, HeadForm(3, "mean"), HeadForm(3, "cls")], ids=str)
+def test_timm__opens_in_transformers_too(form: HeadForm | None, tmp_path: Path, photo: Image.Image) -> None:
+    import transformers
+
+    made = network(tiny(24, 4), form) if form else network(PUBLISHED, taps=RELATION)
+    folder = export_folder(str(checkpoint(tmp_path / "x.ckpt", made)), "timm", tmp_path / "out")
+    model, images = opened(folder, photo)
+    theirs = transformers.AutoModel.from_pretrained(folder).eval()
+    assert torch.equal(theirs(images).last_hidden_state, model.forward_features(images))
+    if form:
+        classifier = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+        assert torch.equal(classifier(images).logits, model(images))
 
 
 @torch.no_grad()
@@ -420,7 +435,13 @@ def test_target__is_replaced_when_asked_and_only_if_an_export(tmp_path: Path) ->
     (folder / "extra.txt").write_text("mine")
     with pytest.raises(TinymimError, match="is there already; give another, or --overwrite"):
         export_folder(source, "timm", folder)
-    assert (folder / "extra.txt").exists()
+    with pytest.raises(TinymimError, match=r"--overwrite would take it away: extra\.txt; move that elsewhere"):
+        export_folder(source, "hf", folder, overwrite=True)
+    (folder / "extra.txt").unlink()
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(TinymimError, match=r"link is a link to .*/out; name that itself"):
+        export_folder(source, "hf", tmp_path / "link", overwrite=True)
+    (tmp_path / "link").unlink()
     export_folder(source, "hf", folder, overwrite=True)
     names = {path.name for path in folder.iterdir()}
     assert names == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}

@@ -20,8 +20,8 @@ from tinymim import files
 from tinymim.cli import main
 from tinymim.export.export_forms import export_folder
 from tinymim.tasks import Classifier
-from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import HeadForm
+from tinymim.vit.taps import Tap
 
 CONFIG = {
     "name": "relation_mine",

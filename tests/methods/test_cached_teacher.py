@@ -15,7 +15,7 @@ from tinymim.errors import TinymimError
 from tinymim.methods import Distiller
 from tinymim.methods.cached_teacher import CachedTeacher
 from tinymim.targets import CLS, AttentionMap, Feature, Relation, Target
-from tinymim.vit.blocks import TAPS, Tap
+from tinymim.vit.taps import TAPS, Tap
 
 
 class Shapes(ShapesData):

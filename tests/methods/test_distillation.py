@@ -15,7 +15,7 @@ from tinymim.methods import Distiller, Optim
 from tinymim.targets import CLS, Feature, Relation, Target
 from tinymim.teachers import weights
 from tinymim.vit.architecture import Architecture
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 
 class Noise(Dataset[dict[str, Any]]):

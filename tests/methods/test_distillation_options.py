@@ -20,7 +20,7 @@ from tinymim.methods.masking import fixed_keep, random_keep
 from tinymim.targets import CLS, AttentionMap, Feature, Relation
 from tinymim.teachers import weights
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 SMALL = Reconstruction(weight=0.5, decoder_width=8, decoder_depth=1, decoder_heads=2)
 

@@ -1,5 +1,7 @@
 """Tests of Triton's kernels in Triton's interpreter; test_triton_kernels.py runs them with ``TRITON_INTERPRET=1``."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -25,9 +27,35 @@ def multiply_bfloat16(builder, a, b, *others):
 
 
 interpreter.InterpreterBuilder.create_dot = multiply_bfloat16
+convert = interpreter._convert_float
 
+
+def convert_as_a_gpu(value, source, target, rounding):
+    """The interpreter cuts float32 off where a GPU rounds to the nearest bfloat16, and to the even one of two as near;
+    and it makes numbers below 1e-38 ten times larger, both ways."""
+    if (source, target) == (interpreter.tl.bfloat16, interpreter.tl.float32):
+        return (value.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if (source, target) != (interpreter.tl.float32, interpreter.tl.bfloat16):
+        return convert(value, source, target, rounding)
+    bits = np.ascontiguousarray(value).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(value), (bits >> 16) | 0x40, rounded).astype(np.uint16)
+
+
+interpreter._convert_float = convert_as_a_gpu
 
 SMALL = {**SHAPES, "batch": st.integers(1, 2), "heads": st.integers(1, 2), "tokens": st.integers(1, 70)}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-39, 1e38])
+def test_conversion__is_torchs_both_ways(scale):
+    builder, types = interpreter.InterpreterBuilder(), interpreter.tl
+    values = torch.randn(2000, generator=torch.Generator().manual_seed(0)) * scale
+    values = torch.cat([values, torch.tensor([0.0, -0.0, math.inf, -math.inf, 1 + 2**-8, 1 + 3 * 2**-8])])
+    rounded = builder.create_fp_trunc(interpreter.TensorHandle(values.numpy(), types.float32), types.bfloat16)
+    assert np.array_equal(rounded.data, values.bfloat16().view(torch.uint16).numpy())
+    widened = builder.create_fp_ext(rounded, types.float32)
+    assert np.array_equal(widened.data, values.bfloat16().float().numpy())
 
 
 def streamed(*tokens):

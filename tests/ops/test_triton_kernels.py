@@ -63,6 +63,10 @@ def test_triton__kernels_compile_for_a_gpu(name, widths, element, constants, mon
     binary = compiled(getattr(triton_kernels, name), widths, element, monkeypatch, tmp_path, **constants)
     assert "mma" in binary.asm["ptx"]  # the products are on the matrix units
     assert binary.metadata.shared <= 99 * 1024
+    if element == "fp32":  # three products of TF32 for one, which the interpreter cannot tell from one
+        products = binary.asm["ptx"].count(".f32.tf32.tf32.")
+        assert products
+        assert products % 3 == 0
 
 
 @needs_cuda

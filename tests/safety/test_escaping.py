@@ -46,15 +46,6 @@ def test_names__that_are_long_are_cut_in_the_message() -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_paragraph__is_no_heading_list_link_or_tag() -> None:
-    assert escaping.paragraph("# a\n# b") == "\\# a # b"
-    assert escaping.paragraph("see [x](http://y) <img>, *so*, `code`") == "see [x]\\(http://y) &lt;img>, *so*, `code`"
-    assert [escaping.paragraph(one) for one in ("1. a", "- a", "> a", "[a]: b", "---", "-0.5")] == [
-        "1\\. a", "\\- a", "\\> a", "\\[a]: b", "\\---", "-0.5"
-    ]  # fmt: skip
-    assert escaping.markdown("1. a") == "1\\. a"
-
-
 def test_settings__how_and_command_are_paragraphs_in_the_table() -> None:
     made = settings.Settings("own.yaml", "tinymim [a](http://b)", "# so\n\n<script>", {"one": {"probe": {"a.b": 1}}})
     section = Section("t", remarks=made.remarks({"one": "# One <b>"}, ["probe"], "tinymim search x"))
@@ -88,9 +79,8 @@ def test_message__names_the_entry_and_no_pattern(tmp_path: Path) -> None:
         said = str(caught.value)
         assert words in said
         assert not any(sign in said for sign in ("[...]", "regex", "(?", "\\Z", "^")), said
-    assert record_schemas.mistake({"rows": {str(n): 1 for n in range(200)}}, SettingsText, "s") == [
-        "rows.*: expected object, got int"
-    ]
+    with pytest.raises(TinymimError, match=r"^s: rows\.\*: expected object, got int$"):
+        record_schemas.fit({"rows": {str(n): 1 for n in range(200)}}, SettingsText, "s")
 
 
 def test_message__of_a_card_or_a_study_has_no_pattern() -> None:
@@ -101,8 +91,6 @@ def test_message__of_a_card_or_a_study_has_no_pattern() -> None:
     ):
         from tinymim.experiments import schema as plan_schema
 
-        (said,) = record_schemas.mistake(
-            content, getattr(record_schemas, schema, None) or getattr(plan_schema, schema), "it"
-        )
-        assert "regex" not in said
-        assert "^" not in said
+        with pytest.raises(TinymimError) as caught:
+            record_schemas.fit(content, getattr(record_schemas, schema, None) or getattr(plan_schema, schema), "it")
+        assert not {"regex", "^"} & {*str(caught.value).split(), *str(caught.value)}

@@ -6,7 +6,7 @@ from tinymim.errors import TinymimError
 from tinymim.targets import CLS
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 4}
 STUDENT = {**TEACHER, "embed_dim": 12, "num_heads": 3}

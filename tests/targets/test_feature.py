@@ -5,11 +5,10 @@ import torch.nn.functional as F
 
 from tinymim.errors import TinymimError
 from tinymim.targets import Feature, Target
-from tinymim.targets.base import first_only_taps, target_block, whiten
-from tinymim.targets.block_pairs import block_numbers
+from tinymim.targets.base import block_numbers, first_only_taps, target_block, whiten
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import TAPS, Tap
+from tinymim.vit.taps import TAPS, Tap
 
 TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 4}
 STUDENT = {**TEACHER, "embed_dim": 12, "num_heads": 3}

@@ -7,7 +7,7 @@ from tinymim.targets import Logits
 from tinymim.targets.logits import soft_kl
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 4}
 CLASSIFIER = {"num_classes": 5, "global_pool": "token"}

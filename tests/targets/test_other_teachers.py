@@ -12,7 +12,7 @@ from tinymim.targets.tokens import Tokens
 from tinymim.teachers import weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 SIZES = {"embed_dim": 24, "depth": 2, "num_heads": 3}
 TEACHERS = {  # patches of 14 px, so 16 x 16 of them at 224 px

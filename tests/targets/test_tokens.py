@@ -7,7 +7,7 @@ from tinymim.targets import Relation
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import skeleton
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 SIZES = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
 

@@ -21,7 +21,7 @@ from tinymim.targets import Logits
 from tinymim.tasks import Classifier
 from tinymim.tasks.deit import Deit, deit_loss
 from tinymim.teachers import weights
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinymim.teacher_cache.forms import Form, dequantise, encoded, forms_of, quantise
-from tinymim.vit.blocks import LOGITS, NORMED, Tap
+from tinymim.vit.taps import LOGITS, NORMED, Tap
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 9))
 

@@ -5,8 +5,8 @@ import pytest
 
 from tests.conftest import tiny
 from tinymim.data import DigitsData, ImageFolderData, ShapesData
-from tinymim.teacher_cache import key as keys
-from tinymim.teacher_cache.key import digest, key_of
+from tinymim.teacher_cache import storage as keys
+from tinymim.teacher_cache.storage import digest, key_of
 from tinymim.vit.backbone import skeleton
 
 ONE = tiny(24, 4)

@@ -15,7 +15,7 @@ from tinymim.teacher_cache.cache import Cache, StoredSet
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records
 from tinymim.teacher_cache.storage import KEY, OPEN, entries, remove
-from tinymim.vit.blocks import NORMED, Tap
+from tinymim.vit.taps import NORMED, Tap
 
 FORM = Form(Tap(1, NORMED), 4, 60)
 SIZE = FORM.size

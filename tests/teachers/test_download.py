@@ -1,8 +1,10 @@
+import contextlib
 import hashlib
 import http.server
 import re
 import socket
 import threading
+import time
 
 import pytest
 from huggingface_hub import constants
@@ -20,12 +22,23 @@ class Server(http.server.BaseHTTPRequestHandler):
         if self.path == "/missing.pth":
             self.send_error(404)
             return
+        if "locked" in self.path and self.headers["Authorization"] != "Basic bWU6c2VjcmV0QA==":
+            self.send_error(401)
+            return
+        if "mute" in self.path:
+            for _ in range(20):
+                self.wfile.write(b"HTTP/1.0 200 OK\r\n"[:1])
+                time.sleep(0.05)
         self.send_response(200)
         self.send_header("Content-Type", "text/html" if "page" in self.path else "application/octet-stream")
         if "unsaid" not in self.path:
             self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
-        self.wfile.write(CONTENT[:1000] if "short" in self.path else CONTENT)
+        for number in range(100 * ("trickle" in self.path)):
+            self.wfile.write(CONTENT[number : number + 1])
+            time.sleep(0.02)
+        with contextlib.suppress(BrokenPipeError):
+            self.wfile.write(CONTENT[:1000] if "short" in self.path else CONTENT)
 
     def log_message(self, *_):
         pass
@@ -74,6 +87,27 @@ def test_download__interrupted_leaves_nothing(server, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         download.download(f"{server}/weights.pth", tmp_path / "small.pth")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("trickle", "gives less than 1,000 bytes a second"), ("mute", "gave no answer")]
+)
+def test_download__that_trickles_is_given_up(server, tmp_path, monkeypatch, name, words):
+    monkeypatch.setattr(download, "STALLED", 0.2)
+    with pytest.raises(TinymimError, match=words):
+        download.download(f"{server}/{name}.pth", tmp_path / "small.pth")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download__a_user_and_password_in_an_address_are_used_and_never_shown(server, tmp_path, capsys):
+    named = server.replace("://", "://me:secret%40@")
+    download.download(f"{named}/locked.pth?token=hidden", tmp_path / "small.pth")
+    assert (tmp_path / "small.pth").read_bytes() == CONTENT
+    odd = ("http://me:secret/hidden@h/x", "http://me:secret#hidden@h/x", "http://me:1secret@h:9/x")
+    for address in (f"{server}/locked.pth?token=hidden", f"{named}/missing.pth", *odd):
+        with pytest.raises(TinymimError) as caught:
+            download.download(address, tmp_path / "other.pth")
+        assert not re.search("secret|hidden", str(caught.value) + "".join(capsys.readouterr()))
 
 
 def closed_port():

@@ -14,7 +14,7 @@ from tinymim.errors import TinymimError
 from tinymim.teachers import formats, locate, weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 SIZES = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
 VIT = Architecture("vit_tiny_patch16_224", SIZES)

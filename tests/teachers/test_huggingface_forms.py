@@ -1,13 +1,16 @@
 """Files as Hugging Face's transformers write them, against the hidden states of its own networks."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tinymim.teachers import weights
+from tinymim.errors import TinymimError
+from tinymim.teachers import locate, weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 WIDTHS = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "layer_norm_eps": 1e-6}
 THEIRS = {**WIDTHS, "image_size": 16, "patch_size": 4}
@@ -31,6 +34,9 @@ STAR = Architecture("deit_tiny_distilled_patch16_224", OURS)
 DINOV2 = Architecture("vit_small_patch14_dinov2", OURS)
 # transformers' hidden channels are those of the packed halves: int(4 * 24 * 2 / 3) up to a multiple of 8, twice
 DINOV2_GATED = Architecture("vit_giant_patch14_dinov2", {**OURS, "mlp_ratio": 128 / 24})
+DINOV3 = Architecture("vit_small_patch16_dinov3_qkvb", OURS)
+DINOV3_GATED = Architecture("vit_huge_plus_patch16_dinov3_qkvb", {**OURS, "mlp_ratio": 96 / 24})
+ROTARY = {**PLAIN, "num_register_tokens": 4, "layer_norm_eps": 1e-5}
 DINOV2_REGISTERS = Architecture("vit_small_patch14_reg4_dinov2", OURS)
 
 PIXELS = "Hugging Face BEiT or data2vec-vision"
@@ -72,6 +78,14 @@ NETWORKS = {
         "Hugging Face DINOv2",
         "classifier (2), mask token",
     ),
+    "DINOv3ViTModel": ("DINOv3ViTConfig", ROTARY, DINOV3, "Hugging Face DINOv3", "mask token, final norm (2)"),
+    "DINOv3ViTModel, gated": (
+        "DINOv3ViTConfig",
+        {**ROTARY, "use_gated_mlp": True, "hidden_act": "silu"},
+        DINOV3_GATED,
+        "Hugging Face DINOv3",
+        "mask token, final norm (2)",
+    ),
     "Dinov2WithRegistersModel": (
         "Dinov2WithRegistersConfig",
         THEIRS,
@@ -88,7 +102,7 @@ def published(name, folder):
     transformers = pytest.importorskip("transformers")
     config, fields, *_ = NETWORKS[name]
     torch.manual_seed(0)
-    network = getattr(transformers, name)(getattr(transformers, config)(**fields)).eval()
+    network = getattr(transformers, name.partition(",")[0])(getattr(transformers, config)(**fields)).eval()
     for key, parameter in network.named_parameters():
         if not key.endswith("pos_embed"):
             parameter.normal_(std=0.3)
@@ -110,7 +124,10 @@ def test_fill__hidden_states_are_those_of_transformers(tmp_path, name):
     backbone = Backbone(architecture).eval()
     noise = {"noise": torch.arange(16.0).expand(2, -1)} if "MAE" in name else {}  # and so no patch changes its place
     expected = network(backbone.normalise(images), output_hidden_states=True, **noise).hidden_states
-    assert any("encoder.layer." in key for key in load_file(tmp_path / "model.safetensors")), "as on the hub"
+    layers = "layer." if "v3" in name else "encoder.layer."
+    assert any(key.startswith(layers) or f".{layers}" in key for key in load_file(tmp_path / "model.safetensors")), (
+        "hub"
+    )
     for file in ("model.safetensors", "today.bin"):
         backbone = Backbone(architecture).eval()
         read = weights.read(tmp_path / file)
@@ -131,3 +148,23 @@ def test_fill__the_classifier_of_a_hugging_face_vit(tmp_path):
     weights.fill(backbone, weights.read(tmp_path / "model.safetensors"), classifier=True)
     images, tap = torch.rand(2, 3, 16, 16), Tap(3, "logits")
     assert torch.allclose(backbone.read(images, [tap])[tap], network(backbone.normalise(images)).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["DINOv3ViTModel", "DINOv3ViTModel, gated"])
+@torch.no_grad()
+def test_locate__a_dinov3_folder_as_transformers_writes_it(tmp_path, name):
+    network = published(name, tmp_path)
+    colours = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(colours))
+    located = locate.locate(str(tmp_path))
+    size = {"img_size": 16}  # of any: rotations come from the grid
+    located.card.architecture.options |= size
+    backbone, provenance = located.load()
+    images = torch.rand(2, 3, 16, 16)
+    expected = network(images * 2 - 1, output_hidden_states=True).hidden_states[2][:, 5:].mean(1)
+    assert provenance.form == "Hugging Face DINOv3"
+    assert torch.allclose(backbone.features(images, block=2), expected, atol=1e-4)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"rope_theta": 10000.0}))
+    with pytest.raises(TinymimError, match="says rope_theta 10000, and that of DINOv3 is 100"):
+        locate.locate(str(tmp_path))

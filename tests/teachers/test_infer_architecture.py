@@ -1,4 +1,6 @@
 import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from safetensors.torch import save_file
 
 from tests.teachers.card_files import publish, write
 from tinymim.errors import TinymimError
+from tinymim.teachers import card as cards
 from tinymim.teachers import infer_architecture, locate, weights
 from tinymim.vit.architecture import IMAGENET_MEAN, Architecture
 from tinymim.vit.backbone import Backbone
@@ -36,6 +39,76 @@ def put(path, state):
 
 def mae(backbone):
     return {**backbone.vit.state_dict(), "decoder_embed.weight": torch.rand(2, 2), "mask_token": torch.rand(1)}
+
+
+def published_table(side, width):
+    """MAE's and TinyMIM's positions written out (arXiv 2111.06377, appendix A.1, in the channels' order of their code):
+    a quarter each of sines and cosines of the column, then of the row; zeros for CLS."""
+    table = torch.zeros(1, 1 + side * side, width)
+    for place in range(side * side):
+        row, column = divmod(place, side)
+        for channel in range(width):
+            quarter, number = divmod(channel, width // 4)
+            angle = (column if quarter < 2 else row) / 10000 ** (number / (width // 4))
+            table[0, 1 + place, channel] = math.sin(angle) if quarter % 2 == 0 else math.cos(angle)
+    return table
+
+
+@torch.no_grad()
+def with_published_positions(options):
+    original = trained(Architecture("vit_tiny_patch16_224", options, pos_embed="sincos"))
+    original.vit.pos_embed.copy_(published_table(original.grid[0], original.width))
+    return original
+
+
+@pytest.mark.parametrize("publish", [mae, lambda backbone: encoder(backbone)], ids=["whole", "encoder alone"])
+@pytest.mark.parametrize("half", [False, True])
+def test_locate__maes_own_positions_say_whose_they_are(home, tmp_path, publish, half):
+    original = with_published_positions(SMALL)
+    state = publish(original)
+    located = locate.locate(
+        put(tmp_path / "other_name.pth", {k: v.bfloat16() if half else v for k, v in state.items()})
+    )
+    assert located.card.architecture.pos_embed == "sincos"
+    backbone, _ = located.load()
+    assert backbone.architecture.mean == IMAGENET_MEAN
+    assert not backbone.vit.pos_embed.requires_grad
+    assert half or same(backbone, original)
+
+
+def encoder(backbone):
+    return {key: value for key, value in backbone.vit.state_dict().items() if not key.startswith("norm.")}
+
+
+def test_locate__other_tables_are_no_maes(home, tmp_path):
+    original = with_published_positions(SMALL)
+    for change in (torch.zeros_like, lambda table: table.flip(1), lambda table: table.roll(1, 2)):
+        state = {**encoder(original), "pos_embed": change(original.vit.pos_embed.data)}
+        assert "does not say its mean, std; " in unsaid(put(tmp_path / "else.pth", state))
+
+
+def test_locate__a_vitmae_folder_without_a_preprocessor(home, tmp_path):
+    from transformers import ViTMAEConfig, ViTMAEModel
+
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 6, "intermediate_size": 96}
+    model = ViTMAEModel(ViTMAEConfig(**sizes, image_size=16, patch_size=4, layer_norm_eps=1e-6, mask_ratio=0.0))
+    with torch.no_grad():
+        model.embeddings.position_embeddings.copy_(published_table(4, 24))
+    model.save_pretrained(tmp_path / "hf")
+    backbone, _ = locate.locate(str(tmp_path / "hf")).load()
+    assert (backbone.architecture.pos_embed, backbone.heads) == ("sincos", [6, 6])
+    assert torch.equal(backbone.vit.pos_embed, published_table(4, 24))
+
+
+def test_locate__dinov2s_positions_are_resampled_as_its_code_does(home, tmp_path):
+    original = trained(Architecture("vit_small_patch14_dinov2", {"img_size": 28}))
+    state = {**encoder(original), "mask_token": torch.rand(1, 384)}
+    located = locate.locate(put(tmp_path / "own.pth", state))
+    assert located.card.architecture.resampling == "dinov2"
+    assert all(
+        cards.read(path).architecture.resampling == ("timm" if "_reg_" in path.stem else "dinov2")
+        for path in (Path(__file__).parents[2] / "teachers").glob("dinov2_*.yaml")
+    )
 
 
 @torch.no_grad()
@@ -176,6 +249,20 @@ def test_locate__transformers_folder(home, tmp_path):
         assert torch.allclose(backbone.features(x, block=1), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("fields", "scale"),
+    [({"do_rescale": False}, 255), ({"rescale_factor": 1 / 127.5}, 2), ({"rescale_factor": None}, 1)],
+)
+def test_beside__a_processor_that_rescales_otherwise(tmp_path, fields, scale):
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text("{}")
+    colours = {"image_mean": [0.5, 1, 2], "image_std": [1, 1, 4], **fields}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(colours))
+    facts = infer_architecture.beside(tmp_path / "model.safetensors")
+    assert facts.mean == pytest.approx((0.5 / scale, 1 / scale, 2 / scale))
+    assert facts.std == pytest.approx((1 / scale, 1 / scale, 4 / scale))
+
+
 @pytest.mark.parametrize(("field", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 1e-2)])
 def test_locate__transformers_folder_of_networks_that_compute_otherwise(home, tmp_path, field, value):
     original = trained(Architecture("vit_tiny_patch16_224", SMALL))
@@ -212,7 +299,7 @@ def test_locate__an_export_of_ours_in_a_folder(home, tmp_path):
 def test_locate__a_folder_without_weights(home, tmp_path):
     with pytest.raises(TinymimError, match=r"has no model\.safetensors and no pytorch_model\.bin"):
         locate.locate(str(tmp_path))
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / "notes.txt").write_bytes(bytes(range(256)))
     with pytest.raises(TinymimError, match=r"notes.txt is no file of weights, which end in \.ckpt, \.safetensors"):
         locate.locate(str(tmp_path / "notes.txt"))
 
@@ -221,3 +308,21 @@ def test_locate__what_is_no_vit_is_named(home, tmp_path):
     path = put(tmp_path / "resnet.pth", {"layer1.0.conv1.weight": torch.rand(3, 3)})
     with pytest.raises(TinymimError, match=r"holds ResNet weights \(no ViT"):
         locate.locate(path)
+
+
+INSTEAD = {
+    "run": ("checkpoints/last.ckpt", "it is a run: name a checkpoint in it, such as .*/checkpoints/last.ckpt"),
+    "parts": ("model.safetensors.index.json", "its weights lie in several parts"),
+    "dcp": (".metadata", "it is a distributed checkpoint of PyTorch: .*dcp_to_torch"),
+    "unpacked.pth": ("archive/data.pkl", "it is a file of PyTorch's that was unpacked"),
+    "files": ("some.pth", "name the file itself, such as .*files/some.pth"),
+}
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_locate__a_folder_in_the_place_of_a_file_is_named(home, tmp_path, name):
+    inner, words = INSTEAD[name]
+    (tmp_path / name / inner).parent.mkdir(parents=True)
+    (tmp_path / name / inner).touch()
+    with pytest.raises(TinymimError, match=rf"the folder .*{name} has no model\.safetensors .*; {words}"):
+        locate.locate(str(tmp_path / name))

@@ -7,7 +7,7 @@ from tinymim.errors import TinymimError
 from tinymim.teachers import locate, weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 
 def test_problem__says_where_to_get_the_weights_and_where_to_put_them(home):

@@ -145,3 +145,19 @@ def test_load__a_program_is_named_without_pytorchs_advice(tmp_path, recwarn):
         safe_pickle.load(path)
     assert "weights_only" not in str(refused.value)
     assert not recwarn.list
+
+
+def test_load__a_changed_bit_is_found_where_no_checksum_is_noted(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.arange(5000.0), "b": torch.ones(3)}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:])
+    with pytest.raises(TinymimError, match=r"x\.pth is damaged: .* does not have its checksum; take another copy"):
+        safe_pickle.load(path, mapped=True)
+    before = torch.serialization.get_crc32_options()
+    try:
+        torch.serialization.set_crc32_options(False)
+        torch.save({"a": torch.arange(5000.0)}, path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert len(safe_pickle.load(path)["a"]) == 5000

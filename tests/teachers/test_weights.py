@@ -1,7 +1,9 @@
+import fcntl
 import hashlib
 import os
 import pickle
 import stat
+import time
 
 import pytest
 import torch
@@ -13,9 +15,9 @@ from tinymim.errors import TinymimError
 from tinymim.teachers import weights
 from tinymim.vit.architecture import Architecture, set_heads
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import Head, HeadForm
 from tinymim.vit.conventions import CONVENTIONS, Conventions
+from tinymim.vit.taps import Tap
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
 
@@ -333,3 +335,91 @@ def test_write_text__the_file_is_on_disk_before_its_name_and_the_name_before_it_
     monkeypatch.setattr(os, "fsync", fsync)
     files.write_text(path, "new")
     assert flushed == [(False, None), (True, "new")]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_fill__weights_that_are_not_finite_are_refused_and_named(tmp_path, value, place):
+    state = encoder(tiny())
+    key = "patch_embed.proj.bias" if place == "first" else "blocks.2.mlp.fc2.weight"
+    state[key] = state[key].double()
+    state[key].view(-1)[-2:] = value
+    backbone = tiny(1)
+    with pytest.raises(
+        TinymimError, match=r"x\.pth holds 2 weights that are not finite .*(patch embedding|block 3's MLP): "
+    ) as said:
+        weights.fill(backbone, weights.read(saved(tmp_path / "x.pth", state)))
+    assert "take another copy, or a checkpoint of before" in str(said.value)
+
+
+def test_load__a_file_of_ours_that_is_not_finite(tmp_path):
+    _, content = fine_tuned(HeadForm(5))
+    content["state_dict"]["model.head.weight"][0, 0] = torch.nan
+    path = saved(tmp_path / "x.ckpt", content)
+    assert weights.load(path)[0].depth == 3, "the backbone alone is right"
+    with pytest.raises(TinymimError, match=r"holds 1 weights that are not finite .* of classifier: "):
+        weights.load(path, classifier=True)
+
+
+def test_fill__numbers_that_are_no_weights_are_refused(tmp_path):
+    state = encoder(tiny())
+    state["blocks.1.mlp.fc1.weight"] = state["blocks.1.mlp.fc1.weight"].mul(100).to(torch.int8)
+    with pytest.raises(TinymimError, match=r"no floating-point numbers: blocks\.1\.mlp\.fc1\.weight torch\.int8"):
+        weights.fill(tiny(1), weights.read(saved(tmp_path / "x.pth", state)))
+
+
+def test_read__by_what_a_file_is_whatever_its_ending(tmp_path):
+    backbone = tiny()
+    weights.export(backbone, tmp_path / "a.safetensors", {})
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
+    torch.save(encoder(backbone), tmp_path / "b.safetensors")
+    for name in ("a.pth", "b.safetensors"):
+        again = tiny(1)
+        weights.fill(again, weights.read(tmp_path / name))
+        assert torch.equal(features(again), features(backbone))
+
+
+def test_read__what_is_no_whole_file(tmp_path):
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "link.pth").symlink_to("away.pth")
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "model-00001-of-00003.safetensors").touch()
+    for name, words in {
+        "folder.pth": "that is a folder",
+        "link.pth": "that is a link to away.pth, where there is none",
+        "pipe.pth": "that is no regular file",
+        "model-00001-of-00003.safetensors": "is part 1 of 3 of some weights",
+        "absent.pth": "no weights file at .*absent.pth$",
+    }.items():
+        with pytest.raises(TinymimError, match=words):
+            weights.read(tmp_path / name)
+
+
+def test_write__clears_what_a_killed_writer_left(tmp_path):
+    hour = time.time() - 3600
+    left, folder = tmp_path / ".x.txt.abcd1234", tmp_path / ".out.abcd1234"
+    left.write_text("half")
+    (folder / "deep").mkdir(parents=True)
+    names = (".x.txt.new_1234", ".x.txt", ".x.txt.ABCD1234", ".y.txt.abcd1234", ".x.txt.used1234")
+    spared = [tmp_path / name for name in names]
+    for place in spared:
+        place.touch()
+    for place in (left, folder, *spared[1:]):
+        os.utime(place, (hour, hour))
+    with spared[-1].open() as used:
+        fcntl.flock(used, fcntl.LOCK_EX)  # a slow writer
+        files.write_text(tmp_path / "x.txt", "whole")
+        assert not left.exists()
+        assert all(place.exists() for place in spared)
+        files.write_folder(tmp_path / "out", lambda place: (place / "a").write_text("whole"))
+        assert not folder.exists()
+
+
+def test_read__says_that_there_is_an_average_beside_the_weights(tmp_path, capsys):
+    state = encoder(tiny())
+    weights.read(saved(tmp_path / "x.pth", {"model": state, "model_ema": state, "epoch": 3}))
+    assert "x.pth holds an average of its weights too (model_ema), which is not read" in capsys.readouterr().err
+    weights.read(saved(tmp_path / "y.pth", {"model_ema": {}, "state_dict": state, "ema": 0.9999}))
+    assert "(model_ema)" in capsys.readouterr().err
+    weights.read(saved(tmp_path / "z.pth", {"model": state, "ema": 0.9999}))
+    assert capsys.readouterr().err == ""

@@ -54,7 +54,7 @@ OPTIONS = {
         "init_values": 1e-5,
         "class_token": True,
     },
-    "vit_base_patch16_224": {"reg_tokens": 0, "init_values": None, "class_token": True},
+    "vit_base_patch16_224": {"reg_tokens": 0, "init_values": 0, "class_token": True},
     "beit_base_patch16_224": {
         "init_values": 1e-5,
         "use_abs_pos_emb": False,

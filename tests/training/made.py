@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import Head, HeadForm
 from tinymim.vit.conventions import CONVENTIONS, Conventions
+from tinymim.vit.taps import Tap
 
 NAMES = ["ant", "bee", "cat"]
 

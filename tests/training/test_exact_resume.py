@@ -15,7 +15,7 @@ import yaml
 from tinymim.cli.main import main
 from tinymim.targets import Relation
 from tinymim.training.preemption import Preempted
-from tinymim.vit.blocks import Readings
+from tinymim.vit.taps import Readings
 
 
 class Ends(Relation):

@@ -10,7 +10,7 @@ from tests.vit.test_backbone import EVERYWHERE, near, pictures, shaken, tiny
 from tinymim.errors import TinymimError
 from tinymim.vit.architecture import Architecture, set_drop_path, set_heads
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import QKV, Tap
+from tinymim.vit.taps import QKV, Tap
 
 
 @torch.no_grad()

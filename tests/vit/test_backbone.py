@@ -11,7 +11,7 @@ from torch import nn
 from tinymim.errors import TinymimError
 from tinymim.vit.architecture import Architecture, set_heads
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import QKV, TOKENS, Tap
+from tinymim.vit.taps import QKV, TOKENS, Tap
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
 KINDS = {

@@ -7,8 +7,8 @@ from tests.vit.test_backbone import EVERYWHERE, STAR, near, pictures, shaken, ti
 from tinymim.errors import TinymimError
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import Head, HeadForm
+from tinymim.vit.taps import Tap
 
 SUPERVISED = {
     "token": ({"num_classes": 5, "global_pool": "token"}, "vit_tiny_patch16_224"),

@@ -12,10 +12,9 @@ from torch import nn
 
 from tests.vit.test_backbone import EVERYWHERE, TINY, near, pictures, shaken, tiny, trained_by
 from tinymim.errors import TinymimError
-from tinymim.targets.attention import log_attention
 from tinymim.vit.architecture import Architecture, set_drop_path, set_heads
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import QKV, TOKENS, Tap, attention_bias
+from tinymim.vit.taps import QKV, TOKENS, Tap
 
 EVA, EVA_BASE, DINOV3 = "eva02_tiny_patch14_224", "eva02_base_patch14_224", "vit_small_patch16_dinov3_qkvb"
 BEIT, SHARED = "beit_base_patch16_224", {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
@@ -176,8 +175,12 @@ def test_read__a_beits_q_and_k_are_without_its_bias(kind, monkeypatch):
 def test_walk__maps_with_the_blocks_bias_are_the_networks_own(network, monkeypatch):
     taps = [Tap(number, name) for number in (1, network.depth) for name in "qk"]
     for number, parts, told in network.walk(pictures(), taps):
-        bias = attention_bias(network.vit.blocks[number - 1], told)
-        maps = log_attention(parts["q"], parts["k"], network.heads[number - 1], bias).exp()
+        attn, heads = network.vit.blocks[number - 1].attn, network.heads[number - 1]
+        q, k = (parts[name].unflatten(-1, (heads, -1)).transpose(1, 2) for name in "qk")
+        products = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        if getattr(attn, "relative_position_bias_table", None) is not None:
+            products = products + attn._get_rel_pos_bias()
+        maps = (products + told.get("shared_rel_pos_bias", 0)).softmax(-1)
         assert near(maps, own_map(network, pictures(), number, monkeypatch))
 
 

@@ -10,8 +10,8 @@ from tests.vit.test_other_backbones import BEIT, DINOV3, EVA, SHARED
 from tinymim.errors import TinymimError
 from tinymim.teachers import weights
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import Tap
 from tinymim.vit.positions import fit_positions
+from tinymim.vit.taps import Tap
 
 WITH_POSITIONS = {
     "plain": ("vit_tiny_patch16_224", {}),
@@ -114,3 +114,30 @@ def test_fill__what_is_no_square_grid_is_refused(arch, key, shape, tmp_path):
     file.state[key] = torch.zeros(shape)
     with pytest.raises(TinymimError, match=rf"x\.pth holds .*, which do not fit .* of another shape: {key} "):
         weights.fill(other, file)
+
+
+def cubic(distance, a=-0.75):
+    """Keys' convolution kernel, with the constant that PyTorch takes where it does not antialias."""
+    x = abs(distance)
+    if x >= 2:
+        return 0.0
+    return (a + 2) * x**3 - (a + 3) * x**2 + 1 if x < 1 else a * (x**3 - 5 * x**2 + 8 * x - 4)
+
+
+def test_fit_positions__as_the_code_of_dinov2_does():
+    """By hand: target i is read at (i + 1/2) / scale - 1/2, and the scale has a tenth of a patch more."""
+    other = skeleton(tiny({"img_size": 16}, arch="vit_small_patch14_dinov2", resampling="dinov2"))
+    stored = torch.randn(1, 1 + 81, 24, generator=torch.Generator().manual_seed(0))
+    mixed = torch.zeros(4, 9)
+    for i in range(4):
+        place = (i + 0.5) / ((4 + 0.1) / 9) - 0.5
+        for j in range(int(place // 1) - 1, int(place // 1) + 3):
+            mixed[i, min(max(j, 0), 8)] += cubic(place - j)
+    expected = torch.einsum("ir,jc,rcd->ijd", mixed, mixed, stored[0, 1:].view(9, 9, 24)).reshape(16, 24)
+    fitted = other.fit({"pos_embed": stored})["pos_embed"]
+    assert torch.allclose(fitted[0, 1:], expected, atol=1e-5)
+    assert torch.equal(fitted[:, 0], stored[:, 0])
+    timms, _ = fit_positions(other.vit, {"pos_embed": stored})
+    assert torch.cosine_similarity(timms["pos_embed"][0, 1:].flatten(), expected.flatten(), dim=0) < 0.8
+    assert other.record()["architecture"]["resampling"] == "dinov2"
+    assert "resampling" not in skeleton(tiny()).record()["architecture"], "as in records of before"

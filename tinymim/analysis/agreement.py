@@ -30,7 +30,7 @@ from tinymim.targets.relation import check_pairs, check_temperature
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.architecture import check_divides
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import QKV, Tap
+from tinymim.vit.taps import QKV, Tap
 
 READINGS = 2**24  # elements of q, k and v that are held at a time, of all blocks of both networks
 MAPS = 2**21  # and of relations; measured: half or twice as many cost the same, four times as many 6 % more

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tinymim.vit.attention_maps import watched
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 
 @dataclass

@@ -23,8 +23,8 @@ from tinymim.teachers.weights import Provenance
 from tinymim.training import inspection
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import Tap
 from tinymim.vit.initialise import Init, initialise, truncated, xavier
+from tinymim.vit.taps import Tap
 
 RANDOM = "random:"
 

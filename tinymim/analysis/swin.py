@@ -144,6 +144,7 @@ def load(card: Card) -> tuple[Swin, Provenance]:
             f"{', '.join(wrong[:4])}"
         )
     network.vit.load_state_dict(state, strict=False)
+    weights.check_finite(path, [(network.vit, state)])
     sha256 = files.sha256(path)
     return network, Provenance(
         card.name, str(path), sha256, "", len(state), [], left_over, card.licence, "Swin Transformer"

@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from tinymim.errors import TinymimError
-from tinymim.export.export_forms import FORMS, export_file, export_folder
-from tinymim.export.push import Hub
+
+FORMS = ("timm", "hf", "onnx", "torch-export")
 
 
 def main(arguments: list[str]) -> int:
@@ -33,6 +33,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--push", metavar="REPO", help="upload the folder to the Hugging Face hub as well")
     parser.add_argument("--private", action="store_true", help="let --push make a private repository")
     options = parser.parse_args(arguments)
+    from tinymim.export.export_forms import export_file, export_folder
+    from tinymim.export.push import Hub
+
     if not options.to:
         if options.file is None:
             raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))

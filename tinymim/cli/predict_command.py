@@ -27,7 +27,7 @@ from tinymim.log import say
 from tinymim.precision import AUTO, EXACT, autocast, one_off
 from tinymim.safety.console import PlainConsole
 from tinymim.training.predictions import Columns, check_ending, write_table
-from tinymim.vit.blocks import LOGITS, Tap
+from tinymim.vit.taps import LOGITS, Tap
 
 PRECISIONS = {AUTO: AUTO, EXACT: EXACT, "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
 PRECISIONS |= {"32": EXACT, "bf16": "bf16-mixed"}

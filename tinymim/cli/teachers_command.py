@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-import torch
 from rich.table import Table
 
 from tinymim.errors import TinymimError
@@ -13,12 +13,20 @@ from tinymim.files import sha256
 from tinymim.safety.console import PlainConsole
 from tinymim.safety.text import unreadable
 from tinymim.teachers import card as cards
-from tinymim.teachers import locate, weights
 from tinymim.teachers.card import Card
 from tinymim.teachers.download import fetch_weights
-from tinymim.teachers.infer_architecture import KnownFacts
-from tinymim.teachers.new_card import write_card
-from tinymim.vit.backbone import skeleton
+from tinymim.vit.description import IMAGENET_MEAN, IMAGENET_STD
+
+# what needs torch, seconds of time, is imported where it is used: `tinymim teachers` and its help read cards alone
+
+
+COLOURS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "openai_clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Means and standard deviations of images that networks are commonly trained with, by the name people give them."""
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +51,7 @@ def main(arguments: list[str]) -> int:
     if options.action == "show":
         show(options.name)
     elif options.action == "fetch":
-        fetch_weights(locate.named(options.name), options.record)
+        fetch_weights(_named(options.name), options.record)
     elif options.action == "verify":
         verify(options.name)
     elif options.action == "add":
@@ -62,8 +70,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--licence", default="", help="of the weights; needed where the folder does not say it")
     parser.add_argument("--arch", help="timm's name, over which the sizes in the file are laid")
     parser.add_argument("--heads", type=int, nargs="+", help="of all blocks, or of each")
-    parser.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of the input, images in [0, 1]")
-    parser.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="likewise")
+    known = ", ".join(COLOURS)
+    parser.add_argument("--mean", nargs="+", help=f"of the input, images in [0, 1]: three numbers, or {known}")
+    parser.add_argument("--std", nargs="+", help="likewise")
     parser.add_argument("--target-block", type=int, help="to distil from; else by the rule")
     parser.add_argument("--labels-seen", action="store_true", help="labels were used in its training")
     parser.add_argument("--citation", default="none given", help="the paper")
@@ -71,10 +80,37 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--copy", action="store_true", help="copy the file beside the card")
 
 
+def _colour(options: argparse.Namespace, name: str) -> Any:
+    """Three numbers that ``--mean`` or ``--std`` say, by a name of :data:`COLOURS` or one by one; or ``None``."""
+    words = getattr(options, name)
+    if words is None or (len(words) == 1 and words[0] in COLOURS):
+        return words and COLOURS[words[0]][name == "std"]
+    try:
+        numbers = tuple(map(float, words))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3:
+        raise TinymimError(
+            f"--{name}: {' '.join(words)} is not three numbers, such as 0.5 0.5 0.5, nor one of {', '.join(COLOURS)}"
+        )
+    return numbers
+
+
+def _named(source: str) -> Card:
+    if not source.startswith("timm:"):
+        return cards.find(source)
+    from tinymim.teachers import timm_hub
+
+    return timm_hub.card(source)
+
+
 def add(options: argparse.Namespace) -> None:
     """Write a card for a file of weights, as the options of ``tinymim teachers add`` say."""
+    from tinymim.teachers.infer_architecture import KnownFacts
+    from tinymim.teachers.new_card import write_card
+
     heads = options.heads[0] if options.heads and len(options.heads) == 1 else options.heads
-    mean, std = (tuple(values) if values else None for values in (options.mean, options.std))
+    mean, std = (_colour(options, name) for name in ("mean", "std"))
     stated = KnownFacts(options.arch, heads, mean, std, options.licence)
     more = (options.target_block, options.labels_seen, options.citation, options.source, options.copy)
     print(write_card(options.file, options.name, stated, *more))
@@ -86,6 +122,8 @@ def verify(source: str) -> None:
     Raises:
         TinymimError: they are missing, damaged, or those of another network.
     """
+    from tinymim.teachers import locate
+
     located = locate.locate(source)
     backbone, provenance = located.load(classifier=bool(located.classes))
     print(provenance)
@@ -126,6 +164,8 @@ def overview() -> None:
 
 def show(source: str) -> None:
     """Print all that is known of a teacher."""
+    from tinymim.teachers import locate
+
     located = locate.locate(source)
     network, card = located.skeleton, located.card
     block = located.target_block
@@ -184,6 +224,11 @@ def save(checkpoint: Path, card: Card) -> None:
     Raises:
         TinymimError: another architecture, or a card without a sha256 line.
     """
+    import torch
+
+    from tinymim.teachers import weights
+    from tinymim.vit.backbone import skeleton
+
     card.check_writable()
     backbone, _, _ = weights.load(checkpoint)
     wanted = skeleton(card.architecture)

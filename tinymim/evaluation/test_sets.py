@@ -13,7 +13,7 @@ from tinymim.data.named_sets import Figures, NamedSets
 from tinymim.errors import TinymimError
 from tinymim.teachers import locate
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import LOGITS, Tap
+from tinymim.vit.taps import LOGITS, Tap
 
 
 class TopKCounts(Metric):

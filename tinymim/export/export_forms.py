@@ -12,28 +12,30 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from tinymim import files
-from tinymim.errors import TinymimError
-from tinymim.export import hf_folder, onnx, source, timm_folder, torch_export
+from tinymim.errors import TinymimError, first_few
+from tinymim.export import graphs, hf_folder, source, timm_folder
 from tinymim.export.model_card import TAG, model_card
 from tinymim.teachers import card as cards
 from tinymim.teachers import weights
 
-FORMS = {"timm": timm_folder.write, "hf": hf_folder.write, "onnx": onnx.write, "torch-export": torch_export.write}
+FORMS = {
+    "timm": timm_folder.write,
+    "hf": hf_folder.write,
+    "onnx": graphs.write_onnx,
+    "torch-export": graphs.write,
+}
+
+WRITTEN = {source.WEIGHTS, *graphs.FILES, "README.md", "config.json", "preprocessor_config.json"}
+"""Names of all that an export of any form writes; nothing else in a folder is ever taken away."""
 
 
 def export_file(checkpoint: str, file: Path, overwrite: bool = False) -> None:
-    """Write the backbone of ``checkpoint`` to one file in the project's own form; its classifier stays behind.
-
-    Args:
-        checkpoint: its path, or a card's name.
-        file: ends in ``.safetensors``.
-        overwrite: replace it if it is there.
-
-    Raises:
-        TinymimError: nothing to read, or nowhere to write.
-    """
+    """Write the backbone of ``checkpoint``, a path or a card's name, to one ``.safetensors`` file in the project's own
+    form; its classifier stays behind. The error says what cannot be read or written."""
     if file.suffix != ".safetensors":
         raise TinymimError(f"file: {file} does not end in .safetensors")
+    if file.is_dir():
+        raise TinymimError(f"file: {file} is a folder; give a file, or a form of folders by --to")
     if file.exists() and not overwrite:
         raise TinymimError(f"file: {file} is there already; give another, or --overwrite")
     loaded = source.load(checkpoint, classifier=False)
@@ -57,18 +59,9 @@ def export_folder(
     blocks: str = "trained",
     classifier: bool | None = None,
 ) -> Path:
-    """Write ``checkpoint`` as a folder in another form, with its card.
-
-    Args:
-        checkpoint: its path, or a card's name.
-        form: one of :data:`FORMS`.
-        folder: where to; ``exports/NAME-FORM`` by default.
-        overwrite: replace an export that is there.
-        blocks: how many to keep, see :func:`tinymim.export.source.cut`.
-        classifier: see :func:`tinymim.export.source.load`.
-
-    Returns:
-        The folder.
+    """Write ``checkpoint``, a path or a card's name, as a folder in one of :data:`FORMS` with its card, and give it
+    back: ``exports/NAME-FORM`` by default. ``blocks`` and ``classifier`` are those of :func:`tinymim.export.source.cut`
+    and ``load``.
 
     Raises:
         TinymimError: nothing to read, nothing that the form can express, other outputs, or nowhere to write.
@@ -109,8 +102,9 @@ def export_folder(
 
 
 def _check_free(folder: Path, overwrite: bool) -> None:
-    """Raise unless ``folder`` may be written: it is not there, or empty, or an export to replace."""
-    if folder.is_file():
+    if folder.is_symlink():
+        raise TinymimError(f"out: {folder} is a link to {folder.resolve()}; name that itself")
+    if folder.exists() and not folder.is_dir():
         raise TinymimError(f"out: {folder} is a file; give a folder")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
@@ -119,3 +113,8 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         raise TinymimError(f"out: {folder} holds other files than an export; give a new folder")
     if not overwrite:
         raise TinymimError(f"out: {folder} is there already; give another, or --overwrite")
+    if others := sorted(place.name for place in folder.iterdir() if place.name not in WRITTEN or place.is_dir()):
+        raise TinymimError(
+            f"out: {folder} holds more than an export, and --overwrite would take it away: {first_few(others)}; "
+            "move that elsewhere, or give a new folder"
+        )

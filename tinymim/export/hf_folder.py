@@ -26,7 +26,14 @@ CLASSIFIER, ENCODER = "ViTForImageClassification", "ViTModel"
 PREPROCESSOR = {"image_processor_type": "BitImageProcessor", "do_convert_rgb": True, "do_resize": True, "resample": 3}
 """ViT's own processor would squeeze an image into a square; this one resizes and crops, as the project does."""
 
-ROUNDING = "The processor resizes with torchvision, which may round a pixel to the next grey level where PIL does not."
+ROUNDING = (
+    "The processor resizes with torchvision, which may round a pixel to the next grey level where PIL does not, and "
+    "cuts half a pixel off a margin that others round: a quarter of images that are not square lies a pixel aside."
+)
+RESAMPLING = (
+    "On images of another size (`interpolate_pos_encoding=True`) transformers resamples positions without "
+    "antialiasing, so that its outputs differ from tinymim's and timm's there."
+)
 
 
 def write(source: Source, folder: Path) -> ExportedForm:
@@ -57,7 +64,10 @@ def write(source: Source, folder: Path) -> ExportedForm:
         },
     )
     kind = CLASSIFIER if network.classes else ENCODER
-    untrained = "`last_hidden_state` has passed a LayerNorm that was never trained (weight 1, bias 0); read as above."
+    untrained = (
+        "`last_hidden_state` has passed a LayerNorm that was never trained (weight 1, bias 0); read as above. "
+        "`AutoModel` adds a pooler of its own with random weights: its `pooler_output` means nothing."
+    )
     return ExportedForm(
         library="transformers",
         snippet=SNIPPET.format(
@@ -66,7 +76,7 @@ def write(source: Source, folder: Path) -> ExportedForm:
             block=network.output_block,
             last="probabilities = outputs.logits.softmax(dim=-1)\n" if network.classes else "",
         ),
-        notes=[ROUNDING] if network.classes else [untrained, ROUNDING],
+        notes=[*([] if network.classes else [untrained]), ROUNDING, RESAMPLING],
         differences=_check(source.backbone, kind, folder),
         packages=["transformers"],
     )
@@ -167,7 +177,6 @@ def _config(source: Source, network: Backbone) -> dict[str, Any]:
 
 
 def _check(backbone: Backbone, kind: str, folder: Path) -> dict[str, float]:
-    """Largest differences between what transformers reads in ``folder`` and the network that was to be written."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

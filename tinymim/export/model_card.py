@@ -36,7 +36,6 @@ TRAINER = (
 """The trainer's settings that say what was trained; the others say how the run was watched."""
 
 TAG = "tinymim"
-
 TEMPLATE = """\
 ---
 {{ card_data }}
@@ -78,21 +77,13 @@ Read again, its outputs differ from the network's own by at most: {{ differences
 
 @dataclass
 class ExportedForm:
-    """An export in some form, for its card.
+    """An export in some form, for its card."""
 
-    Args:
-        library: that opens it, as the hub calls it.
-        snippet: Python that opens it and reads ``image.jpg``, run from inside the folder.
-        notes: what a user must know of its inputs and outputs.
-        differences: largest difference from the network's own outputs, by output.
-        packages: that wrote it or open it.
-    """
-
-    library: str
-    snippet: str
-    notes: list[str]
-    differences: dict[str, float]
-    packages: list[str]
+    library: str  # that opens it, as the hub calls it
+    snippet: str  # Python that opens it and reads ``image.jpg``, run from inside the folder
+    notes: list[str]  # what a user must know of its inputs and outputs
+    differences: dict[str, float]  # largest difference from the network's own outputs, by output
+    packages: list[str]  # that wrote it or open it
 
     def shown_differences(self) -> str:
         """The differences, for people."""
@@ -144,7 +135,6 @@ def _hub_licence(licence: str) -> tuple[str, str | None]:
 
 
 def _hub_data(config: dict[str, Any]) -> str | None:
-    """The data set's name on the hub, where it was read from there."""
     data = config.get("data") or {}
     if not str(data.get("class_path")).endswith("HFData"):
         return None
@@ -153,7 +143,6 @@ def _hub_data(config: dict[str, Any]) -> str | None:
 
 
 def _network_notes(source: Source) -> list[str]:
-    """Output block, head layout and input, which no weights say."""
     network = source.backbone
     depth, block = network.depth, network.output_block
     if block < depth:
@@ -215,13 +204,11 @@ def _origin(source: Source) -> list[tuple[str, ...]]:
 
 
 def _weights(identity: dict[str, str]) -> str:
-    """Weights by name and sha256."""
     digest = re.sub(r"[^0-9a-f]", "", identity.get("sha256", ""))
     return f"{markdown(identity['name'])}, sha256 `{digest or 'unknown'}`"
 
 
 def _figures(source: Source) -> str:
-    """The metrics of held-out images in the run's ``results.json``; empty where there is none."""
     path = source.run / "results.json" if source.run else Path()
     if not path.is_file():
         return ""
@@ -231,7 +218,6 @@ def _figures(source: Source) -> str:
 
 
 def _saved_recipe(source: Source) -> dict[str, Any]:
-    """The run's ``config.yaml``; empty where there is no run."""
     if not source.run:
         return {}
     path = source.run / "config.yaml"

@@ -8,16 +8,12 @@ from pathlib import Path
 
 from tinymim.errors import TinymimError
 
-SECONDS = 5
-"""Until a hub that does not answer counts as out of reach."""
+SECONDS = 5  # until a hub that does not answer counts as out of reach
 
 
 class Hub:
-    """A repository to push to, checked before anything is written.
-
-    Args:
-        repo: ``OWNER/NAME`` or ``NAME``.
-        private: whether a new repository is to be seen by its owner alone.
+    """A repository ``OWNER/NAME`` or ``NAME`` to push to, checked before anything is written; a new one is seen by all
+    but where ``private``.
 
     Raises:
         TinymimError: a name the hub does not take, no login, or no network.
@@ -35,22 +31,18 @@ class Hub:
             raise TinymimError("push: no login to the Hugging Face hub; `hf auth login`, or set $HF_TOKEN")
         self.repo, self.private = repo, private
         self.api = huggingface_hub.HfApi()
-        self._reach()
-
-    def _reach(self) -> None:
         from huggingface_hub import constants
 
-        where = self.api.endpoint
-        later = f"export without --push, and later `hf upload {self.repo} FOLDER`"
+        later = f"export without --push, and later `hf upload {repo} FOLDER`"
         if constants.HF_HUB_OFFLINE:
             raise TinymimError(f"push: $HF_HUB_OFFLINE is set; unset it, or {later}")
         try:
-            urllib.request.urlopen(urllib.request.Request(where, method="HEAD"), timeout=SECONDS).close()
+            urllib.request.urlopen(urllib.request.Request(self.api.endpoint, method="HEAD"), timeout=SECONDS).close()
         except urllib.error.HTTPError:
             pass  # it answered
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
-            raise TinymimError(f"push: {where} cannot be reached ({reason}); {later}") from None
+            raise TinymimError(f"push: {self.api.endpoint} cannot be reached ({reason}); {later}") from None
 
     def push(self, folder: Path) -> str:
         """Upload ``folder`` and give back its address.

@@ -16,34 +16,22 @@ from tinymim.teachers import card as cards
 from tinymim.teachers import locate
 from tinymim.teachers.provenance import Provenance
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
-from tinymim.vit.blocks import LOGITS, Tap
+from tinymim.vit.taps import LOGITS, Tap
 
-WEIGHTS = "model.safetensors"
-"""The weights in an exported folder, as timm and Hugging Face look for them."""
-
-KEPT = ("teacher", "start", "deit", "ema", "init")
-"""Fields of a checkpoint's record that say where a network came from."""
+WEIGHTS = "model.safetensors"  # the weights in an exported folder, as timm and Hugging Face look for them
+KEPT = ("teacher", "start", "deit", "ema", "init")  # fields of a checkpoint's record that say where a network came from
 
 
 @dataclass
 class Source:
-    """A loaded network.
+    """A loaded network."""
 
-    Args:
-        name: for people and for names of folders.
-        backbone: in eval mode; with its classifier, where that is wanted.
-        provenance: where its weights came from.
-        record: what its checkpoint says besides the backbone; empty for a card's.
-        card: of a teacher named by its card.
-        left_out: what :func:`cut` took away, for the model card.
-    """
-
-    name: str
-    backbone: Backbone
-    provenance: Provenance
-    record: dict[str, Any]
-    card: cards.Card | None
-    left_out: str = ""
+    name: str  # for people and for names of folders
+    backbone: Backbone  # in eval mode; with its classifier, where that is wanted
+    provenance: Provenance  # where its weights came from
+    record: dict[str, Any]  # what its checkpoint says besides the backbone; empty for a card's
+    card: cards.Card | None  # of a teacher named by its card
+    left_out: str = ""  # what :func:`cut` took away, for the model card
 
     @property
     def run(self) -> Path | None:
@@ -65,11 +53,8 @@ class Source:
 
 
 def load(source: str, classifier: bool | None = None) -> Source:
-    """Load what ``source`` names.
-
-    Args:
-        source: what :func:`tinymim.teachers.locate.locate` takes: a checkpoint's path, an exported folder, a card.
-        classifier: with its classifier; ``None`` where it has one.
+    """Load what :func:`tinymim.teachers.locate.locate` takes: a checkpoint's path, an exported folder, a card; with its
+    classifier, where it has one and ``None`` is asked.
 
     Raises:
         TinymimError: nothing to read, or a classifier asked of a network without one.
@@ -85,11 +70,8 @@ def load(source: str, classifier: bool | None = None) -> Source:
 
 
 def cut(source: Source, blocks: str) -> None:
-    """Drop blocks from the end.
-
-    Args:
-        source: changed in place.
-        blocks: ``trained`` keeps those up to the output block, ``all`` all of them, or a number.
+    """Drop blocks from the end, in place: ``trained`` keeps those up to the output block, ``all`` all of them, or a
+    number.
 
     Raises:
         TinymimError: a number outside the network, or one that takes the block its classifier reads.
@@ -133,11 +115,7 @@ def sample(backbone: Backbone, count: int) -> Tensor:
 
 
 class Outputs(torch.nn.Module):
-    """The function that an export must compute of images.
-
-    Args:
-        backbone: read at its output block.
-    """
+    """The function that an export must compute of images, read at the backbone's output block."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
@@ -154,16 +132,11 @@ class Outputs(torch.nn.Module):
 
 
 def difference(got: Tensor, expected: Tensor, most: float, what: str) -> float:
-    """The largest difference of two tensors.
-
-    Args:
-        got: from the file as written.
-        expected: from the network it was written from.
-        most: what is allowed, times the largest value where that is above 1: float32 has about 7 digits.
-        what: is compared, for the error.
+    """The largest difference of two tensors, what a written file gives and what its network does.
 
     Raises:
-        TinymimError: it is larger, or not a number.
+        TinymimError: it is more than ``most`` times the largest value, or than ``most`` where that is below 1 (float32
+            has about 7 digits), or not a number.
     """
     largest = float((got.float() - expected.float()).abs().max())
     allowed = most * max(1.0, float(expected.abs().max()))

@@ -23,11 +23,10 @@ from tinymim.files import write_json
 from tinymim.teachers.weights import FOREIGN, RECORD, State
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import LOGITS, Tap
 from tinymim.vit.classifier_head import Head
+from tinymim.vit.taps import LOGITS, Tap
 
-MOST = 1e-5
-"""Largest difference allowed between timm's outputs and ours."""
+MOST = 1e-5  # largest difference allowed between timm's outputs and ours
 
 
 def write(source: Source, folder: Path) -> ExportedForm:
@@ -72,7 +71,6 @@ def as_timm(backbone: Backbone) -> Backbone:
 
 
 def _uneven(backbone: Backbone) -> str:
-    """The error for a head layout that is not the same in every block, with its remedy."""
     same = next(i for i, heads in enumerate(backbone.heads) if heads != backbone.heads[0])
     if backbone.classes:
         remedy = "fine-tune again with --model.head_layout uniform"
@@ -143,7 +141,6 @@ def _folded(head: Head) -> State:
 
 
 def _named(backbone: Backbone, head: State, network: Backbone) -> State:
-    """A head's weights under timm's names."""
     name = "fc_norm" if isinstance(network.vit.fc_norm, nn.LayerNorm) else "norm"
     theirs, ours = getattr(network.vit, name), backbone.classifier and backbone.classifier.norm
     if isinstance(ours, nn.LayerNorm) and theirs.eps != ours.eps:
@@ -161,7 +158,6 @@ def write_weights(state: State, folder: Path, header: dict[str, str]) -> None:
 
 
 def _config(source: Source, network: Backbone) -> dict[str, Any]:
-    """timm's ``config.json``."""
     stored = network.record()["architecture"]
     size, classes = network.image_size, network.classes or 0
     pretrained = {
@@ -179,13 +175,15 @@ def _config(source: Source, network: Backbone) -> dict[str, Any]:
         "license": source.provenance.licence,
     }
     named = {"label_names": source.classes} if source.classes else {}
+    arguments = {**stored["options"], "num_heads": network.heads[0]}
     return {
         "architecture": stored["arch"],
         "num_classes": classes,
         "num_features": network.width,
         "global_pool": stored["options"].get("global_pool", ""),
         **named,
-        "model_args": {**stored["options"], "num_heads": network.heads[0]},
+        # without the number of classes, which transformers' TimmWrapper hands to timm beside these
+        "model_args": {name: value for name, value in arguments.items() if name != "num_classes"},
         "pretrained_cfg": pretrained,
     }
 
@@ -198,7 +196,6 @@ def crop_share(size: int) -> float:
 
 
 def _check(backbone: Backbone, network: Backbone, folder: Path) -> dict[str, float]:
-    """Largest differences between timm's own reading of ``folder`` and the network that was to be written."""
     model = cast(Any, timm.create_model(f"local-dir:{folder}", pretrained=True)).eval()
     data = resolve_model_data_config(model)
     mean, std = (torch.tensor(data[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
@@ -217,7 +214,6 @@ def _check(backbone: Backbone, network: Backbone, folder: Path) -> dict[str, flo
 
 
 def _logits(backbone: Backbone, images: Tensor) -> Tensor:
-    """Ours, two classifiers' joined as timm joins them."""
     last = Tap(backbone.depth, "ffn_post")
     if backbone.classifier:
         return torch.stack(backbone.classifier.each(backbone.read(images, [last])[last])).mean(dim=0)

@@ -16,10 +16,10 @@ from tinymim.seeds import seeded
 from tinymim.teacher_cache.cache import Cache, StoredSet
 from tinymim.teacher_cache.fill import Filler
 from tinymim.teacher_cache.forms import forms_of
-from tinymim.teacher_cache.key import key_of
+from tinymim.teacher_cache.storage import key_of
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import NORMED, QKV, Readings, Tap, kept_tokens, projected
 from tinymim.vit.positions import Positions
+from tinymim.vit.taps import NORMED, QKV, Readings, Tap, kept_tokens, projected
 
 PLAIN = ("held_out", "bank")
 """Data sets that have one view."""

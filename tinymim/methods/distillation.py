@@ -16,8 +16,8 @@ from tinymim.methods.teacher_student import TeacherStudentMethod
 from tinymim.targets.base import Target, target_block
 from tinymim.vit.architecture import Architecture, set_drop_path
 from tinymim.vit.backbone import Backbone, on_meta, resized, skeleton
-from tinymim.vit.blocks import Tap
 from tinymim.vit.initialise import initialise
+from tinymim.vit.taps import Tap
 
 
 class Distiller(TeacherStudentMethod):

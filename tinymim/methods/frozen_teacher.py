@@ -18,7 +18,7 @@ from tinymim.errors import TinymimError
 from tinymim.precision import device_of, warn
 from tinymim.vit.architecture import set_drop_path
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Readings, Tap, kept_tokens
+from tinymim.vit.taps import Readings, Tap, kept_tokens
 
 View = Literal["visible", "whole"]
 Stored = dict[str, Any]

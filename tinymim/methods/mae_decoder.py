@@ -11,8 +11,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import choose_attention
 from tinymim.vit.norms import LastNorm
+from tinymim.vit.taps import choose_attention
 
 
 class Decoder(nn.Module):

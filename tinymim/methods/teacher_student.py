@@ -19,8 +19,8 @@ from tinymim.teacher_cache import cache
 from tinymim.teachers.locate import Teacher
 from tinymim.teachers.weights import RECORD
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import LOGITS, Tap
 from tinymim.vit.initialise import Init
+from tinymim.vit.taps import LOGITS, Tap
 
 
 class TeacherStudentMethod(Method):

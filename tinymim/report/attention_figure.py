@@ -31,7 +31,7 @@ from tinymim.training import inspection
 from tinymim.training.checkpoints import newest
 from tinymim.vit.attention_maps import watched
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 SIDE = 224
 """Pixels of a picture on the page."""

@@ -5,6 +5,7 @@ wording.py   errors of the schemas, in the project's words
 names.py     names out of files are plain: they lead nowhere
 escaping.py  what leaves the project is escaped for where it goes: a terminal, Markdown, a cell of CSV
 console.py   the console of tables, which shows what is printed as it is
+signatures.py  files that are something else than they were taken for, named by their first bytes
 
 Types and ranges of records, cards and ``config.json`` are in ``teachers/record_schemas.py``, those of run folders and
 captured steps in ``training/run_schemas.py``, those of chains and studies in ``experiments``. Options that make a

@@ -16,11 +16,8 @@ from tinymim.safety.escaping import terminal
 
 
 class PlainConsole(Console):
-    """A console that takes texts literally, in tables too, and spells out control characters.
-
-    Args:
-        options: of rich's, but for ``markup``, ``emoji`` and ``highlight``, which are off.
-    """
+    """A console that takes texts literally, in tables too, and spells out control characters; ``options`` are
+    rich's."""
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, highlight=False, **options)

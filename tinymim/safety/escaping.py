@@ -15,6 +15,7 @@ def terminal(text: str) -> str:
 
 def address(url: str) -> str:
     """A URL without what may be a secret in it: a user, a password, the words after ``?``."""
+    url = re.sub(r"(://)[^/@]*:(?!\d*(?:[/?#]|$))[^@]*@", r"\1...@", url)  # a password with signs that end a host
     return re.sub(r"(://)[^/?#]*@", r"\1...@", re.sub(r"[?#].*", "?...", url))
 
 
@@ -32,12 +33,6 @@ def markdown(text: str) -> str:
     said = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     said = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", said)
     return said if said == "-" else _begins_nothing(said)
-
-
-def paragraph(text: str) -> str:
-    """``text`` of ours with words of others in it, as a paragraph of Markdown: emphasis and code stay, and it is no
-    heading, list, quote, rule or tag, and has no link."""
-    return _begins_nothing(one_line(text).replace("<", "&lt;").replace("](", "]\\("))
 
 
 def _begins_nothing(line: str) -> str:

@@ -17,16 +17,11 @@ import yaml
 
 from tinymim.errors import TinymimError
 
-MOST_YAML = 256 << 10
-"""Bytes. The largest recipe or study of the project has 11 thousand."""
-
-MOST_JSON = 4 << 20
-"""Bytes. The state of a chain of 100 stages has 0.5 million."""
-
+MOST_YAML = 256 << 10  # bytes. The largest recipe or study of the project has 11 thousand
+MOST_JSON = 4 << 20  # bytes. The state of a chain of 100 stages has 0.5 million
 DEPTH = 40
 VALUES = 200_000
 NUMBER = 2**63
-
 IGNORABLE = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
     r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
@@ -52,11 +47,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """The plain data in a YAML file.
-
-    Args:
-        path: of the file.
-        what: begins the error: ``teacher card x.yaml``.
+    """The plain data in a YAML file; ``what`` (``teacher card x.yaml``) begins the error.
 
     Raises:
         TinymimError: no regular file, too long, not YAML, or something else than plain data; in one line.
@@ -86,6 +77,9 @@ def contents(path: Path, what: str, most: int = MOST_YAML) -> str:
             read = stream.read(most + 1)
         if len(read) > most:
             raise TinymimError(f"{what} cannot be read: it has more than the {most:,} bytes that are taken")
+        if stands_for_another := re.match(rb"\s*(?:(version https://git-lfs)|<!doctype|<html)", read, re.IGNORECASE):
+            kind = "a Git LFS pointer; `git lfs pull` fetches the file" if stands_for_another[1] else "a web page"
+            raise TinymimError(f"{what} cannot be read: {path} is {kind}")
         return read.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise unreadable(what, error) from None
@@ -111,13 +105,8 @@ def json_data(text: str, what: str) -> Any:
 
 
 def check_yaml(text: str, what: str, values: int = VALUES) -> None:
-    """Raise where YAML asks for more than it holds: by aliases of aliases, by depth, by a ring; nothing is built.
-
-    Args:
-        text: of the file.
-        what: begins the error.
-        values: how many it may have, with aliases written out.
-    """
+    """Raise where YAML asks for more than it holds, or for more than so many ``values`` with aliases written out: by
+    aliases of aliases, by depth, by a ring; nothing is built."""
     sizes: dict[str, tuple[int, int]] = {}
     open_: list[tuple[str | None, int, int]] = []
     total = characters = 0
@@ -180,8 +169,7 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub("", text)
 
 
-BLANK = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters and symbols that show nothing."""
+BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that show nothing
 
 
 def folded(text: str) -> str:
@@ -200,11 +188,7 @@ def words(text: str) -> str:
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:
-    """``value``, which has to be a mapping whose keys are texts.
-
-    Raises:
-        TinymimError: it is none.
-    """
+    """``value``, or an error where that is no mapping whose keys are texts."""
     if not isinstance(value, dict):
         raise TinymimError(f"{what} cannot be read: it holds {brief(value)}, where a mapping of names belongs")
     if wrong := [key for key in value if not isinstance(key, str)]:  # null among them
@@ -219,7 +203,6 @@ def brief(value: Any, most: int = 60) -> str:
 
 
 def _cut(value: Any) -> Any:
-    """The beginning of what may be long."""
     if isinstance(value, dict):
         return dict(list(value.items())[:8])
     return value[:200] if isinstance(value, str) else value[:8]

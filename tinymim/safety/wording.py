@@ -14,8 +14,7 @@ import msgspec
 STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 """Step of msgspec's paths: a field, a place in a list, or ``[...]`` for some entry of a mapping."""
 
-MOST = 100
-"""Entries of a mapping, one of which is looked for by trying each alone."""
+MOST = 100  # entries of a mapping, one of which is looked for by trying each alone
 
 
 def in_words(error: msgspec.ValidationError | str) -> str:
@@ -28,13 +27,8 @@ def in_words(error: msgspec.ValidationError | str) -> str:
 
 
 def told(error: msgspec.ValidationError, value: Any = None, schema: Any = None) -> str:
-    """msgspec's error as this project says such things: the field first.
-
-    Args:
-        error: that was raised.
-        value: in which entries of mappings, which msgspec does not name, are looked for.
-        schema: that it was converted to.
-    """
+    """msgspec's error as this project says such things: the field first. Entries of mappings, which msgspec does not
+    name, are looked for in the ``value`` that was converted to ``schema``."""
     path = str(error).replace("`", "").partition(" - at ")[2]
     where, said = _place(path, value, schema, str(error)), in_words(error)
     if path.startswith("key in "):

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.ops.relation_kl import relation_logits
-from tinymim.targets.base import Target
-from tinymim.targets.block_pairs import Blocks
+from tinymim.targets.base import Blocks, Target
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.backbone import Backbone
 
@@ -52,11 +51,14 @@ class AttentionMap(Target):
 
     def pair_loss(self, teacher: dict[str, Tensor], student: dict[str, Tensor], pair: int) -> Tensor:
         """The loss between the maps of a pair of blocks."""
-        heads = self._heads[pair]
-        q, k = (self._tokens(teacher[name], student[name]) for name in self.reads)
-        t, s = (log_attention(q[side], k[side], heads[side]) for side in range(2))
-        if self.average_heads or heads[0] != heads[1]:
-            t, s = (side.logsumexp(1, keepdim=True) - math.log(side.shape[1]) for side in (t, s))
+        queries, keys = (self._tokens(teacher[name], student[name]) for name in self.reads)
+        maps = []  # their logarithms, ``(B, H, N, N)``, the teacher's and the student's
+        for side, heads in enumerate(self._heads[pair]):
+            q, k = (tokens[side].unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (queries, keys))
+            maps.append(F.log_softmax(relation_logits(q, k), dim=-1))
+        if self.average_heads or self._heads[pair][0] != self._heads[pair][1]:
+            maps = [side.logsumexp(1, keepdim=True) - math.log(side.shape[1]) for side in maps]
+        t, s = maps
         if self.loss == "mse":
             return F.mse_loss(s.exp(), t.exp())
         return F.kl_div(s, t, reduction="none", log_target=True).sum(-1).mean()
@@ -68,11 +70,3 @@ class AttentionMap(Target):
             for t, s in self._heads
         ]
         return f"{self.loss}: {self.describe_blocks()}, {'; '.join(dict.fromkeys(how))}{self._tokens.describe()}"
-
-
-def log_attention(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Logarithm of the attention maps ``(B, H, N, N)`` of ``(B, N, D)`` queries and keys, in float32; ``bias`` is added
-    to their products (see :func:`tinymim.vit.blocks.attention_bias`)."""
-    q, k = (tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (q, k))
-    logits = relation_logits(q, k)
-    return F.log_softmax(logits if bias is None else logits + bias, dim=-1)

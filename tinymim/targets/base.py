@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
-from tinymim.targets.block_pairs import Blocks, compared_blocks
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Readings, Tap
+from tinymim.vit.taps import Readings, Tap
+
+Blocks = int | float | list[int | float]
+"""Blocks as a recipe names them: a number from 1, a fraction of the depth such as 0.75 (1.0 is the last block, 1 the
+first), or a list of them."""
 
 
 class Target(nn.Module):
@@ -34,12 +37,9 @@ class Target(nn.Module):
         student_block: block or blocks of the student, as many; ``None`` is its last.
     """
 
-    reads: Sequence[str] = ("ffn_post",)
-    """Names of the taps (see ``tinymim/vit/blocks.py``) that are read in each block."""
-    teacher_reads: Sequence[str] | None = None
-    """Names of the teacher's taps, where they are others than the student's."""
-    mean_of = 1
-    """Number of losses of a pair of blocks that are averaged instead of added."""
+    reads: Sequence[str] = ("ffn_post",)  # names of the taps (see ``tinymim/vit/taps.py``) that are read in each block
+    teacher_reads: Sequence[str] | None = None  # names of the teacher's taps, where they are others than the student's
+    mean_of = 1  # number of losses of a pair of blocks that are averaged instead of added
     first_only = False
     """Whether only the teacher's first token, CLS, is looked at; no more is then stored in a teacher cache."""
 
@@ -48,8 +48,7 @@ class Target(nn.Module):
         self.weight = weight
         self.teacher_block = teacher_block
         self.student_block = student_block
-        self.blocks: list[tuple[int, int]] = []
-        """The teacher's and the student's block of each pair, once bound."""
+        self.blocks: list[tuple[int, int]] = []  # the teacher's and the student's block of each pair, once bound
 
     @property
     def name(self) -> str:
@@ -58,11 +57,7 @@ class Target(nn.Module):
 
     def bind(self, teacher: Backbone, student: Backbone, target_block: int) -> None:
         """Pair the blocks, check that the two networks fit, and build projections. Sizes only: weights may be missing.
-
-        Args:
-            teacher: may be a skeleton.
-            student: may be a skeleton.
-            target_block: the teacher block to read where the recipe names none.
+        ``target_block`` of the teacher is read where the recipe names none.
 
         Raises:
             TinymimError: the networks do not fit this target; the message names the field.
@@ -85,15 +80,12 @@ class Target(nn.Module):
     def pair_loss(
         self, teacher: dict[str, Tensor], student: dict[str, Tensor], pair: int
     ) -> Tensor | dict[str, Tensor]:
-        """Loss of one pair of blocks.
+        """Loss of one pair of blocks: a scalar, or several by name (``qk``), which are added.
 
         Args:
             teacher: readings by tap name, ``(B, N, D_t)`` each; ``(B, classes)`` for ``logits``.
             student: readings by tap name, ``(B, N, D_s)`` each.
             pair: its place in ``self.blocks``.
-
-        Returns:
-            A scalar, or several by name (``qk``), which are added.
         """
         raise NotImplementedError
 
@@ -137,7 +129,6 @@ class Target(nn.Module):
 
 
 def _untrained(name: str, taps: list[Tap], teacher: Backbone) -> str:
-    """Why a target cannot read ``taps``, and what can be done."""
     block, output = taps[0].block, teacher.output_block
     read = ", ".join(dict.fromkeys(tap.name for tap in taps if tap.block == block))
     text = (
@@ -170,7 +161,73 @@ def target_block(teacher: Backbone, student: Backbone) -> int:
     return teacher.depth if teacher.depth == student.depth else round(0.75 * teacher.depth)
 
 
+def token_loss(kind: str, s: Tensor, t: Tensor, beta: float = 1.0) -> Tensor:
+    """Loss of ``(..., D)`` tokens: ``cosine``, ``mse``, ``l1``, or ``smooth_l1`` that turns straight at ``beta``."""
+    if kind == "cosine":
+        return 1 - F.cosine_similarity(s, t, dim=-1).mean()
+    if kind == "smooth_l1":
+        return F.smooth_l1_loss(s, t, beta=beta)
+    return (F.mse_loss if kind == "mse" else F.l1_loss)(s, t)
+
+
 def whiten(tokens: Tensor) -> Tensor:
     """LayerNorm without affine over the channels of ``(..., D)``, in float32 (TinyMIM Eq. 8; arXiv 2205.14141)."""
     tokens = tokens.float()
     return F.layer_norm(tokens, tokens.shape[-1:])
+
+
+def compared_blocks(
+    name: str,
+    teacher_block: Blocks | None,
+    student_block: Blocks | None,
+    teacher: Backbone,
+    student: Backbone,
+    target_block: int,
+) -> list[tuple[int, int]]:
+    """The teacher's and the student's block of each pair of the target ``name``, as its recipe has them: ``None`` is
+    ``target_block`` for the teacher, and the last for the student. Sizes of the networks are enough.
+
+    Raises:
+        TinymimError: blocks that a network does not have, lists of other lengths, or a pair named twice.
+    """
+    read = target_block if teacher_block is None else teacher_block
+    trained = student.depth if student_block is None else student_block
+    teachers = block_numbers(read, teacher, f"{name}.teacher_block")
+    students = block_numbers(trained, student, f"{name}.student_block")
+    if len(teachers) != len(students) and 1 not in (len(teachers), len(students)):
+        raise TinymimError(
+            f"{name}.student_block: {len(students)} blocks beside {len(teachers)} of the teacher; "
+            "give equally many, or one for all"
+        )
+    count = max(len(teachers), len(students))
+    blocks = list(zip(teachers * (count // len(teachers)), students * (count // len(students)), strict=True))
+    if twice := [pair for number, pair in enumerate(blocks) if pair in blocks[:number]]:
+        raise TinymimError(
+            f"{name}: teacher block {twice[0][0]} beside student block {twice[0][1]} is named twice "
+            f"(of {blocks}); name each once"
+        )
+    return blocks
+
+
+def block_numbers(blocks: Blocks, network: Backbone, field: str) -> list[int]:
+    """Block numbers, from 1, that a recipe means; a fraction is rounded to the nearest block.
+
+    Raises:
+        TinymimError: a number outside the network, or an empty list; the message names ``field``.
+    """
+    numbers = []
+    for block in blocks if isinstance(blocks, list) else [blocks]:
+        number = max(round(block * network.depth), 1) if isinstance(block, float) and 0 < block <= 1 else block
+        if isinstance(number, float | bool) or not 1 <= number <= network.depth:
+            raise _out_of_range(block, network, field)
+        numbers.append(number)
+    if not numbers:
+        raise _out_of_range(blocks, network, field)
+    return numbers
+
+
+def _out_of_range(block: object, network: Backbone, field: str) -> TinymimError:
+    return TinymimError(
+        f"{field}: {block} is out of range; {network.architecture.arch} has blocks 1 to {network.depth}, or give a "
+        "fraction of the depth, such as 0.75; 1.0 is the last"
+    )

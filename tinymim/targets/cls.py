@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
-from tinymim.targets.base import Target, whiten
-from tinymim.targets.block_pairs import Blocks
+from tinymim.targets.base import Blocks, Target, token_loss, whiten
 from tinymim.vit.backbone import Backbone
 
 
@@ -75,10 +74,8 @@ class CLS(Target):
         """The loss between the first tokens of a pair of blocks."""
         t = whiten(teacher["ffn_post"][:, 0])
         s = self.projections[pair](student["ffn_post"][:, 0]).float()
-        if self.loss == "cosine":
-            return 1 - F.cosine_similarity(s, t, dim=-1).mean()
-        if self.loss == "smooth_l1":
-            return F.smooth_l1_loss(s, t)
+        if self.loss != "cross_entropy":
+            return token_loss(self.loss, s, t)
         if self.centring:
             t = self._centred(t, pair)
         return F.cross_entropy(s / self.temperature, (t / self.temperature).softmax(-1))

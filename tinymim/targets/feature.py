@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
-from tinymim.targets.base import Target, whiten
-from tinymim.targets.block_pairs import Blocks
+from tinymim.targets.base import Blocks, Target, token_loss, whiten
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.backbone import Backbone
 
@@ -21,7 +19,7 @@ class Feature(Target):
     projection.
 
     Args:
-        tap: what to read on both sides (see ``tinymim/vit/blocks.py``): before or after the residual matters by 2.5
+        tap: what to read on both sides (see ``tinymim/vit/taps.py``): before or after the residual matters by 2.5
             points (TinyMIM Table 6). Of a list, such as ``[q, k, v]``, the losses are averaged.
         loss: ``smooth_l1`` (the paper's), ``mse``, ``l1`` or ``cosine``.
         beta: where smooth-L1 turns from square to straight; 2 in the paper.
@@ -68,17 +66,9 @@ class Feature(Target):
         for place, tap in enumerate(self.reads, start=pair * len(self.reads)):
             t, s = self._tokens(teacher[tap], student[tap])
             t = whiten(t) if self.whiten else t.float()
-            losses[tap if len(self.reads) > 1 else ""] = self._loss(t, self.projections[place](s).float())
+            loss = token_loss(self.loss, self.projections[place](s).float(), t, self.beta)
+            losses[tap if len(self.reads) > 1 else ""] = loss
         return losses
-
-    def _loss(self, t: Tensor, s: Tensor) -> Tensor:
-        if self.loss == "cosine":
-            return 1 - F.cosine_similarity(s, t, dim=-1).mean()
-        if self.loss == "mse":
-            return F.mse_loss(s, t)
-        if self.loss == "l1":
-            return F.l1_loss(s, t)
-        return F.smooth_l1_loss(s, t, beta=self.beta)
 
     def describe(self) -> str:
         """Taps, loss, blocks and the projection."""

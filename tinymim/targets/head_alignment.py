@@ -12,13 +12,9 @@ from tinymim.vit.backbone import Backbone
 
 @dataclass(frozen=True)
 class HeadAlignment:
-    """Equally many heads in two networks of any width, so that their relations can be compared head by head.
+    """Equally many ``heads`` in two networks of any ``widths``, so that their relations can be compared head by head.
 
     The same channels are cut into other heads; nothing is added to either network.
-
-    Args:
-        heads: of both sides.
-        widths: channels of the teacher's and the student's tokens.
     """
 
     heads: int

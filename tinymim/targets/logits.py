@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Target
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
-from tinymim.vit.blocks import LOGITS
+from tinymim.vit.taps import LOGITS
 
 
 class Logits(Target):
@@ -66,14 +66,8 @@ class Logits(Target):
 
 
 def soft_kl(teacher: Tensor, student: Tensor, temperature: float, t_squared: bool = True) -> Tensor:
-    """KL(softmax(teacher / T) ‖ softmax(student / T)), mean over the batch, in float32; times T² with ``t_squared``.
-
-    Args:
-        teacher: logits ``(B, classes)``.
-        student: logits ``(B, classes)``.
-        temperature: T.
-        t_squared: as in Hinton et al. and in DeiT's Eq. 2.
-    """
+    """KL(softmax(teacher / T) ‖ softmax(student / T)) of ``(B, classes)`` logits, mean over the batch, in float32;
+    times T² with ``t_squared``, as in Hinton et al. and in DeiT's Eq. 2."""
     t = (teacher.float() / temperature).log_softmax(-1)
     s = (student.float() / temperature).log_softmax(-1)
     return F.kl_div(s, t, reduction="batchmean", log_target=True) * (temperature**2 if t_squared else 1.0)

@@ -13,12 +13,11 @@ from torch import Tensor
 from tinymim.errors import TinymimError
 from tinymim.ops import relation_kl
 from tinymim.ops.relation_kl import relation_logits
-from tinymim.targets.base import Target
-from tinymim.targets.block_pairs import Blocks
+from tinymim.targets.base import Blocks, Target
 from tinymim.targets.head_alignment import HeadAlignment
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import QKV
+from tinymim.vit.taps import QKV
 
 
 class Relation(Target):
@@ -83,16 +82,16 @@ class Relation(Target):
         for name in self.reads:
             both = self._tokens(teacher[name], student[name])
             t[name], s[name] = (self._aligned[pair].split(tokens) for tokens in both)
+        compare = F.mse_loss if self.raw_loss == "mse" else F.smooth_l1_loss
         losses = {}
         for relation in self.pairs:
             a, b = relation[0], relation[1]
-            losses[relation] = self._loss(t[a], t[b], s[a], s[b])
+            if self.softmax:
+                loss = relation_kl(t[a], t[b], s[a], s[b], temperature=self.temperature, form=self.form)
+            else:
+                loss = compare(relation_logits(s[a], s[b]), relation_logits(t[a], t[b]))
+            losses[relation] = loss
         return losses
-
-    def _loss(self, tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor) -> Tensor:
-        if self.softmax:
-            return relation_kl(tq, tk, sq, sk, temperature=self.temperature, form=self.form)
-        return raw_relation_loss(tq, tk, sq, sk, self.raw_loss)
 
     def aligned_heads(self) -> dict[int, int]:
         """The student's blocks and the teacher's number of heads there."""
@@ -120,11 +119,3 @@ def check_temperature(temperature: float, field: str) -> None:
     """Raise unless relations can be divided by it; the message names ``field``."""
     if not 0 < temperature < math.inf:
         raise TinymimError(f"{field}: {temperature} is not a number above 0; the paper's is 1")
-
-
-def raw_relation_loss(
-    tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, loss: Literal["mse", "smooth_l1"] = "mse"
-) -> Tensor:
-    """Loss of scaled products without softmax; tensors as in :func:`tinymim.ops.relation_kl`."""
-    compare = F.mse_loss if loss == "mse" else F.smooth_l1_loss
-    return compare(relation_logits(sq, sk), relation_logits(tq, tk))

@@ -21,29 +21,19 @@ class Tokens:
     teacher's patch tokens are resampled to the student's grid, which bilinear interpolation of features can do as long
     as both grids cover the same image in the same shape. Products of resampled q and k are the resampled products of q
     and k, with rope or without, as they are linear in either.
-
-    Args:
-        grids: patches along height and width, teacher's and student's.
-        prefixes: tokens before the patches, teacher's and student's; CLS comes first.
-        shared: prefix tokens that are compared: 1, or 0 without CLS.
     """
 
-    grids: tuple[tuple[int, int], tuple[int, int]]
-    prefixes: tuple[int, int]
-    shared: int
+    grids: tuple[tuple[int, int], tuple[int, int]]  # patches along height and width, teacher's and student's
+    prefixes: tuple[int, int]  # tokens before the patches, teacher's and student's; CLS comes first
+    shared: int  # prefix tokens that are compared: 1, or 0 without CLS
 
     @classmethod
     def match(cls, teacher: Backbone, student: Backbone, with_cls: bool, name: str) -> Tokens:
-        """The shared tokens of two networks, from their sizes.
-
-        Args:
-            teacher: may be a skeleton.
-            student: may be a skeleton.
-            with_cls: compare the CLS token where both have it.
-            name: of the target, for the error.
+        """The shared tokens of two networks, of which sizes are enough; ``with_cls`` compares the CLS token where both
+        have it.
 
         Raises:
-            TinymimError: grids of different shape.
+            TinymimError: grids of different shape; the message begins with the target's ``name``.
         """
         (rows, columns), (s_rows, s_columns) = teacher.grid, student.grid
         if rows * s_columns != columns * s_rows:
@@ -66,7 +56,9 @@ class Tokens:
     def of_teacher(self, tokens: Tensor) -> Tensor:
         """The teacher's shared tokens, resampled to the student's grid."""
         if not self.same_grid:
-            patches = self._resampled(tokens[:, self.prefixes[0] :])
+            images = tokens[:, self.prefixes[0] :].transpose(1, 2).unflatten(-1, self.grids[0]).float()
+            images = F.interpolate(images, size=self.grids[1], mode="bilinear", antialias=True)
+            patches = images.flatten(2).transpose(1, 2).to(tokens.dtype)
             tokens = torch.cat([tokens[:, : self.prefixes[0]], patches], dim=1)
         return self._cut(tokens, self.prefixes[0])
 
@@ -80,12 +72,6 @@ class Tokens:
         if self.shared == 0:
             return tokens[:, prefix:]
         return torch.cat([tokens[:, : self.shared], tokens[:, prefix:]], dim=1)
-
-    def _resampled(self, patches: Tensor) -> Tensor:
-        """``(B, N_t, D)`` on the teacher's grid to the student's."""
-        images = patches.transpose(1, 2).unflatten(-1, self.grids[0]).float()
-        images = F.interpolate(images, size=self.grids[1], mode="bilinear", antialias=True)
-        return images.flatten(2).transpose(1, 2).to(patches.dtype)
 
     def describe(self) -> str:
         """Words on how tokens are resampled; empty where they are not."""

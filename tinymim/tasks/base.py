@@ -13,8 +13,8 @@ from tinymim.methods.optim import configure
 from tinymim.teachers.weights import from_record
 from tinymim.vit.architecture import Architecture, set_heads
 from tinymim.vit.backbone import Backbone, on_meta, skeleton
-from tinymim.vit.blocks import Tap
 from tinymim.vit.initialise import Init, initialise
+from tinymim.vit.taps import Tap
 
 Blocks = Literal["auto", "all", "trained"] | int
 """Blocks of a backbone that are kept: ``all``, ``trained`` (up to its output block), a number, or ``auto``: all, or

@@ -26,9 +26,9 @@ from tinymim.tasks.network import BackboneWithHead, pool_errors
 from tinymim.teachers.weights import RECORD
 from tinymim.vit.architecture import Architecture, set_drop_path
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
 from tinymim.vit.classifier_head import HeadForm, Pool
 from tinymim.vit.initialise import Init
+from tinymim.vit.taps import Tap
 
 
 class Classifier(SupervisedTask):

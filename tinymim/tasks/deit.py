@@ -15,7 +15,7 @@ from tinymim.methods.frozen_teacher import FrozenTeacher, Precision, teacher_dty
 from tinymim.targets.logits import soft_kl
 from tinymim.teachers.weights import Provenance
 from tinymim.vit.backbone import NO_CLASSIFIER
-from tinymim.vit.blocks import LOGITS, Tap
+from tinymim.vit.taps import LOGITS, Tap
 
 
 @dataclass

@@ -13,7 +13,7 @@ from tinymim.tasks.network import BackboneWithDecoder
 from tinymim.teachers.weights import RECORD
 from tinymim.vit.architecture import set_drop_path
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 
 class DensePredictionTask(SupervisedTask):

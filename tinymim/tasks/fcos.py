@@ -15,7 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 from tinymim.tasks.network import BackboneWithDecoder
 from tinymim.tasks.pyramid import SimplePyramid, map_of
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 GROUPS = 32
 """Groups of the GroupNorm in torchvision's heads, which the channels must be a multiple of."""

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import STEM, Tap
 from tinymim.vit.classifier_head import Head, HeadForm, Pool
 from tinymim.vit.conventions import BiasLayer
+from tinymim.vit.taps import STEM, Tap
 
 
 class LayerDecayGroups:

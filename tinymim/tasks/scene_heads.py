@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tinymim.tasks.network import BackboneWithDecoder
 from tinymim.tasks.scene_targets import TASKS, Labels, SceneTask, TargetStatistics, row_losses
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
 from tinymim.vit.norms import SharedBatchNorm
+from tinymim.vit.taps import Tap
 
 
 class TaskHead(nn.Module):

@@ -21,8 +21,8 @@ from tinymim.tasks.dense import DensePredictionTask
 from tinymim.tasks.upernet import UPerNet, UPerNetForm
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
 from tinymim.vit.initialise import Init
+from tinymim.vit.taps import Tap
 
 
 class Segmenter(DensePredictionTask):

@@ -13,7 +13,7 @@ from tinymim.seeds import shared_rand
 from tinymim.tasks.network import BackboneWithDecoder
 from tinymim.tasks.pyramid import Pyramid
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.blocks import Tap
+from tinymim.vit.taps import Tap
 
 AUXILIARY_LEVEL = 2
 """The scale, from 0, that the auxiliary classifier sees: the tokens as they are."""

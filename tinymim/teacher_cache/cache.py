@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.filesize import decimal as size
 from torch import Tensor
 
 from tinymim.errors import TinymimError
@@ -21,13 +22,10 @@ from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records
 from tinymim.teacher_cache.storage import Folder, filled, name_of
 
-VARIABLE = "TINYMIM_TEACHER_CACHE"
-"""Names the cache's place where no option does."""
-
+VARIABLE = "TINYMIM_TEACHER_CACHE"  # names the cache's place where no option does
 DEFAULT = Path("runs") / "teacher_cache"
 
-View = NDArray[np.int64]
-"""Tags of a batch's samples, ``(B, 3)``: part, view, record (see ``tinymim/data/repeated.py``)."""
+View = NDArray[np.int64]  # tags of a batch's samples, ``(B, 3)``: part, view, record (see ``tinymim/data/repeated.py``)
 
 
 def place(asked: str | None = None) -> Path:
@@ -37,14 +35,8 @@ def place(asked: str | None = None) -> Path:
 
 @dataclass
 class StoredSet:
-    """A data set whose views are stored.
-
-    Args:
-        key: see ``key.py``.
-        about: names of teacher and data, for people.
-        images: in it.
-        views: of each image.
-    """
+    """A data set whose views are stored: its key, names of teacher and data for people, its images, and views of
+    each."""
 
     key: dict[str, Any]
     about: dict[str, str]
@@ -53,13 +45,9 @@ class StoredSet:
 
 
 class Cache:
-    """Stored readings of a teacher for a data module.
-
-    Args:
-        root: its place.
-        forms: what is stored of each view.
-        parts: the data sets by their number; ``None`` where one is not stored.
-        trial: use another, empty place, which is removed in the end; for speed and sizes alone.
+    """Stored readings of a teacher, in the ``forms`` of each view, for the data sets in ``parts``, by their number;
+    ``None`` is one that is not stored. A ``trial`` uses another, empty place, which is removed in the end; for speed
+    and sizes alone.
 
     Raises:
         TinymimError: the disk has less room than is needed, or a folder does not hold what its name says.
@@ -86,7 +74,6 @@ class Cache:
         return [filled(path, form, part.images) for form in self.forms]
 
     def _room(self, counts: list[list[dict[int, int]]]) -> None:
-        """Refuse before the first write what would not fit."""
         missing = sum(
             form.size * _lacking([found], part.views, part.images)
             for part, each in zip(self.parts, counts, strict=True)
@@ -106,7 +93,6 @@ class Cache:
             )
 
     def _folder(self, root: Path, part: StoredSet | None) -> Folder | None:
-        """Folder of a data set's views; ``None``, and no more storing, where the disk refuses."""
         try:
             return Folder(root, part.key, part.about, part.images, say) if part else None
         except OSError as error:
@@ -114,7 +100,6 @@ class Cache:
         return None
 
     def _records(self, form: Form, part: int, view: int) -> Records | None:
-        """File of a tap and a view; ``None`` where the disk refuses."""
         folder = self._folders[part]
         try:
             return folder.records(form, view) if folder else None
@@ -123,7 +108,6 @@ class Cache:
         return None
 
     def _refused(self, error: OSError) -> None:
-        """Say it, once."""
         if self.storing:
             self.storing = False
             say(
@@ -133,12 +117,7 @@ class Cache:
 
     def fetch(self, view: View, pinned: bool = False) -> tuple[dict[str, Tensor], list[int]]:
         """Records of a batch on the host, int8 ``(B, size)`` by the name of their form, and the samples for which some
-        are missing.
-
-        Args:
-            view: tags of the samples.
-            pinned: in memory from which a GPU can copy on its own.
-        """
+        are missing; ``pinned`` in memory from which a GPU can copy on its own."""
         there = np.ones(len(view), bool)
         records_of = {}
         for form in self.forms:
@@ -218,13 +197,3 @@ def _groups(view: View) -> list[tuple[int, int, NDArray[np.bool_]]]:
     return [
         (part, number, (view[:, 0] == part) & (view[:, 1] == number) & (view[:, 2] >= 0)) for part, number in distinct
     ]
-
-
-def size(count: int) -> str:
-    """Bytes, for people."""
-    amount, unit = float(count), "bytes"
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if amount < 1000 or unit == "TB":
-            break
-        amount /= 1000
-    return f"{amount:.0f} {unit}" if amount >= 100 or unit == "bytes" else f"{amount:.1f} {unit}"

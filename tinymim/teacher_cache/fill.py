@@ -12,22 +12,16 @@ from torch import Tensor
 
 from tinymim.teacher_cache.cache import Cache
 from tinymim.teacher_cache.forms import Form, encoded
-from tinymim.vit.blocks import Readings
+from tinymim.vit.taps import Readings
 
 
 class Filler:
-    """Completes the records of batches, and counts how many views that took.
-
-    Args:
-        forms: what is stored of each view.
-    """
+    """Completes the records of batches in the ``forms`` that are stored, and counts how many views that took."""
 
     def __init__(self, forms: Iterable[Form]):
         self.forms = list(forms)
-        self.filled, self.seconds = 0, 0.0
-        """Views that were computed, and how long that took, storing included."""
-        self.missed = 0
-        """Views that lacked a record since an epoch began."""
+        self.filled, self.seconds = 0, 0.0  # views that were computed, and how long that took, storing included
+        self.missed = 0  # views that lacked a record since an epoch began
 
     def fill(
         self,

@@ -12,27 +12,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tinymim.vit.blocks import LOGITS, NORMED, QKV, Readings, Tap
+from tinymim.vit.taps import LOGITS, NORMED, QKV, Readings, Tap
 
-SCALE = 4
-"""Bytes of a token's scale, a float32."""
+SCALE = 4  # bytes of a token's scale, a float32
 
 
 @dataclass(frozen=True, order=True)
 class Form:
-    """Form in which one tap is stored for an image.
+    """Form in which one tap is stored for an image."""
 
-    Args:
-        tap: of the teacher.
-        tokens: stored of each image; 0 is a tap without tokens, the logits.
-        width: channels of a token.
-        exact: float32 instead of int8: for what is small.
-    """
-
-    tap: Tap
-    tokens: int
-    width: int
-    exact: bool = False
+    tap: Tap  # of the teacher
+    tokens: int  # stored of each image; 0 is a tap without tokens, the logits
+    width: int  # channels of a token
+    exact: bool = False  # float32 instead of int8: for what is small
 
     @property
     def name(self) -> str:
@@ -83,15 +75,9 @@ def dequantise(codes: Tensor, scales: Tensor) -> Tensor:
 
 
 def forms_of(taps: Iterable[Tap], first_only: Iterable[Tap], tokens: int, width: int, classes: int) -> list[Form]:
-    """Forms that must be stored so that ``taps`` can be read, each thing once, in the order of blocks.
-
-    Args:
-        taps: wanted.
-        first_only: those of which only the first token is.
-        tokens: of an image in the teacher, prefix and patches.
-        width: of the teacher.
-        classes: outputs of its classifier, or 0.
-    """
+    """Forms that must be stored so that ``taps`` can be read, each thing once, in the order of blocks; of those of
+    ``first_only`` taps the first of the ``tokens`` alone. ``classes`` are the outputs of the teacher's classifier, or
+    0."""
     first = set(first_only)
     forms = set()
     for tap in taps:

@@ -25,19 +25,14 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 SUM = np.dtype("<u4")
-
-MOST = 1 << 26
-"""Checksums of one file that are counted. ImageNet-21k has 14 million images."""
+MOST = 1 << 26  # checksums of one file that are counted. ImageNet-21k has 14 million images
 
 
 def opened(path: Path, make: bool = True) -> int:
-    """A descriptor of a regular file, which is made where it is missing.
+    """A descriptor of a regular file: with ``make`` to read and write, where that is permitted, made where it is
+    missing; else to read what is there.
 
     A pipe would wait for a writer that never comes, and a link lead out of the cache, where nothing is cut to length.
-
-    Args:
-        path: of the file.
-        make: to read and write, where that is permitted; else to read what is there.
 
     Raises:
         OSError: it cannot be opened, or is a link, a pipe, or anything else than a regular file.
@@ -67,13 +62,8 @@ def stored(path: Path, length: int = MOST) -> tuple[int, int]:
 
 
 class Records:
-    """One such file, opened to read and write; made where it is missing.
-
-    Args:
-        path: of the records.
-        length: how many there are.
-        size: bytes of each.
-        damaged: is told, once, what was found to be wrong.
+    """One such file of ``length`` records of ``size`` bytes, opened to read and write; made where it is missing.
+    ``damaged`` is told, once, what was found to be wrong.
 
     Raises:
         OSError: they cannot be opened, made or given their length.
@@ -107,15 +97,8 @@ class Records:
             self._damaged(f"{self.path} {what}; what it lacks is computed anew")
 
     def read(self, numbers: Numbers, into: Bytes) -> NDArray[np.bool_]:
-        """Read records.
-
-        Args:
-            numbers: of the records, ``(M,)``.
-            into: ``(M, size)``; rows without record hold anything afterwards.
-
-        Returns:
-            Which were there and whole, ``(M,)``.
-        """
+        """Read the records of these ``(M,)`` numbers into ``(M, size)``, and tell which were there and whole, ``(M,)``;
+        other rows hold anything afterwards."""
         there = np.zeros(len(numbers), bool)
         for row, number in enumerate(numbers.tolist()):
             expected = int(self.sums[number]) or self._looked_up(number)

@@ -1,9 +1,14 @@
-"""A folder of the cache: what one teacher gives for one data set, and who uses it."""
+"""A folder of the cache: what one teacher gives for one data set, and who uses it.
+
+Its name is the hash of its key: of all that determines the numbers in it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -17,25 +22,18 @@ from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.safety import text
 from tinymim.teacher_cache.forms import Form
-from tinymim.teacher_cache.key import digest
 from tinymim.teacher_cache.records import Records, opened, stored
+from tinymim.vit.backbone import Backbone
 
+FORMAT = 1  # goes up with any change of what a record means: of the reader, the views, or the files
 KEY = "key.json"
-USE = "in_use"
-"""Is locked, shared, by everybody who has the folder open."""
-OPEN = 32
-"""The most views and taps whose files are open at once, two each."""
+USE = "in_use"  # is locked, shared, by everybody who has the folder open
+OPEN = 32  # the most views and taps whose files are open at once, two each
 
 
 class Folder:
-    """One folder, open.
-
-    Args:
-        root: of the cache.
-        key: of what lies in it (see ``key.py``).
-        about: names of teacher and data, for people.
-        length: images of the data set.
-        damaged: is told what was found to be wrong.
+    """One folder, open, for the ``length`` images of a data set. ``about`` has names of teacher and data, for people;
+    ``damaged`` is told what was found to be wrong.
 
     Raises:
         TinymimError: it holds another key than its name says, or none.
@@ -86,6 +84,36 @@ class Folder:
             records.close()
         self._open.clear()
         os.close(self._use)
+
+
+def key_of(teacher: Backbone, sha256: str, precision: str, data: dict[str, Any], view_seed: int) -> dict[str, Any]:
+    """The key, in plain values.
+
+    Not in it are the taps, views and number of images, by which the files of a folder are named or sized, and the
+    kind of device, on which only the last bits depend.
+
+    Args:
+        teacher: whole, not cut at a target block; sizes are enough.
+        sha256: of its weights' file.
+        precision: that it computes in.
+        data: ``identity()`` of the data set.
+        view_seed: of its views.
+    """
+    network = {**teacher.architecture.record(), "heads": teacher.heads}
+    sizes = {"image_size": teacher.image_size, "grid": teacher.grid}  # positions are resampled to the grid
+    key = {
+        "format": FORMAT,
+        "teacher": {"sha256": sha256, **network, **sizes},
+        "precision": precision,
+        "data": data,
+        "view_seed": view_seed,
+    }
+    return json.loads(json.dumps(key))  # tuples and lists are the same to a reader
+
+
+def digest(key: dict[str, Any]) -> str:
+    """Its hash, in 16 hex digits."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
 def name_of(key: dict[str, Any], length: int) -> str:
@@ -143,27 +171,17 @@ def read_key(folder: Path) -> dict[str, Any] | None:
 
 @dataclass
 class CacheFolder:
-    """A folder as ``tinymim cache list`` shows it.
+    """A folder as ``tinymim cache list`` shows it."""
 
-    Args:
-        path: of the folder.
-        about: names of teacher and data, and where the data lies; empty where its key is missing or damaged.
-        precision: that the teacher computed in; likewise.
-        size: bytes on disk.
-        taps: names of what is stored.
-        views: how many.
-        full: share of the records of those taps and views that are there.
-        used: when a run opened it last, seconds since 1970.
-    """
-
-    path: Path
+    path: Path  # of the folder
+    # names of teacher and data, and where the data lies; empty where its key is missing or damaged
     about: dict[str, str]
-    precision: str
-    size: int
-    taps: list[str] = field(default_factory=list)
-    views: int = 0
-    full: float = 0.0
-    used: float = 0.0
+    precision: str  # that the teacher computed in; likewise
+    size: int  # bytes on disk
+    taps: list[str] = field(default_factory=list)  # names of what is stored
+    views: int = 0  # how many
+    full: float = 0.0  # share of the records of those taps and views that are there
+    used: float = 0.0  # when a run opened it last, seconds since 1970
 
 
 def entries(root: Path) -> list[CacheFolder]:

@@ -22,11 +22,9 @@ from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
-from tinymim.vit.architecture import Architecture
+from tinymim.vit.description import Architecture
 
-NEEDED = ("architecture", "file", "licence", "citation", "source")
-"""Fields that a card must have besides its name."""
-
+NEEDED = ("architecture", "file", "licence", "citation", "source")  # fields that a card must have besides its name
 NONCOMMERCIAL = re.compile(
     r"\bnc\b|\bby n c\b|\bcc ?by ?nc|non ?commercial|\bno(t for)? commercial use|"
     r"\b(research|academic)( use| purposes?)? only\b"
@@ -34,16 +32,10 @@ NONCOMMERCIAL = re.compile(
 UNSTATED = re.compile(r"none|unknown|un(stated|specified)\b|not (stated|specified|known)\b|no licen[cs]e\b")
 """Begins one of the licences, where nothing was stated."""
 
-PARTS = re.compile(r"[,;:&+/|]|\band\b")
-"""Between licences."""
-
-SIGNS = "\u2212\u00a9\u00ae"
-"""Minus, copyright and registered: not of ASCII, and like no letter."""
-
+PARTS = re.compile(r"[,;:&+/|]|\band\b")  # between licences
+SIGNS = "\u2212\u00a9\u00ae"  # minus, copyright and registered: not of ASCII, and like no letter
 SHA256_LINE = re.compile(r"^sha256:.*$", flags=re.MULTILINE)
-
-LONGEST = 255
-"""Bytes of a file's name on the file systems in use."""
+LONGEST = 255  # bytes of a file's name on the file systems in use
 
 
 @dataclass
@@ -52,40 +44,23 @@ class Card:
 
     A supervised teacher's classifier, if the file holds one under timm's names, is stated by the architecture:
     ``options: {num_classes: 1000, global_pool: token}``. It is loaded where its logits are distilled, and else left.
-
-    Args:
-        name: of the card.
-        architecture: with head layout and input normalisation.
-        file: the weights file here, by name or path, whatever it is called where it comes from.
-        hub: where the file comes from on the Hugging Face hub, as ``owner/repository/file``.
-        url: where it comes from elsewhere; empty for one this project makes.
-        page: where a person finds it, if there is no address that a program can fetch.
-        sha256: of the file.
-        target_block: the block to distil from; ``None`` leaves it to the rule.
-        labels_seen: whether labels were used in its training.
-        licence: of the weights; it passes on to students.
-        citation: the paper.
-        source: who trained it, on what.
-        note: what else a user should know: why that block, native sizes, doubts about the licence.
-        rebuild: the command that makes it again, if there is one.
-        path: of the card itself.
     """
 
-    name: str
-    architecture: Architecture
-    file: str
-    licence: str
-    citation: str
-    source: str
-    hub: str = ""
-    url: str = ""
-    page: str = ""
-    sha256: str | None = None
-    target_block: int | None = None
-    labels_seen: bool = False
-    note: str = ""
-    rebuild: str = ""
-    path: Path = Path()
+    name: str  # of the card
+    architecture: Architecture  # with head layout and input normalisation
+    file: str  # the weights file here, by name or path, whatever it is called where it comes from
+    licence: str  # of the weights; it passes on to students
+    citation: str  # the paper
+    source: str  # who trained it, on what
+    hub: str = ""  # where the file comes from on the Hugging Face hub, as ``owner/repository/file``
+    url: str = ""  # where it comes from elsewhere; empty for one this project makes
+    page: str = ""  # where a person finds it, if there is no address that a program can fetch
+    sha256: str | None = None  # of the file
+    target_block: int | None = None  # the block to distil from; ``None`` leaves it to the rule
+    labels_seen: bool = False  # whether labels were used in its training
+    note: str = ""  # what else a user should know: why that block, native sizes, doubts about the licence
+    rebuild: str = ""  # the command that makes it again, if there is one
+    path: Path = Path()  # of the card itself
 
     @property
     def place(self) -> Path:
@@ -140,11 +115,7 @@ class Card:
             raise TinymimError(f"card {self.path} has no sha256 line to fill in")
 
     def record_sha256(self, digest: str) -> None:
-        """Write the weights' sha256 into the card's file.
-
-        Raises:
-            TinymimError: the card has no line for it.
-        """
+        """Write the weights' sha256 into the card's file, which must have a line for it."""
         self.check_recordable()
         files.write_text(self.path, SHA256_LINE.sub(f"sha256: {digest}", self.path.read_text()))
 
@@ -188,11 +159,7 @@ def paths() -> dict[str, Path]:
 
 
 def find(name: str) -> Card:
-    """The card called ``name``, or the card at that path.
-
-    Raises:
-        TinymimError: no such card; the message gives the nearest names.
-    """
+    """The card called ``name``, or the card at that path; the error of an unknown name gives the nearest ones."""
     if name.endswith((".yaml", ".yml")):
         return read(Path(name))
     cards = paths()
@@ -221,39 +188,26 @@ def read(path: Path) -> Card:
         raise TinymimError(f"{what}: {', '.join(missing)} missing or empty")
     record_schemas.fit(content, record_schemas.CardFields, what)
     content["architecture"] = record_schemas.architecture(content["architecture"], f"{what}: architecture")
-    if wrong := _file_problem(content["file"]) or _hub_problem(content.get("hub")) or _url_problem(content.get("url")):
+    if wrong := _problem(content["file"], content.get("hub") or "", content.get("url") or ""):
         raise TinymimError(f"{what}: {wrong}")
     return Card(**content, path=path)
 
 
-def _file_problem(file: str) -> str | None:
-    """Why no file can be called so, or ``None``."""
+def _problem(file: str, hub: str, url: str) -> str | None:
+    """Why a card's file, place on the hub, or address can be none, or ``None``; their characters are the schema's."""
     for part in file.split("/"):
         if (length := len(os.fsencode(part))) > LONGEST:
             return f"file: {text.brief(part)} has {length} bytes, and a file's name at most {LONGEST}"
-    return None
-
-
-def _hub_problem(hub: str | None) -> str | None:
-    """Why that is no file of a repository on the hub, or ``None``."""
-    if not hub:
-        return None
     parts, wanted = hub.split("/"), f"hub: {text.brief(hub)} is not owner/repository/file"
-    if len(parts) < 3 or any(not re.fullmatch(r"[\w.-]+", part, re.ASCII) or part in (".", "..") for part in parts):
+    if hub and (len(parts) < 3 or {"", ".", ".."} & {*parts}):
         return wanted
     try:
-        validate_repo_id("/".join(parts[:2]))
+        if hub:
+            validate_repo_id("/".join(parts[:2]))
+        if url and urlsplit(url).port is None and urlsplit(url).hostname is None:
+            raise ValueError("it names no host")
     except HFValidationError as error:
         return f"{wanted}: {' '.join(str(error).split())}"
-    return None
-
-
-def _url_problem(url: str | None) -> str | None:
-    """Why that is no address, or ``None``."""
-    try:
-        parts = urlsplit(url or "")
-        if parts.port is None and parts.hostname is None and parts.scheme in ("http", "https"):
-            raise ValueError("it names no host")
     except ValueError as error:
-        return f"url: {text.brief(url)} is no address: {error}"
+        return f"url: {text.brief(escaping.address(url))} is no address: {escaping.address(str(error))}"
     return None

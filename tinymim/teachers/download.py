@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.client
 import re
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -24,12 +27,9 @@ from tinymim.safety.console import PlainConsole
 from tinymim.safety.escaping import address
 from tinymim.teachers import card as cards
 
-PATIENCE = 3.0
-"""Seconds to wait for a connection."""
-
-STALLED = 30.0
-"""Seconds without a byte after which a download is given up."""
-
+PATIENCE = 3.0  # seconds to wait for a connection
+SLOWEST = 1000  # bytes a second, over STALLED seconds, below which it is given up
+STALLED = 30.0  # seconds without a byte after which a download is given up
 CHUNK = 1 << 20
 
 _asking: ContextVar[bool] = ContextVar("asking", default=True)
@@ -37,8 +37,7 @@ _asking: ContextVar[bool] = ContextVar("asking", default=True)
 
 @contextmanager
 def asking_nobody(quiet: bool = True) -> Iterator[None]:
-    """Within it no server is asked for anything: whoever looks at a file of others tells nobody. Nothing changes where
-    it is not to be ``quiet``."""
+    """Within it, if ``quiet``, no server is asked for anything: whoever looks at a file of others tells nobody."""
     token = _asking.set(_asking.get() and not quiet)
     try:
         yield
@@ -46,14 +45,9 @@ def asking_nobody(quiet: bool = True) -> Iterator[None]:
         _asking.reset(token)
 
 
-def asks_nobody() -> bool:
-    """Whether this is within :func:`asking_nobody`."""
-    return not _asking.get()
-
-
 def unreachable(url: str) -> str | None:
     """Why nothing can be fetched from ``url`` now, or ``None``; answers within :data:`PATIENCE` seconds."""
-    if asks_nobody():
+    if not _asking.get():
         return "no server is asked where a file is only looked at"
     if url.startswith(constants.ENDPOINT) and constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
@@ -63,7 +57,7 @@ def unreachable(url: str) -> str | None:
         through = urlsplit(proxy) if proxy and not urllib.request.proxy_bypass(wanted.netloc) else wanted
         port = through.port or (443 if through.scheme == "https" else 80)
     except ValueError as error:
-        return f"it is no address ({error})"
+        return "it is no address" + ("" if "@" in url else f" ({error})")  # which may quote a password
     return _no_connection(str(through.hostname), port)
 
 
@@ -86,18 +80,10 @@ def _no_connection(host: str, port: int) -> str | None:
 
 
 def download(url: str, place: Path, sha256: str | None = None) -> str:
-    """Fetch ``url`` into ``place`` with a progress bar, whole or not at all.
-
-    Args:
-        url: http or https.
-        place: the file; the folder is made.
-        sha256: what the file must have; ``None`` takes any.
-
-    Returns:
-        Its sha256.
+    """Fetch ``url``, http or https, into ``place`` with a progress bar, whole or not at all; its sha256.
 
     Raises:
-        TinymimError: no connection, an answer that is no such file, or one cut short or of another sha256.
+        TinymimError: no connection, an answer that is no such file, or one cut short or of another ``sha256``.
     """
     if problem := unreachable(url):
         raise TinymimError(f"{address(url)} cannot be fetched: {problem}")
@@ -123,21 +109,56 @@ def download(url: str, place: Path, sha256: str | None = None) -> str:
 
 
 def _receive(url: str, temporary: Path) -> None:
-    """Write what ``url`` gives into ``temporary``."""
-    request = urllib.request.Request(url, headers={"User-Agent": f"tinymim/{__version__}"})
-    with urllib.request.urlopen(request, timeout=STALLED) as answer, temporary.open("wb") as file, _bar() as bar:
+    with _answer(url) as answer, temporary.open("wb") as file, _bar() as bar:
         if answer.headers.get_content_type() == "text/html":
             raise TinymimError(f"{address(url)} gave a web page, not a file; download it by hand")
         length = answer.headers.get("Content-Length") or ""
         size = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0  # without, the answer's end is the file's
         task = bar.add_task(Path(urlsplit(url).path).name, total=size or None)
-        received = 0
-        while piece := answer.read(CHUNK):
+        received = before = 0
+        since = time.monotonic()
+        while piece := answer.read1(CHUNK):  # what has come, and does not wait for a whole one
             file.write(piece)
             received += len(piece)
             bar.update(task, completed=received)
+            if (spent := time.monotonic() - since) > STALLED:
+                if received - before < SLOWEST * spent:
+                    raise TinymimError(
+                        f"{address(url)} gives less than {SLOWEST:,} bytes a second, and was given up after "
+                        f"{received:,}; try again later, or download it by hand"
+                    )
+                since, before = time.monotonic(), received
     if received < size:
         raise TinymimError(f"{address(url)} was cut off after {received} of {size} bytes; try again")
+
+
+def _answer(url: str) -> http.client.HTTPResponse:
+    """Open ``url`` with the user and password in it, if any, which go to its own host alone; its headers come within
+    :data:`STALLED` seconds, however slowly a server gives them."""
+    parts = urlsplit(url)
+    request = urllib.request.Request(
+        parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
+        headers={"User-Agent": f"tinymim/{__version__}"},
+    )
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(user.encode()).decode()}")
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(urllib.request.urlopen(request, timeout=STALLED))
+        except Exception as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(STALLED)
+    if not answers:
+        raise TinymimError(f"{address(url)} gave no answer within {STALLED:g} seconds; try again later")
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
 
 
 def _bar() -> Progress:
@@ -146,11 +167,8 @@ def _bar() -> Progress:
 
 
 def fetch_weights(card: cards.Card, record: bool) -> None:
-    """Download a card's weights to where they belong, and print what was written.
-
-    Args:
-        card: whose.
-        record: write their sha256 into the card, if it has none.
+    """Download a card's weights to where they belong, and print what was written; ``record`` writes their sha256 into
+    the card, if it has none.
 
     Raises:
         TinymimError: no network, or no file; the message says where to get it and where to put it.

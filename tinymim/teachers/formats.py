@@ -24,12 +24,14 @@ WRAPPERS = ("state_dict", "model", "module", "teacher", "student")
 """Keys under which checkpoints keep the state dict, the first that holds weights: of iBOT's and DINO's two networks the
 teacher, which is what their authors evaluate."""
 
+AVERAGES = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "ema_model")  # of weights, beside those in WRAPPERS
 UNKNOWN = "unknown"
-
+DINOV3 = "Hugging Face DINOv3"
 FORMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Hugging Face ViTMAE", (r"^decoder\.decoder_",)),
     ("Hugging Face data2vec-vision", (r"^data2vec_vision\.",)),
     ("Hugging Face BEiT or data2vec-vision", (r"\.lambda_1$",)),
+    (DINOV3, (r"\.layer_scale1\.lambda1$", r"(^|\.)embeddings\.patch_embeddings\.weight$")),
     ("Hugging Face DINOv2", (r"\.layer_scale1\.lambda1$",)),
     ("Hugging Face ViT", (r"embeddings\.patch_embeddings\.projection\.",)),
     ("SimMIM", (r"^encoder\.mask_token$", r"^decoder\.0\.")),
@@ -54,10 +56,10 @@ OTHERS = (
 """Networks that are no plain ViT, for the refusal."""
 
 BLOCKS = re.compile(
-    r"((?:[a-z_]\w*\.)*?)(?:blocks|encoder\.layer|layers)\.\d+\.(?:norm[12]|layernorm_(?:before|after))\.(?:weight|bias)",
+    r"((?:[a-z_]\w*\.)*?)(?:blocks|encoder\.layer|model\.layer|layers?)\.\d+\.(?:norm[12]|layernorm_(?:before|after))\.(?:weight|bias)",
     re.IGNORECASE,
 )
-PATCHES = re.compile(r"(.*?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection)\.weight")
+PATCHES = re.compile(r"(.*?)(?:patch_embed\.proj|embeddings\.patch_embeddings(?:\.projection)?)\.weight")
 """By these an encoder is found under whatever prefix: ``backbone.``, ``encoder.``, ``beit.``, ...; one with patches is
 preferred, for a decoder may have blocks as well."""
 
@@ -66,11 +68,11 @@ BUFFERS = re.compile(r"(^|\.)(relative_position_index|rope\.freqs_(cos|sin))$")
 
 NAMES = (
     # Hugging Face, in published files and since transformers 5
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.patch_embeddings\.(projection\.)?", "patch_embed.proj."),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^embeddings\.distillation_token$", "dist_token"),
     (r"^embeddings\.", ""),
-    (r"^(encoder\.layer|layers)\.(\d+)\.", r"blocks.\2."),
+    (r"^(encoder\.layer|model\.layer|layers?)\.(\d+)\.", r"blocks.\2."),
     (r"^(encoder\.relative_position_bias|shared_position_bias)\.", "rel_pos_bias."),
     (r"(\.attention\.attention)?\.relative_position_bias\.relative", ".attn.relative"),
     (r"\.attention(\.attention)?\.(query|q_proj)\.", ".attn.q_proj."),
@@ -124,10 +126,6 @@ def unwrapped(content: dict[Any, Any], most: int = 3) -> State:
 def recognised(path: Path, state: State) -> tuple[str, State]:
     """Recognise the form of a foreign state dict, and bring its weights under timm's names.
 
-    Args:
-        path: of the file, for the error.
-        state: as stored.
-
     Returns:
         The form's name, and the weights: the encoder's as a ``VisionTransformer`` has them, the others (decoder,
         classifier, ...) under the names they were stored with. A form that is not known is :data:`UNKNOWN`, or the
@@ -172,6 +170,9 @@ def _joined(state: State) -> State:
     """Join tensors of blocks to those of timm's ``VisionTransformer``; what lacks its other parts stays as it is."""
     state = dict(state)
     for block in sorted({match[1] for match in map(BLOCK.fullmatch, state) if match}):
+        for part in ("weight", "bias"):  # DINOv3's names for the layers of an MLP are those of a gated one
+            if f"{block}mlp.fc1_g.{part}" not in state and f"{block}mlp.fc1_x.{part}" in state:
+                state[f"{block}mlp.fc1.{part}"] = state.pop(f"{block}mlp.fc1_x.{part}")
         for whole, spellings in SPELLINGS.items():
             for parts in spellings:
                 names = [block + part for part in parts]
@@ -187,8 +188,10 @@ def _with_registers(state: State) -> State:
     """Name DINOv2's registers as timm does. DINOv2 adds positions before it inserts them: a CLS token may have its own
     added."""
     token, positions = state.get("cls_token"), state.get("pos_embed")
-    if "register_tokens" not in state or token is None or positions is None:
+    if "register_tokens" not in state or token is None:
         return state
+    if positions is None:  # DINOv3, which rotates
+        return {"reg_token" if name == "register_tokens" else name: value for name, value in state.items()}
     if positions.dim() != 3 or positions[:, :1].shape != token.shape:
         return state
     state = dict(state)

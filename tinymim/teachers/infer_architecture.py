@@ -12,29 +12,32 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from timm.layers import build_sincos2d_pos_embed
 
 from tinymim.errors import TinymimError
-from tinymim.safety import names, text
+from tinymim.safety import text
 from tinymim.teachers import card as cards
-from tinymim.teachers import record_schemas, weights_summary
+from tinymim.teachers import formats, record_schemas, weights_summary
 from tinymim.teachers.card import Card
 from tinymim.teachers.formats import State
 from tinymim.teachers.weights import File
+from tinymim.teachers.weights_file import IN_FOLDER
 from tinymim.teachers.weights_summary import WeightsSummary
 from tinymim.vit import network_options as network
 from tinymim.vit.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.positions import TABLE
 
-IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
-"""Names of the weights in a folder of timm's, of transformers' and of our exports."""
-
-BASES = {"ViT": "vit_base_patch16_224", "BEiT": "beit_base_patch16_224", "EVA-02": "eva02_base_patch14_224"}
+BASES = {
+    "ViT": "vit_base_patch16_224",
+    "BEiT": "beit_base_patch16_224",
+    "EVA-02": "eva02_base_patch14_224",
+    "DINOv3": "vit_base_patch16_dinov3_qkvb",
+}
 """Networks over which the sizes of an uncommon one of each class are laid."""
 
 PUBLISHED = {
@@ -50,6 +53,10 @@ PUBLISHED = {
     ("EVA-02", 384, 12): "eva02_small_patch14_224",
     ("EVA-02", 768, 12): "eva02_base_patch14_224",
     ("EVA-02", 1024, 24): "eva02_large_patch14_224",
+    ("DINOv3", 384, 12): "vit_small_patch16_dinov3_qkvb",
+    ("DINOv3", 768, 12): "vit_base_patch16_dinov3_qkvb",
+    ("DINOv3", 1024, 24): "vit_large_patch16_dinov3_qkvb",
+    ("DINOv3", 1280, 32): "vit_huge_plus_patch16_dinov3_qkvb",
 }
 """Networks by class, width and depth, whose heads are known."""
 
@@ -61,16 +68,8 @@ Colour = tuple[float, float, float]
 
 @dataclass
 class KnownFacts:
-    """Facts that weights do not hold, as far as somebody states them.
-
-    Args:
-        arch: timm's name, over which the sizes are laid.
-        heads: attention heads, one number or one for each block.
-        mean: of the input.
-        std: of the input.
-        licence: of the weights; empty where nobody says it.
-        options: timm's options beside the sizes.
-    """
+    """Facts that weights do not hold, as far as somebody states them: timm's name ``arch``, over which the sizes are
+    laid, ``options`` beside them, the input's ``mean`` and ``std``, and the ``licence``, empty where nobody says it."""
 
     arch: str | None = None
     heads: int | list[int] | None = None
@@ -80,29 +79,8 @@ class KnownFacts:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def weights_in(source: str) -> Path | None:
-    """The file of weights that ``source`` is, or that lies in that folder; ``None`` where it is no path of either.
-
-    Raises:
-        TinymimError: a folder without weights, or a file that can hold none.
-    """
-    path = Path(source)
-    if path.suffix in names.WEIGHTS:
-        return path
-    if path.is_file() and path.suffix not in ("", ".yaml", ".yml"):  # names of cards, and cards
-        raise TinymimError(f"teacher: {path} is no file of weights, which end in {', '.join(names.WEIGHTS)}")
-    file = next((path / name for name in IN_FOLDER if (path / name).is_file()), None)
-    if file is None and path.is_dir() and "/" in source:
-        raise TinymimError(f"teacher: the folder {path} has no {' and no '.join(IN_FOLDER)}")
-    return file
-
-
 def card(path: Path, file: File) -> Card:
     """The card of somebody else's weights: one that names this file, or one made from what is known of them.
-
-    Args:
-        path: of the file.
-        file: as read.
 
     Raises:
         TinymimError: that is not enough; the message has the command that writes a card.
@@ -116,7 +94,7 @@ def card(path: Path, file: File) -> Card:
         raise TinymimError(
             f"teacher: {path} holds {weights_summary.describe(file.form, file.state)}, and does not say its "
             f"{', '.join(unsaid)}; `tinymim teachers add {shlex.quote(str(path))} --name ... --licence ... {options}` "
-            "writes a card that does"
+            f"writes a card that does{usual_colours(unsaid)}"
         )
     return Card(
         name=path.name if path.name not in IN_FOLDER else path.parent.name,
@@ -128,8 +106,17 @@ def card(path: Path, file: File) -> Card:
     )
 
 
+def usual_colours(unsaid: list[str]) -> str:
+    """Words on what ``--mean`` and ``--std`` usually are, where they are not said."""
+    if not {"mean", "std"} & {*unsaid}:
+        return ""
+    return (
+        "; --mean imagenet --std imagenet is usual (MAE and its kin, DINO, lightly-train, torchvision), half with "
+        "Google's ViTs and timm's augreg, openai_clip with CLIP and EVA-02"
+    )
+
+
 def _card_naming(file: str) -> Card | None:
-    """The first readable card whose weights file has this name."""
     for place in cards.paths().values():
         with suppress(TinymimError):
             if (card := cards.read(place)).file == file:
@@ -138,11 +125,7 @@ def _card_naming(file: str) -> Card | None:
 
 
 def beside(path: Path) -> KnownFacts:
-    """Facts of ``config.json`` beside the weights, timm's or transformers'; none where there is no such file.
-
-    Raises:
-        TinymimError: it cannot be read.
-    """
+    """Facts of ``config.json`` beside the weights, timm's or transformers'; none where there is no such file."""
     if path.name not in IN_FOLDER or not (path.parent / "config.json").is_file():
         return KnownFacts()
     place, images = path.parent / "config.json", path.parent / "preprocessor_config.json"
@@ -154,18 +137,23 @@ def beside(path: Path) -> KnownFacts:
         heads = options.get("num_heads")
         return KnownFacts(timms.architecture, heads, published.mean, published.std, published.license or "", options)
     theirs = record_schemas.fit(config, record_schemas.TransformersConfig, f"teacher: {place}")
-    if theirs.hidden_act != "gelu" or theirs.layer_norm_eps > 1e-5:
-        stated = f"hidden_act {theirs.hidden_act}, layer_norm_eps {theirs.layer_norm_eps}"
+    activation = "silu" if theirs.use_gated_mlp else "gelu"
+    if theirs.model_type == "dinov3_vit" and theirs.rope_theta not in (None, 100):
+        raise TinymimError(f"teacher: {place} says rope_theta {theirs.rope_theta:g}, and that of DINOv3 is 100")
+    if theirs.hidden_act != activation or theirs.layer_norm_eps > 1e-5:
         raise TinymimError(
-            f"teacher: {place} says {stated}, and the networks that are read here have gelu and "
-            "1e-6: the same weights would compute something else"
+            f"teacher: {place} says hidden_act {theirs.hidden_act}, layer_norm_eps {theirs.layer_norm_eps}, and the "
+            f"networks that are read here have {activation} and 1e-6: the same weights would compute something else"
         )
-    processor = record_schemas.fit(
-        _json(images) if images.is_file() else {}, record_schemas.ImageConfig, f"teacher: {images}"
-    )
+    stated = _json(images) if images.is_file() else {}
+    processor = record_schemas.fit(stated, record_schemas.ImageConfig, f"teacher: {images}")
+    mean, std = processor.image_mean, processor.image_std
     if not processor.do_normalize:
-        processor.image_mean, processor.image_std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return KnownFacts(heads=theirs.num_attention_heads, mean=processor.image_mean, std=processor.image_std)
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    # theirs are of bytes times a factor, ours of images in [0, 1]
+    scale = 255 * (processor.rescale_factor or 1 / 255) if processor.do_rescale is not False else 255.0
+    mean, std = (values and (values[0] / scale, values[1] / scale, values[2] / scale) for values in (mean, std))
+    return KnownFacts(heads=theirs.num_attention_heads, mean=mean, std=std)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -174,12 +162,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def deduce(path: Path, file: File, facts: KnownFacts) -> tuple[Architecture | None, list[str]]:
-    """Deduce the architecture of somebody else's weights.
-
-    Args:
-        path: of the file, for the error.
-        file: as read.
-        facts: what is known besides.
+    """Deduce the architecture of somebody else's weights in ``path``, with the ``facts`` that are known besides.
 
     Returns:
         The architecture, or ``None`` and what would have to be stated: ``heads``, ``mean``, ``std``.
@@ -193,21 +176,34 @@ def deduce(path: Path, file: File, facts: KnownFacts) -> tuple[Architecture | No
     _check_positions(path, file.state)
     # Sizes of a published network tell its heads, unless its last block was trained for other ones.
     common = PUBLISHED.get((held.kind, held.width, held.depth))
+    if held.kind == "DINOv3" and not facts.arch and file.form != formats.DINOV3:
+        raise TinymimError(
+            f"teacher: {path} holds {weights_summary.describe(file.form, file.state)} without positions, and does not "
+            f"say how q and k are rotated; `tinymim teachers add` takes timm's name of the network as --arch"
+        )
     network = skeleton(Architecture(facts.arch or common or BASES[held.kind]))
     usual = weights_summary.summarise(network.vit.state_dict())
     if not usual or usual.kind != held.kind:
         raise TinymimError(f"arch: {network.architecture.arch} is no {held.kind}, and {path} holds a {held}")
-    heads = facts.heads or _heads_in_tables(file.state)
+    tables = (value for key, value in file.state.items() if key.endswith(TABLE))
+    heads = facts.heads or next((table.shape[1] for table in tables), None)  # a column for each head
     if not heads and (facts.arch or (common and not _only_relations(file.state, held.depth))):
         heads = network.heads[0]
     fixed = _is_sincos(file.state.get("pos_embed"))
-    mean, std = _normalisation(held, file.form, fixed)
-    mean, std = facts.mean or mean, facts.std or std
+    mean, std = facts.mean, facts.std
+    if held.kind == "EVA-02":
+        mean, std = mean or OPENAI_CLIP_MEAN, std or OPENAI_CLIP_STD
+    elif file.form in IMAGENET_FORMS or fixed:
+        mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
     unsaid = [name for name, value in {"heads": heads, "mean": mean, "std": std}.items() if not value]
     if heads is None or mean is None or std is None:
         return None, unsaid
     options = {**_sizes(network, usual, held, file.state), **facts.options}
-    return Architecture(network.architecture.arch, options, heads, "sincos" if fixed else "learned", mean, std), []
+    positions: Literal["learned", "sincos"] = "sincos" if fixed else "learned"
+    resampling: Literal["timm", "dinov2"] = "timm"
+    if file.form == "DINOv2" and not held.options.get("reg_tokens"):
+        resampling = "dinov2"
+    return Architecture(network.architecture.arch, options, heads, positions, mean, std, resampling), []
 
 
 def _check_positions(path: Path, state: State) -> None:
@@ -218,12 +214,6 @@ def _check_positions(path: Path, state: State) -> None:
             least = 1 if key == "pos_embed" else 4  # three entries are CLS's
             if len(shape) != len(right) or not all(shape) or (shape[0] != 1 if least == 1 else shape[0] < least):
                 raise TinymimError(f"teacher: {path}: {key}: shape {shape}, and one is ({', '.join(map(str, right))})")
-
-
-def _heads_in_tables(state: State) -> int | None:
-    """Relative position biases have a column for each head."""
-    tables = (value for key, value in state.items() if key.endswith(TABLE))
-    return next((table.shape[1] for table in tables), None)
 
 
 def _only_relations(state: State, depth: int) -> bool:
@@ -239,27 +229,22 @@ def _only_relations(state: State, depth: int) -> bool:
 
 
 def _is_sincos(positions: torch.Tensor | None) -> bool:
-    """Whether positions are MAE's fixed ones: those of the patches, behind those of what precedes them."""
+    """Whether the patches' positions, behind those of what precedes them, are fixed ones: MAE's and TinyMIM's, with the
+    columns first, or timm's, with the same channels in another order."""
     if positions is None or positions.shape[-1] % 4:
         return False
-    side = math.isqrt(positions.shape[1])
-    fixed = build_sincos2d_pos_embed([side, side], dim=positions.shape[-1], interleave_sin_cos=False)
-    return torch.allclose(positions[0, -side * side :].float(), fixed, atol=0.01)  # as near as bfloat16 comes
-
-
-def _normalisation(held: WeightsSummary, form: str, fixed: bool) -> tuple[Colour | None, Colour | None]:
-    """Mean and standard deviation of the input that published weights of this kind were trained with, if all were."""
-    if held.kind == "EVA-02":
-        return OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-    if form in IMAGENET_FORMS or fixed:
-        return IMAGENET_MEAN, IMAGENET_STD
-    return None, None
+    stored, side = positions[0].float(), math.isqrt(positions.shape[1])
+    timms = build_sincos2d_pos_embed([side, side], dim=positions.shape[-1], interleave_sin_cos=False)
+    sin_row, sin_column, cos_row, cos_column = timms.chunk(4, dim=1)
+    published = torch.cat([sin_column, cos_column, sin_row, cos_row], dim=1)
+    # as near as bfloat16 comes
+    return any(torch.allclose(stored[-side * side :], table, atol=0.01) for table in (published, timms))
 
 
 def _sizes(network: Backbone, usual: WeightsSummary, held: WeightsSummary, state: State) -> dict[str, Any]:
     """timm's options that make of ``network`` one for ``state``: those that are not its own already."""
     sizes: dict[str, tuple[Any, Any]] = {
-        "img_size": (_grid(state) * held.patch, network.image_size[0]),
+        "img_size": (_grid(state) * held.patch or network.image_size[0], network.image_size[0]),
         "patch_size": (held.patch, usual.patch),
         "embed_dim": (held.width, usual.width),
         "depth": (held.depth, usual.depth),
@@ -270,7 +255,6 @@ def _sizes(network: Backbone, usual: WeightsSummary, held: WeightsSummary, state
 
 
 def _grid(state: State) -> int:
-    """Patches along a side."""
     if (positions := state.get("pos_embed")) is not None:
         return math.isqrt(positions.shape[1])  # the prefix is smaller than what the next square has more
     tables = [value for key, value in state.items() if key.endswith(TABLE)]

@@ -14,7 +14,7 @@ import torch
 
 from tinymim import files
 from tinymim.errors import TinymimError
-from tinymim.teachers import infer_architecture, timm_hub, weights
+from tinymim.teachers import infer_architecture, timm_hub, weights, weights_file
 from tinymim.teachers.card import Card, find
 from tinymim.teachers.provenance import Provenance
 from tinymim.teachers.weights import File
@@ -50,9 +50,7 @@ class Teacher:
 
     def load(self, classifier: bool = False) -> tuple[Backbone, Provenance]:
         """The backbone, frozen and in eval mode, and where it came from. Those of ``timm:NAME`` are fetched if need be.
-
-        Args:
-            classifier: with its classifier, so that ``Tap(depth, "logits")`` can be read.
+        With ``classifier``, ``Tap(depth, "logits")`` can be read.
 
         Raises:
             TinymimError: weights missing, truncated, of another sha256, or not fitting the architecture; or a
@@ -108,7 +106,7 @@ def _located(source: str) -> Teacher:
             "recipe's comments say which kind"
         )
     file = None
-    if path := infer_architecture.weights_in(source):
+    if path := weights_file.weights_in(source):
         file = weights.read(path)
         if file.record:
             return replace(promised(str(path), file.record), file=file)
@@ -125,21 +123,13 @@ def _located(source: str) -> Teacher:
 
 
 def named(source: str) -> Card:
-    """The card by that name or path, or the one made for ``timm:NAME``.
-
-    Raises:
-        TinymimError: there is none.
-    """
+    """The card by that name or path, or the one made for ``timm:NAME``."""
     return timm_hub.card(source) if is_published(source) else find(source)
 
 
 def file_of(source: str) -> Path | None:
-    """The file of weights that ``source`` names; ``None`` where there is none here.
-
-    Raises:
-        TinymimError: nothing of that name.
-    """
-    path = infer_architecture.weights_in(source) or named(source).weights_path()
+    """The file of weights that ``source`` names; ``None`` where there is none here."""
+    path = weights_file.weights_in(source) or named(source).weights_path()
     return path if path and path.is_file() else None
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
-from typing import Any
 
 import yaml
 
 from tinymim import files
 from tinymim.errors import TinymimError
-from tinymim.safety import names
+from tinymim.safety import names, text
 from tinymim.teachers import card as cards
-from tinymim.teachers import infer_architecture, record_schemas, weights, weights_summary
+from tinymim.teachers import infer_architecture, record_schemas, weights, weights_file, weights_summary
 from tinymim.teachers.infer_architecture import KnownFacts
-from tinymim.vit.architecture import Architecture
 
 
 def write_card(
@@ -28,7 +25,7 @@ def write_card(
     origin: str | None = None,
     copy: bool = False,
 ) -> str:
-    """Write a card into the first folder of cards; the file of weights stays where it is.
+    """Write a card into the first folder of cards, and say so in a line; the file of weights stays where it is.
 
     Args:
         source: the file, or a folder of timm's or transformers' with ``config.json``.
@@ -40,13 +37,10 @@ def write_card(
         origin: who trained it, on what.
         copy: copy the file beside the card.
 
-    Returns:
-        A line that says what was written.
-
     Raises:
         TinymimError: something the weights do not say is not stated, or there is such a card already.
     """
-    path = infer_architecture.weights_in(source)
+    path = weights_file.weights_in(source)
     if path is None:
         raise TinymimError(f"{source} is no file of weights ({', '.join(names.WEIGHTS)}) and no folder of them")
     file = weights.read(path)
@@ -66,7 +60,7 @@ def write_card(
     if architecture is None or name is None or missing:
         raise TinymimError(
             f"{path} holds {weights_summary.describe(file.form, file.state)}; what it does not say has to be given: "
-            f"{', '.join(f'--{option}' for option in [*missing, *unsaid])}"
+            f"{', '.join(f'--{option}' for option in [*missing, *unsaid])}{infer_architecture.usual_colours(unsaid)}"
         )
     if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name, re.ASCII):
         raise TinymimError(f"--name: {name!r} names no file; take letters, digits, - and _")
@@ -79,7 +73,7 @@ def write_card(
     kept = f"{name}{path.suffix}" if copy else str(path.resolve())
     content = {
         "name": name,
-        "architecture": _plain(architecture),
+        "architecture": text.plain(architecture.record(), "the architecture"),
         "file": kept,
         "sha256": files.sha256(path),
         "target_block": target_block,
@@ -93,11 +87,3 @@ def write_card(
         files.write_atomically(place.parent / kept, lambda temporary: shutil.copyfile(path, temporary))
     files.write_text(place, yaml.safe_dump(content, sort_keys=False, width=120))
     return f"wrote {place}: {backbone.describe()}, licence {cards.terms(facts.licence)}"
-
-
-def _plain(architecture: Architecture) -> dict[str, Any]:
-    """The fields of an architecture in YAML's own types."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(architecture).items()
-    }

@@ -9,8 +9,7 @@ from tinymim.errors import TinymimError
 from tinymim.safety import names
 from tinymim.teachers import weights_summary
 
-OURS = "tinymim"
-"""The form of this project's own files."""
+OURS = "tinymim"  # the form of this project's own files
 
 
 @dataclass

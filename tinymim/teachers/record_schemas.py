@@ -18,13 +18,10 @@ from tinymim.safety.names import PLAIN
 from tinymim.safety.text import mapping
 from tinymim.safety.wording import told
 from tinymim.vit import network_options
-from tinymim.vit.architecture import DEVIATION, Architecture
-from tinymim.vit.classifier_head import HeadForm
 from tinymim.vit.conventions import Conventions
-from tinymim.vit.initialise import Init
+from tinymim.vit.description import DEVIATION, Architecture, HeadForm, Init
 
-Line = Annotated[str, Meta(max_length=4000)]
-"""A text that is shown to people."""
+Line = Annotated[str, Meta(max_length=4000)]  # a text that is shown to people
 
 Name = Annotated[str, Meta(pattern=rf"^{PLAIN}\Z(?#a plain name of one file or folder)")]
 """Name of a file or folder that it may become."""
@@ -165,23 +162,23 @@ class TransformersConfig(Struct):
     hidden_act: Line = "gelu"
     layer_norm_eps: float = 0.0
     num_attention_heads: Heads | None = None
+    model_type: Line | None = None
+    rope_theta: float | None = None
+    use_gated_mlp: bool | None = None
 
 
 class ImageConfig(Struct):
     """transformers' ``preprocessor_config.json``."""
 
+    do_rescale: bool | None = True
+    rescale_factor: Annotated[float, Meta(ge=1e-6, le=1e6)] | None = None
     do_normalize: bool | None = True
     image_mean: Colour | None = None
     image_std: Spread | None = None
 
 
 def fit(value: Any, schema: type[Kind], what: str) -> Kind:
-    """``value`` as ``schema`` has it.
-
-    Args:
-        value: plain data.
-        schema: one of the structs here.
-        what: begins the error: ``teacher card x.yaml``.
+    """Plain data as a struct of ``schema``, one of those here; ``what`` (``teacher card x.yaml``) begins the error.
 
     Raises:
         TinymimError: a field is missing or unknown, or of another type or range; one line.
@@ -215,12 +212,3 @@ def architecture(value: Any, what: str) -> Architecture:
     known = fit(value, Network, what)
     network_options.check(known.options, f"{what}: options")  # type: ignore[attr-defined]
     return Architecture(**mapping(value, what))
-
-
-def mistake(value: Any, schema: type, what: str) -> list[str]:
-    """The first violation of ``schema`` by ``value``, in a list; empty where there is none."""
-    try:
-        fit(value, schema, what)
-    except TinymimError as error:
-        return [str(error).removeprefix(f"{what}: ")]
-    return []

@@ -20,28 +20,18 @@ from typing import IO, Any
 import torch
 
 from tinymim.errors import TinymimError
+from tinymim.files import checksum_beside
+from tinymim.safety import signatures
 
-DAMAGED = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    struct.error,
-)
+DAMAGED = (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, struct.error)
 """Errors of the readers on files that are cut short or are something else."""
 
 
 MOST_STEPS = 1_000_000
 """Steps of the pickles that say what the tensors are called and where they lie: some thirty a tensor."""
 
-FREE = 1 << 20
-"""Bytes of a pickle that cannot have as many, and are not looked through."""
-
-SHARED = 8
-"""How often tensors of a file may share their values."""
+FREE = 1 << 20  # bytes of a pickle that cannot have as many, and are not looked through
+SHARED = 8  # how often tensors of a file may share their values
 
 
 class Fields:
@@ -78,12 +68,8 @@ HARMLESS = {
 
 
 def load(path: Path, device: Any = "cpu", mapped: bool = False) -> Any:
-    """Read ``path`` by ``torch.load`` with ``weights_only``, and stand-ins for :data:`HARMLESS`.
-
-    Args:
-        path: of the file.
-        device: to put tensors on.
-        mapped: leave tensors in the file until they are looked at, where its form allows that.
+    """Read ``path`` by ``torch.load`` with ``weights_only``, and stand-ins for :data:`HARMLESS`; ``mapped`` leaves
+    tensors in the file until they are looked at, where its form allows that.
 
     Raises:
         TinymimError: truncated, no pickle of PyTorch's, or asking for code to be run.
@@ -93,8 +79,14 @@ def load(path: Path, device: Any = "cpu", mapped: bool = False) -> Any:
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's own, on raw pickles and TorchScript, which are refused below
-            content = torch.load(path, map_location=device, weights_only=True, mmap=mapped and zipped)
+            if path.suffix == ".safetensors":  # which PyTorch would believe
+                with path.open("rb") as stream:
+                    content = torch.load(stream, map_location=device, weights_only=True)
+            else:
+                content = torch.load(path, map_location=device, weights_only=True, mmap=mapped and zipped)
     except pickle.UnpicklingError as error:
+        if kind := signatures.named(path):
+            raise TinymimError(f"{path} is {kind}") from None
         refused = re.search(r"GLOBAL (\S+)", str(error))
         raise TinymimError(
             f"{path} is no plain state dict: it is damaged, or reading it would run code"
@@ -124,7 +116,12 @@ def _check_zip(path: Path) -> bool:
     except (zipfile.BadZipFile, *DAMAGED) as error:
         raise damaged(path, error) from None
     if sum(member.file_size for member in members) > path.stat().st_size:
-        raise TinymimError(f"{path} is compressed, which PyTorch's files are not; have it saved again with torch.save")
+        kind = (
+            signatures.named(path) or "compressed, which PyTorch's files are not; have it saved again with torch.save"
+        )
+        raise TinymimError(f"{path} is {kind}")
+    if not checksum_beside(path.resolve()).is_file():  # else its reader compares that
+        _check_sums(path)
     for member in members:
         if member.filename.endswith(".pkl") and member.file_size > FREE:
             with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
@@ -132,8 +129,24 @@ def _check_zip(path: Path) -> bool:
     return True
 
 
+def _check_sums(path: Path) -> None:
+    """Raise where a part of a zip does not have its checksum, which PyTorch does not look at; where none has, they were
+    left out on purpose (``torch.serialization.set_crc32_options``)."""
+    right, broken = 0, []
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            try:
+                with archive.open(member) as stream:
+                    while stream.read(1 << 20):
+                        pass
+                right += bool(member.file_size)
+            except zipfile.BadZipFile:
+                broken.append(member.filename)
+    if broken and right:
+        raise TinymimError(f"{path} is damaged: {broken[0]} in it does not have its checksum; take another copy")
+
+
 def _check_length(path: Path, stream: IO[bytes], pickles: int) -> None:
-    """Raise where pickles have more steps than those of weights; nothing is done but to count them."""
     steps = 0
     try:
         for _ in range(pickles):
@@ -147,7 +160,6 @@ def _check_length(path: Path, stream: IO[bytes], pickles: int) -> None:
 
 
 def _check_tensors(path: Path, content: Any) -> None:
-    """Raise where tensors claim more values than the file has bytes for, as views of one value do."""
     claimed, waiting, seen = 0, [content], set()
     while waiting:
         value = waiting.pop()
@@ -166,7 +178,9 @@ def _check_tensors(path: Path, content: Any) -> None:
 
 def damaged(path: Path, error: Exception) -> TinymimError:
     """The error for a file on which a reader stumbled."""
-    reason = str(error).partition("\n")[0] or type(error).__name__
+    if kind := signatures.named(path):
+        return TinymimError(f"{path} is {kind}")
+    reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__
     if "weights_only" in reason:  # PyTorch's advice is to read it unsafely
         reason = "a program or a raw pickle"
     return TinymimError(f"{path} is truncated or not a weights file ({reason})")

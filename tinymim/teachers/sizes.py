@@ -22,25 +22,15 @@ from tinymim.teachers.formats import State
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 
-SPARE = 128 << 20
-"""Bytes that any network may take beyond four times those of its file."""
-
+SPARE = 128 << 20  # bytes that any network may take beyond four times those of its file
 MOST_PARTS = 25_000
 """Modules and parameters that a module of a file may have, those of networks whose sizes are looked at on the way
 included: a ViT of 48 blocks has 1,600."""
 
 
 def compare(path: Path, state: State, record: dict[str, Any]) -> None:
-    """Raise unless the network of a record has the width, depth and patch of the weights beside it.
-
-    Args:
-        path: of the file, for the error.
-        state: under timm's names.
-        record: as the schema has it.
-
-    Raises:
-        TinymimError: other sizes; or no weights of a ViT at all.
-    """
+    """Raise unless the network of a record, which the schema has passed, has the width, depth and patch of the weights
+    beside it, named as timm names them."""
     held, stated = weights_summary.summarise(state), record["backbone"]["architecture"]
     if held is None:
         raise TinymimError(f"{path} holds no weights of a ViT (keys: {', '.join(sorted(state)[:4])})")
@@ -57,16 +47,8 @@ def compare(path: Path, state: State, record: dict[str, Any]) -> None:
 
 
 def check_bytes(path: Path, weights: Iterable[Tensor], backbone: Backbone) -> None:
-    """Raise where a network would take many times the bytes of its file: tables of positions grow with the image.
-
-    Args:
-        path: of the file, for the error.
-        weights: in it.
-        backbone: may be a skeleton, and should be.
-
-    Raises:
-        TinymimError: it would.
-    """
+    """Raise where a network, better a skeleton, would take many times the bytes of its file: tables of positions grow
+    with the image."""
     held = sum(value.numel() for value in weights) * 4
     needed = sum(part.nbytes for part in (*backbone.parameters(), *backbone.buffers()))
     if needed > 4 * held + SPARE:
@@ -77,15 +59,8 @@ def check_bytes(path: Path, weights: Iterable[Tensor], backbone: Backbone) -> No
 
 
 def check_described(model: dict[str, Any], weights: Iterable[Tensor]) -> None:
-    """Raise where a network that a recipe's model describes has more weights than there are beside the recipe.
-
-    Args:
-        model: ``class_path`` and ``init_args``, of which ``student`` or ``architecture`` describes one.
-        weights: of the module.
-
-    Raises:
-        TinymimError: it has more; or no network is described so.
-    """
+    """Raise where a network that a recipe's model (``class_path``, and ``init_args`` with a ``student`` or
+    ``architecture``) describes has more weights than there are beside the recipe, or where none can be described so."""
     held = sum(value.numel() for value in weights)
     for name in ("student", "architecture"):
         described = (model.get("init_args") or {}).get(name)
@@ -98,16 +73,7 @@ def check_described(model: dict[str, Any], weights: Iterable[Tensor]) -> None:
 
 def check_built(build: Callable[[], nn.Module], state: State, what: str) -> None:
     """Raise unless the module that ``build`` makes has the weights of ``state``, name for name and shape for shape, and
-    little besides. It is made on the meta device first, where nothing takes memory.
-
-    Args:
-        build: makes it.
-        state: of the whole module.
-        what: begins the error: what the file, and what describes the module.
-
-    Raises:
-        TinymimError: it has not.
-    """
+    little besides. It is made on the meta device first, where nothing takes memory. ``what`` begins the error."""
     with torch.device("meta"), _few_parts(what), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's: a copy onto the meta device is none
         module = build()
@@ -134,7 +100,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _largest(module: nn.Module) -> str:
-    """The part that keeps the most."""
     sizes = {name: sum(part.nbytes for part in _tensors(vars(inner))) for name, inner in module.named_modules()}
     return max(sizes, key=lambda name: sizes[name]) or type(module).__name__
 

@@ -16,20 +16,14 @@ from tinymim.teachers.download import PATIENCE, unreachable
 from tinymim.vit.architecture import Architecture
 
 PREFIX = "timm:"
-
-SAFETENSORS = "model.safetensors"
-"""Name of a file of weights on timm's pages of the hub."""
-
+SAFETENSORS = "model.safetensors"  # name of a file of weights on timm's pages of the hub
 LABELLED = {"in1k", "in12k", "in21k", "in22k"}
 UNLABELLED = {"mim", "mae", "dino", "ijepa"}
 """Parts of timm's tags: sets that weights were trained on with labels, unless one of the others is there too."""
 
 
 def card(source: str) -> Card:
-    """The card of ``timm:NAME``; nothing is read but timm's own tables.
-
-    Args:
-        source: with or without timm's tag, as ``timm:vit_base_patch16_224.mae``.
+    """The card of ``timm:NAME``, with or without timm's tag; nothing is read but timm's own tables.
 
     Raises:
         TinymimError: timm has no such model, or no weights of it on the hub.
@@ -92,7 +86,6 @@ def _saw_labels(arch: str, tag: str, classes: int) -> bool:
 
 
 def _pooling(arch: str) -> str:
-    """The pooling of timm's network of that name."""
     import torch
 
     with torch.device("meta"):

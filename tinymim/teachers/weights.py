@@ -8,6 +8,8 @@ teacher card.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, first_few
 from tinymim.files import noted, sha256, write_atomically
+from tinymim.log import say
 from tinymim.safety import text
 from tinymim.teachers import formats, record_schemas, safe_pickle, sizes, weights_summary
 from tinymim.teachers.formats import State
@@ -25,12 +28,10 @@ from tinymim.teachers.provenance import OURS, Provenance
 from tinymim.vit import conventions
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.blocks import QKV
 from tinymim.vit.classifier_head import Head, HeadForm
+from tinymim.vit.taps import QKV
 
-RECORD = "tinymim"
-"""Key of the record in a Lightning checkpoint and in a safetensors header."""
-
+RECORD = "tinymim"  # key of the record in a Lightning checkpoint and in a safetensors header
 FOREIGN = ("decoder", "mask_token", "head.", "head_dist.", "fc_norm.", "lm_head.", "norm.")
 """Keys that belong to no encoder this project reads: decoders, mask tokens, classifiers, the final norm."""
 
@@ -64,17 +65,13 @@ class File:
 
 
 def read(path: Path) -> File:
-    """Read a weights file without running any code in it.
-
-    Args:
-        path: safetensors, or anything ``torch.load(weights_only=True)`` takes.
+    """Read a weights file, safetensors or a pickle of PyTorch's, without running any code in it.
 
     Raises:
         TinymimError: missing, truncated, carrying code, or holding no weights.
     """
-    if not path.is_file():
-        raise TinymimError(f"no weights file at {path}")
-    if path.suffix != ".safetensors":
+    _check_place(path)
+    if not _is_safetensors(path):  # whatever its ending
         return _unwrap(path, safe_pickle.load(path, mapped=True))
     try:
         with safe_open(path, framework="pt") as stored:
@@ -93,14 +90,39 @@ def read(path: Path) -> File:
     return File(path, state, record)
 
 
+def _check_place(path: Path) -> None:
+    """Raise unless there is a file, which is whole as far as its name says it."""
+    if path.is_dir():
+        raise TinymimError(f"no weights file at {path}: that is a folder")
+    if path.is_symlink() and not path.exists():
+        raise TinymimError(f"no weights file at {path}: that is a link to {path.readlink()}, where there is none")
+    if not path.is_file():
+        raise TinymimError(f"no weights file at {path}{': that is no regular file' if path.exists() else ''}")
+    if part := re.search(r"-(\d{5})-of-(\d{5})\.", path.name):
+        raise TinymimError(
+            f"{path} is part {int(part[1])} of {int(part[2])} of some weights, and one file is read: transformers' "
+            'from_pretrained of its folder, then save_pretrained(..., max_shard_size="100GB"), makes one of them'
+        )
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, with a length and a mapping in JSON; or ends so, and begins as no pickle
+    does."""
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    begins_so = start[4:] == b"\0\0\0\0{"
+    return begins_so or (path.suffix == ".safetensors" and start[:2] != b"PK" and start[:1] != b"\x80")
+
+
 def _unwrap(path: Path, content: Any) -> File:
-    """Find the state dict in a checkpoint of ours, or one of others'."""
     if not isinstance(content, dict):
         raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
     record, state = text.plain(content.get(RECORD), f"the record of {path}"), formats.unwrapped(content)
     if len(state) > weights_summary.MOST:
         raise weights_summary.too_many(path, len(state))
     if not record and state:
+        if averages := [key for key in formats.AVERAGES if isinstance(content.get(key), dict)]:
+            say(f"{path} holds an average of its weights too ({averages[0]}), which is not read; saved alone, it is")
         return _foreign(path, state)
     classifier: State = {}
     if record:
@@ -117,7 +139,7 @@ def _unwrap(path: Path, content: Any) -> File:
             }
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not state:
-        raise TinymimError(f"{path} holds no weights (keys: {_some([str(key) for key in content])})")
+        raise TinymimError(f"{path} holds no weights (keys: {first_few([str(key) for key in content])})")
     if record:
         sizes.compare(path, state, record)
     return File(path, state, record, classifier)
@@ -129,12 +151,8 @@ def _foreign(path: Path, state: State) -> File:
 
 
 def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int, list[str]]:
-    """Load ``file`` into ``backbone``; every encoder weight must be there.
-
-    Args:
-        backbone: changed in place.
-        file: as read.
-        classifier: every weight of the backbone's classifier must be there as well, and is loaded.
+    """Load ``file`` into ``backbone``, in place: every encoder weight must be there, and with ``classifier`` every one
+    of the backbone's classifier.
 
     Returns:
         How many keys matched, and the keys the file has beyond them: none of an encoder.
@@ -167,23 +185,25 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
     if backbone.classifier and head:
         backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
     backbone.vit.load_state_dict({key: state[key] for key in needed}, strict=False)
+    check_finite(file.path, [(backbone.vit, needed), *([(backbone.classifier, head)] if head else [])])
     return len(needed) + len(head), sorted(state.keys() - needed.keys())
 
 
+def check_finite(path: Path, parts: Iterable[tuple[Any, State]]) -> None:
+    """Raise where networks, with weights of ``path`` under these keys, have some that are not finite."""
+    loaded = {key: value for network, keys in parts for key, value in network.state_dict().items() if key in keys}
+    if broken := [key for key, value in loaded.items() if not bool(value.isfinite().all())]:
+        count = sum(int((~loaded[key].isfinite()).sum()) for key in broken)
+        raise TinymimError(
+            f"{path} holds {count:,} weights that are not finite (NaN or infinite in float32), of "
+            f"{weights_summary.by_meaning(broken)}: the training that wrote it had diverged, or it is damaged; take "
+            "another copy, or a checkpoint of before"
+        )
+
+
 def built(architecture: Architecture, file: File, classifier: bool = False) -> tuple[Backbone, int, list[str]]:
-    """The network of an architecture with the weights of ``file``; it is built once its sizes are known to be theirs.
-
-    Args:
-        architecture: of a card.
-        file: as read.
-        classifier: as of :func:`fill`.
-
-    Returns:
-        The backbone, and what :func:`fill` returns.
-
-    Raises:
-        TinymimError: as of :func:`fill`.
-    """
+    """The network of a card's architecture with the weights of ``file``, and what :func:`fill` returns; it is built
+    once its sizes are known to be theirs."""
     fill(skeleton(architecture), file, classifier)
     backbone = Backbone(architecture, initialise=False)
     return backbone, *fill(backbone, file, classifier)
@@ -197,7 +217,14 @@ def _check_fit(file: File, backbone: Backbone, part: str, needed: State, stored:
     problems = {
         f"{part} weights missing": weights_summary.by_meaning(needed.keys() - stored.keys()),
         "left over": weights_summary.by_meaning(over),
-        "of another shape": _some(
+        "no floating-point numbers": first_few(
+            [
+                f"{key} {stored[key].dtype}"
+                for key, value in needed.items()
+                if key in stored and value.is_floating_point() and not stored[key].is_floating_point()
+            ]
+        ),
+        "of another shape": first_few(
             [
                 f"{key} {tuple(stored[key].shape)}, not {tuple(value.shape)}"
                 for key, value in needed.items()
@@ -226,15 +253,8 @@ def from_record(record: dict[str, Any], classifier: bool = False) -> Backbone:
 
 
 def load(path: Path, classifier: bool = False, file: File | None = None) -> tuple[Backbone, Provenance, dict[str, Any]]:
-    """The backbone in a file of ours: a Lightning checkpoint or an export.
-
-    Args:
-        path: of the file.
-        classifier: with the classifier it was fine-tuned with.
-        file: as read; ``None`` reads it.
-
-    Returns:
-        The backbone, where it came from, and the file's record.
+    """The backbone in a file of ours, a Lightning checkpoint or an export (read already where ``file`` is), where it
+    came from, and the file's record; with ``classifier`` with the one it was fine-tuned with.
 
     Raises:
         TinymimError: not a file of ours, and the message says how to describe it with a card; or one that was never
@@ -257,14 +277,8 @@ def load(path: Path, classifier: bool = False, file: File | None = None) -> tupl
 
 
 def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
-    """Write a backbone under timm's names, with its record in the header, as safetensors.
-
-    Args:
-        backbone: what to write; the parts in :data:`FOREIGN` stay behind.
-        path: where to; it appears whole or not at all.
-        extra: more for the record (``teacher``, ``licence``).
-        dtype: of the stored weights.
-    """
+    """Write a backbone, but for the parts in :data:`FOREIGN`, under timm's names as safetensors, whole or not at all;
+    its record and ``extra`` fields of it (``teacher``, ``licence``) stand in the header."""
     state = {
         key: value.to(dtype).contiguous()
         for key, value in backbone.vit.state_dict().items()
@@ -272,8 +286,3 @@ def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.d
     }
     record = {"backbone": backbone.record(), "prefix": "", **extra}
     write_atomically(path, lambda temporary: save_file(state, temporary, metadata={RECORD: json.dumps(record)}))
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown}, ..." if len(names) > most else shown

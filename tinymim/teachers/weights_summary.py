@@ -27,9 +27,12 @@ ENCODER = (
 )
 """How the names of an encoder's weights begin: those of a file must all find their place."""
 
-FAMILIES = {"ViT": "vit_*", "BEiT": "beit_*", "EVA-02": "eva02_*"}
-"""timm's names for each class of network."""
-
+FAMILIES = {
+    "ViT": "vit_*",
+    "BEiT": "beit_*",
+    "EVA-02": "eva02_*",
+    "DINOv3": "vit_*_dinov3_qkvb",
+}  # timm's names for each class of network
 PARTS = (
     (r"norm[12]\.", "norms"),
     (r"attn\.k(_proj\.|_)bias", "key bias"),
@@ -62,29 +65,19 @@ MEANINGS = (
 MOST = 20_000
 """Most tensors in a file. The largest network that is read has a thousand; names of a million take minutes."""
 
-Shapes = dict[str, tuple[int, ...]]
-"""Shapes of tensors, by the names that all blocks share."""
+Shapes = dict[str, tuple[int, ...]]  # shapes of tensors, by the names that all blocks share
 
 
 @dataclass(frozen=True)
 class WeightsSummary:
-    """The network that a state dict under timm's names belongs to; a size that its shapes do not say is 0.
+    """The network that a state dict under timm's names belongs to; a size that its shapes do not say is 0."""
 
-    Args:
-        kind: its class, a key of :data:`FAMILIES`.
-        width: channels of a token.
-        depth: blocks.
-        patch: side of a patch in pixels.
-        mlp_ratio: hidden channels of the MLP over the width; those of one half, where it is gated.
-        options: timm's options besides the sizes, as these weights need them.
-    """
-
-    kind: str
-    width: int
-    depth: int
-    patch: int
-    mlp_ratio: float
-    options: dict[str, Any]
+    kind: str  # its class, a key of :data:`FAMILIES`
+    width: int  # channels of a token
+    depth: int  # blocks
+    patch: int  # side of a patch in pixels
+    mlp_ratio: float  # hidden channels of the MLP over the width; those of one half, where it is gated
+    options: dict[str, Any]  # timm's options besides the sizes, as these weights need them
 
     def __str__(self) -> str:
         sizes = {"width": self.width, "depth": self.depth, "patch": self.patch, "MLP ratio": self.mlp_ratio}
@@ -109,12 +102,13 @@ def summarise(state: State) -> WeightsSummary | None:
     tables = {"attn.relative_position_bias_table", "rel_pos_bias.relative_position_bias_table"} & shape.keys()
     scaled = bool({"ls1.gamma", "gamma_1"} & shape.keys())
     kind = "BEiT" if tables else "EVA-02" if gated and not scaled else "ViT"
+    if scaled and "pos_embed" not in shape and "reg_token" in shape:
+        kind = "DINOv3"
     patch, ratio = _size(shape, "patch_embed.proj.weight", 3, 4), hidden / width if width else 0
     return WeightsSummary(kind, width, max(blocks) + 1, patch, ratio, _options(kind, scaled, shape))
 
 
 def _size(shape: Shapes, name: str, axis: int, axes: int) -> int:
-    """Size of an axis of a tensor that has so many ``axes``; 0 where there is none."""
     sizes = shape.get(name, ())
     return sizes[axis] if len(sizes) == axes else 0
 
@@ -122,8 +116,14 @@ def _size(shape: Shapes, name: str, axis: int, axes: int) -> int:
 def _options(kind: str, scaled: bool, shape: Shapes) -> dict[str, Any]:
     if kind == "EVA-02":
         return {"scale_mlp": "mlp.norm.weight" in shape}
-    unscaled = 0 if kind == "BEiT" else None  # timm drops None where a model has a value of its own, as BEiTs do
-    init = {"init_values": 1e-5 if scaled else unscaled}
+    if kind == "DINOv3":
+        gated = _size(shape, "mlp.fc1.weight", 0, 2) == 2 * _size(shape, "mlp.fc2.weight", 1, 2)
+        return {
+            "qkv_bias": bool({"attn.qkv.bias", "attn.q_bias"} & shape.keys()),
+            "num_reg_tokens": _size(shape, "reg_token", 1, 3),
+            "swiglu_mlp": gated or "mlp.fc1_g.weight" in shape,
+        }
+    init = {"init_values": 1e-5 if scaled else 0}  # timm drops None where a model has a value of its own
     if kind == "BEiT":
         return init | {
             "use_abs_pos_emb": "pos_embed" in shape,
@@ -146,12 +146,7 @@ def describe(form: str, state: State) -> str:
 
 
 def advice(state: State, network: State) -> str:
-    """Advise which of timm's options would make a network one for ``state``; empty where none would.
-
-    Args:
-        state: of the file.
-        network: state of the network that it does not fit.
-    """
+    """Advise which of timm's options would make a network one for a file's ``state``; empty where none would."""
     held, built = summarise(state), summarise(network)
     if not held or not built:
         return ""

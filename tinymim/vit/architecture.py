@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import timm
@@ -17,14 +16,9 @@ from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
 from tinymim.seeds import shared_rand
+from tinymim.vit.description import DEVIATION, IMAGENET_MEAN, IMAGENET_STD, Architecture  # noqa: F401
 from tinymim.vit.network_options import check
 from tinymim.vit.positions import ViT
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-DEVIATION = (1e-6, 1e6)
-"""Least and greatest standard deviation of images in [0, 1]; a mean is as far from 0 at most."""
 
 KINDS: tuple[tuple[Any, Any, tuple[type, ...]], ...] = (
     (VisionTransformer, Block, (Attention,)),
@@ -34,35 +28,9 @@ KINDS: tuple[tuple[Any, Any, tuple[type, ...]], ...] = (
 """The networks the reader knows, with their blocks and attention: all pre-norm."""
 
 
-@dataclass
-class Architecture:
-    """A timm ViT and everything about it that its weights do not say.
-
-    Args:
-        arch: timm's name, without weights: a ``vit_*``, ``deit_*``, ``beit*`` or ``eva*`` model. The
-            ``deit_*_distilled_*`` ones have a distillation token after the CLS token, as TinyMIM*-T does.
-        options: timm's own arguments laid over it (``embed_dim``, ``depth``, ``num_heads``, ``img_size``, ...).
-        heads: attention heads, one number for all blocks or one for each; ``None`` keeps the architecture's own. The
-            same channels in 3, 6 or 12 heads are three different networks, so this is part of the weights.
-        pos_embed: ``learned``, or ``sincos`` for the fixed 2-D sine-cosine embedding of MAE and TinyMIM.
-        mean: input mean of images in [0, 1], one value a channel.
-        std: input standard deviation, likewise.
-    """
-
-    arch: str = "vit_tiny_patch16_224"
-    options: dict[str, Any] = field(default_factory=dict)
-    heads: int | list[int] | None = None
-    pos_embed: Literal["learned", "sincos"] = "learned"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-
 def build(architecture: Architecture, initialise: bool = True) -> ViT:
     """The timm network; without classifier, unless ``options`` say ``num_classes`` (and ``global_pool``, how it pools).
-
-    Args:
-        architecture: what to build.
-        initialise: leave ``False`` when weights are loaded right after.
+    ``initialise`` may be false where weights are loaded right after.
 
     Raises:
         TinymimError: unknown architecture or option, not a ViT that can be read, or heads that do not divide the width.
@@ -83,7 +51,7 @@ def build(architecture: Architecture, initialise: bool = True) -> ViT:
     if isinstance(heads, int):
         options["num_heads"] = heads
     width = options.get("embed_dim", published.embed_dim)
-    count = options.get("num_heads", _attention(published, 1).num_heads)
+    count = options.get("num_heads", cast(Any, published).blocks[0].attn.num_heads)
     if isinstance(width, int) and isinstance(count, int):
         check_divides(count, width, architecture.arch)
     if not initialise and isinstance(published, VisionTransformer):
@@ -97,14 +65,16 @@ def build(architecture: Architecture, initialise: bool = True) -> ViT:
             f"options: timm cannot build {architecture.arch} with {architecture.options}: {error}"
         ) from None
     if isinstance(heads, list):
-        _lay_out_heads(vit, architecture.arch, heads)
+        if len(heads) != len(vit.blocks):
+            raise TinymimError(f"heads: {len(heads)} numbers for the {len(vit.blocks)} blocks of {architecture.arch}")
+        for number, block_heads in enumerate(heads, start=1):
+            set_heads(vit, number, block_heads)
     if architecture.pos_embed == "sincos":
         _fix_sincos(vit, initialise)
     return vit
 
 
 def _check_normalisation(architecture: Architecture) -> None:
-    """Raise unless images can be normalised: three finite means, and three deviations above 0, also in float32."""
     for name, least in (("mean", -DEVIATION[1]), ("std", DEVIATION[0])):
         values = getattr(architecture, name)
         if len(values) != 3 or not all(least <= value <= DEVIATION[1] for value in values):  # NaN is in no range
@@ -143,17 +113,6 @@ def _known(vit: nn.Module, arch: str) -> ViT:
     )
 
 
-def _attention(vit: ViT, block: int) -> Any:
-    return cast(Any, vit).blocks[block - 1].attn
-
-
-def _lay_out_heads(vit: ViT, arch: str, heads: list[int]) -> None:
-    if len(heads) != len(vit.blocks):
-        raise TinymimError(f"heads: {len(heads)} numbers for the {len(vit.blocks)} blocks of {arch}")
-    for number, count in enumerate(heads, start=1):
-        set_heads(vit, number, count)
-
-
 def _fix_sincos(vit: ViT, initialise: bool) -> None:
     """Fixed 2-D sine-cosine positions (MAE appendix A.1); the rows of CLS and distillation token are zero."""
     if vit.pos_embed is None:
@@ -182,13 +141,10 @@ class SharedDropPath(DropPath):
 
 
 def set_drop_path(vit: ViT, rate: float, ramp: Literal["linear", "constant"] = "linear") -> None:
-    """Stochastic depth.
+    """Stochastic depth, in place: ``rate`` in [0, 1) is the probability of skipping a branch.
 
-    Args:
-        vit: changed in place.
-        rate: probability, in [0, 1), of skipping a branch.
-        ramp: ``linear`` grows from 0 at the first block to ``rate`` at the last, timm's habit; ``constant`` is
-            ``rate`` in all blocks but the last, which has none, as in TinyMIM's published code.
+    With ``linear`` it grows from 0 at the first block to ``rate`` at the last, timm's habit; ``constant`` is ``rate``
+    in all blocks but the last, which has none, as in TinyMIM's published code.
     """
     depth = len(vit.blocks)
     for index, block in enumerate(vit.blocks):
@@ -201,10 +157,9 @@ def set_heads(vit: ViT, block: int, heads: int) -> None:
     """Regroup the channels of ``block`` (from 1) into ``heads`` attention heads: same weights, another network.
 
     Raises:
-        TinymimError: ``heads`` does not divide the width; the message lists what does. Or the heads are part of what
-            the network's weights say.
+        TinymimError: ``heads`` does not divide the width, or they are part of what the network's weights say.
     """
-    attn = _attention(vit, block)
+    attn = cast(Any, vit).blocks[block - 1].attn
     if heads == attn.num_heads:
         return
     if not isinstance(vit, VisionTransformer):

@@ -18,7 +18,8 @@ LEAST = torch.finfo(torch.float32).tiny
 
 
 class AttentionMaps:
-    """The maps of one block over a batch, computed anew for the images asked for: nobody holds the maps of a batch.
+    """The maps of one block over a batch of ``images``, computed anew for those asked for: nobody holds the maps of a
+    batch.
 
     Args:
         attn: the block's attention.

@@ -1,13 +1,13 @@
 """The reader: run a timm ViT up to the deepest tap, and return the readings.
 
-Blocks are numbered from 1, as papers do; what can be read of each is in ``tinymim/vit/blocks.py``.
+Blocks are numbered from 1, as papers do; what can be read of each is in ``tinymim/vit/taps.py``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from operator import call
 from typing import Any, cast
 
 import torch
@@ -17,7 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from tinymim.errors import TinymimError
 from tinymim.vit.architecture import Architecture, build, set_heads
-from tinymim.vit.blocks import (
+from tinymim.vit.classifier_head import Head
+from tinymim.vit.geometry import Geometry
+from tinymim.vit.positions import Positions, embed_positions, fit_positions
+from tinymim.vit.taps import (
     ATTENTION,
     CLASSIFIER,
     FFN,
@@ -31,9 +34,6 @@ from tinymim.vit.blocks import (
     routes,
     run_block,
 )
-from tinymim.vit.classifier_head import Head
-from tinymim.vit.geometry import Geometry
-from tinymim.vit.positions import Positions, embed_positions, fit_positions
 
 NO_CLASSIFIER = (
     "has no classifier, so it has no logits; use a checkpoint of fine-tuning (`tinymim fit --config finetune_digits`), "
@@ -96,15 +96,12 @@ class Backbone(Geometry, nn.Module):
     def embed(
         self, images: Tensor, keep: Tensor | None = None, replace: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
-        """Tokens that enter block 1.
+        """Tokens ``(B, prefix + N, D)`` that enter block 1, K patches of them with ``keep``.
 
         Args:
             images: ``(B, 3, H, W)`` in [0, 1]; resized where the network takes another size.
             keep: ``(B, K)`` indices of the patches to keep; the others are dropped. ``None`` keeps all.
             replace: what to make of the ``(B, N, D)`` patches before they get their positions.
-
-        Returns:
-            ``(B, prefix + N, D)``, or K patches instead of N.
         """
         return self._embed(images, keep, replace)[0]
 
@@ -142,15 +139,12 @@ class Backbone(Geometry, nn.Module):
     def walk(
         self, images: Tensor, taps: Iterable[Tap], keep: Tensor | None = None
     ) -> Iterator[tuple[int, dict[str, Tensor], Positions]]:
-        """Like :meth:`read`, yielding block by block so that activations of all blocks need not be kept.
-
-        Yields:
-            For each block with a tap: its number, its parts by name, and its keyword arguments.
-        """
+        """Like :meth:`read`, block by block, so that activations of all need not be kept: of each block with a tap its
+        number, its parts by name, and its keyword arguments."""
         wanted = self.check(taps)
         last = max(tap.block for tap in wanted)
         x, positions = self._embed(images, keep)
-        run = partial(checkpoint, use_reentrant=False) if self.checkpointing else _called
+        run: Callable[..., Any] = partial(checkpoint, use_reentrant=False) if self.checkpointing else call
         for number, (block, kwargs) in enumerate(zip(self._blocks[:last], positions, strict=False), start=1):
             names = {tap.name for tap in wanted if tap.block == number}
             if not names:
@@ -248,23 +242,15 @@ class Backbone(Geometry, nn.Module):
 
     def fit(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """``state`` with its positions resampled to this network's grid (see :func:`fit_positions`); it is noted."""
-        fitted, self.resampled_from = fit_positions(self.vit, state)
+        fitted, self.resampled_from = fit_positions(self.vit, state, self.architecture.resampling)
         return fitted
 
     def record(self) -> dict[str, Any]:
         """Record of a checkpoint beside the weights, in plain types (see ``tinymim/teachers/weights.py``)."""
-        architecture = dataclasses.asdict(self.architecture)
+        architecture = self.architecture.record()
         options = {**architecture["options"], "depth": self.depth}  # blocks may have been cut off since it was built
         architecture |= {"options": options, "heads": self.heads}
-        return {
-            "architecture": architecture,
-            "output_block": self.output_block,
-            "beyond": self.trained_qkv,
-        }
-
-
-def _called(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    return function(*arguments, **named)
+        return {"architecture": architecture, "output_block": self.output_block, "beyond": self.trained_qkv}
 
 
 def on_meta() -> bool:

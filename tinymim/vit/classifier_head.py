@@ -8,48 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from tinymim.vit.description import HeadForm, Pool  # noqa: F401
 from tinymim.vit.norms import SharedBatchNorm
-
-Pool = Literal["mean", "cls", "cls_dist"]
-
-
-@dataclass(frozen=True)
-class HeadForm:
-    """Form of a head, all of it but the weights; checkpoints record it.
-
-    Args:
-        classes: outputs.
-        pool: ``mean`` of the patch tokens, the ``cls`` token, or ``cls_dist``: CLS and distillation token, each with a
-            classifier of its own.
-        neck: channels of the neck; 0 is none.
-        norm: of what is pooled: ``layer``; ``batch``, without affine, for a linear probe; or ``none``.
-    """
-
-    classes: int
-    pool: Pool = "mean"
-    neck: int = 0
-    norm: Literal["layer", "batch", "none"] = "layer"
-
-    def describe(self) -> str:
-        """One line for people."""
-        pooled = {"mean": "mean patch token", "cls": "CLS token", "cls_dist": "CLS and distillation token"}[self.pool]
-        return f"{pooled}, {f'neck of {self.neck} channels, ' if self.neck else ''}{self.classes} classes"
 
 
 class Head(nn.Module):
-    """The classifier of a ViT.
-
-    Args:
-        width: channels of the tokens, D.
-        prefix: tokens before the patches.
-        form: what to build.
-    """
+    """The classifier of a ViT with ``prefix`` tokens before the patches, each of ``width`` channels (D)."""
 
     def __init__(self, width: int, prefix: int, form: HeadForm):
         super().__init__()
@@ -75,10 +43,8 @@ class Head(nn.Module):
         return logits
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` of the prediction, from ``(B, prefix + N, D)`` tokens.
-
-        Two classifiers are joined by :func:`mean_prediction`.
-        """
+        """Logits ``(B, classes)`` of ``(B, prefix + N, D)`` tokens; two classifiers are joined by
+        :func:`mean_prediction`."""
         return mean_prediction(self.each(tokens))
 
 

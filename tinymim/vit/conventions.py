@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from tinymim.vit import norms
-
-CONVENTIONS = "conventions"
-"""Key of a checkpoint's record."""
+CONVENTIONS = "conventions"  # key of a checkpoint's record
 
 BiasLayer = Literal["last", "stem"]
 
@@ -29,7 +27,7 @@ class Conventions:
             the learning rate: the ``last``, as in BEiT's and SimMIM's code, or the ``stem``, as in timm.
     """
 
-    norm_eps: float = norms.EPS
+    norm_eps: float = 1e-6
     shared_bias: BiasLayer = "last"
 
     def record(self) -> dict[str, Any]:
@@ -38,8 +36,9 @@ class Conventions:
 
     def lay_on(self, network: nn.Module) -> None:
         """Make ``network``, or a module that holds it, follow them."""
-        norms.set_eps(network, self.norm_eps)
         for module in network.modules():
+            if hasattr(module, "follows_norm_eps"):
+                module.eps = self.norm_eps  # type: ignore[assignment]
             if hasattr(module, "shared_bias"):
                 module.shared_bias = self.shared_bias  # type: ignore[assignment]
 

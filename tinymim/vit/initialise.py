@@ -17,21 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tinymim.vit.backbone import Backbone
+from tinymim.vit.description import Init
 
-Init = Literal["published", "timm"]
-"""Rules that a recipe may name."""
-
-STD = 0.02
-"""Standard deviation of tokens, and in SimMIM's code of all else."""
-
-TOKENS = ("cls_token", "dist_token", "reg_token", "mask_token")
-"""Names of the parameters that are tokens."""
+STD = 0.02  # standard deviation of tokens, and in SimMIM's code of all else
+TOKENS = ("cls_token", "dist_token", "reg_token", "mask_token")  # names of the parameters that are tokens
 
 Network = TypeVar("Network", bound=nn.Module)
 

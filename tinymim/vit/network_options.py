@@ -17,8 +17,7 @@ from tinymim.errors import TinymimError, several
 from tinymim.safety.text import brief
 from tinymim.safety.wording import in_words
 
-Size = Annotated[int, Meta(ge=1, le=1 << 14)]
-"""Size of an image in pixels, or of a token in channels."""
+Size = Annotated[int, Meta(ge=1, le=1 << 14)]  # size of an image in pixels, or of a token in channels
 
 Count = Annotated[int, Meta(ge=0, le=1 << 10)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -108,11 +107,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def check(options: Any, field: str = "options") -> dict[str, Any]:
-    """``options``, all of which make a network.
-
-    Args:
-        options: as a file or recipe has them.
-        field: begins each line of the error.
+    """``options`` out of a file or recipe, once all of them make a network; ``field`` begins each line of the error.
 
     Raises:
         TinymimError: no mapping, an option that is none of :data:`OPTIONS`, or a value of another type or range; all of

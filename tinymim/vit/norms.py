@@ -8,16 +8,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-EPS = 1e-6
-"""The eps of the last norm of MAE's decoder, and of the batch norm in MAE's linear probe, in its published code."""
+from tinymim.vit.conventions import Conventions
+
+EPS = Conventions.norm_eps  # of the last norm of MAE's decoder and of its probe's batch norm, in its published code
 
 
 class LastNorm(nn.LayerNorm):
-    """LayerNorm before a decoder or after its blocks.
+    """LayerNorm before a decoder or after its blocks."""
 
-    Args:
-        width: channels.
-    """
+    follows_norm_eps = True
 
     def __init__(self, width: int):
         super().__init__(width, eps=EPS)
@@ -25,13 +24,9 @@ class LastNorm(nn.LayerNorm):
 
 class SharedBatchNorm(nn.BatchNorm1d):
     """BatchNorm of frozen features without affine, over the images of all processes, on a CPU too, where SyncBatchNorm
-    does not run.
+    does not run. No gradient goes through it, so its input must need none. Processes have equal shares."""
 
-    No gradient goes through it, so its input must need none. Processes have equal shares.
-
-    Args:
-        width: channels.
-    """
+    follows_norm_eps = True
 
     def __init__(self, width: int):
         super().__init__(width, eps=EPS, affine=False)
@@ -49,10 +44,3 @@ class SharedBatchNorm(nn.BatchNorm1d):
             assert running is not None
             running.lerp_(new.float(), cast(float, self.momentum))
         return ((x - mean) / (variance + self.eps).sqrt()).to(x.dtype)
-
-
-def set_eps(network: nn.Module, eps: float) -> None:
-    """Give all of them in ``network`` this eps."""
-    for module in network.modules():
-        if isinstance(module, LastNorm | SharedBatchNorm):
-            module.eps = eps

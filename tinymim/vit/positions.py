@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from timm.models import Beit, Eva, VisionTransformer
 from torch import Tensor
 
-ViT = VisionTransformer | Eva | Beit
-"""The families the reader knows."""
+ViT = VisionTransformer | Eva | Beit  # the families the reader knows
 
 Positions = dict[str, Tensor]
 """Keyword arguments of a block beside its tokens: nothing in a plain ViT, ``rope`` in an Eva,
@@ -26,15 +27,12 @@ TABLE = "relative_position_bias_table"
 
 
 def embed_positions(vit: ViT, patches: Tensor, keep: Tensor | None = None) -> tuple[Tensor, list[Positions]]:
-    """Tokens that enter the blocks, and each block's keyword arguments.
+    """Tokens ``(B, prefix + N, D)`` that enter the blocks, and each block's keyword arguments for those it will see.
 
     Args:
         vit: whose patch embedding they come from.
         patches: as it gives them, ``(B, N, D)``.
         keep: ``(B, K)`` indices of the patches that the blocks will see; ``None`` is all of them.
-
-    Returns:
-        ``(B, prefix + N, D)`` tokens of all patches, and each block's keyword arguments for those it will see.
     """
     depth = len(vit.blocks)
     if isinstance(vit, Beit):
@@ -68,21 +66,20 @@ def relative(vit: ViT) -> bool:
     return isinstance(vit, Beit) and (vit.rel_pos_bias is not None or any(table is not None for table in tables))
 
 
-def fit_positions(vit: ViT, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], int | None]:
-    """Fit the positions in a state dict to the grid of ``vit``, where they were trained on another.
+def fit_positions(
+    vit: ViT, state: dict[str, Tensor], resampling: Literal["timm", "dinov2"] = "timm"
+) -> tuple[dict[str, Tensor], int | None]:
+    """Fit the positions in a state dict to the grid of ``vit``, of which sizes are enough, where they were trained on
+    another (taken to be square).
 
-    Embeddings are resampled bicubically; tables as BEiT's authors do, on a grid that is finer around the middle, by
-    timm's linear interpolation; the prefix keeps its own. A fixed sine-cosine embedding is resampled like a learned
-    one, as MAE's authors do: made anew for a larger grid it would hold positions that the weights have never seen.
-    Rotations come from the grid alone and are in no file.
-
-    Args:
-        vit: sizes are enough.
-        state: under timm's names; the file's grid is taken to be square.
+    Embeddings are resampled bicubically, antialiased as timm does, or as :func:`_published_dinov2`; tables as BEiT's
+    authors do, on a grid that is finer around the middle, by timm's linear interpolation; the prefix keeps its own. A
+    fixed sine-cosine embedding is resampled like a learned one, as MAE's authors do: made anew for a larger grid it
+    would hold positions that the weights have never seen. Rotations come from the grid alone and are in no file. What
+    does not look like positions of another square grid stays as it is.
 
     Returns:
-        ``state`` with its positions fitted, and the side of the grid they were resampled from, if they were. What does
-        not look like positions of another square grid stays as it is.
+        ``state`` with its positions fitted, and the side of the grid they were resampled from, if they were.
     """
     grid, fitted, trained_on = tuple(vit.patch_embed.grid_size), dict(state), 0
     for key, ours in vit.state_dict().items():
@@ -92,7 +89,8 @@ def fit_positions(vit: ViT, state: dict[str, Tensor]) -> tuple[dict[str, Tensor]
         if key == "pos_embed":
             prefix = ours.shape[1] - grid[0] * grid[1]
             if side := _side(stored.shape[1] - prefix):
-                fitted[key] = resample_abs_pos_embed(stored, list(grid), [side, side], prefix)
+                resampled = _published_dinov2 if resampling == "dinov2" else resample_abs_pos_embed
+                fitted[key] = resampled(stored, list(grid), [side, side], prefix)
                 trained_on = side
         elif key.endswith(TABLE) and (offsets := _side(len(stored) - 3)) % 2:  # 3 rows are the prefix's
             with warnings.catch_warnings(action="ignore"):  # of how timm indexes
@@ -105,3 +103,13 @@ def _side(count: int) -> int:
     """Side of a square of ``count`` cells; 0 where there is none."""
     side = math.isqrt(max(count, 0))
     return side if side * side == count else 0
+
+
+def _published_dinov2(stored: Tensor, new: list[int], old: list[int], prefix: int) -> Tensor:
+    """``(1, prefix + N, D)`` positions on another grid, as the code of DINOv2 without registers makes them (arXiv
+    2304.07193, ``interpolate_pos_encoding``): no antialiasing, and a tenth of a patch more in the scale. For 37 x 37
+    patches taken to 16 x 16, which its cards do, timm's differ from it by most of their size where they are rough."""
+    patches = stored[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)
+    scale = tuple((after + 0.1) / before for after, before in zip(new, old, strict=True))
+    patches = F.interpolate(patches, scale_factor=scale, mode="bicubic").permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.cat([stored[:, :prefix], patches.to(stored.dtype)], dim=1)

@@ -30,7 +30,7 @@ from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
 from tinymim.precision import cpu_ratio
-from tinymim.vit.positions import TABLE, Positions
+from tinymim.vit.positions import Positions
 
 QKV = ("q", "k", "v")
 ATTENTION = ("attn_pre", "attn_post")
@@ -44,8 +44,7 @@ TAPS = (*TOKENS, LOGITS)
 STEM = ("cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.")
 """The parts of a timm ViT before its first block."""
 
-CLASSIFIER = ("norm.", "fc_norm.", "attn_pool.", "head.", "head_dist.")
-"""The parts of a timm ViT after its last block."""
+CLASSIFIER = ("norm.", "fc_norm.", "attn_pool.", "head.", "head_dist.")  # the parts of a timm ViT after its last block
 
 
 class Tap(NamedTuple):
@@ -61,13 +60,8 @@ Readings = dict[Tap, Tensor]
 
 
 def kept_tokens(tokens: Tensor, keep: Tensor, prefix: int) -> Tensor:
-    """The prefix and the kept patches, ``(B, prefix + K, D)``, of ``(B, prefix + N, D)`` tokens.
-
-    Args:
-        tokens: prefix first.
-        keep: ``(B, K)`` indices of patches.
-        prefix: tokens before the patches.
-    """
+    """The prefix and the kept patches, ``(B, prefix + K, D)``, of ``(B, prefix + N, D)`` tokens, by ``(B, K)``
+    indices."""
     patches = tokens[:, prefix:]
     patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
     return torch.cat([tokens[:, :prefix], patches], dim=1)
@@ -108,21 +102,6 @@ def run_block(
     return x, parts
 
 
-def attention_bias(block: Any, positions: Positions) -> Tensor | None:
-    """Bias that a block adds to q kᵀ / sqrt(d) before its softmax, ``(1 or B, H, N, N)``; ``None`` in all but BEiTs
-    with a relative position bias, of the block's own or shared by all.
-
-    Args:
-        block: of a timm ViT.
-        positions: its keyword arguments.
-    """
-    shared = positions.get("shared_rel_pos_bias")
-    if getattr(block.attn, TABLE, None) is None:
-        return shared
-    bias = block.attn._get_rel_pos_bias()
-    return bias if shared is None else bias + shared
-
-
 def routes(taps: Iterable[Tap]) -> list[str]:
     """Prefixes of the names of a timm ViT's parameters on which a read of ``taps`` depends."""
     last = max(tap.block for tap in taps)
@@ -153,27 +132,17 @@ def _scaled(block: Any, branch: int, x: Tensor) -> Tensor:
 
 
 def projected(attn: Any, normed: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v as attention uses them, heads concatenated: three ``(B, N, D)``.
-
-    Args:
-        attn: a block's attention.
-        normed: the tokens that enter it, ``(B, N, D)``.
-        positions: the block's keyword arguments.
-    """
+    """q, k and v as attention uses them, heads concatenated: three ``(B, N, D)`` of the ``(B, N, D)`` tokens that enter
+    it."""
     q, k, v = project(attn, normed)
     return *place(attn, q, k, positions), v
-
-
-def projects_by_module(attn: Any) -> bool:
-    """Whether what ``attn.qkv`` gives out is q, k and v, rather than a part of how they are made."""
-    return attn.qkv is not None and getattr(attn, "q_bias", None) is None
 
 
 def project(attn: Any, normed: Tensor) -> tuple[Tensor, ...]:
     """q, k and v before norms and rope: three ``(B, N, D)``."""
     if attn.qkv is None:
         return attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)
-    if projects_by_module(attn):
+    if getattr(attn, "q_bias", None) is None:  # else what ``attn.qkv`` gives out is but a part of how they are made
         return attn.qkv(normed).chunk(3, dim=-1)
     bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
     return F.linear(normed, attn.qkv.weight, bias).chunk(3, dim=-1)

@@ -1,8 +1,13 @@
-"""A program that ``torch.export.load`` opens, with nothing of this project: images in [0, 1] in, features out."""
+"""Graphs with nothing of this project in them, images in [0, 1] in, features, tokens and logits out: a program that
+``torch.export.load`` opens, and ONNX."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +16,12 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from tinymim.export.model_card import ExportedForm
-from tinymim.export.source import Outputs, Source, difference, resized_side, sample
+from tinymim.export.source import Outputs, Source, difference, needs, resized_side, sample
 from tinymim.files import write_json
 
-FILE = "model.pt2"
-MOST = 1e-5
-"""Largest difference allowed between a program's outputs and ours."""
-
-BATCHES = (1, 2, 5)
-"""Numbers of images that a written file is tried with; it was traced with 3."""
+FILES = FILE, ONNX = "model.pt2", "model.onnx"
+MOST, MOST_ONNX = 1e-5, 1e-4  # largest differences allowed between a graph's outputs and ours
+BATCHES = (1, 2, 5)  # numbers of images that a written file is tried with; it was traced with 3
 
 
 def write(source: Source, folder: Path) -> ExportedForm:
@@ -37,6 +39,49 @@ def write(source: Source, folder: Path) -> ExportedForm:
     )
 
 
+def write_onnx(source: Source, folder: Path) -> ExportedForm:
+    """Fill ``folder`` with ``model.onnx`` and ``config.json``, and try the graph with onnxruntime."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        needs(package, "onnx")
+    outputs = Outputs(source.backbone)
+    with _quietly():
+        program = torch.onnx.export(traced(outputs), input_names=["images"], output_names=outputs.names, dynamo=True)
+    assert program is not None
+    program.save(folder / ONNX)
+    write_config(source, outputs, folder)
+    return ExportedForm(
+        library="onnx",
+        snippet=ONNX_SNIPPET.format(file=ONNX, preparing=preparing(source), outputs=", ".join(outputs.names)),
+        notes=notes(outputs),
+        differences=compare(outputs, _session(folder / ONNX), MOST_ONNX, "onnxruntime's"),
+        packages=["torch", "onnx", "onnxscript", "onnxruntime"],
+    )
+
+
+def _session(file: Path) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(map(torch.from_numpy, session.run(None, {"images": images.numpy()})))
+
+    return run
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what the exporter says of each of its steps."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def traced(outputs: Outputs) -> ExportedProgram:
     """The graph, for any number of images."""
     images = sample(outputs.backbone, 3)
@@ -48,16 +93,10 @@ def traced(outputs: Outputs) -> ExportedProgram:
 
 
 def compare(outputs: Outputs, run: Callable[[Tensor], tuple[Tensor, ...]], most: float, whose: str) -> dict[str, float]:
-    """Largest differences between a written graph and the network, over several numbers of images.
-
-    Args:
-        outputs: of the network.
-        run: the graph, as read again.
-        most: what is allowed.
-        whose: outputs, for the error.
+    """Largest differences between a written graph, read again, and the network, over several numbers of images.
 
     Raises:
-        TinymimError: more than that.
+        TinymimError: more than ``most``; the message begins with ``whose`` outputs.
     """
     differences = dict.fromkeys(outputs.names, 0.0)
     for count in BATCHES:
@@ -111,4 +150,15 @@ program = torch.export.load("{file}").module()
 {preparing}
 with torch.inference_mode():
     {outputs} = program(images)
+"""
+
+ONNX_SNIPPET = """\
+import numpy as np
+import onnxruntime
+from PIL import Image
+from torchvision.transforms import v2
+
+session = onnxruntime.InferenceSession("{file}")
+{preparing}
+{outputs} = session.run(None, {{"images": images.numpy()}})
 """

@@ -1,0 +1,96 @@
+"""Files that are something else than weights, named by what they are."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tinymim.errors import TinymimError
+from tinymim.safety import signatures
+from tinymim.teachers import locate, weights
+
+
+def zipped(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return stream.getvalue()
+
+
+def tarred() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("model.pth"))
+    return stream.getvalue()
+
+
+def arrays(*, many: bool) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, a=np.zeros(2)) if many else np.save(stream, np.zeros(2))
+    return stream.getvalue()
+
+
+WEIGHTS = io.BytesIO()
+torch.save({"blocks.0.norm1.weight": torch.zeros(3)}, WEIGHTS)
+
+FILES = {
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 9\n",
+        "a Git LFS pointer.*git lfs pull",
+    ),
+    "annex": (b"/annex/objects/SHA256E-s12--ab.pth\n", "a git-annex pointer.*git annex get"),
+    "page": (b"\n <!DOCTYPE html><html>404</html>", "a web page or an error of a server"),
+    "error": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page or an error of a server"),
+    "gzip": (gzip.compress(WEIGHTS.getvalue()), "compressed with gzip; .*gunzip --keep"),
+    "bzip2": (bz2.compress(b"x"), "compressed with bzip2"),
+    "xz": (lzma.compress(b"x"), "compressed with xz"),
+    "zstd": (b"\x28\xb5\x2f\xfd\0\0", "compressed with zstd"),
+    "tar": (tarred(), "a tar archive; .*tar -xf"),
+    "zip": (zipped(models__a_pth=WEIGHTS.getvalue()), "a zip archive of models/a_pth; unpack it"),
+    "script": (zipped(m__constants_pkl=b"", **{"m/constants.pkl": b"", "m/data.pkl": b""}), "a program of TorchScript"),
+    "program": (zipped(**{"m/archive_format": b"pt2", "m/models/model.json": b""}), "a program of torch.export"),
+    "npz": (arrays(many=True), "arrays of NumPy"),
+    "npy": (arrays(many=False), "an array of NumPy"),
+    "keras": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    "onnx": (b"\x08\x0a\x12\x07pytorch\x1a\x03", "an ONNX graph"),
+    "image": (b"\x89PNG\r\n\x1a\n", "an image"),
+    "json": (b'{"error": "Repository not found"}', "a text, which begins .*Repository not found"),
+    "empty": (b"", "empty: it has no bytes"),
+}
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors", ".ckpt"])
+@pytest.mark.parametrize("name", FILES)
+def test_read__names_what_is_no_file_of_weights(name: str, ending: str, tmp_path: Path) -> None:
+    content, words = FILES[name]
+    path = tmp_path / f"{name}{ending}"
+    path.write_bytes(content)
+    with pytest.raises(TinymimError, match=rf"^{path} is {words}") as caught:
+        weights.read(path)
+    assert not {"delete", "remove", "rm"} & {*str(caught.value).split()}
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(("ending", "words"), [(".gz", "compressed with gzip"), (".txt", "no file of weights")])
+def test_locate__other_endings(ending: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.pth{ending}"
+    path.write_bytes(FILES["gzip"][0] if ending == ".gz" else bytes(range(256)))
+    with pytest.raises(TinymimError, match=rf"teacher: {path} is {words}"):
+        locate.locate(str(path))
+
+
+def test_named__is_none_of_weights_and_of_noise(tmp_path: Path) -> None:
+    for content in (WEIGHTS.getvalue(), bytes(range(256)) * 9, b"\x80\x02}q\0."):
+        (tmp_path / "x").write_bytes(content)
+        assert signatures.named(tmp_path / "x") is None
+    assert signatures.named(tmp_path / "absent") is None
