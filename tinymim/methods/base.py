@@ -88,8 +88,9 @@ class Method(pl.LightningModule):
 
     @property
     def backbone(self) -> Backbone:
-        """The network being trained."""
-        raise NotImplementedError
+        """The network being trained, which :attr:`prefix` leads to."""
+        network: Any = self.get_submodule(self.prefix.removesuffix(".vit."))
+        return network
 
     def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
         """Build the networks; within ``torch.device("meta")`` their sizes alone, and nothing is loaded.

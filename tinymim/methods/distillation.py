@@ -65,12 +65,6 @@ class Distiller(TeacherStudentMethod):
         self.student: Backbone | None = None
         self.reconstructor: Reconstructor | None = None
 
-    @property
-    def backbone(self) -> Backbone:
-        """The student."""
-        assert self.student is not None, "build comes first"
-        return self.student
-
     def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
         """Find the teacher, set the targets up for the pair, load the teacher, build the student."""
         self._check_options(errors)
