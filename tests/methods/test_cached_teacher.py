@@ -43,7 +43,7 @@ def difference(one: Distiller, other: Distiller) -> float:
 
 def counted(module: Distiller) -> int:
     assert isinstance(module.frozen, CachedTeacher)
-    return module.frozen.filled
+    return module.frozen.filler.filled
 
 
 def test_cached__steps_are_the_same_whether_it_was_stored_or_not(place: Path) -> None:

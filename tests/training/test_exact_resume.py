@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import yaml
 
 from tinymim.cli.main import main
 from tinymim.targets import Relation
+from tinymim.training.exact_resume import POSITION, ExactResume
 from tinymim.training.preemption import Preempted
 from tinymim.vit.blocks import Readings
 
@@ -204,17 +206,17 @@ def test_check__writes_nothing_though_an_epoch_ends(tmp_path: Path) -> None:
     assert not place.exists()
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_groups__of_another_recipe_are_one_line(groups: int) -> None:
-    from tinymim.errors import TinymimError
-    from tinymim.training.messages import readable_errors
-
-    def optimizer(count: int) -> torch.optim.AdamW:
-        return torch.optim.AdamW([{"params": [torch.nn.Parameter(torch.zeros(2))]} for _ in range(count)])
-
-    words = "ckpt_path: the checkpoint's optimizer does not fit"
-    with pytest.raises(TinymimError, match=words) as caught, readable_errors():
-        optimizer(2).load_state_dict(optimizer(groups).state_dict())
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="another"), readable_errors():
-        raise ValueError("another")
+def test_resume__with_other_threads_is_said(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = whole / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    assert content[POSITION]["threads"] == torch.get_num_threads()
+    assert json.loads((whole / "environment.json").read_text())["threads"] == torch.get_num_threads()
+    trainer: Any = SimpleNamespace(
+        world_size=1,
+        accumulate_grad_batches=1,
+        datamodule=SimpleNamespace(batch_size=16, begin=lambda *place: None),
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+    content[POSITION]["threads"] = 7
+    ExactResume(None).on_load_checkpoint(trainer, None, content)  # type: ignore[arg-type]
+    assert "threads: the run had 7, and now has 1: sums are rounded otherwise" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def whole_numbers_first(function: Callable[..., Any]) -> None:
     for name, hint in function.__annotations__.items():
         if {int, float} <= {*get_args(hint)}:
             function.__annotations__[name] = functools.reduce(
-                or_, sorted(get_args(hint), key=lambda one: one is not int)
+                or_, sorted(get_args(hint), key=lambda kind: kind is not int)
             )
 
 

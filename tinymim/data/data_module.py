@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import abstractmethod
 from collections.abc import Sized
 from typing import Any, cast
@@ -101,7 +102,8 @@ class ImageData(pl.LightningDataModule):
         """Augmented training images, in a new order each epoch; those that fill no whole step are dropped."""
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         length = len(cast(Sized, self.train))
-        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated, self.order)
+        fixed = bool(self.trainer and self.trainer.overfit_batches)
+        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated, self.order, fixed)
         sampler.begin(*self._begun)
         return self._loader(self.train, sampler)
 
@@ -158,4 +160,11 @@ class ImageData(pl.LightningDataModule):
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=lasting and self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # the loader must not draw from the training's numbers
+            worker_init_fn=_ignore_signals,
         )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave signals, which reach a whole process group, to the training process: it saves, and ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

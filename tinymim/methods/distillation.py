@@ -133,8 +133,7 @@ class Distiller(TeacherStudentMethod):
         return self.losses(batch)
 
     def _check_options(self, errors: Errors) -> None:
-        for name in ("drop_path", "mask_ratio"):
-            errors.unless(0 <= getattr(self, name) < 1, f"{name}: {getattr(self, name)} is not in [0, 1)")
+        errors.unless(0 <= self.mask_ratio < 1, f"mask_ratio: {self.mask_ratio} is not in [0, 1)")
         self.check_teacher_options(bool(self.mask_ratio), errors)
         if self.reconstruction:
             errors += self.reconstruction.errors(self.mask_ratio)

@@ -81,10 +81,8 @@ class SimMIMPretrainer(MaskedPretrainer):
         return self.model
 
     def option_errors(self, encoder: Backbone) -> list[str]:
-        """Squares that do not tile the image or hide all of it, and stochastic depth out of range."""
+        """Squares that do not tile the image or hide all of it."""
         errors, unit = [], self.mask_unit
-        if not 0 <= self.drop_path < 1:
-            errors.append(f"drop_path: {self.drop_path} is not in [0, 1)")
         (height, width), (rows, columns) = encoder.image_size, encoder.patch
         if unit < 1 or unit % rows or unit % columns or height % unit or width % unit:
             errors.append(

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from typing_extensions import override
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
-from tinymim.methods.optim import total_batch
+from tinymim.methods.optim import nominal_batch, total_batch
 from tinymim.seeds import begin_step, end_steps
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """State of Adam and AdamW for each parameter, all but ``step`` in its shape."""
 
 POSITION = "tinymim_position"
-"""Key of a checkpoint: seed, epoch from 0, optimiser steps taken in it, and the total batch they count in."""
+"""Key of a checkpoint: seed, epoch from 0, optimiser steps taken in it, the total batch they count in, CPU threads."""
 
 
 class ExactResume(pl.Callback):
@@ -76,6 +77,7 @@ class ExactResume(pl.Callback):
             "epoch": progress["processed"],
             "steps": batches // trainer.accumulate_grad_batches,
             "total_batch": total_batch(trainer),
+            "threads": torch.get_num_threads(),
         }
         validation = _loops(checkpoint, "epoch_loop.val_loop.batch_progress")
         if trainer.validating and not validation["current"]["completed"]:
@@ -87,7 +89,8 @@ class ExactResume(pl.Callback):
         if (position := checkpoint.get(POSITION)) is None:  # another program's
             return
         batch = total_batch(trainer)
-        if batch != position["total_batch"]:  # steps and rates would not mean the same
+        if position["total_batch"] not in (batch, nominal_batch(trainer)):  # as older checkpoints have it
+            # steps and rates would not mean the same
             raise TinymimError(
                 f"ckpt_path: the run had a total batch of {position['total_batch']}, and this one has {batch}; keep "
                 "data.batch_size x processes x trainer.accumulate_grad_batches as it was"
@@ -96,6 +99,9 @@ class ExactResume(pl.Callback):
             say(f"seed_everything: the run began with {position['seed']}, and goes on with {self.seed}")
         elif self.seed is None:
             self.seed = position["seed"]
+        threads = torch.get_num_threads()
+        if trainer.strategy.root_device.type == "cpu" and position.get("threads", threads) != threads:
+            say(f"threads: the run had {position['threads']}, and now has {threads}: sums are rounded otherwise")
         done = position["steps"] * trainer.accumulate_grad_batches
         progress = _loops(checkpoint, "epoch_loop.batch_progress")["current"]
         if position["steps"] and progress["ready"] != done:  # accumulated otherwise before

@@ -19,7 +19,7 @@ from tinymim.config.options import Action
 from tinymim.errors import TinymimError, first_few
 from tinymim.files import write_json
 from tinymim.training.captured_step import Step, finite_each, nonfinite, tensors
-from tinymim.training.checkpoints import newest
+from tinymim.training.checkpoint_files import newest
 
 FOLDER = "nonfinite"
 BEHIND = 2

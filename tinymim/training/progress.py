@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from typing_extensions import override
 
+from tinymim.methods.optim import total_batch
 from tinymim.safety.console import PlainConsole
 
 METRICS = {
@@ -203,8 +204,7 @@ class Pace:
 
 def images_per_second(trainer: pl.Trainer, steps: int, seconds: float) -> float:
     """Images of all processes in ``steps`` optimiser steps."""
-    batch = getattr(getattr(trainer, "datamodule", None), "batch_size", 0)
-    return batch * trainer.world_size * trainer.accumulate_grad_batches * steps / max(seconds, 1e-9)
+    return total_batch(trainer) * steps / max(seconds, 1e-9)
 
 
 def clock(seconds: float) -> str:

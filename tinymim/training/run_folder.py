@@ -112,14 +112,17 @@ def _is_ours(name: str) -> bool:
     return name in WRITTEN or name.startswith(("events.out.", "metrics-"))
 
 
-FIRST_STEP = ("model.init_args.init: ", "model.init_args.weights: ")
-"""Options that the first step alone looks at: from then on the checkpoint has the weights."""
+NOTES = {
+    "model.init_args.init": " (which has no effect on weights that are already trained)",
+    "model.init_args.weights": " (which has no effect on weights that are already trained)",
+    "model.init_args.compile": " (compiled code draws other random numbers, so drop path and masks are not the same)",
+}
+"""Options that mean something else to a run that goes on."""
 
 
 def changed(before: recipes.Config, now: recipes.Config) -> list[str]:
     """Differences between the recipe that a run had and the one it goes on with, and whether they have any effect."""
-    late = " (which has no effect on weights that are already trained)"
-    return [line + late if line.startswith(FIRST_STEP) else line for line in differences(before, now)]
+    return [line + NOTES.get(line.partition(":")[0], "") for line in differences(before, now)]
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -149,6 +152,8 @@ class SaveRecipe(SaveConfigCallback):
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         recipe = self.parser.dump(self.config, skip_unset=False)
+        # defaults that no text holds, such as a callback's device, are left to it
+        recipe = re.sub(r"^[ -]*\w+: Unable to serialize instance .*\n", "", recipe, flags=re.MULTILINE)
         for line in ("ckpt_path: null", "overwrite: false"):  # options of this command alone
             recipe = re.sub(rf"^{line.partition(':')[0]}: .*$", line, recipe, flags=re.MULTILINE)
         if self.kept:
@@ -191,6 +196,7 @@ def environment() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
     }
 
 
