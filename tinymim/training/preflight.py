@@ -154,14 +154,16 @@ class Preflight(pl.Callback):
             self._start = math.inf
 
     @override
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
         if self.stop and threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    on_exception = teardown
 
     def _report(self, trainer: pl.Trainer, module: pl.LightningModule, steps: int) -> None:
         """Print what ``steps`` steps have taken since the first one ended."""
         whole, used = trainer.estimated_stepping_batches, memory(module)
-        if steps < 1:
+        if steps < 1 or not self._start:
             line = f"no second step ended within {ENOUGH:.0f} s, {used}; {whole:,} of them take"
             print(f"measured: {line} more than {clock(whole * ENOUGH / 2)}", file=sys.stderr, flush=True)
             return

@@ -203,8 +203,9 @@ class Pace:
 
 
 def images_per_second(trainer: pl.Trainer, steps: int, seconds: float) -> float:
-    """Images of all processes in ``steps`` optimiser steps."""
-    return total_batch(trainer) * steps / max(seconds, 1e-9)
+    """Images of all processes in ``steps`` optimiser steps; 0 where the data is not ours, and says nothing of them."""
+    known = hasattr(getattr(trainer, "datamodule", None), "batch_size")
+    return total_batch(trainer) * steps / max(seconds, 1e-9) if known else 0.0
 
 
 def clock(seconds: float) -> str:
