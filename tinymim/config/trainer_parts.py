@@ -86,8 +86,10 @@ def _with_handed_on(value: Any) -> Any:
     return {**value, "init_args": known, "dict_kwargs": {**(value.get("dict_kwargs") or {}), **others}}
 
 
-def place_loggers(trainer: Any, folder: str, name: str) -> None:
-    """Let loggers write into a run's folder where a recipe names no other, and know the run's name; in place."""
+def place_loggers(config: dict[str, Any]) -> None:
+    """Let loggers write into a run's folder where its recipe names no other, and know the run's name; in place."""
+    name, trainer = str(config.get("name", "run")), config.get("trainer")
+    folder = str(config.get("run_dir") or f"runs/{name}")
     loggers = trainer.get("logger") if isinstance(trainer, dict) else None
     for node in loggers if isinstance(loggers, list) else [loggers]:
         module, _, cls = str(node.get("class_path") if isinstance(node, dict) else "").rpartition(".")

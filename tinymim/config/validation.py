@@ -108,10 +108,22 @@ def check_class(node: Any, path: str, errors: list[str], bases: tuple[type, ...]
         wanted = " or ".join(f"{base.__module__}.{base.__qualname__}" for base in bases)
         errors.append(f"{path}.class_path: {class_path} is no class{f' that is a {wanted}' if wanted else ''}")
         return False
+    arguments = node.get("init_args") or {}
+    if inspect.isabstract(cls):
+        errors.append(f"{path}.class_path: {class_path} is a base class, of which none can be made")
+        return False
+    if option in trainer_parts.MODULES and isinstance(arguments, dict):
+        parameters = inspect.signature(cls).parameters.values()
+        needed = [
+            p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        ]
+        if lacking := [name for name in needed if name not in arguments]:
+            errors.append(f"{path}: {class_path} needs {', '.join(lacking)}; give it in init_args")
+            return False
     misplaced = _misplaced(node.get("dict_kwargs"), f"{path}.dict_kwargs")
     errors += misplaced
     functions = class_paths.initialisers(cls)
-    check_signature(functions, node.get("init_args") or {}, f"{path}.init_args", class_path, errors)
+    check_signature(functions, arguments, f"{path}.init_args", class_path, errors)
     return not misplaced
 
 

@@ -210,6 +210,7 @@ class TinymimCLI(LightningCLI):
                 say(done)
                 return
             if not self._inside(trainer.ckpt_path):
+                run_folder.clear(self.run_dir, resume=False)  # of what loggers have begun
                 raise TinymimError(done)
         metrics, seconds = dict(trainer.callback_metrics), self._elapsed.seconds
         if self._elapsed.validated != trainer.global_step:
@@ -257,8 +258,7 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
     if precision.is_auto(config):  # the settled one is saved, so that the run goes on in it
         kept = [(place, text) for place, text in kept if place != ("trainer", "precision")]
     config = precision.settle(config, run_folder.precision_before(config) if command == "fit" else None)
-    folder = config.get("run_dir") or Path("runs") / str(config.get("name", "run"))
-    trainer_parts.place_loggers(config.get("trainer"), str(folder), str(config.get("name", "run")))
+    trainer_parts.place_loggers(config)
     if started_by_lightning():
         end_with_parent()
     corruptions = config.pop("corruptions", None)

@@ -60,6 +60,7 @@ def inspect(config: recipe.Config, start: Teacher | None = None, fits: bool = Tr
     """
     kept = list(references.places(config))
     config = references.filled(config)
+    trainer_parts.place_loggers(config)
     if "name" in config:
         names.check(config["name"], "name")
     errors, pruned = validation.mistakes(config)
