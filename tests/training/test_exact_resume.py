@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ import yaml
 
 from tinymim.cli.main import main
 from tinymim.targets import Relation
-from tinymim.training.exact_resume import POSITION, ExactResume
 from tinymim.training.preemption import Preempted
 from tinymim.vit.blocks import Readings
 
@@ -204,19 +202,3 @@ def test_check__writes_nothing_though_an_epoch_ends(tmp_path: Path) -> None:
     short = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", "--data.batch_size=16"]
     assert main(["check", "relation_digits", *short, "--trainer.check_val_every_n_epoch=1", f"--run_dir={place}"]) == 0
     assert not place.exists()
-
-
-def test_resume__with_other_threads_is_said(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = whole / "checkpoints" / "last.ckpt"
-    content = torch.load(path, weights_only=True)
-    assert content[POSITION]["threads"] == torch.get_num_threads()
-    assert json.loads((whole / "environment.json").read_text())["threads"] == torch.get_num_threads()
-    trainer: Any = SimpleNamespace(
-        world_size=1,
-        accumulate_grad_batches=1,
-        datamodule=SimpleNamespace(batch_size=16, begin=lambda *place: None),
-        strategy=SimpleNamespace(root_device=torch.device("cpu")),
-    )
-    content[POSITION]["threads"] = 7
-    ExactResume(None).on_load_checkpoint(trainer, None, content)  # type: ignore[arg-type]
-    assert "threads: the run had 7, and now has 1: sums are rounded otherwise" in capsys.readouterr().err

@@ -92,7 +92,9 @@ def place_loggers(config: dict[str, Any]) -> None:
     folder = str(config.get("run_dir") or f"runs/{name}")
     loggers = trainer.get("logger") if isinstance(trainer, dict) else None
     for node in loggers if isinstance(loggers, list) else [loggers]:
-        module, _, cls = str(node.get("class_path") if isinstance(node, dict) else "").rpartition(".")
+        if not isinstance(node, dict):
+            continue
+        module, _, cls = str(node.get("class_path")).rpartition(".")
         if module in MODULES["logger"]:
             parameters = inspect.signature(getattr(importlib.import_module(module), cls)).parameters
             defaults = {"save_dir": folder} if "save_dir" in parameters else {}

@@ -94,10 +94,10 @@ def check_class(node: Any, path: str, errors: list[str], bases: tuple[type, ...]
         return False
     drop_unknown(node, path, {"class_path", "init_args", "dict_kwargs"}, "a class", errors)
     class_path = node["class_path"]
+    option = path.partition("trainer.")[2].partition("[")[0]
     try:
         cls = class_paths.import_class(class_path)
     except (ImportError, AttributeError, ValueError) as error:
-        option = path.partition("trainer.")[2].partition("[")[0]
         if "." not in class_path and option in trainer_parts.MODULES:
             errors.append(f"{path}: Lightning has no {class_path}{near(class_path, trainer_parts.class_paths(option))}")
             return False
@@ -112,6 +112,10 @@ def check_class(node: Any, path: str, errors: list[str], bases: tuple[type, ...]
     if inspect.isabstract(cls):
         errors.append(f"{path}.class_path: {class_path} is a base class, of which none can be made")
         return False
+    misplaced = _misplaced(node.get("dict_kwargs"), f"{path}.dict_kwargs")
+    errors += misplaced
+    functions = class_paths.initialisers(cls)
+    check_signature(functions, arguments, f"{path}.init_args", class_path, errors)
     if option in trainer_parts.MODULES and isinstance(arguments, dict):
         parameters = inspect.signature(cls).parameters.values()
         needed = [
@@ -120,10 +124,6 @@ def check_class(node: Any, path: str, errors: list[str], bases: tuple[type, ...]
         if lacking := [name for name in needed if name not in arguments]:
             errors.append(f"{path}: {class_path} needs {', '.join(lacking)}; give it in init_args")
             return False
-    misplaced = _misplaced(node.get("dict_kwargs"), f"{path}.dict_kwargs")
-    errors += misplaced
-    functions = class_paths.initialisers(cls)
-    check_signature(functions, arguments, f"{path}.init_args", class_path, errors)
     return not misplaced
 
 

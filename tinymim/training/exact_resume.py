@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from typing_extensions import override
@@ -19,7 +18,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """State of Adam and AdamW for each parameter, all but ``step`` in its shape."""
 
 POSITION = "tinymim_position"
-"""Key of a checkpoint: seed, epoch from 0, optimiser steps taken in it, the total batch they count in, CPU threads."""
+"""Key of a checkpoint: seed, epoch from 0, optimiser steps taken in it, and the total batch they count in."""
 
 
 class ExactResume(pl.Callback):
@@ -77,7 +76,6 @@ class ExactResume(pl.Callback):
             "epoch": progress["processed"],
             "steps": batches // trainer.accumulate_grad_batches,
             "total_batch": total_batch(trainer),
-            "threads": torch.get_num_threads(),
         }
         validation = _loops(checkpoint, "epoch_loop.val_loop.batch_progress")
         if trainer.validating and not validation["current"]["completed"]:
@@ -99,9 +97,6 @@ class ExactResume(pl.Callback):
             say(f"seed_everything: the run began with {position['seed']}, and goes on with {self.seed}")
         elif self.seed is None:
             self.seed = position["seed"]
-        threads = torch.get_num_threads()
-        if trainer.strategy.root_device.type == "cpu" and position.get("threads", threads) != threads:
-            say(f"threads: the run had {position['threads']}, and now has {threads}: sums are rounded otherwise")
         done = position["steps"] * trainer.accumulate_grad_batches
         progress = _loops(checkpoint, "epoch_loop.batch_progress")["current"]
         if position["steps"] and progress["ready"] != done:  # accumulated otherwise before

@@ -26,6 +26,9 @@ LOST = re.compile(r"(Connection (closed|reset) by|Broken pipe|\[.*gloo|NCCL|Watc
 WORKER = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
 """PyTorch's loader, when one of its processes is gone."""
 
+UNMADE = re.compile(r"Problem with given class_path '([^']+)':\s*(.+?)\s*(?:- Expected|Given value|$)", re.DOTALL)
+"""jsonargparse's words on a class that it could not make, among those on all that it tried."""
+
 NO_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 PACKAGE = Path(tinymim.__file__).parent
@@ -80,6 +83,8 @@ def _message(error: Exception) -> str | None:
             f"rank {rank()}: another rank died; its error may be printed above ({text.strip().splitlines()[0][:200]}). "
             "--ckpt_path last goes on from the newest checkpoint"
         )
+    if problem := UNMADE.search(text):
+        return f"{problem[1].rpartition('.')[2]}: {problem[2]}"
     if "Original Traceback" in text or not _of_libraries_alone(error):
         return None
     words = " ".join(text.split())[:500] or type(error).__name__

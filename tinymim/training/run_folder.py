@@ -15,6 +15,7 @@ nonfinite/           step_N.pt, for `tinymim replay`: a step whose loss or gradi
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -43,10 +44,10 @@ from tinymim.log import say
 from tinymim.safety import text
 from tinymim.training import lock, metrics_log, test_report
 
-PROGRESS = "progress.json"
+PROGRESS, ENVIRONMENT = "progress.json", "environment.json"
 RESULTS = ("checkpoints", PROGRESS, metrics_log.NAME, "results.json", "predictions.npz", "masks", "nonfinite")
 KEPT = (*RESULTS, *test_report.FILES)
-WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
+WRITTEN = (*KEPT, "config.yaml", ENVIRONMENT, "hparams.yaml")
 PACKAGES = (
     *("tinymim", "torch", "torchvision", "timm", "lightning"),
     *("torchmetrics", "jsonargparse", "omegaconf", "numpy"),
@@ -162,7 +163,17 @@ class SaveRecipe(SaveConfigCallback):
         if path.is_file() and (changes := changed(yaml.safe_load(path.read_text()), yaml.safe_load(recipe))):
             say(f"the run goes on with another recipe than it had: {'; '.join(changes)}")
         write_text(path, recipe)
-        write_json(folder / "environment.json", environment())
+        now, before = environment(), _environment_before(folder)
+        if now["device"] == "cpu" and before.get("threads", now["threads"]) != now["threads"]:
+            say(f"threads: the run had {before['threads']}, and now has {now['threads']}: sums are rounded otherwise")
+        write_json(folder / ENVIRONMENT, now)
+
+
+def _environment_before(folder: Path) -> dict[str, Any]:
+    try:
+        return text.mapping(json.loads(text.contents(folder / ENVIRONMENT, ENVIRONMENT)), ENVIRONMENT)
+    except (TinymimError, ValueError):
+        return {}
 
 
 def precision_before(config: recipes.Config) -> str | None:
