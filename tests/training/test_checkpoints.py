@@ -90,11 +90,12 @@ def test_newest__links_that_lead_nowhere_and_folders_are_passed_over(tmp_path: P
     assert newest(tmp_path) == good
 
 
+COUNTS = dict.fromkeys(("ready", "started", "processed", "completed"), 1)
 WHOLE = {
     "state_dict": {"weight": torch.ones(2)},
     "optimizer_states": [{"state": {}, "param_groups": []}],
     "lr_schedulers": [{}],
-    "loops": {"fit_loop": {}},
+    "loops": {"fit_loop": {name: {"current": COUNTS} for name in ("epoch_progress", "epoch_loop.batch_progress")}},
     "epoch": 1,
     "global_step": 5,
     "tinymim_position": {"seed": 0, "epoch": 1, "steps": 2, "total_batch": 8},
@@ -108,6 +109,8 @@ WHOLE = {
         ("optimizer_states", []),
         ("lr_schedulers", 5),
         ("loops", "fit"),
+        ("loops", {"fit_loop": {"epoch_progress": {"current": COUNTS}}}),
+        ("loops", {"fit_loop": {name: {"current": {}} for name in ("epoch_progress", "epoch_loop.batch_progress")}}),
         ("epoch", -1),
         ("tinymim_position", "5"),
         ("tinymim_position", {"seed": 0}),

@@ -35,13 +35,14 @@ REFUSED = {
 LEAST = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
     "log_every_n_steps": 0,
     "max_epochs": -1,
     "max_steps": -1,
     "num_nodes": 1,
     "reload_dataloaders_every_n_epochs": 0,
 }
-"""Least values of whole numbers that Lightning does not look at itself."""
+"""Least values of numbers that Lightning does not look at itself."""
 
 SETTLED = {
     "barebones": "a run keeps checkpoints, figures and its progress; `tinymim check` measures speed",
@@ -114,7 +115,7 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
     errors = [
         f"trainer.{name}: {trainer[name]} is not {least} or more"
         for name, least in LEAST.items()
-        if type(trainer.get(name)) is int and trainer[name] < least
+        if type(trainer.get(name)) in (int, float) and not trainer[name] >= least
     ]
     errors += [f"trainer.{name}: {why}" for name, why in SETTLED.items() if trainer.get(name) is True]
     if trainer.get("default_root_dir"):

@@ -178,7 +178,10 @@ class TinymimCLI(LightningCLI):
             return [*watching, MonitoredMetrics()]
         config = self.config[self.subcommand]
         trainer = config.trainer
-        progress = [progress_bar(str(self.subcommand))] if trainer.enable_progress_bar is not False else []
+        given = self.config_init[self.subcommand].trainer.callbacks
+        given = given if isinstance(given, list) else [given]
+        shown = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in given)
+        progress = [] if shown or trainer.enable_progress_bar is False else [progress_bar(str(self.subcommand))]
         if not self._records():
             writer = MaskFiles if isinstance(self.model, Segmenter) else PredictionArrays
             return [CommonPrecision(), *progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]

@@ -87,6 +87,8 @@ def _message(error: Exception) -> str | None:
         return f"{problem[1].rpartition('.')[2]}: {problem[2]}"
     if "Original Traceback" in text or not _of_libraries_alone(error):
         return None
+    if "Traceback (most recent call last)" in text:  # of a process that was started
+        text = text.strip().splitlines()[-1]
     words = " ".join(text.split())[:500] or type(error).__name__
     return f"{_part(error)}{words} ({type(error).__name__}; {SWITCH}=1 shows where)"
 

@@ -48,7 +48,8 @@ class Elapsed(pl.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._before = state_dict["seconds"]
+        seconds = state_dict.get("seconds")
+        self._before = float(seconds) if isinstance(seconds, int | float) else 0.0
 
     @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

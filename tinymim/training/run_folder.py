@@ -160,8 +160,13 @@ class SaveRecipe(SaveConfigCallback):
         if self.kept:
             recipe = yaml.safe_dump(references.put_back(yaml.safe_load(recipe), self.kept), sort_keys=False)
         path = folder / "config.yaml"
-        if path.is_file() and (changes := changed(yaml.safe_load(path.read_text()), yaml.safe_load(recipe))):
-            say(f"the run goes on with another recipe than it had: {'; '.join(changes)}")
+        if path.exists():
+            try:
+                changes = changed(text.read_yaml(path, "the recipe that the run had"), yaml.safe_load(recipe))
+            except TinymimError as error:
+                changes = [str(error)]
+            if changes:
+                say(f"the run goes on with another recipe than it had: {'; '.join(changes)}")
         write_text(path, recipe)
         now, before = environment(), _environment_before(folder)
         if now["device"] == "cpu" and before.get("threads", now["threads"]) != now["threads"]:

@@ -60,13 +60,41 @@ class Position(Struct):
     total_batch: Annotated[int, Meta(ge=1)]
 
 
+class Counts(Struct):
+    """Lightning's counts of a loop."""
+
+    ready: Whole
+    started: Whole
+    processed: Whole
+    completed: Whole
+
+
+class Current(Struct):
+    """Lightning's counts of a loop's current run."""
+
+    current: Counts
+
+
+class FitLoop(Struct, rename={"batch_progress": "epoch_loop.batch_progress"}):
+    """Lightning's loops of a fit."""
+
+    epoch_progress: Current
+    batch_progress: Current
+
+
+class Loops(Struct):
+    """Lightning's loops."""
+
+    fit_loop: FitLoop
+
+
 class Checkpoint(Struct):
     """A checkpoint, as far as training goes on with it."""
 
     state_dict: dict[str, Any]
     optimizer_states: Annotated[list[dict[str, Any]], Meta(min_length=1)]
     lr_schedulers: list[dict[str, Any]]
-    loops: dict[str, Any]
+    loops: Loops
     epoch: Whole
     global_step: Whole
     callbacks: dict[str, Any] = {}
