@@ -17,11 +17,7 @@ from tinymim.vit.initialise import cut_normal, initialise, truncated
 
 
 class MaskedEncoder(nn.Module):
-    """An encoder, the token that stands for a masked patch, and the linear layer from tokens to pixels.
-
-    Args:
-        encoder: sees all patches.
-    """
+    """An encoder of all patches, the token that stands for a masked one, and the linear layer from tokens to pixels."""
 
     def __init__(self, encoder: Backbone):
         super().__init__()

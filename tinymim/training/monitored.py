@@ -28,7 +28,7 @@ class MonitoredMetrics(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
-        watching = [callback for callback in callbacks if getattr(callback, "monitor", None)]
+        watching = [c for c in callbacks if getattr(c, "monitor", None) and getattr(c, "strict", True)]
         watching = [callback for callback in watching if not isinstance(callback, BestCheckpoint)]
         if not watching:
             return

@@ -179,11 +179,7 @@ class EvaluationLines(ProgressLines):
 
 
 class Pace:
-    """Newest figures of a fit for people: metrics, images/s, and time left for the whole run.
-
-    Args:
-        trainer: that begins to train.
-    """
+    """Newest figures of a fit for people, from here on: metrics, images/s, and time left for the whole run."""
 
     def __init__(self, trainer: pl.Trainer):
         self.start, self.first_step = time.monotonic(), trainer.global_step

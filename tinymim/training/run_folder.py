@@ -129,10 +129,7 @@ def changed(before: recipes.Config, now: recipes.Config) -> list[str]:
 class SaveRecipe(SaveConfigCallback):
     """Write the resolved recipe and the environment into the run folder, once a checkpoint has been accepted.
 
-    Args:
-        args: Lightning's own.
-        kept: where the recipe refers to the environment; it is saved so.
-        options: Lightning's own.
+    The recipe is saved with its references to the environment, which ``kept`` has.
     """
 
     def __init__(self, *args: Any, kept: list[tuple[references.Place, str]] | None = None, **options: Any):
