@@ -146,7 +146,7 @@ def check_signature(functions: list[Any], arguments: Any, path: str, owner: str,
 
 def _hints(function: Any) -> dict[str, Any]:
     """Types of a function's options; of one that is known to type checkers alone, as in WandbLogger, anything."""
-    hints = {}
+    hints: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         try:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from tinymim.data.device_augment import finished
 from tinymim.data.repeated import Repeats
-from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
+from tinymim.data.sampler import EpochSampler, InTurn, Order
 from tinymim.data.transforms import wrong_values
 
 Sample = dict[str, Any]
@@ -102,7 +102,7 @@ class ImageData(pl.LightningDataModule):
         """Augmented training images, in a new order each epoch; those that fill no whole step are dropped."""
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         length = len(cast(Sized, self.train))
-        fixed = bool(self.trainer and self.trainer.overfit_batches)
+        fixed = bool(getattr(self.trainer, "overfit_batches", 0))
         sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated, self.order, fixed)
         sampler.begin(*self._begun)
         return self._loader(self.train, sampler)
@@ -148,7 +148,7 @@ class ImageData(pl.LightningDataModule):
     def _loader(
         self,
         dataset: Dataset[Sample],
-        sampler: Sampler[Draw],
+        sampler: Sampler[Any],
         lasting: bool = True,
         batch_size: int | None = None,
     ) -> DataLoader[Sample]:
