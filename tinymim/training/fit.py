@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from contextlib import ExitStack
@@ -283,7 +284,7 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
             except preflight.MeasuredEnough:
                 return Path()
             except Preempted as preempted:
-                end_workers()
+                atexit.register(end_workers)
                 if rank() == 0:
                     raise
                 sys.exit(0 if started_by_lightning() else preempted.code)  # the first process tells, and for all

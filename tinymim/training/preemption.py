@@ -155,7 +155,10 @@ def resume_command(trainer: pl.Trainer) -> str:
 
 
 def end_workers() -> None:
-    """End the loading processes of this one, whatever they do: they ignore the signals that a run is ended by."""
+    """End the loading processes of this one, whatever they do, as it ends itself: they ignore the signals that a run is
+    ended by, and one that hangs would be waited for."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else PyTorch reports each as an error
     for worker in multiprocessing.active_children():
         if worker.daemon:
             worker.kill()
