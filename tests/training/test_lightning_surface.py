@@ -196,6 +196,7 @@ NUMBERS = {
     "--model.optim.betas=[1.5,0.9]": "optim.betas: [1.5, 0.9] are not both in [0, 1)",
     "--model.optim.layer_decay=0": "optim.layer_decay: 0.0 is not above 0 and at most 1",
     "--model.optim.warmup_steps=-1": "optim.warmup_steps: -1 is not 0 or more",
+    "--trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is not 0 or more",
     "--model.student.options.in_chans=1": "options.in_chans: 1",
 }
 

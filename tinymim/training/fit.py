@@ -28,7 +28,7 @@ from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
-from tinymim.training import preflight, results, run_folder, test_report
+from tinymim.training import preflight, run_folder, run_results, test_report
 from tinymim.training.checkpoint_files import SafeCheckpointIO, newest, problem_of
 from tinymim.training.checkpoints import BestCheckpoint, Checkpoints, write_progress
 from tinymim.training.exact_resume import ExactResume
@@ -221,7 +221,7 @@ class TinymimCLI(LightningCLI):
             trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
             metrics |= trainer.callback_metrics
         if trainer.is_global_zero:
-            content = results.of(trainer, self.model, metrics, seconds, self._flops.flops, self._guard.skipped)
+            content = run_results.of(trainer, self.model, metrics, seconds, self._flops.flops, self._guard.skipped)
             files.write_json(self.run_dir / "results.json", references.without_values(content, self.attempt.kept))
             write_progress(self.run_dir, "done", trainer, self._elapsed)
 
