@@ -26,6 +26,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
+from tinymim.training.processes import started_by_lightning
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 ECHO = 0.5
@@ -105,7 +106,9 @@ class Preemption:
             return
         now = time.monotonic()
         if self.received is not None:
-            if now - self._when > ECHO:
+            # by the process that started this one, and ends it where the user means it
+            forwarded = started_by_lightning() or "TORCHELASTIC_RUN_ID" in os.environ
+            if now - self._when > ECHO and not forwarded:
                 os._exit(code_of(self.received))
             return
         self.received, self._when = signal.Signals(number), now
