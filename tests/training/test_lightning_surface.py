@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +16,7 @@ import pytest
 from tests.commands import Completed
 from tests.training.conftest import Recipe
 from tinymim.config import trainer_parts
+from tinymim.training import preflight
 
 FLAGS = {
     "accelerator": "auto",
@@ -186,6 +188,20 @@ def test_no_step__is_no_run(tiny_fit: Recipe) -> None:
 
 def test_check__with_overfitting(tiny_fit: Recipe) -> None:
     assert tiny_fit("--trainer.overfit_batches=1", command="check").returncode == 0
+
+
+class Sleeps(pl.Callback):
+    """Makes each step a long one."""
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        time.sleep(30)
+
+
+def test_check__ends_in_time_whatever_a_step_takes(tiny_fit: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "ENOUGH", 1.0)
+    done = tiny_fit(f"--trainer.callbacks+={__name__}.Sleeps", command="check")
+    assert done.returncode == 0, done.stderr
+    assert "measured: no second step ended within 1 s" in done.stderr
 
 
 NUMBERS = {
