@@ -223,11 +223,26 @@ def test_override__makes_what_is_not_there(write):
     }
 
 
-def test_override__flags_and_growing_lists_are_left_to_the_parser(write):
-    arguments = ["--print_config", "--overwrite", "--trainer.callbacks+=a.B", "--seed_everything", "3"]
+def test_override__flags_are_left_to_the_parser(write):
+    arguments = ["--print_config", "--overwrite", "--seed_everything", "3"]
     config, rest = recipes.resolve(["--config", str(write("recipe", "seed_everything: 1")), *arguments])
     assert config == {"name": "recipe", "seed_everything": 3, "overwrite": True}
-    assert rest == ["--print_config", "--trainer.callbacks+=a.B"]
+    assert rest == ["--print_config"]
+
+
+@pytest.mark.parametrize("before", ["null", "{class_path: a.A}", "[{class_path: a.A}]"])
+def test_override__grows_a_list_whose_last_part_later_options_are_of(before, write):
+    recipe = write("recipe", f"trainer: {{callbacks: {before}}}\nmodel: {{class_path: a.M}}")
+    grown = ["--trainer.callbacks+=a.B", "--trainer.callbacks.x=1", "--trainer.callbacks+", "[a.C, {class_path: a.D}]"]
+    config = resolved(recipe, *grown, "--trainer.callbacks.y", "2", "--model.targets+=b.T", "--model.targets.weight=3")
+    first = [] if before == "null" else [{"class_path": "a.A"}]
+    assert config["trainer"]["callbacks"] == [
+        *first,
+        {"class_path": "a.B", "init_args": {"x": 1}},
+        "a.C",
+        {"class_path": "a.D", "init_args": {"y": 2}},
+    ]
+    assert config["model"]["init_args"]["targets"] == [{"class_path": "b.T", "init_args": {"weight": 3}}]
 
 
 def test_override__a_class_by_its_bare_name(write):

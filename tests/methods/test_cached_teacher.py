@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def difference(one: Distiller, other: Distiller) -> float:
 
 def counted(module: Distiller) -> int:
     assert isinstance(module.frozen, CachedTeacher)
-    return module.frozen.filled
+    return module.frozen.filler.filled
 
 
 def test_cached__steps_are_the_same_whether_it_was_stored_or_not(place: Path) -> None:
@@ -128,8 +129,8 @@ def test_cached__rotary_positions_are_those_of_the_teacher(tmp_path: Path, monke
     twin = freeze(Backbone(architecture))
     twin.load_state_dict(backbone.state_dict())
     taps = [Tap(2, name) for name in "qkv"]
-    work = lambda network, taps: FrozenTeacher(network, taps)  # noqa: E731
-    cached = CachedTeacher(lambda: twin, work, taps, [], None, "float32", backbone, tmp_path, 1)
+    load = functools.partial(FrozenTeacher, twin)
+    cached = CachedTeacher(load, taps, [], None, "float32", backbone, tmp_path, 1)
     images = torch.rand(2, 3, 16, 16)
     expected = backbone.read(images, taps)
     for tap, tokens in cached.read(images).items():

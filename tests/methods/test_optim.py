@@ -92,6 +92,61 @@ def test_lr__follows_the_total_batch():
     assert rate[-1] == pytest.approx(0.01)  # the floor is a rate, and does not
 
 
+@pytest.mark.parametrize(
+    ("images", "world", "batch", "accumulate", "limit", "held"),
+    [
+        (1000, 1, 100, 2, 1.0, 200),
+        (60, 1, 4096, 1, 1.0, 60),  # a set that fills no batch
+        (60, 2, 4096, 1, 1.0, 60),
+        (61, 2, 4096, 1, 1.0, 60),
+        (60, 1, 8, 50, 1.0, 56),  # fewer batches than are accumulated
+        (1000, 1, 10, 50, 3, 30),
+        (1000, 1, 10, 50, 0.2, 200),
+        (1000, 2, 10, 4, 8, 80),
+    ],
+)
+def test_total_batch__is_what_a_step_really_holds(images, world, batch, accumulate, limit, held, capsys):
+    runner = trainer(batch=batch, world=world, accumulate=accumulate)
+    runner.datamodule.train, runner.limit_train_batches = range(images), limit
+    assert total_batch(runner) == held
+    rate, *_ = rates(Optim(base_lr=0.1, warmup_epochs=0), runner)
+    assert rate[0] == pytest.approx(0.1 * held / 256)
+    nominal = batch * world * accumulate
+    assert (f"not {nominal}, as there are no more images" in capsys.readouterr().err) == (held < nominal)
+
+
+def test_total_batch__what_would_not_hold_is_refused():
+    runner = trainer(batch=10, accumulate=4)
+    runner.datamodule.train, runner.limit_train_batches = range(1000), 6
+    with pytest.raises(TinymimError, match=r"6 batches .* no multiple of accumulate_grad_batches, 4, .* take 4"):
+        total_batch(runner)
+    runner.datamodule.train, runner.world_size = range(3), 4
+    with pytest.raises(TinymimError, match=r"3 image\(s\) to train on, and 4 processes"):
+        total_batch(runner)
+
+
+def test_schedule__goes_on_at_the_recipes_rates():
+    def configured(optim, steps):
+        torch.manual_seed(0)
+        return configure(nn.Linear(2, 2), optim, trainer(steps=steps, epochs=10)).values()
+
+    def take(optimizer, scheduler, steps):
+        for _ in range(steps):
+            optimizer.step()
+            scheduler.step()
+
+    optim = Optim(base_lr=0.5, warmup_epochs=0)
+    optimizer, config = configured(optim, 10)
+    take(optimizer, config["scheduler"], 10)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+    longer, config_longer = configured(Optim(base_lr=0.4, warmup_epochs=0), 20)
+    longer.load_state_dict(optimizer.state_dict())
+    config_longer["scheduler"].load_state_dict(config["scheduler"].state_dict())
+    assert longer.param_groups[0]["lr"] == pytest.approx(0.2)  # half of the way, in the very next step
+    take(longer, config_longer["scheduler"], 1)
+    assert longer.param_groups[0]["lr"] == pytest.approx(0.2 * (1 + math.cos(math.pi * 11 / 20)))
+
+
 def test_lr__needs_a_batch_size():
     runner = trainer()
     runner.datamodule = None

@@ -19,7 +19,7 @@ from tinymim.errors import TinymimError
 from tinymim.report import runs
 from tinymim.report.attention_figure import attention
 from tinymim.teachers import weights
-from tinymim.training.checkpoints import newest
+from tinymim.training.checkpoint_files import newest
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 

@@ -18,7 +18,7 @@ from tinymim.methods.mim import MaskedPretrainer
 from tinymim.scaling import reconstruction_figure
 from tinymim.scaling.overfitting import signs
 from tinymim.scaling.table import RunRow
-from tinymim.training.checkpoints import SafeCheckpointIO
+from tinymim.training.checkpoint_files import SafeCheckpointIO
 
 ARCHITECTURE = {
     "arch": "vit_tiny_patch16_224",

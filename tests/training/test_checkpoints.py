@@ -11,13 +11,13 @@ import torch
 
 from tinymim.config.options import Saving
 from tinymim.errors import TinymimError
-from tinymim.training.checkpoints import SafeCheckpointIO, newest, problem_of
+from tinymim.training.checkpoint_files import SafeCheckpointIO, newest, problem_of
 
 
-def save(run: Path, step: int) -> Path:
+def save(run: Path, step: int, **parts: object) -> Path:
     """A checkpoint as a run leaves it."""
     path = run / "checkpoints" / f"step-{step:08d}.ckpt"
-    SafeCheckpointIO().save_checkpoint({"step": step}, path)
+    SafeCheckpointIO().save_checkpoint({"step": step, **parts}, path)
     link = path.with_name("last.ckpt")
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
@@ -65,12 +65,64 @@ def test_newest__without_a_whole_one_nothing_starts_again_by_itself(tmp_path: Pa
         newest(tmp_path)
 
 
-def test_newest__without_a_checksum_the_file_is_read_to_know(tmp_path: Path) -> None:
-    good, bad = save(tmp_path, 3), save(tmp_path, 5)
+@pytest.mark.parametrize("harm", [damage, lambda path: path.write_bytes(path.read_bytes()[:100])])
+def test_newest__without_a_checksum_the_file_is_read_to_know(tmp_path: Path, harm, capsys) -> None:
+    good, bad = (save(tmp_path, step, weight=torch.ones(4000)) for step in (3, 5))
     for path in (good, bad):
         path.with_name(f"{path.name}.sha256").unlink()
-    bad.write_bytes(bad.read_bytes()[:100])
+    harm(bad)
     assert newest(tmp_path) == good
+    assert str(bad) in capsys.readouterr().err
+
+
+def test_newest__a_checksum_that_is_no_text_is_of_another_file(tmp_path: Path, capsys) -> None:
+    good, bad = save(tmp_path, 3), save(tmp_path, 5)
+    bad.with_name(f"{bad.name}.sha256").write_bytes(bytes(range(256)))
+    assert newest(tmp_path) == good
+    assert "step-00000005.ckpt is damaged" in capsys.readouterr().err
+
+
+def test_newest__links_that_lead_nowhere_and_folders_are_passed_over(tmp_path: Path) -> None:
+    good = save(tmp_path, 3)
+    (good.parent / "step-00000009.ckpt").mkdir()
+    (last := good.with_name("last.ckpt")).unlink()
+    last.symlink_to("last.ckpt")
+    assert newest(tmp_path) == good
+
+
+COUNTS = dict.fromkeys(("ready", "started", "processed", "completed"), 1)
+WHOLE = {
+    "state_dict": {"weight": torch.ones(2)},
+    "optimizer_states": [{"state": {}, "param_groups": []}],
+    "lr_schedulers": [{}],
+    "loops": {"fit_loop": {name: {"current": COUNTS} for name in ("epoch_progress", "epoch_loop.batch_progress")}},
+    "epoch": 1,
+    "global_step": 5,
+    "tinymim_position": {"seed": 0, "epoch": 1, "steps": 2, "total_batch": 8},
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("state_dict", None),
+        ("optimizer_states", []),
+        ("lr_schedulers", 5),
+        ("loops", "fit"),
+        ("loops", {"fit_loop": {"epoch_progress": {"current": COUNTS}}}),
+        ("loops", {"fit_loop": {name: {"current": {}} for name in ("epoch_progress", "epoch_loop.batch_progress")}}),
+        ("epoch", -1),
+        ("tinymim_position", "5"),
+        ("tinymim_position", {"seed": 0}),
+    ],
+)
+def test_newest__one_that_lacks_a_part_is_damaged_for_training(
+    part: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = save(tmp_path, 3, **WHOLE), save(tmp_path, 5, **{**WHOLE, part: value})
+    assert newest(tmp_path) == bad.with_name("last.ckpt")
+    assert newest(tmp_path, parts=True) == good
+    assert f"step-00000005.ckpt is damaged: {part}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("moment", ["digest", "checkpoint"])

@@ -202,19 +202,3 @@ def test_check__writes_nothing_though_an_epoch_ends(tmp_path: Path) -> None:
     short = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", "--data.batch_size=16"]
     assert main(["check", "relation_digits", *short, "--trainer.check_val_every_n_epoch=1", f"--run_dir={place}"]) == 0
     assert not place.exists()
-
-
-@pytest.mark.parametrize("groups", [1, 3])
-def test_groups__of_another_recipe_are_one_line(groups: int) -> None:
-    from tinymim.errors import TinymimError
-    from tinymim.training.messages import readable_errors
-
-    def optimizer(count: int) -> torch.optim.AdamW:
-        return torch.optim.AdamW([{"params": [torch.nn.Parameter(torch.zeros(2))]} for _ in range(count)])
-
-    words = "ckpt_path: the checkpoint's optimizer does not fit"
-    with pytest.raises(TinymimError, match=words) as caught, readable_errors():
-        optimizer(2).load_state_dict(optimizer(groups).state_dict())
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="another"), readable_errors():
-        raise ValueError("another")

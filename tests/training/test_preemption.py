@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
+from tests.commands import PROJECT
+from tests.training.conftest import Recipe
 from tests.training.test_exact_resume import SHORT
 from tinymim.cli.main import main
 from tinymim.targets import Relation
-from tinymim.training.checkpoints import newest
+from tinymim.training import preemption
+from tinymim.training.checkpoint_files import newest
 from tinymim.training.preemption import ECHO, Preempted, Preemption
 
 
@@ -65,6 +71,105 @@ def test_second_signal__ends_the_process_at_once() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == Preempted.code
+
+
+def test_hanging_workers__do_not_keep_a_run_from_ending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(preemption, "HANGING", 1)
+    monkeypatch.setattr(preemption, "_waits_for_data", lambda: True)
+    if (child := os.fork()) == 0:
+        runner: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=None), default_root_dir=tmp_path)
+        with Preemption() as asked:
+            asked.listen(runner)
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(20)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == Preempted.code
+
+
+def test_signals__that_a_process_was_started_to_ignore_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Preemption() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert asked.received is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class Kills(pl.Callback):
+    """Sends this process a signal in the second step."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == 1:
+            os.kill(os.getpid(), self.number)
+
+
+class Moves(pl.Callback):
+    """Renames the run folder before the second step."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        place = Path(trainer.default_root_dir)
+        if trainer.global_step == 1 and place.name == "moving":
+            place.rename(place.with_name("moved"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, Preempted.code)])
+def test_signal__saves_and_names_the_way_on(number: int, code: int, tiny_fit: Recipe) -> None:
+    run = f"signal{number}"
+    killed = [f"--trainer.callbacks+={__name__}.Kills", f"--trainer.callbacks.number={int(number)}"]
+    done = tiny_fit("--trainer.max_epochs=3", *killed, run=run)
+    assert done.returncode == code, done.stderr
+    assert f"ended by {signal.Signals(number).name} at step 2 (epoch 1)" in done.stderr
+    assert f"`tinymim resume {run}` goes on" in done.stderr
+    assert newest(tiny_fit.place / run) is not None
+
+
+def test_ctrl_c__reaches_the_whole_group_and_loading_processes_too(tiny_fit: Recipe) -> None:
+    command = [sys.executable, "-m", "tinymim", "fit", "--config", "tiny.yaml", "--run_dir", "group"]
+    command += ["--trainer.max_epochs=100000", "--data=tinymim.data.DigitsData", "--data.image_size=16"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TINYMIM_TEACHERS": str(tiny_fit.place / "teachers")}
+    process = subprocess.Popen(
+        [*command, "--data.num_workers=1"],
+        cwd=tiny_fit.place,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and newest(tiny_fit.place / "group") is None:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=300)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "`tinymim resume group` goes on" in said
+
+
+def test_full_disk__from_the_start_is_one_line(tiny_fit: Recipe) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
+    try:
+        done = tiny_fit(run="full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr.strip().splitlines()[-1]
+    assert "--ckpt_path last" not in done.stderr or "checkpoints are untouched" in done.stderr
+
+
+def test_run_folder__that_moves_is_not_begun_anew(tiny_fit: Recipe) -> None:
+    done = tiny_fit("--trainer.max_epochs=3", f"--trainer.callbacks+={__name__}.Moves", run="moving")
+    assert done.returncode == 1, done.stderr
+    assert "run_dir: moving was removed or renamed while the run wrote into it" in done.stderr
+    assert not (tiny_fit.place / "moving" / "checkpoints").exists()
 
 
 def test_signal__before_training_ends_the_command_and_gives_the_signals_back() -> None:

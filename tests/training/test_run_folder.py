@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tinymim.errors import TinymimError
-from tinymim.training.run_folder import check, clear
+from tinymim.training.run_folder import changed, check, clear
 
 
 def claim(folder: Path, resume: bool, overwrite: bool) -> None:
@@ -58,3 +58,12 @@ def test_claim__resuming_clears_away_what_a_killed_run_left_half_written(tmp_pat
         (tmp_path / name).write_text("x")
     claim(tmp_path, resume=True, overwrite=False)
     assert {path.name for path in tmp_path.rglob("*")} == kept
+
+
+def test_changed__says_what_it_means_to_a_run_that_goes_on() -> None:
+    before = {"model": {"init_args": {"init": "timm", "compile": False, "drop_path": 0.1}}}
+    now = {"model": {"init_args": {"init": "published", "compile": True, "drop_path": 0.2}}}
+    init, compiled, drop_path = changed(before, now)
+    assert init.endswith('"timm", now "published" (which has no effect on weights that are already trained)')
+    assert "compile: false, now true (compiled code draws other random numbers" in compiled
+    assert drop_path == "model.init_args.drop_path: 0.1, now 0.2"

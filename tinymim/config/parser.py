@@ -23,7 +23,7 @@ def whole_numbers_first(function: Callable[..., Any]) -> None:
     for name, hint in function.__annotations__.items():
         if {int, float} <= {*get_args(hint)}:
             function.__annotations__[name] = functools.reduce(
-                or_, sorted(get_args(hint), key=lambda one: one is not int)
+                or_, sorted(get_args(hint), key=lambda kind: kind is not int)
             )
 
 
@@ -37,6 +37,6 @@ class Parser(LightningArgumentParser):
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         lines = [line for line in message.splitlines() if "Subtypes" not in line and "NoneType" not in line]
-        if "fit.data" in message or "required: " in message:
+        if "fit.data" in message or ("required: " in message and "Union subtypes" not in message):
             lines = ["no recipe: name one with --config, such as --config relation_digits"]
         raise TinymimError("\n".join(lines[:12])) from None

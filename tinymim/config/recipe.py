@@ -10,15 +10,16 @@ from __future__ import annotations
 import copy
 import difflib
 import io
+import re
 import typing
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tinymim.config import class_paths, references
+from tinymim.config import class_paths, references, trainer_parts
 from tinymim.errors import TinymimError
 from tinymim.files import shipped
 from tinymim.safety import text
@@ -27,6 +28,8 @@ Config = dict[str, Any]
 
 VALUES = 10_000
 """Values of a recipe: as many as OmegaConf takes. The largest of the project has 300."""
+
+CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 LONGEST = 10**6
 """Characters of a recipe whose references to itself are written out."""
@@ -70,13 +73,13 @@ def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
     try:
         written = text.contents(path, str(path))
         text.check_yaml(written, str(path), VALUES)
-        own = OmegaConf.load(io.StringIO(written))
+        content = OmegaConf.load(io.StringIO(written))
     except (*text.WRONG, OSError, OmegaConfBaseException) as error:
         raise text.unreadable(str(path), error) from None
-    if not isinstance(own, DictConfig):
-        raise TinymimError(f"{path} is no recipe: it holds {own!r} where keys such as model and data belong")
+    if not isinstance(content, DictConfig):
+        raise TinymimError(f"{path} is no recipe: it holds {content!r} where keys such as model and data belong")
     merged = OmegaConf.create({})
-    extended = own.pop("extends", None) or OmegaConf.create([])
+    extended = content.pop("extends", None) or OmegaConf.create([])
     if not OmegaConf.is_list(extended) or not all(isinstance(fragment, str) for fragment in extended):
         raise TinymimError(f"{path}: extends: {extended!r} is not a list of recipes; write [{extended}]")
     for fragment in extended:
@@ -87,7 +90,7 @@ def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
                 f"{path} extends {fragment}, and there is no {places[0]}, nor a shipped one of that name"
             )
         merged = _merge(merged, compose(place, (*above, path)))
-    return _merge(merged, own)
+    return _merge(merged, content)
 
 
 def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
@@ -163,13 +166,13 @@ def _collect(arguments: list[str]) -> tuple[DictConfig, list[str]]:
 
 
 def split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """``--a.b value`` and ``--a.b=value`` as pairs, and the rest: flags, and lists grown with ``+``."""
+    """``--a.b value``, ``--a.b=value`` and ``--a.b+=value`` as pairs, the last with its ``+``; and the rest."""
     pairs, rest = [], []
     pending = list(arguments)
     while pending:
         argument = pending.pop(0)
         key, equals, value = argument.partition("=")
-        if not key.startswith("--") or key.endswith("+") or key in ("--print_config", "--help"):
+        if not key.startswith("--") or key in ("--print_config", "--help"):
             rest.append(argument)
         elif equals:
             pairs.append((key[2:], value))
@@ -183,28 +186,46 @@ def split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _override(config: DictConfig, key: str, text: str) -> None:
-    """Set one value, which means what the same text means in a recipe."""
+    """Set one value, which means what the same text means in a recipe; ``a.b+`` adds it to a list."""
     try:
-        value: Any = typing.cast(DictConfig, OmegaConf.create(f"value: {text}"))._get_node("value")
+        content: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
     except yaml.YAMLError:
         raise TinymimError(f"--{key}: {text!r} is not YAML; quote it") from None
-    if key in ("model", "data") and not isinstance(value, DictConfig):  # short for the class alone
+    value = content["value"]
+    if key.endswith("+"):
+        key = key[:-1]
+        value = _grown(config, key, value)
+    above, _, option = key.rpartition(".")
+    if is_part := above == "trainer" and option in trainer_parts.MODULES:
+        value = trainer_parts.expanded(option, value)
+    if key in ("model", "data") and not isinstance(value, dict):  # short for the class alone
         if config.get(key) is None:
             config[key] = {"class_path": None}
         key = f"{key}.class_path"
-    *above, last = parts = _expanded(config, key)
-    owner = OmegaConf.select(config, ".".join(above)) if above else config
+    *owners, last = parts = _expanded(config, key)
+    owner = OmegaConf.select(config, ".".join(owners)) if owners else config
     replaces = last == "class_path" and isinstance(owner, DictConfig)
     if replaces and not class_paths.same_class(str(owner.get("class_path")), str(value)):
         other = _replaced(owner, str(value), parts[0])
         owner.pop("init_args", None)
         owner.update(other)
-    OmegaConf.update(config, ".".join(parts), value, force_add=True)
+    OmegaConf.update(config, ".".join(parts), value, merge=not is_part, force_add=True)
+
+
+def _grown(config: DictConfig, key: str, value: Any) -> list[Any]:
+    """The list at ``key``, which may be one value or none yet, with ``value``, or all of a list, behind it; the path of
+    a class is short for the class."""
+    before = OmegaConf.select(config, ".".join(_expanded(config, key)))
+    listed = before if isinstance(before, ListConfig) else OmegaConf.create([before])
+    whole: Any = OmegaConf.to_container(listed, resolve=False)
+    if isinstance(value, str) and re.fullmatch(r"\w+(\.\w+)*\.[A-Z]\w*", value):
+        value = {"class_path": value}
+    return [*(part for part in whole if part is not None), *(value if isinstance(value, list) else [value])]
 
 
 def _expanded(config: DictConfig, key: str) -> list[str]:
     """The parts of a dotted key, with the ``init_args`` that a short one leaves out, as the parser has it:
-    ``model.optim.base_lr`` is ``model.init_args.optim.base_lr``.
+    ``model.optim.base_lr`` is ``model.init_args.optim.base_lr``; an option of a list is its last part's.
 
     An interpolation on the way becomes a copy of what it points at, so that the value changes here alone.
     """
@@ -212,13 +233,19 @@ def _expanded(config: DictConfig, key: str) -> list[str]:
     names = key.split(".")
     node: Any = config
     for position, name in enumerate(names, start=1):
-        if isinstance(node, DictConfig) and "class_path" in node and name not in ("class_path", "init_args"):
+        if isinstance(node, ListConfig) and len(node) and not name.isdecimal():
+            parts.append(str(len(node) - 1))
+            node = node[-1]
+        if isinstance(node, DictConfig) and "class_path" in node and name not in CLASS_KEYS:
             parts.append("init_args")
             node = node.get("init_args")
         if isinstance(node, DictConfig) and OmegaConf.is_interpolation(node, name):
             node[name] = copy.deepcopy(node[name]) if position < len(names) else None
         parts.append(name)
-        node = node.get(name) if isinstance(node, DictConfig) else None
+        if isinstance(node, ListConfig) and name.isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            node = node.get(name) if isinstance(node, DictConfig) else None
     return parts
 
 
@@ -230,4 +257,7 @@ def _resolved(config: DictConfig) -> Config:
     with references.kept():
         resolved: Config = references.written(OmegaConf.to_container(config, resolve=True))
     resolved.pop("vars", None)
+    if isinstance(trainer := resolved.get("trainer"), dict):
+        for option in trainer_parts.MODULES.keys() & trainer:
+            trainer[option] = trainer_parts.expanded(option, trainer[option])
     return resolved

@@ -46,8 +46,8 @@ Place = tuple[str | int, ...]
 
 
 def _env(*parts: Any) -> str:
-    told = ["null" if part is None else str(part) for part in parts]
-    return f"{OPEN}oc.env:{','.join(told)}{CLOSE}"
+    words = ["null" if part is None else str(part) for part in parts]
+    return f"{OPEN}oc.env:{','.join(words)}{CLOSE}"
 
 
 def _decode(expression: Any, _parent_: Any, _node_: Any) -> Any:
@@ -89,7 +89,7 @@ def filled(node: Any, place: Place = ()) -> Any:
         return node
     if REFERENCE.fullmatch(node):
         return _value(node, place)
-    return REFERENCE.sub(lambda found: str(_value(found[0], place)), node)
+    return REFERENCE.sub(lambda match: str(_value(match[0], place)), node)
 
 
 def _value(reference: str, place: Place) -> Any:
@@ -112,17 +112,17 @@ def places(node: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
         yield place, node
 
 
-def put_back(node: Any, found: list[tuple[Place, str]]) -> Any:
+def put_back(node: Any, held: list[tuple[Place, str]]) -> Any:
     """Plain data of :func:`filled`, with the references in their places again.
 
     Args:
         node: as it was saved; changed in place.
-        found: of :func:`places`, in the recipe it was made from.
+        held: of :func:`places`, in the recipe it was made from.
 
     Returns:
         The same, in which no value of a referenced variable is left, wherever a parser may have put it.
     """
-    for place, text in found:
+    for place, text in held:
         inner = node
         try:
             for key in place[:-1]:
@@ -131,12 +131,12 @@ def put_back(node: Any, found: list[tuple[Place, str]]) -> Any:
         except (KeyError, IndexError, TypeError):
             continue
         inner[place[-1]] = text
-    return without_values(node, found)
+    return without_values(node, held)
 
 
-def without_values(node: Any, found: list[tuple[Place, str]]) -> Any:
+def without_values(node: Any, held: list[tuple[Place, str]]) -> Any:
     """Plain data whose texts are :func:`hidden`."""
-    return _mapped(node, lambda text: hidden(text, found)) if found else node
+    return _mapped(node, lambda text: hidden(text, held)) if held else node
 
 
 def written_out(node: Any) -> int:
@@ -207,10 +207,10 @@ def _aim(reference: str, place: Place) -> Place:
     return (*above, *re.findall(r"[^.\[\]]+", reference))
 
 
-def hidden(text: str, found: list[tuple[Place, str]]) -> str:
+def hidden(text: str, held: list[tuple[Place, str]]) -> str:
     """``text`` with references in place of the values they stand for, which are long enough to be told apart; also of a
     value that a message cuts."""
-    keys = dict.fromkeys(key for _, reference in found for key in KEY.findall(reference))
+    keys = dict.fromkeys(key for _, reference in held for key in KEY.findall(reference))
     known = {value: key for key in keys for value in _forms(os.environ.get(key, "")) if len(value) >= SHORT}
     written = {quoted: key for value, key in known.items() for quoted in (value, repr(value)[1:-1])}
     ways = [(REFERENCE.pattern, "")]
@@ -233,13 +233,13 @@ def _forms(value: str) -> set[str]:
 @contextmanager
 def hiding(node: Any) -> Iterator[None]:
     """Within it, errors say the references that plain data holds, and not the values they stand for."""
-    found = list(places(node))
+    held = list(places(node))
     try:
         yield
     except TinymimError as error:
-        if (told := hidden(str(error), found)) == str(error):
+        if (words := hidden(str(error), held)) == str(error):
             raise
-        raise TinymimError(told) from None
+        raise TinymimError(words) from None
 
 
 def _mapped(node: Any, change: Any) -> Any:

@@ -96,8 +96,8 @@ def unknown(node: dict[str, Any], path: str, allowed: Iterable[str]) -> list[str
 def near(word: str, words: Iterable[str]) -> str:
     """The end of a message on a ``word`` that is none of ``words``."""
     known = list(dict.fromkeys(words))
-    found = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(sorted(known))}"
+    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else f"; there are {', '.join(sorted(known))}"
 
 
 def seed_mistakes(seeds: Any, field: str) -> list[str]:

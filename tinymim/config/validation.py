@@ -19,8 +19,9 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinymim.config import class_paths, options
+from tinymim.config import class_paths, options, trainer_parts
 from tinymim.config.class_paths import classes_in
+from tinymim.config.spec import near
 from tinymim.errors import TinymimError
 from tinymim.safety import text
 
@@ -93,9 +94,13 @@ def check_class(node: Any, path: str, errors: list[str], bases: tuple[type, ...]
         return False
     drop_unknown(node, path, {"class_path", "init_args", "dict_kwargs"}, "a class", errors)
     class_path = node["class_path"]
+    option = path.partition("trainer.")[2].partition("[")[0]
     try:
         cls = class_paths.import_class(class_path)
     except (ImportError, AttributeError, ValueError) as error:
+        if "." not in class_path and option in trainer_parts.MODULES:
+            errors.append(f"{path}: Lightning has no {class_path}{near(class_path, trainer_parts.class_paths(option))}")
+            return False
         nearest = class_paths.nearest(class_path)
         errors.append(f"{path}.class_path: {class_path} cannot be imported ({error}){nearest}")
         return False
@@ -103,10 +108,22 @@ def check_class(node: Any, path: str, errors: list[str], bases: tuple[type, ...]
         wanted = " or ".join(f"{base.__module__}.{base.__qualname__}" for base in bases)
         errors.append(f"{path}.class_path: {class_path} is no class{f' that is a {wanted}' if wanted else ''}")
         return False
+    arguments = node.get("init_args") or {}
+    if inspect.isabstract(cls):
+        errors.append(f"{path}.class_path: {class_path} is a base class, of which none can be made")
+        return False
     misplaced = _misplaced(node.get("dict_kwargs"), f"{path}.dict_kwargs")
     errors += misplaced
     functions = class_paths.initialisers(cls)
-    check_signature(functions, node.get("init_args") or {}, f"{path}.init_args", class_path, errors)
+    check_signature(functions, arguments, f"{path}.init_args", class_path, errors)
+    if option in trainer_parts.MODULES and isinstance(arguments, dict):
+        parameters = inspect.signature(cls).parameters.values()
+        needed = [
+            p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        ]
+        if lacking := [name for name in needed if name not in arguments]:
+            errors.append(f"{path}: {class_path} needs {', '.join(lacking)}; give it in init_args")
+            return False
     return not misplaced
 
 
@@ -120,11 +137,23 @@ def check_signature(functions: list[Any], arguments: Any, path: str, owner: str,
     for function in functions:
         parameters = inspect.signature(function).parameters.values()
         names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
-        hints = typing.get_type_hints(inspect.unwrap(function)) | hints
+        hints = _hints(inspect.unwrap(function)) | hints
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             drop_unknown(arguments, path, names, owner, errors)
             break
     check_values(arguments, hints, path, errors, owner)
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """Types of a function's options; of one that is known to type checkers alone, as in WandbLogger, anything."""
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        holder = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints |= typing.get_type_hints(holder, getattr(function, "__globals__", {}))
+        except (NameError, AttributeError, TypeError):
+            hints[name] = Any
+    return hints
 
 
 def check_values(
@@ -171,8 +200,8 @@ def check_values(
 def drop_unknown(node: Config, path: str, allowed: set[str], owner: str, errors: list[str]) -> None:
     """Take keys of ``node`` that are not ``allowed`` out of it; each is an error with the nearest one that is."""
     for key in [key for key in node if key not in allowed]:
-        near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(allowed))}"
+        match = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
+        hint = f"did you mean {match[0]}?" if match else f"it has {', '.join(sorted(allowed))}"
         errors.append(f"{path}.{key}".lstrip(".") + f": no such option of {owner}; {hint}")
         del node[key]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import abstractmethod
 from collections.abc import Sized
 from typing import Any, cast
@@ -13,7 +14,7 @@ from typing_extensions import override
 
 from tinymim.data.device_augment import finished
 from tinymim.data.repeated import Repeats
-from tinymim.data.sampler import Draw, EpochSampler, InTurn, Order
+from tinymim.data.sampler import EpochSampler, InTurn, Order
 from tinymim.data.transforms import wrong_values
 
 Sample = dict[str, Any]
@@ -101,7 +102,8 @@ class ImageData(pl.LightningDataModule):
         """Augmented training images, in a new order each epoch; those that fill no whole step are dropped."""
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         length = len(cast(Sized, self.train))
-        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated, self.order)
+        fixed = bool(getattr(self.trainer, "overfit_batches", 0))
+        sampler = EpochSampler(length, self.seed, *self._place(), self.batch_size, accumulated, self.order, fixed)
         sampler.begin(*self._begun)
         return self._loader(self.train, sampler)
 
@@ -146,7 +148,7 @@ class ImageData(pl.LightningDataModule):
     def _loader(
         self,
         dataset: Dataset[Sample],
-        sampler: Sampler[Draw],
+        sampler: Sampler[Any],
         lasting: bool = True,
         batch_size: int | None = None,
     ) -> DataLoader[Sample]:
@@ -158,4 +160,11 @@ class ImageData(pl.LightningDataModule):
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=lasting and self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # the loader must not draw from the training's numbers
+            worker_init_fn=_ignore_signals,
         )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave signals, which reach a whole process group, to the training process: it saves, and ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import SequentialSampler
 
 from tinymim.seeds import stream
 
@@ -23,7 +23,17 @@ Order = Callable[[np.random.Generator], NDArray[np.int64]]
 """All indices of a dataset, once each, as an epoch's random numbers have them."""
 
 
-class EpochSampler(Sampler[Draw]):
+def shares(length: int, world: int, batch_size: int, accumulated: int) -> tuple[int, int]:
+    """Images of a process's batch, and its batches in an epoch, as many as ``length`` images give.
+
+    A set that fills no batch is one of its own, and the last batches that fill no step are dropped.
+    """
+    batch_size = min(batch_size, max(length // world, 1))
+    batches = length // (batch_size * world)
+    return batch_size, batches - batches % accumulated if batches > accumulated else batches
+
+
+class EpochSampler(SequentialSampler):
     """Every sample once an epoch, in an order that is a function of (seed, epoch).
 
     The samples of one optimiser step lie beside each other in that order, whichever way processes and accumulated
@@ -37,6 +47,8 @@ class EpochSampler(Sampler[Draw]):
         batch_size: of one process.
         accumulated: batches in a step.
         order: of an epoch; ``None`` shuffles all samples alike.
+        fixed: have the order of the first epoch in all, as ``trainer.overfit_batches`` means; for its sake this is a
+            ``SequentialSampler``, which Lightning leaves in place.
 
     Lightning calls :meth:`set_epoch`. The epoch travels with each index, so that persistent workers need not be told.
     """
@@ -50,13 +62,11 @@ class EpochSampler(Sampler[Draw]):
         batch_size: int = 1,
         accumulated: int = 1,
         order: Order | None = None,
+        fixed: bool = False,
     ):
         self.length, self.seed, self.rank, self.world, self.order = length, seed, rank, world, order
-        self.batch_size = min(batch_size, max(length // world, 1))  # a set that fills no batch is one of its own
-        self.batches = length // (self.batch_size * world)
-        if self.batches > accumulated:
-            self.batches -= self.batches % accumulated
-        self.epoch = 0
+        self.batch_size, self.batches = shares(length, world, batch_size, accumulated)
+        self.epoch, self.fixed = 0, fixed
         self._begun = (0, 0)
 
     def begin(self, epoch: int, batches: int) -> None:
@@ -70,16 +80,16 @@ class EpochSampler(Sampler[Draw]):
     def __len__(self) -> int:
         return self.batches * self.batch_size
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]  # a draw where an index was
         epoch = self.epoch
-        rng = stream(self.seed, epoch)
+        rng = stream(self.seed, 0 if self.fixed else epoch)
         order = self.order(rng) if self.order else rng.permutation(self.length)
         shared = order[: len(self) * self.world].reshape(self.batches, self.world, self.batch_size)
         done = self._begun[1] if epoch == self._begun[0] else 0
         return (Draw(epoch, int(index)) for index in shared[done:, self.rank].flat)
 
 
-class InTurn(Sampler[Draw]):
+class InTurn(SequentialSampler):
     """Samples in their own order, shared among processes without padding, so that each is seen exactly once."""
 
     def __init__(self, length: int, rank: int = 0, world: int = 1):
@@ -88,7 +98,7 @@ class InTurn(Sampler[Draw]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
         return (Draw(0, index) for index in self.indices)
 
 

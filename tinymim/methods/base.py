@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tinymim.errors import TinymimError, several
 from tinymim.evaluation.knn import KNNEvaluator
@@ -88,8 +89,9 @@ class Method(pl.LightningModule):
 
     @property
     def backbone(self) -> Backbone:
-        """The network being trained."""
-        raise NotImplementedError
+        """The network being trained, which :attr:`prefix` leads to."""
+        network: Any = self.get_submodule(self.prefix.removesuffix(".vit."))
+        return network
 
     def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
         """Build the networks; within ``torch.device("meta")`` their sizes alone, and nothing is loaded.
@@ -123,8 +125,27 @@ class Method(pl.LightningModule):
                 self.build(image_size, data, errors)
             finally:
                 self.checking = False
+        errors += self._common_errors(data)
         if isinstance(data, pl.LightningDataModule):  # a replay's batch brings nothing that could be wrong
             errors += self.data_errors(data)
+        return list(dict.fromkeys(errors))
+
+    def _common_errors(self, data: Any) -> list[str]:
+        """Mistakes that any module's recipe can have: options out of range, sizes that disagree with the data's."""
+        errors = self.optim.errors() if hasattr(self, "optim") else []
+        if not 0 <= (drop_path := getattr(self, "drop_path", 0)) < 1:
+            errors.append(f"drop_path: {drop_path} is not in [0, 1)")
+        classes, known = getattr(self, "num_classes", None), getattr(data, getattr(self, "classes_of", ""), None)
+        if classes is not None and classes < 1:
+            errors.append(f"num_classes: {classes} is not 1 or more; leave it out to take the data's")
+        elif classes and known and classes < known:
+            errors.append(f"num_classes: {classes}, and the data has {known}; leave it out to take the data's")
+        images = getattr(data, "train", None)
+        batch = getattr(data, "batch_size", None)
+        if isinstance(images, Sized) and self._trainer and batch:
+            batch = min(batch, len(images) // getattr(self._trainer, "world_size", 1))
+        if batch == 1 and any(isinstance(layer, _BatchNorm) for layer in self.modules()):
+            errors.append("data.batch_size: a batch of one image, and BatchNorm needs two or more")
         return errors
 
     def data_errors(self, data: pl.LightningDataModule) -> list[str]:
@@ -141,16 +162,11 @@ class Method(pl.LightningModule):
         for name, network in list(self.named_children()):
             if any(parameter.is_meta for parameter in network.parameters()):
                 setattr(self, name, None)  # a trainer that gives up moves whatever the module holds to the CPU
-        errors = errors or self._build_for(size, data)
+        if not errors:  # build for good, which may show more
+            self.build(size, data, errors := Errors())
         if errors:
             raise several("this recipe cannot run", errors)
         self._built = True
-
-    def _build_for(self, image_size: int | None, data: Any) -> list[str]:
-        """Build for good; whatever only shows now."""
-        errors = Errors()
-        self.build(image_size, data, errors)
-        return errors
 
     def use_source(self, located: Teacher) -> None:
         """Use ``located`` in place of the path in the recipe: in a dry run the stage before has not written it yet."""

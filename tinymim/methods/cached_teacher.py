@@ -34,12 +34,10 @@ class CachedTeacher:
     again if something is missing after all.
 
     Args:
-        load: gives the teacher, loaded and not cut, on the CPU; called again when it is needed again.
-        freeze: makes a frozen teacher of it that reads the taps given.
+        load: gives the teacher that reads some taps, on the CPU; called again when it is needed again.
         taps: what is read.
         first_only: those of ``taps`` of which only the first token is.
-        dtype: what the teacher computes in; ``None`` is what the run does.
-        precision: its name, for the key of the cache.
+        dtype: what the teacher computes in; ``None`` is what the run does, whose ``precision`` the cache's key names.
         skeleton: of the teacher, whole.
         root: of the cache.
         views: of each training image.
@@ -51,8 +49,7 @@ class CachedTeacher:
 
     def __init__(
         self,
-        load: Callable[[], Backbone],
-        freeze: Callable[[Backbone, list[Tap]], FrozenTeacher],
+        load: Callable[[list[Tap]], FrozenTeacher],
         taps: list[Tap],
         first_only: list[Tap],
         dtype: torch.dtype | None,
@@ -63,12 +60,12 @@ class CachedTeacher:
         bank: bool = False,
         trial: bool = False,
     ):
-        self._load, self._freeze, self.taps, self.dtype = load, freeze, list(dict.fromkeys(taps)), dtype
+        self._load, self.taps, self.dtype = load, list(dict.fromkeys(taps)), dtype
         self.skeleton, self.root, self.views, self._bank, self._trial = skeleton, root, views, bank, trial
         self._precision = precision
         tokens = skeleton.prefix + skeleton.patches
         self.forms = forms_of(self.taps, first_only, tokens, skeleton.width, skeleton.classes or 0)
-        self._filler = Filler(self.forms)
+        self.filler = Filler(self.forms)
         self._projections: dict[int, tuple[nn.Module, Positions]] = {}
         self._cache: Cache | None = None
         self._data: ImageData | None = None
@@ -77,13 +74,14 @@ class CachedTeacher:
 
     def _loaded(self) -> FrozenTeacher:
         """Load the teacher; its projections are kept when it is let go."""
-        backbone = self._load()
+        teacher = self._load([form.tap for form in self.forms])
         if not self._projections:
-            block_kwargs = backbone.block_kwargs()
+            with torch.no_grad(), computing(self.dtype, "cpu"):
+                block_kwargs = teacher.backbone.block_kwargs()
             for block in {tap.block for tap in self.taps if tap.name in QKV}:
-                attn = backbone.vit.blocks[block - 1].attn
+                attn = teacher.backbone.vit.blocks[block - 1].attn
                 self._projections[block] = (cast(nn.Module, attn), dict(block_kwargs[block - 1]))
-        return self._freeze(backbone, [form.tap for form in self.forms])
+        return teacher
 
     @property
     def backbone(self) -> Backbone:
@@ -95,16 +93,6 @@ class CachedTeacher:
         """The cache."""
         assert self._cache is not None, "open comes first"
         return self._cache
-
-    @property
-    def filled(self) -> int:
-        """Views that were computed."""
-        return self._filler.filled
-
-    @property
-    def seconds(self) -> float:
-        """Time that computing and storing them took."""
-        return self._filler.seconds
 
     def open(self, data: ImageData, name: str, sha256: str) -> None:
         """Have the views of a data module that is set up come again, and open what is stored of them.
@@ -159,7 +147,7 @@ class CachedTeacher:
         missing = stored["missing"] if stored else list(range(len(images)))
         if missing:
             tags = stored["view"] if stored else None
-            self._filler.fill(records, missing, images, self._read_anew, self._cache, tags)
+            self.filler.fill(records, missing, images, self._read_anew, self._cache, tags)
         with torch.no_grad(), computing(self.dtype, images.device.type) as differs:
             readings = {form.tap: form.decode(records[form.name]).to(images.dtype) for form in self.forms}
             for block in self._projections:
@@ -191,9 +179,9 @@ class CachedTeacher:
 
     def rest(self, epoch: int) -> None:
         """After an epoch, from 0: let the teacher go if nothing was missing, and all views have had their turn."""
-        if self._teacher and not self._filler.missed and epoch + 1 >= self.views:
+        if self._teacher and not self.filler.missed and epoch + 1 >= self.views:
             self._let_go()
-        self._filler.missed = 0
+        self.filler.missed = 0
 
     def _let_go(self) -> None:
         """Keep nothing of the teacher but the projections."""

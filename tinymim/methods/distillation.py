@@ -65,12 +65,6 @@ class Distiller(TeacherStudentMethod):
         self.student: Backbone | None = None
         self.reconstructor: Reconstructor | None = None
 
-    @property
-    def backbone(self) -> Backbone:
-        """The student."""
-        assert self.student is not None, "build comes first"
-        return self.student
-
     def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
         """Find the teacher, set the targets up for the pair, load the teacher, build the student."""
         self._check_options(errors)
@@ -139,8 +133,7 @@ class Distiller(TeacherStudentMethod):
         return self.losses(batch)
 
     def _check_options(self, errors: Errors) -> None:
-        for name in ("drop_path", "mask_ratio"):
-            errors.unless(0 <= getattr(self, name) < 1, f"{name}: {getattr(self, name)} is not in [0, 1)")
+        errors.unless(0 <= self.mask_ratio < 1, f"mask_ratio: {self.mask_ratio} is not in [0, 1)")
         self.check_teacher_options(bool(self.mask_ratio), errors)
         if self.reconstruction:
             errors += self.reconstruction.errors(self.mask_ratio)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from tinymim.methods.mae_decoder import Decoder, decoder_errors, patchify, reconstruction_loss, statistics_of
-from tinymim.methods.masking import fixed_keep, keep_smallest, random_keep
+from tinymim.methods.masking import keep_smallest
 from tinymim.methods.mim import MaskedPretrainer
 from tinymim.methods.optim import Optim
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.initialise import Init, initialise
+from tinymim.vit.initialise import initialise
 
 
 class MAEPretrainer(MaskedPretrainer):
@@ -25,10 +27,7 @@ class MAEPretrainer(MaskedPretrainer):
         decoder_heads: its heads.
         norm_pix: standardise each target patch by its own mean and variance (unbiased, eps 1e-6), as MAE recommends.
         optim: the optimiser.
-        mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
-        train_loss: evaluate training images too, see :class:`tinymim.methods.base.Method`.
-        init: first weights of encoder and decoder: MAE's ``published`` ones or ``timm``'s, see
-            ``tinymim/vit/initialise.py``.
+        options: see :class:`MaskedPretrainer`.
     """
 
     prefix = "encoder.vit."
@@ -42,19 +41,11 @@ class MAEPretrainer(MaskedPretrainer):
         decoder_heads: int = 16,
         norm_pix: bool = True,
         optim: Optim | None = None,
-        mask_seeds: int = 1,
-        train_loss: bool = False,
-        init: Init = "published",
+        **options: Any,
     ):
-        super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40), mask_seeds, train_loss, init)
+        super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40), **options)
         self.decoder_sizes, self.norm_pix = (decoder_width, decoder_depth, decoder_heads), norm_pix
         self.encoder: Backbone | None = None
-
-    @property
-    def backbone(self) -> Backbone:
-        """The encoder."""
-        assert self.encoder is not None, "configure_model comes first"
-        return self.encoder
 
     def option_errors(self, encoder: Backbone) -> list[str]:
         """Sizes that no decoder can have."""
@@ -66,13 +57,13 @@ class MAEPretrainer(MaskedPretrainer):
         self.decoder = initialise(Decoder(encoder, *self.decoder_sizes), self.init)
         self.encoder = initialise(encoder, self.init)  # after the decoder: optimiser states go by the parameters' order
 
-    def random_masks(self, images: Tensor) -> Tensor:
-        """``(B, K)`` indices of the kept patches."""
-        return random_keep(images, self.backbone.patches, self.mask_ratio)
+    def units(self, encoder: Backbone) -> int:
+        """Patches."""
+        return encoder.patches
 
-    def fixed_masks(self, index: Tensor, seed: int = 0) -> Tensor:
+    def choose(self, noise: Tensor) -> Tensor:
         """``(B, K)`` indices of the kept patches."""
-        return fixed_keep(index, self.backbone.patches, self.mask_ratio, self.device, seed)
+        return keep_smallest(noise, self.mask_ratio)
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """Mean squared error over the dropped patches.
@@ -104,7 +95,7 @@ class MAEPretrainer(MaskedPretrainer):
     def summary(self) -> list[tuple[str, str]]:
         """Lines on what is about to be trained: title and text."""
         width, depth, heads = self.decoder_sizes
-        kept = keep_smallest(torch.zeros(1, self.backbone.patches), self.mask_ratio).shape[1]
+        kept = self.choose(torch.zeros(1, self.backbone.patches)).shape[1]
         return [
             ("encoder", self.backbone.describe()),
             ("first weights", self.init),

@@ -80,12 +80,7 @@ class Reconstruction:
 
 
 class Reconstructor(nn.Module):
-    """A norm and a decoder over a student's kept tokens, and the loss of what comes out. It is no part of the student.
-
-    Args:
-        encoder: the student.
-        options: sizes and loss.
-    """
+    """A norm and a decoder over a student's kept tokens, and their loss. It is no part of the student."""
 
     def __init__(self, encoder: Backbone, options: Reconstruction):
         super().__init__()

@@ -24,7 +24,7 @@ def random_keep(images: Tensor, patches: int, mask_ratio: float) -> Tensor:
 
 def fixed_keep(index: Tensor, patches: int, mask_ratio: float, device: torch.device, seed: int = 0) -> Tensor:
     """Masks that are a function of ``seed`` and an image's ``(B,)`` index, so that held-out losses can be compared."""
-    return keep_smallest(_fixed_noise(index, patches, seed), mask_ratio).to(device)
+    return keep_smallest(fixed_noise(index, patches, seed), mask_ratio).to(device)
 
 
 def mask_smallest(noise: Tensor, mask_ratio: float) -> Tensor:
@@ -37,15 +37,6 @@ def masked_count(units: int, mask_ratio: float) -> int:
     return math.ceil(round(units * mask_ratio, 6))  # 0.55 x 20 is a little over 11
 
 
-def random_mask(images: Tensor, units: int, mask_ratio: float) -> Tensor:
-    """Fresh random masks for a training batch: ``(B, units)`` booleans on the images' device."""
-    return mask_smallest(shared_rand(len(images), units, device=images.device), mask_ratio)
-
-
-def fixed_mask(index: Tensor, units: int, mask_ratio: float, device: torch.device, seed: int = 0) -> Tensor:
-    """Like :func:`random_mask`, but a function of ``seed`` and each image's ``(B,)`` index."""
-    return mask_smallest(_fixed_noise(index, units, seed), mask_ratio).to(device)
-
-
-def _fixed_noise(index: Tensor, length: int, seed: int) -> Tensor:
+def fixed_noise(index: Tensor, length: int, seed: int) -> Tensor:
+    """``(B, length)`` random numbers that are a function of ``seed`` and each image's ``(B,)`` index."""
     return torch.from_numpy(np.stack([stream(seed, number).random(length) for number in index.tolist()]))

@@ -9,23 +9,26 @@ import torch
 from torch import Tensor
 
 from tinymim.methods.base import Errors, Method
+from tinymim.methods.masking import fixed_noise
 from tinymim.methods.optim import Optim
+from tinymim.seeds import shared_rand
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.initialise import Init
 
 
 class MaskedPretrainer(Method):
-    """Base: pre-train a ViT to restore what is masked of images. Subclasses choose masks, build the rest, and give
-    the loss.
+    """Base: pre-train a ViT to restore what is masked of images. Subclasses choose masks, build what restores, and
+    give the loss.
 
     Args:
         architecture: the encoder.
         mask_ratio: share masked, in (0, 1).
         optim: the optimiser.
-        mask_seeds: in an evaluation each image is seen under so many fixed masks.
+        mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
         train_loss: evaluate images of the bank too, see :class:`Method`.
-        init: the first weights, see ``tinymim/vit/initialise.py``.
+        init: first weights of all that is trained: the ``published`` ones or ``timm``'s, see
+            ``tinymim/vit/initialise.py``.
     """
 
     def __init__(
@@ -41,22 +44,25 @@ class MaskedPretrainer(Method):
         self.architecture, self.mask_ratio, self.optim = architecture, mask_ratio, optim
         self.mask_seeds, self.train_loss, self.init = mask_seeds, train_loss, init
 
-    @property
-    @abstractmethod
-    def backbone(self) -> Backbone:
-        """The encoder."""
-
     @abstractmethod
     def build_on(self, encoder: Backbone) -> None:
         """Keep the encoder, build what restores images with it, and give both their first weights."""
 
     @abstractmethod
-    def random_masks(self, images: Tensor) -> Tensor:
-        """Fresh masks for a training batch, as :meth:`loss` takes them."""
+    def units(self, encoder: Backbone) -> int:
+        """Parts of an image of which each is masked or not."""
 
     @abstractmethod
+    def choose(self, noise: Tensor) -> Tensor:
+        """Masks of images, as :meth:`loss` takes them, from ``(B, units)`` random numbers."""
+
+    def random_masks(self, images: Tensor) -> Tensor:
+        """Fresh masks for a training batch."""
+        return self.choose(shared_rand(len(images), self.units(self.backbone), device=images.device))
+
     def fixed_masks(self, index: Tensor, seed: int = 0) -> Tensor:
         """Masks on this module's device that are a function of ``seed`` and each image's ``(B,)`` index."""
+        return self.choose(fixed_noise(index, self.units(self.backbone), seed)).to(self.device)
 
     @abstractmethod
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:

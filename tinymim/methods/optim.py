@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,9 @@ import lightning.pytorch as pl
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
+from typing_extensions import override
 
+from tinymim.data.sampler import shares
 from tinymim.errors import TinymimError
 from tinymim.log import say
 
@@ -40,21 +43,71 @@ class Optim:
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup_steps: int | None = None
 
+    def errors(self) -> list[str]:
+        """Values out of range."""
+        least = {"base_lr": self.base_lr, "weight_decay": self.weight_decay, "min_lr": self.min_lr}
+        least |= {"warmup_epochs": self.warmup_epochs, "warmup_steps": self.warmup_steps or 0}
+        errors = [f"{name}: {value} is not 0 or more" for name, value in least.items() if not 0 <= value < math.inf]
+        if not all(0 <= beta < 1 for beta in self.betas):
+            errors.append(f"betas: {list(self.betas)} are not both in [0, 1)")
+        if not 0 < self.layer_decay <= 1:
+            errors.append(f"layer_decay: {self.layer_decay} is not above 0 and at most 1")
+        return [f"optim.{error}" for error in errors]
 
-def total_batch(trainer: pl.Trainer) -> int:
-    """Images in one optimiser step, over all processes and accumulated batches."""
-    datamodule = getattr(trainer, "datamodule", None)
-    per_process = getattr(datamodule, "batch_size", None)
+
+def nominal_batch(trainer: pl.Trainer) -> int:
+    """Images in one optimiser step as the recipe has them, over all processes and accumulated batches."""
+    per_process = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
     if per_process is None:
         raise TinymimError("data: the data module has no batch_size, and the learning rate follows the total batch")
-    return per_process * trainer.world_size * trainer.accumulate_grad_batches
+    images: int = per_process * trainer.world_size * trainer.accumulate_grad_batches
+    return images
+
+
+def total_batch(trainer: pl.Trainer) -> int:
+    """Images that one optimiser step really holds, over all processes and accumulated batches: no more than there are,
+    or than ``trainer.limit_train_batches`` leaves of an epoch.
+
+    Raises:
+        TinymimError: the data has no ``batch_size``, or fewer images than there are processes; or the last step of an
+            epoch would hold fewer than the others.
+    """
+    nominal, world, accumulated = nominal_batch(trainer), trainer.world_size, trainer.accumulate_grad_batches
+    images = getattr(getattr(trainer, "datamodule", None), "train", None)
+    if not isinstance(images, Sized):
+        return nominal
+    limit = getattr(trainer, "limit_train_batches", 1.0)
+    per_process, batches = shares(len(images), world, nominal // (world * accumulated), accumulated)
+    if not batches:
+        raise TinymimError(f"data: {len(images)} image(s) to train on, and {world} processes; take no more processes")
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if batches > accumulated and batches % accumulated:
+        raise TinymimError(
+            f"trainer.limit_train_batches: {batches} batches of an epoch are no multiple of accumulate_grad_batches, "
+            f"{accumulated}, so that its last step would be a smaller one; take {batches - batches % accumulated}"
+        )
+    return per_process * world * max(min(accumulated, batches), 1)
+
+
+class Schedule(torch.optim.lr_scheduler.LambdaLR):
+    """A schedule that goes on at the recipe's rates, also from a checkpoint that was saved under another's."""
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        rates = self.base_lrs
+        super().load_state_dict({**state_dict, "base_lrs": rates})
+        groups = self.optimizer.param_groups
+        for group, rate, factor in zip(groups, rates, self.lr_lambdas, strict=True):
+            group["initial_lr"], group["lr"] = rate, rate * factor(self.last_epoch)
+        self._last_lr = [group["lr"] for group in groups]
 
 
 def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, Any]:
     """Optimiser and schedule of ``model``, as ``configure_optimizers`` returns them."""
-    batch = total_batch(trainer)
+    batch, nominal = total_batch(trainer), nominal_batch(trainer)
     lr = optim.base_lr * batch / 256
-    say(f"learning rate: {optim.base_lr:g} x total batch {batch} / 256 = {lr:g}")
+    fewer = f", not {nominal}, as there are no more images in an epoch" if batch < nominal else ""
+    say(f"learning rate: {optim.base_lr:g} x total batch {batch} / 256 = {lr:g}{fewer}")
     steps = int(trainer.estimated_stepping_batches)
     if optim.warmup_steps is not None:
         warmup = min(optim.warmup_steps, steps)
@@ -73,9 +126,8 @@ def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, 
     )
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # else Lightning refuses to clip in bf16
     scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
-    form = _linear if optim.schedule == "linear" else _cosine
-    schedule = [form(steps, warmup, floor, scale) for scale in scales]
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+    schedule = [_factors(optim.schedule, steps, warmup, floor, scale) for scale in scales]
+    scheduler = Schedule(optimizer, schedule)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
 
@@ -86,23 +138,17 @@ def _groups(model: nn.Module, optim: Optim) -> Any:
     return param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=spared)
 
 
-def _cosine(steps: int, warmup: int, floor: float, scale: float) -> Any:
+def _factors(form: str, steps: int, warmup: int, floor: float, scale: float) -> Callable[[int], float]:
     """The factor of the learning rate at each step."""
 
-    def factor(step: int) -> float:
+    def cosine(step: int) -> float:
         if step < warmup:
             return scale * step / warmup
         progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
         return scale * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
-    return factor
-
-
-def _linear(steps: int, warmup: int, floor: float, scale: float) -> Any:
-    """The factor of the learning rate at each step."""
-
-    def factor(step: int) -> float:
+    def linear(step: int) -> float:
         rising = min(step / warmup, 1.0) if warmup > 0 else 1.0
         return scale * rising * (floor + (1 - floor) * (1 - min(step / steps, 1.0)))
 
-    return factor
+    return linear if form == "linear" else cosine

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from tinymim.methods.mae_decoder import patchify
-from tinymim.methods.masking import fixed_mask, masked_count, random_mask
+from tinymim.methods.masking import mask_smallest, masked_count
 from tinymim.methods.mim import MaskedPretrainer
 from tinymim.methods.optim import Optim
 from tinymim.vit.architecture import Architecture, set_drop_path
 from tinymim.vit.backbone import Backbone
-from tinymim.vit.initialise import Init, cut_normal, initialise, truncated
+from tinymim.vit.initialise import cut_normal, initialise, truncated
 
 
 class MaskedEncoder(nn.Module):
-    """An encoder, the token that stands for a masked patch, and the linear layer from tokens to pixels.
-
-    Args:
-        encoder: sees all patches.
-    """
+    """An encoder of all patches, the token that stands for a masked one, and the linear layer from tokens to pixels."""
 
     def __init__(self, encoder: Backbone):
         super().__init__()
@@ -52,10 +50,8 @@ class SimMIMPretrainer(MaskedPretrainer):
         drop_path: stochastic depth, rising linearly with depth.
         optim: the optimiser; with the source's learning rate, betas and warm-up. It also clips gradients at 5, which is
             ``trainer.gradient_clip_val``.
-        mask_seeds: fixed masks of each image in an evaluation, whose losses are averaged.
-        train_loss: evaluate training images too, see :class:`tinymim.methods.base.Method`.
-        init: first weights of the encoder and the mask token: SimMIM's ``published`` ones or ``timm``'s, see
-            ``tinymim/vit/initialise.py``. The layer of pixels has PyTorch's in both, as there.
+        options: see :class:`MaskedPretrainer`. The layer of pixels has PyTorch's first weights whatever ``init`` is, as
+            in the source.
     """
 
     prefix = "model.encoder.vit."
@@ -67,12 +63,10 @@ class SimMIMPretrainer(MaskedPretrainer):
         mask_unit: int = 32,
         drop_path: float = 0.1,
         optim: Optim | None = None,
-        mask_seeds: int = 1,
-        train_loss: bool = False,
-        init: Init = "published",
+        **options: Any,
     ):
         optim = optim or Optim(base_lr=5e-5, betas=(0.9, 0.999), warmup_epochs=10)
-        super().__init__(architecture, mask_ratio, optim, mask_seeds, train_loss, init)
+        super().__init__(architecture, mask_ratio, optim, **options)
         self.mask_unit, self.drop_path = mask_unit, drop_path
         self.model: MaskedEncoder | None = None
 
@@ -82,25 +76,18 @@ class SimMIMPretrainer(MaskedPretrainer):
         assert self.model is not None, "configure_model comes first"
         return self.model
 
-    @property
-    def backbone(self) -> Backbone:
-        """The encoder."""
-        return self.restorer.encoder
-
     def option_errors(self, encoder: Backbone) -> list[str]:
-        """Squares that do not tile the image or hide all of it, and stochastic depth out of range."""
+        """Squares that do not tile the image or hide all of it."""
         errors, unit = [], self.mask_unit
-        if not 0 <= self.drop_path < 1:
-            errors.append(f"drop_path: {self.drop_path} is not in [0, 1)")
         (height, width), (rows, columns) = encoder.image_size, encoder.patch
         if unit < 1 or unit % rows or unit % columns or height % unit or width % unit:
             errors.append(
                 f"mask_unit: {unit} px must be a multiple of the {rows}x{columns} px patch, and divide the "
                 f"{height}x{width} px image"
             )
-        elif 0 < self.mask_ratio < 1 and self._masked(encoder) == self._units(encoder):
+        elif 0 < self.mask_ratio < 1 and masked_count(self.units(encoder), self.mask_ratio) == self.units(encoder):
             errors.append(
-                f"mask_unit: {self.mask_ratio:.0%} of {self._units(encoder)} squares of {unit} px, rounded up, is all "
+                f"mask_unit: {self.mask_ratio:.0%} of {self.units(encoder)} squares of {unit} px, rounded up, is all "
                 "of them; take smaller squares or a smaller mask_ratio"
             )
         return errors
@@ -112,13 +99,9 @@ class SimMIMPretrainer(MaskedPretrainer):
         if self.init == "published":
             cut_normal(self.model.mask_token)
 
-    def random_masks(self, images: Tensor) -> Tensor:
+    def choose(self, noise: Tensor) -> Tensor:
         """``(B, units)`` booleans, true where a square is masked."""
-        return random_mask(images, self._units(self.backbone), self.mask_ratio)
-
-    def fixed_masks(self, index: Tensor, seed: int = 0) -> Tensor:
-        """``(B, units)`` booleans, true where a square is masked."""
-        return fixed_mask(index, self._units(self.backbone), self.mask_ratio, self.device, seed)
+        return mask_smallest(noise, self.mask_ratio)
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """Mean absolute error over the masked pixels and their three channels, of normalised images.
@@ -146,17 +129,15 @@ class SimMIMPretrainer(MaskedPretrainer):
         rows = squares.repeat_interleave(self.mask_unit // height, dim=1)
         return rows.repeat_interleave(self.mask_unit // width, dim=2).flatten(1)
 
-    def _units(self, encoder: Backbone) -> int:
+    def units(self, encoder: Backbone) -> int:
+        """Squares."""
         height, width = encoder.image_size
         return (height // self.mask_unit) * (width // self.mask_unit)
 
-    def _masked(self, encoder: Backbone) -> int:
-        return masked_count(self._units(encoder), self.mask_ratio)
-
     def summary(self) -> list[tuple[str, str]]:
         """Lines on what is about to be trained: title and text."""
-        encoder = self.backbone
-        squares = f"{self._masked(encoder)} of {self._units(encoder)} squares of {self.mask_unit} px"
+        encoder, units = self.backbone, self.units(self.backbone)
+        squares = f"{masked_count(units, self.mask_ratio)} of {units} squares of {self.mask_unit} px"
         return [
             ("encoder", encoder.describe()),
             ("first weights", self.init),

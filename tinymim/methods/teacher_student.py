@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -101,8 +100,7 @@ class TeacherStudentMethod(Method):
 
     def frozen_teacher(self, targets: Iterable[Target]) -> FrozenTeacher:
         """The teacher, loaded and frozen, to be run in every step."""
-        taps = self._choose_precision(targets)
-        return self._run(self._load(taps), taps)
+        return self._load(self._choose_precision(targets))
 
     def cached_teacher(self, targets: Iterable[Target]) -> CachedTeacher:
         """The teacher, to be run once for each view of an image, and read from the cache from then on."""
@@ -110,19 +108,15 @@ class TeacherStudentMethod(Method):
         taps = self._choose_precision(targets)
         precision = precision_name(self._teacher_dtype, str(self.trainer.precision))
         stored = (cache.place(self.teacher_cache_dir), self.teacher_cache, self.train_loss, self.trial)
-        load, first_only = functools.partial(self._load, taps), first_only_taps(targets)
-        skeleton = self.located.skeleton
-        return CachedTeacher(load, self._run, taps, first_only, self._teacher_dtype, precision, skeleton, *stored)
+        first_only, skeleton = first_only_taps(targets), self.located.skeleton
+        return CachedTeacher(self._load, taps, first_only, self._teacher_dtype, precision, skeleton, *stored)
 
-    def _load(self, taps: list[Tap]) -> Backbone:
+    def _load(self, taps: list[Tap]) -> FrozenTeacher:
         assert self.located
         backbone, provenance = self.located.load(classifier=any(tap.name == LOGITS for tap in taps))
         if self.provenance:  # a cached teacher, again
             provenance.check_same(self.provenance.identity(), "this run began with teacher")
         self.provenance = provenance
-        return backbone
-
-    def _run(self, backbone: Backbone, taps: list[Tap]) -> FrozenTeacher:
         shared_on = self.trainer.strategy.root_device if self.teacher_sharding else None
         drop_path = (self.teacher_drop_path, self.drop_path_ramp)
         return FrozenTeacher(

@@ -28,7 +28,7 @@ from tinymim.report.runs import Run
 from tinymim.teachers import weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import inspection
-from tinymim.training.checkpoints import newest
+from tinymim.training.checkpoint_files import newest
 from tinymim.vit.attention_maps import watched
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.taps import Tap

@@ -28,7 +28,7 @@ from tinymim.scaling.table import RunRow
 from tinymim.teachers import sizes, weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import inspection, preflight
-from tinymim.training.checkpoints import SafeCheckpointIO, newest
+from tinymim.training.checkpoint_files import SafeCheckpointIO, newest
 
 KINDS = ("training", "held out")
 """The two kinds of images."""

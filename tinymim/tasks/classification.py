@@ -158,6 +158,9 @@ class Classifier(SupervisedTask):
         self.train()
 
     def _check_options(self, classes: int | None, errors: Errors) -> None:
+        for name, value in self.mixing.items():
+            most = 1 if name == "label_smoothing" else float("inf")
+            errors.unless(0 <= value < most, f"{name.removesuffix('_alpha')}: {value} is not in [0, {most})")
         errors.unless(self.neck >= 0, f"neck: {self.neck} is not a number of channels; 0 is none")
         if self.ema is not None and not 0 <= self.ema < 1:
             errors.append(f"ema: {self.ema} is not a decay from 0 to less than 1, such as 0.9999; null is none")

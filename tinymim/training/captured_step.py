@@ -1,21 +1,7 @@
 """A training step in a file: all that ``tinymim replay`` needs to run it again.
 
-The file is read by ``torch.load(weights_only=True)`` and holds tensors and plain values alone:
-
-step, epoch          of the optimiser, from 1; of the data, from 0
-rank, world_size     the process whose step this is, of how many
-loss, gradients      whether the loss was not finite; the parameters whose gradient was not (after averaging over
-                     processes; replay sees this process's own)
-weights              the parameters that were not finite before the step
-batches              (batch_idx, batch) of each accumulated batch, as training_step was given it
-changed              whether training_step changed a batch in place, so that it is not what the step began with
-rng                  :func:`tinymim.seeds.snapshot` from before the first of them
-state_dict           of the module, from before the step
-eval_modules         the modules that were in eval mode
-recipe, precision    the resolved recipe as text; the precision it ran in
-data                 what modules ask a data module for
-teacher              sha256 of the teacher's weights, if there is one
-conventions          :class:`tinymim.vit.conventions.Conventions`; absent from older captures
+The file is read by ``torch.load(weights_only=True)`` and holds tensors and plain values alone, those of
+:class:`tinymim.training.run_schemas.Capture`.
 """
 
 from __future__ import annotations
@@ -40,7 +26,7 @@ FORMAT = 1
 MOST_VALUES = 25_000
 """Tensors, texts and numbers in all batches of a capture: each takes time to be measured."""
 
-ASKED = ("image_size", "num_classes", "mask_classes", "box_classes", "batch_size")
+DATA_FIELDS = ("image_size", "num_classes", "mask_classes", "box_classes", "batch_size")
 
 
 @dataclass
@@ -76,7 +62,12 @@ class Step:
                 module.get_buffer(name).copy_(before)
 
     def write(
-        self, path: Path, trainer: pl.Trainer, module: pl.LightningModule, state: dict[str, Any], found: dict[str, Any]
+        self,
+        path: Path,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        state: dict[str, Any],
+        faults: dict[str, Any],
     ) -> None:
         """Write the file, whole or not at all.
 
@@ -85,7 +76,7 @@ class Step:
             trainer: of the run.
             module: that took the step.
             state: its state dict, with the parameters as they were before this step.
-            found: ``loss``, ``gradients`` and ``weights``, as the module's docstring lists them.
+            faults: ``loss``, ``gradients`` and ``weights`` of a :class:`tinymim.training.run_schemas.Capture`.
         """
         recipe = Path(trainer.default_root_dir) / "config.yaml"
         data = getattr(trainer, "datamodule", None)
@@ -95,7 +86,7 @@ class Step:
             "epoch": self.epoch,
             "rank": trainer.global_rank,
             "world_size": trainer.world_size,
-            **found,
+            **faults,
             "batches": plain(self.batches),
             "changed": self.versions != _versions([batch for _, batch in self.batches]),
             "rng": self.rng,
@@ -103,7 +94,7 @@ class Step:
             "eval_modules": [name for name, inner in module.named_modules() if not inner.training],
             "recipe": recipe.read_text() if recipe.is_file() else "",
             "precision": str(trainer.precision),
-            "data": {name: plain(getattr(data, name, None)) for name in ASKED},
+            "data": {name: plain(getattr(data, name, None)) for name in DATA_FIELDS},
             "teacher": teacher(module),
             CONVENTIONS: getattr(module, CONVENTIONS, Conventions()).record(),
         }
@@ -128,7 +119,7 @@ def read(path: Path) -> dict[str, Any]:
         )
     what = f"captured step {path}"
     record_schemas.fit(
-        {**content, "batches": [list(one) for one in _listed(content.get("batches"))]}, run_schemas.Capture, what
+        {**content, "batches": [list(batch) for batch in _listed(content.get("batches"))]}, run_schemas.Capture, what
     )
     odd = [name for name, value in content["state_dict"].items() if not isinstance(value, Tensor)]
     if odd or not isinstance(content["rng"].get("torch"), Tensor):
@@ -161,7 +152,7 @@ def _check_batches(content: dict[str, Any], what: str) -> None:
 
 def _listed(value: Any) -> list[Any]:
     """A list of lists or tuples as it is, and nothing in place of anything else."""
-    right = isinstance(value, list | tuple) and all(isinstance(one, list | tuple) for one in value)
+    right = isinstance(value, list | tuple) and all(isinstance(part, list | tuple) for part in value)
     return list(value) if right else []
 
 

@@ -9,25 +9,21 @@ progress.json                            how far the run was when the newest was
 
 from __future__ import annotations
 
-import io
-import shlex
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
 from tinymim.config.options import Saving
 from tinymim.errors import TinymimError
-from tinymim.files import checksum_beside, sha256, write_atomically, write_json, write_text
-from tinymim.log import say
-from tinymim.teachers import safe_pickle
-from tinymim.training.preemption import PeriodicAgreement, Preempted, Preemption, requeue
+from tinymim.files import checksum_beside, write_json
+from tinymim.training import lock
+from tinymim.training.checkpoint_files import age
+from tinymim.training.preemption import PeriodicAgreement, Preempted, Preemption, requeue, resume_command
 from tinymim.training.progress import Elapsed
 from tinymim.training.run_folder import PROGRESS
 
@@ -43,10 +39,14 @@ class Checkpoints(Checkpoint):
         saving: when, and how many are kept.
         preemption: whether this process was asked to end.
         elapsed: the run's clock.
+        seconds: ``trainer.max_time``, from here on: then the run ends as on a signal, and can be gone on with.
     """
 
-    def __init__(self, run: Path, saving: Saving, preemption: Preemption, elapsed: Elapsed):
+    def __init__(
+        self, run: Path, saving: Saving, preemption: Preemption, elapsed: Elapsed, seconds: float | None = None
+    ):
         self.run, self.saving, self.preemption, self.elapsed = run, saving, preemption, elapsed
+        self.seconds = seconds
         self.folder = run / "checkpoints"
         self._agreement = PeriodicAgreement()
 
@@ -59,6 +59,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.preemption.listen(trainer)
         self._saved = time.monotonic()
+        if self.seconds is not None:
+            self.preemption.deadline = self._saved + self.seconds
 
     @override
     def on_train_batch_end(
@@ -122,11 +124,16 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / f"step-{trainer.global_step:08d}.ckpt"
+        if trainer.is_global_zero and not lock.is_held(self.run):
+            raise TinymimError(
+                f"run_dir: {self.run} was removed or renamed while the run wrote into it; `tinymim resume FOLDER` goes "
+                "on with what was saved, where it is now"
+            )
         trainer.save_checkpoint(path)
         self._saved = time.monotonic()
         if trainer.is_global_zero:
             _link(self.folder / "last.ckpt", path)
-            for old in sorted(self.folder.glob("step-*.ckpt"), key=_age)[: -self.saving.keep]:
+            for old in sorted(self.folder.glob("step-*.ckpt"), key=age)[: -self.saving.keep]:
                 old.unlink()
                 checksum_beside(old).unlink(missing_ok=True)
             for logger in trainer.loggers:
@@ -141,13 +148,11 @@ class Checkpoints(Checkpoint):
             write_progress(self.run, "preempted", trainer, self.elapsed)
         if request > 1:
             requeue(trainer)
-        signal = self.preemption.asked
         where = f"step {trainer.global_step} (epoch {trainer.current_epoch + 1})"
-        again = f"tinymim resume {shlex.quote(str(self.run))}"
-        saved = f"all is saved in {self.folder / 'last.ckpt'}; `{again}` goes on"
+        saved = f"all is saved in {self.folder / 'last.ckpt'}; `{resume_command(trainer)}` goes on"
         if trainer.sanity_checking:
             saved = "no step was taken, so there was nothing to save"
-        raise Preempted(f"ended by {signal.name if signal else 'another process'} at {where}; {saved}")
+        raise Preempted(f"ended by {self.preemption.reason} at {where}; {saved}", self.preemption.received)
 
 
 def write_progress(
@@ -167,120 +172,19 @@ def write_progress(
     write_json(run / PROGRESS, content)
 
 
-def newest(run: Path) -> Path | None:
-    """Newest whole checkpoint of a run, or ``None`` where there is none at all. Says which ones are damaged.
+class BestCheckpoint(ModelCheckpoint):
+    """The best validated checkpoint, with a state of its own: a recipe may have a ``ModelCheckpoint`` beside it."""
 
-    Raises:
-        TinymimError: there are some, and all of them are damaged.
-    """
-    folder = run / "checkpoints"
-    damaged: list[str] = []
-    for path in _candidates(folder):
-        if not (problem := problem_of(path)):
-            if damaged:
-                say(f"{'; '.join(damaged)}. Going back to the one before: {path}")
-            return path
-        damaged.append(problem)
-    if damaged:
-        raise TinymimError(
-            f"ckpt_path: no checkpoint in {folder} is whole: {'; '.join(damaged)}. Restore one, or start again "
-            "with --overwrite true"
-        )
-    return None
-
-
-def _candidates(folder: Path) -> Iterator[Path]:
-    """Checkpoints to resume from, best first, each file once."""
-    last = folder / "last.ckpt"
-    if last.is_file():
-        yield last
-    steps = sorted(folder.glob("step-*.ckpt"), key=_age, reverse=True)
-    yield from (path for path in steps if path != folder / last.resolve().name)
-
-
-def _age(path: Path) -> tuple[int, str]:
-    return path.stat().st_mtime_ns, path.name
-
-
-def problem_of(path: Path) -> str | None:
-    """Reason why a checkpoint cannot be resumed from, or ``None``. Its list of contents is read, no values."""
-    real = path.resolve()
-    recorded = checksum_beside(real)
-    if recorded.is_file() and sha256(real) not in recorded.read_text(errors="replace").split():
-        return f"{real} is damaged: its sha256 is not the one in {recorded.name}"
-    try:  # a checksum is right of whatever it was made of
-        safe_pickle.load(real, "meta")
-    except TinymimError as error:
-        return str(error)
-    return None
+    @property
+    def _legacy_state_key(self) -> Any:  # under which Lightning looks next: the one in older checkpoints
+        return self.state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
 
 def _link(link: Path, path: Path) -> None:
     """Let ``link`` name ``path``, a file beside it, from one moment to the next."""
+    if link.is_dir() and not link.is_symlink():
+        raise TinymimError(f"checkpoints: {link} is a folder, where a link to the newest belongs; move it away")
     temporary = link.with_name(f".{link.name}.link")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(path.name)
     temporary.replace(link)
-
-
-class _Stream(io.FileIO):
-    """A file that remembers why a write failed, which torch's writer forgets."""
-
-    failed: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            left = memoryview(data).cast("B")
-            while left:
-                left = left[super().write(left) :]
-        except OSError as error:
-            self.failed = error
-            raise
-        return len(data)
-
-
-class SafeCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that appear whole or not at all, with their checksum, and load without running code."""
-
-    @override
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        # write, flush, rename; a full disk leaves the previous checkpoint as it was
-        path = Path(path)
-        recorded = checksum_beside(path)
-
-        def write(temporary: Path) -> None:
-            with _Stream(temporary, "wb") as stream:
-                try:
-                    torch.save(checkpoint, stream)
-                except RuntimeError as error:
-                    raise stream.failed or error from None
-            line = f"{sha256(temporary)}  {path.name}\n"
-            before = recorded.read_text(errors="replace") if path.is_file() and recorded.is_file() else ""
-            write_text(recorded, line + before)  # until the rename, the file of that name is the one before
-
-        try:
-            write_atomically(path, write)
-            lines = recorded.read_text().splitlines(keepends=True)
-            if len(lines) > 1:
-                write_text(recorded, lines[0])
-        except (OSError, RuntimeError) as error:
-            raise TinymimError(
-                f"checkpoint {path} could not be written ({error}); the one before it is untouched. Make room, and go "
-                "on with --ckpt_path last"
-            ) from error
-
-    @override
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        # read weights and plain values alone, whatever ``weights_only`` says
-        if not Path(path).is_file():
-            raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
-        try:
-            content: dict[str, Any] = safe_pickle.load(Path(path), map_location)
-        except TinymimError as error:
-            raise TinymimError(f"ckpt_path: {error}") from None
-        return content
-
-    @override
-    def remove_checkpoint(self, path: Any) -> None:
-        super().remove_checkpoint(path)
-        checksum_beside(Path(path)).unlink(missing_ok=True)

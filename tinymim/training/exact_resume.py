@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
-from tinymim.methods.optim import total_batch
+from tinymim.methods.optim import nominal_batch, total_batch
 from tinymim.seeds import begin_step, end_steps
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -87,7 +87,8 @@ class ExactResume(pl.Callback):
         if (position := checkpoint.get(POSITION)) is None:  # another program's
             return
         batch = total_batch(trainer)
-        if batch != position["total_batch"]:  # steps and rates would not mean the same
+        if position["total_batch"] not in (batch, nominal_batch(trainer)):  # as older checkpoints have it
+            # steps and rates would not mean the same
             raise TinymimError(
                 f"ckpt_path: the run had a total batch of {position['total_batch']}, and this one has {batch}; keep "
                 "data.batch_size x processes x trainer.accumulate_grad_batches as it was"

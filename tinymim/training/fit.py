@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from contextlib import ExitStack
@@ -12,30 +13,31 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 from jsonargparse.typing import NonNegativeInt
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from typing_extensions import override
 
 from tinymim import files, precision
-from tinymim.config import recipe, references
+from tinymim.config import recipe, references, trainer_parts
 from tinymim.config.options import Action, Saving
 from tinymim.config.parser import Parser
 from tinymim.data.corrupted import CorruptedData
 from tinymim.data.corruptions import Corruptions
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
-from tinymim.methods.optim import total_batch
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
-from tinymim.training import preflight, run_folder, test_report
-from tinymim.training.checkpoints import Checkpoints, SafeCheckpointIO, newest, problem_of, write_progress
+from tinymim.training import preflight, run_folder, run_results, test_report
+from tinymim.training.checkpoint_files import SafeCheckpointIO, newest, problem_of
+from tinymim.training.checkpoints import BestCheckpoint, Checkpoints, write_progress
 from tinymim.training.exact_resume import ExactResume
 from tinymim.training.flops import FlopCount
 from tinymim.training.messages import readable_errors
+from tinymim.training.monitored import MonitoredMetrics
 from tinymim.training.nonfinite_guard import NonFiniteGuard, Rewind
 from tinymim.training.predictions import MaskFiles, PredictionArrays
-from tinymim.training.preemption import Preempted, Preemption
+from tinymim.training.preemption import Preempted, Preemption, end_workers
 from tinymim.training.processes import CommonPrecision, end_with_parent, rank, started_by_lightning
 from tinymim.training.progress import Elapsed, progress_bar
 from tinymim.training.run_folder import SaveRecipe
@@ -43,32 +45,18 @@ from tinymim.training.run_folder import SaveRecipe
 
 @dataclass
 class Attempt:
-    """One attempt at a run; a rewind makes another.
-
-    Args:
-        preemption: whether this process was asked to end.
-        held: holds the lock of the run folder.
-        checking: fit a few steps and write nothing.
-        rewinding: go on in the run folder, whatever lies there.
-        corruptions: corruptions to test under.
-        kept: places where the recipe refers to the environment.
-    """
+    """One attempt at a run; a rewind makes another."""
 
     preemption: Preemption
-    held: ExitStack
-    checking: bool = False
-    rewinding: bool = False
-    corruptions: Corruptions | None = None
-    kept: list[tuple[references.Place, str]] = field(default_factory=list)
+    held: ExitStack  # with the lock of the run folder
+    checking: bool = False  # fit a few steps, and write nothing
+    rewinding: bool = False  # go on in the run folder, whatever lies there
+    corruptions: Corruptions | None = None  # to test under
+    kept: list[tuple[references.Place, str]] = field(default_factory=list)  # where the recipe refers to the environment
 
 
 class TinymimCLI(LightningCLI):
-    """LightningCLI over composed recipes.
-
-    Args:
-        arguments: subcommand first, recipes replaced by their resolved text.
-        attempt: the attempt at a run that this is.
-    """
+    """LightningCLI over composed recipes: the subcommand and, in place of recipes, their resolved text."""
 
     def __init__(self, arguments: list[str], attempt: Attempt):
         self.attempt, self.checking = attempt, attempt.checking
@@ -122,15 +110,18 @@ class TinymimCLI(LightningCLI):
         self._check_weights(checkpoint)
         self._resolve_checkpoint(config)
         if self._records() and rank() == 0:
-            inside = bool(checkpoint) and self.run_dir.resolve() in Path(str(checkpoint)).resolve().parents
-            resume = self.attempt.rewinding or checkpoint == "last" or inside
+            resume = self.attempt.rewinding or checkpoint == "last" or self._inside(checkpoint)
             run_folder.claim(self.run_dir, resume, config.overwrite, self.attempt.held)
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks()}
-        return super().instantiate_trainer(**kwargs, **self._trainer_options(config.trainer))
+        return super().instantiate_trainer(**kwargs, **self._trainer_options(self.config_init[self.subcommand].trainer))
 
     def _records(self) -> bool:
         """Whether this command writes a run: a fit that is not only checked."""
         return self.subcommand == "fit" and not self.checking
+
+    def _inside(self, checkpoint: Any) -> bool:
+        """Whether a checkpoint is one of this run's."""
+        return bool(checkpoint) and self.run_dir.resolve() in Path(str(checkpoint)).resolve().parents
 
     def _check_weights(self, checkpoint: str | None) -> None:
         """Raise where the model has nothing to train, or a test no weights."""
@@ -146,15 +137,18 @@ class TinymimCLI(LightningCLI):
         """Put a whole checkpoint's path in place of ``last``, or none in a fresh folder; check any other path."""
         path = config.get("ckpt_path")
         if path == "last":
-            last = newest(self.run_dir)
+            last = newest(self.run_dir, parts=self.subcommand == "fit")
             if last is None and self.subcommand != "fit":
                 raise TinymimError(f"ckpt_path: {self.run_dir} holds no checkpoint yet")
             if self.subcommand == "fit":
-                say(f"resuming from {last}" if last else f"nothing to resume in {self.run_dir}: starting from zero")
+                real = last and last.resolve()
+                other = f", which is {real}" if real and real.parent != (self.run_dir / "checkpoints").resolve() else ""
+                nothing = f"nothing to resume in {self.run_dir}: starting from zero"
+                say(f"resuming from {last}{other}" if last else nothing)
             config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last) if last else None
         elif path and not Path(path).is_file():
             raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
-        elif path and (problem := problem_of(Path(path))):
+        elif path and (problem := problem_of(Path(path), parts=self.subcommand == "fit")):
             raise TinymimError(f"ckpt_path: {problem}; name another, or `last` for the newest whole one of the run_dir")
 
     def _trainer_options(self, trainer: Any) -> dict[str, Any]:
@@ -164,21 +158,31 @@ class TinymimCLI(LightningCLI):
             "default_root_dir": str(self.run_dir),
             "plugins": [SafeCheckpointIO(), *(plugin for plugin in plugins if plugin is not None)],
             "enable_progress_bar": False if self.checking else trainer.enable_progress_bar,
+            "max_time": None,  # see Checkpoints: Lightning's end of it cannot be gone on from
         }
         if self.checking:
-            options["enable_checkpointing"] = False
-        if trainer.logger is None:
+            validates = 0 if trainer.num_sanity_val_steps == 0 else 1
+            options |= {"enable_checkpointing": False, "num_sanity_val_steps": validates}
+        if not self._records():
+            options["logger"] = False if self.checking else trainer.logger or False
+        elif trainer.logger is not False:  # the report reads the CSV file, whatever else is written
             place = {"save_dir": str(self.run_dir), "name": "", "version": ""}
-            loggers = [CSVLogger(**place), TensorBoardLogger(**place)]  # type: ignore[arg-type]
-            options["logger"] = loggers if self._records() else False
+            others = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+            if trainer.logger in (None, True):
+                others = [TensorBoardLogger(**place)]  # type: ignore[arg-type]
+            options["logger"] = [CSVLogger(**place), *others]  # type: ignore[arg-type]
         return options
 
     def _callbacks(self) -> list[pl.Callback]:
         if self.checking:
-            return [CommonPrecision(), NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
+            watching = [CommonPrecision(), NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
+            return [*watching, MonitoredMetrics()]
         config = self.config[self.subcommand]
         trainer = config.trainer
-        progress = [progress_bar(str(self.subcommand))] if trainer.enable_progress_bar is not False else []
+        given = self.config_init[self.subcommand].trainer.callbacks
+        given = given if isinstance(given, list) else [given]
+        shown = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in given)
+        progress = [] if shown or trainer.enable_progress_bar is False else [progress_bar(str(self.subcommand))]
         if not self._records():
             writer = MaskFiles if isinstance(self.model, Segmenter) else PredictionArrays
             return [CommonPrecision(), *progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
@@ -190,11 +194,12 @@ class TinymimCLI(LightningCLI):
         rates = [] if trainer.logger is False else [LearningRateMonitor("step")]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
         naming = {"filename": "best", "auto_insert_metric_name": False, "enable_version_counter": False}
-        best = ModelCheckpoint(self.run_dir / "checkpoints", monitor=monitor, mode=mode, **naming)  # type: ignore[arg-type]
-        last = Checkpoints(self.run_dir, config.checkpoint, self.attempt.preemption, self._elapsed)
+        best = BestCheckpoint(self.run_dir / "checkpoints", monitor=monitor, mode=mode, **naming)  # type: ignore[arg-type]
+        limit = None if trainer.max_time is None else Timer(duration=trainer.max_time)._duration
+        last = Checkpoints(self.run_dir, config.checkpoint, self.attempt.preemption, self._elapsed, limit)
         checkpoints = [] if trainer.enable_checkpointing is False else [best, last]
         # in this order: the guard judges a step before anything is written of it, checkpoints come last
-        watching = [CommonPrecision(), exact, self._guard, self._flops, preflight.Preflight()]
+        watching = [CommonPrecision(), exact, self._guard, self._flops, preflight.Preflight(), MonitoredMetrics()]
         return [*watching, *progress, *rates, self._elapsed, *checkpoints]
 
     def after_fit(self) -> None:
@@ -202,35 +207,23 @@ class TinymimCLI(LightningCLI):
         trainer = self.trainer
         if self.checking or trainer.interrupted:
             return
-        untrained = self._elapsed.first in (-1, trainer.global_step)
-        if untrained and (self.run_dir / "results.json").is_file():  # a finished run was resumed
-            return
+        if self._elapsed.first in (-1, trainer.global_step):  # no step was left to take
+            place = f"epoch {trainer.current_epoch} of {trainer.max_epochs}, step {trainer.global_step}"
+            done = f"nothing to train: the checkpoint is at {place}; give a larger trainer.max_epochs or max_steps"
+            if (self.run_dir / "results.json").is_file():
+                say(done)
+                return
+            if not self._inside(trainer.ckpt_path):
+                run_folder.clear(self.run_dir, resume=False)  # of what loggers have begun
+                raise TinymimError(done)
         metrics, seconds = dict(trainer.callback_metrics), self._elapsed.seconds
         if self._elapsed.validated != trainer.global_step:
             trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
             metrics |= trainer.callback_metrics
         if trainer.is_global_zero:
-            results = references.without_values(self._results(metrics, seconds), self.attempt.kept)
-            files.write_json(self.run_dir / "results.json", results)
+            content = run_results.of(trainer, self.model, metrics, seconds, self._flops.flops, self._guard.skipped)
+            files.write_json(self.run_dir / "results.json", references.without_values(content, self.attempt.kept))
             write_progress(self.run_dir, "done", trainer, self._elapsed)
-
-    def _results(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Content of ``results.json``: ``metrics``, cost, and what was trained on what."""
-        trainer, backbone = self.trainer, self.model.backbone
-        images = trainer.global_step * total_batch(trainer)
-        return {
-            "metrics": {name: float(value) for name, value in metrics.items()},
-            "seconds": round(seconds, 1),
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "images": len(self.datamodule.train),
-            "images_seen": images,
-            "flops": images * self._flops.flops,
-            "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
-            "weights": str(getattr(self.model, "provenance", None) or "from scratch"),
-            "backbone": backbone.record(),
-            "skipped_steps": [entry["step"] for entry in self._guard.skipped],
-        }
 
     def after_validate(self) -> None:
         """Show the figures."""
@@ -263,12 +256,13 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
     """
     config, rest = recipe.resolve(arguments)
     help_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
-    if config and not help_only and (errors := preflight.problems(config)):
+    if config and not help_only and (errors := preflight.problems(config, command == "fit")):
         raise several(f"{config.get('name', 'recipe')} has {len(errors)} mistake(s)", errors)
     kept, config = list(references.places(config)), references.filled(config)
     if precision.is_auto(config):  # the settled one is saved, so that the run goes on in it
         kept = [(place, text) for place, text in kept if place != ("trainer", "precision")]
     config = precision.settle(config, run_folder.precision_before(config) if command == "fit" else None)
+    trainer_parts.place_loggers(config)
     if started_by_lightning():
         end_with_parent()
     corruptions = config.pop("corruptions", None)
@@ -287,7 +281,10 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
                 say(f"tinymim {command}: {rewind}")
                 rewinding = True
                 config["ckpt_path"] = str(rewind.checkpoint) if rewind.checkpoint else config.get("ckpt_path")
+            except preflight.MeasuredEnough:
+                return Path()
             except Preempted as preempted:
+                atexit.register(end_workers)
                 if rank() == 0:
                     raise
                 sys.exit(0 if started_by_lightning() else preempted.code)  # the first process tells, and for all

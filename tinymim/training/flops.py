@@ -45,46 +45,47 @@ def per_image(trainer: pl.Trainer, module: pl.LightningModule) -> int:
         trainer: of the run.
         module: what it trains; weights, gradients, buffers and random numbers stay as they are.
     """
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    draws = [Draw(0, index) for index in range(min(IMAGES, len(data.train)))]
-    loaded = next(iter(DataLoader(data.train, IMAGES, sampler=draws)))
+    images: Any = trainer.datamodule.train  # type: ignore[attr-defined]
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with (
-        _unchanged(module),
+        unchanged(module),
         torch.compiler.set_stance("force_eager"),
         sdpa_kernel(SDPBackend.MATH),
         trainer.precision_plugin.train_step_context(),
         ExitStack() as counting,
     ):
-        if "view" in loaded:  # a teacher cache may lack these images: fill it outside of the count
-            module.training_step(_on_device(trainer, loaded), 0)
+        if "stored" in (batch := sample_batch(trainer, images)):  # a teacher cache may lack them: fill it uncounted
+            module.training_step(batch, 0)
         counter = counting.enter_context(FlopCounterMode(display=False))
-        batch = _on_device(trainer, loaded)
+        batch = sample_batch(trainer, images)
         output: Any = module.training_step(batch, 0)
         loss = output["loss"] if isinstance(output, dict) else output
         torch.autograd.grad(loss, parameters, allow_unused=True)  # unlike backward: no gradient is kept or shared
-    return counter.get_total_flops() // len(draws)
+    return counter.get_total_flops() // min(IMAGES, len(images))
 
 
-def _on_device(trainer: pl.Trainer, batch: Any) -> Any:
-    """Finish a loader's batch as the module gets it."""
+def sample_batch(trainer: pl.Trainer, images: Any) -> Any:
+    """The first :data:`IMAGES` of a data set, as a module gets a batch."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    draws = [Draw(0, index) for index in range(min(IMAGES, len(images)))]
+    batch = next(iter(DataLoader(images, IMAGES, sampler=draws)))
     if hasattr(data, "on_before_batch_transfer"):
         batch = data.on_before_batch_transfer(batch, 0)
     return trainer.strategy.batch_to_device(batch)
 
 
 @contextmanager
-def _unchanged(module: pl.LightningModule) -> Iterator[None]:
-    """Silence logging and activation checkpointing, and restore random numbers and buffers."""
+def unchanged(module: pl.LightningModule) -> Iterator[list[str]]:
+    """Silence logging, whose names it gives, and activation checkpointing; restore random numbers and buffers."""
     states = snapshot(module.device)
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     checkpointing = [m for m in module.modules() if isinstance(m, Backbone) and m.checkpointing]
     for backbone in checkpointing:
         backbone.checkpointing = False
-    module.log = lambda *args, **options: None  # type: ignore[method-assign]
+    names: list[str] = []
+    module.log = lambda name, *args, **options: names.append(name)  # type: ignore[method-assign]
     try:
-        yield
+        yield names
     finally:
         del module.log
         for backbone in checkpointing:

@@ -60,6 +60,7 @@ def hold(folder: Path, what: str, beat: float = BEAT, patience: float = PATIENCE
     heartbeat = threading.Thread(target=_touch_until, args=(path, ended, beat), daemon=True)
     try:
         path.write_text(json.dumps(_this_process(), indent=2) + "\n")  # into the very file that is locked
+        _held[folder] = path.stat().st_ino
         heartbeat.start()
         try:
             yield
@@ -72,7 +73,19 @@ def hold(folder: Path, what: str, beat: float = BEAT, patience: float = PATIENCE
             with contextlib.suppress(OSError):  # it may be gone, and must not come back
                 os.truncate(path, 0)
     finally:
+        _held.pop(folder, None)
         flock.release()
+
+
+_held: dict[Path, int] = {}
+"""Inodes of the files that this process holds, by folder."""
+
+
+def is_held(folder: Path) -> bool:
+    """Whether the file that this process holds is still the one in ``folder``, which may have been moved or removed."""
+    with contextlib.suppress(OSError):
+        return _held.get(folder) in (None, (folder / NAME).stat().st_ino)
+    return folder not in _held
 
 
 def _locked(folder: Path, what: str, patience: float) -> tuple[FileLock, list[Path]]:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import Profiler
+
+import tinymim
 from tinymim.errors import TinymimError, misfit
 from tinymim.log import hush
 from tinymim.training.processes import rank
@@ -14,38 +23,97 @@ from tinymim.training.processes import rank
 LOST = re.compile(r"(Connection (closed|reset) by|Broken pipe|\[.*gloo|NCCL|Watchdog caught|Timed out waiting)", re.I)
 """PyTorch's collectives, when another process is gone."""
 
+WORKER = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
+"""PyTorch's loader, when one of its processes is gone."""
+
+UNMADE = re.compile(r"Problem with given class_path '([^']+)':\s*(.+?)\s*(?:- Expected|Given value|$)", re.DOTALL)
+"""jsonargparse's words on a class that it could not make, among those on all that it tried."""
+
+NO_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+PACKAGE = Path(tinymim.__file__).parent
+LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
+DRIVERS = ("training/fit.py", "training/messages.py", "cli/")
+"""Files that only hand a recipe to Lightning."""
+
+SWITCH = "TINYMIM_TRACEBACK"
+"""Variable that shows where an error came from, if it is set."""
+
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Hide expected warnings, and raise a :class:`TinymimError` where a library's error is a user's to mend."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    """Hide expected warnings, and raise a :class:`TinymimError` where a library's error is a user's to mend.
 
+    That is what it says of files, checkpoints and processes; and all that Lightning and parts for it raise, as long as
+    no code of the project's or of the user's is at work in it.
+    """
     hush()
     try:
         yield
-    except MisconfigurationException as error:
-        raise TinymimError(str(error)) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except TinymimError:
+        raise
+    except Exception as error:
+        message = _message(error)
+        if message is None or os.environ.get(SWITCH):
             raise
+        raise TinymimError(message) from None
+
+
+def _message(error: Exception) -> str | None:
+    """The sentence for an error, or ``None`` where its traceback is what helps."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in NO_WRITING:
         where = f" ({error.filename})" if error.filename else ""
-        raise TinymimError(
-            f"the disk is full{where}; checkpoints are untouched. Make room, and go on with --ckpt_path last"
-        ) from None
-    except ValueError as error:
-        if "parameter group" not in str(error):
-            raise
-        raise TinymimError(
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror)
+        return f"{reason}{where}; checkpoints are untouched. Make room, and go on with --ckpt_path last"
+    if isinstance(error, ValueError) and "parameter group" in text:
+        return (
             f"ckpt_path: the checkpoint's optimizer does not fit this recipe: {misfit(error)}; go on with the recipe "
             "that the run began with, or start from the weights alone"
-        ) from None
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" in str(error):
-            raise TinymimError(f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}") from None
-        if LOST.search(str(error)):
-            first_line = str(error).strip().splitlines()[0][:200]
-            raise TinymimError(
-                f"rank {rank()}: another rank died; its error may be printed above ({first_line}). "
-                "--ckpt_path last goes on from the newest checkpoint"
-            ) from None
-        raise
+        )
+    if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in text:
+        return f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}"
+    if isinstance(error, RuntimeError) and WORKER.search(text):
+        return (
+            f"data.num_workers: a loading process has ended ({text.splitlines()[0].strip()}), perhaps for its memory; "
+            "fewer of them take less. --ckpt_path last goes on from the newest checkpoint"
+        )
+    if isinstance(error, RuntimeError) and LOST.search(text):
+        return (
+            f"rank {rank()}: another rank died; its error may be printed above ({text.strip().splitlines()[0][:200]}). "
+            "--ckpt_path last goes on from the newest checkpoint"
+        )
+    if problem := UNMADE.search(text):
+        return f"{problem[1].rpartition('.')[2]}: {problem[2]}"
+    if "Original Traceback" in text or not _of_libraries_alone(error):
+        return None
+    if "Traceback (most recent call last)" in text:  # of a process that was started
+        text = text.strip().splitlines()[-1]
+    words = " ".join(text.split())[:500] or type(error).__name__
+    return f"{_part(error)}{words} ({type(error).__name__}; {SWITCH}=1 shows where)"
+
+
+def _of_libraries_alone(error: Exception) -> bool:
+    """Whether Lightning raised an error itself, or no code but that of libraries was at work, beside the project's that
+    starts them."""
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    if Path(pl.__file__).parents[1] in files[-1].parents:
+        return True
+    for file in files:
+        if PACKAGE in file.parents:
+            if not file.relative_to(PACKAGE).as_posix().startswith(DRIVERS):
+                return False
+        elif file.is_absolute() and not any(place in file.parents for place in LIBRARIES):
+            return False
+    return True
+
+
+def _part(error: Exception) -> str:
+    """The option of the recipe whose part raised an error."""
+    options = {"callbacks": pl.Callback, "logger": Logger, "profiler": Profiler}
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        owner = frame.f_locals.get("self")
+        for option, base in options.items():
+            if isinstance(owner, base):
+                return f"trainer.{option}: {type(owner).__name__}: "
+    return ""

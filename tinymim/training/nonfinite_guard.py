@@ -19,7 +19,7 @@ from tinymim.config.options import Action
 from tinymim.errors import TinymimError, first_few
 from tinymim.files import write_json
 from tinymim.training.captured_step import Step, finite_each, nonfinite, tensors
-from tinymim.training.checkpoints import newest
+from tinymim.training.checkpoint_files import newest
 
 FOLDER = "nonfinite"
 BEHIND = 2
@@ -80,7 +80,7 @@ class NonFiniteGuard(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # read which steps to pass over, and note what to watch
         record = Path(trainer.default_root_dir) / FOLDER / "skipped.json"
-        self.skipped = json.loads(record.read_text()) if self.write and record.is_file() else []
+        self.skipped = _skipped(record) if self.write and record.is_file() else []
         stored = module.state_dict().keys()
         self._buffers = [name for name, _ in module.named_buffers() if name in stored]
         self._parameters = dict(module.named_parameters())
@@ -209,3 +209,14 @@ class NonFiniteGuard(pl.Callback):
             f"{what}{after}; {kept}. {advice}Try a lower base_lr, a longer warm-up, --trainer.gradient_clip_val 1, "
             f"or --trainer.precision 32-true{rewind}"
         )
+
+
+def _skipped(record: Path) -> list[dict[str, Any]]:
+    """Steps to pass over, as a rewind wrote them."""
+    try:
+        steps = json.loads(record.read_text())
+        return [{"step": int(entry["step"]), "why": str(entry["why"])} for entry in steps]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise TinymimError(
+            f"{record} cannot be read ({error}); it lists steps to pass over. Restore it, or move it away to try them"
+        ) from None

@@ -27,11 +27,7 @@ ROWS = 4096
 
 
 class PredictionArrays(pl.Callback):
-    """Write what ``predict`` gives as NumPy arrays, ordered by image index.
-
-    Args:
-        run_dir: the run folder; ``predictions.npz`` goes there.
-    """
+    """Write what ``predict`` gives as NumPy arrays, ordered by image index: ``predictions.npz`` of a run folder."""
 
     def __init__(self, run_dir: Path):
         self.path = run_dir / "predictions.npz"
@@ -55,11 +51,8 @@ class PredictionArrays(pl.Callback):
 
 
 class MaskFiles(pl.Callback):
-    """Write each mask that ``predict`` gives as a PNG, named after its image or numbered, in the data's own classes.
-
-    Args:
-        run_dir: the run folder; ``masks/`` goes there.
-    """
+    """Write each mask that ``predict`` gives as a PNG in ``masks/`` of a run folder, named after its image or numbered,
+    in the data's own classes."""
 
     def __init__(self, run_dir: Path):
         self.folder = run_dir / "masks"

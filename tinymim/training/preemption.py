@@ -1,11 +1,20 @@
-"""Pre-emption: on SIGTERM and SIGUSR1, with which a cluster takes its machines back, save and exit with code 75."""
+"""Pre-emption: on a signal to end, or when its time is over, a run finishes the step, saves, and exits with code 75.
+
+Signals are those with which a cluster takes its machines back (SIGTERM, SIGUSR1), a closed session (SIGHUP) and Ctrl-C
+(SIGINT, code 130). They may reach the whole process group: loading processes ignore them.
+"""
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import os
+import shlex
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,10 +25,16 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from tinymim.errors import TinymimError
+from tinymim.log import say
+from tinymim.training.processes import started_by_lightning
 
-ASKED = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 ECHO = 0.5
 """Seconds in which a repeated signal is ignored: a process group and its launcher both forward it."""
+
+HANGING = 15
+"""Seconds without a batch after which a run that was asked to end does so without its step: its loading processes may
+hang, as on a network disk that is gone, and a cluster does not wait."""
 
 LOOK = 1.0
 """Seconds between two agreements of several processes; each costs a small collective."""
@@ -33,29 +48,44 @@ class Preempted(TinymimError):  # noqa: N818  # not a mistake
 
     code = 75  # EX_TEMPFAIL: try again later
 
+    def __init__(self, message: str, received: signal.Signals | None = None):
+        super().__init__(message)
+        self.code = code_of(received)
+
+
+def code_of(received: signal.Signals | None) -> int:
+    """Exit code of a run that was ended by a signal: 130 for Ctrl-C, as shells have it."""
+    return 130 if received == signal.SIGINT else Preempted.code
+
 
 class Preemption:
     """Signals of this process, deferred to the end of a step.
 
     The first signal is noted, and acted on where nothing is half done; the second ends the process at once, which
     harms no file, as files appear by renaming alone. Before training there is nothing to save, and the first one ends
-    it.
+    it. Signals that the process was started to ignore, as by ``nohup``, stay ignored.
     """
 
     def __init__(self) -> None:
-        self.asked: signal.Signals | None = None
+        self.received: signal.Signals | None = None
+        self.deadline = math.inf
+        """When the run's time is over, by the monotonic clock."""
         self._when = 0.0
-        self._deferring = False
+        self._deferring, self._process, self._over = False, os.getpid(), threading.Event()
         self._trainer: pl.Trainer | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._signals: tuple[signal.Signals, ...] = SIGNALS
 
     def __enter__(self) -> Preemption:
-        self._before = {number: signal.getsignal(number) for number in ASKED}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        self._signals = tuple(self._before)
         self.listen()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._trainer = None
+        self._over.set()
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._before.items():
                 signal.signal(number, handler)
@@ -68,29 +98,90 @@ class Preemption:
         """
         self._deferring, self._trainer = trainer is not None, trainer
         if threading.current_thread() is threading.main_thread():
-            for number in ASKED:
+            for number in self._signals:
                 signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.asked is not None:
-            if now - self._when > ECHO:
-                os._exit(Preempted.code)
+        if os.getpid() != self._process:  # a loading process that was started a moment ago
             return
-        self.asked, self._when = signal.Signals(number), now
+        now = time.monotonic()
+        if self.received is not None:
+            # by the process that started this one, and ends it where the user means it
+            forwarded = started_by_lightning() or "TORCHELASTIC_RUN_ID" in os.environ
+            if now - self._when > ECHO and not forwarded:
+                os._exit(code_of(self.received))
+            return
+        self.received, self._when = signal.Signals(number), now
+        if number == signal.SIGHUP:
+            _leave_terminal()
         launcher = self._trainer and self._trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(number)  # the processes that this one started
         if not self._deferring:
-            raise Preempted(f"ended by {self.asked.name}; there was nothing to save yet")
+            raise Preempted(f"ended by {self.received.name}; there was nothing to save yet", self.received)
+        threading.Thread(target=self._watch, args=(self.received,), daemon=True).start()
+
+    def _watch(self, received: signal.Signals) -> None:
+        """Say what happens now, and end the process where no data comes, so that no step ever ends."""
+        say(f"{received.name}: the run ends after this step, and saves it; once more ends it at once")
+        seconds = 0
+        while not self._over.wait(1):
+            seconds = seconds + 1 if _waits_for_data() else 0
+            if seconds < HANGING or not (trainer := self._trainer):
+                continue
+            last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            saved = f"the newest checkpoint is {last}; `{resume_command(trainer)}` goes on from it"
+            saved = saved if last.exists() else "there was no checkpoint yet"
+            say(f"ended by {received.name}: no data came for {HANGING} s; {saved}")
+            end_workers()
+            os._exit(code_of(received))
 
     def request(self, trainer: pl.Trainer) -> int:
         """0 while nothing was asked; 1, to end; 2, to end and have SLURM run the job again."""
-        if self.asked is None:
-            return 0
+        if self.received is None:
+            return int(time.monotonic() > self.deadline)
         environment: Any = trainer._accelerator_connector.cluster_environment
         slurm = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
-        return 1 + (slurm and self.asked == environment.requeue_signal)
+        return 1 + (slurm and self.received == environment.requeue_signal)
+
+    @property
+    def reason(self) -> str:
+        """Whoever asked the run to end."""
+        if self.received:
+            return self.received.name
+        return "trainer.max_time" if time.monotonic() > self.deadline else "another process"
+
+
+def resume_command(trainer: pl.Trainer) -> str:
+    """The command that goes on with a run."""
+    return f"tinymim resume {shlex.quote(str(trainer.default_root_dir))}"
+
+
+def end_workers() -> None:
+    """End the loading processes of this one, whatever they do, as it ends itself: they ignore the signals that a run is
+    ended by, and one that hangs would be waited for."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else PyTorch reports each as an error
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
+
+
+def _waits_for_data() -> bool:
+    """Whether the main thread waits for a batch of a loading process."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame:
+        if frame.f_code.co_name == "_try_get_data" and frame.f_code.co_filename.endswith("dataloader.py"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _leave_terminal() -> None:
+    """Let what is printed go nowhere: each write to a terminal that hung up is an error."""
+    for stream in (1, 2):
+        if os.isatty(stream):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def requeue(trainer: pl.Trainer) -> None:

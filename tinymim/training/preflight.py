@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import resource
+import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +17,7 @@ import torch
 from rich.table import Table
 from typing_extensions import override
 
-from tinymim.config import recipe, references, validation
+from tinymim.config import recipe, references, trainer_parts, validation
 from tinymim.config.options import Saving
 from tinymim.data.corruptions import Corruptions
 from tinymim.data.named_sets import NamedSets
@@ -25,13 +28,17 @@ from tinymim.safety.console import PlainConsole
 from tinymim.teachers.locate import Teacher
 from tinymim.training.progress import clock, images_per_second
 
+ENOUGH = 10.0
+"""Seconds that a check measures at the most, from when all is built."""
 
-def problems(config: recipe.Config) -> list[str]:
-    """All mistakes in a resolved recipe: of its text, its data, its teacher, and how the two networks fit.
 
-    Nothing heavy is loaded: sizes and the presence of files decide.
+def problems(config: recipe.Config, fits: bool = True) -> list[str]:
+    """All mistakes in a resolved recipe: of its text, its trainer, its data, its teacher, and how the two networks fit.
+
+    Nothing heavy is loaded: sizes and the presence of files decide. What keeps a recipe from training alone is passed
+    over where it is not to be ``fit``.
     """
-    return inspect(config).problems
+    return inspect(config, fits=fits).problems
 
 
 @dataclass
@@ -43,18 +50,22 @@ class Inspected:
     model: Any
 
 
-def inspect(config: recipe.Config, start: Teacher | None = None) -> Inspected:
+def inspect(config: recipe.Config, start: Teacher | None = None, fits: bool = True) -> Inspected:
     """Like :func:`problems`, with the parts that were built on the way.
 
     Args:
         config: a resolved recipe.
         start: what the path that the recipe names as teacher or weights will hold, where the file is yet to be written.
+        fits: it is to be trained.
     """
     kept = list(references.places(config))
     config = references.filled(config)
+    trainer_parts.place_loggers(config)
     if "name" in config:
         names.check(config["name"], "name")
     errors, pruned = validation.mistakes(config)
+    errors += trainer_parts.option_errors(pruned.get("trainer"), fits)
+    errors += trainer_parts.seed_errors(pruned.get("seed_everything"))
     data = build(pl.LightningDataModule, pruned.get("data"), errors)
     model = build(pl.LightningModule, pruned.get("model"), errors)
     if start and isinstance(model, Method):
@@ -92,53 +103,82 @@ def build(base: type, node: Any, errors: list[str]) -> Any:
     return None
 
 
+class MeasuredEnough(Exception):  # noqa: N818  # no error
+    """The time that a check may take is over."""
+
+
 class Preflight(pl.Callback):
     """Print the networks before the first step, and memory, speed and time after the first few.
 
     Args:
         measured: steps that are timed, after one to warm up.
-        stop: end the run after them: ``tinymim check``.
+        stop: end the run after them, or after :data:`ENOUGH` seconds: ``tinymim check``.
     """
 
     def __init__(self, measured: int = 5, stop: bool = False):
         self.measured, self.stop = measured, stop
 
     @override
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._first, self._start = 0, 0.0
+        if trainer.is_global_zero:
+            table = Table.grid(padding=(0, 2))
+            table.add_column(style="bold")
+            table.add_column(overflow="fold")  # long paths are wrapped, not cut
+            summary: list[tuple[str, str]] = getattr(module, "summary", list)()
+            for title, text in [*summary, ("parameters", parameters(module)), ("run", length(trainer))]:
+                table.add_row(title, text)
+            PlainConsole(stderr=True).print(table)
+        if self.stop and threading.current_thread() is threading.main_thread():
+
+            def enough(*_: Any) -> None:
+                self._report(trainer, module, trainer.global_step - self._first - 1)
+                raise MeasuredEnough
+
+            signal.signal(signal.SIGALRM, enough)
+            signal.setitimer(signal.ITIMER_REAL, ENOUGH)
+
+    @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._first, self._start = trainer.global_step, 0.0
-        if not trainer.is_global_zero:
-            return
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")  # long paths are wrapped, not cut
-        summary: list[tuple[str, str]] = getattr(module, "summary", list)()
-        for title, text in [*summary, ("parameters", parameters(module)), ("run", length(trainer))]:
-            table.add_row(title, text)
-        PlainConsole(stderr=True).print(table)
+        self._first = trainer.global_step
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
         done = trainer.global_step - self._first
         if done == 1 and not self._start:
             self._start, self._filling = time.monotonic(), _filled(module)
-        if done != 1 + self.measured or not self._start:
+        if done == 1 + self.measured and self._start:
+            if module.device.type == "cuda":
+                torch.cuda.synchronize()
+            self._report(trainer, module, self.measured)
+            trainer.should_stop |= self.stop
+            self._start = math.inf
+
+    @override
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
+        if self.stop and threading.current_thread() is threading.main_thread():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    on_exception = teardown
+
+    def _report(self, trainer: pl.Trainer, module: pl.LightningModule, steps: int) -> None:
+        """Print what ``steps`` steps have taken since the first one ended."""
+        whole, used = trainer.estimated_stepping_batches, memory(module)
+        if steps < 1 or not self._start:
+            line = f"no second step ended within {ENOUGH:.0f} s, {used}; {whole:,} of them take"
+            print(f"measured: {line} more than {clock(whole * ENOUGH / 2)}", file=sys.stderr, flush=True)
             return
-        if module.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.monotonic() - self._start
-        rate = images_per_second(trainer, self.measured, seconds)
-        whole, later = seconds / self.measured * trainer.estimated_stepping_batches, ""
+        seconds, later = time.monotonic() - self._start, ""
+        left = seconds / steps * whole
         views, spent = (now - before for now, before in zip(_filled(module), self._filling, strict=True))
         if views:  # the teacher's part of these steps, measured on its own
-            again = images_per_second(trainer, self.measured, max(seconds - spent, 1e-9))
+            again = images_per_second(trainer, steps, max(seconds - spent, 1e-9))
             later = f" while the teacher cache fills and {again:.0f} from then on"
-            steps = (seconds - spent) / self.measured * trainer.estimated_stepping_batches
-            whole = steps + spent / views * (lacking(trainer, module) + views)
+            left = (seconds - spent) / steps * whole + spent / views * (lacking(trainer, module) + views)
         if trainer.is_global_zero:
-            speed = f"measured: {rate:.0f} images/s{later}, {memory(module)}"
-            print(f"{speed}, about {clock(whole)} for the whole run without validation", file=sys.stderr, flush=True)
-        if self.stop:
-            trainer.should_stop = True
+            rate = images_per_second(trainer, steps, seconds)
+            speed = f"measured: {rate:.{0 if rate >= 10 else 1}f} images/s{later}, {used}"
+            print(f"{speed}, about {clock(left)} for the whole run without validation", file=sys.stderr, flush=True)
 
 
 def length(trainer: pl.Trainer) -> str:
@@ -150,8 +190,8 @@ def length(trainer: pl.Trainer) -> str:
 
 def _filled(module: pl.LightningModule) -> tuple[int, float]:
     """Count of views that a cached teacher was run for, in this process, and the seconds that took."""
-    frozen = getattr(module, "frozen", None)
-    return getattr(frozen, "filled", 0), getattr(frozen, "seconds", 0.0)
+    filler = getattr(getattr(module, "frozen", None), "filler", None)
+    return (filler.filled, filler.seconds) if filler else (0, 0.0)
 
 
 def lacking(trainer: pl.Trainer, module: pl.LightningModule) -> float:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from typing_extensions import override
 
+from tinymim.methods.optim import total_batch
 from tinymim.safety.console import PlainConsole
 
 METRICS = {
@@ -47,7 +48,8 @@ class Elapsed(pl.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._before = state_dict["seconds"]
+        seconds = state_dict.get("seconds")
+        self._before = float(seconds) if isinstance(seconds, int | float) else 0.0
 
     @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -177,11 +179,7 @@ class EvaluationLines(ProgressLines):
 
 
 class Pace:
-    """Newest figures of a fit for people: metrics, images/s, and time left for the whole run.
-
-    Args:
-        trainer: that begins to train.
-    """
+    """Newest figures of a fit for people, from here on: metrics, images/s, and time left for the whole run."""
 
     def __init__(self, trainer: pl.Trainer):
         self.start, self.first_step = time.monotonic(), trainer.global_step
@@ -202,9 +200,9 @@ class Pace:
 
 
 def images_per_second(trainer: pl.Trainer, steps: int, seconds: float) -> float:
-    """Images of all processes in ``steps`` optimiser steps."""
-    batch = getattr(getattr(trainer, "datamodule", None), "batch_size", 0)
-    return batch * trainer.world_size * trainer.accumulate_grad_batches * steps / max(seconds, 1e-9)
+    """Images of all processes in ``steps`` optimiser steps; 0 where the data is not ours, and says nothing of them."""
+    known = hasattr(getattr(trainer, "datamodule", None), "batch_size")
+    return total_batch(trainer) * steps / max(seconds, 1e-9) if known else 0.0
 
 
 def clock(seconds: float) -> str:

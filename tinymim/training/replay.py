@@ -154,21 +154,13 @@ class TensorRange:
 
 @dataclass
 class Replay:
-    """Record of a step run again.
+    """Record of a step run again."""
 
-    Args:
-        terms: logged values by name.
-        tensors: weights, batch, and outputs of every module, in the order they were made.
-        gradients: gradients that are not finite, from the loss backwards.
-        bad_loss: the loss is not finite.
-        operation: first operation whose backward pass gives NaN, and the line that called it; empty where none does.
-    """
-
-    terms: dict[str, float] = field(default_factory=dict)
-    tensors: list[TensorRange] = field(default_factory=list)
-    gradients: list[TensorRange] = field(default_factory=list)
-    bad_loss: bool = False
-    operation: str = ""
+    terms: dict[str, float] = field(default_factory=dict)  # logged values
+    tensors: list[TensorRange] = field(default_factory=list)  # weights, batch, and outputs in the order of their making
+    gradients: list[TensorRange] = field(default_factory=list)  # that are not finite, from the loss backwards
+    bad_loss: bool = False  # it is not finite
+    operation: str = ""  # the first whose backward pass gives NaN, and the line that called it
 
     def add(self, name: str, value: Any) -> None:
         """Measure the tensors in nested containers; whole numbers are finite."""

@@ -15,6 +15,7 @@ nonfinite/           step_N.pt, for `tinymim replay`: a step whose loss or gradi
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -43,10 +44,10 @@ from tinymim.log import say
 from tinymim.safety import text
 from tinymim.training import lock, metrics_log, test_report
 
-PROGRESS = "progress.json"
+PROGRESS, ENVIRONMENT = "progress.json", "environment.json"
 RESULTS = ("checkpoints", PROGRESS, metrics_log.NAME, "results.json", "predictions.npz", "masks", "nonfinite")
 KEPT = (*RESULTS, *test_report.FILES)
-WRITTEN = (*KEPT, "config.yaml", "environment.json", "hparams.yaml")
+WRITTEN = (*KEPT, "config.yaml", ENVIRONMENT, "hparams.yaml")
 PACKAGES = (
     *("tinymim", "torch", "torchvision", "timm", "lightning"),
     *("torchmetrics", "jsonargparse", "omegaconf", "numpy"),
@@ -112,23 +113,23 @@ def _is_ours(name: str) -> bool:
     return name in WRITTEN or name.startswith(("events.out.", "metrics-"))
 
 
-FIRST_STEP = ("model.init_args.init: ", "model.init_args.weights: ")
-"""Options that the first step alone looks at: from then on the checkpoint has the weights."""
+NOTES = {
+    "model.init_args.init": " (which has no effect on weights that are already trained)",
+    "model.init_args.weights": " (which has no effect on weights that are already trained)",
+    "model.init_args.compile": " (compiled code draws other random numbers, so drop path and masks are not the same)",
+}
+"""Options that mean something else to a run that goes on."""
 
 
 def changed(before: recipes.Config, now: recipes.Config) -> list[str]:
     """Differences between the recipe that a run had and the one it goes on with, and whether they have any effect."""
-    late = " (which has no effect on weights that are already trained)"
-    return [line + late if line.startswith(FIRST_STEP) else line for line in differences(before, now)]
+    return [line + NOTES.get(line.partition(":")[0], "") for line in differences(before, now)]
 
 
 class SaveRecipe(SaveConfigCallback):
     """Write the resolved recipe and the environment into the run folder, once a checkpoint has been accepted.
 
-    Args:
-        args: Lightning's own.
-        kept: where the recipe refers to the environment; it is saved so.
-        options: Lightning's own.
+    The recipe is saved with its references to the environment, which ``kept`` has.
     """
 
     def __init__(self, *args: Any, kept: list[tuple[references.Place, str]] | None = None, **options: Any):
@@ -149,15 +150,32 @@ class SaveRecipe(SaveConfigCallback):
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         recipe = self.parser.dump(self.config, skip_unset=False)
+        # defaults that no text holds, such as a callback's device, are left to it
+        recipe = re.sub(r"^[ -]*\w+: Unable to serialize instance .*\n", "", recipe, flags=re.MULTILINE)
         for line in ("ckpt_path: null", "overwrite: false"):  # options of this command alone
             recipe = re.sub(rf"^{line.partition(':')[0]}: .*$", line, recipe, flags=re.MULTILINE)
         if self.kept:
             recipe = yaml.safe_dump(references.put_back(yaml.safe_load(recipe), self.kept), sort_keys=False)
         path = folder / "config.yaml"
-        if path.is_file() and (changes := changed(yaml.safe_load(path.read_text()), yaml.safe_load(recipe))):
-            say(f"the run goes on with another recipe than it had: {'; '.join(changes)}")
+        if path.exists():
+            try:
+                changes = changed(text.read_yaml(path, "the recipe that the run had"), yaml.safe_load(recipe))
+            except TinymimError as error:
+                changes = [str(error)]
+            if changes:
+                say(f"the run goes on with another recipe than it had: {'; '.join(changes)}")
         write_text(path, recipe)
-        write_json(folder / "environment.json", environment())
+        now, before = environment(), _environment_before(folder)
+        if now["device"] == "cpu" and before.get("threads", now["threads"]) != now["threads"]:
+            say(f"threads: the run had {before['threads']}, and now has {now['threads']}: sums are rounded otherwise")
+        write_json(folder / ENVIRONMENT, now)
+
+
+def _environment_before(folder: Path) -> dict[str, Any]:
+    try:
+        return text.mapping(json.loads(text.contents(folder / ENVIRONMENT, ENVIRONMENT)), ENVIRONMENT)
+    except (TinymimError, ValueError):
+        return {}
 
 
 def precision_before(config: recipes.Config) -> str | None:
@@ -191,6 +209,7 @@ def environment() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
     }
 
 

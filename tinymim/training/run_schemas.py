@@ -30,25 +30,75 @@ class Random(Struct):
 
 
 class Capture(Struct):
-    """A captured step; see ``tinymim/training/captured_step.py``."""
+    """A captured step."""
 
-    step: Annotated[int, Meta(ge=1)]
-    epoch: Whole
+    step: Annotated[int, Meta(ge=1)]  # of the optimiser
+    epoch: Whole  # of the data, from 0
     rank: Whole
     world_size: Annotated[int, Meta(ge=1)]
-    loss: bool
-    gradients: Names
-    weights: Names
-    batches: list[Annotated[list[Any], Meta(min_length=2, max_length=2)]]
-    changed: bool
-    rng: Random
-    state_dict: Plain
+    loss: bool  # whether it was not finite
+    gradients: Names  # not finite, after averaging over processes; replay sees one process's own
+    weights: Names  # not finite before the step
+    batches: list[Annotated[list[Any], Meta(min_length=2, max_length=2)]]  # batch_idx, and what training_step was given
+    changed: bool  # whether training_step changed a batch in place, so that it is not what the step began with
+    rng: Random  # from before the first batch
+    state_dict: Plain  # from before the step
     eval_modules: Names
-    recipe: str
+    recipe: str  # resolved
     precision: Line
-    data: Plain
-    teacher: Line | None
+    data: Plain  # what modules ask a data module for
+    teacher: Line | None  # sha256 of its weights
     conventions: Followed | UnsetType = UNSET  # type: ignore[valid-type]
+
+
+class Position(Struct):
+    """Where in the data a checkpoint was written; see ``training/exact_resume.py``."""
+
+    seed: int
+    epoch: Whole
+    steps: Whole
+    total_batch: Annotated[int, Meta(ge=1)]
+
+
+class Counts(Struct):
+    """Lightning's counts of a loop."""
+
+    ready: Whole
+    started: Whole
+    processed: Whole
+    completed: Whole
+
+
+class Current(Struct):
+    """Lightning's counts of a loop's current run."""
+
+    current: Counts
+
+
+class FitLoop(Struct, rename={"batch_progress": "epoch_loop.batch_progress"}):
+    """Lightning's loops of a fit."""
+
+    epoch_progress: Current
+    batch_progress: Current
+
+
+class Loops(Struct):
+    """Lightning's loops."""
+
+    fit_loop: FitLoop
+
+
+class Checkpoint(Struct):
+    """A checkpoint, as far as training goes on with it."""
+
+    state_dict: dict[str, Any]
+    optimizer_states: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    lr_schedulers: list[dict[str, Any]]
+    loops: Loops
+    epoch: Whole
+    global_step: Whole
+    callbacks: dict[str, Any] = {}
+    tinymim_position: Position | None = None
 
 
 class Results(Struct):

@@ -1,0 +1,147 @@
+"""Parts of Lightning's Trainer in a recipe: callbacks, loggers and others by short name, and options a run cannot take.
+
+Names and classes are Lightning's own, so that those of a new version are known without a word here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+MODULES = {
+    "accelerator": ("lightning.pytorch.accelerators",),
+    "callbacks": ("lightning.pytorch.callbacks",),
+    "logger": ("lightning.pytorch.loggers",),
+    "plugins": tuple(f"lightning.pytorch.plugins{part}" for part in ("", ".environments", ".io", ".layer_sync")),
+    "profiler": ("lightning.pytorch.profilers",),
+    "strategy": ("lightning.pytorch.strategies",),
+}
+"""Where Lightning keeps the classes of each option of its Trainer."""
+
+REFUSED = {
+    "BatchSizeFinder": "changes the batch after the learning rate was set by it; set data.batch_size",
+    "BackboneFinetuning": "thaws a network while it trains, and what is trained is settled before; set "
+    "model.optim.layer_decay, or fine-tune the checkpoint of a probe",
+    "BaseFinetuning": "is a base class",
+    "GradientAccumulationScheduler": "changes the images of a step, in which rate, schedule and resuming count; set "
+    "trainer.accumulate_grad_batches",
+    "LearningRateFinder": "looks for a rate that the module does not keep; `tinymim search` finds one",
+    "StochasticWeightAveraging": "puts its average in place after the last checkpoint; a Classifier's model.ema stays",
+    "Timer": "ends a run as if it were done; trainer.max_time saves it, and the run goes on when resumed",
+}
+"""Callbacks that contradict what a run promises, and what to take."""
+
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "max_epochs": -1,
+    "max_steps": -1,
+    "num_nodes": 1,
+    "reload_dataloaders_every_n_epochs": 0,
+}
+"""Least values of numbers that Lightning does not look at itself."""
+
+SETTLED = {
+    "barebones": "a run keeps checkpoints, figures and its progress; `tinymim check` measures speed",
+    "use_distributed_sampler": "the data shares its images among processes itself; leave it out",
+}
+"""Options that cannot be true, and why."""
+
+
+def class_paths(option: str) -> dict[str, str]:
+    """Classes for an option of the Trainer: full paths by short name."""
+    modules = [importlib.import_module(module) for module in MODULES[option]]
+    names = {name: module.__name__ for module in reversed(modules) for name in vars(module) if name[0].isupper()}
+    return {name: f"{module}.{name}" for name, module in names.items() if not name.isupper()}
+
+
+def expanded(option: str, value: Any) -> Any:
+    """A part as ``class_path`` with ``init_args``, of which a name, short or whole, is short; lists part by part.
+
+    Texts that are no class, such as a strategy's ``ddp``, stay.
+    """
+    if isinstance(value, list):
+        return [expanded(option, part) for part in value]
+    if isinstance(value, str) and (value[:1].isupper() or value.count(".") > 1):
+        value = {"class_path": value}
+    path = value.get("class_path") if isinstance(value, dict) else None
+    if isinstance(path, str) and path and "." not in path:
+        value = {**value, "class_path": class_paths(option).get(path, path)}
+    return _with_handed_on(value) if option == "strategy" else value
+
+
+def _with_handed_on(value: Any) -> Any:
+    """A strategy whose unknown options are those that it hands on, as DDPStrategy does to PyTorch's class."""
+    arguments = value.get("init_args") if isinstance(value, dict) else None
+    module, _, name = str(value.get("class_path") if isinstance(value, dict) else "").rpartition(".")
+    if not isinstance(arguments, dict) or module not in MODULES["strategy"]:
+        return value
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return value
+    known = {key: argument for key, argument in arguments.items() if key in parameters}
+    others = {key: argument for key, argument in arguments.items() if key not in parameters}
+    return {**value, "init_args": known, "dict_kwargs": {**(value.get("dict_kwargs") or {}), **others}}
+
+
+def place_loggers(config: dict[str, Any]) -> None:
+    """Let loggers write into a run's folder where its recipe names no other, and know the run's name; in place."""
+    name, trainer = str(config.get("name", "run")), config.get("trainer")
+    folder = str(config.get("run_dir") or f"runs/{name}")
+    loggers = trainer.get("logger") if isinstance(trainer, dict) else None
+    for node in loggers if isinstance(loggers, list) else [loggers]:
+        if not isinstance(node, dict):
+            continue
+        module, _, cls = str(node.get("class_path")).rpartition(".")
+        if module in MODULES["logger"]:
+            parameters = inspect.signature(getattr(importlib.import_module(module), cls)).parameters
+            defaults = {"save_dir": folder} if "save_dir" in parameters else {}
+            defaults |= {"name": name} if cls == "WandbLogger" else {}
+            node["init_args"] = {**defaults, **(node.get("init_args") or {})}
+
+
+def option_errors(trainer: Any, fits: bool) -> list[str]:
+    """Options of a recipe's Trainer that a run cannot take, each with its remedy.
+
+    Args:
+        trainer: part of a recipe; other types than a mapping have been refused before.
+        fits: it is to train.
+    """
+    if not isinstance(trainer, dict):
+        return []
+    errors = [
+        f"trainer.{name}: {trainer[name]} is not {least} or more"
+        for name, least in LEAST.items()
+        if type(trainer.get(name)) in (int, float) and not trainer[name] >= least
+    ]
+    errors += [f"trainer.{name}: {why}" for name, why in SETTLED.items() if trainer.get(name) is True]
+    if trainer.get("default_root_dir"):
+        errors.append("trainer.default_root_dir: the folder of a run is run_dir; give that")
+    if trainer.get("max_epochs") == -1 and trainer.get("max_steps", -1) == -1:
+        errors.append("trainer.max_epochs: -1 has no end, and a schedule needs one; give trainer.max_steps")
+    if trainer.get("max_time") and trainer.get("enable_checkpointing") is False:
+        errors.append(
+            "trainer.max_time: ends a run by saving it, and enable_checkpointing is false; leave out one of them"
+        )
+    nothing = [name for name in ("max_epochs", "max_steps", "limit_train_batches") if _is_zero(trainer.get(name))]
+    errors += [f"trainer.{name}: 0 trains nothing" for name in nothing if fits]
+    callbacks = trainer.get("callbacks")
+    for part in callbacks if isinstance(callbacks, list) else [callbacks]:
+        module, _, name = str(part.get("class_path") if isinstance(part, dict) else "").rpartition(".")
+        if name in REFUSED and module.startswith("lightning."):
+            errors.append(f"trainer.callbacks: {name} {REFUSED[name]}")
+    return errors
+
+
+def seed_errors(seed: Any) -> list[str]:
+    """Why a number cannot be ``seed_everything``."""
+    if type(seed) is int and not 0 <= seed < 2**32:
+        return [f"seed_everything: {seed} is not from 0 to {2**32 - 1}"]
+    return []
+
+
+def _is_zero(value: Any) -> bool:
+    return type(value) in (int, float) and value == 0
