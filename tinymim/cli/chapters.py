@@ -80,9 +80,4 @@ def _there(path: Path) -> Path:
     return path
 
 
-READERS: Readers = {
-    "study": study,
-    "chain": chain,
-    "analysis": analysis,
-    "scaling": scaling,
-}
+READERS: Readers = {"study": study, "chain": chain, "analysis": analysis, "scaling": scaling}

@@ -22,8 +22,7 @@ def main(arguments: list[str]) -> int:
         "--overwrite", action="store_true", help="replace the file or the exported folder that is there"
     )
     parser.add_argument(
-        "--blocks",
-        help="trained (the default): up to the block whose output the features are; all; or a number",
+        "--blocks", help="trained (the default): up to the block whose output the features are; all; or a number"
     )
     parser.add_argument(
         "--classifier",

@@ -63,11 +63,7 @@ def load(name: str, settings: list[str] | None = None, configs: list[str] | None
 
 
 def build(
-    name: str,
-    content: dict[str, Any],
-    source: str,
-    settings: list[str] | None = None,
-    configs: list[str] | None = None,
+    name: str, content: dict[str, Any], source: str, settings: list[str] | None = None, configs: list[str] | None = None
 ) -> Plan:
     """The plan of the chain called ``name`` with a file's ``content``; ``source`` names the file in errors, and the
     rest is as for :func:`load`."""
