@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> int:
     if not options.to:
         if options.file is None:
             raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))
-        folder_options = ("out", "blocks", "classifier", "push")
-        if misused := [f"--{name}" for name in folder_options if getattr(options, name) is not None]:
+        of_folders = ("out", "blocks", "classifier", "push")
+        if misused := [f"--{name}" for name in of_folders if getattr(options, name) is not None]:
             raise TinymimError(f"{', '.join(misused)}: only with --to {', '.join(FORMS)}")
         export_file(options.checkpoint, options.file, options.overwrite)
         return 0
