@@ -88,10 +88,7 @@ def test_heads__are_those_of_the_attention_maps(analysed: Path) -> None:
 
 
 def test_cka_and_relations__are_those_of_the_networks(analysed: Path, student: Path) -> None:
-    networks = {
-        "digits_mae": locate.locate("digits_mae").load()[0],
-        "student": locate.locate(str(student)).load()[0],
-    }
+    networks = {"digits_mae": locate.locate("digits_mae").load()[0], "student": locate.locate(str(student)).load()[0]}
     both, pair = cka.CKA(networks), agreement.Agreement(*networks.values())
     for images in digits().split(BATCH):
         grams = {}

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tinymim.cli import papers_command
+from tinymim.cli import papers_command, resume_command
 from tinymim.errors import TinymimError
 from tinymim.experiments import fit_processes
+from tinymim.experiments.state import load
 from tinymim.report import figures
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "scaling" / "simmim_scaling.csv"
@@ -46,13 +47,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def states(here: Path) -> dict[str, str]:
+    return {key: entry.state for key, entry in load(here / "runs/papers_mine").entries.items()}
+
+
 def test_papers__a_failed_part_is_reported_and_tried_again_and_the_others_are_kept(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(TinymimError, match=r"1 of 2 part\(s\) failed.*no such chain"):
         papers_command.main(["mine.yaml"])
-    states = json.loads((here / "runs/papers_mine/papers.json").read_text())["parts"]
-    assert (states["chain"]["status"], states["scaling"]["status"]) == ("failed", "done")
+    assert states(here) == {"chain": "failed", "scaling": "done"}
     page = (here / "runs/papers_mine/report.html").read_text()
     assert "1 part(s) failed: Chains" in page
     assert "Do big models on small data end below smaller ones?" in page
@@ -84,8 +88,7 @@ def test_papers__an_interrupted_part_is_told_from_one_that_was_never_begun(
     (here / "work.py").write_text("import sys; sys.exit(75)")
     assert papers_command.main(["mine.yaml"]) == 75
     assert "go on with: tinymim papers mine.yaml" in capsys.readouterr().err
-    states = json.loads((here / "runs/papers_mine/papers.json").read_text())["parts"]
-    assert {id: state["status"] for id, state in states.items()} == {"chain": "interrupted"}
+    assert states(here) == {"chain": "interrupted", "scaling": "waiting"}
 
 
 def test_papers__what_a_failed_part_left_before_is_shown_and_not_counted(here: Path) -> None:
@@ -104,3 +107,36 @@ def test_papers__what_a_failed_part_left_before_is_shown_and_not_counted(here: P
     papers_command.main(["mine.yaml", "--report_only"])
     page = (here / "runs/papers_mine/report.md").read_text()
     assert f"Scaling: the program would now run tinymim scaling --table {PUBLISHED}." in page
+
+
+def test_papers__what_an_earlier_version_kept_beside_the_state_is_read(here: Path) -> None:
+    (here / "mended").touch()
+    papers_command.main(["mine.yaml"])
+    place = here / "runs/papers_mine"
+    before = load(place)
+    before.forget(set(before.entries))
+    before.save()
+    part = {
+        "status": "failed",
+        "error": "so it goes",
+        "seconds": 3.0,
+        "commands": ["tinymim scaling --table other.csv"],
+    }
+    (place / "papers.json").write_text(json.dumps({"environment": {}, "quick": False, "parts": {"scaling": part}}))
+    papers_command.main(["mine.yaml", "--report-only"])
+    page = (place / "report.md").read_text()
+    assert "Scaling failed: so it goes" in page
+    assert "Scaling (failed): what is shown of it may be of before, and is not counted." in page
+    assert "| Chains | not run |" in page
+    (place / "papers.json").write_text('{"parts": {"scaling": [1]}}')
+    with pytest.raises(TinymimError, match=r"papers.json cannot be read"):
+        papers_command.main(["mine.yaml", "--report-only"])
+
+
+def test_papers__goes_on_by_resume_with_the_options_it_was_begun_with(here: Path) -> None:
+    (here / "mended").touch()
+    papers_command.main(["mine.yaml", "--parts", "scaling", "--run_dir", "elsewhere"])
+    (here / "elsewhere").rename(here / "moved")
+    (here / "calls").unlink()
+    assert resume_command.main(["moved"]) == 0
+    assert (here / "calls").read_text().splitlines() == [f"scaling --table {PUBLISHED}"]

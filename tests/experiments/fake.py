@@ -9,6 +9,7 @@ preempted   saves half of its work and ends with 75
 launcher    the same behind a launcher that makes a 1 of it
 wait        saves half of its work once it is asked to, and ends with 75
 slow        is still saving when it is asked again, and ends with 130
+deaf        hears nothing
 empty       ends well and leaves no results
 """
 
@@ -57,6 +58,10 @@ def act(word: str, place: Path) -> int:
     start = option("model.teacher") or option("model.weights")
     whole = f"{place.name}({Path(start).read_text() if start else ''})"
     print(f"{place.name}: {word}", flush=True)
+    if word == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        write(place / "progress.json", "{}")
+        time.sleep(PATIENCE)
     if word in ("wait", "slow"):
         word = wait(place, times=1 if word == "wait" else 2)
     if word in ("preempted", "launcher"):

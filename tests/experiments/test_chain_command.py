@@ -245,7 +245,7 @@ def test_resume__of_whatever_a_folder_holds(done: Written, tmp_path: Path, monke
 
 def test_resume__of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["resume", str(tmp_path)]) == 1
-    assert "holds neither a chain (chain.json) nor a run (config.yaml)" in capsys.readouterr().err
+    assert "holds neither a plan (chain.json or plan.json) nor a run (config.yaml)" in capsys.readouterr().err
     assert main.main(["resume"]) == 1
     assert main.main(["chain", "run", "digits_l_m_s", "--jobs", "0"]) == 1
     assert "--jobs: 0 is not 1 or more" in capsys.readouterr().err

@@ -131,14 +131,14 @@ def test_load__experiments_by_name_become_commands(tmp_path: Path) -> None:
     [
         ("parts: {}", "parts: missing"),
         ("parts: {a: {kind: poem, commands: [[study]]}}", "parts.a.kind: 'poem' is not one of study, chain"),
-        ("parts: {a: {kind: study, commands: study}}", "parts.a.commands: not a list of commands"),
+        ("parts: {a: {kind: study, commands: study}}", "parts.a.commands: 'study' is not a list of commands"),
         ("parts: {a: {kind: study, comands: [[study]]}}", "parts.a.comands: no such key; did you mean commands?"),
-        ("parts: {a: {kind: analysis, commands: [[x]], roles: {mim: a}}}", "parts.a.roles: "),
+        ("parts: {a: {kind: analysis, commands: [[x]], roles: {mim: a}}}", "parts.a.roles.supervised: missing"),
         ("parts: {a: {kind: study, commands: [['${vars.no}']]}}", "Interpolation key 'vars.no' not found"),
         ("parts: {a: {study: digits, sets: {}}}", "parts.a.sets: no such key; did you mean set?"),
         ("parts: {a: {chain: [x]}}", "parts.a.chain: ['x'] is not the name of a file"),
         ("parts: {a: {networks: {b: c}, fits: {d: {}}}}", "parts.a.images: missing"),
-        ("parts: {a: {networks: {b: c}, images: digits, fits: {d: {}}}}", "parts.a.fits.d: {} is not a mapping"),
+        ("parts: {a: {networks: {b: c}, images: digits, fits: {d: {}}}}", "parts.a.fits.d.recipe: missing"),
     ],
 )
 def test_load__says_what_is_wrong(text: str, said: str, tmp_path: Path) -> None:

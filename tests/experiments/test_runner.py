@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,8 +21,10 @@ import pytest
 
 from tests.experiments.conftest import Fake, branched
 from tinymim.errors import TinymimError
+from tinymim.experiments import stop_signals
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, begin, load
+from tinymim.training import lock
 from tinymim.training.preemption import Preempted
 
 WHOLE = ["medium", "tiny", "other", "probe", "tuned", "shipped"]
@@ -156,7 +159,7 @@ def test_run__a_signal_reaches_the_stage(
     fake.plan("medium", "wait")
     thread = when((state.place / "medium/progress.json").exists, lambda: os.kill(os.getpid(), number))
     with heard(number) as before:
-        assert Runner(state).run() == Preempted.code
+        assert Runner(state).run() == (130 if number == signal.SIGINT else Preempted.code)
         thread.join()
         assert signal.getsignal(number) is before
     assert "stopping: medium is asked to save" in capsys.readouterr().err
@@ -193,7 +196,8 @@ def test_run__a_signal_that_is_ignored_stops_nothing(state: State, fake: Fake) -
     assert fake.stages() == WHOLE
 
 
-def test_run__a_second_signal_too(state: State, fake: Fake) -> None:
+def test_run__a_second_signal_too(state: State, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_signals, "ECHO", 0)
     fake.plan("medium", "slow")
     place = state.place / "medium"
     first = when((place / "progress.json").exists, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -203,6 +207,65 @@ def test_run__a_second_signal_too(state: State, fake: Fake) -> None:
     second.join()
     entry = load(state.place).entries["medium"]
     assert (entry.state, entry.exit_code) == ("interrupted", 130)
+
+
+def test_run__a_stage_that_hears_nothing_is_killed_at_the_second(
+    state: State, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop_signals, "GRACE", 0.05)
+    fake.plan("medium", "deaf")
+
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(stop_signals.ECHO + 0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = when((state.place / "medium/progress.json").exists, twice)
+    with heard(signal.SIGINT):
+        assert Runner(state).run() == 130
+        thread.join()
+    entry = load(state.place).entries["medium"]
+    assert (entry.state, entry.exit_code) == ("interrupted", -signal.SIGKILL)
+
+
+def test_run__what_make_forwards_to_the_group_that_has_it_counts_once(
+    state: State, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.plan("medium", "wait")
+
+    def both() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+
+    thread = when((state.place / "medium/progress.json").exists, both)
+    assert Runner(state).run() == Preempted.code
+    thread.join()
+    assert load(state.place).entries["medium"].exit_code == Preempted.code, "it saved"
+
+
+def test_run__a_folder_that_moves_is_not_made_anew(state: State, tmp_path: Path) -> None:
+    (state.place / lock.NAME).touch()
+    elsewhere = tmp_path / "elsewhere"
+    with pytest.raises(TinymimError, match=r"chain cannot be written: it was moved or removed meanwhile.* go on with"):
+        Runner(state, ended=lambda _: state.place.rename(elsewhere)).run()
+    assert not state.place.exists()
+    assert load(elsewhere).entries["medium"].state == "done"
+
+
+def test_run__a_full_disk_is_a_line_and_the_stage_at_work_is_asked_to_save(
+    state: State, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.plan("other", "wait")
+
+    def full(_: State) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    runner = Runner(state, jobs=2, ended=lambda key: key == "tiny" and monkeypatch.setattr(State, "save", full))
+    with pytest.raises(TinymimError, match="the disk is full; put that right, then go on with: tinymim chain resume"):
+        runner.run()
+    monkeypatch.undo()
+    assert state.entries["other"].exit_code == Preempted.code
 
 
 def test_run__several_at_once(state: State, fake: Fake, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tinymim.cli import study_command
+from tinymim.cli import resume_command, study_command
 from tinymim.errors import TinymimError
 from tinymim.experiments import fit_processes, plan_check, study
 from tinymim.experiments.state import load
@@ -229,3 +229,22 @@ def test_run__other_figures_of_finished_cells_need_no_new_run(again: Path, capsy
     (again / "cells" / "mae" / "seed0" / "tuned" / "results.json").unlink()
     with pytest.raises(TinymimError, match=r"tuned.results.json: sha256 was .*, and it is missing"):
         study_command.main([str(written(again.parent, figures=figures, questions=questions)), *arguments])
+
+
+def test_resume__of_a_study_runs_what_is_left_with_the_options_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fit_processes, "Fork", Fake)
+    options = ["--rows", "random,card", "--seeds", "3", "--trainer.log_every_n_steps", "7", "--jobs", "1"]
+    study_command.main([str(written(tmp_path)), *options, "--run_dir", str(tmp_path / "run")])
+    place = (tmp_path / "run").rename(tmp_path / "moved")
+    state = load(place)
+    state.forget({"cells/card/seed3/tuned"})
+    state.save()
+    shutil.rmtree(place / "cells/card/seed3/tuned")
+    capsys.readouterr()
+    assert resume_command.main([str(place)]) == 0
+    err = capsys.readouterr().err
+    assert f"going on with: tinymim study {tmp_path / 'free.yaml'} --rows random,card" in err
+    assert "1 cell(s) to run" in err
+    assert {entry.state for key, entry in load(place).entries.items() if "random" in key or "card" in key} == {"done"}

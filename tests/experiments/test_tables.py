@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from tinymim.experiments import tables
 from tinymim.experiments.questions import FIGURES, Question
 
@@ -51,11 +48,11 @@ def test_markdown__before_anything_is_there() -> None:
 
 
 def test_table__the_same_as_csv() -> None:
-    read = list(csv.DictReader(io.StringIO(tables.as_csv(question(a=84.6), records(a={0: 0.9, 1: 0.92}, b={0: 0.8})))))
+    read = tables.csv_rows(question(a=84.6), records(a={0: 0.9, 1: 0.92}, b={0: 0.8}))
     assert [row["title"] for row in read] == list(ROWS.values())
-    assert (read[0]["fine-tuned mean"], read[0]["fine-tuned std"], read[0]["seeds"]) == ("91.000", "1.414", "2")
+    assert (read[0]["fine-tuned mean"], read[0]["fine-tuned std"], read[0]["seeds"]) == ("91.000", "1.414", 2)
     assert (read[1]["fine-tuned mean"], read[1]["fine-tuned std"], read[1]["paper"]) == ("80.000", "", "")
-    assert (read[2]["fine-tuned mean"], read[2]["seeds"], read[0]["paper"]) == ("", "0", "84.6")
+    assert (read[2]["fine-tuned mean"], read[2]["seeds"], read[0]["paper"]) == ("", 0, 84.6)
 
 
 def test_agreement__the_same_best_row() -> None:

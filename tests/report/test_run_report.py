@@ -19,6 +19,7 @@ from tinymim.errors import TinymimError
 from tinymim.report import runs
 from tinymim.report.attention_figure import attention
 from tinymim.teachers import weights
+from tinymim.training import lock
 from tinymim.training.checkpoint_files import newest
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
@@ -96,6 +97,51 @@ def test_a_resumed_runs_pieces_are_one_curve(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,train/loss,val/loss\n4,1,\n4,,7\n")
     found = runs.read(tmp_path).curves
     assert found == {"train/loss": ([1, 2, 3, 4], [5, 4.5, 2, 1]), "val/loss": ([4], [7])}
+
+
+def small(place: Path, **files: str) -> Path:
+    """A run folder without a network, with files of these contents; ``None`` is a folder in the place of a file."""
+    place.mkdir(parents=True)
+    for name, content in {"config.yaml": "name: x", "results.json": "{}", **files}.items():
+        (place / name).write_text(content) if content != "FOLDER" else (place / name).mkdir()
+    return place
+
+
+def test_a_run_that_nobody_is_at_work_on_is_cut_off(tmp_path: Path) -> None:
+    place = small(
+        tmp_path / "run", **{"results.json": "", "progress.json": '{"state": "running", "epoch": 1, "epochs": 2}'}
+    )
+    assert runs.read(place).state == f"cut off; `tinymim resume {place}` goes on, 1 of 2 epochs"
+    with lock.hold(place, "run_dir"):
+        assert runs.read(place).state == "running, 1 of 2 epochs"
+
+
+DAMAGES = {
+    "a cut recipe": {"config.yaml": "model: {class_path: [1"},
+    "a recipe of a list": {"config.yaml": "[1]"},
+    "a recipe of other types": {"config.yaml": "model: [1]"},
+    "options of other types": {"config.yaml": "model: {class_path: 5, init_args: x}"},
+    "a text for a number": {"results.json": '{"metrics": {"val/top1": "high"}, "parameters": "many"}'},
+    "no mapping": {"results.json": "[1, 2]"},
+    "half a file": {"results.json": '{"metrics": {"val/'},
+    "a folder for a table": {"metrics.csv": "FOLDER"},
+    "no table": {"metrics.csv": "\x00\x01\nstep,\n,,,,"},
+    "progress of other types": {"progress.json": '{"epoch": [], "epochs": {}, "seconds": "long"}'},
+    "an environment of other types": {"environment.json": '{"packages": 5, "git": [1]}'},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_neighbour_is_left_out_or_shown_as_far_as_it_goes(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = small(tmp_path / "good", **{"results.json": '{"metrics": {"val/top1": 0.5}}'})
+    small(tmp_path / "bad", **DAMAGES[damage])
+    assert main(["report", str(good), "--count", "0"]) == 0
+    assert "50.0%" in (good / "report.html").read_text()
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert len(told.splitlines()) <= 1, told
 
 
 def test_what_is_away_is_said_on_the_page(relation: Path, tmp_path: Path) -> None:

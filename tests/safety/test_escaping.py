@@ -15,6 +15,7 @@ from tinymim.errors import TinymimError
 from tinymim.experiments import settings, tables
 from tinymim.experiments.questions import Figure, Question
 from tinymim.experiments.schema import SettingsText
+from tinymim.report import csv_files
 from tinymim.report.document import Section
 from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
@@ -55,9 +56,10 @@ def test_settings__how_and_command_are_paragraphs_in_the_table() -> None:
     assert all(line.startswith(("## t", "Settings of", "Each row")) for line in written.splitlines() if line)
 
 
-def test_cells__of_texts_are_no_formulas() -> None:
+def test_cells__of_texts_are_no_formulas(tmp_path: Path) -> None:
     question = Question("q", {"=1+1": "@a"})
-    (heads, row) = csv.reader(io.StringIO(tables.as_csv(question, {"=1+1": {}}, {"=cmd|x": Figure("a", "b")})))
+    csv_files.write(tmp_path / "t.csv", tables.csv_rows(question, {"=1+1": {}}, {"=cmd|x": Figure("a", "b")}))
+    (heads, row) = csv.reader(io.StringIO((tmp_path / "t.csv").read_text()))
     assert heads[2:4] == ["'=cmd|x mean", "'=cmd|x std"]
     assert row[:2] == ["'=1+1", "'@a"]
 

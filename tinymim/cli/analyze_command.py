@@ -73,14 +73,6 @@ def main(arguments: list[str]) -> int:
     add("--out", type=Path, default=Path("runs/analysis"), help="folder for what is found (runs/analysis)")
     inspection.add_argument(parser, "the recipe of --data")
     args = parser.parse_args(arguments)
-    try:
-        return _run(args)
-    except KeyboardInterrupt:
-        say(f"stopped; {args.out} is as it was")
-        return 130
-
-
-def _run(args: argparse.Namespace) -> int:
     _check_out(args.out)
     if "cka" in args.measures and args.batch_size < cka.LEAST:
         raise TinymimError(
@@ -147,13 +139,11 @@ def _check_out(out: Path) -> None:
         raise TinymimError(f"out: {out} is a file; give a folder")
     present = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
     known = (out / ABOUT).is_file()
-    strange = [path for path in present if not (known and _is_ours(path))]
-    if strange:
+    figures = [
+        path for path in present if str(path.parent) == analysis_page.FIGURES and path.suffix in (".png", ".svg")
+    ]
+    if strange := [path for path in present if not known or (str(path) not in OURS and path not in figures)]:
         raise TinymimError(f"out: {out} holds {sorted(strange)[0]}, which no analysis wrote; give another folder")
-
-
-def _is_ours(path: Path) -> bool:
-    return str(path) in OURS or (str(path.parent) == analysis_page.FIGURES and path.suffix in (".png", ".svg"))
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -38,18 +38,17 @@ def main(arguments: list[str]) -> int:
 def show(root: Path) -> None:
     """Print a table of what is in the cache, a line an entry, however wide: names and paths are whole in a pipe, and a
     terminal breaks long lines by itself."""
-    found = entries(root)
-    if not found:
+    listed = entries(root)
+    if not listed:
         print(f"the teacher cache {root} is empty")
         return
     table = Table(title=f"teacher cache {root}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("name", "teacher", "precision", "data", "from", "stored", "views", "full", "size", "last used"):
-        right = column in ("views", "full", "size")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    for entry in found:
+        table.add_column(column, justify="right" if column in ("views", "full", "size") else "left", no_wrap=True)
+    for entry in listed:
         table.add_row(*_row(entry))
     PlainConsole(width=WIDEST).print(table)
-    print(f"{size(sum(entry.size for entry in found))} in all; `tinymim cache clear [NAME ...]` removes it")
+    print(f"{size(sum(entry.size for entry in listed))} in all; `tinymim cache clear [NAME ...]` removes it")
 
 
 def _row(entry: CacheFolder) -> list[str]:
@@ -67,16 +66,16 @@ def clear(root: Path, names: list[str]) -> None:
         TinymimError: nothing of that name, or a link, before anything is removed; or a run has some of it open, and the
             others are removed all the same.
     """
-    found = {entry.path.name: entry for entry in entries(root)}
+    listed = {entry.path.name: entry for entry in entries(root)}
     for name in names:
         check_own(root / name)
-    if unknown := [name for name in names if name not in found]:
+    if unknown := [name for name in names if name not in listed]:
         raise TinymimError(f"there is no {unknown[0]} in {root}; `tinymim cache list` shows what is")
     refused = []
-    for name in names or list(found):
+    for name in names or list(listed):
         try:
-            remove(found[name].path)
-            print(f"removed {name}, {size(found[name].size)}")
+            remove(listed[name].path)
+            print(f"removed {name}, {size(listed[name].size)}")
         except TinymimError as error:
             refused.append(str(error))
     if refused:

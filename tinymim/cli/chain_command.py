@@ -1,4 +1,4 @@
-"""``tinymim chain run | resume | status | plan``, and ``tinymim resume`` of whatever a folder holds."""
+"""``tinymim chain run | resume | status | plan``: stages that start from each other."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from tinymim.config import class_paths
 from tinymim.errors import TinymimError
 from tinymim.experiments import chain as chains
 from tinymim.experiments import pages
-from tinymim.experiments.resume import opened, prepare
+from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
-from tinymim.experiments.state import NAME, OTHERS, State, as_edited, holds, load
+from tinymim.experiments.state import State, load
 from tinymim.experiments.status import status
 from tinymim.safety.console import PlainConsole
 from tinymim.safety.escaping import terminal
-from tinymim.training import inspection, lock
+from tinymim.training import inspection
 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim chain``, and return its exit code: as the command's, or 75 where it was interrupted."""
-    asked = _parser().parse_args(_hyphened(arguments))
+    spelt = argparse.ArgumentParser(add_help=False)
+    plan_options.add(spelt, "run_dir", "accept_changes")
+    asked = _parser().parse_args(plan_options.hyphened(spelt, arguments))
     if asked.action == "status":
         status(load(asked.folder))
         return 0
@@ -34,37 +36,15 @@ def main(arguments: list[str]) -> int:
         return plan_command.shown(planned, asked.trust)
     plan_options.check_jobs(asked.jobs)
     if asked.action == "resume":
-        load(asked.folder)  # before a lock is laid into a folder that is none
-        with lock.hold(asked.folder, "folder"):
-            state = load(asked.folder)
-            if not state.plan.kind.startswith("chain"):
-                raise TinymimError(f"{asked.folder} is of a {state.plan.kind}; go on with: {state.plan.command}")
-            edited = as_edited(state)
-            return _run(prepare(asked.folder, edited, asked.launch, asked.accept_changes), asked.jobs)
-    chain = chains.load(asked.chain, _settings(asked), asked.config)
-    place = asked.run_dir or Path("runs") / f"chain_{chain.name}"
-    with opened(place, chain, asked.launch, asked.accept_changes, going_on=asked.resume) as state:
+        kind, place, chain = load(asked.folder).plan.kind, asked.folder, None
+        if kind != "chain":
+            raise TinymimError(f"{place} is of a {kind}; go on with: tinymim resume {place}")
+    else:
+        chain = chains.load(asked.chain, _settings(asked), asked.config)
+        place = asked.run_dir or Path("runs") / f"chain_{chain.name}"
+    going_on = chain is None or asked.resume
+    with opened(place, chain, asked.launch, asked.accept_changes, going_on=going_on) as state:
         return _run(state, asked.jobs)
-
-
-def resume(arguments: list[str]) -> int:
-    """Go on with a chain, or with a fit from its saved recipe; further arguments are those of either.
-
-    Raises:
-        TinymimError: the folder holds neither.
-    """
-    if not arguments or arguments[0].startswith("-"):
-        raise TinymimError("name the folder of a run or of a chain first: tinymim resume runs/relation_digits")
-    place = Path(arguments[0])
-    if holds(place):
-        return main(["resume", *arguments])
-    if not (place / "config.yaml").is_file():
-        raise TinymimError(f"{place} holds neither a chain ({NAME}) nor a run (config.yaml), nor a plan ({OTHERS})")
-    from tinymim.cli.recipe_commands import fit
-
-    own = ["--config", str(place / "config.yaml"), "--run_dir", str(place), "--ckpt_path", "last"]
-    fit([*own, *arguments[1:]])
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,12 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     for action in (run, going_on):
         plan_options.add(action, "launch", "jobs", "accept_changes", jobs=1)
     return parser
-
-
-def _hyphened(arguments: list[str]) -> list[str]:
-    own = argparse.ArgumentParser(add_help=False)
-    plan_options.add(own, "run_dir", "accept_changes")
-    return plan_options.hyphened(own, arguments)
 
 
 def _settings(asked: argparse.Namespace) -> list[str]:

@@ -19,14 +19,10 @@ from tinymim.scaling import paper_findings as scaling_findings
 
 
 def study(part: Part, page: Path) -> Chapter:
-    """Chapter of ``tinymim study``: the questions of its file.
-
-    Args:
-        part: as run.
-        page: folder of the report, which links are relative to.
-    """
+    """Chapter of ``tinymim study``: the questions of its file; links are relative to ``page``, the report's folder."""
     options, found, _ = studies.read(part.commands[-1][1:])
-    _there(part.place / "study.json")
+    if not (part.place / "study.json").is_file():
+        raise TinymimError(f"there is no {part.place / 'study.json'}")
     compared = found.compared
     compared.questions = {id: asked for id, asked in compared.questions.items() if id in (options.questions or [id])}
     state = chain_state.load(part.place) if chain_state.holds(part.place) else old_folders.read(part.place, found.plan)
@@ -74,15 +70,4 @@ def scaling(part: Part, page: Path) -> Chapter:
     return Chapter(own, moved([*scaling_page.analyse(rows, out), *extra], out, page))
 
 
-def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise TinymimError(f"there is no {path}")
-    return path
-
-
-READERS: Readers = {
-    "study": study,
-    "chain": chain,
-    "analysis": analysis,
-    "scaling": scaling,
-}
+READERS: Readers = {"study": study, "chain": chain, "analysis": analysis, "scaling": scaling}

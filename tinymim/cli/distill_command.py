@@ -11,16 +11,16 @@ from pathlib import Path
 
 from tinymim.cli import plan_options
 from tinymim.errors import TinymimError
-from tinymim.experiments import compare, old_folders, pages, report
+from tinymim.experiments import compare, pages, report
 from tinymim.experiments.compare import STUDENT
 from tinymim.experiments.fit_processes import cores
 from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.questions import PRETRAIN
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
-from tinymim.experiments.study import Study
+from tinymim.experiments.state import OTHERS
 from tinymim.log import say
-from tinymim.training import fit
+from tinymim.training import fit, lock
 
 JOBS = 4
 """At once by default, at most: more would only wait for the pre-training, and take its cores."""
@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> int:
     """
     if not arguments or (arguments[0].startswith("-") and not {"-h", "--help"} & {*arguments}):
         raise TinymimError("name a recipe first: tinymim distill relation_digits [--trainer.max_epochs 5 ...]")
-    asked, overrides = plan_options.overrides(parser(), arguments, "comparison", flags=True)
+    options = parser()
+    asked, overrides = plan_options.overrides(options, arguments, "comparison", flags=True)
     compared = compare.read(
         asked.recipe, overrides, lambda own: plan_options.seeds(asked.seeds, own) if asked.seeds else [own]
     )
@@ -63,9 +64,12 @@ def main(arguments: list[str]) -> int:
     place = asked.run_dir or Path("runs") / f"distill_{compared.plan.name}"
     keys = [key for keys in compared.cells.values() for key in keys]
     if asked.overwrite == "true":
-        _clear(place, keys)
-    before = lambda: old_folders.read(place, compared.plan)  # noqa: E731
-    with opened(place, compared.plan, asked.launch, asked.accept_changes, keys, before) as state:
+        with lock.hold(place, "run_dir"):
+            for folder in {place / key.split("/")[0] for key in keys}:
+                shutil.rmtree(folder, ignore_errors=True)
+            (place / OTHERS).unlink(missing_ok=True)
+    compared.plan.command = plan_options.again(options, asked, overrides)
+    with opened(place, compared.plan, asked.launch, asked.accept_changes, keys) as state:
         left = sum(state.entries[key].state != "done" for key in keys)
         say(f"{left} fits, {jobs} at once, in {place}")
         runner = Runner(
@@ -74,7 +78,14 @@ def main(arguments: list[str]) -> int:
         if code := runner.run():
             return code
         table = pages.comparison(compared, state, report.records(state, compared.compared, compared.plan), jobs)
-    _show(compared, asked.recipe, place, table)
+    student = place / STUDENT / PRETRAIN / CHECKPOINT
+    print(f"\n{table}\nall runs: {place}\nthe distilled student: {student}")
+    if len(compared.plan.seeds or []) == 1:
+        again = f"tinymim distill {asked.recipe} --seeds 3"
+        print(
+            f"next: `{again}` for means and spreads; `tinymim report {student.parents[1]}` for its page; "
+            f"`tinymim export {student} student.safetensors` to use it elsewhere"
+        )
     return 0
 
 
@@ -87,21 +98,3 @@ def _alone(asked: argparse.Namespace, overrides: list[str]) -> int:
     place = fit.run("fit", ["--config", asked.recipe, *overrides, *given])
     say(f"the run is in {place}; the student is {place / CHECKPOINT}")
     return 0
-
-
-def _clear(place: Path, keys: list[str]) -> None:
-    """Remove the fits of a folder, and what is known of them."""
-    for folder in {place / key.split("/")[0] for key in keys}:
-        shutil.rmtree(folder, ignore_errors=True)
-    (place / "plan.json").unlink(missing_ok=True)
-
-
-def _show(compared: Study, recipe: str, place: Path, table: str) -> None:
-    print(f"\n{table}")
-    student = place / STUDENT / PRETRAIN / CHECKPOINT
-    print(f"all runs: {place}\nthe distilled student: {student}")
-    if len(compared.plan.seeds or []) == 1:
-        again = f"tinymim distill {recipe} --seeds 3"
-        print(
-            f"next: `{again}` for means and spreads; `tinymim export {student} student.safetensors` to use it elsewhere"
-        )

@@ -22,8 +22,7 @@ def main(arguments: list[str]) -> int:
         "--overwrite", action="store_true", help="replace the file or the exported folder that is there"
     )
     parser.add_argument(
-        "--blocks",
-        help="trained (the default): up to the block whose output the features are; all; or a number",
+        "--blocks", help="trained (the default): up to the block whose output the features are; all; or a number"
     )
     parser.add_argument(
         "--classifier",
@@ -39,8 +38,8 @@ def main(arguments: list[str]) -> int:
     if not options.to:
         if options.file is None:
             raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))
-        folder_options = ("out", "blocks", "classifier", "push")
-        if misused := [f"--{name}" for name in folder_options if getattr(options, name) is not None]:
+        of_folders = ("out", "blocks", "classifier", "push")
+        if misused := [f"--{name}" for name in of_folders if getattr(options, name) is not None]:
             raise TinymimError(f"{', '.join(misused)}: only with --to {', '.join(FORMS)}")
         export_file(options.checkpoint, options.file, options.overwrite)
         return 0

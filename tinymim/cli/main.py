@@ -6,6 +6,7 @@ Heavy imports happen after the command is known, so that ``--help`` answers at o
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -15,8 +16,13 @@ from typing import Any, NamedTuple, NoReturn
 
 from tinymim import __version__
 from tinymim.cli.recipe_commands import names_recipe
+from tinymim.cli.stopping import Stopping
 from tinymim.errors import TinymimError, own_words
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors of a disk that takes no more."""
+
+AGAIN = "make room, or name another folder, and give the command again: what is finished is kept"
 HELP = frozenset(("-h", "--help"))
 OVERRIDES = "Further options are overrides of the recipe, such as --trainer.max_epochs 5."
 
@@ -122,10 +128,10 @@ COMMANDS = {
         _always,
     ),
     "resume": Command(
-        "go on with what a folder holds, a run or a chain: tinymim resume runs/relation_digits",
-        "cli.chain_command:resume",
+        "go on with what a folder holds, a run or any plan: tinymim resume runs/relation_digits",
+        "cli.resume_command:main",
         _always,
-        first=("folder", "of a run or of a chain"),
+        first=("folder", "of a run, a chain, or another plan"),
     ),
     "recipes": Command(
         "list, print or copy recipes: tinymim recipes [WORD] | show NAME | copy NAME",
@@ -184,8 +190,8 @@ def command() -> NoReturn:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 for a user's mistake, 2 for a malformed command, and 75 where
-    the cluster asked it to end and the same command would go on."""
+    """Run the command line and return its exit code: 0, 1 for a user's mistake, 2 for a malformed command, and, where
+    the same command would go on, 75 if the cluster asked it to end and 130 if Ctrl-C did."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="tinymim",
@@ -195,11 +201,15 @@ def main(arguments: list[str] | None = None) -> int:
         usage="tinymim COMMAND ...",
     )
     parser.add_argument("--version", action="version", version=f"tinymim {__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", metavar="COMMAND", help="one of those below")
     if not arguments:
         parser.print_help()
         return 2
     name, arguments = parser.parse_args(arguments[:1]).command, arguments[1:]
+    if name not in COMMANDS:
+        from tinymim.config.spec import near
+
+        parser.error(f"there is no command {name!r}{near(name, COMMANDS)}")
     if not HELP.isdisjoint(arguments):  # wherever it stands, nothing else is looked at
         arguments = [word for word in arguments[:1] if word in COMMANDS[name].actions] + ["--help"]
 
@@ -208,20 +218,28 @@ def main(arguments: list[str] | None = None) -> int:
     if builds(name, arguments):
         _reach_working_folder()
     try:
-        if arguments == ["--help"] and COMMANDS[name].first:
-            COMMANDS[name].print_help(name)
-            return 0
-        code = COMMANDS[name].run(arguments)
-        if "torch" in sys.modules:
-            from tinymim.training import processes
+        with Stopping() as stopping:
+            if arguments == ["--help"] and COMMANDS[name].first:
+                COMMANDS[name].print_help(name)
+                return 0
+            code = COMMANDS[name].run(arguments)
+            if "torch" in sys.modules:
+                from tinymim.training import processes
 
-            processes.wait_for_all()
-        return code
+                processes.wait_for_all()
+            return code
     except TinymimError as error:
-        from tinymim.safety.escaping import terminal
+        words, code = own_words(error), error.code
+    except KeyboardInterrupt:
+        words, code = stopping.words, stopping.code
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        words, code = f"{error.filename or 'a file'} cannot be written ({error.strerror}); {AGAIN}", 1
+    from tinymim.safety.escaping import terminal
 
-        print(f"tinymim {name}: {terminal(own_words(error))}", file=sys.stderr)
-        return error.code
+    print(f"tinymim {name}: {terminal(words)}", file=sys.stderr)
+    return code
 
 
 def builds(name: str, arguments: list[str]) -> bool:

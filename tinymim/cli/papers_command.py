@@ -1,7 +1,7 @@
 """``tinymim papers``: run every part of a program, or go on with it, and write one report of all of them.
 
 RUN/PART/                    what the part's commands write
-RUN/papers.json, plan.json   how each part went, and each command
+RUN/plan.json                how each command went
 RUN/report.html, report.md   written anew after each part
 
 A part that failed does not keep the others from running. The same command goes on: each part is run again, and keeps
@@ -11,8 +11,6 @@ what it finds done.
 from __future__ import annotations
 
 import argparse
-import json
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,10 @@ from tinymim.cli import plan_options
 from tinymim.cli.chapters import READERS
 from tinymim.config import recipe
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import program, program_report, state
-from tinymim.experiments.program import Part, Program
+from tinymim.experiments import program, program_report
 from tinymim.experiments.runner import Runner
-from tinymim.experiments.state import State
-from tinymim.files import write_json
-from tinymim.training import lock, run_folder
+from tinymim.training import lock
 
-STATE = "papers.json"
 FURTHER = "Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt."
 
 
@@ -58,16 +52,34 @@ def main(arguments: list[str]) -> int:
     ids = [part.id for part in whole.parts]
     if wrong := [id for id in asked.parts or [] if id not in ids]:
         raise TinymimError(f"--parts: {', '.join(wrong)}: no such part; there are {', '.join(ids)}")
-    code = 0
+    parts = [] if asked.report_only else [part for part in whole.parts if part.id in (asked.parts or ids)]
+    last = {key: part for part in parts for key in program.keys(part)}
+    command = plan_options.again(options, asked, [f"--{key}={value}" for key, value in pairs])
     with lock.hold(place, "run_dir"):
-        if asked.report_only:
-            program_report.write(whole, _states(place), place, READERS)
+        current = program.current(whole, place, command, last)
+
+        def ended(key: str) -> None:
+            if current.entries[key].state == "failed" or key == last[key].id:
+                program_report.write(whole, current, READERS)
+
+        if not parts:
+            program_report.write(whole, current, READERS)
         else:
-            command = f"tinymim papers {asked.name}{' --quick' if asked.quick else ''}"
-            code = _run(whole, [part for part in whole.parts if part.id in (asked.parts or ids)], place, command)
-    if code == 0:
-        print(f"\nthe report: {place / program_report.PAGE} (and {place / program_report.TEXT})")
-    return code
+            current.save()
+            try:
+                if code := Runner(current, last, ended=ended, shown=True).run():
+                    return code
+            except TinymimError:
+                failures = [f"{part.id}: {error}" for part in parts if (error := program.how(current, part)[1])]
+                if not failures:
+                    raise
+                raise several(
+                    f"{len(failures)} of {len(parts)} part(s) failed, and the report says which; the same command "
+                    "tries them again, and a part's own command, which stands there, takes its own options",
+                    failures,
+                ) from None
+    print(f"\nthe report: {place / program_report.PAGE} (and {place / program_report.TEXT})")
+    return 0
 
 
 def _value(text: str) -> Any:
@@ -78,62 +90,3 @@ def _value(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise TinymimError(f"{text!r} is not YAML; quote it") from None
-
-
-def _run(whole: Program, parts: list[Part], place: Path, command: str) -> int:
-    """Run the parts one after the other, and keep the report up to date."""
-    plan = program.plan(whole, command)
-    current, states = state.begin(place, plan), _states(place)  # each part finds by itself what is done
-    by_key = {key: part for part in parts for key in program.keys(part)}
-    current.save()
-
-    def ended(key: str) -> None:
-        part = by_key[key]
-        if current.entries[key].state == "failed" or key == part.id:
-            states[part.id] = _how(current, part)
-            _write(whole, states, place)
-            program_report.write(whole, states, place, READERS)
-
-    try:
-        code = Runner(current, by_key, ended=ended, shown=True).run()
-    except TinymimError:
-        failures = [f"{part.id}: {states[part.id]['error']}" for part in parts if "error" in states.get(part.id, {})]
-        if not failures:
-            raise
-        raise several(
-            f"{len(failures)} of {len(parts)} part(s) failed, and the report says which; the same command tries them "
-            "again, and a part's own command, which stands there, takes its own options",
-            failures,
-        ) from None
-    finally:
-        for part in parts:
-            if any(current.entries[key].state == "interrupted" for key in program.keys(part)):
-                states[part.id] = _how(current, part)
-                _write(whole, states, place)
-    return code
-
-
-def _how(current: State, part: Part) -> dict[str, Any]:
-    """How a part went."""
-    entries = [current.entries[key] for key in program.keys(part)]
-    times = [[datetime.fromisoformat(time) for time in (one.started, one.ended) if time] for one in entries]
-    seconds = sum((time[1] - time[0]).total_seconds() for time in times if len(time) == 2)
-    how: dict[str, Any] = {"status": next((one.state for one in entries if one.state != "done"), "done")}
-    if errors := [one.error for one in entries if one.error]:
-        how["error"] = errors[0]
-    return {**how, "seconds": round(seconds, 1), "commands": part.lines()}
-
-
-def _write(whole: Program, states: dict[str, Any], place: Path) -> None:
-    write_json(place / STATE, {"environment": run_folder.environment(), "quick": whole.quick, "parts": states})
-
-
-def _states(place: Path) -> dict[str, Any]:
-    """How the parts went, as far as they were run."""
-    path = place / STATE
-    try:
-        return json.loads(path.read_text())["parts"] if path.is_file() else {}
-    except (ValueError, KeyError) as error:
-        raise TinymimError(
-            f"{path} cannot be read ({error}); remove it, and finished runs are found by the parts"
-        ) from None

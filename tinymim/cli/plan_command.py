@@ -29,8 +29,12 @@ def main(arguments: list[str]) -> int:
     inspection.add_argument(options, "a recipe of the plan")
     asked, overrides = plan_options.overrides(options, arguments, "plan")
     with nullcontext() if asked.trust else class_paths.own_only():
-        found = read(asked, overrides)
-    return shown(found, asked.trust) if isinstance(found, Plan) else listed(found)
+        plan = read(asked, overrides)
+    if isinstance(plan, Plan):
+        return shown(plan, asked.trust)
+    for part in plan.parts:  # each has a plan of its own
+        print(f"{part.id}: {part.title}", *(f"  {line}" for line in part.lines()), sep="\n")
+    return 0
 
 
 def read(asked: argparse.Namespace, overrides: list[str]) -> Plan | program.Program:
@@ -78,13 +82,6 @@ def shown(plan: Plan, trust: bool) -> int:
                 raise
     if errors:
         raise several(f"{plan.kind} {plan.name} cannot run yet, {len(errors)} mistake(s)", errors)
-    return 0
-
-
-def listed(found: program.Program) -> int:
-    """Print the commands of a program; each has a plan of its own."""
-    for part in found.parts:
-        print(f"{part.id}: {part.title}", *(f"  {line}" for line in part.lines()), sep="\n")
     return 0
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 from tinymim.config import recipe
 from tinymim.config.spec import seed_mistakes
@@ -30,30 +32,23 @@ def add(options: argparse.ArgumentParser, *names: str, jobs: int | None = None, 
         jobs: fits at once by default; ``None`` is as many as cores.
         folder: the run folder by default, for the help.
     """
-    if "run_dir" in names:
-        options.add_argument("--run-dir", type=Path, help=f"by default {folder}")
-    if "seeds" in names:
-        options.add_argument("--seeds", help="such as 0,1,2, in place of the file's")
-    if "set" in names:
-        options.add_argument(
-            "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-            help="for every fit, or STAGE.KEY=VALUE for one, or seeds=[0]",
-        )  # fmt: skip
-    if "jobs" in names:
-        default = "as many as cores" if jobs is None else jobs
-        options.add_argument("--jobs", type=int, default=jobs, help=f"fits {JOBS}; by default {default}")
-    if "launch" in names:
-        options.add_argument(
-            "--launch", help="put before each fit's command, such as srun, or 'torchrun ... --no-python'"
-        )
-    if "report_only" in names:
-        options.add_argument("--report-only", action="store_true", help="run nothing, and report what is done")
-    if "accept_changes" in names:
-        options.add_argument(
-            "--accept-changes",
-            action="store_true",
-            help="run again what has changed since the last time; keep the rest",
-        )
+    default = "as many as cores" if jobs is None else jobs
+    launch = "put before each fit's command, such as srun, or 'torchrun ... --no-python'"
+    every = {"nargs": "+", "action": "extend", "default": [], "metavar": "KEY=VALUE"}
+    known: dict[str, dict[str, Any]] = {
+        "run_dir": {"type": Path, "help": f"by default {folder}"},
+        "seeds": {"help": "such as 0,1,2, in place of the file's"},
+        "set": {**every, "help": "for every fit, or STAGE.KEY=VALUE for one, or seeds=[0]"},
+        "jobs": {"type": int, "default": jobs, "help": f"fits {JOBS}; by default {default}"},
+        "launch": {"help": launch},
+        "report_only": {"action": "store_true", "help": "run nothing, and report what is done"},
+        "accept_changes": {
+            "action": "store_true",
+            "help": "run again what has changed since the last time; keep the rest",
+        },
+    }
+    for name in filter(names.__contains__, known):
+        options.add_argument(f"--{name.replace('_', '-')}", **known[name])
 
 
 def hyphened(options: argparse.ArgumentParser, arguments: list[str]) -> list[str]:
@@ -84,6 +79,53 @@ def overrides(
     if wrong := [text for text in given if "=" not in text]:
         raise TinymimError(f"--set {wrong[0]}: is not KEY=VALUE")
     return asked, [*(f"--{text}" for text in given), *(f"--{key}={value}" for key, value in pairs), *unknown]
+
+
+ONCE = ("help", "accept_changes", "overwrite", "report_only", "launch", "ckpt_path", "trust")
+"""Options of one sitting: neither written into a plan's state nor taken from one."""
+
+
+def again(options: argparse.ArgumentParser, asked: argparse.Namespace, overrides: list[str] | None = None) -> str:
+    """The command that goes on with a plan, as its state keeps it.
+
+    Args:
+        options: of the command.
+        asked: what it was begun with; options of one sitting are left out.
+        overrides: of recipes, those of ``--set`` among them; ``None`` where ``--set`` alone gives them.
+    """
+    words = shlex.split(options.prog)
+    for action in options._actions:
+        value = getattr(asked, action.dest, None)
+        is_set = action.dest == "set" and overrides is not None
+        if action.dest in ONCE or is_set or value is None or value == action.default:
+            continue
+        if isinstance(value, list) and action.nargs is None:
+            value = ",".join(value)
+        words += action.option_strings[:1]
+        if value is not True:
+            words += [str(word) for word in value] if isinstance(value, list) else [str(value)]
+    return shlex.join([*words, *(overrides or [])])
+
+
+def begun(options: argparse.ArgumentParser, command: str, folder: str) -> list[str]:
+    """The arguments of the command that a plan's state was begun with, which goes on in ``folder``.
+
+    Raises:
+        TinymimError: it is another command, or has options of one sitting, such as ``--overwrite``.
+    """
+    prog = shlex.split(options.prog)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote that is not closed
+        words = []
+    written = hyphened(options, words[len(prog) :])
+    once = {text for action in options._actions if action.dest in ONCE for text in action.option_strings}
+    if words[: len(prog)] != prog or any(word.partition("=")[0] in once for word in written):
+        raise TinymimError(
+            f"{folder}: its state was begun with {command!r}, which is not what begins such a plan; give the command "
+            f"yourself: {options.prog} ... --run-dir {folder}"
+        )
+    return [*written, "--run-dir", folder]
 
 
 def seeds(text: str, first: int | None = None) -> list[int]:

@@ -80,21 +80,8 @@ def predict(
     crop_pct: float | None = None,
 ) -> None:
     """Write one row an image, ordered by path: ``path`` relative to the folder; and ``features``; or ``label``,
-    ``class`` where names are known, ``probability`` of that label and ``probabilities`` of all.
-
-    Args:
-        checkpoint: see :func:`tinymim.export.source.load`.
-        images: folder.
-        out: its ending chooses the form, see :func:`tinymim.training.predictions.write_table`.
-        overwrite: replace it if it is there.
-        batch_size: images at a time.
-        num_workers: processes that decode; 0 is this one.
-        device: device to compute on.
-        precision: one of :data:`PRECISIONS`.
-        block: block whose output the features are; ``None`` is the output block.
-        pool: ``mean`` of the patch tokens, or ``cls``.
-        classes: labels instead of features.
-        crop_pct: see :class:`tinymim.data.transforms.PlainView`.
+    ``class`` where names are known, ``probability`` of that label and ``probabilities`` of all. The arguments are the
+    command's.
 
     Raises:
         TinymimError: nothing to read, no readable image, or nowhere to write.
@@ -133,11 +120,7 @@ class Reader:
 
     Args:
         loaded: the network, with its classifier for ``classes``.
-        block: whose output the features are; ``None`` is the output block.
-        pool: ``mean`` of the patch tokens, or ``cls``.
-        classes: labels instead of features.
         precision: a trainer's, ``32-true`` or a mixed one.
-        device: to compute on.
 
     Raises:
         TinymimError: a block or a token that the network lacks, or images that are not square.

@@ -1,4 +1,4 @@
-"""``tinymim fit | validate | test | predict | check``: the commands over one recipe."""
+"""``tinymim fit | validate | test | predict | check``: the commands over one recipe, which may also come first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def fit(arguments: list[str]) -> None:
     from tinymim.log import say
     from tinymim.training.fit import run
 
-    folder = run("fit", arguments)
+    folder = run("fit", _named(arguments))
     say(f"the run is in {folder}")
 
 
@@ -18,14 +18,14 @@ def validate(arguments: list[str]) -> None:
     """Validate a checkpoint on its recipe's held-out images."""
     from tinymim.training.fit import run
 
-    run("validate", arguments)
+    run("validate", _named(arguments))
 
 
 def test(arguments: list[str]) -> None:
     """Test a checkpoint, and write its figures into its run folder."""
     from tinymim.training.fit import run
 
-    run("test", arguments)
+    run("test", _named(arguments))
 
 
 def predict(arguments: list[str]) -> int | None:
@@ -49,13 +49,12 @@ def check(arguments: list[str]) -> None:
     """Check a recipe whole, train a few steps of it, and write nothing."""
     from tinymim.training.fit import run
 
-    recipe, overrides = _recipe_first(arguments, "check")
-    run("fit", ["--config", recipe, *overrides], checking=True)
-    print(f"{recipe}: ready to run")
-
-
-def _recipe_first(arguments: list[str], command: str) -> tuple[str, list[str]]:
-    """The recipe that comes first, and the overrides after it."""
     if not arguments or arguments[0].startswith("-"):
-        raise TinymimError(f"name a recipe first: tinymim {command} relation_digits [--trainer.max_epochs 5 ...]")
-    return arguments[0], arguments[1:]
+        raise TinymimError("name a recipe first: tinymim check relation_digits [--trainer.max_epochs 5 ...]")
+    run("fit", _named(arguments), checking=True)
+    print(f"{arguments[0]}: ready to run")
+
+
+def _named(arguments: list[str]) -> list[str]:
+    """Arguments with ``--config`` before a recipe that comes first."""
+    return ["--config", *arguments] if arguments and not arguments[0].startswith("-") else arguments

@@ -20,13 +20,13 @@ from tinymim.experiments.grid import Grid
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, holds
+from tinymim.experiments.stop_signals import INTERRUPTED
 from tinymim.log import say
 from tinymim.report.document import Section
 from tinymim.safety.console import PlainConsole
 from tinymim.scaling import reconstruction_figure, table
 from tinymim.scaling.table import RunRow
 from tinymim.training import inspection
-from tinymim.training.preemption import Preempted
 
 REPORT = "report"
 
@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
         return 0
     plan_options.check_jobs(asked.jobs)
     study = load(asked)
+    study.plan.command = plan_options.again(options, asked)
     place = asked.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if asked.quick else ''}"
     if not holds(place) and (errors := grid.too_small(study)):
         raise several(f"scaling study {study.name} has {len(errors)} mistake(s)", errors)
@@ -55,8 +56,11 @@ def main(arguments: list[str]) -> int:
         code, failed = 0, None
         if not asked.report_only:
             code, failed = _run(study, state, asked.jobs)
-        if code != Preempted.code:
-            _report(study, state, asked.out or place / REPORT, asked.trust)
+        if code not in INTERRUPTED:
+            rows, out = _rows(study, state), asked.out or place / REPORT
+            about = [Section("This study", [study.about])] if study.about else []
+            sections = [*about, *restored(study, state, rows, out, asked.trust)]
+            report(rows, out, f"Scaling: {study.name}", sections)
         if failed:
             raise failed
     return code
@@ -103,41 +107,24 @@ def _run(study: Grid, state: State, jobs: int) -> tuple[int, TinymimError | None
         row = by_key.get(key.removesuffix(grid.TUNED))
         return grid_runs.describe(row) if row else state.entries[key].state
 
-    def ended(key: str) -> None:
-        _write(study, state)
-
     try:
-        return Runner(state, None, jobs, ended, describe, logged=True).run(), None
+        return Runner(state, None, jobs, lambda _: _rows(study, state), describe, logged=True).run(), None
     except TinymimError as error:
         if not any(entry.state == "failed" for entry in state.entries.values()):
             raise
         return error.code, error
 
 
-def _write(study: Grid, state: State) -> list[RunRow]:
+def _rows(study: Grid, state: State) -> list[RunRow]:
     """The rows so far, which are written into the study's folder."""
-    found = grid_runs.rows(study, state)
-    table.write(state.place / grid_runs.NAME, found)
-    return found
-
-
-def _report(study: Grid, state: State, out: Path, trust: bool) -> None:
-    """The page of a study, with what its models restore."""
-    found = _write(study, state)
-    about = [Section("This study", [study.about])] if study.about else []
-    report(found, out, f"Scaling: {study.name}", [*about, *restored(study, state, found, out, trust)])
+    rows = grid_runs.rows(study, state)
+    table.write(state.place / grid_runs.NAME, rows)
+    return rows
 
 
 def restored(study: Grid, state: State, found: list[RunRow], out: Path, trust: bool = False) -> list[Section]:
-    """Reconstructions of an overfitted model and a well-fitted one, side by side; none where the study has not both.
-
-    Args:
-        study: as loaded.
-        state: of its chain.
-        found: its rows.
-        out: folder of the page.
-        trust: the runs may be of any class.
-    """
+    """Reconstructions of an overfitted model and a well-fitted one, side by side, for a page in ``out``; none where the
+    rows ``found`` have not both. With ``trust`` the runs may be of any class."""
     chosen = grid_runs.chosen(study, state, found)
     try:
         return [reconstruction_figure.section(chosen, out, trust=trust)] if chosen else []
@@ -147,14 +134,7 @@ def restored(study: Grid, state: State, found: list[RunRow], out: Path, trust: b
 
 
 def report(rows: list[RunRow], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> None:
-    """Write the page of some runs with its figures and tables, and print the runs.
-
-    Args:
-        rows: of the runs.
-        out: folder of the report.
-        title: of the page.
-        extra_sections: what comes after the analysis.
-    """
+    """Write the page of some runs with its figures and tables into ``out``, and print the runs."""
     from tinymim.scaling import scaling_page
 
     show(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinymim.cli import plan_options
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import old_folders, search, search_source
+from tinymim.experiments import search, search_source
 from tinymim.experiments.fit_processes import cores
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
@@ -39,18 +39,17 @@ def main(arguments: list[str]) -> int:
     Raises:
         TinymimError: unknown rows, mistakes in a recipe, or a row none of whose fits went through.
     """
-    asked, overrides = plan_options.overrides(parser(), arguments, "search")
+    options = parser()
+    asked, overrides = plan_options.overrides(options, arguments, "search")
     compared, chosen = search_source.read(asked.name, asked.quick, overrides)
     whole = Search(compared, asked.rows)
     jobs = cores() if asked.jobs is None else asked.jobs
     plan_options.check_jobs(jobs)
-    quick = " --quick" if asked.quick else ""
-    command = whole.plan.command = f"tinymim search {asked.name}{quick}"
-    name = whole.plan.name
+    whole.plan.command = plan_options.again(options, asked, overrides)
+    command, name = f"tinymim search {asked.name}{' --quick' if asked.quick else ''}", whole.plan.name
     place = asked.run_dir or Path("runs") / f"search_{name}{'_quick' if asked.quick else ''}"
     keys = list(whole.plan.fits)
-    before = lambda: old_folders.read(place, whole.plan, whole.tried)  # noqa: E731
-    with opened(place, whole.plan, asked.launch, asked.accept_changes, keys, before) as state:
+    with opened(place, whole.plan, asked.launch, asked.accept_changes, keys, whole.tried) as state:
         left = sum(state.entries[key].state != "done" for key in keys)
         say(f"search of {len(whole.rows)} row(s): {left} of {len(keys)} fits to run, {jobs} at once, in {place}")
         runner = Runner(state, keys, jobs, describe=lambda key: whole.describe(state, key), forked=True)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from tinymim.cli import plan_options
 from tinymim.errors import TinymimError
-from tinymim.experiments import old_folders, pages, report, study
+from tinymim.experiments import pages, report, study
 from tinymim.experiments.fit_processes import cores
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State
+from tinymim.experiments.stop_signals import INTERRUPTED
 from tinymim.experiments.study import Study
 from tinymim.log import say
-from tinymim.training.preemption import Preempted
 
 FURTHER = "Further options are overrides of every pre-training, such as --trainer.max_epochs 5."
 
@@ -44,12 +44,12 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
     Raises:
         TinymimError: mistakes in the study or the command line.
     """
-    asked, overrides = plan_options.overrides(parser(), arguments, "study")
+    options = parser()
+    asked, overrides = plan_options.overrides(options, arguments, "study")
     seeds = plan_options.seeds(asked.seeds) if asked.seeds else None
     found = study.load(asked.name, asked.quick, overrides, seeds)
     place = asked.run_dir or Path("runs") / f"study_{found.plan.name}{'_quick' if asked.quick else ''}"
-    if asked.run_dir:
-        found.plan.command += f" --run-dir {asked.run_dir}"
+    found.plan.command = plan_options.again(options, asked, overrides)
     return asked, found, place
 
 
@@ -64,8 +64,7 @@ def main(arguments: list[str]) -> int:
     jobs = cores() if asked.jobs is None else asked.jobs
     plan_options.check_jobs(jobs)
     keys = found.keys(rows)
-    before = lambda: old_folders.read(place, found.plan)  # noqa: E731
-    with opened(place, found.plan, asked.launch, asked.accept_changes, keys, before) as state:
+    with opened(place, found.plan, asked.launch, asked.accept_changes, keys) as state:
         code = _run(found, state, [] if asked.report_only else keys, jobs)
     if code == 0:
         print(f"\nthe page: {place / 'index.html'}\nthe tables and all runs: {place}")
@@ -95,7 +94,7 @@ def _run(found: Study, state: State, keys: list[str], jobs: int) -> int:
         code = runner.run()
     finally:
         write()
-        if code != Preempted.code:
+        if code not in INTERRUPTED:
             print((state.place / "study.md").read_text())
             records = report.records(state, found.compared, found.plan)
             pages.study(found, state, records).write(state.place / "index.html")

@@ -168,16 +168,21 @@ def show(source: str) -> None:
 
     located = locate.locate(source)
     network, card = located.skeleton, located.card
+    stated = network.architecture
     block = located.target_block
+    heads = network.heads[(block or network.depth) - 1]
     count = sum(parameter.numel() for parameter in network.vit.parameters())
     tokens = network.prefix + network.grid[0] * network.grid[1]
     lines = {
         "teacher": card.name if card else source,
         "network": network.describe(),
         "size": f"{count / 1e6:.1f} M parameters, {tokens} tokens",
-        "input": f"mean {_numbers(network.architecture.mean)}, standard deviation {_numbers(network.architecture.std)}",
+        "input": "mean {}, standard deviation {}".format(
+            *(", ".join(f"{value:.4g}" for value in values) for values in (stated.mean, stated.std))
+        ),
         "target block": f"{block} of {network.depth}" if block else "by rule: the last, or 3/4 of a deeper network's",
-        "relations": _relations(network.heads[(block or network.depth) - 1], network.width),
+        "relations": f"{heads} heads of {network.width // heads} channels there; a student's width has to divide by "
+        f"{heads}, or relation.heads names a number that divides {network.width} and the student's",
         "classes": str(located.classes or "none: no logits to distil"),
         "licence": cards.terms(located.licence),
     }
@@ -203,23 +208,8 @@ def _of_card(card: Card) -> dict[str, str]:
     return {title: text for title, text in rows.items() if text}
 
 
-def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
-
-
-def _relations(heads: int, width: int) -> str:
-    return (
-        f"{heads} heads of {width // heads} channels there; a student's width has to divide by {heads}, or "
-        f"relation.heads names a number that divides {width} and the student's"
-    )
-
-
 def save(checkpoint: Path, card: Card) -> None:
     """Export a backbone in bfloat16 as ``card``'s weights, and record its sha256.
-
-    Args:
-        checkpoint: of this project.
-        card: whose architecture it must have.
 
     Raises:
         TinymimError: another architecture, or a card without a sha256 line.

@@ -23,16 +23,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tinymim.config import options, recipe, spec
+from tinymim.config import options, spec
 from tinymim.config.spec import near, texts, unknown
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import schema
 from tinymim.experiments import settings as settings_file
-from tinymim.experiments.plan import CHECKPOINT, SETTLED, Plan, Stage, resolved
+from tinymim.experiments.plan import CHECKPOINT, SETTLED, Plan, Stage, in_order, resolved
 from tinymim.teachers import card, locate
 
 Written = dict[str, Any]
@@ -63,11 +62,7 @@ def load(name: str, settings: list[str] | None = None, configs: list[str] | None
 
 
 def build(
-    name: str,
-    content: dict[str, Any],
-    source: str,
-    settings: list[str] | None = None,
-    configs: list[str] | None = None,
+    name: str, content: dict[str, Any], source: str, settings: list[str] | None = None, configs: list[str] | None = None
 ) -> Plan:
     """The plan of the chain called ``name`` with a file's ``content``; ``source`` names the file in errors, and the
     rest is as for :func:`load`."""
@@ -80,7 +75,7 @@ def build(
     chosen = settings_file.load(content.get("settings"))
     rows = (content.get("compare") or {}).get("rows") or {}
     stages = {}
-    for written in in_order(content["stages"]):
+    for written in content["stages"]:
         titles = [title for title, names in rows.items() if written["name"] in names]
         own = [  # from the widest to the narrowest, and the command line over all
             *texts(content.get("set")),
@@ -97,7 +92,7 @@ def build(
         raise several(f"{source} has {len(errors)} mistake(s)", errors)
     about = (content.get("about") or "").strip()
     kept = chosen if content.get("settings") or content.get("search") else None
-    return Plan(name, stages, about, content.get("seeds"), content.get("compare") or {}, kept)
+    return Plan(name, in_order(stages), about, content.get("seeds"), content.get("compare") or {}, kept)
 
 
 def _stage(written: Written, all: list[Written], overrides: list[str], configs: list[str]) -> Stage:
@@ -115,16 +110,12 @@ def _stage(written: Written, all: list[Written], overrides: list[str], configs: 
         overrides = [*overrides, "--model.weights=null"]
     config = resolved(listed, overrides)
     if kind == "distill" and not begin:
-        begin = _teacher(config)
+        begin = ((config.get("model") or {}).get("init_args") or {}).get("teacher")
+        if not begin:
+            raise TinymimError(
+                "teacher: missing, and its recipe names none; give a card, a checkpoint, or a stage's name"
+            )
     return Stage(written["name"], kind, " + ".join(listed), config, begin, parent)
-
-
-def _teacher(config: recipe.Config) -> str:
-    """The teacher that a recipe names by itself."""
-    named = ((config.get("model") or {}).get("init_args") or {}).get("teacher")
-    if not named:
-        raise TinymimError("teacher: missing, and its recipe names none; give a card, a checkpoint, or a stage's name")
-    return str(named)
 
 
 def start(written: Written, all: list[Written]) -> tuple[str | None, str | None]:
@@ -150,82 +141,75 @@ def start(written: Written, all: list[Written]) -> tuple[str | None, str | None]
     return above[-1], above[-1]
 
 
-def in_order(all: list[Written]) -> Iterator[Written]:
-    """The stages, each behind the one it starts from; else as written."""
-    waiting = list(all)
-    done: set[str] = set()
-    while waiting:
-        stage = next(stage for stage in waiting if start(stage, all)[1] in (None, *done))
-        waiting.remove(stage)
-        done.add(stage["name"])
-        yield stage
-
-
 def mistakes(content: dict[str, Any]) -> list[str]:
     """Mistakes in the text, stage by stage."""
     stages = content.get("stages")
+    errors = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)  # each stage is told by its name
     if not isinstance(stages, list) or not stages:
-        found = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)
-        return [*found, "stages: missing; a chain is a list of {name, kind, recipe, ...}"]
-    found = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)  # each stage is told by its name
+        return [*errors, "stages: missing; a chain is a list of {name, kind, recipe, ...}"]
     for number, stage in enumerate(stages, start=1):
         if not isinstance(stage, dict):
-            found.append(f"stages: number {number} is {stage!r}, not a mapping of name, kind, recipe, ...")
+            errors.append(f"stages: number {number} is {stage!r}, not a mapping of name, kind, recipe, ...")
         else:
-            found += _stage_mistakes(stage, f"stages.{stage.get('name') or number}")
+            errors += _stage_mistakes(stage, f"stages.{stage.get('name') or number}")
     names = [str(stage["name"]) for stage in stages if isinstance(stage, dict) and stage.get("name")]
-    found += [f"stages.{name}: {names.count(name)} stages have this name" for name in names if names.count(name) > 1]
-    if found or not content.get("compare"):
-        return list(dict.fromkeys(found))
+    errors += [f"stages.{name}: {names.count(name)} stages have this name" for name in names if names.count(name) > 1]
+    if errors or not content.get("compare"):
+        return list(dict.fromkeys(errors))
     return _compare_mistakes(content["compare"], {stage["name"]: stage["kind"] for stage in stages})
 
 
 def _stage_mistakes(stage: Written, path: str) -> list[str]:
     name, kind = stage.get("name"), stage.get("kind")
-    found = []
+    errors = []
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,19}", name) or RESERVED.fullmatch(name):
-        found.append(
+        errors.append(
             f"{path}.name: {name!r} names no folder; take up to 20 letters, digits, - and _, and not recipes, logs, "
             "previous or seedN"
         )
     if not isinstance(kind, str) or kind not in SOURCES:
-        return [*found, f"{path}.kind: {kind!r} is no kind of stage{near(str(kind), SOURCES)}"]
+        return [*errors, f"{path}.kind: {kind!r} is no kind of stage{near(str(kind), SOURCES)}"]
     source = SOURCES[kind]
     allowed = {"name", "kind"} | ({source} - {""}) | ({"recipe", "set"} if kind != "export" else set())
-    found += unknown(stage, path, allowed)
-    found += schema.mistakes(
+    errors += unknown(stage, path, allowed)
+    errors += schema.mistakes(
         {key: stage[key] for key in stage if key in allowed} | {"name": "x"}, schema.StageText, path
     )
     if kind != "export" and not stage.get("recipe"):
-        found.append(f"{path}.recipe: missing")
+        errors.append(f"{path}.recipe: missing")
     settled = stage.get("set") or {}
     if isinstance(settled, dict) and (wrong := [key for key in settled if key in SETTLED]):
-        found.append(f"{path}.set: {', '.join(wrong)}: the chain settles this itself")
+        errors.append(f"{path}.set: {', '.join(wrong)}: the chain settles this itself")
     if source == "weights" and source not in stage:
         scratch = "" if kind == "export" else "; null starts from scratch"
-        found.append(f"{path}.weights: missing; give previous, a stage's name, a checkpoint or a card{scratch}")
+        errors.append(f"{path}.weights: missing; give previous, a stage's name, a checkpoint or a card{scratch}")
     elif kind == "export" and stage["weights"] is None:
-        found.append(f"{path}.weights: null is no name of a stage or card, and no path")
-    return found
+        errors.append(f"{path}.weights: null is no name of a stage or card, and no path")
+    return errors
 
 
 def start_mistakes(stages: list[Written]) -> list[str]:
     """Mistakes in what the stages start from: unknown, of a kind that gives nothing, in a ring."""
-    found, parents = [], {}
+    errors, parents = [], {}
     kinds = {stage["name"]: stage["kind"] for stage in stages}
     for stage in stages:
         path = f"stages.{stage['name']}"
         try:
             named, parent = start(stage, stages)
             parents[stage["name"]] = parent
-            if named and not parent and not _is_file(named):
-                _known_card(named, kinds)
+            if named and not parent and "/" not in named and not Path(named).suffix:
+                known = card.paths()
+                if named not in known and not locate.is_published(named):
+                    raise TinymimError(
+                        f"{named!r} is neither a stage nor a teacher card{near(named, [*kinds, *known])} (a checkpoint "
+                        "is named by its path)"
+                    )
         except TinymimError as error:
-            found.append(f"{path}.{error}" if str(error).startswith(("teacher", "weights")) else f"{path}: {error}")
+            errors.append(f"{path}.{error}" if str(error).startswith(("teacher", "weights")) else f"{path}: {error}")
             continue
         if parent and kinds[parent] in ("probe", "export"):
             what = "a linear layer on frozen weights" if kinds[parent] == "probe" else "an export of weights"
-            found.append(f"{path}.{SOURCES[stage['kind']]}: {parent} is {what}; name the stage it starts from")
+            errors.append(f"{path}.{SOURCES[stage['kind']]}: {parent} is {what}; name the stage it starts from")
     rings = []
     for name in parents:
         way: list[str] = [name]
@@ -233,37 +217,24 @@ def start_mistakes(stages: list[Written]) -> list[str]:
             way.append(above)
         if above == name and set(way) not in rings:
             rings.append(set(way))
-            found.append(f"stages: {' -> '.join(reversed([*way, name]))} is a ring, and none of them can come first")
-    return found
-
-
-def _is_file(named: str) -> bool:
-    return Path(named).suffix != "" or "/" in named
-
-
-def _known_card(named: str, stages: dict[str, str]) -> None:
-    known = card.paths()
-    if named not in known and not locate.is_published(named):
-        raise TinymimError(
-            f"{named!r} is neither a stage nor a teacher card{near(named, [*stages, *known])} "
-            "(a checkpoint is named by its path)"
-        )
+            errors.append(f"stages: {' -> '.join(reversed([*way, name]))} is a ring, and none of them can come first")
+    return errors
 
 
 def _compare_mistakes(compare: Written, kinds: dict[str, str]) -> list[str]:
-    found = []
+    errors = []
     for title, stages in compare["rows"].items():
         for name in stages:
             if name not in kinds:
-                found.append(f"compare.rows.{title}: no stage {name!r}{near(str(name), kinds)}")
+                errors.append(f"compare.rows.{title}: no stage {name!r}{near(str(name), kinds)}")
             elif kinds[name] not in ("probe", "finetune"):
-                found.append(
+                errors.append(
                     f"compare.rows.{title}: {name} is of kind {kinds[name]}, and figures come from probe and finetune"
                 )
         measured = [kinds[name] for name in stages if name in kinds]
-        found += [f"compare.rows.{title}: {kind} twice" for kind in set(measured) if measured.count(kind) > 1]
+        errors += [f"compare.rows.{title}: {kind} twice" for kind in set(measured) if measured.count(kind) > 1]
     paper = compare.get("paper") or {}
-    return found + [f"compare.paper: {row!r} is not among its rows" for row in paper if row not in compare["rows"]]
+    return errors + [f"compare.paper: {row!r} is not among its rows" for row in paper if row not in compare["rows"]]
 
 
 def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
@@ -271,21 +242,21 @@ def settle(settings: list[str], content: dict[str, Any]) -> tuple[dict[str, list
     ``content``."""
     names = [stage["name"] for stage in content["stages"]]
     overrides: dict[str, list[str]] = {name: [] for name in ["", *names]}
-    found, known = [], [*names, *options.KEYS]
+    errors, known = [], [*names, *options.KEYS]
     for setting in settings:
-        key, given, value = setting.partition("=")
+        key, equals, value = setting.partition("=")
         first, _, rest = key.partition(".")
-        if not given:
-            found.append(f"--set {setting}: is not KEY=VALUE, STAGE.KEY=VALUE or seeds=[0]")
+        if not equals:
+            errors.append(f"--set {setting}: is not KEY=VALUE, STAGE.KEY=VALUE or seeds=[0]")
         elif key in SETTLED or (first in names and rest in SETTLED):
-            found.append(f"--set {setting}: the chain settles this itself")
+            errors.append(f"--set {setting}: the chain settles this itself")
         elif key == "seeds":
             content["seeds"] = [int(word) for word in re.findall(r"-?\d+", value)]
-            found += [f"--set {mistake}" for mistake in mistakes(content)]
+            errors += [f"--set {mistake}" for mistake in mistakes(content)]
         elif first in names and rest:
             overrides[first].append(f"--{rest}={value}")
         elif first in (*options.KEYS, "vars"):
             overrides[""].append(f"--{key}={value}")
         else:
-            found.append(f"--set {setting}: {first} is neither a stage nor a part of a recipe{near(first, known)}")
-    return overrides, found
+            errors.append(f"--set {setting}: {first} is neither a stage nor a part of a recipe{near(first, known)}")
+    return overrides, errors

@@ -73,26 +73,25 @@ def read(
         "budget": compare.get("set") or {},
         "rows": {  # the student first: its pre-training is the longest fit, and others run beside it
             STUDENT: {"title": f"student of {name}", "recipe": recipe, "known": name},
-            SCRATCH: {"title": "from scratch", "recipe": None, **_later(network)},
+            SCRATCH: {
+                "title": "from scratch",
+                "recipe": None,
+                "later": {"model.init_args.architecture": network} if network else None,
+            },
         },
         "questions": {"compared": {"title": name, "rows": [SCRATCH, STUDENT]}},
         **{key: compare[key] for key in ("stages", "figures", "settings", "search") if key in compare},
     }
 
-    def folder(row: str, seed: int) -> str:
-        """Seeds have a folder of their own from the second on."""
+    def folder(row: str, seed: int) -> str:  # of their own from the second on
         return row if seed == seeds[0] else f"{row}/seed{seed}"
 
     compared = study.parse(content, name, f"compare of {recipe}", overrides, searching=searching, folder=folder)
-    compared.plan.kind, compared.plan.command = "comparison", f"tinymim distill {recipe}"
+    compared.plan.kind = "comparison"
     compared.compared.search = f"tinymim search {recipe}"
     if not searching and compare.get("teacher") and isinstance(model.get("teacher"), str):
         _add_teacher(compared, compare["teacher"], model["teacher"], overrides, seeds[0])
     return compared
-
-
-def _later(network: Any) -> dict[str, Any]:
-    return {"later": {"model.init_args.architecture": network}} if network else {}
 
 
 def _add_teacher(compared: Study, recipe: str, teacher: str, overrides: list[str], seed: int) -> None:

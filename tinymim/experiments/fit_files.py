@@ -21,19 +21,14 @@ EXPORTED = "student.safetensors"
 def promised(state: State, key: str) -> list[str]:
     """The files that a finished fit leaves, in its folder."""
     stage = state.plan.stage(key)
-    if stage.kind == "export":
-        return [EXPORTED]
-    if stage.kind == "command":
-        return []
-    if stage.kind == "test":
-        return [TESTED]
-    return [*([CHECKPOINT] if keeps_checkpoint(stage) else []), RESULTS]
+    others = {"export": [EXPORTED], "command": [], "test": [TESTED]}
+    return others.get(stage.kind, [*([CHECKPOINT] if keeps_checkpoint(stage) else []), RESULTS])
 
 
 def outputs(state: State, key: str) -> dict[str, str]:
     """Files that a stage has left as they are now, with the sha256 of each."""
-    found = {name: state.place / key / name for name in promised(state, key)}
-    return {name: sha256(path) for name, path in found.items() if path.is_file()}
+    files = {name: state.place / key / name for name in promised(state, key)}
+    return {name: sha256(path) for name, path in files.items() if path.is_file()}
 
 
 def source(state: State, key: str) -> Path | None:
@@ -41,14 +36,11 @@ def source(state: State, key: str) -> Path | None:
     start, parent = state.plan.stage(key).start, state.plan.parent(key)
     if parent:
         path = state.place / parent / CHECKPOINT
-    elif start:
-        try:
-            return locate.file_of(references.filled(start))
-        except TinymimError:
-            return None
-    else:
+        return path if path.is_file() else None
+    try:
+        return locate.file_of(references.filled(start)) if start else None
+    except TinymimError:
         return None
-    return path if path.is_file() else None
 
 
 def inputs(state: State, key: str) -> dict[str, str]:
@@ -63,15 +55,16 @@ def altered(state: State, keys: Iterable[str]) -> dict[str, list[str]]:
     Returns:
         A line for each, by key.
     """
-    found: dict[str, list[str]] = {}
+    changes: dict[str, list[str]] = {}
     for key in keys:
-        entry = state.entries[key]
-        there = outputs(state, key) if entry.state == "done" else {}
-        lines = [
-            f"{state.place / key / name}: sha256 was {sha}, and it is {there.get(name, 'missing')}"
-            for name, sha in (entry.outputs if entry.state == "done" else {}).items()
-            if there.get(name) != sha
-        ]
+        entry, lines = state.entries[key], []
+        if entry.state == "done":
+            there = outputs(state, key)
+            lines = [
+                f"{state.place / key / name}: sha256 was {sha}, and it is {there.get(name, 'missing')}"
+                for name, sha in entry.outputs.items()
+                if there.get(name) != sha
+            ]
         if entry.inputs and not state.plan.parent(key):
             lines += [
                 f"{source(state, key)}: sha256 is {sha}, and {key} was begun with {entry.inputs[name]}"
@@ -79,8 +72,8 @@ def altered(state: State, keys: Iterable[str]) -> dict[str, list[str]]:
                 if entry.inputs.get(name, sha) != sha
             ]
         if lines:
-            found[key] = lines
-    return found
+            changes[key] = lines
+    return changes
 
 
 def command(state: State, key: str, settled: str | None) -> list[str]:

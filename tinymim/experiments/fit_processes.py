@@ -13,12 +13,17 @@ import sys
 import textwrap
 import threading
 import traceback
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Literal, Protocol
 
 PRELOADED = ["tinymim.training.fit", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
 COMMAND = [sys.executable, "-m", "tinymim"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that stop a plan. Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end
+torchrun, and srun takes SIGINT for a question. A stage has a session of its own: what reaches a whole process group, as
+Ctrl-C does, comes to it once, by way of this process."""
 
 
 class Process(Protocol):
@@ -32,33 +37,38 @@ class Process(Protocol):
     def send_signal(self, number: int, /) -> None:
         """Send it a signal."""
 
+    def kill(self) -> None:
+        """End it at once."""
 
-def spawn(words: list[str], log: IO[bytes] | None, threads: int, launch: list[str]) -> subprocess.Popen[bytes]:
-    """Start the command that a user would give, behind a launcher if there is one.
 
-    It gets a session of its own, as ctrl-C must reach it once, by way of this process.
+def start(
+    how: Literal["command", "shown", "forked"], words: list[str], log: Path | None, threads: int, launch: list[str]
+) -> Process:
+    """Start a fit.
 
     Args:
+        how: as the command that a user would give; the same, what it says being shown too; or in a worker process.
         words: what follows ``tinymim``.
         log: where its output goes; ``None`` is the terminal, and all threads.
         threads: of its computation.
-        launch: comes before the command.
+        launch: comes before a command.
+
+    Raises:
+        OSError: the launcher cannot be started.
     """
-    environment = dict(os.environ)
     if log:
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
-    return subprocess.Popen(
-        [*launch, *COMMAND, *words], env=environment, start_new_session=True, stdout=log, stderr=log and log.fileno()
-    )
+        log.parent.mkdir(exist_ok=True)
+        if how != "command":
+            return Shown(words, log) if how == "shown" else Fork(words, log, threads)
+    environment = {**({"OMP_NUM_THREADS": str(threads)} if log else {}), **os.environ}
+    with log.open("ab") if log else contextlib.nullcontext() as stream:
+        return subprocess.Popen(
+            [*launch, *COMMAND, *words], env=environment, start_new_session=True, stdout=stream, stderr=stream
+        )
 
 
 class Shown:
-    """A command in a process of its own, whose standard error goes to this one's, and into a file.
-
-    Args:
-        words: what follows ``tinymim``.
-        log: the file, which is written anew.
-    """
+    """A command in a process of its own, whose standard error goes to this one's, and into a file that it has anew."""
 
     def __init__(self, words: list[str], log: Path):
         self._process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -83,21 +93,25 @@ class Shown:
         """Send the process a signal."""
         self._process.send_signal(number)
 
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
 
 class Fork:
-    """``tinymim fit`` or ``test`` in a worker process, which starts at once and ends with this one.
-
-    Args:
-        words: what follows ``tinymim``.
-        log: where its output goes.
-        threads: of its computation.
-    """
+    """``tinymim fit`` or ``test`` in a worker process, which starts at once and ends with this one."""
 
     def __init__(self, words: list[str], log: Path, threads: int):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self._process = context.Process(target=_work, args=(words, log, threads))
-        self._process.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the server, and the fit until it listens
+        try:
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # some of which that may have let in again
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.pid = self._process.pid or 0
 
     def poll(self) -> int | None:
@@ -118,7 +132,7 @@ def _work(words: list[str], log: Path, threads: int) -> None:
     """In the worker: run the command, and end with its exit code."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the command's to handle
+    leave_group()
     threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(stream, 1)
@@ -141,6 +155,12 @@ def _work(words: list[str], log: Path, threads: int) -> None:
         traceback.print_exc()
         code = 1
     sys.exit(code)
+
+
+def leave_group() -> None:
+    """In a worker: make a session of its own, and hear what is sent to it from now on, and what was so far."""
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _die_with(sentinel: Any) -> None:

@@ -41,15 +41,8 @@ LONGEST_NAME = 20
 
 @dataclass(frozen=True)
 class Cell:
-    """A pre-training of the grid.
-
-    Args:
-        objective: its id.
-        size: its id.
-        fraction: of the training images.
-        length: optimiser steps.
-        tuned: whether it is fine-tuned.
-    """
+    """A pre-training of the grid: ids of its objective and size, the fraction of the training images, optimiser steps,
+    and whether it is fine-tuned."""
 
     objective: str
     size: str
@@ -95,11 +88,20 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> G
     path = spec.find("scaling study", name)
     content = shortened(spec.read(path, "scaling study", "objectives and sizes"), path, quick)
     content = {**DEFAULTS, **content}
-    found = grid_check.mistakes(content) + grid_check.setting_mistakes(settings or [])
-    listed = [] if found else _cells(content)
+    errors = grid_check.mistakes(content) + grid_check.setting_mistakes(settings or [])
+    listed = [] if errors else _cells(content)
     cells = {cell.name: cell for cell in listed}
-    if found := found or _name_mistakes([cell.name for cell in listed], cells):
-        raise several(f"{path} has {len(found)} mistake(s)", found)
+    names = [cell.name for cell in listed]
+    for twice in sorted({name for name in names if names.count(name) > 1}):
+        errors.append(f"objectives, sizes, fractions: two cells would be called {twice}; tell them apart")
+    long = max((name + TUNED * cell.tuned for name, cell in cells.items()), key=len, default="")
+    if not errors and len(long) > LONGEST_NAME:
+        errors.append(
+            f"objectives, sizes: {long} would be the name of a stage and has {len(long)} letters, where {LONGEST_NAME} "
+            "are the most; shorten their ids"
+        )
+    if errors:
+        raise several(f"{path} has {len(errors)} mistake(s)", errors)
     about = (content.get("about") or "").strip()
     configs = {
         id: grid_check.resolved(objective["recipe"], {**(content.get("set") or {}), **(objective.get("set") or {})})
@@ -108,24 +110,24 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> G
     stages = [stage for cell in cells.values() for stage in _stages(cell, content, configs[cell.objective])]
     whole = {"about": about, "seeds": content["seeds"], "stages": stages}
     plan = chain.build(path.stem, whole, str(path), settings)
-    plan.kind, plan.command = "scaling study", f"tinymim scaling {name}{' --quick' if quick else ''}"
+    plan.kind = "scaling study"
     return Grid(path.stem, about, list(content["objectives"]), cells, plan)
 
 
 def _cells(content: Written) -> list[Cell]:
     """The grid, short runs first: a mistake that only shows at the end of a run shows early."""
     finetune = content.get("finetune") or {}
-    found = []
+    cells = []
     for id, objective in content["objectives"].items():
         sizes, fractions, lengths = (objective.get(axis) or content[axis] for axis in AXES)
         every = bool(finetune) and finetune.get("of", "all") == "all"
-        found += [
+        cells += [
             Cell(id, str(size), float(fraction), length, every or (bool(finetune) and length == max(lengths)))
             for length in lengths
             for fraction in fractions
             for size in sizes
         ]
-    return sorted(found, key=lambda cell: cell.length)
+    return sorted(cells, key=lambda cell: cell.length)
 
 
 def _stages(cell: Cell, content: Written, config: recipe.Config) -> list[Written]:
@@ -164,23 +166,10 @@ def _stages(cell: Cell, content: Written, config: recipe.Config) -> list[Written
     return stages
 
 
-def _name_mistakes(names: list[str], cells: dict[str, Cell]) -> list[str]:
-    """Names that no stage of a chain can have, or that two cells would."""
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        return [f"objectives, sizes, fractions: two cells would be called {name}; tell them apart" for name in twice]
-    long = max((name + TUNED * cell.tuned for name, cell in cells.items()), key=len)
-    if len(long) <= LONGEST_NAME:
-        return []
-    return [
-        f"objectives, sizes: {long} would be the name of a stage and has {len(long)} letters, where {LONGEST_NAME} are "
-        "the most; shorten their ids"
-    ]
-
-
 def too_small(study: Grid) -> list[str]:
     """Objectives whose smallest fraction has fewer images than a step takes, which would take another batch than the
     other cells. Lists the images; data that are not here are passed over."""
-    found = []
+    errors = []
     smallest: dict[str, Cell] = {}
     for cell in study.cells.values():
         smallest[cell.objective] = min(smallest.get(cell.objective, cell), cell, key=lambda one: one.fraction)
@@ -194,9 +183,9 @@ def too_small(study: Grid) -> list[str]:
         batch = decisive(stage)["total_batch"]
         batch = batch if isinstance(batch, int) else data.batch_size
         if images < batch:
-            found.append(
+            errors.append(
                 f"fractions: {cell.fraction:g} of the training images of {cell.objective} are {images}, fewer than a "
                 f"step's {batch}, and all cells take the same batch; take a larger fraction or a smaller "
                 "data.batch_size"
             )
-    return found
+    return errors

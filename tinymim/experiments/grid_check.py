@@ -21,8 +21,8 @@ def _numbers(what: str, good: Callable[[Any], bool]) -> schema.Check:
     def check(values: Any, path: str) -> list[str]:
         if not isinstance(values, list) or not values:
             return [f"{path}: {values!r} is not a list of {what}"]
-        found = [f"{path}: {value!r} is not one of {what}" for value in values if not good(value)]
-        return found or [f"{path}: {value} twice" for value in dict.fromkeys(values) if values.count(value) > 1]
+        errors = [f"{path}: {value!r} is not one of {what}" for value in values if not good(value)]
+        return errors or [f"{path}: {value} twice" for value in dict.fromkeys(values) if values.count(value) > 1]
 
     return check
 
@@ -98,44 +98,40 @@ def resolved(recipe: str | list[str], settings: dict[str, Any] | None = None) ->
 
 def mistakes(content: Written) -> list[str]:
     """Mistakes in the text of a study, once here and not for each of its cells."""
-    for part in (content, *_mappings(content.get("objectives"))):
-        if isinstance(part.get("sizes"), dict | list):  # YAML reads ids such as 2 as numbers
-            sizes = part["sizes"]
-            part["sizes"] = (
-                {str(id): sizes[id] for id in sizes} if isinstance(sizes, dict) else [str(id) for id in sizes]
-            )
-    found = schema.mistakes(content, GridText)
     objectives = content.get("objectives")
     named = {f"objectives.{id}": part for id, part in (objectives if isinstance(objectives, dict) else {}).items()}
     named = {path: part for path, part in named.items() if isinstance(part, dict)}
+    for part in (content, *named.values()):  # YAML reads ids such as 2 as numbers
+        sizes = part.get("sizes")
+        if isinstance(sizes, dict):
+            part["sizes"] = {str(id): size for id, size in sizes.items()}
+        elif isinstance(sizes, list):
+            part["sizes"] = [str(id) for id in sizes]
+    errors = schema.mistakes(content, GridText)
     for path, part in {"finetune": content.get("finetune"), **named}.items():
         if isinstance(part, dict) and isinstance(part.get("recipe"), str | list):
             try:
                 resolved(part["recipe"])
             except TinymimError as error:
-                found.append(f"{path}.recipe: {error}")
+                errors.append(f"{path}.recipe: {error}")
     for path, part in named.items():
         known, own = content.get("sizes") or {}, part.get("sizes")
-        found += [f"{path}.sizes: no size {id!r}{near(id, known)}" for id in own or [] if id not in known]
+        errors += [f"{path}.sizes: no size {id!r}{near(id, known)}" for id in own or [] if id not in known]
     for path, part in {"": content, **{f"{path}.": part for path, part in named.items()}}.items():
         settings = part.get("set")
-        found += [f"{path}set.{key}: {_settled(key)}" for key in settings or {} if key in SETTLED]
-    return found
-
-
-def _mappings(parts: Any) -> list[Written]:
-    return [part for part in parts.values() if isinstance(part, dict)] if isinstance(parts, dict) else []
+        errors += [f"{path}set.{key}: {_settled(key)}" for key in settings or {} if key in SETTLED]
+    return errors
 
 
 def setting_mistakes(settings: list[str]) -> list[str]:
     """Mistakes of ``--set``: what the grid settles cannot be set for cells; a fine-tuning has its own."""
-    found = []
+    errors = []
     for text in settings:
         key = text.partition("=")[0]
         own = key.partition(".")[2]
         if key in SETTLED or (own in SETTLED and not key.partition(".")[0].endswith(TUNED)):
-            found.append(f"--set {text}: {_settled(own if own in SETTLED else key)}")
-    return found
+            errors.append(f"--set {text}: {_settled(own if own in SETTLED else key)}")
+    return errors
 
 
 def _settled(key: str) -> str:

@@ -14,7 +14,7 @@ from tinymim.errors import TinymimError
 from tinymim.experiments import plan_check
 from tinymim.experiments.fit_files import RESULTS
 from tinymim.experiments.grid import TUNED, Cell, Grid
-from tinymim.experiments.plan import Stage, seeded
+from tinymim.experiments.plan import seeded
 from tinymim.experiments.state import Entry, State
 from tinymim.safety.text import json_or_empty
 from tinymim.scaling.overfitting import signs
@@ -33,14 +33,14 @@ EACH = re.compile(rf"{LOSS}_mask\d+")
 def rows(study: Grid, state: State) -> list[RunRow]:
     """The cells that are done or have failed, by objective, then as they are run. A cell whose fine-tuning failed is
     done, without an accuracy."""
-    found = []
+    table = []
     for key, entry in state.entries.items():
         cell = study.cells.get(state.plan.stage(key).name)
         if cell and entry.state == "done":
-            found.append(_done(study, state, key, cell))
+            table.append(_done(study, state, key, cell))
         elif cell and entry.state == "failed" and (row := _failed(state, key, cell, entry)):
-            found.append(row)
-    return sorted(found, key=lambda row: study.objectives.index(row.objective))
+            table.append(row)
+    return sorted(table, key=lambda row: study.objectives.index(row.objective))
 
 
 def _done(study: Grid, state: State, key: str, cell: Cell) -> RunRow:
@@ -48,6 +48,10 @@ def _done(study: Grid, state: State, key: str, cell: Cell) -> RunRow:
     metrics = results["metrics"]
     each = [metrics[name] for name in sorted(filter(EACH.fullmatch, metrics), key=len)]
     loss = metrics.get(LOSS, math.nan)
+    tuned = state.entries.get(key + TUNED)
+    accuracy = None
+    if tuned and tuned.state == "done":
+        accuracy = json_or_empty(state.place / (key + TUNED) / RESULTS)["metrics"].get(ACCURACY)
     failed = f"{LOSS} is not in {state.place / key / RESULTS}: nothing was held out" if math.isnan(loss) else None
     return RunRow(
         objective=cell.objective,
@@ -59,7 +63,7 @@ def _done(study: Grid, state: State, key: str, cell: Cell) -> RunRow:
         validation_loss=loss,
         training_loss=metrics.get(TRAIN_LOSS),
         noise=statistics.stdev(each) if len(each) > 1 else None,
-        accuracy=_accuracy(state, key),
+        accuracy=accuracy,
         flops=results["flops"],
         images_seen=results["images_seen"],
         seed=state.plan.fits[key].seed,
@@ -67,15 +71,6 @@ def _done(study: Grid, state: State, key: str, cell: Cell) -> RunRow:
         error=failed,
         mask_losses=tuple(each) if len(each) > 1 else None,
     )
-
-
-def _accuracy(state: State, key: str) -> float | None:
-    """Top-1 of the cell's fine-tuning, where that is done."""
-    tuned = state.entries.get(key + TUNED)
-    if tuned is None or tuned.state != "done":
-        return None
-    accuracy: float | None = json_or_empty(state.place / (key + TUNED) / RESULTS)["metrics"].get(ACCURACY)
-    return accuracy
 
 
 def keys(study: Grid, state: State) -> dict[tuple[object, ...], str]:
@@ -92,11 +87,11 @@ def identity(row: RunRow) -> tuple[object, ...]:
     return row.objective, row.model, row.data, row.iterations, row.seed
 
 
-def chosen(study: Grid, state: State, found: list[RunRow]) -> dict[str, Path]:
+def chosen(study: Grid, state: State, rows: list[RunRow]) -> dict[str, Path]:
     """Run folders by title: the most overfitted run and the best one, of the first objective that restores images and
     has both; empty where none has."""
-    places, marks = keys(study, state), signs(found)
-    for objective in dict.fromkeys(row.objective for row in found):
+    places, marks = keys(study, state), signs(rows)
+    for objective in dict.fromkeys(row.objective for row in rows):
         kinds = {study.plan.stages[name].kind for name, cell in study.cells.items() if cell.objective == objective}
         pair = choose(mark for mark in marks if mark.row.objective == objective) if kinds == {"pretrain"} else None
         if pair:
@@ -107,25 +102,17 @@ def chosen(study: Grid, state: State, found: list[RunRow]) -> dict[str, Path]:
 def _failed(state: State, key: str, cell: Cell, entry: Entry) -> RunRow | None:
     """A row that says why; none where not even its size and its images can be told."""
     try:
-        parameters, images = _parameters(state.plan.stage(key)), _images(state.plan.stage(key))
+        config = seeded(state.plan.stage(key).config)
+        options: dict[str, Any] = config["model"]["init_args"]
+        network = skeleton(Architecture(**(options.get("student") or options["architecture"])))
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        images = plan_check.count(preflight.build(pl.LightningDataModule, config["data"], []))
     except (TinymimError, OSError):
         return None
     return RunRow(
         cell.objective, cell.size, parameters, cell.data, images, cell.length,
         seed=state.plan.fits[key].seed, status="failed", error=entry.error,
     )  # fmt: skip
-
-
-def _parameters(stage: Stage) -> int:
-    """Weights of the network that a stage trains, by its recipe."""
-    options: dict[str, Any] = stage.config["model"]["init_args"]
-    network = skeleton(Architecture(**(options.get("student") or options["architecture"])))
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _images(stage: Stage) -> int:
-    """Images that a stage trains on, by its recipe."""
-    return plan_check.count(preflight.build(pl.LightningDataModule, seeded(stage.config)["data"], []))
 
 
 def describe(row: RunRow) -> str:

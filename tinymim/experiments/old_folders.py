@@ -48,7 +48,11 @@ def read(place: Path, plan: Plan, tried: dict[str, tuple[Stage, dict[str, Any]]]
                 found.plan.stages[fit.stage] = dataclasses.replace(
                     own, config=precision.with_precision(own.config, settled)
                 )
-            found.entries[key] = _entry(found, key)
+            outputs = fit_files.outputs(found, key)
+            if outputs.keys() - {CHECKPOINT}:  # those of finished ones may have been removed
+                found.entries[key] = Entry("done", outputs=outputs)
+            elif (place / key / "config.yaml").is_file():
+                found.entries[key].state = "interrupted"
         else:
             found.plan.stages[fit.stage] = dataclasses.replace(plan.stages[fit.stage], config=before)
             found.entries[key].state = "interrupted"
@@ -71,11 +75,3 @@ def _before(config: dict[str, Any], stage: Stage) -> dict[str, Any]:
     if CELL in stage.sources and isinstance(weights, str) and weights.endswith(CELL.removeprefix("cell")):
         options["weights"] = CELL
     return {"seed_everything": 0, **config}
-
-
-def _entry(found: State, key: str) -> Entry:
-    """A fit is done where its results are there; checkpoints of finished ones may have been removed."""
-    outputs = fit_files.outputs(found, key)
-    if outputs.keys() - {CHECKPOINT}:
-        return Entry("done", outputs=outputs)
-    return Entry("interrupted" if (found.place / key / "config.yaml").is_file() else "waiting")

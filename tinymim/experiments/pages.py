@@ -9,7 +9,7 @@ import torch
 
 from tinymim.experiments import questions, report, tables
 from tinymim.experiments.compare import SCRATCH, STUDENT
-from tinymim.experiments.questions import Comparison, Figure, Question
+from tinymim.experiments.questions import Figure, Question
 from tinymim.experiments.state import State
 from tinymim.experiments.study import Study
 from tinymim.experiments.tables import Records
@@ -19,16 +19,12 @@ from tinymim.training import run_folder
 
 
 def chain(state: State) -> str | None:
-    """Write the comparison of a chain's finished stages, ``table.md`` and ``table.json``.
-
-    Returns:
-        The table, or ``None`` where the chain has none.
-    """
+    """Write the comparison of a chain's finished stages, ``table.md`` and ``table.json``, if it has one."""
     compared = questions.of_chain(state.plan)
     if compared is None:
         return None
-    found = report.records(state, compared)
-    text = f"{report.section(compared, compared.questions['table'], found).markdown()}\n{tables.READING}\n"
+    records = report.records(state, compared)
+    text = f"{report.section(compared, compared.questions['table'], records).markdown()}\n{tables.READING}\n"
     write_text(state.place / "table.md", text)
     rows = {
         title: {
@@ -36,50 +32,52 @@ def chain(state: State) -> str | None:
             for seed, record in by_seed.items()
             if record["status"] == "done"
         }
-        for title, by_seed in found.items()
+        for title, by_seed in records.items()
     }
     write_json(state.place / "table.json", {"chain": state.plan.name, "rows": rows})
     return text
 
 
-def study(of: Study, state: State, found: Records, draw: bool = True) -> Document:
+def study(of: Study, state: State, records: Records, draw: bool = True) -> Document:
     """The page of a study; its tables and curves are written into its folder."""
-    states = [record["status"] for by_seed in found.values() for record in by_seed.values()]
+    states = [record["status"] for by_seed in records.values() for record in by_seed.values()]
     done, failed = states.count("done"), states.count("failed")
     rows, seeds = len(of.compared.rows), len(of.plan.seeds or [])
     settings = [("cells", f"{done} done, {failed} failed; {rows} rows x {seeds} seeds are {rows * seeds}")]
     settings.append(("pre-training", ", ".join(f"{key} {value}" for key, value in of.budget.items())))
     for role, fit in of.later.items():
-        own = [text.removeprefix("--").replace("=", " ") for text in fit.overrides]
-        settings.append((role, ", ".join([fit.recipe, *own])))
+        texts = [text.removeprefix("--").replace("=", " ") for text in fit.overrides]
+        settings.append((role, ", ".join([fit.recipe, *texts])))
     return Document(
         title=f"Study {of.plan.name}",
-        sections=report.sections(state, of.compared, found, state.place, draw),
+        sections=report.sections(state, of.compared, records, state.place, draw),
         about=" ".join(text.rstrip(".") + "." for text in (of.plan.about, tables.READING) if text),
         warning=f"{failed} cell(s) failed: the rows they are of have fewer seeds." if failed else "",
         settings=settings,
     )
 
 
-def write_study(of: Study, state: State, found: Records) -> None:
+def write_study(of: Study, state: State, records: Records) -> None:
     """Write every table of a study, each file whole or not at all."""
-    study(of, state, found, draw=False).write(state.place / "study.md")
-    cells = [
-        {"row": row, "seed": seed, **record}
-        for row, by_seed in found.items()
-        for seed, record in sorted(by_seed.items())
-    ]
+    study(of, state, records, draw=False).write(state.place / "study.md")
+    seeds = ((row, seed, record) for row, by_seed in records.items() for seed, record in sorted(by_seed.items()))
+    cells = [{"row": row, "seed": seed, **record} for row, seed, record in seeds]
     write_json(state.place / "study.json", {"environment": run_folder.environment(), "cells": cells})
 
 
-def comparison(of: Study, state: State, found: Records, jobs: int) -> str:
-    """Write ``table.md`` and ``table.json`` of a student beside the same network from scratch.
-
-    Returns:
-        The table and what stands under it, as Markdown.
-    """
+def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
+    """Write ``table.md`` and ``table.json`` of a student beside the same network from scratch; returned as Markdown."""
     seeds = of.plan.seeds or []
-    made = comparison_section(of.compared, found, seeds)
+    question, named = of.compared.questions["compared"], "seeds " + ", ".join(map(str, seeds))
+    spread = ", mean ± standard deviation."
+    if len(seeds) == 1:
+        named, spread = f"one seed, {seeds[0]}", "."
+    made = Section(
+        f"{question.title} beside the same student from scratch",
+        sentences(records, of.compared.figures),
+        [_costs(question, records, of.compared.figures)],
+        remarks=[f"Held-out images, in per cent; {named}{spread}", *of.compared.remarks(question)],
+    )
     text = made.markdown()
     write_text(state.place / "table.md", text)
     content = {
@@ -88,7 +86,7 @@ def comparison(of: Study, state: State, found: Records, jobs: int) -> str:
         "jobs": jobs,
         "seeds": seeds,
         "rows": {
-            row: {str(seed): record for seed, record in by_seed.items()} for row, by_seed in found.items() if by_seed
+            row: {str(seed): record for seed, record in by_seed.items()} for row, by_seed in records.items() if by_seed
         },
         "says": made.text,
         "settings": made.remarks,
@@ -97,50 +95,30 @@ def comparison(of: Study, state: State, found: Records, jobs: int) -> str:
     return text
 
 
-def comparison_section(compared: Comparison, found: Records, seeds: list[int]) -> Section:
-    """The table, what it says, and the settings behind it."""
-    asked = compared.questions["compared"]
-    several = len(seeds) > 1
-    named = "seeds " + ", ".join(map(str, seeds)) if several else f"one seed, {seeds[0]}"
-    held_out = f"Held-out images, in per cent; {named}" + (", mean ± standard deviation." if several else ".")
-    return Section(
-        f"{asked.title} beside the same student from scratch",
-        sentences(found, compared.figures),
-        [_costs(asked, found, compared.figures)],
-        remarks=[held_out, *compared.remarks(asked)],
-    )
-
-
-def _costs(asked: Question, found: Records, figures: dict[str, Figure]) -> Table:
+def _costs(question: Question, records: Records, figures: dict[str, Figure]) -> Table:
     """The figures, and what each row's training took."""
-    made = tables.table(asked, found, figures)
-    for row, line in zip(asked.rows, made.rows, strict=True):
-        done: list[dict[str, Any]] = [record for record in found[row].values() if record["status"] == "done"]
+    made = tables.table(question, records, figures)
+    for row, line in zip(question.rows, made.rows, strict=True):
+        done: list[dict[str, Any]] = [record for record in records[row].values() if record["status"] == "done"]
         parameters = done[0]["parameters"] if done else 0
         seconds = statistics.mean(record["seconds"] for record in done) if done else 0.0
         line += [f"{parameters:,}", f"{seconds:.0f}"] if parameters else ["-", "-"]
     return Table([*made.heads, "parameters", "seconds"], made.rows)
 
 
-def sentences(found: Records, figures: dict[str, Figure]) -> list[str]:
+def sentences(records: Records, figures: dict[str, Figure]) -> list[str]:
     """Sentences on what distilling buys; a figure that is not ahead by more than the spread is named."""
-    ahead: list[str] = []
-    level: list[str] = []
-    behind: list[str] = []
-    single = False
+    ahead, level, behind, single = list[str](), list[str](), list[str](), False
     for title, figure in figures.items():
-        first, second = (tables.values(found, row, title) for row in (STUDENT, SCRATCH))
+        first, second = (tables.values(records, row, title) for row in (STUDENT, SCRATCH))
         if not first.keys() & second.keys():
             continue
         mean, spread = tables.gap(first, second, figure)
         single = single or spread is None
-        told = f"{title} by {figure.number(abs(mean))}" + (
-            f" ± {figure.number(spread, 2)}" if spread is not None else ""
-        )
-        if abs(mean) <= (spread or 0) or not float(figure.number(mean)):
-            level.append(told)
-        else:
-            (ahead if mean > 0 else behind).append(told)
+        difference = f"{title} by {figure.number(abs(mean))}"
+        difference += f" ± {figure.number(spread, 2)}" if spread is not None else ""
+        shows = abs(mean) > (spread or 0) and float(figure.number(mean))
+        (level if not shows else ahead if mean > 0 else behind).append(difference)
     parts = []
     if ahead:
         parts.append(f"Distilling is ahead of training from scratch in {'; '.join(ahead)}.")

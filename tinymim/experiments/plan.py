@@ -12,16 +12,23 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from tinymim.config import recipe as recipes
 from tinymim.experiments.settings import Settings
+from tinymim.safety.names import PLAIN
+from tinymim.teachers.record_schemas import Line, Plain, Whole
 
 CHECKPOINT = "checkpoints/last.ckpt"
 """The weights that a fit leaves in its run folder."""
 
 SEED = "${seed_everything}"
 MARK = "seed-goes-here"
+
+Steps = Annotated[str, Meta(pattern=rf"^{PLAIN}(/{PLAIN})*\Z")]
+"""A folder below a plan's."""
 
 SETTLED = ("name", "run_dir", "overwrite", "ckpt_path", "compare")
 """Keys of a recipe that the plan settles itself."""
@@ -42,13 +49,13 @@ class Stage:
         sources: the stages whose checkpoints it reads, by the path that stands for each in ``config``.
     """
 
-    name: str
-    kind: str
-    recipe: str
-    config: recipes.Config
-    start: str | None = None
-    parent: str | None = None
-    sources: dict[str, str] = field(default_factory=dict)
+    name: Steps
+    kind: Line
+    recipe: Line
+    config: Plain
+    start: Line | None = None
+    parent: Line | None = None
+    sources: dict[Line, Line] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.parent and not self.sources:
@@ -59,8 +66,8 @@ class Stage:
 class Fit:
     """A stage under one seed; ``None`` leaves its recipe's own."""
 
-    stage: str
-    seed: int | None = None
+    stage: Line
+    seed: Whole | None = None
 
 
 @dataclass
@@ -77,17 +84,17 @@ class Plan:
         kind: of the file it was read from.
         fits: by key, which is the fit's folder below the plan's; by default every stage under every seed, in ``STAGE``
             or ``seedN/STAGE``.
-        command: goes on with it; empty is ``tinymim chain resume``.
+        command: that began it, as text; empty for a chain.
     """
 
-    name: str
-    stages: dict[str, Stage]
+    name: Line
+    stages: dict[Steps, Stage]
     about: str = ""
-    seeds: list[int] | None = None
-    compare: dict[str, Any] = field(default_factory=dict)
+    seeds: list[Whole] | None = None
+    compare: Plain = field(default_factory=dict)
     settings: Settings | None = None
-    kind: str = "chain"
-    fits: dict[str, Fit] = field(default_factory=dict)
+    kind: Literal["chain", "scaling study", "study", "comparison", "search", "program"] = "chain"
+    fits: dict[Steps, Fit] = field(default_factory=dict)
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -200,6 +207,21 @@ def overrides(node: Any, paths: dict[str, str], key: str = "") -> list[str]:
         return [text for name, path in below.items() for text in overrides(node[name], paths, path)]
     changed = with_paths(node, paths)
     return [] if changed == node else [f"--{key}={json.dumps(changed)}"]
+
+
+def in_order(stages: dict[str, Stage]) -> dict[str, Stage]:
+    """Stages behind those whose checkpoints they read, else as they are."""
+    ordered: dict[str, Stage] = {}
+
+    def add(stage: Stage) -> None:
+        if stage.name not in ordered:
+            for source in stage.sources.values():
+                add(stages[source])
+            ordered[stage.name] = stage
+
+    for stage in stages.values():
+        add(stage)
+    return ordered
 
 
 def keeps_checkpoint(stage: Stage) -> bool:

@@ -94,20 +94,16 @@ def digest(stage: Stage) -> str:
 
 def between(old: Plan, new: Plan) -> dict[str, list[str]]:
     """Changes that could alter results, a line each, by the stage it is in; ``""`` has what concerns all of them."""
-    found: dict[str, list[str]] = {}
+    changes: dict[str, list[str]] = {}
     for name in dict.fromkeys([*old.stages, *new.stages]):
         before, after = old.stages.get(name), new.stages.get(name)
         if before is None or after is None:
-            found[name] = [f"{name}: {'a new stage' if before is None else 'no longer there'}"]
-        elif lines := spec.differences(decisive(before), decisive(_like(after, before)), name):
-            found[name] = lines
+            changes[name] = [f"{name}: {'a new stage' if before is None else 'no longer there'}"]
+            continue
+        if after.config and SEED not in json.dumps(before.config):  # a folder of an earlier version has it in place
+            after = dataclasses.replace(after, config=seeded(after.config))
+        if lines := spec.differences(decisive(before), decisive(after), name):
+            changes[name] = lines
     if old.seeds != new.seeds:
-        found[""] = [f"seeds: {old.seeds}, now {new.seeds}"]
-    return found
-
-
-def _like(stage: Stage, before: Stage) -> Stage:
-    """A stage with its seed in place where ``before``, of a folder written by an earlier version, has it so."""
-    if not stage.config or SEED in json.dumps(before.config):
-        return stage
-    return dataclasses.replace(stage, config=seeded(stage.config))
+        changes[""] = [f"seeds: {old.seeds}, now {new.seeds}"]
+    return changes

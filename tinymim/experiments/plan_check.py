@@ -26,15 +26,8 @@ from tinymim.training import preflight
 
 @dataclass
 class Promise:
-    """Knowledge of a stage before it runs.
-
-    Args:
-        problems: why it cannot run.
-        model: its module, unless its recipe is too wrong to build one.
-        data: its data module, likewise.
-        leaves: the weights it will leave; ``None`` where that cannot be told, or where it leaves nothing.
-        record: of those weights, as its checkpoint will have it.
-    """
+    """Knowledge of a stage before it runs: why it cannot; its module and data, unless its recipe is too wrong to build
+    them; and the weights it will leave, with their record, unless that cannot be told."""
 
     problems: list[str] = field(default_factory=list)
     model: Any = None
@@ -50,10 +43,15 @@ def check(plan: Plan, stages: Iterable[str] | None = None) -> dict[str, Promise]
         plan: whose stages; one whose parent cannot run is checked by its text alone.
         stages: these, and those whose checkpoints they read; by default all.
     """
-    wanted, promises = _with_sources(plan, stages), dict[str, Promise]()
+    wanted = set(plan.stages if stages is None else stages)
+    for stage in reversed(plan.stages.values()):  # sources stand above what reads them
+        if stage.name in wanted:
+            wanted.update(stage.sources.values())
+    promises: dict[str, Promise] = {}
     alike: dict[str, Promise] = {}  # rows of a study share most of their stages
-    for name in wanted:
-        stage = plan.stages[name]
+    for name, stage in plan.stages.items():
+        if name not in wanted:
+            continue
         before = promises[stage.parent] if stage.parent else None
         start = None if stage.config else stage.start
         same = json.dumps([stage.kind, stage.config, start, before.record if before else None], default=str)
@@ -61,14 +59,6 @@ def check(plan: Plan, stages: Iterable[str] | None = None) -> dict[str, Promise]
             alike[same] = _promise(stage, before)
         promises[name] = replace(alike[same], problems=alike[same].problems + _use_problems(plan, stage, alike[same]))
     return promises
-
-
-def _with_sources(plan: Plan, stages: Iterable[str] | None) -> list[str]:
-    wanted = set(plan.stages if stages is None else stages)
-    for stage in reversed(plan.stages.values()):  # sources stand above what reads them
-        if stage.name in wanted:
-            wanted.update(stage.sources.values())
-    return [name for name in plan.stages if name in wanted]
 
 
 def problems(plan: Plan, promises: dict[str, Promise], stages: Iterable[str] | None = None) -> list[str]:
@@ -85,9 +75,10 @@ def problems(plan: Plan, promises: dict[str, Promise], stages: Iterable[str] | N
 
 
 def _promise(stage: Stage, before: Promise | None) -> Promise:
-    if stage.kind == "export":
-        return Promise([] if stage.parent else _export_problems(str(stage.start)))
     try:
+        if stage.kind == "export":
+            problem = None if stage.parent else locate.locate(str(stage.start)).problem()
+            return Promise([problem] if problem else [])
         config = seeded(stage.config)
         leaves = before.leaves if before else None
         if stage.sources and not leaves:  # files that are yet to be written, and of which nothing is known
@@ -101,13 +92,13 @@ def _promise(stage: Stage, before: Promise | None) -> Promise:
 
 def _use_problems(plan: Plan, stage: Stage, promise: Promise) -> list[str]:
     """Requirements of the rest of the plan that a stage does not meet."""
-    found = []
+    errors = []
     rows = (plan.compare.get("rows") or {}).values()
     if isinstance(promise.model, DensePredictionTask) and any(stage.name in row for row in rows):
-        found.append("compare.rows: they show accuracy on labels, and this stage is measured otherwise; take it out")
+        errors.append("compare.rows: they show accuracy on labels, and this stage is measured otherwise; take it out")
     if not keeps_checkpoint(stage) and any(stage.name in other.sources.values() for other in plan.stages.values()):
-        found.append("trainer.enable_checkpointing: false, and another stage starts from its checkpoint; leave it out")
-    return found
+        errors.append("trainer.enable_checkpointing: false, and another stage starts from its checkpoint; leave it out")
+    return errors
 
 
 def _leaves(model: Any) -> tuple[Teacher | None, dict[str, Any] | None]:
@@ -118,13 +109,6 @@ def _leaves(model: Any) -> tuple[Teacher | None, dict[str, Any] | None]:
         return locate.promised(CHECKPOINT, record), record
     except (TinymimError, NotImplementedError, AttributeError, AssertionError):
         return None, None
-
-
-def _export_problems(source: str) -> list[str]:
-    try:
-        return [problem] if (problem := locate.locate(source).problem()) else []
-    except TinymimError as error:
-        return [str(error)]
 
 
 def _kind_problems(stage: Stage, model: Any) -> list[str]:
@@ -200,8 +184,13 @@ def _length(stage: Stage, promise: Promise, lengths: dict[str, int]) -> str:
     text = f"{length}, total batch {batch * accumulate}"
     if batch < 1:  # one of the mistakes
         return text
-    images = _images(promise.data, stage, lengths)
-    if not images:
+    read = json.dumps(stage.config.get("data"), sort_keys=True)
+    if read not in lengths:  # counted once for all stages that read the same
+        try:
+            lengths[read] = count(promise.data)
+        except (TinymimError, OSError):
+            lengths[read] = 0
+    if not (images := lengths[read]):
         return f"{text}; the images cannot be counted yet"
     batches = max(images // batch, 1)
     limit = trainer.get("limit_train_batches")
@@ -217,14 +206,3 @@ def count(data: Any) -> int:
     """Training images of a data module, which is set up for that."""
     data.setup("fit")
     return len(data.train)
-
-
-def _images(data: Any, stage: Stage, lengths: dict[str, int]) -> int:
-    """Training images, counted once for all stages that read the same; 0 where they are not here."""
-    key = json.dumps(stage.config.get("data"), sort_keys=True)
-    if key not in lengths:
-        try:
-            lengths[key] = count(data)
-        except (TinymimError, OSError):
-            lengths[key] = 0
-    return lengths[key]

@@ -25,21 +25,30 @@ quick        laid over all of the above by ``--quick``
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
+import msgspec
+from msgspec import Meta, Struct
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tinymim.config import spec as outline
 from tinymim.config.spec import near, shortened, unknown
 from tinymim.errors import TinymimError, several
+from tinymim.experiments import schema, state
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage
-from tinymim.safety.text import brief
+from tinymim.experiments.state import Entry, State
+from tinymim.safety.text import WRONG, brief, json_or_empty, unreadable
+from tinymim.teachers.record_schemas import Line
 
 SHIPPED = "embedded"
 """The program that is run where none is named."""
+
+BEFORE = "papers.json"
+"""What earlier versions kept of each part."""
 
 KINDS = ("study", "chain", "analysis", "scaling")
 """Kinds of parts: ``tinymim study``, ``chain run``, ``analyze`` or ``scaling``."""
@@ -47,29 +56,40 @@ KINDS = ("study", "chain", "analysis", "scaling")
 NAMED = {"study": "study", "chain": "chain", "scaling": "scaling", "networks": "analysis"}
 """Kinds of parts, by the key that names their experiment."""
 
-KEYS = {
-    "": {"about", "vars", "parts", "quick"},
-    "commands": {"title", "kind", "commands", "roles"},
-    "study": {"title", "study", "set", "data", "quick", "questions", "jobs"},
-    "chain": {"title", "chain", "set", "data", "jobs"},
-    "scaling": {"title", "scaling", "set", "data", "quick", "jobs"},
-    "networks": {"title", "networks", "fits", "images", "roles"},
-    "fits": {"recipe", "set", "data"},
+
+def _text(required: dict[str, Any], others: str) -> Any:
+    """The schema of a part; values may be references that are not resolved yet, which are of any type."""
+    optional = [(name, {"title": schema.Text, "roles": Roles}.get(name, Any) | None, None) for name in others.split()]
+    return msgspec.defstruct("PartText", [*required.items(), *optional], forbid_unknown_fields=True)
+
+
+class Roles(Struct, forbid_unknown_fields=True):
+    """Titles of networks, by what the papers' findings are of."""
+
+    mim: Line
+    supervised: Line
+
+
+FileName = Annotated[str, Meta(description="the name of a file")]
+Lines = Annotated[
+    list[Annotated[list[Any], Meta(min_length=1)]],
+    Meta(min_length=1, description="a list of commands, each a list of words"),
+]
+KIND = Annotated[Literal[KINDS], Meta(description=f"one of {', '.join(KINDS)}")]  # type: ignore[valid-type]
+TEXTS = {
+    "commands": _text({"kind": KIND, "commands": Lines}, "title roles"),
+    "study": _text({"study": FileName}, "title set data quick questions jobs"),
+    "chain": _text({"chain": FileName}, "title set data jobs"),
+    "scaling": _text({"scaling": FileName}, "title set data quick jobs"),
+    "networks": _text({"networks": dict[str, Any], "images": Line}, "title fits roles"),
+    "fits": _text({"recipe": Line}, "set data"),
 }
+"""Schemas of a part, by the key that names its experiment."""
 
 
 @dataclass
 class Part:
-    """One of a program's parts.
-
-    Args:
-        id: also the name of its folder.
-        title: of its chapter in the report.
-        kind: one of :data:`KINDS`.
-        place: its folder.
-        commands: each as words.
-        roles: of an analysis.
-    """
+    """One of a program's parts, its commands as words; ``id`` is also the name of its folder."""
 
     id: str
     title: str
@@ -116,9 +136,9 @@ def load(name: str, place: Path, quick: bool = False, settings: dict[str, Any] |
         )
     for key, value in given.items():
         content.vars[key] = value
-    found = _mistakes(cast(dict[str, Any], OmegaConf.to_container(content, resolve=False)))
-    if found:
-        raise several(f"{path} has {len(found)} mistake(s)", found)
+    errors = _mistakes(cast(dict[str, Any], OmegaConf.to_container(content, resolve=False)))
+    if errors:
+        raise several(f"{path} has {len(errors)} mistake(s)", errors)
     places = {str(id): str(place / str(id)) for id in content.parts}
     parts, values = [], {}
     try:
@@ -145,6 +165,30 @@ def plan(program: Program, command: str) -> Plan:
     return Plan(program.name, stages, program.about, kind="program", command=command)
 
 
+def current(program: Program, place: Path, command: str, again: Iterable[str] = ()) -> State:
+    """The state of a program in its folder: the commands of ``again`` are as its file has them now, and wait, since
+    each finds by itself what is done; the others are as they were run."""
+    now = state.begin(place, plan(program, command))
+    before = _earlier(place)
+    for key in now.entries.keys() & before.entries.keys() - set(again):
+        now.entries[key], now.plan.stages[key] = before.entries[key], before.plan.stages[key]
+    return now
+
+
+def _earlier(place: Path) -> State:
+    """The state that is there, and what earlier versions wrote beside it, as far as it says more."""
+    found = state.load(place) if state.holds(place) else state.begin(place, Plan(place.name, {}, kind="program"))
+    try:
+        for id, part in (json_or_empty(place / BEFORE).get("parts") or {}).items():
+            if found.entries.get(id, Entry()).state == "waiting":
+                words = shlex.split(part["commands"][-1])[1:]
+                found.plan.stages[id] = Stage(id, "command", "", {"words": words})
+                found.entries[id] = Entry(part["status"], error=part.get("error"))
+    except WRONG as error:
+        raise unreadable(str(place / BEFORE), error) from None
+    return found
+
+
 def folder(name: str, quick: bool) -> Path:
     """The folder in which a program of that name is run by default."""
     own = "papers" if name == SHIPPED else f"papers_{name}"
@@ -156,6 +200,14 @@ def keys(part: Part) -> list[str]:
     return [*(f"{part.id}.{number}" for number in range(1, len(part.commands))), part.id]
 
 
+def how(current: State, part: Part) -> tuple[str, str | None]:
+    """How a part went, ``not run`` where that is not known, and why it failed."""
+    entries = [current.entries.get(key, Entry()) for key in keys(part)]
+    went = next((entry.state for entry in entries if entry.state not in ("done", "waiting")), entries[-1].state)
+    error = next((entry.error for entry in entries if entry.error), None)
+    return "not run" if went == "waiting" else went, error
+
+
 def _part(id: str, spec: dict[str, Any], place: str) -> Part:
     named = _named(spec)
     lines = [[word for entry in line for word in _words(entry)] for line in spec["commands"]] if not named else []
@@ -165,7 +217,10 @@ def _part(id: str, spec: dict[str, Any], place: str) -> Part:
         for fit, written in (spec.get("fits") or {}).items():
             own = ["--run_dir", fits[fit], "--ckpt_path", "last"]
             lines.append(["fit", "--config", written["recipe"], *own, *outline.texts(_overrides(written))])
-        sources = [f"{title}={_source(source, fits)}" for title, source in spec["networks"].items()]
+        sources = []
+        for title, source in spec["networks"].items():
+            first, colon, rest = source.rpartition(":")
+            sources.append(f"{title}={first}{colon}{fits[rest]}/{CHECKPOINT}" if rest in fits else f"{title}={source}")
         lines.append(["analyze", *sources, "--data", spec["images"], "--out", place])
     elif named:
         set_ = [text.removeprefix("--") for text in outline.texts(_overrides(spec))]
@@ -187,12 +242,6 @@ def _overrides(spec: dict[str, Any]) -> dict[str, Any]:
     return {**(spec.get("set") or {}), **(spec.get("data") or {})}
 
 
-def _source(source: str, fits: dict[str, str]) -> str:
-    """A network of an analysis, where that is one of the part's own fits by its checkpoint."""
-    first, colon, rest = source.rpartition(":")
-    return f"{first}{colon}{fits[rest]}/{CHECKPOINT}" if rest in fits else source
-
-
 def _words(entry: Any) -> list[str]:
     """An entry of a command: a word, a list of entries, ``{KEY: VALUE}`` for ``--KEY=VALUE``, or
     ``{--set: {KEY: VALUE}}`` for ``--set KEY=VALUE``; values as YAML on one line."""
@@ -210,44 +259,19 @@ def _words(entry: Any) -> list[str]:
 
 def _mistakes(content: dict[str, Any]) -> list[str]:
     """Mistakes in the text of a program."""
-    found = unknown(content, "", KEYS[""])
+    errors = unknown(content, "", ("about", "vars", "parts"))
     if not isinstance(content.get("about"), str | None):
-        found.append(f"about: {brief(content['about'])} is no text")
+        errors.append(f"about: {brief(content['about'])} is no text")
     parts = content.get("parts")
     if not isinstance(parts, dict) or not parts:
-        return [*found, "parts: missing, or not a mapping"]
+        return [*errors, "parts: missing, or not a mapping"]
     for id, spec in parts.items():
-        found += _part_mistakes(f"parts.{id}", spec)
-    return found
-
-
-def _part_mistakes(path: str, spec: Any) -> list[str]:
-    if not isinstance(spec, dict):
-        return [f"{path}: {spec!r} is not a mapping such as {{study: digits, set: ...}}"]
-    named = _named(spec)
-    found = unknown(spec, path, KEYS[named or "commands"])
-    if not isinstance(spec.get("title"), str | None):
-        found.append(f"{path}.title: {brief(spec['title'])} is no text")
-    roles = spec.get("roles")
-    if roles is not None and (not isinstance(roles, dict) or set(roles) != {"mim", "supervised"}):
-        found.append(f"{path}.roles: {roles!r} is not a mapping of mim and supervised")
-    if not named:
-        if spec.get("kind") not in KINDS:
-            found.append(f"{path}.kind: {spec.get('kind')!r} is not one of {', '.join(KINDS)}")
-        lines = spec.get("commands")
-        if not isinstance(lines, list) or not lines or not all(isinstance(line, list) and line for line in lines):
-            found.append(f"{path}.commands: not a list of commands, each a list of words")
-        return found
-    if named == "networks":
-        found += [] if spec.get("images") else [f"{path}.images: missing; name digits, shapes, a folder or a recipe"]
-        if not isinstance(spec["networks"], dict) or not spec["networks"]:
-            found.append(f"{path}.networks: {spec['networks']!r} is not a mapping of titles to networks")
-        for fit, written in (spec.get("fits") or {}).items():
-            where = f"{path}.fits.{fit}"
-            if not isinstance(written, dict) or not written.get("recipe"):
-                found.append(f"{where}: {written!r} is not a mapping of recipe, set and data")
-            else:
-                found += unknown(written, where, KEYS["fits"])
-    elif not isinstance(spec[named], str):
-        found.append(f"{path}.{named}: {spec[named]!r} is not the name of a file")
-    return found
+        path = f"parts.{id}"
+        if not isinstance(spec, dict):
+            errors.append(f"{path}: {spec!r} is not a mapping such as {{study: digits, set: ...}}")
+            continue
+        errors += schema.mistakes(spec, TEXTS[_named(spec) or "commands"], path)
+        fits = spec.get("fits") or {}
+        for fit, written in fits.items() if isinstance(fits, dict) else ():
+            errors += schema.mistakes(written, TEXTS["fits"], f"{path}.fits.{fit}")
+    return errors

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tinymim.errors import TinymimError
+from tinymim.experiments import program
 from tinymim.experiments.program import Part, Program
+from tinymim.experiments.state import State
 from tinymim.report import finding
 from tinymim.report.document import Document, Section, Table
 from tinymim.report.finding import Finding
@@ -30,47 +31,42 @@ Readers = dict[str, Callable[[Part, Path], Chapter]]
 """By kind of part: its chapter, for a page in that folder."""
 
 
-def write(whole: Program, states: dict[str, Any], place: Path, readers: Readers) -> None:
-    """Write the report of what is there, as HTML and as Markdown, each whole or not at all.
-
-    Args:
-        whole: the program.
-        states: how each part went, by id.
-        place: its folder.
-        readers: of the parts.
-    """
-    made = document(whole, states, place, readers)
+def write(whole: Program, current: State, readers: Readers) -> None:
+    """Write the report of what is there into the program's folder, as HTML and Markdown, each whole or not at all."""
+    made = document(whole, current, readers)
     for name in (PAGE, TEXT):
-        made.write(place / name)
+        made.write(current.place / name)
 
 
-def document(whole: Program, states: dict[str, Any], place: Path, readers: Readers) -> Document:
+def document(whole: Program, current: State, readers: Readers) -> Document:
     """The report."""
     answers: dict[str, list[Finding]] = {}
     counted: list[Finding] = []
-    sections, missing = [], []
+    sections, missing, failed = [], [], []
     for part in whole.parts:
+        went, _ = program.how(current, part)
+        failed += [part.title] if went == "failed" else []
         try:
-            chapter = readers[part.kind](part, place)
+            chapter = readers[part.kind](part, current.place)
         except (TinymimError, SystemExit) as error:  # not run yet, failed before it wrote anything, or a wrong option
             missing.append(f"{part.title}: nothing to show yet ({error}).")
             continue
-        status = states.get(part.id, {}).get("status", "done")
-        title = part.title if status == "done" else f"{part.title} ({status})"
-        if status != "done":
+        counts = went in ("done", "not run")  # by its own command, then
+        title = part.title if counts else f"{part.title} ({went})"
+        if counts:
+            counted += chapter.findings
+        else:
             missing.append(f"{title}: what is shown of it may be of before, and is not counted.")
         answers[title] = chapter.findings
-        counted += chapter.findings if status == "done" else []
         for section in chapter.sections:
             section.title = f"{title}: {section.title}"
             sections.append(section)
-    failed = [part.title for part in whole.parts if states.get(part.id, {}).get("status") == "failed"]
     about = whole.about
     if whole.quick:
         about = f"The short form: it shows that everything runs, and says little about the questions. {about}"
     return Document(
         "Three papers, repeated",
-        [_summary(answers, counted, missing), *sections, _parts(whole.parts, states)],
+        [_summary(answers, counted, missing), *sections, _parts(whole.parts, current)],
         about,
         f"{len(failed)} part(s) failed: {', '.join(failed)}. See the end of the page." if failed else "",
         [("program", whole.name), *((f"vars.{key}", str(value)) for key, value in whole.vars.items())],
@@ -93,21 +89,20 @@ def _summary(answers: dict[str, list[Finding]], counted: list[Finding], missing:
     return Section("The questions", [text], made, remarks=missing)
 
 
-def _parts(parts: list[Part], states: dict[str, Any]) -> Section:
+def _parts(parts: list[Part], current: State) -> Section:
     rows, remarks = [], []
     for part in parts:
-        state = states.get(part.id, {})
-        spent = state.get("seconds")
-        seconds = clock(spent) if isinstance(spent, int | float) and math.isfinite(spent) else "-"
-        commands = state.get("commands", part.lines())
-        rows.append([part.title, state.get("status", "not run"), seconds, "; ".join(commands)])
+        went, error = program.how(current, part)
+        stages = [current.plan.stages[key] for key in program.keys(part)]
+        commands = [shlex.join(["tinymim", *stage.config["words"]]) for stage in stages]
+        seconds = sum(current.entries[key].seconds for key in program.keys(part))
+        rows.append([part.title, went, clock(seconds) if seconds else "-", "; ".join(commands)])
         if [line.replace("--run_dir", "--run-dir") for line in commands] != [
             line.replace("--run_dir", "--run-dir") for line in part.lines()
         ]:
             remarks.append(f"{part.title}: the program would now run {'; '.join(part.lines())}.")
-    remarks += [
-        f"{part.title} failed: {states[part.id]['error']}" for part in parts if "error" in states.get(part.id, {})
-    ]
+        if error:
+            remarks.append(f"{part.title} failed: {error}")
     return Section(
         "The parts", tables=[Table(["part", "state", "time", "commands"], rows, prose=True)], remarks=remarks
     )

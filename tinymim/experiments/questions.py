@@ -2,60 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass, field
-from typing import Literal
 
 from tinymim.experiments.plan import Plan
+from tinymim.experiments.schema import Claim, Curve, Figure
 from tinymim.experiments.settings import Settings
 
 PRETRAIN = "pretrain"
 """The stage of a row that comes before those it is compared by."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A column of a table.
-
-    Args:
-        stage: that it comes from.
-        metric: in the stage's ``results.json``, such as ``val/top1``.
-        unit: one that begins with ``%``, such as ``% of the side``, shows a share in per cent; any other is the
-            metric's own, and empty is none.
-        better: ``higher`` or ``lower``.
-    """
-
-    stage: str
-    metric: str
-    unit: str = "%"
-    better: Literal["higher", "lower"] = "higher"
-
-    @property
-    def scale(self) -> int:
-        """Factor by which a value is multiplied to be shown."""
-        return 100 if self.unit.startswith("%") else 1
-
-    @property
-    def sign(self) -> int:
-        """1 where higher is better, -1 where lower is."""
-        return 1 if self.better == "higher" else -1
-
-    def head(self, title: str) -> str:
-        """``title`` over a column: with the unit unless it is plain per cent, and an arrow where lower is better."""
-        return title + (f" ({self.unit})" if self.unit not in ("%", "") else "") + (" ↓" if self.sign < 0 else "")
-
-    def number(self, value: float, digits: int = 4) -> str:
-        """A value in the figure's unit: per cent to one decimal, others to so many digits."""
-        return f"{100 * value:.1f}" if self.scale == 100 else f"{value:.{digits}g}"
-
-    def shown(self, values: list[float]) -> str:
-        """Mean, and the spread (standard deviation over seeds) where there are several; ``-`` where there are none."""
-        if not values:
-            return "-"
-        mean = self.number(statistics.mean(values))
-        if len(values) > 1:
-            return f"{mean} ± {self.number(statistics.stdev(values), 2)}"
-        return f"{mean} %" if self.scale == 100 else mean
 
 
 FIGURES = {
@@ -64,24 +18,6 @@ FIGURES = {
     "fine-tuned": Figure("finetune", "val/top1"),
 }
 """The figures of a study that names none, of chains and of ``tinymim distill``: shares of the held-out images."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A loss that a stage logs: its ``title``, and ``train/LOSS`` and ``val/LOSS`` of ``stage``."""
-
-    title: str
-    stage: str
-    loss: str = "loss"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A finding that can be checked: in ``figure``, the row ``better`` is better than the row ``than``."""
-
-    figure: str
-    better: str
-    than: str
 
 
 @dataclass

@@ -17,6 +17,7 @@ from tinymim.experiments.state import State
 from tinymim.experiments.status import headline
 from tinymim.experiments.tables import Records
 from tinymim.files import write_text
+from tinymim.report import csv_files
 from tinymim.report.document import Section
 from tinymim.report.finding import Finding
 from tinymim.safety.text import json_or_empty
@@ -24,19 +25,15 @@ from tinymim.training import metrics_log
 
 
 def records(state: State, compared: Comparison, plan: Plan | None = None) -> Records:
-    """How each row went under each seed, and the figures of those that are done.
-
-    Args:
-        state: of the plan.
-        compared: its rows and figures.
-        plan: as its file has it today; what has another definition in ``state`` is left out.
+    """How each row went under each seed, and the figures of those that are done; with a ``plan`` as its file has it
+    today, what has another definition in ``state`` is left out.
 
     Raises:
         TinymimError: a finished fit did not measure one of the figures.
     """
     changed = set(plan_changes.between(state.plan, plan_changes.keep_precision(state.plan, plan))) if plan else set()
     stale = state.plan.with_descendants(changed)
-    found: Records = {row: {} for row in compared.rows}
+    rows: Records = {row: {} for row in compared.rows}
     for row, stages in compared.rows.items():
         if stale.intersection(stages.values()):
             continue
@@ -44,8 +41,8 @@ def records(state: State, compared: Comparison, plan: Plan | None = None) -> Rec
         for seed in seeds:
             keys = {role: key for role, stage in stages.items() if (key := state.plan.key(stage, seed))}
             if record := _record(state, keys, compared):
-                found[row][seed or 0] = record
-    return found
+                rows[row][seed or 0] = record
+    return rows
 
 
 def _record(state: State, keys: dict[str, str], compared: Comparison) -> dict[str, Any] | None:
@@ -89,47 +86,40 @@ def describe(state: State, compared: Comparison, key: str) -> str:
     return ", ".join(shown) or headline(state, key)
 
 
-def section(compared: Comparison, asked: Question, found: Records) -> Section:
+def section(compared: Comparison, question: Question, records: Records) -> Section:
     """The table of a question, and under it the settings of each row."""
-    made = tables.section(asked, found, compared.shown(asked))
-    made.remarks += compared.remarks(asked)
+    made = tables.section(question, records, compared.shown(question))
+    made.remarks += compared.remarks(question)
     return made
 
 
-def sections(state: State, compared: Comparison, found: Records, beside: Path, draw: bool = True) -> list[Section]:
-    """A section for each question; tables and curves are written into the plan's folder.
-
-    Args:
-        state: of the plan.
-        compared: its rows, questions and figures.
-        found: the records of its rows.
-        beside: folder of the page that will hold them, which its links are relative to.
-        draw: the curves too.
-    """
-    root, logged = Path(os.path.relpath(state.place, beside)), _logged(state, compared, found)
-    return [_question(state, compared, id, found, logged, root, draw) for id in compared.questions]
+def sections(state: State, compared: Comparison, records: Records, beside: Path, draw: bool = True) -> list[Section]:
+    """A section for each question; tables and, with ``draw``, curves are written into the plan's folder. Links are
+    relative to ``beside``, the folder of the page that will hold them."""
+    root, logged = Path(os.path.relpath(state.place, beside)), _logged(state, compared, records)
+    return [_question(state, compared, id, records, logged, root, draw) for id in compared.questions]
 
 
 def _question(
-    state: State, compared: Comparison, id: str, found: Records, logged: Logged, root: Path, draw: bool
+    state: State, compared: Comparison, id: str, records: Records, logged: Logged, root: Path, draw: bool
 ) -> Section:
-    asked, place = compared.questions[id], state.place
-    made = section(compared, asked, found)
-    files = {id: tables.as_csv(asked, found, compared.shown(asked))}
-    curves = _curves(compared, asked)
-    speeds, fast = _speeds(curves, asked, logged)
+    question, place = compared.questions[id], state.place
+    made = section(compared, question, records)
+    files = {id: tables.csv_rows(question, records, compared.shown(question))}
+    curves = _curves(compared, question)
+    speeds, fast = _speeds(curves, question, logged)
     if speeds:
-        without = replace(asked, paper={})
+        without = replace(question, paper={})
         table = tables.table(without, fast, speeds)
         made.tables.append(replace(table, title="Convergence", text=convergence.READING))
-        made.text += tables.claims(asked, fast, speeds)
-        files[f"{id}_convergence"] = tables.as_csv(without, fast, speeds)
-    for table, (name, text) in zip(made.tables, files.items(), strict=True):
-        write_text(place / "tables" / f"{name}.csv", text)
+        made.text += tables.claims(question, fast, speeds)
+        files[f"{id}_convergence"] = tables.csv_rows(without, fast, speeds)
+    for table, (name, rows) in zip(made.tables, files.items(), strict=True):
+        csv_files.write(place / "tables" / f"{name}.csv", rows)
         table.files = [str(root / "tables" / f"{name}.csv")]
     write_text(place / "tables" / f"{id}.md", made.markdown())
     for key, curve in curves.items() if draw else []:
-        if picture := loss_curves.draw(asked, curve, logged, place / "curves" / f"{id}_{key}", str(root / "curves")):
+        if picture := loss_curves.draw(question, curve, logged, place / "curves" / f"{id}_{key}", str(root / "curves")):
             made.pictures.append(picture)
         elif names := {
             name for stages in logged.values() for by in stages.values() for name in by.get(curve.stage, {})
@@ -139,39 +129,39 @@ def _question(
     return made
 
 
-def answers(state: State, compared: Comparison, found: Records) -> list[Finding]:
+def answers(state: State, compared: Comparison, records: Records) -> list[Finding]:
     """Findings of the paper beside those here, for the questions that both answer."""
-    logged, findings = _logged(state, compared, found), []
-    for asked in compared.questions.values():
-        speeds, fast = _speeds(_curves(compared, asked), asked, logged)
+    logged, findings = _logged(state, compared, records), []
+    for question in compared.questions.values():
+        speeds, fast = _speeds(_curves(compared, question), question, logged)
         both = {
             row: {
                 seed: {**record, "figures": {**record["figures"], **fast[row].get(seed, {"figures": {}})["figures"]}}
                 if record["status"] == "done"
                 else record
-                for seed, record in found[row].items()
+                for seed, record in records[row].items()
             }
             for row in fast
         }
-        findings.append(tables.finding(asked, both, {**speeds, **compared.shown(asked)}))
+        findings.append(tables.finding(question, both, {**speeds, **compared.shown(question)}))
     return [finding for finding in findings if finding]
 
 
-def _curves(compared: Comparison, asked: Question) -> dict[str, Curve]:
+def _curves(compared: Comparison, question: Question) -> dict[str, Curve]:
     """Curves of the stages whose figures the question shows."""
-    shown = {figure.stage for figure in compared.shown(asked).values()}
+    shown = {figure.stage for figure in compared.shown(question).values()}
     return {key: curve for key, curve in compared.curves.items() if curve.stage in shown}
 
 
-def _speeds(curves: dict[str, Curve], asked: Question, logged: Logged) -> tuple[dict[str, Figure], Records]:
-    return convergence.measured({c.title: (c.stage, c.loss) for c in curves.values()}, list(asked.rows), logged)
+def _speeds(curves: dict[str, Curve], question: Question, logged: Logged) -> tuple[dict[str, Figure], Records]:
+    return convergence.measured({c.title: (c.stage, c.loss) for c in curves.values()}, list(question.rows), logged)
 
 
-def _logged(state: State, compared: Comparison, found: Records) -> Logged:
+def _logged(state: State, compared: Comparison, records: Records) -> Logged:
     """Logged curves of the rows that are done."""
     stages = {curve.stage for curve in compared.curves.values()}
     logged: Logged = {}
-    for row, by_seed in found.items():
+    for row, by_seed in records.items():
         logged[row] = {}
         for seed, record in by_seed.items():
             if record["status"] == "done":

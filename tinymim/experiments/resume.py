@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import fit_files, plan_changes, plan_check, state
-from tinymim.experiments.plan import Plan
+from tinymim.experiments import fit_files, old_folders, plan_changes, plan_check, state
+from tinymim.experiments.plan import Plan, Stage
 from tinymim.experiments.state import State
 from tinymim.log import say
 from tinymim.training import lock, run_folder
@@ -19,7 +20,47 @@ LONGEST = 20
 """Lines of what has changed that are shown."""
 
 
-def check_fresh(place: Path, going_on: bool) -> None:
+@contextlib.contextmanager
+def opened(
+    place: Path,
+    plan: Plan | None,
+    launch: str | None = None,
+    accept: bool = False,
+    keys: Iterable[str] | None = None,
+    tried: dict[str, tuple[Stage, dict[str, Any]]] | None = None,
+    going_on: bool = True,
+) -> Iterator[State]:
+    """The state of a plan in its folder, begun or to go on with, checked and written.
+
+    The folder is locked meanwhile; a mistake in a new plan leaves no folder.
+
+    Args:
+        place: the folder.
+        plan: what is to be run there; ``None`` is what the folder holds, with the recipes as they may have been edited.
+        launch: put before each fit's command; ``None`` leaves it as it was.
+        accept: changes since it was run last.
+        keys: of the fits that are to run; the others, and what they were, are left alone. By default all.
+        tried: as :func:`tinymim.experiments.old_folders.read` takes them.
+        going_on: a chain may be there already.
+
+    Raises:
+        TinymimError: mistakes in what is left to run, changes that are not accepted, or a folder of other things.
+    """
+    if plan is None:
+        state.load(place)  # before a lock is laid into a folder that is none
+        with lock.hold(place, "folder"):
+            yield _prepared(place, state.as_edited(state.load(place)), launch, accept, keys)
+        return
+    own = plan.kind in ("chain", "scaling study")  # others may have been begun by a version that kept no state
+    if own:
+        _check_fresh(place, going_on)
+    with lock.hold(place, "run_dir"):
+        if own:
+            _check_fresh(place, going_on)
+        yield _prepared(place, plan, launch, accept, keys, tried)
+
+
+def _check_fresh(place: Path, going_on: bool) -> None:
     """Raise where a folder holds something else than a plan, or a plan unless it is to go on."""
     inside = sorted(path.name for path in place.iterdir() if path.name != lock.NAME) if place.is_dir() else []
     if state.holds(place) and not going_on:
@@ -30,52 +71,17 @@ def check_fresh(place: Path, going_on: bool) -> None:
         raise TinymimError(f"run_dir: {place} holds other files ({', '.join(inside[:4])}); give a new folder")
 
 
-@contextlib.contextmanager
-def opened(
+def _prepared(
     place: Path,
     plan: Plan,
-    launch: str | None = None,
-    accept: bool = False,
-    keys: Iterable[str] | None = None,
-    before: Callable[[], State | None] = lambda: None,
-    going_on: bool = True,
-) -> Iterator[State]:
-    """The state of a plan in its folder, which is locked meanwhile; a mistake in a new plan leaves no folder.
-
-    The arguments are those of :func:`prepare` and :func:`check_fresh`.
-    """
-    own = plan.kind in ("chain", "scaling study")  # others may have been begun by a version that kept no state
-    if own:
-        check_fresh(place, going_on)
-    with lock.hold(place, "run_dir"):
-        if own:
-            check_fresh(place, going_on)
-        yield prepare(place, plan, launch, accept, keys, before)
-
-
-def prepare(
-    place: Path,
-    plan: Plan,
-    launch: str | None = None,
-    accept: bool = False,
-    keys: Iterable[str] | None = None,
-    before: Callable[[], State | None] = lambda: None,
+    launch: str | None,
+    accept: bool,
+    keys: Iterable[str] | None,
+    tried: dict[str, tuple[Stage, dict[str, Any]]] | None = None,
 ) -> State:
-    """The state of ``plan`` in a folder, begun or to go on with, checked and written.
-
-    Args:
-        place: the folder, whose lock is held.
-        plan: what is to be run there.
-        launch: put before each fit's command; ``None`` leaves it as it was.
-        accept: changes since it was run last.
-        keys: of the fits that are to run; the others, and what they were, are left alone. By default all.
-        before: reads the state of a folder that an earlier version of tinymim wrote.
-
-    Raises:
-        TinymimError: mistakes in what is left to run, or changes that are not accepted.
-    """
+    """The state of ``plan`` in a folder whose lock is held; the arguments are those of :func:`opened`."""
     wanted = set(plan.fits) if keys is None else plan.with_sources(keys)
-    old = state.load(place) if state.holds(place) else before()
+    old = state.load(place) if state.holds(place) else old_folders.read(place, plan, tried)
     if old is None:
         if begun := [key for key in wanted if any((place / key / name).exists() for name in run_folder.KEPT)]:
             names = ", ".join(sorted(begun)[:4])

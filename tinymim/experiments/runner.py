@@ -11,10 +11,10 @@ import shlex
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import Literal
 
 from tinymim import precision
 from tinymim.config import references
@@ -24,29 +24,20 @@ from tinymim.experiments.fit_processes import Process, cores
 from tinymim.experiments.plan_changes import digest
 from tinymim.experiments.state import State, now
 from tinymim.experiments.status import headline
+from tinymim.experiments.stop_signals import INTERRUPTED, StopSignals
 from tinymim.experiments.tally import Tally
+from tinymim.files import unwritten
 from tinymim.log import say
 from tinymim.safety.text import json_or_empty
 from tinymim.training import lock, run_folder
 from tinymim.training.preemption import Preempted
 from tinymim.training.run_folder import PROGRESS
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""Signals that stop a plan. Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end
-torchrun, and srun takes SIGINT for a question."""
-
 
 @dataclass
 class Running:
-    """A stage's process.
-
-    Args:
-        process: itself.
-        log: where its output goes, unless it is the terminal.
-        before: when its progress was written last, before it began.
-        begun: when, by the monotonic clock.
-        asked: how often it was asked to stop.
-    """
+    """A stage's process: where its output goes, when its progress was written last before it began, when it began, and
+    how often it was asked to stop."""
 
     process: Process
     log: Path | None
@@ -74,7 +65,7 @@ class Runner:
         state: State,
         keys: Iterable[str] | None = None,
         jobs: int = 1,
-        ended: Callable[[str], None] = lambda key: None,
+        ended: Callable[[str], object] = lambda key: None,
         describe: Callable[[str], str] | None = None,
         forked: bool = False,
         logged: bool = False,
@@ -84,11 +75,14 @@ class Runner:
         self.describe = describe or (lambda key: headline(state, key))
         self.keys = list(state.entries if keys is None else (key for key in state.entries if key in set(keys)))
         self.forked = forked and not state.launch
-        self.shown, self.logged = shown, logged or shown or self.forked or jobs > 1
-        self.again = state.plan.command or f"tinymim chain resume {shlex.quote(str(state.place))}"
+        self.how: Literal["command", "shown", "forked"] = "shown" if shown else "forked" if self.forked else "command"
+        self.logged = logged or shown or self.forked or jobs > 1
+        self.again = state.again
         self.running: dict[str, Running] = {}
         self._tried: set[str] = set()
-        self._signals, self._told = 0, False
+        self._signals, self._told = StopSignals(self._pass_on), False
+        self._trouble: TinymimError | None = None
+        self._lock = _inode(state.place)
         self._tally = Tally(key for key in self.keys if state.entries[key].state != "done")
         self._precision: str | None = None
 
@@ -96,29 +90,48 @@ class Runner:
         """Run all that can run.
 
         Returns:
-            0, or :attr:`Preempted.code` where a signal stopped it.
+            0, or one of :data:`INTERRUPTED` where a signal stopped it.
 
         Raises:
-            TinymimError: stages failed.
+            TinymimError: stages failed, or the plan's folder can no longer be written.
         """
         self._nobody_at_work()
         try:
-            with self._listening():
+            with self._signals.listening():
                 while True:
                     self._tell()
                     for ended in [key for key, stage in self.running.items() if stage.process.poll() is not None]:
                         self._ended(ended)
-                    while not self._signals and len(self.running) < self.jobs and (key := self._next()):
+                    while not self._signals.count and len(self.running) < self.jobs and (key := self._next()):
                         self._start(key)
-                    if not self.running and (self._signals or not self._next()):
+                    if not self.running and (self._signals.count or not self._next()):
                         break
+                    if self._signals.overdue:
+                        self._kill(self.running.values())
                     self._tally.watch({key: stage.log for key, stage in self.running.items() if stage.log})
                     time.sleep(0.05)
         finally:
-            for stage in self.running.values():  # only after an exception; a command of its own may live on
-                if isinstance(stage.process, fit_processes.Fork):
-                    stage.process.kill()
+            # only after an exception; a command of its own may live on
+            self._kill(stage for stage in self.running.values() if isinstance(stage.process, fit_processes.Fork))
         return self._verdict()
+
+    def _kill(self, stages: Iterable[Running]) -> None:
+        for stage in stages:
+            with contextlib.suppress(ProcessLookupError):
+                stage.process.kill()
+
+    def _save(self) -> None:
+        """Write the state; where that cannot be done, every stage is asked to save, and none is begun."""
+        try:
+            if _inode(self.state.place) != self._lock:
+                raise TinymimError("it was moved or removed meanwhile, and nothing is written into another one")
+            self.state.save()
+        except (TinymimError, OSError) as error:
+            reason = error if isinstance(error, TinymimError) else unwritten(error)
+            place = self.state.place
+            again = f"put that right, then go on with: {self.again}"
+            self._trouble = self._trouble or TinymimError(f"{place} cannot be written: {reason}; {again}")
+            self._signals.ask()
 
     def _tell(self) -> None:
         """Say once which stages were asked to stop, those among them that have ended since."""
@@ -129,13 +142,15 @@ class Runner:
     def _verdict(self) -> int:
         plan, entries = self.state.plan, {key: self.state.entries[key] for key in self.keys}
         failures = [f"{key}: {entry.error}" for key, entry in entries.items() if entry.state == "failed"]
-        if self._signals:
+        if self._trouble:
+            raise self._trouble
+        if self._signals.count:
             done = sum(entry.state == "done" for entry in entries.values())
             for failure in failures:
                 say(f"failed: {failure}")
             how_far = f"interrupted, {done} of {len(entries)} stages are done"
             say(f"{plan.kind} {plan.name}: {how_far}; go on with: {self.again}")
-            return Preempted.code
+            return self._signals.code
         if failures:
             waiting = sum(entry.state == "waiting" for entry in entries.values())
             also = f", and {waiting} that start from them wait" if waiting else ""
@@ -164,40 +179,27 @@ class Runner:
             what = " ".join(filter(None, (stage.kind, stage.recipe, f"from {stage.start or 'scratch'}")))
             if stage.kind == "command":
                 what = shlex.join(["tinymim", *stage.config["words"]])
-            where = f" (its output: {log})" if log and not self.shown else ""
+            where = f" (its output: {log})" if log and self.how == "command" else ""
             say(f"\n== stage {self.keys.index(key) + 1} of {len(self.keys)}, {key}: {what}{where}")
         entry.inputs = fit_files.inputs(state, key)
         entry.recipe, entry.started = digest(stage), entry.started or now()
         entry.state, entry.ended, entry.exit_code, entry.error, entry.outputs = "running", None, None, None, {}
-        state.save()
+        self._save()
+        if self._trouble:
+            entry.state = "interrupted"
+            return
+        settled = self._settled(key) if precision.is_auto(stage.config) else None
+        words = fit_files.command(state, key, settled)
         launch = shlex.split(state.launch) if stage.kind != "export" else []
         try:
-            process = self._process(self._words(key), log, launch)
+            process = fit_processes.start(self.how, words, log, max(cores() // self.jobs, 1), launch)
         except OSError as error:
             self._failed(key, f"{[*launch, fit_processes.COMMAND[0]][0]} cannot be started: {error.strerror}")
             return
         self.running[key] = Running(process, log, _written(place), time.monotonic())
         self._pass_on()
         entry.process = {"host": socket.gethostname(), "pid": process.pid}
-        state.save()
-
-    def _process(self, words: list[str], log: Path | None, launch: list[str]) -> Process:
-        threads = max(cores() // self.jobs, 1)
-        if log is None:
-            return fit_processes.spawn(words, None, threads, launch)
-        log.parent.mkdir(exist_ok=True)
-        if self.shown:
-            return fit_processes.Shown(words, log)
-        if self.forked:
-            return fit_processes.Fork(words, log, threads)
-        with log.open("ab") as stream:
-            return fit_processes.spawn(words, stream, threads, launch)
-
-    def _words(self, key: str) -> list[str]:
-        """The command line of a stage, behind ``tinymim``."""
-        stage = self.state.plan.stage(key)
-        settled = self._settled(key) if precision.is_auto(stage.config) else None
-        return fit_files.command(self.state, key, settled)
+        self._save()
 
     def _settled(self, key: str) -> str | None:
         """The precision that ``auto`` means: what it was for an earlier stage, maybe on another machine; or what it is
@@ -240,16 +242,15 @@ class Runner:
         outputs = fit_files.outputs(self.state, key) if code == 0 else {}
         if code == 0 and set(outputs) == set(fit_files.promised(self.state, key)):
             entry.state, entry.outputs, entry.ended = "done", outputs, now()
-            self.state.save()
+            self._save()
             self._tally.ended(key, self.describe(key), time.monotonic() - stage.begun)
             self.ended(key)
             return
         saved = _written(place) != stage.before and json_or_empty(place / PROGRESS).get("state") == "preempted"
-        if code == Preempted.code or self._signals or (code and saved):
+        if code in INTERRUPTED or self._signals.count or (code and saved):
             entry.state, entry.ended = "interrupted", now()
-            self.state.save()
-            self._signals = self._signals or 1  # a stage stopped by the user stops the whole plan
-            self._pass_on()
+            self._save()
+            self._signals.ask(code if code in INTERRUPTED else Preempted.code)  # it stops the whole plan
             return
         missing = ", ".join(name for name in fit_files.promised(self.state, key) if name not in outputs)
         how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
@@ -261,35 +262,24 @@ class Runner:
     def _failed(self, key: str, error: str) -> None:
         entry = self.state.entries[key]
         entry.state, entry.error, entry.ended = "failed", error, now()
-        self.state.save()
+        self._save()
         self._tally.ended(key, f"failed: {error}")
         self.ended(key)
-
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Stop on a signal; one that is ignored, as under nohup, stays ignored."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._signals += 1
-            self._pass_on()
-
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, stop)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _pass_on(self) -> None:
         """Ask each process to stop, as often as this one was asked."""
         for stage in list(self.running.values()):
-            while stage.asked < self._signals:
+            while stage.asked < self._signals.count:
                 stage.asked += 1
                 with contextlib.suppress(ProcessLookupError):
                     stage.process.send_signal(signal.SIGTERM)
+
+
+def _inode(place: Path) -> int | None:
+    """The file of a folder's lock, which another folder of that name has not; ``None`` where it is not locked."""
+    with contextlib.suppress(OSError):
+        return (place / lock.NAME).stat().st_ino
+    return None
 
 
 def _written(place: Path) -> int:

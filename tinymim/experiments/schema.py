@@ -6,6 +6,7 @@ names what is checked by the readers, once those are right.
 
 from __future__ import annotations
 
+import statistics
 import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -108,17 +109,52 @@ class StudyStage(Struct, forbid_unknown_fields=True):
     set: Settings = None
 
 
-class StudyFigure(Struct, forbid_unknown_fields=True):
-    """A figure of a study."""
+class Figure(Struct, frozen=True, forbid_unknown_fields=True):
+    """A column of a table.
+
+    Args:
+        stage: that it comes from.
+        metric: in the stage's ``results.json``, such as ``val/top1``.
+        unit: one that begins with ``%``, such as ``% of the side``, shows a share in per cent; any other is the
+            metric's own, and empty is none.
+        better: ``higher`` or ``lower``.
+    """
 
     stage: Line
     metric: Line
     unit: Annotated[str, Meta(max_length=4000, description="a text, such as px; % and '' are others")] = "%"
     better: Annotated[Literal["higher", "lower"], Meta(description="higher or lower")] = "higher"
 
+    @property
+    def scale(self) -> int:
+        """Factor by which a value is multiplied to be shown."""
+        return 100 if self.unit.startswith("%") else 1
 
-class StudyCurve(Struct, forbid_unknown_fields=True):
-    """A loss that a study draws."""
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return 1 if self.better == "higher" else -1
+
+    def head(self, title: str) -> str:
+        """``title`` over a column: with the unit unless it is plain per cent, and an arrow where lower is better."""
+        return title + (f" ({self.unit})" if self.unit not in ("%", "") else "") + (" ↓" if self.sign < 0 else "")
+
+    def number(self, value: float, digits: int = 4) -> str:
+        """A value in the figure's unit: per cent to one decimal, others to so many digits."""
+        return f"{100 * value:.1f}" if self.scale == 100 else f"{value:.{digits}g}"
+
+    def shown(self, values: list[float]) -> str:
+        """Mean, and the spread (standard deviation over seeds) where there are several; ``-`` where there are none."""
+        if not values:
+            return "-"
+        mean = self.number(statistics.mean(values))
+        if len(values) > 1:
+            return f"{mean} ± {self.number(statistics.stdev(values), 2)}"
+        return f"{mean} %" if self.scale == 100 else mean
+
+
+class Curve(Struct, frozen=True, forbid_unknown_fields=True):
+    """A loss that a stage logs and a study draws: ``train/LOSS`` and ``val/LOSS``; called by its id without a title."""
 
     stage: Line
     title: Line = ""
@@ -144,8 +180,8 @@ class StudyRow(Struct, forbid_unknown_fields=True):
     known: Line | None = None
 
 
-class StudyClaim(Struct, forbid_unknown_fields=True):
-    """A finding that can be checked."""
+class Claim(Struct, frozen=True, forbid_unknown_fields=True):
+    """A finding that can be checked: in ``figure``, the row ``better`` is better than the row ``than``."""
 
     figure: Line
     better: Line
@@ -162,7 +198,7 @@ class StudyQuestion(Struct, forbid_unknown_fields=True):
     paper: dict[str, float] | None = None
     figures: list[Line] | None = None
     against: dict[str, Line] | None = None
-    claims: list[StudyClaim] | None = None
+    claims: list[Claim] | None = None
 
 
 class StudyText(Struct, forbid_unknown_fields=True):
@@ -174,8 +210,8 @@ class StudyText(Struct, forbid_unknown_fields=True):
     questions: dict[FileName, StudyQuestion]
     about: Text = ""
     budget: Settings = None
-    figures: dict[str, StudyFigure] | None = None
-    curves: dict[Name, StudyCurve] | None = None
+    figures: dict[str, Figure] | None = None
+    curves: dict[Name, Curve] | None = None
     prepare: dict[FileName, StudyPrepared] | None = None
     quick: Settings = None
     settings: Line | None = None
@@ -194,25 +230,25 @@ def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
     if check:
         return check(value, path)
     origin, inner = typing.get_origin(base), typing.get_args(base)
-    fields = {field.name: field for field in msgspec.structs.fields(base)} if _is_struct(base) else {}
+    fields = {field.name: field for field in msgspec.structs.fields(base)} if hasattr(base, "__struct_fields__") else {}
     if (fields or origin is dict) and not isinstance(value, dict):
         inside = ", ".join(fields) or "names"
         return [f"{path}: {value!r} is not {said or f'a mapping of {inside}'}"]
     if fields:
-        found = unknown(value, path, fields)
+        errors = unknown(value, path, fields)
         for name, field in fields.items():
             where = f"{path}.{name}".lstrip(".")
             if field.required and value.get(name) in (None, "", [], {}):
-                found.append(f"{where}: missing")
+                errors.append(f"{where}: missing")
             elif value.get(name) is not None:
-                found += mistakes(value[name], field.type, where)
-        return found
+                errors += mistakes(value[name], field.type, where)
+        return errors
     if origin is dict and not said:
         wrong = [
             f"{path}.{key}: is not {_described(inner[0])[2] or 'a name'}" for key in value if _error(key, inner[0])
         ]
         return wrong + [line for key, part in value.items() for line in mistakes(part, inner[1], f"{path}.{key}")]
-    if origin is list and _is_struct(inner[0]) and isinstance(value, list):
+    if origin is list and hasattr(inner[0], "__struct_fields__") and isinstance(value, list):
         return [line for n, part in enumerate(value, 1) for line in mistakes(part, inner[0], f"{path}, number {n}")]
     error = _error(value, schema)
     return [f"{path}: {value!r} is not {said}" if said else f"{path}: {error}"] if error else []
@@ -225,10 +261,6 @@ def _error(value: Any, schema: Any) -> str:
     except msgspec.ValidationError as error:
         return record_schemas.told(error)
     return ""
-
-
-def _is_struct(schema: Any) -> bool:
-    return isinstance(schema, type) and issubclass(schema, Struct)
 
 
 def _described(schema: Any) -> tuple[Any, Any, str, Check | None]:

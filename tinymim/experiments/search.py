@@ -44,22 +44,13 @@ Point = dict[str, Any]
 DEFAULT_SHARE = 0.2
 
 
-def share_of(search: dict[str, Any]) -> float:
-    """The share of the training images that settings are judged on."""
-    return search.get("share", DEFAULT_SHARE)
-
-
 def points(tried: dict[str, list[Any]]) -> list[Point]:
     """All combinations of the values."""
     return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
 
 
 class Search:
-    """A search of the settings of rows.
-
-    Args:
-        compared: what is compared, read for a search, with every fit's ``data.choice_split``.
-        rows: ids; none is all.
+    """A search of the settings of some rows, or of all, of what is ``compared``, read for a search.
 
     Raises:
         TinymimError: an unknown row.
@@ -150,7 +141,7 @@ class Search:
         for role, tried in self.grid.items():
             values = "; ".join(f"{key.rpartition('.')[2]} {', '.join(map(str, each))}" for key, each in tried.items())
             parts.append(f"{role} {len(points(tried))} ({values})")
-        share = share_of(self.compared.search)
+        share = self.compared.search.get("share", DEFAULT_SHARE)
         return (
             f"the best of the same combinations for every row, {', '.join(parts)}, {len(self.seeds)} seed(s) each and "
             f"as many epochs for every row, fitted on {1 - share:.0%} of the training images and judged on the other "

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import asdict
+
 from tinymim.config import recipe as recipes
 from tinymim.config import spec
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import chain, compare, plan_files, settings, study, study_check
 from tinymim.experiments.questions import FIGURES
-from tinymim.experiments.search import share_of
+from tinymim.experiments.search import DEFAULT_SHARE
 from tinymim.experiments.study import Study
 
 
 def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
     """Read what is compared, every fit of it on a part of the training images; and the name of its file of settings.
-
-    Args:
-        name: of a study, a chain or a recipe with ``compare``, or a path.
-        quick: a study's short form.
-        overrides: of every pre-training, as they are to a study.
 
     Raises:
         TinymimError: nothing of that name, no ``search`` in it, or mistakes.
@@ -41,7 +38,7 @@ def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
     if not content.get("search") or not content.get("settings"):
         raise TinymimError(f"{name} has no `search` that says what to try, and `settings` that it goes into")
     settings.check_place(str(content["settings"]), path.parent)
-    split = [*overrides, f"--data.choice_split={share_of(content['search'])}"]
+    split = [*overrides, f"--data.choice_split={content['search'].get('share', DEFAULT_SHARE)}"]
     if kind == "recipe":
         compared = compare.read(name, split, searching=True)
         assert compared
@@ -70,12 +67,13 @@ def as_study(content: dict[str, Any]) -> dict[str, Any]:
             )
         named, parent = starts.pop()
         start = _prepared(parent, stages, content, prepare) if parent else named
-        rows[_id(title)] = {"title": title, "recipe": None, "known": title, **({"weights": start} if start else {})}
+        id = "".join(letter if letter.isalnum() else "_" for letter in title).strip("_")
+        rows[id] = {"title": title, "recipe": None, "known": title, **({"weights": start} if start else {})}
         for name in names:
             own = {"recipe": _one(stages[name]), "set": {**common, **(stages[name].get("set") or {})}}
             if later.setdefault(stages[name]["kind"], own) != own:
                 raise TinymimError(f"compare: {name} and others of kind {stages[name]['kind']} differ in recipe or set")
-    figures = {title: vars(figure) for title, figure in FIGURES.items() if figure.stage in later}
+    figures = {title: asdict(figure) for title, figure in FIGURES.items() if figure.stage in later}
     return {
         "seeds": [0],
         "stages": later,
@@ -112,7 +110,3 @@ def _one(stage: dict[str, Any]) -> str:
             )
         return str(named[0])
     return str(named)
-
-
-def _id(title: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in title).strip("_")

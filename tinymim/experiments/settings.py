@@ -8,7 +8,6 @@ rows      ROW: ``{STAGE: {dotted.key: value}}``, overrides of that stage's recip
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tinymim.errors import TinymimError, several
 from tinymim.experiments import schema
 from tinymim.files import write_text
 from tinymim.safety import names
+from tinymim.teachers.record_schemas import Line
 
 FOLDER = "settings"
 
@@ -35,10 +35,10 @@ class Settings:
         rows: by row and stage, values by dotted key.
     """
 
-    source: str = ""
-    command: str = ""
-    how: str = ""
-    rows: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    source: Line = ""
+    command: schema.Text = ""
+    how: schema.Text = ""
+    rows: dict[Line, dict[Line, schema.Chosen]] = field(default_factory=dict)
 
     def texts(self, row: str, stage: str) -> list[str]:
         """Overrides of a command line for a row in a stage; none where it has no settings of its own."""
@@ -48,42 +48,35 @@ class Settings:
         """Every option that some row has chosen."""
         return {key for stages in self.rows.values() for values in stages.values() for key in values}
 
-    def remarks(self, rows: dict[str, str], stages: Iterable[str], asked: str) -> list[str]:
+    def remarks(self, rows: dict[str, str], stages: list[str], search: str) -> list[str]:
         """Remarks under a table: the settings of each row, how they were chosen, and which rows have none.
 
         Args:
             rows: title by row, as the file calls it.
             stages: those that the table shows, in which a row could have settings.
-            asked: the command that searches, for the rows without.
+            search: the command that searches, for the rows without.
         """
-        wanted = list(stages)
-        if not wanted:
-            return []
-        told, without = [], []
+        lines, without = [], []
         for row, title in rows.items():
-            own = self.rows.get(row, {})
-            parts = [f"{stage} {shown(own[stage])}" for stage in wanted if stage in own]
-            told += [f"Settings of *{title}*: {'; '.join(parts)}."] if parts else []
-            missing = [stage for stage in wanted if stage not in own]
-            if missing:
+            chosen = self.rows.get(row, {})
+            parts = [f"{stage} {shown(chosen[stage])}" for stage in stages if stage in chosen]
+            lines += [f"Settings of *{title}*: {'; '.join(parts)}."] if parts else []
+            if missing := [stage for stage in stages if stage not in chosen]:
                 without.append(f"*{title}*" + (f" ({', '.join(missing)})" if parts else ""))
-        if told:
-            told.append(f"Each row has its own, chosen by `{self.command}`: {self.how}")
+        if lines:
+            lines.append(f"Each row has its own, chosen by `{self.command}`: {self.how}")
         if without:
-            told.append(
+            lines.append(
                 f"Without settings of their own, which is no fair comparison: {', '.join(without)}; the recipe's were "
-                f"taken. `{asked}` searches them."
+                f"taken. `{search}` searches them."
             )
-        return told
+        return lines
 
 
 def shown(values: dict[str, Any]) -> str:
     """Values for people: the last part of each key, and the value."""
-    return ", ".join(f"{key.rpartition('.')[2]} {_number(value)}" for key, value in values.items()) or "as they are"
-
-
-def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    texts = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in values.items()}
+    return ", ".join(f"{key.rpartition('.')[2]} {text}" for key, text in texts.items()) or "as they are"
 
 
 def load(name: str | None, missing: bool = False) -> Settings:

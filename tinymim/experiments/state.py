@@ -14,97 +14,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import yaml
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from tinymim.config import spec
 from tinymim.errors import TinymimError
-from tinymim.experiments.plan import Fit, Plan, Stage
-from tinymim.experiments.schema import SettingsText
-from tinymim.experiments.settings import Settings
+from tinymim.experiments.plan import Plan
 from tinymim.files import write_json, write_text
 from tinymim.safety import text
-from tinymim.safety.names import PLAIN
 from tinymim.teachers import record_schemas
-from tinymim.teachers.record_schemas import Line, Plain, Whole
+from tinymim.teachers.record_schemas import Line, Plain
 
 NAME, OTHERS = "chain.json", "plan.json"
 FORMS = (1, 2)
 """Numbers of the forms of the file that are read; the first has chains alone. The last is written."""
-
-Progress = Literal["waiting", "running", "interrupted", "failed", "done"]
-
-
-Steps = Annotated[str, Meta(pattern=rf"^{PLAIN}(/{PLAIN})*\Z")]
-"""A folder below a plan's."""
-
-
-class StageState(Struct, forbid_unknown_fields=True):
-    """A stage as the state of a plan has it."""
-
-    name: Steps
-    kind: Line
-    recipe: Line
-    config: Plain
-    start: Line | None = None
-    parent: Line | None = None
-    sources: dict[Line, Line] = {}
-
-
-class SettingsState(SettingsText):
-    """Settings as the state of a plan has them."""
-
-    source: Line = ""
-
-
-class FitState(Struct, forbid_unknown_fields=True):
-    """A fit as the state of a plan has it."""
-
-    stage: Line
-    seed: Whole | None = None
-
-
-class PlanState(Struct, forbid_unknown_fields=True):
-    """A plan as its state has it."""
-
-    name: Line
-    stages: dict[Steps, StageState]
-    kind: Literal["chain", "scaling study", "study", "comparison", "search", "program"] = "chain"
-    fits: dict[Steps, FitState] = {}
-    command: Line = ""
-    about: str = ""
-    seeds: list[Whole] | None = None
-    compare: Plain | None = None
-    settings: SettingsState | None = None
-
-
-class EntryState(Struct, forbid_unknown_fields=True):
-    """How far a stage is."""
-
-    state: Literal["waiting", "running", "interrupted", "failed", "done"] = "waiting"
-    recipe: Line | None = None
-    inputs: dict[str, Line] = {}
-    outputs: dict[str, Line] = {}
-    started: Line | None = None
-    ended: Line | None = None
-    process: Plain | None = None
-    exit_code: int | None = None
-    error: str | None = None
-
-
-class FileState(Struct):
-    """``chain.json``."""
-
-    form: int
-    chain: PlanState
-    stages: dict[str, EntryState]
-    launch: Line
 
 
 @dataclass
@@ -116,22 +47,37 @@ class Entry:
         recipe: sha256 of all that decides its results.
         inputs: sha256 of what it started from, by the name the recipe gives it.
         outputs: sha256 of what it left, by path in its folder.
-        started: when it was begun first.
-        ended: when it was left last.
+        started, ended: when it was begun first, and left last.
         process: ``host`` and ``pid`` of what runs it, or ran it last.
-        exit_code: of that.
-        error: why it failed.
     """
 
-    state: Progress = "waiting"
-    recipe: str = ""
-    inputs: dict[str, str] = field(default_factory=dict)
-    outputs: dict[str, str] = field(default_factory=dict)
-    started: str | None = None
-    ended: str | None = None
-    process: dict[str, Any] = field(default_factory=dict)
+    state: Literal["waiting", "running", "interrupted", "failed", "done"] = "waiting"
+    recipe: Line = ""
+    inputs: dict[str, Line] = field(default_factory=dict)
+    outputs: dict[str, Line] = field(default_factory=dict)
+    started: Line | None = None
+    ended: Line | None = None
+    process: Plain = field(default_factory=dict)
     exit_code: int | None = None
     error: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time from its beginning to its end; 0 where that is not known."""
+        try:
+            begun, ended = (datetime.fromisoformat(str(time)) for time in (self.started, self.ended))
+            return (ended - begun).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+
+
+class FileState(Struct):
+    """The file; ``stages`` are the fits."""
+
+    form: Literal[1, 2]
+    chain: Plan
+    stages: dict[str, Entry]
+    launch: Line
 
 
 @dataclass
@@ -143,6 +89,11 @@ class State:
     entries: dict[str, Entry]
     launch: str = ""
 
+    @property
+    def again(self) -> str:
+        """The command that goes on with it."""
+        return self.plan.command or f"tinymim chain resume {shlex.quote(str(self.place))}"
+
     def save(self) -> None:
         """Write the file, whole or not at all."""
         content = {
@@ -152,7 +103,7 @@ class State:
             "stages": {key: asdict(entry) for key, entry in self.entries.items()},
             "chain": asdict(self.plan),
         }
-        write_json(self.place / file_name(self.plan), content)
+        write_json(self.place / (NAME if self.plan.kind in ("chain", "scaling study") else OTHERS), content)
 
     def write_recipes(self) -> None:
         """Write each stage's recipe where it differs."""
@@ -186,11 +137,6 @@ class State:
         return gone
 
 
-def file_name(plan: Plan) -> str:
-    """The name of the file that says how far a plan is."""
-    return NAME if plan.kind in ("chain", "scaling study") else OTHERS
-
-
 def recipe_path(place: Path, stage: str) -> Path:
     """The path of the resolved recipe of a stage."""
     return place / "recipes" / f"{stage}.yaml"
@@ -215,27 +161,17 @@ def load(place: Path) -> State:
     path = next((place / name for name in (NAME, OTHERS) if (place / name).is_file()), None)
     if path is None:
         raise TinymimError(f"{place} holds no chain: there is no {place / NAME}, and no {OTHERS} of another plan")
-    try:
-        content = text.mapping(text.read_json(path, str(path)), str(path))
-        if content.get("form", FORMS[0]) not in FORMS:
-            raise TinymimError(
-                f"{path} has form {content['form']}, and this version of tinymim reads {' and '.join(map(str, FORMS))}"
-            )
-        record_schemas.fit(content, FileState, str(path))
-        written = content["chain"]
-        stages = {name: Stage(**stage) for name, stage in written["stages"].items()}
-        chosen = Settings(**written["settings"]) if written.get("settings") else None
-        fits = {key: Fit(**fit) for key, fit in (written.get("fits") or {}).items()}
-        plan = Plan(**{**written, "stages": stages, "settings": chosen, "fits": fits})
-        unknown = [fit.stage for fit in plan.fits.values() if fit.stage not in stages]
-        if strange := [*(content["stages"].keys() - plan.fits.keys()), *unknown]:
-            raise TinymimError(
-                f"{path} cannot be read: stages: {', '.join(sorted(strange)[:4])}: none of its {plan.kind}'s"
-            )
-        entries = {key: Entry(**entry) for key, entry in content["stages"].items()}
-        return State(place, plan, entries, content["launch"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TinymimError(f"{path} cannot be read ({type(error).__name__}: {error}); restore it from a copy") from None
+    content = text.mapping(text.read_json(path, str(path)), str(path))
+    if (form := content.get("form", FORMS[0])) not in FORMS:
+        raise TinymimError(f"{path} has form {form}, and this version of tinymim reads {' and '.join(map(str, FORMS))}")
+    written = record_schemas.fit(content, FileState, str(path))
+    plan = written.chain
+    unknown = [fit.stage for fit in plan.fits.values() if fit.stage not in plan.stages]
+    if strange := [*(written.stages.keys() - plan.fits.keys()), *unknown]:
+        raise TinymimError(
+            f"{path} cannot be read: stages: {', '.join(sorted(strange)[:4])}: none of its {plan.kind}'s"
+        )
+    return State(place, plan, written.stages, written.launch)
 
 
 def as_edited(state: State) -> Plan:

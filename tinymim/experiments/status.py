@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,8 @@ from tinymim.training import lock, run_schemas
 from tinymim.training.progress import clock
 from tinymim.training.run_folder import PROGRESS
 
-COLOURS = {
-    "done": "green",
-    "running": "cyan",
-    "interrupted": "yellow",
-    "cut off": "yellow",
-    "failed": "red",
-    "altered": "red",
-}
+COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "cut off": "yellow", "failed": "red"}
+COLOURS |= {"altered": "red"}
 
 
 def status(state: State, console: PlainConsole | None = None) -> None:
@@ -57,8 +50,7 @@ def status(state: State, console: PlainConsole | None = None) -> None:
         if entry.error:
             console.print(f"{key} failed: {one_line(entry.error)}", soft_wrap=True)
     if not owner and done < len(state.entries):
-        again = plan.command or f"tinymim chain resume {shlex.quote(str(state.place))}"
-        console.print(f"go on with: {again}", soft_wrap=True)
+        console.print(f"go on with: {state.again}", soft_wrap=True)
 
 
 def headline(state: State, key: str) -> str:

@@ -46,7 +46,7 @@ from tinymim.config.spec import shortened, texts
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import settings as settings_file
 from tinymim.experiments import study_check
-from tinymim.experiments.plan import CHECKPOINT, Fit, Plan, Stage, resolved
+from tinymim.experiments.plan import CHECKPOINT, Fit, Plan, Stage, in_order, resolved
 from tinymim.experiments.questions import FIGURES, PRETRAIN, Claim, Comparison, Curve, Figure, Question
 from tinymim.experiments.settings import Settings
 from tinymim.experiments.study_check import PREPARED
@@ -60,16 +60,7 @@ CELL = f"cell/{PRETRAIN}/{CHECKPOINT}"
 
 @dataclass
 class Row:
-    """A way to pre-train, or a fit that is prepared.
-
-    Args:
-        title: what it is called.
-        recipe: ``None`` is none.
-        overrides: of the recipe.
-        weights: what the later stages start from without a recipe.
-        later: overrides of those.
-        known: what files of settings call it.
-    """
+    """A way to pre-train, or a fit that is prepared; ``known`` is what files of settings call it."""
 
     title: str
     recipe: str | None
@@ -110,12 +101,8 @@ class Study:
     """A parsed study; see the top of this file.
 
     Args:
-        plan: its fits.
-        compared: its rows, questions and figures.
         rows: by id, and what is prepared for them.
         later: what every row's weights are used for.
-        budget: overrides of every pre-training.
-        search: how settings are chosen.
         shared: overrides of every fit.
         cells: the fits of each row under each seed.
     """
@@ -149,15 +136,9 @@ def load(name: str, quick: bool = False, overrides: list[str] | None = None, see
     """
     path = outline.find("study", name)
     content = shortened(outline.read(path, "study", "rows and questions"), path, quick)
-    again = f"{name}{' --quick' if quick else ''}"
     study = parse(content, path.stem, str(path), overrides or [], seeds)
-    study.plan.command, study.compared.search = f"tinymim study {again}", f"tinymim search {again}"
+    study.compared.search = f"tinymim search {name}{' --quick' if quick else ''}"
     return study
-
-
-def cell_folder(row: str, seed: int) -> str:
-    """The folder of a row's fits under a seed."""
-    return f"cells/{row}/seed{seed}"
 
 
 def parse(
@@ -167,7 +148,7 @@ def parse(
     given: list[str],
     seeds: list[int] | None = None,
     searching: bool = False,
-    folder: Callable[[str, int], str] = cell_folder,
+    folder: Callable[[str, int], str] = "cells/{}/seed{}".format,
 ) -> Study:
     """The study that a file's content describes.
 
@@ -175,8 +156,7 @@ def parse(
         content: as the file has it.
         name: of the study.
         source: where the content comes from, for the error.
-        given: overrides, as for :func:`load`.
-        seeds: likewise.
+        given, seeds: overrides and seeds, as for :func:`load`.
         searching: leave the settings out that a search is about to find; their file may be missing.
         folder: of a row's fits under a seed.
 
@@ -203,7 +183,7 @@ def parse(
             errors.append(f"{stage}: {error}")
     if errors:
         raise several(f"{source} has {len(errors)} mistake(s)", list(dict.fromkeys(errors)))
-    stages = _in_order(stages)
+    stages = in_order(stages)
     seeds = seeds or content["seeds"]
     cells = {
         (row, seed): [f"{folder(row, seed)}/{role}" for role in (PRETRAIN, *later) if f"{row}/{role}" in stages]
@@ -246,21 +226,6 @@ def prepared(id: str) -> str:
 
 
 REFERENCE = re.compile(prepared('([^/"]+)').replace(".", r"\."))
-
-
-def _in_order(stages: dict[str, Stage]) -> dict[str, Stage]:
-    """Stages behind those whose checkpoints they read, else as they are."""
-    ordered: dict[str, Stage] = {}
-
-    def add(stage: Stage) -> None:
-        if stage.name not in ordered:
-            for source in stage.sources.values():
-                add(stages[source])
-            ordered[stage.name] = stage
-
-    for stage in stages.values():
-        add(stage)
-    return ordered
 
 
 def _row(id: str, spec: dict[str, Any], below: list[str], above: list[str]) -> Row:

@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+from msgspec.structs import asdict
+
 from tinymim.config.spec import near
 from tinymim.experiments import schema
 from tinymim.experiments.convergence import titles
@@ -18,22 +20,22 @@ PREPARED = re.compile(r"\$\{prepare\.(\w+)\}")
 
 def mistakes(content: dict[str, Any]) -> list[str]:
     """All of them, a line each; of keys and types first, and of what names what once those are right."""
-    found = schema.mistakes(content, schema.StudyText)
-    return found or [*_columns(content), *_ways(content), *_questions(content), *_search(content)]
+    errors = schema.mistakes(content, schema.StudyText)
+    return errors or [*_columns(content), *_ways(content), *_questions(content), *_search(content)]
 
 
 def _columns(content: dict[str, Any]) -> list[str]:
     """Mistakes in stages, figures and curves."""
-    found, stages = [], content["stages"]
+    errors, stages = [], content["stages"]
     for id in stages:
         if id == PRETRAIN or not re.fullmatch(r"\w+", id):
-            found.append(f"stages.{id}: is a folder's name, of letters, digits and _, and not {PRETRAIN}; rename it")
+            errors.append(f"stages.{id}: is a folder's name, of letters, digits and _, and not {PRETRAIN}; rename it")
     if not content.get("figures"):
         missing = {figure.stage for figure in FIGURES.values()} - stages.keys()
         named = ", ".join(FIGURES)
-        found += [f"stages: {stage} missing; name the study's figures, or it has {named}" for stage in sorted(missing)]
+        errors += [f"stages: {stage} missing; name the study's figures, or it has {named}" for stage in sorted(missing)]
     known = {"figures": [*stages, PRETRAIN], "curves": list(stages)}
-    return found + [
+    return errors + [
         f"{part}.{id}.stage: no stage {spec['stage']!r}{near(spec['stage'], names)}"
         for part, names in known.items()
         for id, spec in (content.get(part) or {}).items()
@@ -43,83 +45,76 @@ def _columns(content: dict[str, Any]) -> list[str]:
 
 def _ways(content: dict[str, Any]) -> list[str]:
     """Mistakes in rows and in what is prepared for them."""
-    found = []
+    errors = []
     prepared, rows = content.get("prepare") or {}, content["rows"]
     needs = {}
     for part, specs in (("prepare", prepared), ("rows", rows)):
         for id, spec in specs.items():
             needs[id] = PREPARED.findall(json.dumps(spec))
-            found += [
-                f"{part}.{id}: ${{prepare.{name}}} is not in prepare" for name in needs[id] if name not in prepared
-            ]
+            missing = [name for name in needs[id] if name not in prepared]
+            errors += [f"{part}.{id}: ${{prepare.{name}}} is not in prepare" for name in missing]
     for id in prepared:
-        found += [f"prepare.{id}: a row has this name too; rename one"] if id in rows else []
-        if id in _behind(id, needs):
-            found.append(f"prepare.{id}: needs itself, by way of {', '.join(_behind(id, needs))}")
+        errors += [f"prepare.{id}: a row has this name too; rename one"] if id in rows else []
+        behind = list(needs[id])
+        for name in behind:  # which grows by what each of them needs
+            behind += [other for other in needs.get(name, []) if other not in behind]
+        if id in behind:
+            errors.append(f"prepare.{id}: needs itself, by way of {', '.join(dict.fromkeys(behind))}")
     for id, spec in rows.items():
         if spec.get("recipe") and spec.get("weights"):
-            found.append(
+            errors.append(
                 f"rows.{id}.weights: the later stages start from what its recipe leaves; let recipe be null, or start "
                 "the recipe from them in its `set`"
             )
         if spec.get("set") and not spec.get("recipe"):
-            found.append(f"rows.{id}.set: overrides of its recipe, and it has none; `later` is of the later stages")
-    return found
+            errors.append(f"rows.{id}.set: overrides of its recipe, and it has none; `later` is of the later stages")
+    return errors
 
 
 def _search(content: dict[str, Any]) -> list[str]:
     """Mistakes in how settings are searched, and where they lie."""
-    search, found = content.get("search") or {}, []
+    search, errors = content.get("search") or {}, []
     if search and not content.get("settings"):
-        found.append("search: needs `settings`, the file that it writes")
+        errors.append("search: needs `settings`, the file that it writes")
     grid = search.get("grid") or {}
     if search and not grid:
-        return [*found, f"search.grid: {grid!r} is not a mapping of stages"]
+        return [*errors, f"search.grid: {grid!r} is not a mapping of stages"]
     by = search.get("by") or {}
-    figures = content.get("figures") or {title: vars(figure) for title, figure in FIGURES.items()}
+    figures = content.get("figures") or {title: asdict(figure) for title, figure in FIGURES.items()}
     for stage, tried in grid.items():
         where = f"search.grid.{stage}"
         if stage not in content["stages"]:
-            found.append(f"{where}: no such stage{near(stage, content['stages'])}")
+            errors.append(f"{where}: no such stage{near(stage, content['stages'])}")
         elif by.get(stage) is not None and figures.get(by[stage], {}).get("stage") != stage:
-            found.append(f"search.by.{stage}: {by[stage]!r} is no figure of this stage")
+            errors.append(f"search.by.{stage}: {by[stage]!r} is no figure of this stage")
         elif all(figure["stage"] != stage for figure in figures.values()):
-            found.append(f"{where}: no figure is of this stage, so none can choose")
+            errors.append(f"{where}: no figure is of this stage, so none can choose")
         if (count := math.prod(map(len, tried.values()))) > COMBINATIONS:
-            found.append(f"{where}: {count:,} combinations, and each is fitted; at most {COMBINATIONS:,} are taken")
-    return found
-
-
-def _behind(id: str, needs: dict[str, list[str]]) -> list[str]:
-    """Everything that ``id`` needs, at any remove."""
-    found: dict[str, None] = {}
-    pending = list(needs[id])
-    while pending:
-        if (name := pending.pop()) not in found:
-            found[name] = None
-            pending += needs.get(name, [])
-    return list(found)
+            errors.append(f"{where}: {count:,} combinations, and each is fitted; at most {COMBINATIONS:,} are taken")
+    return errors
 
 
 def _questions(content: dict[str, Any]) -> list[str]:
-    found = []
+    errors = []
     figures = list(content.get("figures") or FIGURES)
     curves = content.get("curves") or {stage: {} for stage in content["stages"]}
     claimable = [*figures, *(title for id, spec in curves.items() for title in titles(spec.get("title", id)))]
     for id, spec in content["questions"].items():
         rows = spec.get("rows") or []
         where = f"questions.{id}"
-        found += [f"{where}: no row {row!r}{near(row, content['rows'])}" for row in rows if row not in content["rows"]]
-        found += [f"{where}.paper: {row!r} is not among its rows" for row in spec.get("paper") or {} if row not in rows]
+        errors += [f"{where}: no row {row!r}{near(row, content['rows'])}" for row in rows if row not in content["rows"]]
+        errors += [
+            f"{where}.paper: {row!r} is not among its rows" for row in spec.get("paper") or {} if row not in rows
+        ]
         own = spec.get("figures") or figures
-        found += [f"{where}.figures: no figure {name!r}{near(name, figures)}" for name in own if name not in figures]
+        errors += [f"{where}.figures: no figure {name!r}{near(name, figures)}" for name in own if name not in figures]
         pairs = [name for pair in (spec.get("against") or {}).items() for name in pair]
-        found += [f"{where}.against: no figure {name!r}{near(name, own)}" for name in pairs if name not in own]
+        errors += [f"{where}.against: no figure {name!r}{near(name, own)}" for name in pairs if name not in own]
         for number, claim in enumerate(spec.get("claims") or [], start=1):
             place = f"{where}.claims, number {number}"
             if claim["figure"] not in claimable:
-                found.append(f"{place}: no figure {claim['figure']!r}{near(claim['figure'], claimable)}")
-            found += [
+                errors.append(f"{place}: no figure {claim['figure']!r}{near(claim['figure'], claimable)}")
+            errors += [
                 f"{place}: {claim[key]!r} is not among its rows" for key in ("better", "than") if claim[key] not in rows
             ]
-    return found
+    return errors

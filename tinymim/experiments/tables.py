@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from typing import Any
 
-from tinymim.experiments.questions import FIGURES, Claim, Figure, Question
+from tinymim.experiments.questions import FIGURES, Figure, Question
 from tinymim.report.document import Section, Table
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding, together
-from tinymim.safety.escaping import cell
 from tinymim.scaling.correlations import spearman
 
 Records = dict[str, dict[int, dict[str, Any]]]
@@ -45,27 +42,27 @@ def table(question: Question, records: Records, figures: dict[str, Figure] = FIG
     rows = []
     for row, title in question.rows.items():
         shown = [figure.shown(list(values(records, row, name).values())) for name, figure in figures.items()]
-        paper = [_paper(question, row)] if question.paper else []
-        rows.append([title, *shown, _seeds(row, records), *paper])
+        done, failed = _counts(row, records)
+        line = [title, *shown, f"{done}, {failed} failed" if failed else str(done)]
+        if question.paper:
+            line.append(f"{question.paper[row]:.1f}" if row in question.paper else "-")
+        rows.append(line)
     return Table(["row", *heads, "seeds", *(["paper"] if question.paper else [])], rows)
 
 
-def as_csv(question: Question, records: Records, figures: dict[str, Figure] = FIGURES) -> str:
-    """The same as CSV: mean and standard deviation, shares in per cent; empty where there is none."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    heads = [cell(f"{title} {part}") for title in figures for part in ("mean", "std")]
-    writer.writerow(["row", "title", *heads, "seeds", "failed", "paper"])
+def csv_rows(question: Question, records: Records, figures: dict[str, Figure] = FIGURES) -> list[dict[str, Any]]:
+    """The same for a CSV file: mean and standard deviation, shares in per cent; empty where there is none."""
+    rows = []
     for row, title in question.rows.items():
-        shown: list[str] = []
+        line: dict[str, Any] = {"row": row, "title": title}
         for name, figure in figures.items():
-            found = [figure.scale * value for value in values(records, row, name).values()]
+            shown = [figure.scale * value for value in values(records, row, name).values()]
             number = "{:.3f}" if figure.scale == 100 else "{:.6g}"
-            shown.append(number.format(statistics.mean(found)) if found else "")
-            shown.append(number.format(statistics.stdev(found)) if len(found) > 1 else "")
+            line[f"{name} mean"] = number.format(statistics.mean(shown)) if shown else ""
+            line[f"{name} std"] = number.format(statistics.stdev(shown)) if len(shown) > 1 else ""
         done, failed = _counts(row, records)
-        writer.writerow([cell(row), cell(title), *shown, done, failed, question.paper.get(row, "")])
-    return out.getvalue()
+        rows.append({**line, "seeds": done, "failed": failed, "paper": question.paper.get(row, "")})
+    return rows
 
 
 def sentences(question: Question, records: Records, figures: dict[str, Figure]) -> list[str]:
@@ -81,59 +78,78 @@ def sentences(question: Question, records: Records, figures: dict[str, Figure]) 
 
 def claims(question: Question, records: Records, figures: dict[str, Figure]) -> list[str]:
     """Whether the question's claims on these ``figures`` hold here, of those whose rows are finished."""
-    own = [claim for claim in question.claims if claim.figure in figures]
-    return [text for claim in own if (text := checked(question, claim, records, figures[claim.figure]))]
+    return [text for text, _ in _checked(question, records, figures) if text]
 
 
 def finding(question: Question, records: Records, figures: dict[str, Figure]) -> Finding | None:
     """A question's finding: the paper's, and how far the last of the ``figures`` and the question's claims agree;
     ``None`` where the paper has nothing to compare with."""
     title, figure = list(figures.items())[-1]
-    told, verdicts = [], []
+    answers = _checked(question, records, figures)
     if question.paper:
-        told.append(agreement(question, records, title, figure))
-        verdicts.append(_best(question, records, title, figure))
-    for claim in question.claims:
-        if claim.figure in figures:
-            told.append(checked(question, claim, records, figures[claim.figure]))
-            verdicts.append(_verdict(claim, records, figures[claim.figure]))
-    if not verdicts:
+        best = agreement(question, records, title, figure), _best(question, records, title, figure)
+        answers = [best, *answers]
+    if not answers:
         return None
-    here = " ".join(filter(None, told)) or "No run is finished."
+    here = " ".join(text for text, _ in answers if text) or "No run is finished."
     seeds = sorted({_counts(row, records)[0] for row in question.rows})
     counted = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))
     source = f" ({question.source})" if question.source else ""
-    return Finding(question.title, f"{question.expects.strip()}{source}", here, together(verdicts), counted)
+    verdict = together(verdict for _, verdict in answers)
+    return Finding(question.title, f"{question.expects.strip()}{source}", here, verdict, counted)
+
+
+def _checked(question: Question, records: Records, figures: dict[str, Figure]) -> list[tuple[str, str]]:
+    """Sentence and verdict of each claim on these ``figures``: empty and open before both rows are finished."""
+    answers = []
+    for claim in question.claims:
+        if claim.figure not in figures:
+            continue
+        figure = figures[claim.figure]
+        first, second = (values(records, row, claim.figure) for row in (claim.better, claim.than))
+        if not first or not second:
+            answers.append(("", OPEN))
+            continue
+        mean, spread = gap(first, second, figure)
+        verdict = _verdict(mean, spread, figure)
+        says = f"{verdict} in direction" if verdict != OPEN and spread is None else verdict
+        named = f"{_name(question, claim.better)} better than {_name(question, claim.than)}"
+        text = f"{claim.figure}: the paper has {named}; here by {_difference(first, second, figure)}: {says}."
+        answers.append((text, verdict))
+    return answers
 
 
 def _best(question: Question, records: Records, title: str, figure: Figure) -> str:
     """Whether the paper's best row is best here; open where another is by no more than the spread."""
-    found = {row: by_seed for row in question.paper if (by_seed := values(records, row, title))}
+    means = _means(list(question.paper), records, title, figure)
     theirs = max(question.paper, key=lambda row: question.paper[row])
-    if theirs not in found or len(found) < 2:
+    if theirs not in means or len(means) < 2:
         return OPEN
-    others = [row for row in found if row != theirs]
-    rival = max(others, key=lambda row: figure.sign * statistics.mean(found[row].values()))
-    return _told(*gap(found[theirs], found[rival], figure), figure)
+    rival = max((row for row in means if row != theirs), key=lambda row: means[row])
+    return _verdict(*gap(values(records, theirs, title), values(records, rival, title), figure), figure)
 
 
-def _verdict(claim: Claim, records: Records, figure: Figure) -> str:
-    first, second = (values(records, row, claim.figure) for row in (claim.better, claim.than))
-    return _told(*gap(first, second, figure), figure) if first and second else OPEN
-
-
-def _told(mean: float, spread: float | None, figure: Figure) -> str:
+def _verdict(mean: float, spread: float | None, figure: Figure) -> str:
     """Verdict on a difference that the paper has above 0; without a spread its direction counts, if it shows."""
     if abs(mean) <= (spread or 0) or not float(figure.number(mean)):
         return OPEN
     return AGREES if mean > 0 else DISAGREES
 
 
+def _means(rows: list[str], records: Records, title: str, figure: Figure) -> dict[str, float]:
+    """The mean of each row that has the figure, the higher the better."""
+    measured = {row: values(records, row, title).values() for row in rows}
+    return {row: figure.sign * statistics.mean(shown) for row, shown in measured.items() if shown}
+
+
 def agreement(question: Question, records: Records, title: str, figure: Figure) -> str:
     """How a figure's order agrees with the paper's, or which rows differ where the paper has none; empty below two
     finished rows."""
-    found = {row: values(records, row, title) for row in question.rows}
-    ranked = {row: figure.sign * statistics.mean(by_seed.values()) for row, by_seed in found.items() if by_seed}
+
+    def difference(better: str, worse: str) -> str:
+        return _difference(values(records, better, title), values(records, worse, title), figure)
+
+    ranked = _means(list(question.rows), records, title, figure)
     papers = {row: value for row, value in question.paper.items() if row in ranked}
     if len(papers) < 2:
         if len(ranked) < 2:
@@ -141,43 +157,25 @@ def agreement(question: Question, records: Records, title: str, figure: Figure) 
         best, worst = max(ranked, key=lambda row: ranked[row]), min(ranked, key=lambda row: ranked[row])
         if best == worst:
             return f"{title}: the same in all rows."
-        gap = _difference(found[best], found[worst], figure)
-        return f"{title}: best {_name(question, best)}, worst {_name(question, worst)}; difference {gap}."
-    theirs = max(papers, key=lambda row: papers[row])
-    ours = max(papers, key=lambda row: ranked[row])
+        names = f"best {_name(question, best)}, worst {_name(question, worst)}"
+        return f"{title}: {names}; difference {difference(best, worst)}."
+    theirs, ours = max(papers, key=lambda row: papers[row]), max(papers, key=lambda row: ranked[row])
     rows = list(papers)
     correlation = spearman([papers[row] for row in rows], [ranked[row] for row in rows])
-    order = f"order of {len(rows)} rows against the paper's: Spearman {correlation:+.2f}" if len(rows) > 2 else ""
+    order = f"; order of {len(rows)} rows against the paper's: Spearman {correlation:+.2f}" if len(rows) > 2 else ""
     if theirs == ours:
         second = max((row for row in rows if row != ours), key=lambda row: ranked[row])
         text = f"the paper's best, {_name(question, theirs)}, is best here too, over {_name(question, second)} by "
-        text += _difference(found[ours], found[second], figure)
+        text += difference(ours, second)
     else:
         text = f"the paper's best is {_name(question, theirs)}; here {_name(question, ours)} is, by "
-        text += _difference(found[ours], found[theirs], figure)
-    return f"{title}: {'; '.join(filter(None, (text, order)))}."
-
-
-def checked(question: Question, claim: Claim, records: Records, figure: Figure) -> str:
-    """Whether a finding of the paper shows here too; empty before both rows are finished."""
-    first, second = (values(records, row, claim.figure) for row in (claim.better, claim.than))
-    if not first or not second:
-        return ""
-    mean, spread = gap(first, second, figure)
-    verdict = _told(mean, spread, figure)
-    verdict += " in direction" if verdict != OPEN and spread is None else ""
-    named = f"{_name(question, claim.better)} better than {_name(question, claim.than)}"
-    return f"{claim.figure}: the paper has {named}; here by {_difference(first, second, figure)}: {verdict}."
+        text += difference(ours, theirs)
+    return f"{title}: {text}{order}."
 
 
 def against(question: Question, records: Records, figures: dict[str, Figure]) -> str:
     """Whether two figures put the rows in one order; empty below three rows with both."""
-    means: list[dict[str, float]] = []
-    for title, figure in figures.items():
-        found = {row: values(records, row, title) for row in question.rows}
-        means.append(
-            {row: figure.sign * statistics.mean(by_seed.values()) for row, by_seed in found.items() if by_seed}
-        )
+    means = [_means(list(question.rows), records, title, figure) for title, figure in figures.items()]
     rows = [row for row in question.rows if all(row in ranked for ranked in means)]
     if len(rows) < 3:
         return ""
@@ -213,15 +211,7 @@ def _name(question: Question, row: str) -> str:
     return f"*{question.rows[row]}*"
 
 
-def _paper(question: Question, row: str) -> str:
-    return f"{question.paper[row]:.1f}" if row in question.paper else "-"
-
-
-def _seeds(row: str, records: Records) -> str:
-    done, failed = _counts(row, records)
-    return f"{done}, {failed} failed" if failed else str(done)
-
-
 def _counts(row: str, records: Records) -> tuple[int, int]:
+    """Cells of a row that are done, and that failed."""
     states = [record["status"] for record in records.get(row, {}).values()]
     return states.count("done"), states.count("failed")

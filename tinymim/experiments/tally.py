@@ -17,11 +17,7 @@ EVERY = 20.0
 
 
 class Tally:
-    """Count fits that end.
-
-    Args:
-        keys: of those to run.
-    """
+    """Count fits that end, of those to run."""
 
     def __init__(self, keys: Iterable[str]):
         self._left = list(keys)

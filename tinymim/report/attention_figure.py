@@ -86,7 +86,10 @@ def gallery(run: Run, images: Path | None, count: int, trust: bool = False) -> G
         with noted("there are no images to show; name some with --images FOLDER"):
             shown = _from_folder(images, count) if images else _held_out(run, count, trust)
             made.captions = [each.caption for each in networks]
-            made.rows = [_row(image, networks) for image in shown]
+            for image in shown:
+                maps = [_overlay(image, attention(each.network, each.block, image)) for each in networks]
+                titles = [f"attention of {each.caption}" for each in networks]
+                made.rows.append([_picture("image", image), *map(_picture, titles, maps)])
     return made
 
 
@@ -139,22 +142,9 @@ def _from_folder(folder: Path, count: int) -> list[Tensor]:
     return images
 
 
-def _row(image: Tensor, networks: list[ShownNetwork]) -> list[Picture]:
-    maps = [(f"attention of {each.caption}", attention(each.network, each.block, image)) for each in networks]
-    return [_picture("image", image), *(_picture(title, _overlay(image, shares)) for title, shares in maps)]
-
-
 def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
-    """Attention of a block, mean over its heads: the CLS token's to the patches, or, without CLS, the mean over the
-    patches' own.
-
-    Args:
-        network: in eval mode or not; no weight changes.
-        block: from 1.
-        image: ``(3, H, W)`` in [0, 1].
-
-    Returns:
-        ``(rows, columns)`` of the network's grid, which sums to 1.
+    """Attention of a block, from 1, mean over its heads: the CLS token's to the patches, or, without CLS, the mean over
+    the patches' own; of an image ``(3, H, W)`` in [0, 1], ``(rows, columns)`` of the network's grid, which sums to 1.
     """
     network.eval()
     attn = network.vit.blocks[block - 1].attn

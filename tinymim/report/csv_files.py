@@ -28,7 +28,7 @@ def write(path: Path, rows: Iterable[Mapping[Any, Any]], columns: Iterable[str] 
     rows = list(rows)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(list(columns) or list(rows[0]))
+    writer.writerow(map(escaping.cell, list(columns) or rows[0]))
     writer.writerows([_cell(value, missing) for value in row.values()] for row in rows)
     write_text(path, out.getvalue())
 

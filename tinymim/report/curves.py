@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinymim.report import figures
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
@@ -36,6 +38,7 @@ def charts(run: Run, others: list[Run]) -> list[Picture]:
 
 def title_of(name: str) -> str:
     """A logged quantity's name for people, as ``loss: relation qk``."""
+    name = name.removeprefix("val/")
     part = name.removeprefix("loss_")
     return KNOWN.get(name) or (f"loss: {part.replace('_', ' ')}" if part != name else name.replace("_", " "))
 
@@ -44,13 +47,18 @@ def _chart(name: str, run: Run, others: list[Run]) -> Picture:
     held_out = f"val/{name}"
     lines: list[Line] = []
     for other in others:
-        comparable = other.data == run.data and (name != "loss" or (other.kind, other.parts) == (run.kind, run.parts))
+        comparable = other.data == run.data and (name != "loss" or _parts(other) == _parts(run))
         if comparable and held_out in other.curves:
             lines.append((*other.curves[held_out], OTHERS, "" if lines else "other runs, held out", 0.8))
     for stage, colour, label in (("train", TRAIN, "training"), ("val", HELD_OUT, "held out")):
         if (logged := f"{stage}/{name}") in run.curves:
             lines.append((*run.curves[logged], colour, label, 1.6))
     return _draw(title_of(name), lines)
+
+
+def _parts(run: Run) -> tuple[str, Any]:
+    """What its loss is a sum of."""
+    return run.kind, run.arguments.get("targets")
 
 
 def _draw(title: str, lines: list[Line]) -> Picture:

@@ -128,12 +128,8 @@ def save(drawn: Figure, stem: Path) -> bytes:
     drawn_svg = svg(drawn)
     for suffix, content in ((".png", png(drawn)), (".svg", drawn_svg)):
         path = stem.with_name(stem.name + suffix)
-        write_atomically(path, partial(_fill, content))
+        write_atomically(path, partial(Path.write_bytes, data=content))
     return drawn_svg
-
-
-def _fill(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
 
 
 def data_uri(kind: str, content: bytes) -> str:

@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from tinymim.config.spec import differences
-from tinymim.report.attention_figure import Gallery, gallery
+from tinymim.report.attention_figure import gallery
 from tinymim.report.curves import charts, title_of
 from tinymim.report.document import Document, Section, Table
 from tinymim.report.runs import Run
@@ -31,18 +31,10 @@ ATTENTION = "Attention to the patches, softmax(q·k / √d); each map's own grea
 
 
 def render(run: Run, others: list[Run], images: Path | None = None, count: int = 4, trust: bool = False) -> str:
-    """The report of a run as one HTML page.
-
-    Args:
-        run: the one it is about.
-        others: what it is compared with.
-        images: a folder of images for the attention maps; ``None`` takes the run's own held-out ones.
-        count: how many of them.
-        trust: see :func:`gallery`.
-    """
+    """The report of a run, compared with ``others``, as one HTML page; the rest is as for :func:`gallery`."""
     maps = gallery(run, images, count, trust)
     licence = maps.licence
-    headline = {_title(name): _value(name, run.metrics[name]) for name in FIGURES if name in run.metrics}
+    headline = {title_of(name): _value(name, run.metrics[name]) for name in FIGURES if name in run.metrics}
     recipe = yaml.safe_dump(run.recipe, sort_keys=False)
     return Document(
         run.name,
@@ -51,16 +43,16 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
             Section("What was trained", facts=_facts(run)),
             *([Section("Curves", pictures=drawn)] if (drawn := charts(run, others)) else []),
             _against(run, others),
-            Section("Where they look", tables=_attention(maps), remarks=maps.notes),
+            Section(
+                "Where they look",
+                tables=[Table(["image", *maps.captions], maps.rows, text=ATTENTION, prose=True)] if maps.rows else [],
+                remarks=maps.notes,
+            ),
             Section("To repeat it", facts=_origin(run), listings=[("The resolved recipe", recipe)]),
         ],
         f"{run.kind}, {run.state}.",
         f"Licence {card.terms(licence)}." if licence and card.restriction(licence) else "",
     ).html()
-
-
-def _title(name: str) -> str:
-    return title_of(name.removeprefix("val/"))
 
 
 def _value(name: str, value: float) -> str:
@@ -99,21 +91,13 @@ def _against(run: Run, others: list[Run]) -> Section:
         parameters = f"{each.results['parameters']:,}" if each.results.get("parameters") else "-"
         epochs = str(each.results.get("epochs") or "-")
         rows.append([each.name, *figures, epochs, parameters, f"{each.kind} {each.start}, {each.data}"])
-        if lines := _differences(run, each):
+        ours, theirs = ({k: v for k, v in one.recipe.items() if k not in ASIDE} for one in (run, each))
+        if lines := [line.replace(", now ", ", there ") for line in differences(ours, theirs)]:
             listings.append((f"How {each.name} differs in its recipe ({len(lines)})", "\n".join(lines)))
     alike = len({(each.kind, each.data) for each in runs}) == 1
     note = "one seed each" if alike else "of several kinds or data: what is not of the same cannot be compared"
-    heads = ["run", *map(_title, names), "epochs", "parameters", "training"]
+    heads = ["run", *(title_of(name) for name in names), "epochs", "parameters", "training"]
     return Section(title, tables=[Table(heads, rows, text=COMPARED.format(note=note))], listings=listings)
-
-
-def _differences(run: Run, other: Run) -> list[str]:
-    ours, theirs = ({k: v for k, v in each.recipe.items() if k not in ASIDE} for each in (run, other))
-    return [line.replace(", now ", ", there ") for line in differences(ours, theirs)]
-
-
-def _attention(maps: Gallery) -> list[Table]:
-    return [Table(["image", *maps.captions], maps.rows, text=ATTENTION, prose=True)] if maps.rows else []
 
 
 def _origin(run: Run) -> list[tuple[str, str]]:

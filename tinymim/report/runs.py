@@ -12,7 +12,7 @@ from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.safety import text
 from tinymim.teachers import record_schemas
-from tinymim.training import inspection, metrics_log, run_schemas
+from tinymim.training import inspection, lock, metrics_log, run_schemas
 from tinymim.training.metrics_log import Curves
 from tinymim.training.progress import clock
 from tinymim.training.run_folder import PROGRESS
@@ -40,54 +40,28 @@ class Run:
     progress: dict[str, Any]
     environment: dict[str, Any]
 
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The final figures, or the newest of a run that goes on."""
-        return self.results.get("metrics") or self.progress.get("metrics") or {}
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Options of the recipe's module."""
-        return (self.recipe.get("model") or {}).get("init_args") or {}
-
-    @property
-    def source(self) -> str | None:
-        """The teacher, or the weights it started from, as the recipe names them."""
-        return self.arguments.get("teacher") or self.arguments.get("weights")
-
-    @property
-    def start(self) -> str:
-        """The same for people."""
-        return f"from {self.source}" if self.source else "from scratch"
-
-    @property
-    def data(self) -> str:
-        """The class of its data module, and its folder if it has one."""
-        root = self.data_options.get("root")
-        return self._class("data") + (f" of {root}" if root else "")
-
-    @property
-    def data_options(self) -> dict[str, Any]:
-        """Options of the recipe's data module."""
-        return (self.recipe.get("data") or {}).get("init_args") or {}
-
-    def _class(self, part: str) -> str:
-        return str((self.recipe.get(part) or {}).get("class_path", "")).rpartition(".")[2]
-
-    @property
-    def kind(self) -> str:
+    def __post_init__(self) -> None:
+        model, data = (self.recipe.get(part) or {} for part in ("model", "data"))
+        self.kind, data_class = (str(part.get("class_path", "")).rpartition(".")[2] for part in (model, data))
         """The class of its module."""
-        return self._class("model")
-
-    @property
-    def parts(self) -> Any:
-        """The targets that its loss is a sum of."""
-        return self.arguments.get("targets")
+        self.arguments: dict[str, Any] = model.get("init_args") or {}
+        self.data_options: dict[str, Any] = data.get("init_args") or {}
+        self.source: str | None = self.arguments.get("teacher") or self.arguments.get("weights")
+        """The teacher, or the weights it started from, as the recipe names them."""
+        self.start = f"from {self.source}" if self.source else "from scratch"
+        root = self.data_options.get("root")
+        self.data = data_class + (f" of {root}" if root else "")
+        """The class of its data module, and its folder if it has one."""
+        self.metrics: dict[str, float] = self.results.get("metrics") or self.progress.get("metrics") or {}
+        """The final figures, or the newest of a run that goes on."""
 
     @property
     def state(self) -> str:
         """How far it is, in words."""
-        parts = [self.progress.get("state") or ("done" if self.results else "not begun")]
+        state = self.progress.get("state") or ("done" if self.results else "not begun")
+        if state == "running" and not lock.owner(self.place):
+            state = f"cut off; `tinymim resume {self.place}` goes on"
+        parts = [state]
         if {"epoch", "epochs"} <= self.progress.keys():
             parts.append("{epoch} of {epochs} epochs".format(**self.progress))
         seconds = self.results.get("seconds") or self.progress.get("seconds")

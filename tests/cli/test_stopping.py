@@ -1,0 +1,94 @@
+"""A signal to a command that has nothing to save: one line, and an exit code that says whose signal it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tinymim.cli import main
+from tinymim.cli.stopping import CODES
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Whoever started the tests may have had some ignored."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in CODES}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, act: object) -> None:
+    """``tinymim report`` does that."""
+    monkeypatch.setattr(main, "_imported", lambda path: act)
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_main__ends_in_a_line_at_a_signal_also_where_it_comes_twice_from_make(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned: list[bool] = []
+
+    def work(arguments: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), number)
+            cleaned.append(True)
+
+    command(monkeypatch, work)
+    assert main.main(["report"]) == (130 if number == signal.SIGINT else 75)
+    assert cleaned, "what is half written is taken away"
+    assert capsys.readouterr().err.startswith(f"tinymim report: stopped by {number.name}; nothing is left half written")
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_main__ends_at_once_at_the_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(arguments: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            time.sleep(0.6)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    command(monkeypatch, work)
+    if (child := os.fork()) == 0:
+        try:
+            main.main(["report"])
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+
+
+def test_main__leaves_ignored_signals_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    command(monkeypatch, lambda arguments: os.kill(os.getpid(), signal.SIGHUP))
+    assert main.main(["report"]) == 0
+
+
+@pytest.mark.parametrize("number", main.FULL)
+def test_main__a_full_disk_is_a_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(arguments: list[str]) -> None:
+        raise OSError(number, os.strerror(number), "here/table.csv")
+
+    command(monkeypatch, work)
+    assert main.main(["report"]) == 1
+    assert f"tinymim report: here/table.csv cannot be written ({os.strerror(number)})" in capsys.readouterr().err
+    command(monkeypatch, lambda arguments: open(os.devnull + "/x"))  # noqa: SIM115, PTH123
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTDIR)):
+        main.main(["report"])
+
+
+def test_main__a_misspelt_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["fitt"])
+    assert "there is no command 'fitt'; did you mean fit?" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""``tinymim resume FOLDER``: go on with whatever a folder holds: a run, or a plan of any kind."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from tinymim.cli import (
+    chain_command,
+    distill_command,
+    papers_command,
+    plan_options,
+    scaling_command,
+    search_command,
+    study_command,
+)
+from tinymim.errors import TinymimError
+from tinymim.experiments import state
+from tinymim.log import say
+
+BEGUN_BY = {
+    "scaling study": ("scaling", scaling_command),
+    "study": ("study", study_command),
+    "comparison": ("distill", distill_command),
+    "search": ("search", search_command),
+    "program": ("papers", papers_command),
+}
+"""The command, and its module, by the kind of plan that it begins."""
+
+
+def main(arguments: list[str]) -> int:
+    """Go on with a plan, by the command that its state says it was begun with, or with a fit from its saved recipe;
+    further arguments are those of either.
+
+    Raises:
+        TinymimError: the folder holds neither, or a command that does not begin such a plan.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise TinymimError("name the folder of a run or of a plan first: tinymim resume runs/relation_digits")
+    place, further = Path(arguments[0]), arguments[1:]
+    if state.holds(place):
+        plan = state.load(place).plan
+        if plan.kind == "chain":
+            return chain_command.main(["resume", *arguments])
+        name, module = BEGUN_BY[plan.kind]
+        words = plan_options.begun(module.parser(), plan.command, str(place))
+        say(f"going on with: tinymim {shlex.join([name, *words, *further])}")
+        return module.main([*words, *further])
+    if not (place / "config.yaml").is_file():
+        raise TinymimError(
+            f"{place} holds neither a plan ({state.NAME} or {state.OTHERS}) nor a run (config.yaml); name the folder "
+            "that a command wrote, such as runs/relation_digits"
+        )
+    from tinymim.cli.recipe_commands import fit
+
+    fit(["--config", str(place / "config.yaml"), "--run_dir", str(place), "--ckpt_path", "last", *further])
+    return 0

@@ -1,0 +1,60 @@
+"""Signals to a command that is not at work on what could be saved: it ends, leaving nothing half written, and says so.
+
+What trains, or runs many fits, takes the signals over while it does, to save first.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGHUP: 75}
+"""Exit codes: of Ctrl-C, and of what a cluster, a closed session or ``timeout`` asks to end."""
+
+ECHO = 0.5
+"""Seconds in which a signal that follows is the first one's: a group and its launcher both forward it."""
+
+
+class Stopping:
+    """Have the first signal end the command by ``KeyboardInterrupt``, and a second one at once."""
+
+    def __init__(self) -> None:
+        self._number, self._when, self._pid = signal.SIGINT, 0.0, os.getpid()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            for number in CODES:  # one that is ignored, as under nohup, stays ignored
+                if (before := signal.getsignal(number)) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = before
+                    signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a data worker, which ends with the command
+            os._exit(CODES[signal.Signals(number)])
+        now = time.monotonic()
+        if self._when:
+            if now - self._when > ECHO:
+                os._exit(self.code)
+            return
+        self._number, self._when = signal.Signals(number), now
+        raise KeyboardInterrupt
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return CODES[self._number]
+
+    @property
+    def words(self) -> str:
+        """What is said."""
+        return f"stopped by {self._number.name}; nothing is left half written, and the same command runs it again"
