@@ -8,11 +8,14 @@ RUN/report/                               figures, tables and the page
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.table import Table
 
+from tinymim import files
 from tinymim.cli import plan_options
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import grid, grid_runs
@@ -125,7 +128,9 @@ def _report(study: Grid, state: State, out: Path, trust: bool) -> None:
     """The page of a study, with what its models restore."""
     found = _write(study, state)
     about = [Section("This study", [study.about])] if study.about else []
-    report(found, out, f"Scaling: {study.name}", [*about, *restored(study, state, found, out, trust)])
+    with _writing(out):
+        extra_sections = [*about, *restored(study, state, found, out, trust)]
+    report(found, out, f"Scaling: {study.name}", extra_sections)
 
 
 def restored(study: Grid, state: State, found: list[RunRow], out: Path, trust: bool = False) -> list[Section]:
@@ -147,18 +152,27 @@ def restored(study: Grid, state: State, found: list[RunRow], out: Path, trust: b
 
 
 def report(rows: list[RunRow], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> None:
-    """Write the page of some runs with its figures and tables, and print the runs.
-
-    Args:
-        rows: of the runs.
-        out: folder of the report.
-        title: of the page.
-        extra_sections: what comes after the analysis.
-    """
+    """Print the runs, and write their page with its figures and tables into the folder ``out``; ``extra_sections`` come
+    after the analysis."""
     from tinymim.scaling import scaling_page
 
     show(rows)
-    print(f"\nthe page: {scaling_page.write(rows, out, title, extra_sections)}")
+    with _writing(out):
+        page = scaling_page.write(rows, out, title, extra_sections)
+    print(f"\nthe page: {page}")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Name the reason in a line where a report cannot be written, such as a full disk; a folder that was not there
+    before is none afterwards."""
+    made = not out.exists()
+    try:
+        yield
+    except OSError as error:
+        if made:
+            shutil.rmtree(out, ignore_errors=True)
+        raise TinymimError(f"out: {out} cannot be written ({files.unwritten(error) or error})") from None
 
 
 def show(rows: list[RunRow], console: PlainConsole | None = None) -> None:
