@@ -6,6 +6,7 @@ Heavy imports happen after the command is known, so that ``--help`` answers at o
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -218,6 +219,15 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"tinymim {name}: {terminal(own_words(error))}", file=sys.stderr)
         return error.code
+    except OSError as error:  # of the machine or of the words that were given, wherever a command meets it
+        if error.errno not in (errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT):
+            raise
+        from tinymim.safety.escaping import terminal
+
+        file = str(error.filename or "a file")
+        shown = file if len(file) < 200 else f"{file[:100]}..."
+        print(f"tinymim {name}: {terminal(shown)}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def builds(name: str, arguments: list[str]) -> bool:
