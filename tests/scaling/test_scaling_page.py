@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.golden.pinned import undrawn
+from tinymim import files
 from tinymim.cli.main import main
 from tinymim.errors import TinymimError
 from tinymim.report import csv_files
@@ -90,14 +91,16 @@ def test_objectives_of_alike_names__keep_their_own_figures(tmp_path: Path) -> No
 def test_full_disk__is_said_in_a_line_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path: Path, text: str) -> None:
+        if path.name != "flags.csv":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        files.write_text(path, text)
 
     monkeypatch.setattr(csv_files, "write_text", full)
     for out in (tmp_path / "new/out", tmp_path):
         assert main(["scaling", "--table", str(PUBLISHED), "--out", str(out)]) == 1
         assert capsys.readouterr().err == f"tinymim scaling: out: {out} cannot be written (the disk is full)\n"
-    assert list(tmp_path.iterdir()) == [tmp_path / "new"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"new", "flags.csv"}, "what was there, and whole files"
 
 
 def test_largest_numbers__are_drawn_and_fitted(tmp_path: Path) -> None:
