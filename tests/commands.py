@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from tinymim.cli.main import main
@@ -36,6 +37,35 @@ def tinymim(*arguments: str | Path, cwd: Path = PROJECT, **environment: str) -> 
         except SystemExit as ended:  # as argparse and LightningCLI end
             code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
     return subprocess.CompletedProcess(["tinymim", *map(str, arguments)], code, out.getvalue(), err.getvalue())
+
+
+class InThisProcess:
+    """``python -m tinymim`` as a child process that has ended: run here, which spares the imports of another one."""
+
+    pid = 0
+
+    def __init__(self, command: list[str], log: Any = None):
+        result = tinymim(*command[command.index("tinymim") + 1 :], cwd=Path.cwd())
+        self.returncode = result.returncode
+        if log is not None:
+            log.write((result.stdout + result.stderr).encode())
+            log.flush()
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+@contextlib.contextmanager
+def without_children() -> Iterator[None]:
+    """Commands run the commands that they start in this process."""
+    popen = subprocess.Popen
+
+    def child(command: Any, *arguments: Any, **options: Any) -> Any:
+        ours = isinstance(command, list) and "tinymim" in command
+        return InThisProcess(command, options.get("stdout")) if ours else popen(command, *arguments, **options)
+
+    with mock.patch.object(subprocess, "Popen", child):
+        yield
 
 
 def free_port() -> int:

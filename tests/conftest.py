@@ -29,8 +29,8 @@ atexit.register(shutil.rmtree, os.environ["TINYMIM_TEACHER_CACHE"], True)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """For the test that kills a chain, and for the order of all."""
-    parser.addoption("--kills", type=int, default=3, help="how often it is killed")
-    parser.addoption("--dice", type=int, default=0, help="seed of the moments")
+    parser.addoption("--kills", type=int, default=1, help="how often it is killed")
+    parser.addoption("--dice", type=int, default=9, help="seed of the moments; the first of 9 is amid a stage")
     parser.addoption("--shuffle", type=int, metavar="SEED", help="files in random order, and tests within each")
 
 

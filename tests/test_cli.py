@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import refused, tinymim
+from tests.commands import PROJECT, refused, tinymim
 from tests.experiments.compared import write_recipe
 from tinymim.cli.main import COMMANDS
 
@@ -71,9 +72,9 @@ def test_actions__are_those_of_the_commands() -> None:
         (["distill", "{recipe}", "--seeds", "1,1"], "seed 1 stands twice"),
         (["distill", "{recipe}", "--model.mask_ratoi", "1"], "mask_ratoi"),
         (["study", "digits", "--rows", "nosuch"], "no nosuch in study digits"),
-        (["study", "digits", "--trainer.max_epoch", "1"], "max_epoch"),
+        (["study", "digits", "--rows", "relation", "--trainer.max_epoch", "1"], "max_epoch"),
         (["chain", "run", "digits_l_m_s", "--set", "trainer.max_epoch=1"], "max_epoch"),
-        (["scaling", "digits", "--set", "trainer.max_epoch=1"], "max_epoch"),
+        (["scaling", "digits", "--quick", "--set", "trainer.max_epoch=1"], "max_epoch"),
         (["papers", "--parts", "nosuch"], "no such part"),
         (["fit", "--config", "{recipe}", "--model.mask_ratio", "2"], "mask_ratio"),
         (["fit", "--config", "{recipe}", "--model.teacher", "nosuch"], "nosuch"),
@@ -87,3 +88,35 @@ def test_refused__a_command_leaves_nothing(words: list[str], said: str, tmp_path
     result = tinymim(*(word.format(recipe=recipe) for word in words), cwd=tmp_path)
     refused(result, said)
     assert inside(tmp_path) == before
+
+
+LONG = "x" * 5000
+"""A word that no file can be called by; some user's shell has pasted it."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["analyze", *rest] for rest in ([LONG, "--data", "digits"], ["digits_mae", "--data", LONG])),
+        *(["scaling", *rest] for rest in ([LONG], ["--table", LONG], ["--table", "{table}", "--out", LONG])),
+        *([name, LONG] for name in ("report", "resume", "check", "distill", "search", "study", "papers", "replay")),
+        *(["teachers", action, LONG] for action in ("show", "verify", "fetch")),
+        *(["chain", action, LONG] for action in ("run", "status", "plan")),
+        *([["data", "check", LONG], ["export", LONG, "out"], ["fit", "--config", LONG]]),
+        *([["predict", LONG, "--images", "."], ["predict", "digits_mae", "--images", LONG]]),
+    ],
+    ids=lambda words: " ".join(words).replace(LONG, "LONG"),
+)
+def test_refused__a_word_longer_than_a_files_name(words: list[str], tmp_path: Path) -> None:
+    table = PROJECT / "tests/scaling/simmim_scaling.csv"
+    result = tinymim(*(word.format(table=table) for word in words), cwd=tmp_path)
+    assert result.returncode in (1, 2), result.stderr
+    assert not inside(tmp_path)
+
+
+def test_refused__a_full_disk_is_named_in_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "page.md"))
+
+    monkeypatch.setattr("tinymim.cli.cache_command.main", full)
+    refused(tinymim("cache", "list"), f"tinymim cache: {tmp_path / 'page.md'}: No space left on device\n")

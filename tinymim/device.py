@@ -44,7 +44,7 @@ def usable_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # a device without numbers, as meta, has none to give
     except (RuntimeError, AssertionError) as error:
         raise TinymimError(
             f"device: {name} cannot be used ({str(error).splitlines()[0]}); cpu, cuda, or auto"

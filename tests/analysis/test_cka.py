@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinymim.analysis.cka import CKA, check_tokens, gram
+from tinymim.analysis.cka import CKA, gram
 from tinymim.errors import TinymimError
 
 
@@ -168,13 +168,3 @@ def test_cka__few_images_are_refused_and_leave_no_trace():
     with pytest.raises(TinymimError, match="a batch of 3 images; the unbiased estimator needs 4"):
         cka.add({"x": [products(drawn(3, 5))]})
     assert (cka.batches, cka.images) == (0, 0)
-
-
-def test_cka__networks_without_cls_have_no_cls_tokens():
-    with pytest.raises(TinymimError, match=r"cka\.tokens: cls, but vit_x has no CLS token; take mean or all"):
-        check_tokens("cls", False, "vit_x")
-    with pytest.raises(TinymimError, match="no CLS token"):
-        gram(torch.zeros(4, 9, 3), 0, "cls")
-    with pytest.raises(TinymimError, match=r"cka\.tokens: 'first' is none of mean, cls, all"):
-        gram(torch.zeros(4, 9, 3), 1, "first")
-    check_tokens("mean", False, "vit_x")

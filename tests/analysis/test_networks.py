@@ -177,6 +177,11 @@ def test_recipe__its_held_out_images_without_the_unreadable(tmp_path: Path, caps
     assert "unreadable, left out: " in capsys.readouterr().err
 
 
+def test_data__of_a_variable_that_is_not_set_is_not_the_working_folder() -> None:
+    with pytest.raises(TinymimError, match="data: nothing is named; give a folder of images, digits, shapes or a"):
+        sample_images.find("", 9, 16)
+
+
 def test_recipe__without_data_or_with_mistakes_in_it(tmp_path: Path) -> None:
     (tmp_path / "none.yaml").write_text("seed_everything: 0")
     with pytest.raises(TinymimError, match=r"data: the recipe .*none.yaml has none"):

@@ -133,7 +133,8 @@ def test_fit__a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint
 
 def test_distill__prints_the_table_of_student_and_scratch(tmp_path: Path) -> None:
     recipe = tmp_path / "short.yaml"
-    short = {"extends": [], "trainer": {"max_epochs": 1, "limit_train_batches": 2}}
+    trainer = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "num_sanity_val_steps": 0}
+    short = {"extends": [], "trainer": trainer}
     for name in ("probe", "finetune"):
         (tmp_path / f"{name}.yaml").write_text(
             yaml.safe_dump({**short, "extends": [os.path.relpath(PROJECT / "recipes" / f"{name}_digits", tmp_path)]})
@@ -266,7 +267,7 @@ def test_fit__without_images_or_teacher_says_where_to_get_both() -> None:
 
 
 def test_fit__unknown_recipe_gives_the_nearest_names() -> None:
-    refused(spawned("fit", "--config", "relation_digit"), "unknown recipe 'relation_digit'", "relation_digits")
+    refused(tinymim("fit", "--config", "relation_digit"), "unknown recipe 'relation_digit'", "relation_digits")
 
 
 def test_teachers__lists_cards_and_what_is_missing() -> None:

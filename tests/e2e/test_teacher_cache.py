@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
+import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,30 +17,27 @@ import yaml
 
 from tests.e2e.test_ddp import ended, start
 from tinymim.cli.main import main
+from tinymim.experiments.fit_processes import PRELOADED
+from tinymim.teacher_cache import records
 
 SHORT = ["fit", "--config", "relation_digits", "--trainer.max_epochs=3", "--trainer.limit_train_batches=4"]
 SHORT += ["--trainer.precision=32-true", "--trainer.limit_val_batches=1", "--trainer.num_sanity_val_steps=0"]
 SHORT += ["--trainer.enable_progress_bar=false", "--trainer.logger=false", "--model.teacher_cache=2"]
 ONE = [*SHORT, "--data.batch_size=16"]
 
-KILLED = """
-import os, signal, sys
-from tinymim.cli.main import main
-from tinymim.teacher_cache import records
 
-write, calls = records._write, 0
+def torn(number: int, arguments: list[str]) -> None:
+    """Run a command up to the middle of its ``number``-th writing into the cache."""
+    write, calls = records._write, itertools.count(1)
 
-def torn(file, content, offset):
-    global calls
-    calls += 1
-    if calls == int(sys.argv[1]):
-        write(file, content[: len(content) // 2], offset)
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(file, content, offset)
+    def half(file: Any, content: bytes, offset: int) -> None:
+        if next(calls) == number:
+            write(file, content[: len(content) // 2], offset)
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(file, content, offset)
 
-records._write = torn
-sys.exit(main(sys.argv[2:]))
-"""
+    records._write = half
+    main(arguments)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -61,9 +62,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_while_filling__a_resumed_run_ends_bit_identical(write: int, whole: Path, tmp_path: Path) -> None:
     own = [*ONE, f"--model.teacher_cache_dir={tmp_path / 'cache'}", "--run_dir", str(tmp_path / "run")]
     own += ["--checkpoint.every_steps=1"]
-    (tmp_path / "killed.py").write_text(KILLED)
-    code, said = ended(start([sys.executable, str(tmp_path / "killed.py"), str(write), *own]))
-    assert code == -signal.SIGKILL, said
+    context = multiprocessing.get_context("forkserver")  # whose server imports once for all tests of this process
+    context.set_forkserver_preload(PRELOADED)
+    killed = context.Process(target=torn, args=(write, own))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert main([*own, "--ckpt_path", "last"]) == 0
     assert same(tmp_path / "run", whole / "run")
 

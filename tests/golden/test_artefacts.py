@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import timm
@@ -15,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.commands import PROJECT, tinymim
+from tests.commands import PROJECT, tinymim, without_children
 from tests.golden.pinned import ARTEFACTS, COUNTED, KERNELS, by_class_name, files_in, pinned, table, undrawn
 
 LAST = "checkpoints/last.ckpt"
@@ -40,25 +38,6 @@ class User:
 def old(user: Path) -> User:
     torch.set_num_threads(1)
     return User(user)
-
-
-class InThisProcess:
-    """``python -m tinymim`` as a child process that has ended: run here, which spares the imports of another one."""
-
-    pid = 0
-
-    def __init__(self, command: list[str], **options: Any):
-        arguments = command[command.index("tinymim") + 1 :]
-        self.returncode = tinymim(*arguments, cwd=Path.cwd()).returncode
-
-    def poll(self) -> int:
-        return self.returncode
-
-
-def child(command: list[str], *arguments: Any, popen: Any = subprocess.Popen, **options: Any) -> Any:
-    """In place of ``subprocess.Popen``."""
-    ours = isinstance(command, list) and "tinymim" in command
-    return InThisProcess(command) if ours else popen(command, *arguments, **options)
 
 
 def test_artefacts__are_small_and_name_no_place_of_a_machine() -> None:
@@ -121,7 +100,7 @@ def test_chain__goes_on_with_the_stage_that_waits(old: User) -> None:
     assert "2,008 parameters" in planned
     assert "1 of 2 stages done" in old("chain", "status", "runs/chain")
     kept = (old.place / "runs/chain/seed0/student/results.json").stat().st_mtime_ns
-    with mock.patch.object(subprocess, "Popen", child):
+    with without_children():
         old("resume", "runs/chain")
     assert (old.place / "runs/chain/seed0/student/results.json").stat().st_mtime_ns == kept
     assert "2 of 2 stages done" in old("chain", "status", "runs/chain")

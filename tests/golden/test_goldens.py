@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.commands import PROJECT, refused, tinymim
+from tests.commands import PROJECT, tinymim
 from tests.golden import reach
 from tests.golden.pinned import HERE, KERNELS, WRITING, by_class_name, files_in, flat, pinned, table, undrawn
 
@@ -201,10 +201,6 @@ def test_scaling__finds_what_it_did(tmp_path: Path) -> None:
         done("scaling", "--table", PROJECT / "tests/scaling/simmim_scaling.csv", "--out", out)
     tables = {str(path.relative_to(out).with_suffix("")): table(path) for path in sorted(out.rglob("*.csv"))}
     pinned("scaling", {"files": files_in(out), **tables})
-
-
-def test_unknown_recipe__is_a_users_mistake() -> None:
-    refused(tinymim("fit", "--config", "relation_digit"), "relation_digits")
 
 
 def test_class_paths__can_be_imported() -> None:

@@ -29,6 +29,10 @@ MODULE = "planted_marker"
 FILE = "marker_file"
 """Begins the names of files in the working folder that nobody may open, write or make."""
 
+SECONDS = 60
+"""Of a processor, that reading a file of others may take: what grows in powers takes hours, and a busy machine a few
+times what an idle one does."""
+
 MARKERS: dict[str, Any] = {
     "a call": {"class_path": "os.system", "init_args": {"command": "touch MARK"}},
     "a class": {"class_path": f"{MODULE}.Net", "init_args": {}},

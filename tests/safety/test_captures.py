@@ -13,12 +13,13 @@ import yaml
 
 from tests.conftest import write_teacher
 from tests.safety import captures
+from tests.safety.places import SECONDS
 from tinymim.cli.main import main
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import skeleton
 
-SECONDS, BYTES = 5, 1 << 30
-"""Of a processor, and of memory, that a file of at most 10 MB may take."""
+BYTES = 1 << 30
+"""Of memory that a file of at most 10 MB may take."""
 
 BEIT = {"img_size": 256, "patch_size": 4, "embed_dim": 12, "num_heads": 3, "depth": 3, "use_rel_pos_bias": True}
 

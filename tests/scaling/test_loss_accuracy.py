@@ -8,10 +8,10 @@ import pytest
 
 from tinymim.scaling import table
 from tinymim.scaling.correlations import correlate, correlations
-from tinymim.scaling.overfitting import frame, signs
+from tinymim.scaling.overfitting import flagged
 from tinymim.scaling.table import RunRow
 
-PUBLISHED = frame(signs(table.read(Path(__file__).parent / "simmim_scaling.csv")))
+PUBLISHED = flagged(table.read(Path(__file__).parent / "simmim_scaling.csv"))
 
 EXPECTED = {
     "all": (63, -0.786, -0.897),
@@ -28,17 +28,17 @@ EXPECTED = {
 
 
 def test_published__as_computed_elsewhere() -> None:
-    found = {one.runs: one for one in correlations(PUBLISHED)}
+    found = {line["runs"]: line for line in correlations(PUBLISHED)}
     assert list(found) == list(EXPECTED)
     for name, (count, pearson, spearman) in EXPECTED.items():
-        one = found[name]
-        assert one.count == count
+        line = found[name]
+        assert line["count"] == count
         digits = 1e-2 / 2 + 1e-3 if name.startswith("model ") else 5e-4
-        assert one.pearson == pytest.approx(pearson, abs=digits), name
-        assert one.spearman == pytest.approx(spearman, abs=digits), name
-        assert one.pearson_low < one.pearson < one.pearson_high, name
-        assert one.spearman_low <= one.spearman <= one.spearman_high, name
-    assert found["not overfit"].slope == pytest.approx(-0.76, abs=0.005)
+        assert line["pearson"] == pytest.approx(pearson, abs=digits), name
+        assert line["spearman"] == pytest.approx(spearman, abs=digits), name
+        assert line["pearson_low"] < line["pearson"] < line["pearson_high"], name
+        assert line["spearman_low"] <= line["spearman"] <= line["spearman_high"], name
+    assert found["not overfit"]["slope"] == pytest.approx(-0.76, abs=0.005)
 
 
 def row(place: int, training: float | None = None, accuracy: float | None = None) -> RunRow:
@@ -47,14 +47,14 @@ def row(place: int, training: float | None = None, accuracy: float | None = None
 
 def test_training_loss__counts_the_runs_that_have_it() -> None:
     rows = [row(1, 0.3, 0.5), row(2, 0.2, 0.6), row(3, 0.1, 0.9), row(4, None, 0.1), row(5, 0.9, None)]
-    found = frame(signs(rows))
-    one = correlate("MAE", "all", "training", found)
-    assert (one.count, one.spearman) == (3, -1)
-    constant = correlate("MAE", "all", "validation", found)
-    assert (constant.count, constant.pearson, constant.spearman, constant.slope) == (4, None, None, None)
-    assert {one.loss for one in correlations(found)} == {"validation", "training"}
+    runs = flagged(rows)
+    line = correlate("all", "training", runs)
+    assert (line["count"], line["spearman"]) == (3, -1)
+    constant = correlate("all", "validation", runs)
+    assert [constant[name] for name in ("count", "pearson", "spearman", "slope")] == [4, None, None, None]
+    assert {line["loss"] for line in correlations(runs)} == {"validation", "training"}
 
 
 def test_two_runs__are_too_few() -> None:
-    one = correlate("MAE", "all", "validation", frame(signs([row(1, accuracy=0.5), row(2, accuracy=0.6)])))
-    assert (one.count, one.pearson, one.spearman) == (2, None, None)
+    line = correlate("all", "validation", flagged([row(1, accuracy=0.5), row(2, accuracy=0.6)]))
+    assert (line["count"], line["pearson"], line["spearman"]) == (2, None, None)

@@ -16,7 +16,7 @@ from tinymim.methods.base import Errors
 from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
 from tinymim.scaling import reconstruction_figure
-from tinymim.scaling.overfitting import signs
+from tinymim.scaling.overfitting import flagged
 from tinymim.scaling.table import RunRow
 from tinymim.training.checkpoint_files import SafeCheckpointIO
 
@@ -152,9 +152,9 @@ def row(data: str, iterations: int, loss: float, training: float | None) -> RunR
 
 def test_choose__the_most_overfitted_and_the_best() -> None:
     rows = [row("a", 1, 0.5, 0.4), row("a", 2, 0.6, 0.1), row("bb", 1, 0.7, 0.6), row("bb", 2, 0.3, 0.2)]
-    assert reconstruction_figure.choose(signs(rows)) == (rows[1], rows[3])
+    assert reconstruction_figure.choose(flagged(rows)) == (rows[1], rows[3])
     bare = [row(one.data, one.iterations, one.validation_loss, None) for one in rows]
-    assert reconstruction_figure.choose(signs(bare)) == (bare[1], bare[3])
-    assert reconstruction_figure.choose(signs(bare[:1])) is None
-    assert reconstruction_figure.choose(signs(rows[:1])) is None
-    assert reconstruction_figure.choose(signs(rows[2:])) is None, "none of them is overfitted"
+    assert reconstruction_figure.choose(flagged(bare)) == (bare[1], bare[3])
+    assert reconstruction_figure.choose(flagged(bare[:1])) is None
+    assert reconstruction_figure.choose(flagged(rows[:1])) is None
+    assert reconstruction_figure.choose(flagged(rows[2:])) is None, "none of them is overfitted"

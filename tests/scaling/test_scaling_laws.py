@@ -11,7 +11,7 @@ from scipy.optimize import curve_fit
 
 from tinymim.scaling import power_law, table
 from tinymim.scaling.laws import Law, laws
-from tinymim.scaling.overfitting import frame, signs
+from tinymim.scaling.overfitting import flagged
 from tinymim.scaling.table import RunRow
 
 PUBLISHED = table.read(Path(__file__).parent / "simmim_scaling.csv")
@@ -68,7 +68,7 @@ def along(found: list[Law], axis: str) -> Law:
 
 
 def test_published__five_sizes_near_the_fit_made_elsewhere() -> None:
-    law = along(laws(frame(signs(PUBLISHED))), "parameters")
+    law = along(laws(flagged(PUBLISHED)), "parameters")
     assert [(row.model, row.data, row.iterations) for row in law.points["row"]] == [
         (model, "1K", 500_000) for model in "SBLHg"
     ]
@@ -83,7 +83,7 @@ def test_published__five_sizes_near_the_fit_made_elsewhere() -> None:
 
 
 def test_published__compute_and_data() -> None:
-    found = laws(frame(signs(PUBLISHED)))
+    found = laws(flagged(PUBLISHED))
     compute, data = along(found, "compute"), along(found, "data")
     assert compute.unit == "weights x iterations"
     assert (np.diff(compute.places) > 0).all()
@@ -95,28 +95,28 @@ def test_published__compute_and_data() -> None:
 
 def test_compute__is_flops_where_all_runs_have_them() -> None:
     rows = [RunRow("MAE", "S", 5, "all", 9, n, 1 / n, flops=7.0 * n, images_seen=2 * n) for n in range(1, 7)]
-    law = along(laws(frame(signs(rows))), "compute")
+    law = along(laws(flagged(rows)), "compute")
     assert (law.unit, law.places.tolist()) == ("FLOPs", [7.0 * n for n in range(1, 7)])
-    law = along(laws(frame(signs([replace(rows[0], flops=None), *rows[1:]]))), "compute")
+    law = along(laws(flagged([replace(rows[0], flops=None), *rows[1:]])), "compute")
     assert (law.unit, law.places.tolist()) == ("weights x images seen", [10.0 * n for n in range(1, 7)])
 
 
 def test_overfit_runs__are_no_points() -> None:
     rows = [RunRow("MAE", "S", 5, "all", 9, n, 1 / n if n < 6 else 0.9) for n in range(1, 7)]
-    law = along(laws(frame(signs(rows))), "compute")
+    law = along(laws(flagged(rows)), "compute")
     assert list(law.points["iterations"]) == [1, 2, 3, 4, 5]
 
 
 def test_too_few_points__is_a_result() -> None:
     rows = [RunRow("MAE", "S", 5, "all", 9, n, 1 / n) for n in range(1, 5)]
-    for law, count in zip(laws(frame(signs(rows))), (4, 1, 1), strict=True):
+    for law, count in zip(laws(flagged(rows)), (4, 1, 1), strict=True):
         assert law.remarks == [f"too few points to fit: {count}, needs 5 at different places"]
         assert law.curve is law.rmse is law.record()["b"] is None
 
 
 def test_no_fall__is_no_law() -> None:
     rows = [RunRow("MAE", f"S{n}", n, "all", 9, 5, 0.3 + n / 100) for n in range(1, 7)]
-    law = along(laws(frame(signs(rows))), "parameters")
+    law = along(laws(flagged(rows)), "parameters")
     assert law.curve is None
     assert law.remarks == ["no law: the loss does not fall along this axis"]
 

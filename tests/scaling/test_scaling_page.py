@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.golden.pinned import undrawn
+from tinymim import files
+from tinymim.cli.main import main
 from tinymim.errors import TinymimError
+from tinymim.report import csv_files
 from tinymim.report.document import Section
 from tinymim.scaling import scaling_page, table
 from tinymim.scaling.table import RunRow
@@ -60,7 +65,8 @@ def test_few_runs_of_two_objectives__each_on_its_own(tmp_path: Path) -> None:
         *few("to distil", accuracy=0.5),
         RunRow("MAE", "S", 5, "all", 9, 3, status="failed", error="no memory"),
     ]
-    sections = scaling_page.analyse(rows, tmp_path)
+    with undrawn():
+        sections = scaling_page.analyse(rows, tmp_path)
     titles = [section.title for section in sections]
     assert titles[0] == "MAE: Does it overfit?"
     assert titles[5] == "to distil: Does it overfit?"
@@ -74,11 +80,36 @@ def test_few_runs_of_two_objectives__each_on_its_own(tmp_path: Path) -> None:
 
 
 def test_objectives_of_alike_names__keep_their_own_figures(tmp_path: Path) -> None:
-    sections = scaling_page.analyse([*few("A/B"), *few("A_B"), *few("a b")], tmp_path)
+    with undrawn():
+        sections = scaling_page.analyse([*few("A/B"), *few("A_B"), *few("a b")], tmp_path)
     drawn = [picture.files[0] for section in sections for picture in section.pictures]
     assert len(drawn) == len(set(drawn)) == 9
     assert {name.partition("_loss")[0] for name in drawn} == {"figures/A_B", "figures/A_B_2", "figures/a_b_3"}
     assert all((tmp_path / name).is_file() for name in drawn)
+
+
+def test_full_disk__is_said_in_a_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, text: str) -> None:
+        if path.name != "flags.csv":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        files.write_text(path, text)
+
+    monkeypatch.setattr(csv_files, "write_text", full)
+    for out in (tmp_path / "new/out", tmp_path):
+        assert main(["scaling", "--table", str(PUBLISHED), "--out", str(out)]) == 1
+        assert capsys.readouterr().err == f"tinymim scaling: out: {out} cannot be written (the disk is full)\n"
+    assert {path.name for path in tmp_path.rglob("*")} == {"new", "flags.csv"}, "what was there, and whole files"
+
+
+def test_largest_numbers__are_drawn_and_fitted(tmp_path: Path) -> None:
+    """Their products are more than 64 bits hold."""
+    rows = [RunRow("MAE", "S", 2**53, "all", 2**53, 2**53 // n, n * 1e-3, accuracy=1.0) for n in range(1, 7)]
+    with undrawn():
+        scaling_page.write([*rows, replace(rows[0], data="less", images=2**53 - 1)], tmp_path, "large")
+    (law,) = (line for line in lines(tmp_path / "laws.csv") if line["axis"] == "compute")
+    assert float(law["rmse"]) < 0.01
 
 
 def test_nothing_done__is_said(tmp_path: Path) -> None:

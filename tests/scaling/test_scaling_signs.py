@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from tinymim.scaling import table
-from tinymim.scaling.overfitting import band, frame, signs
+from tinymim.scaling.overfitting import band, flagged
 from tinymim.scaling.paper_findings import findings, next_length
 from tinymim.scaling.saturation import saturation
 from tinymim.scaling.table import RunRow
@@ -23,45 +24,42 @@ def run(data: str, iterations: int, loss: float, training: float | None = None, 
 
 
 def test_published__14_runs_rose_above_a_shorter_one() -> None:
-    found = signs(PUBLISHED)
-    rose = {(sign.row.model, sign.row.data, sign.row.iterations // 1000) for sign in found if sign.is_overfit}
+    runs = flagged(PUBLISHED)
+    rose = {(run.model, run.data, run.iterations // 1000) for run in runs[runs["is_overfit"]].itertuples()}
     assert rose == {
         *((model, "10%", length) for model in "SBL" for length in (250, 500)),
         *(("S", "20%", 500), ("B", "20%", 500), ("L", "20%", 250), ("L", "20%", 500)),
         *(("H", "20%", 250), ("H", "20%", 500), ("H", "50%", 500), ("g", "50%", 500)),
     }
-    assert sum(sign.exceeds for sign in found) == 36
-    assert all(sign.training_loss_fell is None for sign in found)
+    assert runs["exceeds"].sum() == 36
+    assert runs["training_loss_fell"].isna().all()
 
 
 def test_rise__is_over_the_best_shorter_run_and_beyond_noise() -> None:
     rows = [run("10%", 4, 0.55), run("10%", 1, 0.6), run("10%", 2, 0.5), run("10%", 3, 0.505)]
-    found = signs(rows)
-    assert [sign.row for sign in found] == rows
-    assert [sign.is_overfit for sign in found] == [True, False, False, False]
-    assert found[0].loss_increase == pytest.approx(0.05)
-    assert found[1].loss_increase is None
-    assert found[2].loss_increase == pytest.approx(-0.1)
+    runs = flagged(rows)
+    assert list(runs["row"]) == rows
+    assert list(runs["is_overfit"]) == [True, False, False, False]
+    assert list(runs["loss_increase"]) == pytest.approx([0.05, math.nan, -0.1, 0.005], nan_ok=True)
 
 
 def test_classic_sign__the_training_loss_falls_meanwhile() -> None:
     rows = [run("10%", 1, 0.5, 0.4), run("10%", 2, 0.6, 0.3), run("100%", 1, 0.4, 0.3), run("100%", 2, 0.6, 0.5)]
-    assert [sign.training_loss_fell for sign in signs(rows)] == [None, True, None, False]
-    assert signs(rows)[1].gap == pytest.approx(0.3)
+    assert list(flagged(rows)["training_loss_fell"]) == [None, True, None, False]
+    assert flagged(rows)["gap"][1] == pytest.approx(0.3)
 
 
 def test_excess__over_more_data_at_equal_steps() -> None:
     rows = [run("10%", 1, 0.5), run("100%", 1, 0.48), run("10%", 2, 0.485), run("100%", 2, 0.48)]
-    assert [sign.exceeds for sign in signs(rows)] == [True, False, False, False]
-    assert [sign.is_overfit for sign in signs(rows)] == [False] * 4
+    assert list(flagged(rows)["exceeds"]) == [True, False, False, False]
+    assert not flagged(rows)["is_overfit"].any()
 
 
 def test_runs_that_differ_otherwise__are_not_compared() -> None:
     others = [{"seed": 1}, {"model": "B"}, {"objective": "SimMIM"}, {"status": "failed"}]
     for other in others:
-        assert not any(
-            sign.is_overfit or sign.exceeds for sign in signs([run("10%", 1, 0.3, **other), run("10%", 2, 0.5)])
-        )
+        runs = flagged([run("10%", 1, 0.3, **other), run("10%", 2, 0.5)])
+        assert not runs[["is_overfit", "exceeds"]].to_numpy().any()
 
 
 def test_saturation__published_22k_lowers_no_loss() -> None:
@@ -83,7 +81,7 @@ def test_saturation__is_measured_against_noise() -> None:
 
 
 def test_findings__of_the_published_runs() -> None:
-    found = findings(signs(PUBLISHED))
+    found = findings(flagged(PUBLISHED))
     assert dict(zip(VERDICTS, (one.verdict for one in found), strict=True)) == {
         **dict.fromkeys(VERDICTS, "agrees"),
         **dict.fromkeys(("classic", "training loss"), "cannot tell"),
@@ -94,7 +92,7 @@ def test_findings__of_the_published_runs() -> None:
 
 
 def test_next_length__of_the_published_runs() -> None:
-    assert next_length(frame(signs(PUBLISHED))) == (
+    assert next_length(flagged(PUBLISHED)) == (
         "From one length to the next of the same model and data, the loss fell 28 times, and accuracy rose in 28 of "
         "them; it rose 14 times, and accuracy still rose in 7 of them."
     )
@@ -109,7 +107,7 @@ def test_findings__that_disagree_say_so() -> None:
             ("10%", 1, 0.9 - less), ("10%", 2, 0.5 - less), ("100%", 1, 0.7 - less), ("100%", 2, 0.8 + less)
         )
     ]  # fmt: skip
-    found = dict(zip(VERDICTS, findings(signs(rows)), strict=True))
+    found = dict(zip(VERDICTS, findings(flagged(rows)), strict=True))
     assert found["overfit"].verdict == "disagrees"
     assert found["classic"].verdict == "agrees"
     assert found["held-out loss"].verdict == "disagrees"
@@ -118,7 +116,7 @@ def test_findings__that_disagree_say_so() -> None:
 
 
 def test_findings__of_one_run_tell_nothing() -> None:
-    assert {one.verdict for one in findings(signs([run("10%", 1, 0.5)]))} == {"cannot tell"}
+    assert {one.verdict for one in findings(flagged([run("10%", 1, 0.5)]))} == {"cannot tell"}
 
 
 def test_band__is_of_the_difference_where_the_masks_are_shared() -> None:
@@ -128,5 +126,5 @@ def test_band__is_of_the_difference_where_the_masks_are_shared() -> None:
     alone = RunRow(**alike, iterations=200, validation_loss=0.502)
     assert band(first, second) == pytest.approx(0, abs=1e-12)
     assert band(first, alone) == 0.1
-    assert [sign.is_overfit for sign in signs([first, second])] == [False, True]
-    assert [sign.is_overfit for sign in signs([first, alone])] == [False, False]
+    assert list(flagged([first, second])["is_overfit"]) == [False, True]
+    assert list(flagged([first, alone])["is_overfit"]) == [False, False]

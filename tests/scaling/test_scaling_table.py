@@ -69,6 +69,11 @@ def test_written_rows__are_read_again(tmp_path: Path) -> None:
             "model, data: 225 pairs of them, and 200 are taken; leave some out",
         ),
         (HEADS + "\n" + "MAE,S,5,all,9,7,0.4\n" * 2_000, "has 2,001 lines, and 2,000 are taken"),
+        (
+            HEADS + f"\nMAE,{'S' * 101},5,all,9,7,0.4\n",
+            "model: 'SSSSSSSSSSSSSSSSSSSS'... has 101 characters",
+        ),
+        (HEADS + ",seed\nMAE,S,5,all,9,7,0.4," + "9" * 5000 + "\n", "999' is not a whole number"),
         (HEADS + ",parameters\nMAE,S,5,all,9,7,0.4,5\n", "line 1: two columns are parameters; keep one of them"),
         (HEADS + ",params_millions\nMAE,S,5,all,9,7,0.4,5\n", "line 1: two columns are parameters"),
         (
@@ -97,6 +102,15 @@ def test_several_bad_cells__at_once(tmp_path: Path) -> None:
         "line 2, validation_loss",
         "line 3, model",
     ]
+
+
+def test_many_bad_lines__the_first_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(HEADS + "\n" + "MAE;S;5\n" * 500)
+    with pytest.raises(TinymimError) as caught:
+        table.read(path)
+    assert str(caught.value).count("\n") == 21
+    assert str(caught.value).endswith("- and 480 more")
 
 
 def test_no_such_table(tmp_path: Path) -> None:

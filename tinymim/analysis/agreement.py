@@ -63,7 +63,7 @@ class Agreement:
     Args:
         teacher: whose heads, and whose relations as P in KL(P ‖ Q).
         student: whose channels are regrouped into the teacher's heads. It may be the teacher itself.
-        options: what is compared.
+        options: relations, tokens, heads and temperature.
 
     Raises:
         TinymimError: an option that cannot be, heads that do not divide a width, or grids of different shape.
@@ -80,17 +80,9 @@ class Agreement:
             check_divides(heads, student.width, f"the student, {student.architecture.arch}")
         self._tokens = Tokens.match(teacher, student, self.options.cls == "keep", "agreement")
         self.teacher, self.student = teacher.eval(), student.eval()
+        self._names = [name for name in QKV if any(name in relation for relation in self.options.relations)]
         self._kl = {relation: Moments() for relation in self.options.relations}
         self._uniform = {relation: Moments() for relation in self.options.relations}
-
-    @property
-    def images(self) -> int:
-        """Images taken in so far."""
-        return next(iter(self._kl.values())).count
-
-    @property
-    def _names(self) -> list[str]:
-        return [name for name in QKV if any(name in relation for relation in self.options.relations)]
 
     def add(self, images: Tensor) -> None:
         """Take in a batch, ``(B, 3, H, W)`` in [0, 1]; each network resizes it to its own size."""
@@ -140,34 +132,17 @@ class Agreement:
         logits = relation_logits(a, b) / self.options.temperature
         return F.log_softmax(logits, dim=-1).add_(math.log(b.shape[-2])).flatten(2)
 
-    def matrix(self, relation: str) -> Tensor:
-        """Mean KL in nats of each pair of blocks, ``(teacher's blocks, student's blocks)`` in float64."""
-        return self._seen(self._kl[relation]).mean
-
-    def uniform(self, relation: str) -> Tensor:
-        """Mean KL of each of the teacher's blocks from the uniform relation, ln N minus its entropy: the value for a
-        student whose relations are uniform, and the scale on which to read :meth:`matrix`."""
-        return self._seen(self._uniform[relation]).mean
-
     def records(self) -> list[dict[str, Any]]:
-        """One row a relation and pair of blocks: the mean KL over images, its standard deviation over them (NaN of one
-        image), and the teacher's KL from the uniform relation; in nats."""
+        """One row a relation and pair of blocks, in nats: the mean KL over images (``kl``), its standard deviation over
+        them (``sd``, NaN of one image), and the teacher's KL from the uniform relation, ln N minus its entropy: the
+        value for a student whose relations are uniform, and the scale on which to read the others (``kl_uniform``)."""
         rows = []
-        for relation in self.options.relations:
-            mean, uniform, sd = self.matrix(relation), self.uniform(relation), self._kl[relation].sd
+        for relation, moments in self._kl.items():
+            if not moments.count:
+                raise TinymimError("agreement: there was no image to compare the networks over")
+            mean, sd, uniform = moments.mean, moments.sd, self._uniform[relation].mean
             for t, s in product(range(self.teacher.depth), range(self.student.depth)):
                 row = {"relation": relation, "teacher_block": t + 1, "student_block": s + 1}
                 row |= {"kl": mean[t, s].item(), "sd": sd[t, s].item(), "kl_uniform": uniform[t].item()}
-                rows.append({**row, "images": self.images})
+                rows.append({**row, "images": moments.count})
         return rows
-
-    def describe(self) -> str:
-        """One line for people: which tokens are compared, in how many heads."""
-        heads = ", ".join(map(str, dict.fromkeys(self._heads)))
-        cls = "CLS and patches" if self._tokens.shared else "patches alone"
-        return f"{'+'.join(self.options.relations)} in {heads} heads, {cls}{self._tokens.describe()}"
-
-    def _seen(self, moments: Moments) -> Moments:
-        if not self.images:
-            raise TinymimError("agreement: there was no image to compare the networks over")
-        return moments

@@ -6,9 +6,9 @@ from itertools import combinations
 from pathlib import Path
 
 from tinymim.analysis import analysis_figures, captions, findings, results
-from tinymim.analysis.analysis_figures import DISTANCE, DIVERSITY, ENTROPY, RELATIVE, Measure
+from tinymim.analysis.analysis_figures import DISTANCE, DIVERSITY, ENTROPY, RELATIVE
 from tinymim.analysis.results import AnalysisResults
-from tinymim.report.document import Document, Picture, Section, Table, moved
+from tinymim.report.document import Document, Section, Table, moved
 from tinymim.teachers import card
 
 NAME = "index.html"
@@ -36,23 +36,17 @@ def document(folder: Path) -> Document:
 
 
 def sections(folder: Path, beside: Path | None = None) -> list[Section]:
-    """The sections of the page; their figures are drawn into the folder.
-
-    Args:
-        folder: that an analysis was written to.
-        beside: the folder of the page that is to hold them, where it is another.
+    """The sections of the page of an analysis; their figures are drawn into its folder. The page that is to hold them
+    may be in another one, ``beside``.
 
     Raises:
         TinymimError: there is no analysis.
     """
     analysed = results.read(folder)
     made = [_models(analysed)]
-    if len(analysed.heads):
-        made += _heads(analysed, folder)
-    if len(analysed.cka):
-        made += [_cka(analysed, folder)]
-    if len(analysed.relations):
-        made += [_agreement(analysed, folder)]
+    made += _heads(analysed, folder) if len(analysed.heads) else []
+    made += [_cka(analysed, folder)] if len(analysed.cka) else []
+    made += [_agreement(analysed, folder)] if len(analysed.relations) else []
     return moved(made, folder, beside or folder)
 
 
@@ -79,6 +73,7 @@ def _models(analysed: AnalysisResults) -> Section:
 
 def _heads(analysed: AnalysisResults, folder: Path) -> list[Section]:
     ends = findings.summary(analysed)
+    differ = len({(model["patch_px"], *model["grid"]) for model in analysed.models}) > 1
     parts = (
         ("Attention distance", captions.DISTANCE, captions.DISTANCE_PAPER, DISTANCE, findings.distance),
         ("Attention entropy", captions.ENTROPY, captions.ENTROPY_PAPER, ENTROPY, findings.entropy),
@@ -89,21 +84,14 @@ def _heads(analysed: AnalysisResults, folder: Path) -> list[Section]:
         columns = findings.COLUMNS[measure.column]
         rows = [[network, *(cell(row) for cell in columns.values())] for network, row in ends.iterrows()]
         table = Table(["mean over heads", *columns], rows, files=["heads.csv"])
-        pictures = _head_pictures(analysed, measure, folder)
+        # means also in proportion to uniform attention where patches are of different sizes, or differ in number
+        measures = [measure, RELATIVE[measure]] if measure in RELATIVE and differ else [measure]
+        heads, means = (folder / FIGURES / f"{measure.column.partition('_')[0]}_{kind}" for kind in ("heads", "means"))
+        pictures = [analysis_figures.dots(analysed, measure, heads), analysis_figures.lines(analysed, measures, means)]
         sections.append(Section(title, [about, paper, *sentences(ends)], [table], pictures))
     if text := findings.prefix_mass(analysed):
         sections[0].remarks.append(text)
     return sections
-
-
-def _head_pictures(analysed: AnalysisResults, measure: Measure, folder: Path) -> list[Picture]:
-    """A dot a head, and the means of all networks; these also in proportion to uniform attention where networks have
-    patches of different sizes, or different numbers of them."""
-    name = measure.column.partition("_")[0]
-    differ = len({(model["patch_px"], *model["grid"]) for model in analysed.models}) > 1
-    measures = [measure, RELATIVE[measure]] if measure in RELATIVE and differ else [measure]
-    heads, means = (folder / FIGURES / f"{name}_{kind}" for kind in ("heads", "means"))
-    return [analysis_figures.dots(analysed, measure, heads), analysis_figures.lines(analysed, measures, means)]
 
 
 def _cka(analysed: AnalysisResults, folder: Path) -> Section:
@@ -140,11 +128,8 @@ def _agreement(analysed: AnalysisResults, folder: Path) -> Section:
 
 def _warning(analysed: AnalysisResults) -> str:
     """The licences that restrict the use of any of the weights."""
-    terms = [
-        f"of {model['title']}: {model['licence']}: {card.restriction(model['licence'])}"
-        for model in analysed.models
-        if model["licence"] and card.restriction(model["licence"])
-    ]
+    licences = {model["title"]: model["licence"] for model in analysed.models if model["licence"]}
+    terms = [f"of {title}: {name}: {use}" for title, name in licences.items() if (use := card.restriction(name))]
     return f"Licence {'; '.join(terms)}." if terms else ""
 
 

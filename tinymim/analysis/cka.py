@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,33 +32,14 @@ ROUNDING = 1e-12
 """Share of a Gram matrix that is rounding: what float32 features differ by at 1e-6 of their length, squared."""
 
 
-def check_tokens(which: Which, has_cls: bool, network: str) -> None:
-    """Raise unless a network has the tokens that are to represent an image.
-
-    Args:
-        which: see :data:`Which`.
-        has_cls: whether the network's first token is a CLS token.
-        network: its name, for the error.
-    """
-    if which not in get_args(Which):
-        raise TinymimError(f"cka.tokens: {which!r} is none of {', '.join(get_args(Which))}")
-    if which == "cls" and not has_cls:
-        raise TinymimError(f"cka.tokens: cls, but {network} has no CLS token; take mean or all")
-
-
 def gram(tokens: Tensor, prefix: int, which: Which = "mean") -> Tensor:
     """Products of the images' representations with each other, ``(B, B)`` in float64.
 
     Args:
         tokens: ``(B, prefix + N, D)``, CLS first.
-        prefix: tokens before the patches; whether the first is a CLS token is the network's to say (see
-            :func:`check_tokens`).
+        prefix: tokens before the patches; whether the first is a CLS token is the network's to say.
         which: see :data:`Which`.
-
-    Raises:
-        TinymimError: ``cls`` of tokens without a prefix.
     """
-    check_tokens(which, prefix > 0, "the network")
     patches = tokens[:, prefix:]
     if which == "mean":
         images = patches.mean(1, dtype=torch.float64)
@@ -71,10 +52,7 @@ class CKA:
     """Every block against every block, of all networks that see the same images.
 
     Batches count by their images, so that a shorter last one weighs less; for batches of one size that is the papers'
-    mean. All that is kept is one float64 sum for each pair of blocks.
-
-    Args:
-        names: of the networks.
+    mean. All that is kept is one float64 sum for each pair of blocks. ``names`` are the networks'.
     """
 
     def __init__(self, names: Iterable[str]):
@@ -115,22 +93,17 @@ class CKA:
         Raises:
             TinymimError: no batch was taken in.
         """
-        across = self._sums()[self._blocks[a], self._blocks[b]]
-        return across / (self._own(a).sqrt()[:, None] * self._own(b).sqrt())
+        if not self.batches:
+            raise TinymimError(f"cka: there was no batch of {LEAST} or more images; give more images or larger batches")
+        lengths = self._hsic.diagonal().sqrt()  # HSIC of a block with itself is a sum of squares: 0 at least
+        across = self._hsic[self._blocks[a], self._blocks[b]]
+        return across / (lengths[self._blocks[a], None] * lengths[self._blocks[b]])
 
     def undefined(self, name: str) -> list[int]:
         """Blocks (from 1) of a network whose CKA is NaN, as they give all images the same features up to rounding (or
         features all equally unlike each other), or some that are not finite."""
-        return [block for block, own in enumerate(self._own(name).tolist(), start=1) if not own > 0]
-
-    def _own(self, name: str) -> Tensor:
-        """HSIC of each block with itself. A sum of squares: 0 at least."""
-        return self._sums().diagonal()[self._blocks[name]]
-
-    def _sums(self) -> Tensor:
-        if not self.batches:
-            raise TinymimError(f"cka: there was no batch of {LEAST} or more images; give more images or larger batches")
-        return self._hsic
+        squares = self._hsic.diagonal()[self._blocks[name]]
+        return [block for block, square in enumerate(squares.tolist(), start=1) if not square > 0]
 
 
 def _centred(grams: Tensor) -> Tensor:

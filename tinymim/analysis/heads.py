@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,12 @@ from torch import Tensor
 
 from tinymim.analysis.layers import Layer
 from tinymim.analysis.statistics import Moments
-from tinymim.errors import TinymimError
 
 ELEMENTS = 2**19
 """Elements of the maps that are held at a time, unless one image has more: measured on two cores."""
 
 MEASURES = ("distance_px", "entropy_nats", "diversity_kl", "diversity_js", "prefix_mass")
 
-Cls = Literal["drop", "keep"]
 Direction = Literal["forward", "reverse", "both"]
 
 
@@ -33,27 +31,16 @@ class HeadOptions:
             the distance is that of ``drop``.
         kl: of head h against each other head g. ``forward`` is KL(A_h ‖ A_g), ``reverse`` KL(A_g ‖ A_h), ``both``
             their mean. Their means over a layer's heads agree.
-
-    Raises:
-        TinymimError: another value.
     """
 
-    cls: Cls = "drop"
+    cls: Literal["drop", "keep"] = "drop"
     kl: Direction = "both"
-
-    def __post_init__(self) -> None:
-        for name, known in (("cls", get_args(Cls)), ("kl", get_args(Direction))):
-            if (value := getattr(self, name)) not in known:
-                raise TinymimError(f"heads.{name}: {value!r} is none of {', '.join(known)}")
 
 
 class HeadMeasures:
     """Attention distance, entropy and diversity of every head, over all images it is given.
 
     Per-image numbers are averaged, never maps, since entropy and KL are not linear in them.
-
-    Args:
-        options: what the paper leaves open.
     """
 
     def __init__(self, options: HeadOptions | None = None):
@@ -76,23 +63,17 @@ class HeadMeasures:
     def records(self) -> list[dict[str, Any]]:
         """One for each head of each block, both from 1: every measure, its standard deviation over images (``_sd``),
         its ratio to that of uniform attention over what a query may see; ``diversity_*`` of a lone head are nan."""
-        return [
-            {"block": block, "head": head, **self._record(block, head), "images": self._moments[block].count}
-            for block in sorted(self._moments)
-            for head in range(1, len(self._moments[block].mean) + 1)
-        ]
-
-    def _record(self, block: int, head: int) -> dict[str, float]:
-        moments = self._moments[block]
-        values: dict[str, float] = {}
-        for name, mean, sd in zip(
-            MEASURES, moments.mean[head - 1].tolist(), moments.sd[head - 1].tolist(), strict=True
-        ):
-            values |= {name: mean, f"{name}_sd": sd}
-            if most := self._uniform[block].get(name):
-                ratio = f"{name.partition('_')[0]}_ratio"
-                values |= {ratio: mean / most, f"{ratio}_sd": sd / most}
-        return values
+        records = []
+        for block, moments in sorted(self._moments.items()):
+            for head, values in enumerate(zip(moments.mean.tolist(), moments.sd.tolist(), strict=True), 1):
+                record = {"block": block, "head": head}
+                for name, mean, sd in zip(MEASURES, *values, strict=True):
+                    record |= {name: mean, f"{name}_sd": sd}
+                    if most := self._uniform[block].get(name):
+                        ratio = f"{name.partition('_')[0]}_ratio"
+                        record |= {ratio: mean / most, f"{ratio}_sd": sd / most}
+                records.append({**record, "images": moments.count})
+        return records
 
 
 def measure(maps: Tensor, distances: Tensor, prefix: int, options: HeadOptions) -> Tensor:
@@ -102,7 +83,7 @@ def measure(maps: Tensor, distances: Tensor, prefix: int, options: HeadOptions) 
         maps: log attention ``(b, W, H, prefix + Q, prefix + K)``; -inf is attention of 0.
         distances: ``(Q, K)`` in pixels.
         prefix: tokens before the patches.
-        options: what the paper leaves open.
+        options: of the prefix and the KL.
     """
     mass = maps[..., prefix:, :prefix].exp().sum(-1).mean((1, 3))
     logs = F.log_softmax(maps[..., prefix:, prefix:], dim=-1) if prefix else maps
@@ -120,12 +101,7 @@ def information(logs: Tensor, maps: Tensor, direction: Direction) -> tuple[Tenso
 
     With S_h = sum A_h ln A_h, KL(A_h ‖ A_g) = S_h - sum A_h ln A_g, so one product of maps with logarithms gives all
     pairs; JS = (S_h + S_g - sum (A_h + A_g) ln (A_h + A_g)) / 2 + ln 2. Sums over keys are float32, those over
-    queries float64.
-
-    Args:
-        logs: log attention, ``(b, W, H, Q, K)``.
-        maps: its exponential.
-        direction: of the KL.
+    queries float64. ``logs`` are log attention, ``(b, W, H, Q, K)``, and ``maps`` its exponential.
     """
     _, windows, heads, queries, _ = maps.shape
     number, others = windows * queries, heads - 1 or math.nan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,33 +45,17 @@ class Layer:
 
 
 def distances(grid: tuple[int, int], patch: tuple[float, float]) -> Tensor:
-    """Between the centres of the patches of a grid, ``(N, N)`` in pixels.
-
-    Args:
-        grid: patches along height and width.
-        patch: height and width of a patch in pixels.
-    """
+    """Distances between the centres of the patches of a grid, ``(N, N)`` in pixels; both ``grid``, in patches, and
+    ``patch``, in pixels, are height and width."""
     sides = [torch.arange(count) * float(side) for count, side in zip(grid, patch, strict=True)]
     centres = torch.cartesian_prod(*sides)
     return torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-class Windowed(Protocol):
-    """A network whose heads look inside windows and that knows its own layers, see :mod:`tinymim.analysis.swin`."""
-
-    def eval(self) -> Any: ...  # noqa: D102
-
-    def layers(self, images: Tensor) -> Iterator[Layer]: ...  # noqa: D102
-
-
 @torch.inference_mode()
-def layers(network: Backbone | Windowed, images: Tensor) -> Iterator[Layer]:
-    """Run a network, in eval mode, and give its blocks one by one; nothing is kept of those before.
-
-    Args:
-        network: what to look at.
-        images: ``(B, 3, H, W)`` in [0, 1].
-    """
+def layers(network: Backbone | Any, images: Tensor) -> Iterator[Layer]:
+    """Run a network, in eval mode, over ``(B, 3, H, W)`` images in [0, 1], and give its blocks one by one; nothing is
+    kept of those before. A network that is no :class:`Backbone` knows its own, see :mod:`tinymim.analysis.swin`."""
     network.eval()
     if not isinstance(network, Backbone):
         yield from network.layers(images)

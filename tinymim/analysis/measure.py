@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import product
 
 import torch
 from pandas import DataFrame
@@ -26,16 +27,8 @@ MEASURES = ("heads", "cka", "relations")
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """The measures and their options.
-
-    Args:
-        measures: of :data:`MEASURES`.
-        batch_size: images at a time.
-        heads: of attention distance, entropy and diversity.
-        tokens: what represents an image in CKA.
-        relations: of the agreement.
-        teacher: title of the network that the others are compared with.
-    """
+    """The measures, some of :data:`MEASURES`, and their options: ``tokens`` represent an image in CKA, and ``teacher``
+    is the title of the network whose relations the others' are compared with."""
 
     measures: tuple[str, ...]
     batch_size: int
@@ -52,14 +45,8 @@ def measure(
     device: torch.device,
     advance: Callable[[int], None] = lambda count: None,
 ) -> AnalysisResults:
-    """Measure all networks on the same images, in float32 on any machine (:func:`tinymim.precision.measuring`).
-
-    Args:
-        networks: to be measured.
-        images: what they are shown.
-        options: what is measured.
-        device: to compute on.
-        advance: called with the number of images of each batch.
+    """Measure all networks on the same images, in float32 on any machine (:func:`tinymim.precision.measuring`);
+    ``advance`` is called with the number of images of each batch.
 
     Raises:
         TinymimError: an option that does not fit a network, or no image that can be read.
@@ -68,8 +55,8 @@ def measure(
     wanted = set(options.measures)
     for network in networks:
         network.network.to(device)
-        if "cka" in wanted:
-            cka.check_tokens(options.tokens, getattr(network.network, "has_cls", False), network.title)
+        if "cka" in wanted and options.tokens == "cls" and not getattr(network.network, "has_cls", False):
+            raise TinymimError(f"cka.tokens: cls, but {network.title} has no CLS token; take mean or all")
     pairs = _pairs(networks, options, notes) if "relations" in wanted else {}
     heads = {network.title: HeadMeasures(options.heads) for network in networks if "heads" in wanted}
     likeness = cka.CKA([network.title for network in networks])
@@ -107,7 +94,7 @@ def measure(
         about,
         DataFrame([{"model": title, **row} for title, measured in heads.items() for row in measured.records()]),
         _cka_table(networks, likeness, notes) if likeness.batches else DataFrame(),
-        _relation_table(networks, pairs, options.teacher),
+        _relation_table({network.title: network for network in networks}, pairs, options.teacher),
     )
 
 
@@ -125,26 +112,25 @@ def _pairs(networks: list[AnalysedNetwork], options: MeasureOptions, notes: list
             notes.append(f"{what}: left out, as attention in windows has no relations among all patches")
             continue
         try:
-            pairs[student.title] = pair = Agreement(teacher.network, student.network, options.relations)
+            pairs[student.title] = Agreement(teacher.network, student.network, options.relations)
         except TinymimError as error:
             notes.append(f"{what}: left out ({error})")
             continue
-        if pair.teacher.grid != pair.student.grid:
-            grids = ["{}x{}".format(*network.grid) for network in (pair.teacher, pair.student)]
+        grids = ["{}x{}".format(*network.grid) for network in (teacher.network, student.network)]
+        if grids[0] != grids[1]:
             notes.append(f"{what}: the teacher's {grids[0]} patches are resampled to the student's {grids[1]}")
     return pairs
 
 
-def _relation_table(networks: list[AnalysedNetwork], pairs: dict[str, Agreement], teacher: str) -> DataFrame:
+def _relation_table(networks: dict[str, AnalysedNetwork], pairs: dict[str, Agreement], teacher: str) -> DataFrame:
     """The pairs of blocks whose relations were trained on both sides."""
-    by_title = {network.title: network for network in networks}
-    rows = []
-    for student, agreement in pairs.items():
-        for row in agreement.records():
-            trained = by_title[teacher].is_trained(row["relation"], row["teacher_block"])
-            if trained and by_title[student].is_trained(row["relation"], row["student_block"]):
-                rows.append({"teacher": teacher, "student": student, **row})
-    return DataFrame(rows)
+    return DataFrame(
+        {"teacher": teacher, "student": student, **row}
+        for student, agreement in pairs.items()
+        for row in agreement.records()
+        if networks[teacher].is_trained(row["relation"], row["teacher_block"])
+        and networks[student].is_trained(row["relation"], row["student_block"])
+    )
 
 
 def _cka_table(networks: list[AnalysedNetwork], likeness: cka.CKA, notes: list[str]) -> DataFrame:
@@ -154,10 +140,10 @@ def _cka_table(networks: list[AnalysedNetwork], likeness: cka.CKA, notes: list[s
             blocks = ", ".join(str(a.blocks_with_outputs[block - 1]) for block in undefined)
             notes.append(f"CKA: {a.title} tells no two images apart in block {blocks}, so there is none")
         for b in networks[number:]:
-            matrix = likeness.matrix(a.title, b.title)
+            values = likeness.matrix(a.title, b.title).flatten().tolist()
+            blocks_of_both = product(a.blocks_with_outputs, b.blocks_with_outputs)
             rows += [
                 {"model_a": a.title, "block_a": block_a, "model_b": b.title, "block_b": block_b, "cka": value}
-                for block_a, line in zip(a.blocks_with_outputs, matrix.tolist(), strict=True)
-                for block_b, value in zip(b.blocks_with_outputs, line, strict=True)
+                for (block_a, block_b), value in zip(blocks_of_both, values, strict=True)
             ]
     return DataFrame(rows)

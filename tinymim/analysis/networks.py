@@ -57,11 +57,6 @@ class AnalysedNetwork:
     record: dict[str, Any] = field(default_factory=dict)
     init: str = ""
 
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return self.network.depth
-
     def is_trained(self, names: str, block: int) -> bool:
         """Whether all of ``names``, letters of q, k, v, were trained in ``block``: blocks after the last one that a
         distillation trained still have their random initialisation and are excluded."""
@@ -70,21 +65,19 @@ class AnalysedNetwork:
     @property
     def blocks_with_maps(self) -> list[int]:
         """Blocks whose attention maps are measured: those whose q and k were trained."""
-        return [block for block in range(1, self.depth + 1) if self.is_trained("qk", block)]
+        return [block for block in range(1, self.network.depth + 1) if self.is_trained("qk", block)]
 
     @property
     def blocks_with_outputs(self) -> list[int]:
         """Blocks whose outputs are measured: those that were trained whole."""
-        last = self.depth if isinstance(self.network, Swin) else self.network.output_block
-        return list(range(1, last + 1))
+        return list(range(1, getattr(self.network, "output_block", self.network.depth) + 1))
 
     @property
     def exclusions(self) -> str:
         """A sentence on the blocks that are not measured; empty where all are."""
-        measured = {"attention maps": self.blocks_with_maps, "outputs": self.blocks_with_outputs}
         parts = []
-        for name, blocks in measured.items():
-            if missing := [str(block) for block in range(1, self.depth + 1) if block not in blocks]:
+        for name, blocks in (("attention maps", self.blocks_with_maps), ("outputs", self.blocks_with_outputs)):
+            if missing := [str(block) for block in range(1, self.network.depth + 1) if block not in blocks]:
                 parts.append(f"the {name} of block {', '.join(missing)}")
         return f"{self.title}: {' and '.join(parts)} left out, which nothing has trained" if parts else ""
 
@@ -113,12 +106,12 @@ class AnalysedNetwork:
             "source": self.source,
             "arch": network.architecture.arch,
             "width": vit.embed_dim,
-            "depth": self.depth,
+            "depth": network.depth,
             "heads": network.heads,
             "grid": list(vit.patch_embed.grid_size),
             "image_size": list(network.image_size),
             "patch_px": vit.patch_embed.patch_size[0],
-            "prefix_tokens": 0 if isinstance(network, Swin) else network.prefix,
+            "prefix_tokens": getattr(network, "prefix", 0),
             "blocks_with_maps": self.blocks_with_maps,
             "blocks_with_outputs": self.blocks_with_outputs,
             "weights": "random" if weights is None else weights.path,
@@ -162,23 +155,18 @@ def load(models: Sequence[str], seed: int, init: Init | None = None) -> list[Ana
 
 
 def _split_title(model: str) -> tuple[str, str]:
+    """Title and source; without a title a card's name or timm's, for a checkpoint in a run folder the run's, for other
+    files their own."""
     title, sign, source = model.partition("=")
-    if not sign or Path(model).exists():  # paths may hold the sign too
-        return _default_title(model), model
-    if not title.strip() or not source:
-        raise TinymimError(f"models: {model!r} is not TITLE=MODEL; give both, or the model alone")
-    return title.strip(), source
-
-
-def _default_title(source: str) -> str:
-    """A card's name or timm's; for a checkpoint in a run folder the run's, for other files their own."""
-    name = source.removeprefix(RANDOM)
-    path = Path(name)
-    if not path.exists():
-        title = name.removeprefix(timm_hub.PREFIX)
-    else:
+    if sign and not Path(model).exists():  # paths may hold the sign too
+        if not title.strip() or not source:
+            raise TinymimError(f"models: {model!r} is not TITLE=MODEL; give both, or the model alone")
+        return title.strip(), source
+    name = model.removeprefix(RANDOM)
+    path, title = Path(name), name.removeprefix(timm_hub.PREFIX)
+    if path.exists():
         title = path.resolve().parent.parent.name if path.parent.name == "checkpoints" else path.stem
-    return f"random {title}" if source.startswith(RANDOM) else title
+    return title if name == model else f"random {title}", model
 
 
 def _load(title: str, source: str, seed: int, init: Init | None) -> AnalysedNetwork:
@@ -238,15 +226,14 @@ def _locate(name: str) -> Teacher:
     try:
         return locate.locate(name)
     except TinymimError:
-        if locate.is_published(name) and not _has_attention(arch := timm_hub.card(name).architecture.arch):
-            raise TinymimError(
-                f"{arch} has no attention, so there are no heads to look at; take one of timm's vit_*, deit_*, beit*, "
-                "eva* or swin* models"
-            ) from None
-        raise
-
-
-def _has_attention(arch: str) -> bool:
-    """Whether any part of timm's network is called attention."""
-    with torch.device("meta"):
-        return any("attn" in name for name, _ in timm.create_model(arch, pretrained=False).named_modules())
+        if not locate.is_published(name):
+            raise
+        arch = timm_hub.card(name).architecture.arch
+        with torch.device("meta"):
+            parts = timm.create_model(arch, pretrained=False).named_modules()
+        if any("attn" in part for part, _ in parts):
+            raise
+        raise TinymimError(
+            f"{arch} has no attention, so there are no heads to look at; take one of timm's vit_*, deit_*, beit*, "
+            "eva* or swin* models"
+        ) from None

@@ -28,29 +28,17 @@ TEXT = ("model", "model_a", "model_b", "teacher", "student", "relation")
 
 @dataclass
 class AnalysisResults:
-    """The tables of an analysis, as they lie in a folder; empty where something was not measured.
-
-    Args:
-        about: ``analysis.json``: ``options``, ``models``, ``teacher``, ``images``, ``notes``, ``environment``.
-        heads: ``heads.csv``.
-        cka: ``cka.csv``.
-        relations: ``relations.csv``.
-    """
+    """The tables of an analysis, as they lie in a folder, empty where something was not measured; ``about`` has
+    ``options``, ``models``, ``teacher``, ``images``, ``notes`` and ``environment``."""
 
     about: dict[str, Any]
     heads: DataFrame = field(default_factory=DataFrame)
     cka: DataFrame = field(default_factory=DataFrame)
     relations: DataFrame = field(default_factory=DataFrame)
 
-    @property
-    def models(self) -> list[dict[str, Any]]:
-        """The networks, in the order of the command."""
-        return self.about["models"]
-
-    @property
-    def titles(self) -> list[str]:
-        """Their names."""
-        return [model["title"] for model in self.models]
+    def __post_init__(self) -> None:
+        self.models: list[dict[str, Any]] = self.about.get("models", [])  # in the order of the command
+        self.titles: list[str] = [model["title"] for model in self.models]
 
     def heads_of(self, title: str) -> DataFrame:
         """The rows of ``heads`` of one network."""

@@ -57,9 +57,12 @@ class SampleImages:
         self.unreadable.clear()
         batch: list[Tensor] = []
         for index in self.chosen:
-            pixels = self._listed(self.dataset, index) if isinstance(self.dataset, ListedImages) else self._drawn(index)
-            if pixels is not None:
-                batch.append(finished({"image": pixels[None]})["image"][0])
+            pixels, name, why = self._read(index)
+            if name:
+                self.unreadable.append(name)
+                say(f"unreadable, left out: {name}{why}")
+                continue
+            batch.append(finished({"image": pixels[None]})["image"][0])
             if len(batch) == size:
                 yield torch.stack(batch)
                 batch = []
@@ -68,27 +71,18 @@ class SampleImages:
         if not self.used:
             raise TinymimError(f"data: none of the {len(self.chosen)} images can be read, from {self.unreadable[0]} on")
 
-    def _listed(self, files: ListedImages, index: int) -> Tensor | None:
-        _, pixels = files[index]
-        if isinstance(pixels, Tensor):
-            return pixels
-        self._pass_over(files.names[index], f": {pixels}")
-        return None
-
-    def _drawn(self, index: int) -> Tensor | None:
-        """A recipe's data show another image in place of an unreadable one, and list it; here it is left out."""
-        pool = cast(Dataset[Any], self.dataset)
-        known = getattr(pool, "unreadable", list)
-        before = set(known())
-        pixels: Tensor = pool[Draw(0, index)]["image"]
-        if new := sorted(set(known()) - before):
-            self._pass_over(new[0])
-            return None
-        return pixels
-
-    def _pass_over(self, name: str, why: str = "") -> None:
-        self.unreadable.append(name)
-        say(f"unreadable, left out: {name}{why}")
+    def _read(self, index: int) -> tuple[Tensor, str, str]:
+        """An image's pixels or, of an unreadable one, its name and the reason."""
+        if isinstance(self.dataset, ListedImages):
+            _, pixels = self.dataset[index]
+            if isinstance(pixels, Tensor):
+                return pixels, "", ""
+            return torch.empty(0), self.dataset.names[index], f": {pixels}"
+        # a recipe's data show another image in place of an unreadable one, and list it; here it is left out
+        unreadable = getattr(self.dataset, "unreadable", list)
+        before = set(unreadable())
+        pixels = cast(Dataset[Any], self.dataset)[Draw(0, index)]["image"]
+        return pixels, next(iter(sorted(set(unreadable()) - before)), ""), ""
 
 
 def find(source: str, count: int, size: int, trust: bool = False) -> SampleImages:
@@ -104,28 +98,32 @@ def find(source: str, count: int, size: int, trust: bool = False) -> SampleImage
     Raises:
         TinymimError: nothing of that name, or no image there.
     """
+    if not source:
+        raise TinymimError(f"data: nothing is named; give a folder of images, {', '.join(BUILT_IN)} or a recipe")
     if source in BUILT_IN:
         return _of_data(BUILT_IN[source](image_size=size), source, count)
     if Path(source).is_dir():
-        return _of_folder(Path(source), count, size)
+        train, val = splits(Path(source))
+        folder = val or train
+        names = sorted(image_files(folder))
+        if not names:
+            raise TinymimError(f"data: no images in {folder}: looked for {', '.join(EXTENSIONS)}, also in its folders")
+        chosen = evenly(len(names), count)
+        return SampleImages(
+            f"{len(chosen)} of {len(names)} images in {folder}", ListedImages(folder, names, size), chosen
+        )
     try:
         recipe = recipes.find(source)
     except TinymimError as error:
         raise TinymimError(
             f"data: {source} is no folder of images, neither {' nor '.join(BUILT_IN)}, and no recipe ({error})"
         ) from None
-    return _of_data(_data_of(str(recipe), size, trust), recipe.stem, count)
-
-
-def _of_folder(root: Path, count: int, size: int) -> SampleImages:
-    train, val = splits(root)
-    folder = val or train
-    names = sorted(image_files(folder))
-    if not names:
-        raise TinymimError(f"data: no images in {folder}: looked for {', '.join(EXTENSIONS)}, also in its folders")
-    chosen = evenly(len(names), count)
-    what = f"{len(chosen)} of {len(names)} images in {folder}"
-    return SampleImages(what, ListedImages(folder, names, size), chosen)
+    with inspection.trusted(None, trust, str(recipe)):  # a class in another's place in a recipe is looked up already
+        resolved = recipes.resolve(["--config", str(recipe)])[0]
+    if not resolved.get("data"):
+        raise TinymimError(f"data: the recipe {recipe} has none")
+    built = inspection.data(resolved, trust, f"data: recipe {recipe}", image_size=size, num_workers=0)
+    return _of_data(cast(ImageData, built), recipe.stem, count)
 
 
 def _of_data(data: ImageData, name: str, count: int) -> SampleImages:
@@ -139,13 +137,3 @@ def _of_data(data: ImageData, name: str, count: int) -> SampleImages:
     chosen = evenly(length, count)
     kind = "held-out" if pool is data.held_out else "training"
     return SampleImages(f"{len(chosen)} of {length} {kind} images of {name}", pool, chosen)
-
-
-def _data_of(recipe: str, size: int, trust: bool) -> ImageData:
-    """A recipe's data module, alone; its images in the size that is asked for, where it can give them in any."""
-    with inspection.trusted(None, trust, recipe):  # a class that takes another's place in a recipe is looked up already
-        resolved = recipes.resolve(["--config", recipe])[0]
-    if not resolved.get("data"):
-        raise TinymimError(f"data: the recipe {recipe} has none")
-    built = inspection.data(resolved, trust, f"data: recipe {recipe}", image_size=size, num_workers=0)
-    return cast(ImageData, built)

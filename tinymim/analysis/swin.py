@@ -32,10 +32,8 @@ HEAD = ("head.", "norm.")
 
 
 class Swin(nn.Module):
-    """A Swin Transformer, frozen, with its input normalisation.
-
-    Args:
-        architecture: timm's name, options and normalisation.
+    """A Swin Transformer, frozen, with its input normalisation; ``image_size`` is height and width in pixels, ``depth``
+    the number of blocks of all stages, ``heads`` those of each block.
 
     Raises:
         TinymimError: no Swin, an unknown option, or windows that do not tile the tokens of a stage: timm fills those
@@ -46,12 +44,15 @@ class Swin(nn.Module):
         super().__init__()
         options = {**architecture.options, "num_classes": 0}
         try:
-            self.vit: Any = timm.create_model(architecture.arch, pretrained=False, **options)
+            vit: Any = timm.create_model(architecture.arch, pretrained=False, **options)
         except (TypeError, AssertionError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
             raise TinymimError(f"options: timm cannot build {architecture.arch} with {options}: {error}") from None
-        if not isinstance(self.vit, tuple(FAMILIES)):
+        if type(vit) not in FAMILIES:
             raise TinymimError(f"arch: {architecture.arch} is no Swin Transformer; timm's are swin_* and swinv2_*")
-        self.architecture = architecture
+        self.vit, self.architecture = vit, architecture
+        self.image_size: tuple[int, int] = tuple(vit.patch_embed.img_size)
+        self._blocks = [block for stage in vit.layers for block in stage.blocks]
+        self.depth, self.heads = len(self._blocks), [block.attn.num_heads for block in self._blocks]
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(architecture.std).view(1, -1, 1, 1), persistent=False)
         for block in self._blocks:
@@ -62,25 +63,6 @@ class Swin(nn.Module):
                     f"stage of {architecture.arch}; choose img_size and window_size so that they do"
                 )
         self.requires_grad_(False).eval()
-
-    @property
-    def _blocks(self) -> list[Any]:
-        return [block for stage in self.vit.layers for block in stage.blocks]
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks, of all stages."""
-        return len(self._blocks)
-
-    @property
-    def heads(self) -> list[int]:
-        """Attention heads of each block."""
-        return [block.attn.num_heads for block in self._blocks]
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the images it takes, in pixels."""
-        return cast(tuple[int, int], tuple(self.vit.patch_embed.img_size))
 
     def layers(self, images: Tensor) -> Iterator[Layer]:
         """Its blocks one by one, see :func:`tinymim.analysis.layers.layers`: from stage to stage the tokens get fewer,
@@ -121,10 +103,8 @@ def is_swin(source: str) -> bool:
 
 
 def load(card: Card) -> tuple[Swin, Provenance]:
-    """A Swin Transformer with its published weights, which are fetched where they are not here.
-
-    Args:
-        card: made for ``timm:NAME``, see :func:`tinymim.teachers.timm_hub.card`.
+    """A Swin Transformer with its published weights, which are fetched where they are not here; its card is that of
+    :func:`tinymim.teachers.timm_hub.card`.
 
     Raises:
         TinymimError: the weights cannot be had, or the file does not fit.

@@ -48,12 +48,8 @@ CKA_HERE = "Least CKA of two blocks: {mim} {a:.2f}, {supervised} {b:.2f}."
 
 
 def answers(results: AnalysisResults, mim: str, supervised: str) -> list[Finding]:
-    """The paper's findings beside what was measured.
-
-    Args:
-        results: of an analysis.
-        mim: title of the network that learnt by masked image modelling.
-        supervised: title of the one that learnt by labels.
+    """The paper's findings beside what was measured of two networks, by their titles: ``mim`` learnt by masked image
+    modelling, ``supervised`` by labels.
 
     Raises:
         TinymimError: a title that is none of the analysis's.
@@ -61,12 +57,8 @@ def answers(results: AnalysisResults, mim: str, supervised: str) -> list[Finding
     for title in (mim, supervised):
         if title not in results.titles:
             raise TinymimError(f"analysis: no network {title!r}; there are {', '.join(results.titles)}")
-    answered = []
-    if len(results.heads):
-        answered += _heads(findings.summary(results), mim, supervised)
-    if len(results.cka):
-        answered.append(_likeness(results, mim, supervised))
-    return answered
+    answered = _heads(findings.summary(results), mim, supervised) if len(results.heads) else []
+    return [*answered, _likeness(results, mim, supervised)] if len(results.cka) else answered
 
 
 def _heads(ends: DataFrame, mim: str, supervised: str) -> list[Finding]:

@@ -60,12 +60,12 @@ def scaling(part: Part, page: Path) -> Chapter:
         found, state = scaling_command.load(asked), chain_state.load(part.place)
         rows = grid_runs.rows(found, state)
         extra = scaling_command.restored(found, state, rows, out)
-    signs = overfitting.signs(rows)
-    objectives = list(dict.fromkeys(sign.row.objective for sign in signs))
+    runs = overfitting.flagged(rows)
+    objectives = list(runs["objective"].unique())
     own = [
         replace(one, question=f"{objective}: {one.question}" if len(objectives) > 1 else one.question)
         for objective in objectives
-        for one in scaling_findings.findings(sign for sign in signs if sign.row.objective == objective)
+        for one in scaling_findings.findings(runs[runs["objective"] == objective])
     ]
     return Chapter(own, moved([*scaling_page.analyse(rows, out), *extra], out, page))
 

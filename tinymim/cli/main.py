@@ -233,9 +233,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         words, code = stopping.words, stopping.code
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in (*FULL, errno.ENAMETOOLONG):
             raise
-        words, code = f"{error.filename or 'a file'} cannot be written ({error.strerror}); {AGAIN}", 1
+        file = str(error.filename or "a file")
+        file, code = file if len(file) < 200 else f"{file[:100]}...", 1
+        again = f" cannot be written ({error.strerror}); {AGAIN}" if error.errno in FULL else f": {error.strerror}"
+        words = f"{file}{again}"
     from tinymim.safety.escaping import terminal
 
     print(f"tinymim {name}: {terminal(words)}", file=sys.stderr)

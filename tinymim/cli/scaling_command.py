@@ -8,11 +8,14 @@ RUN/report/                               figures, tables and the page
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.table import Table
 
+from tinymim import files
 from tinymim.cli import plan_options
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import grid, grid_runs
@@ -59,7 +62,8 @@ def main(arguments: list[str]) -> int:
         if code not in INTERRUPTED:
             rows, out = _rows(study, state), asked.out or place / REPORT
             about = [Section("This study", [study.about])] if study.about else []
-            sections = [*about, *restored(study, state, rows, out, asked.trust)]
+            with _writing(out):
+                sections = [*about, *restored(study, state, rows, out, asked.trust)]
             report(rows, out, f"Scaling: {study.name}", sections)
         if failed:
             raise failed
@@ -138,7 +142,22 @@ def report(rows: list[RunRow], out: Path, title: str, extra_sections: Iterable[S
     from tinymim.scaling import scaling_page
 
     show(rows)
-    print(f"\nthe page: {scaling_page.write(rows, out, title, extra_sections)}")
+    with _writing(out):
+        page = scaling_page.write(rows, out, title, extra_sections)
+    print(f"\nthe page: {page}")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Name the reason in a line where a report cannot be written, such as a full disk; a folder that was not there
+    before is none afterwards."""
+    made = not out.exists()
+    try:
+        yield
+    except OSError as error:
+        if made:
+            shutil.rmtree(out, ignore_errors=True)
+        raise TinymimError(f"out: {out} cannot be written ({files.unwritten(error) or error})") from None
 
 
 def show(rows: list[RunRow], console: PlainConsole | None = None) -> None:

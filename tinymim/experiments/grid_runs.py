@@ -17,7 +17,7 @@ from tinymim.experiments.grid import TUNED, Cell, Grid
 from tinymim.experiments.plan import seeded
 from tinymim.experiments.state import Entry, State
 from tinymim.safety.text import json_or_empty
-from tinymim.scaling.overfitting import signs
+from tinymim.scaling.overfitting import flagged
 from tinymim.scaling.reconstruction_figure import choose
 from tinymim.scaling.table import RunRow
 from tinymim.training import preflight
@@ -90,10 +90,10 @@ def identity(row: RunRow) -> tuple[object, ...]:
 def chosen(study: Grid, state: State, rows: list[RunRow]) -> dict[str, Path]:
     """Run folders by title: the most overfitted run and the best one, of the first objective that restores images and
     has both; empty where none has."""
-    places, marks = keys(study, state), signs(rows)
+    places, runs = keys(study, state), flagged(rows)
     for objective in dict.fromkeys(row.objective for row in rows):
         kinds = {study.plan.stages[name].kind for name, cell in study.cells.items() if cell.objective == objective}
-        pair = choose(mark for mark in marks if mark.row.objective == objective) if kinds == {"pretrain"} else None
+        pair = choose(runs[runs["objective"] == objective]) if kinds == {"pretrain"} else None
         if pair:
             return {row.name: state.place / places[identity(row)] for row in pair}
     return {}

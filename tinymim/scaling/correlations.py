@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,44 +45,14 @@ def spearman_text(first: ArrayLike, second: ArrayLike) -> str:
     return f"{spearman(first, second):+.2f}"
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Correlation of a loss with accuracy over some runs of one objective.
-
-    Args:
-        objective: of the runs.
-        runs: which.
-        loss: ``validation`` or ``training``.
-        count: runs that have both.
-        pearson: ``None`` below :data:`LEAST` runs, and where all of one side are equal.
-        pearson_low: lower end of the 95 % interval: percentiles over resampled runs.
-        pearson_high: its upper end.
-        spearman: as for Pearson's.
-        spearman_low: as for Pearson's.
-        spearman_high: as for Pearson's.
-        slope: least squares: points of accuracy (per cent) for 0.01 more loss.
-    """
-
-    objective: str
-    runs: str
-    loss: str
-    count: int
-    pearson: float | None = None
-    pearson_low: float | None = None
-    pearson_high: float | None = None
-    spearman: float | None = None
-    spearman_low: float | None = None
-    spearman_high: float | None = None
-    slope: float | None = None
+FIGURES = tuple(f"{name}{end}" for name in ("pearson", "spearman") for end in ("", "_low", "_high"))
+"""Columns of a correlation and the ends of its 95 % interval: percentiles over resampled runs."""
 
 
 def parts(runs: DataFrame) -> dict[str, DataFrame]:
     """The runs of one objective, and which of them are looked at apart: each model by size, the longest, overfit runs
-    and the others, and models and data of which no run is overfit.
-
-    Args:
-        runs: of :func:`tinymim.scaling.overfitting.frame`.
-    """
+    and the others, and models and data of which no run is overfit; ``runs`` as
+    :func:`tinymim.scaling.overfitting.flagged` gives them."""
     models = runs.sort_values("parameters", kind="stable")["model"].unique()
     longest = int(runs["iterations"].max()) if len(runs) else 0
     ever = runs.groupby(["model", "data", "seed"], dropna=False)["is_overfit"].transform("any")
@@ -97,25 +66,33 @@ def parts(runs: DataFrame) -> dict[str, DataFrame]:
     }
 
 
-def correlations(runs: DataFrame) -> list[Correlation]:
+def correlations(runs: DataFrame) -> list[dict[str, Any]]:
     """Correlations of every objective, part and loss; of training losses where any are known."""
     table = []
     for objective, group in runs.groupby("objective", sort=False):
         losses = ["validation", *(["training"] if group["training_loss"].notna().any() else [])]
-        table += [correlate(str(objective), name, loss, part) for name, part in parts(group).items() for loss in losses]
+        table += [
+            {"objective": objective, **correlate(name, loss, part)}
+            for name, part in parts(group).items()
+            for loss in losses
+        ]
     return table
 
 
-def correlate(objective: str, name: str, loss: str, runs: DataFrame) -> Correlation:
-    """The correlation of one loss with accuracy over some runs."""
+def correlate(name: str, loss: str, runs: DataFrame) -> dict[str, Any]:
+    """The correlation of a loss, ``validation`` or ``training``, with accuracy over some runs of one objective.
+
+    Keys: ``runs``, their name; ``loss``; the ``count`` of runs that have both; :data:`FIGURES`, ``None`` below
+    :data:`LEAST` runs and where all of one side are equal; the ``slope`` of least squares: points of accuracy (per
+    cent) for 0.01 more loss.
+    """
     known = runs[[f"{loss}_loss", "accuracy"]].dropna()
     x, y = known.to_numpy(dtype=float).T
+    line = {"runs": name, "loss": loss, "count": len(known), **dict.fromkeys((*FIGURES, "slope"))}
     if len(known) < LEAST or not np.ptp(x) or not np.ptp(y):
-        return Correlation(objective, name, loss, len(known))
-    slope = float(np.polyfit(x, y, 1)[0])  # a share over 1 is per cent over 0.01
-    return Correlation(
-        objective, name, loss, len(known), *_measured(pearson, x, y), *_measured(spearman, x, y), slope=slope
-    )
+        return line
+    line |= zip(FIGURES, (*_measured(pearson, x, y), *_measured(spearman, x, y)), strict=True)
+    return {**line, "slope": float(np.polyfit(x, y, 1)[0])}  # a share over 1 is per cent over 0.01
 
 
 def _measured(
@@ -124,9 +101,6 @@ def _measured(
     """A correlation and the ends of its interval."""
     from scipy.stats import bootstrap
 
-    def along(x: Any, y: Any, axis: int) -> Any:
-        return measure(x, y)
-
-    drawn = bootstrap((x, y), along, paired=True, n_resamples=RESAMPLES, method="percentile", random_state=0)
-    low, high = drawn.confidence_interval
+    options: Any = {"paired": True, "n_resamples": RESAMPLES, "method": "percentile", "random_state": 0}
+    low, high = bootstrap((x, y), lambda x, y, axis: measure(x, y), **options).confidence_interval
     return float(measure(x, y)), float(low), float(high)

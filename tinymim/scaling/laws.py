@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,8 @@ LEAST = 5
 """Places that a law needs here: three numbers are fitted, and two points are left to tell how well they do."""
 
 RESAMPLES = 1000
+ENDS = [0.025, 0.975]
+"""Quantiles at the ends of an interval of 95 %."""
 
 CHOICE = (
     "the run of the lowest validation loss at each place, without runs whose loss rose above a shorter run's; along "
@@ -37,7 +40,7 @@ NO_FLOOR = "the floor cannot be told from 0"
 RISES = "the loss rises at {runs}, which no such law follows"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Law:
     """A power law along an axis, or why none was fitted.
 
@@ -76,24 +79,21 @@ class Law:
             return None
         return float(np.sqrt(np.mean((self.curve.at(self.places)[0] - self.losses) ** 2)))
 
-    def interval(self, name: str) -> tuple[float, float, float] | None:
+    def interval(self, name: str) -> tuple[float, float, float]:
         """``a``, ``b`` or ``c`` with the ends of its 95 % interval: percentiles over the resampled curves."""
-        if self.curve is None or self.resampled is None:
-            return None
-        low, high = np.quantile(getattr(self.resampled, name), [0.025, 0.975])
+        low, high = np.quantile(getattr(self.resampled, name), ENDS)
         return float(getattr(self.curve, name)[0]), float(low), float(high)
 
     def band(self, x: Array) -> Array:
         """Losses at ``(n,)`` places that 95 % of the resampled curves lie between, ``(2, n)``."""
         assert self.resampled is not None, "there is no fit"
-        return np.quantile(self.resampled.at(x), [0.025, 0.975], axis=0)
+        return np.quantile(self.resampled.at(x), ENDS, axis=0)
 
     def record(self) -> dict[str, Any]:
         """A line of ``laws.csv``."""
-        fitted: dict[str, Any] = {}
-        for name in ("a", "b", "c"):
-            ends = self.interval(name) or (None, None, None)
-            fitted |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+        fitted: dict[str, Any] = dict.fromkeys(f"{name}{end}" for name in "abc" for end in ("", "_low", "_high"))
+        if self.curve is not None:
+            fitted = dict(zip(fitted, [value for name in "abc" for value in self.interval(name)], strict=True))
         return {
             "objective": self.objective,
             "axis": self.axis,
@@ -110,7 +110,7 @@ class Law:
 
 def laws(runs: DataFrame) -> list[Law]:
     """The laws of every objective, along compute, parameters and data; ``runs`` as
-    :func:`tinymim.scaling.overfitting.frame` gives them."""
+    :func:`tinymim.scaling.overfitting.flagged` gives them."""
     fitted = []
     for objective, group in runs.groupby("objective", sort=False):
         candidates = group[~group["is_overfit"]]
@@ -128,9 +128,10 @@ def _compute(runs: DataFrame) -> tuple[str, Series]:
     """The unit of compute and what each run took; where that was not measured, what it is in proportion to."""
     if (runs["flops"] > 0).all():
         return "FLOPs", runs["flops"]
+    weights = runs["parameters"].astype(float)  # whose products may be more than 64 bits hold
     if (runs["images_seen"] > 0).all():
-        return "weights x images seen", runs["parameters"] * runs["images_seen"]
-    return "weights x iterations", runs["parameters"] * runs["iterations"]
+        return "weights x images seen", weights * runs["images_seen"]
+    return "weights x iterations", weights * runs["iterations"]
 
 
 def lowest(runs: DataFrame, places: Series) -> DataFrame:
@@ -148,27 +149,26 @@ def frontier(points: DataFrame) -> DataFrame:
 def fit(law: Law) -> Law:
     """Fit a law's curve through its points, or remark why there is none."""
     places, losses = law.places, law.losses
-    named = law.objective, law.axis, law.unit, law.points
     if len(places) < LEAST:
-        return Law(*named, remarks=[TOO_FEW.format(count=len(places), least=LEAST)])
-    if losses.argmin() == 0:
-        return Law(*named, remarks=[NO_FALL])
-    curve = power_law.fit_finely(places, losses)
-    fitted = Law(*named, curve, power_law.resample(curve, places, losses, RESAMPLES))
-    return Law(*named, curve, fitted.resampled, _remarks(fitted))
+        law.remarks.append(TOO_FEW.format(count=len(places), least=LEAST))
+    elif losses.argmin() == 0:
+        law.remarks.append(NO_FALL)
+    else:
+        law.curve = power_law.fit_finely(places, losses)
+        law.resampled = power_law.resample(law.curve, places, losses, RESAMPLES)
+        law.remarks += _objections(law)
+    return law
 
 
-def _remarks(law: Law) -> list[str]:
+def _objections(law: Law) -> Iterator[str]:
     """Remarks on what speaks against a fit."""
-    remarks = []
     least, greatest = power_law.EXPONENTS[[0, -1]]
-    _, low, high = law.interval("b") or (0, 0, 0)
+    _, low, high = law.interval("b")
     if low <= 1.01 * least or high >= 0.99 * greatest:
-        remarks.append(LOOSE_EXPONENT.format(least=least, greatest=greatest))
+        yield LOOSE_EXPONENT.format(least=least, greatest=greatest)
     elif high > 2 * low:
-        remarks.append(WIDE_EXPONENT.format(factor=high / low))
-    if (law.interval("c") or (0, 0, 0))[1] < 0.01 * law.losses.min():
-        remarks.append(NO_FLOOR)
+        yield WIDE_EXPONENT.format(factor=high / low)
+    if law.interval("c")[1] < 0.01 * law.losses.min():
+        yield NO_FLOOR
     if rises := [after.name for before, after in pairwise(law.points["row"]) if above(after, before)]:
-        remarks.append(RISES.format(runs=", ".join(rises)))
-    return remarks
+        yield RISES.format(runs=", ".join(rises))

@@ -5,15 +5,14 @@ Every sentence is computed from the rows, with counts; where they cannot tell, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 from pandas import DataFrame
 
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding
-from tinymim.scaling.correlations import LEAST, Correlation, correlate, parts, spearman_text
-from tinymim.scaling.overfitting import OverfitFlags, frame
+from tinymim.scaling.correlations import LEAST, correlate, parts, spearman_text
 from tinymim.scaling.table import RunRow
 
 INVISIBLE = 0.00005
@@ -33,20 +32,12 @@ NEXT_LENGTH = (
 )
 
 
-def findings(flags: Iterable[OverfitFlags]) -> list[Finding]:
-    """The paper's questions, answered from the runs of one objective."""
-    runs = frame(flags)
-    answers = [
-        overfitting(runs),
-        classic(runs),
-        big_on_small(runs),
-        prediction(runs),
-        training_prediction(runs),
-        larger_later(runs),
-        short_training(runs),
-    ]
+def findings(runs: DataFrame) -> list[Finding]:
+    """The paper's questions, answered from the runs of one objective, as
+    :func:`tinymim.scaling.overfitting.flagged` gives them."""
+    questions = overfitting, classic, big_on_small, prediction, training_prediction, larger_later, short_training
     seeds = str(runs["seed"].nunique() or "")
-    return [replace(answer, seeds=seeds) for answer in answers]
+    return [replace(question(runs), seeds=seeds) for question in questions]
 
 
 def overfitting(runs: DataFrame) -> Finding:
@@ -70,11 +61,9 @@ def classic(runs: DataFrame) -> Finding:
     """Whether the training loss fell where the held-out loss rose."""
     fell = runs["training_loss_fell"].dropna().astype(bool)
     rose = int(runs["is_overfit"].sum())
-    here = (
-        CLASSIC_HERE.format(rose=rose, known=len(fell), fell=int(fell.sum()))
-        if rose
-        else ("No run's held-out loss rose.")
-    )
+    here = "No run's held-out loss rose."
+    if rose:
+        here = CLASSIC_HERE.format(rose=rose, known=len(fell), fell=int(fell.sum()))
     verdict = OPEN if not len(fell) else AGREES if fell.mean() > 0.5 else DISAGREES
     return Finding("Does the training loss fall meanwhile?", "It keeps dropping.", here, verdict)
 
@@ -137,26 +126,24 @@ def training_prediction(runs: DataFrame) -> Finding:
     )
 
 
-def _correlations(loss: str, runs: DataFrame, *names: str) -> list[Correlation]:
+def _correlations(loss: str, runs: DataFrame, *names: str) -> list[dict[str, Any]]:
     named = parts(runs)
-    return [correlate("", name, loss, named[name]) for name in names]
+    return [correlate(name, loss, named[name]) for name in names]
 
 
-def _shown(correlation: Correlation) -> str:
-    if correlation.spearman is None:
-        why = "too few runs" if correlation.count < LEAST else "all alike"
-        return f"{correlation.runs}: {why}, {correlation.count}"
-    return "{runs} {spearman:+.2f} [{spearman_low:+.2f}, {spearman_high:+.2f}] ({count} runs)".format(
-        **vars(correlation)
-    )
+def _shown(correlation: dict[str, Any]) -> str:
+    if correlation["spearman"] is not None:
+        return "{runs} {spearman:+.2f} [{spearman_low:+.2f}, {spearman_high:+.2f}] ({count} runs)".format(**correlation)
+    why = "too few runs" if correlation["count"] < LEAST else "all alike"
+    return f"{correlation['runs']}: {why}, {correlation['count']}"
 
 
-def _joint_sign(expected: list[tuple[Correlation, bool]]) -> str:
+def _joint_sign(expected: list[tuple[dict[str, Any], bool]]) -> str:
     """Whether correlations are below 0 (true) or above (false) as expected: an interval with 0 in it tells nothing."""
     verdicts = set()
     for correlation, negative in expected:
-        low, high = correlation.spearman_low, correlation.spearman_high
-        if low is None or high is None or low <= 0 <= high:
+        low, high = correlation["spearman_low"], correlation["spearman_high"]
+        if low is None or low <= 0 <= high:
             verdicts.add(OPEN)
         else:
             verdicts.add(AGREES if (high < 0) == negative else DISAGREES)

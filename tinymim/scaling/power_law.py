@@ -79,14 +79,8 @@ def resample(curve: Curves, x: Array, losses: Array, count: int, seed: int = 0) 
     """Fits to ``count`` sets of losses: those of ``curve``, each with a residual of it drawn with replacement.
 
     Residuals, and not pairs of place and loss, because places are chosen and few: many draws of five pairs have too few
-    places for a fit. They are made larger by sqrt(n / (n - 3)), since three numbers were fitted to them.
-
-    Args:
-        curve: of :func:`fit_finely`.
-        x: ``(n,)``.
-        losses: ``(n,)``.
-        count: of the fits.
-        seed: of the draws.
+    places for a fit. They are made larger by sqrt(n / (n - 3)), since three numbers were fitted to them. ``curve`` is
+    :func:`fit_finely`'s of places ``x`` and ``losses``, ``(n,)`` each.
     """
     fitted = curve.at(x)[0]
     residuals = (losses - fitted) * np.sqrt(x.size / max(x.size - PARAMETERS, 1))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import statistics
 import textwrap
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,12 +23,14 @@ from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
 from tinymim.report import csv_files, figures
 from tinymim.report.document import Picture, Section, Table
-from tinymim.scaling.overfitting import OverfitFlags
 from tinymim.scaling.table import RunRow
 from tinymim.teachers import sizes, weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import inspection, preflight
 from tinymim.training.checkpoint_files import SafeCheckpointIO, newest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 KINDS = ("training", "held out")
 """The two kinds of images."""
@@ -69,20 +71,21 @@ class Completions:
     losses: list[float]
 
 
-def choose(flags: Iterable[OverfitFlags]) -> tuple[RunRow, RunRow] | None:
-    """The most overfit run and the best that is not, among runs of one objective; ``None`` where there are not both.
+def choose(runs: DataFrame) -> tuple[RunRow, RunRow] | None:
+    """The most overfit run and the best that is not, among runs of one objective (see
+    :func:`tinymim.scaling.overfitting.flagged`); ``None`` where there are not both.
 
     The most overfit is the run of the largest gap between held-out and training loss, or where no training loss is
     known, of the largest increase. The best has the lowest held-out loss among the others that were trained on as many
     images or more, so that both have seen the images shown as training images.
     """
-    runs = list(flags)
-    overfit = [run for run in runs if run.is_overfit]
-    if not overfit:
+    overfit = runs[runs["is_overfit"]]
+    if not len(overfit):
         return None
-    most = max(overfit, key=lambda run: (run.gap is not None, run.loss_increase if run.gap is None else run.gap)).row
-    others = [run.row for run in runs if not run.is_overfit and run.row.images >= most.images]
-    return (most, min(others, key=lambda row: row.validation_loss)) if others else None
+    gaps = overfit["gap"].dropna()
+    most = runs["row"][gaps.idxmax() if len(gaps) else overfit["loss_increase"].idxmax()]
+    others = runs[~runs["is_overfit"] & (runs["images"] >= most.images)]
+    return (most, runs["row"][others["validation_loss"].idxmin()]) if len(others) else None
 
 
 def load(title: str, place: Path, trust: bool = False) -> RestoringRun:
@@ -126,14 +129,8 @@ def _built(module: MaskedPretrainer, checkpoint: dict[str, Any]) -> MaskedPretra
 
 
 def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Completions:
-    """Let a model complete images under the masks that belong to their indices, in float32
-    (:func:`tinymim.precision.measuring`).
-
-    Args:
-        module: in eval mode.
-        images: ``(B, 3, H, W)`` in [0, 1], of the size it takes.
-        index: ``(B,)``.
-    """
+    """Let a model, in eval mode, complete ``(B, 3, H, W)`` images in [0, 1] of its own size under the masks that belong
+    to their ``(B,)`` indices, in float32 (:func:`tinymim.precision.measuring`)."""
     encoder = module.backbone
     with torch.inference_mode(), precision.measuring(images.device):
         masks = module.fixed_masks(index)
@@ -158,18 +155,35 @@ def section(runs: dict[str, Path], out: Path, count: int = 3, trust: bool = Fals
         out: the page's folder; the figure goes into its ``figures``, the losses into ``reconstructions.csv``.
         count: images of each kind.
         trust: see :func:`load`.
-    """
-    from pandas import DataFrame
 
-    picture, records = draw(
-        [load(title, place, trust) for title, place in runs.items()], range(count), range(count), out
-    )
+    Raises:
+        TinymimError: networks of several image sizes, or no held-out images.
+    """
+    loaded = [load(title, place, trust) for title, place in runs.items()]
+    if len(sizes := {run.module.backbone.image_size for run in loaded}) > 1:
+        raise TinymimError(f"reconstructions: the runs take images of {sorted(sizes)} px; choose runs of one size")
+    data = loaded[0].data
+    if data.held_out is None:
+        raise TinymimError("reconstructions: the data has no held-out images")
+    pools = dict(zip(KINDS, (data.bank or data.train, data.held_out), strict=True))  # a bank is not augmented
+    shown = [(kind, i) for kind, pool in pools.items() for i in range(min(count, len(pool)))]
+    images = torch.stack([unit(pools[kind][Draw(0, i)]["image"]) for kind, i in shown])
+    made = [restored(run.module, images, torch.tensor([i for _, i in shown])) for run in loaded]
+    rows: list[tuple[str, Tensor, list[float]]] = [("original", images, [])]
+    records, lines = [], []
+    for run, completions in zip(loaded, made, strict=True):
+        if not any(torch.equal(completions.masked, row) for _, row, _ in rows):
+            rows.append(("masked", completions.masked, []))
+        rows += [(run.title, completions.completed, completions.losses), ("error", completions.error, [])]
+        losses: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for (kind, i), loss in zip(shown, completions.losses, strict=True):
+            records.append({"run": run.title, "images": kind, "index": i, "loss": loss})
+            losses[kind].append(loss)
+        seen, unseen = map(statistics.fmean, losses.values())
+        lines.append([run.title, f"{seen:.4f}", f"{unseen:.4f}", f"{unseen - seen:+.4f}"])
+    standardised = any(getattr(run.module, "norm_pix", False) for run in loaded)
+    picture = _picture(rows, [kind for kind, _ in shown], out, standardised)
     csv_files.write(out / "reconstructions.csv", records)
-    means = DataFrame(records).groupby(["run", "images"])["loss"].mean()
-    lines = []
-    for title in runs:
-        seen, unseen = (means[title, kind] for kind in KINDS)
-        lines.append([title, f"{seen:.4f}", f"{unseen:.4f}", f"{unseen - seen:+.4f}"])
     table = Table(
         ["loss of the pictures shown", "training", "held out", "gap"],
         lines,
@@ -177,46 +191,6 @@ def section(runs: dict[str, Path], out: Path, count: int = 3, trust: bool = Fals
         files=["reconstructions.csv"],
     )
     return Section("What do they restore?", tables=[table], pictures=[picture])
-
-
-def draw(
-    runs: list[RestoringRun], trained: Iterable[int], held_out: Iterable[int], out: Path
-) -> tuple[Picture, list[dict[str, Any]]]:
-    """The picture, drawn and saved, and the loss of each image.
-
-    Args:
-        runs: of one image size; images are those of the first one's data.
-        trained: indices of training images, seen without augmentation where the data has a bank.
-        held_out: of held-out images.
-        out: the page's folder.
-
-    Raises:
-        TinymimError: networks of several image sizes, or no held-out images.
-    """
-    if len(sizes := {run.module.backbone.image_size for run in runs}) > 1:
-        raise TinymimError(f"reconstructions: the runs take images of {sorted(sizes)} px; choose runs of one size")
-    data = runs[0].data
-    if data.held_out is None:
-        raise TinymimError("reconstructions: the data has no held-out images")
-    pools = zip(KINDS, (data.bank or data.train, data.held_out), (trained, held_out), strict=True)
-    shown = [
-        (kind, i, unit(pool[Draw(0, i)]["image"])) for kind, pool, places in pools for i in places if i < len(pool)
-    ]
-    kinds, index = [kind for kind, _, _ in shown], [i for _, i, _ in shown]
-    images = torch.stack([image for _, _, image in shown])
-    made = [restored(run.module, images, torch.tensor(index)) for run in runs]
-    rows: list[tuple[str, Tensor, list[float]]] = [("original", images, [])]
-    for run, completions in zip(runs, made, strict=True):
-        if not any(torch.equal(completions.masked, row) for _, row, _ in rows):
-            rows.append(("masked", completions.masked, []))
-        rows += [(run.title, completions.completed, completions.losses), ("error", completions.error, [])]
-    picture = _picture(rows, kinds, out, any(getattr(run.module, "norm_pix", False) for run in runs))
-    records = [
-        {"run": run.title, "images": kind, "index": i, "loss": loss}
-        for run, completions in zip(runs, made, strict=True)
-        for kind, i, loss in zip(kinds, index, completions.losses, strict=True)
-    ]
-    return picture, records
 
 
 def _picture(rows: list[tuple[str, Tensor, list[float]]], kinds: list[str], out: Path, standardised: bool) -> Picture:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from operator import attrgetter
 
 from pandas import DataFrame
 
@@ -21,9 +20,9 @@ def saturation(rows: Iterable[RunRow]) -> DataFrame:
     the smallest set whose loss no larger one improves by more than the noise (empty where the loss falls to the end),
     and its number of images, ``flat_from_images``.
     """
-    ordered = sorted(done(rows), key=attrgetter("objective", "parameters", "iterations", "images"))
+    groups = grouped(done(rows), "images", ("objective", "model", "iterations", "seed"))
     lines = []
-    for group in grouped(ordered, lambda row: (row.objective, row.model, row.iterations, row.seed)).values():
+    for group in sorted(groups, key=lambda group: (group[0].objective, group[0].parameters, group[0].iterations)):
         by_images = list({row.images: row for row in group}.values())
         if len(by_images) < 2:
             continue
@@ -34,14 +33,11 @@ def saturation(rows: Iterable[RunRow]) -> DataFrame:
         )
         lines.append(
             {
-                "objective": last.objective,
-                "model": last.model,
-                "iterations": last.iterations,
-                "seed": last.seed,
+                **{name: getattr(last, name) for name in ("objective", "model", "iterations", "seed")},
                 "second_largest": before.data,
                 "largest": last.data,
                 "fall": fall,
-                "fall_per_doubling": fall / math.log2(last.images / before.images),
+                "fall_per_doubling": fall / (math.log2(last.images / before.images) or math.nan),
                 "noise": band(before, last),
                 "falls": above(before, last),
                 "flat_from": "" if flat is last else flat.data,

@@ -30,12 +30,8 @@ BANDS = "Points: the runs of the lowest loss at each place. Band: 95 % of the fi
 
 
 def losses(runs: DataFrame, stem: Path) -> list[Picture]:
-    """Validation loss along iterations, a panel for each set of images; of the longest runs along size and data.
-
-    Args:
-        runs: of one objective, see :func:`tinymim.scaling.overfitting.frame`.
-        stem: of the files, in a folder beside the page.
-    """
+    """Validation loss along iterations of the runs of one objective (:func:`tinymim.scaling.overfitting.flagged`), a
+    panel for each set of images; of the longest runs along size and data. The files' names begin with ``stem``."""
     length = runs["iterations"].max()
     by_data = {f"data: {data}": part for data, part in _by_size(runs, "images").groupby("data", sort=False)}
     longest = {f"{length:,} iterations": runs[runs["iterations"] == length]}
@@ -48,15 +44,8 @@ def losses(runs: DataFrame, stem: Path) -> list[Picture]:
 
 
 def _chart(stem: Path, title: str, panels: dict[str, DataFrame], x: str, series: tuple[str, str]) -> Picture:
-    """Panels of validation loss along ``x``; runs that differ by the seed alone are one point, their mean.
-
-    Args:
-        stem: of the files.
-        title: of the picture.
-        panels: runs by the title of their panel.
-        x: column along which they are drawn.
-        series: column that tells series apart, and the one that orders them.
-    """
+    """Panels, by title, of validation loss along the column ``x``; runs that differ by the seed alone are one point,
+    their mean. ``series`` are the column that tells series apart and the one that orders them."""
     label, size = series
     labels = list(_by_size(concat(panels.values()), size)[label].unique())
     with _panels(len(panels), sharey=True) as (fig, axes):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pandas import DataFrame
 
@@ -14,12 +14,14 @@ from tinymim.report.document import Document, Section, Table
 from tinymim.report.finding import VERDICTS
 from tinymim.report.finding import table as findings_table
 from tinymim.scaling import scaling_figures, table
-from tinymim.scaling.correlations import LEAST, RESAMPLES, Correlation, correlations
+from tinymim.scaling.correlations import LEAST, RESAMPLES, correlations
 from tinymim.scaling.laws import CHOICE, Law, laws
-from tinymim.scaling.overfitting import OverfitFlags, frame, records, signs
+from tinymim.scaling.overfitting import CSV_NAMES, flagged
 from tinymim.scaling.paper_findings import findings, next_length
 from tinymim.scaling.saturation import saturation
 from tinymim.scaling.table import RunRow
+
+NAME = "index.html"
 
 ABOUT = (
     "{runs} runs of {models} models, {sets} sets of images, {lengths} lengths, seeds: {seeds}; the paper is "
@@ -42,6 +44,10 @@ SATURATED = (
     "From the second largest set of images to the largest the loss fell{noisy} in {falls} of {cases} cases. Flat from "
     "a set on: no larger one has a lower loss."
 )
+CORRELATED = (
+    *(f"{{{name}:+.3f}} [{{{name}_low:+.3f}}, {{{name}_high:+.3f}}]" for name in ("pearson", "spearman")),
+    "{slope:+.2f}",
+)
 INTERVALS = (
     f"Intervals: 95 %, percentiles over {RESAMPLES} draws of runs, as if runs were independent of each other. Parts of "
     f"fewer than {LEAST} runs or of one accuracy, and those that are all runs, are in the file alone."
@@ -57,21 +63,12 @@ LAW_INTERVALS = (
 
 
 def write(rows: list[RunRow], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> Path:
-    """Analyse runs and write the page, ``out/index.html``, and the same as Markdown.
-
-    Args:
-        rows: the runs.
-        out: a folder; tables and figures go there too.
-        title: of the page.
-        extra_sections: what comes after the analysis.
-
-    Returns:
-        The page.
-    """
+    """Analyse runs into the folder ``out``, and write the page there, :data:`NAME` (which is returned) and the same as
+    Markdown; ``extra_sections`` come after the analysis."""
     document = Document(title, [*analyse(rows, out), *extra_sections], about=_about(rows))
-    document.write(out / "index.md")
-    document.write(out / "index.html")
-    return out / "index.html"
+    for page in (out / NAME).with_suffix(".md"), out / NAME:
+        document.write(page)
+    return page
 
 
 def analyse(rows: list[RunRow], out: Path) -> list[Section]:
@@ -85,17 +82,17 @@ def analyse(rows: list[RunRow], out: Path) -> list[Section]:
     Raises:
         TinymimError: no run is done.
     """
-    flags = signs(rows)
-    if not flags:
+    if not table.done(rows):
         raise TinymimError(f"table: none of {len(rows)} runs is done, so there is nothing to analyse")
-    runs, saturated = frame(flags), saturation(rows)
+    runs, saturated = flagged(rows), saturation(rows)
     fitted, correlated = laws(runs), correlations(runs)
-    for name, lines in (
-        ("flags", records(flags)),
-        ("correlations", [asdict(correlation) for correlation in correlated]),
-        ("laws", [law.record() for law in fitted]),
-        ("saturation", saturated.to_dict("records")),
-    ):
+    tables = {
+        "flags": runs[[*CSV_NAMES]].rename(columns=CSV_NAMES).to_dict("records"),
+        "correlations": correlated,
+        "laws": [law.record() for law in fitted],
+        "saturation": saturated.to_dict("records"),
+    }
+    for name, lines in tables.items():
         if lines:
             csv_files.write(out / f"{name}.csv", lines)
     sections = []
@@ -105,9 +102,9 @@ def analyse(rows: list[RunRow], out: Path) -> list[Section]:
         parts = [
             _overfitting(group, stem),
             _saturation(saturated[saturated["objective"] == objective] if len(saturated) else saturated),
-            _accuracy(group, [part for part in correlated if part.objective == objective], stem),
+            _accuracy(group, [line for line in correlated if line["objective"] == objective], stem),
             _laws([law for law in fitted if law.objective == objective], stem),
-            _agreement([each for each in flags if each.row.objective == objective]),
+            _agreement(group),
         ]
         for section in parts:
             section.title = f"{objective}: {section.title}" if len(objectives) > 1 else section.title
@@ -119,26 +116,17 @@ def analyse(rows: list[RunRow], out: Path) -> list[Section]:
 
 def _about(rows: list[RunRow]) -> str:
     runs = table.done(rows)
-    names = ("model", "data", "iterations", "seed")
-    distinct = {name: len({getattr(row, name) for row in runs} - {None}) for name in names}
-    return ABOUT.format(
-        runs=len(runs),
-        models=distinct["model"],
-        sets=distinct["data"],
-        lengths=distinct["iterations"],
-        seeds=distinct["seed"] or "not told",
-    )
+    names = {"models": "model", "sets": "data", "lengths": "iterations", "seeds": "seed"}
+    counts = {plural: len({getattr(row, name) for row in runs} - {None}) for plural, name in names.items()}
+    return ABOUT.format(runs=len(runs), **{**counts, "seeds": counts["seeds"] or "not told"})
 
 
 def _overfitting(runs: DataFrame, stem: Path) -> Section:
     overfit, noise = runs[runs["is_overfit"]], runs["noise"].dropna()
     fell = overfit["training_loss_fell"].dropna().astype(bool)
+    classic = CLASSIC.format(known=len(fell), fell=fell.sum()) if len(fell) else ""
     text = [
-        OVERFIT.format(
-            overfit=len(overfit),
-            runs=len(runs),
-            classic=CLASSIC.format(known=len(fell), fell=fell.sum()) if len(fell) else "",
-        ),
+        OVERFIT.format(overfit=len(overfit), runs=len(runs), classic=classic),
         MORE_DATA.format(exceed=runs["exceeds"].sum(), both=overfit["exceeds"].sum()),
         NOISE.format(measured=f"here {noise.min():.5f} to {noise.max():.5f}" if len(noise) else "none here"),
     ]
@@ -153,16 +141,9 @@ def _overfitting(runs: DataFrame, stem: Path) -> Section:
         ]
         for run in overfit.itertuples()
     ]
-    heads = [
-        "overfit run",
-        "validation loss",
-        "over a shorter run",
-        "training loss",
-        "validation - training",
-        "over more data",
-    ]
+    heads = ["overfit run", "validation loss", "over a shorter run", "training loss", "validation - training"]
     caption = "Gap: validation less training loss. All runs:"
-    tables = [Table(heads, lines, text=caption, files=["flags.csv"])]
+    tables = [Table([*heads, "over more data"], lines, text=caption, files=["flags.csv"])]
     return Section("Does it overfit?", text, tables, scaling_figures.losses(runs, stem))
 
 
@@ -185,23 +166,19 @@ def _saturation(saturated: DataFrame) -> Section:
     return Section("Would more data help?", [text], [Table(heads, lines, files=["saturation.csv"])])
 
 
-def _accuracy(runs: DataFrame, correlated: list[Correlation], stem: Path) -> Section:
+def _accuracy(runs: DataFrame, correlated: list[dict[str, Any]], stem: Path) -> Section:
     title = "Does the loss predict accuracy?"
     pictures = scaling_figures.accuracy(runs, stem)
     if not pictures:
         return Section(title, ["No accuracy after fine-tuning is known."])
     known = runs["accuracy"].notna().sum()
-    lines = [
-        [
-            f"{part.loss} loss, {part.runs}",
-            str(part.count),
-            _with_interval(part.pearson, part.pearson_low, part.pearson_high),
-            _with_interval(part.spearman, part.spearman_low, part.spearman_high),
-            "-" if part.slope is None else f"{part.slope:+.2f}",
-        ]
-        for part in correlated
-        if part.runs == "all" or (part.pearson is not None and part.count < known)
-    ]
+    lines = []
+    for line in correlated:
+        if line["runs"] == "all" or (line["pearson"] is not None and line["count"] < known):
+            cells = ["-", "-", "-"]
+            if line["pearson"] is not None:
+                cells = [form.format(**line) for form in CORRELATED]
+            lines.append([f"{line['loss']} loss, {line['runs']}", str(line["count"]), *cells])
     heads = ["correlation with accuracy", "runs", "Pearson", "Spearman", "points per 0.01"]
     tables = [Table(heads, lines, text=INTERVALS, files=["correlations.csv"])]
     return Section(title, [text] if (text := next_length(runs)) else [], tables, pictures)
@@ -210,24 +187,20 @@ def _accuracy(runs: DataFrame, correlated: list[Correlation], stem: Path) -> Sec
 def _laws(fitted: list[Law], stem: Path) -> Section:
     lines = []
     for law in fitted:
-        ends = [law.interval(name) for name in ("a", "b", "c")]
-        shown = ["-" if end is None else "{:.3g} [{:.3g}, {:.3g}]".format(*end) for end in ends]
-        rmse = "-" if law.rmse is None else f"{law.rmse:.5f}"
-        lines.append([f"{law.axis} ({law.unit})", str(len(law.points)), *shown, rmse])
+        cells = ["-", "-", "-", "-"]
+        if law.curve is not None:
+            cells = ["{:.3g} [{:.3g}, {:.3g}]".format(*law.interval(name)) for name in "abc"] + [f"{law.rmse:.5f}"]
+        lines.append([f"{law.axis} ({law.unit})", str(len(law.points)), *cells])
     tables = [Table(["along", "points", "a", "b", "c", "rmse"], lines, text=LAW_INTERVALS, files=["laws.csv"])]
     remarks = [f"{law.axis}: {'; '.join(law.remarks)}." for law in fitted if law.remarks]
     return Section("Power laws", [LAWS], tables, scaling_figures.laws(fitted, stem), remarks)
 
 
-def _agreement(flags: list[OverfitFlags]) -> Section:
-    answers = findings(flags)
+def _agreement(runs: DataFrame) -> Section:
+    answers = findings(runs)
     counts = ", ".join(f"{verdict}: {sum(answer.verdict == verdict for answer in answers)}" for verdict in VERDICTS)
     return Section("Against the paper", [f"Of {len(answers)} findings: {counts}."], [findings_table(answers)])
 
 
 def _signed(value: float) -> str:
     return "-" if value != value else f"{value:+.4f}"
-
-
-def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"

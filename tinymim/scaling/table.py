@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,11 @@ NEEDED = ("model", "parameters", "data", "images", "iterations", "validation_los
 """Columns that a table cannot do without; a table of ours says the ``objective`` too."""
 
 PUBLISHED = {"params_millions": "parameters", "finetune_top1": "accuracy"}
-"""Columns of the published table under other names, in millions and per cent; its objective is SimMIM."""
+UNITS = {"params_millions": 1e6, "finetune_top1": 0.01}
+"""Columns of the published table under other names and in other units; its objective is SimMIM."""
+
+COUNTS = ("parameters", "images", "iterations", "images_seen")
+"""Columns of whole numbers above 0."""
 
 MOST_BYTES, MOST_ROWS, MOST_SERIES = 4 << 20, 2_000, 200
 """Limits of a table, and of the models, each with each of its data, in it: every one is drawn in every picture. The
@@ -78,6 +82,9 @@ published one has 63 rows and 17 series; what is drawn of more than these nobody
 
 MOST_LABELS = {"objective": 4, "model": 40, "data": 40}
 """Limits of the different names in a column: each objective has pictures of its own, each data a panel."""
+
+MOST_TEXT, MOST_PROBLEMS = 100, 20
+"""Characters of a name, which every legend has; problems that are told of: a table of another form has one a line."""
 
 LARGEST, MOST_COUNT = 1e30, 2**53
 """Limits of any number, operations of a training that nobody has paid for yet, and of a whole one."""
@@ -137,6 +144,8 @@ def read(path: Path) -> list[RunRow]:
     known = [row.accuracy for row in rows if row and row.accuracy is not None]
     if "finetune_top1" in columns and known and max(known) <= 0.01:
         problems.append("finetune_top1: no run is above 1 per cent; write 83.2 for 83.2 %, or call the column accuracy")
+    if len(problems) > MOST_PROBLEMS:
+        problems[MOST_PROBLEMS:] = [f"and {len(problems) - MOST_PROBLEMS:,} more"]
     if problems:
         raise several(f"table: {path}", problems)
     return [row for row in rows if row]
@@ -171,11 +180,11 @@ def _row(number: int, heads: list[str], cells: list[str], published: bool, probl
     failed = cells_by_head.get("status") == "failed"
     for head, cell in cells_by_head.items():
         name = PUBLISHED.get(head, head)
-        if name not in _CELLS:
+        if name not in RunRow.__dataclass_fields__:
             continue
         try:
             if cell:
-                values[name] = _CELLS[name](cell, head)
+                values[name] = _value(name, cell, head)
             elif name == "objective" or (name in NEEDED and not (failed and name == "validation_loss")):
                 raise ValueError("is empty")
         except ValueError as error:
@@ -183,62 +192,45 @@ def _row(number: int, heads: list[str], cells: list[str], published: bool, probl
     return RunRow(**values) if len(problems) == before else None
 
 
-def _word(cell: str, head: str) -> str:
-    return cell
-
-
-def _status(cell: str, head: str) -> str:
-    if cell not in ("done", "failed"):
-        raise ValueError(f"{cell!r} is neither done nor failed")
-    return cell
-
-
-def _number(cell: str, head: str) -> float:
-    """A number at least 0, in the units of :class:`RunRow`."""
-    try:
-        value = float(cell)
-    except ValueError:
-        raise ValueError(f"{cell!r} is not a number") from None
-    if not 0 <= value <= LARGEST:
-        raise ValueError(f"{cell} is not a number from 0 to {LARGEST:g}")
-    return {"params_millions": 1e6, "finetune_top1": 0.01}.get(head, 1) * value
-
-
-def _numbers(cell: str, head: str) -> tuple[float, ...]:
-    return tuple(_number(part, head) for part in cell.split(";"))
-
-
-def _count(cell: str, head: str) -> int:
-    value = _number(cell, head)
-    if value != round(value) or not 0 < value <= MOST_COUNT:
-        raise ValueError(f"{cell} is not a whole number above 0, to {MOST_COUNT:,}")
-    return round(value)
-
-
-def _seed(cell: str, head: str) -> int:
-    try:
-        seed = int(cell)
-    except ValueError:
-        raise ValueError(f"{cell!r} is not a whole number") from None
-    if abs(seed) > MOST_COUNT:
-        raise ValueError(f"{cell} is not a whole number to {MOST_COUNT:,}")
-    return seed
-
-
-def _share(cell: str, head: str) -> float:
-    value = _number(cell, head)
-    if value > 1:
+def _value(name: str, cell: str, head: str) -> Any:
+    """A cell as the field of :class:`RunRow` has it; ``head`` tells the published table's units."""
+    if name in MOST_LABELS and len(cell) > MOST_TEXT:
+        raise ValueError(f"{cell[:20]!r}... has {len(cell):,} characters, and {MOST_TEXT} are taken")
+    if name in (*MOST_LABELS, "error"):
+        return cell
+    if name == "status" and cell not in ("done", "failed"):
+        raise ValueError(f"{cell[:MOST_TEXT]!r} is neither done nor failed")
+    if name == "status":
+        return cell
+    if name == "mask_losses":
+        return tuple(map(_number, cell.split(";")))
+    if name == "seed":
+        return _whole(cell)
+    value = UNITS.get(head, 1) * _number(cell)
+    if name in COUNTS:
+        if value != round(value) or not 0 < value <= MOST_COUNT:
+            raise ValueError(f"{cell} is not a whole number above 0, to {MOST_COUNT:,}")
+        return round(value)
+    if name == "accuracy" and value > 1:
         raise ValueError(f"{cell} is above {'100 per cent' if head in PUBLISHED else '1; it is a share'}")
     return value
 
 
-_CELLS: dict[str, Callable[[str, str], Any]] = {
-    **dict.fromkeys(("objective", "model", "data", "error"), _word),
-    **dict.fromkeys(("parameters", "images", "iterations", "images_seen"), _count),
-    **dict.fromkeys(("validation_loss", "training_loss", "noise", "flops"), _number),
-    "accuracy": _share,
-    "seed": _seed,
-    "status": _status,
-    "mask_losses": _numbers,
-}
-"""How the cells of each column are read."""
+def _number(cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        raise ValueError(f"{cell[:MOST_TEXT]!r} is not a number") from None
+    if not 0 <= value <= LARGEST:
+        raise ValueError(f"{cell} is not a number from 0 to {LARGEST:g}")
+    return value
+
+
+def _whole(cell: str) -> int:
+    try:
+        value = int(cell)
+    except ValueError:
+        raise ValueError(f"{cell[:MOST_TEXT]!r} is not a whole number") from None
+    if abs(value) > MOST_COUNT:
+        raise ValueError(f"{cell} is not a whole number to {MOST_COUNT:,}")
+    return value
