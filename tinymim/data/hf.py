@@ -16,8 +16,9 @@ from typing_extensions import override
 
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData, class_names, numbered
-from tinymim.data.image_files import open_image
-from tinymim.errors import TinymimError, several
+from tinymim.data.open_image import open_image
+from tinymim.errors import TinymimError, first_few, several
+from tinymim.safety.file_forms import HEAD, form
 
 VALIDATION = ("validation", "val")  # what a dataset may call the split to hold out
 SECONDS = 5  # until a hub that does not answer is given up
@@ -40,11 +41,15 @@ class TableImages(ImageDataset):
     @override
     def image(self, index: int) -> Image.Image:
         (cell,) = self.column[int(self.rows[index])].values()
-        return open_image((cell["bytes"] or cell["path"]) if isinstance(cell, dict) else cell)
+        return open_image((cell["bytes"] or cell["path"]) if isinstance(cell, dict) else cell, self.max_pixels)
 
     @override
     def contents(self) -> list[Any]:
-        return [self.column._fingerprint, len(self.column), self.rows]  # any change of the column changes the first
+        return [self.column._fingerprint, *self.places()]  # any change of the column changes the first
+
+    @override
+    def places(self) -> list[Any]:
+        return [len(self.column), self.rows]
 
 
 class HFData(ViewedData):
@@ -115,8 +120,12 @@ class HFData(ViewedData):
         train, held_out = self._split(self.train_split), None
         labels, names = self._labels(train)
         self.classes = names if names and "" not in labels else class_names(labels)
+        used = [self.train_split]
         if val := self.val_split or next((name for name in VALIDATION if name in self._splits), None):
             held_out = self._images(val, self._labels(self._split(val))[0])
+            used.append(val)
+        if unused := [f"{name} ({len(rows)} rows)" for name, rows in self._splits.items() if name not in used]:
+            self.notes.append(f"{first_few(unused)} not read")
         unlabelled = labels.count("")
         why = f"{unlabelled} of {len(labels)} rows have none in {self.label_key!r}" if unlabelled else "all the same"
         self.divide(self._images(self.train_split, labels), held_out, "dataset", why)
@@ -136,6 +145,8 @@ class HFData(ViewedData):
             raise several("the data cannot be used", problems)
         try:
             opened = self._opened()
+        except TinymimError:
+            raise
         except Exception as error:  # the library's are of many types
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             remedy = "" if self._path().exists() else "; is there a network? A folder on this machine needs none"
@@ -149,6 +160,10 @@ class HFData(ViewedData):
         if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return datasets.load_from_disk(str(path))
         if path.is_file():
+            with path.open("rb") as stream:
+                words = form(stream.read(HEAD))
+            if words.startswith(("a Git", "a git", "a web page", "nothing but")):
+                raise TinymimError(f"data.dataset: {path} is {words}")
             return datasets.load_dataset(path.suffix.lstrip("."), data_files=str(path))
         if path.is_dir():
             return datasets.load_dataset(str(path))

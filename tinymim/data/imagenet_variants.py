@@ -26,8 +26,9 @@ from tinymim.data.corruption_error import (
 )
 from tinymim.data.corruptions import SEVERITIES
 from tinymim.data.data_module import Sample
-from tinymim.data.image_files import image_files, open_image, unreadable
+from tinymim.data.image_files import image_files
 from tinymim.data.named_sets import Figures, NamedSet, NamedSets, Report, percent
+from tinymim.data.open_image import open_image, unreadable
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, crop_problems
 from tinymim.errors import TinymimError, several

@@ -91,7 +91,8 @@ class Classifier(SupervisedTask):
     ):
         super().__init__(weights, architecture, init)
         self.blocks, self.linear_probe, self.drop_path = blocks, linear_probe, drop_path
-        self.frozen, self.knn = linear_probe, KNNEvaluator() if linear_probe else None
+        self.frozen = self.batch_norm = linear_probe
+        self.knn = KNNEvaluator() if linear_probe else None
         self.mixing = {"mixup_alpha": mixup, "cutmix_alpha": cutmix, "label_smoothing": label_smoothing}
         self.num_classes = num_classes
         self.head_layout, self.pool, self.neck, self.fc_norm, self.deit = head_layout, pool, neck, fc_norm, deit
@@ -152,7 +153,11 @@ class Classifier(SupervisedTask):
         self.metrics = nn.ModuleDict(
             {f"top{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
         )
-        self.num_classes, self.class_names = classes, getattr(data, "classes", None)
+        names = getattr(data, "classes", None)
+        if names and len(names) < classes:
+            say(f"num_classes: {classes}, and the data has {len(names)} classes: the others are never right")
+            names = None
+        self.num_classes, self.class_names = classes, names
         mixes = self.mixing["mixup_alpha"] > 0 or self.mixing["cutmix_alpha"] > 0
         self.mix = Mixup(**self.mixing, num_classes=classes) if mixes else None
         self.train()
