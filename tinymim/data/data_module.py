@@ -136,11 +136,7 @@ class ImageData(pl.LightningDataModule):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare the training images with those of the run that goes on.
-
-        Raises:
-            TinymimError: other classes, whose labels would mean something else.
-        """
+        # Other images are said; other classes, whose labels would mean something else, are an error.
         now = self.state_dict()
         if not self.trainer or self.trainer.state.fn != "fit" or now == state_dict:
             return

@@ -110,12 +110,7 @@ class HFData(ViewedData):
 
     @override
     def prepare(self) -> None:
-        """Open the dataset and split it.
-
-        Raises:
-            TinymimError: there are :meth:`problems`; the dataset cannot be read, or lacks a split or column; or the
-                held-out split has classes that the other lacks, or rows without a label.
-        """
+        # Classes are those that the dataset names, where all rows have one, or else those that the labels speak of.
         self._load()
         train, held_out = self._split(self.train_split), None
         labels, names = self._labels(train)
@@ -134,11 +129,7 @@ class HFData(ViewedData):
         return Path(self.dataset or "").expanduser()
 
     def _load(self) -> None:
-        """Open all splits, once.
-
-        Raises:
-            TinymimError: there are :meth:`problems`, or the dataset cannot be read.
-        """
+        """Open all splits, once."""
         if self._splits:
             return
         if problems := self.problems():

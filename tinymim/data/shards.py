@@ -153,12 +153,7 @@ class ShardsData(ViewedData):
 
     @override
     def prepare(self) -> None:
-        """Fetch and index what is not yet; number the samples and split them.
-
-        Raises:
-            TinymimError: there are :meth:`problems`; a shard cannot be fetched, is damaged or has no images; or ``val``
-                has classes that ``train`` lacks, or samples without a label though ``train`` has labels.
-        """
+        # Fetches and indexes what is not yet, numbers the samples, and splits them.
         self._index()
         shards, places, labels = self._samples("train")
         self.classes = class_names(labels)
