@@ -159,11 +159,10 @@ class ShardsData(ViewedData):
         self.classes = class_names(labels)
         images = self._images("train", shards, places, labels)
         held_out = self._images("val", *self._samples("val")) if self.patterns["val"] else None
-        for pattern in filter(None, self.patterns.values()):
-            passed = [self._indexes[self._local(place)].passed.tolist() for place in expanded(pattern)]
-            if count := sum(int(names[-1]) for names in passed):
-                first = next(names[0] for names in passed if len(names) > 1)
-                self.notes.append(f"{count} samples without {', '.join(IMAGES)} are not read, such as {first}")
+        passed = [index.passed.tolist() for index in self._indexes.values()]
+        if count := sum(int(names[-1]) for names in passed):
+            first = next(names[0] for names in passed if len(names) > 1)
+            self.notes.append(f"{count} samples without {', '.join(IMAGES)} are not read, such as {first}")
         unlabelled = labels.count("")
         why = f"{unlabelled} of {len(labels)} have none" if unlabelled else "all have the same"
         self.divide(images, held_out, "train", why)

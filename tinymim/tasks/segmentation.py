@@ -150,7 +150,8 @@ class Segmenter(DensePredictionTask):
 
     def on_validation_epoch_end(self) -> None:
         """Refuse held-out images without a labelled pixel, which have no figure."""
-        labelled: Any = self.metrics["miou"].confmat.sum()  # type: ignore[union-attr]
+        overlap: Any = self.metrics["miou"]
+        labelled: Any = overlap.confmat.sum()
         if not self.trainer.sanity_checking and not self.trainer.strategy.reduce(labelled, reduce_op="sum"):
             raise TinymimError(
                 "data: no pixel of the held-out masks has a class, so there is no val/miou; 255 is none, and 0 is none "
