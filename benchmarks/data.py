@@ -37,7 +37,7 @@ from torchvision.transforms import functional
 from tinymim.data import ImageFolderData
 from tinymim.data.decode import decoded, resized, resized_crop
 from tinymim.data.device_augment import MEAN, STD, colours, crop_box, finished, jittered, unit
-from tinymim.data.image_files import open_image
+from tinymim.data.open_image import open_image
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import TrainView
 from tinymim.seeds import stream

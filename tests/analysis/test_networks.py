@@ -20,7 +20,7 @@ from tinymim.analysis.measure import MeasureOptions, measure
 from tinymim.analysis.networks import AnalysedNetwork
 from tinymim.analysis.results import AnalysisResults
 from tinymim.analysis.sample_images import SampleImages
-from tinymim.data.image_files import read_rgb
+from tinymim.data.open_image import read_rgb
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.report import figures

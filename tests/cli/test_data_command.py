@@ -55,7 +55,7 @@ def test_check__names_broken_files_and_exits_with_1(folder, capsys):
     assert broken.keys() == {"train/a/0.jpg", "train/b/1.jpg", "val/a/1.jpg"}
     assert "truncated" in broken["train/a/0.jpg"].lower()
     assert "empty" in broken["train/b/1.jpg"]
-    assert broken["val/a/1.jpg"] == "UnidentifiedImageError: cannot identify image file"
+    assert broken["val/a/1.jpg"].startswith("cannot identify an image: it is a web page")
     assert all(f"{path}: {error}" in said for path, error in broken.items())
 
 

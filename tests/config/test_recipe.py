@@ -252,6 +252,14 @@ def test_override__a_class_by_its_bare_name(write):
     assert config["data"] == {"class_path": "a.B", "init_args": {"size": 3}}
 
 
+@pytest.mark.parametrize("text", ["data: {class_path: HFData}", "data: {class_path: tinymim.data.DigitsData}"])
+def test_class_path__of_the_project_by_its_name_alone(write, text):
+    arguments = [] if "HFData" in text else ["--data", "HFData"]
+    config, _ = recipes.resolve(["--config", str(write("recipe", text)), *arguments, "--model=Knn"])
+    assert config["data"]["class_path"] == "tinymim.data.HFData"
+    assert config["model"]["class_path"] == "tinymim.modules.Knn"
+
+
 def test_override__that_is_not_yaml_is_the_users_mistake(write):
     with pytest.raises(TinymimError, match="compare"):
         resolved(write("recipe", "compare: 1"), "--compare", "@home: [")

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from tinymim.data import decode
 from tinymim.data.decode import decoded, resized_crop
 from tinymim.data.device_augment import colours, crop_box, erased_box
-from tinymim.data.image_files import open_image
+from tinymim.data.open_image import open_image
 from tinymim.data.transforms import PlainView
 from tinymim.seeds import stream
 

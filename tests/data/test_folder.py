@@ -6,7 +6,8 @@ import torch
 
 from tests.data.images import SIDE, class_folders, names, prepared, write
 from tinymim.data.folder import ImageFolderData
-from tinymim.data.image_files import image_files, read_rgb
+from tinymim.data.image_files import image_files
+from tinymim.data.open_image import read_rgb
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
@@ -205,4 +206,4 @@ def test_problems__stop_at_the_first_image(tmp_path, monkeypatch):
     listed, scandir = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (listed.append(path), scandir(path))[1])
     assert ImageFolderData(str(tmp_path)).problems() == []
-    assert len(listed) == 2
+    assert len(listed) == 3  # the root for splits, the root, and the first class

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.data.images import class_folders, noise, prepared, write
-from tinymim.data.image_files import read_rgb
+from tinymim.data.open_image import read_rgb
 from tinymim.data.sampler import Draw, InTurn
 from tinymim.errors import TinymimError
 
@@ -107,14 +107,17 @@ def test_broken__two_workers(tmp_path):
     assert [path[-6:] for path in data.train.unreadable()] == [f"{i:02}.jpg" for i in range(len(BROKEN))]
 
 
-def test_broken__too_large_to_decode(tmp_path, monkeypatch, caplog):
+def test_broken__larger_than_max_pixels(tmp_path, monkeypatch, caplog):
     for file in ["train/0.jpg", "train/1.jpg", "val/0.jpg"]:
         write(tmp_path / file)
     noise(width=400, height=400).save(tmp_path / "train/0.jpg")
-    data = prepared(tmp_path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50 * 50)
-    assert data.train[Draw(0, 0)]["index"] == 0
-    assert "0.jpg: DecompressionBombError" in caplog.text
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50 * 50)  # Pillow's own limit decides nothing
+    small, large = prepared(tmp_path, max_pixels=50 * 50), prepared(tmp_path)
+    assert small.train[Draw(0, 0)]["index"] == 0
+    assert "400 x 400 pixels are more than max_pixels, 2500: raise it" in caplog.text
+    caplog.clear()
+    assert large.train[Draw(0, 0)]["index"] == 0
+    assert caplog.text == ""
 
 
 def test_broken__a_held_out_set_without_a_readable_image_borrows_from_the_rest(tmp_path):

@@ -182,6 +182,26 @@ def test_folder__palettes_are_indices(tmp_path):
     assert np.array_equal(mask, np.where(stored == 0, 255, stored - 1))
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_folder__masks_without_a_labelled_pixel_are_refused(tmp_path, value):
+    write(tmp_path)
+    for path in (tmp_path / "annotations/validation").iterdir():
+        Image.new("L", Image.open(path).size, value).save(path)
+    data = folder_data(tmp_path)
+    with pytest.raises(TinymimError, match=r"no pixel has a class in 2 masks of .*annotations/validation, such as ADE"):
+        data.setup("fit")
+    folder_data(tmp_path, zero_unlabelled=False, classes=5).setup("fit") if value == 0 else None
+
+
+def test_folder__names_what_it_passes_over(tmp_path, capsys):
+    write(tmp_path)
+    (tmp_path / "images/training/1.tif").touch(), (tmp_path / "annotations/training/info.txt").touch()
+    prepared(tmp_path)
+    line = capsys.readouterr().err
+    assert f"1 images of other kinds in {tmp_path}/images/training are not read (1 .tif)" in line
+    assert f"1 other files in {tmp_path}/annotations/training are not read (1 .txt)" in line
+
+
 def test_folder__a_broken_pair_gives_way_to_the_next_and_is_named_once(tmp_path, caplog):
     write(tmp_path)
     (tmp_path / "images/training/ADE_tra_0.jpg").write_bytes(b"no image")

@@ -1,8 +1,11 @@
 import functools
+import gzip
 import http.server
+import io
 import logging
 import os
 import pickle
+import tarfile
 import threading
 from pathlib import Path
 
@@ -262,9 +265,54 @@ def test_damage__is_found_and_named_before_training(tmp_path, kind):
     pattern = write_shards(tmp_path / "shards")
     shard = tmp_path / "shards/train-000002.tar"
     DAMAGE[kind](shard)
-    with pytest.raises(TinymimError, match=r"train-000002\.tar is damaged, or no plain tar file: ") as caught:
+    with pytest.raises(TinymimError, match=r"train-000002\.tar is (damaged, or )?no plain tar file: ") as caught:
         prepared(pattern, tmp_path)
     assert "\n" not in str(caught.value)
+    assert "delete" not in str(caught.value)
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("000.json", b"{broken", r"000\.json is not JSON: "),
+        ("000.cls", b"\xff\xfe", r"000\.cls is not UTF-8 text: "),
+        ("000.cls", b"x" * 5000, r"000\.cls has 5000 bytes, more than the 4096"),
+        ("000.json", b'{"label": "' + b"x" * 5000 + b'"}', r"000\.json has a label of 5000 characters in 'label'"),
+    ],
+)
+def test_damage__of_one_label_names_its_file(tmp_path, name, content, words):
+    shard = write_tar(tmp_path / "shards/a.tar", {"000.jpg": jpeg(0, tmp_path), name: content})
+    with pytest.raises(TinymimError, match=words) as caught:
+        prepared(shard, tmp_path)
+    assert "damaged" not in str(caught.value)
+
+
+def test_samples__without_an_image_are_named(tmp_path, capsys):
+    images = {f"{i:03}.jpg": jpeg(i, tmp_path) for i in range(3)}
+    shard = write_tar(tmp_path / "shards/a.tar", {**images, "100.bmp": b"x", "101.0.jpg": b"x"})
+    for _ in range(2):  # read, and from the index that was kept
+        prepared(shard, tmp_path)
+        assert "2 samples without jpg, jpeg, png, webp are not read, such as 100.bmp" in capsys.readouterr().err
+    shard = write_tar(tmp_path / "shards/b.tar", {"im.0.jpg": b"x"})
+    with pytest.raises(TinymimError, match=r"the first are im\.0\.jpg \(an ending begins at the first dot\)"):
+        prepared(shard, tmp_path)
+
+
+def test_damage__a_gzipped_shard_is_named_as_one(tmp_path):
+    shard = Path(write_tar(tmp_path / "shards/a.tar", {"000.jpg": jpeg(0, tmp_path)}))
+    shard.write_bytes(gzip.compress(shard.read_bytes()))
+    with pytest.raises(TinymimError, match=r"a\.tar is no plain tar file: it is compressed by gzip: gunzip it"):
+        prepared(str(shard), tmp_path)
 
 
 def test_index__is_made_once_and_again_when_the_shard_changes(tmp_path, monkeypatch):

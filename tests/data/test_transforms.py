@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.data.images import SIDE, class_folders, likeness, noise, prepared, seen, write
+from tinymim.data.decode import resized
 from tinymim.data.folder import ImageFolderData
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, TrainView, crop_problems, rand_augment_of
@@ -43,6 +46,28 @@ def test_loader__fewer_images_than_a_batch(tmp_path):
     (batch,) = prepared(tmp_path, batch_size=128).train_dataloader()
     assert batch["image"].shape == (5, 3, SIDE, SIDE)
     assert batch["label"].dtype == batch["index"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("size", [(1000, 7), (7, 1000), (300, 40), (50, 260)])
+@pytest.mark.parametrize("side", [32, 224])
+def test_plain_view__of_a_strip_is_that_of_the_whole_image_resized(size, side):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    view, shorter = PlainView(side), min(size)
+    whole = resized(
+        torch.from_numpy(pixels).permute(2, 0, 1), *(length * view.shorter // shorter for length in size[::-1])
+    )
+    top, left = (round((length - side) / 2) for length in whole.shape[1:])
+    difference = view(Image.fromarray(pixels))["image"].int() - whole[:, top : top + side, left : left + side]
+    assert difference.abs().max() <= 2
+    assert difference.abs().float().mean() < 0.1
+
+
+def test_plain_view__of_a_line_of_pixels_takes_no_more_than_its_square():
+    tracemalloc.start()
+    PlainView(224)(Image.new("RGB", (65000, 1)))
+    PlainView(224)(Image.new("RGB", (1, 65000)))
+    assert tracemalloc.get_traced_memory()[1] < 2**21
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("size", [(48, 40), (40, 48), (10, 10), (300, 3), (1, 1)])

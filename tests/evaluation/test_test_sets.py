@@ -31,4 +31,4 @@ def test_counts__of_a_set_with_classes_of_its_own() -> None:
     logits = torch.tensor([[3.0, 2.0, 1.0], [0.0, 5.0, 1.0], [1.0, 9.0, 2.0]])
     counts.update(0, logits, torch.tensor([0, 0, -1]))
     counts.update(1, logits, torch.tensor([1, 0, 1]))  # of classes 2 and 0: 0, 2, 2 win
-    assert counts.compute() == [(2, 1, 1, 2), (3, 0, 2, 3)]
+    assert counts.compute() == [[2, 1, 1, 2], [3, 0, 2, 3]]

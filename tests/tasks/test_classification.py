@@ -209,7 +209,7 @@ def test_star__layer_decay_and_weight_decay_of_its_parts(tmp_path: Path) -> None
     module = classifier(architecture=star(), pool="cls_dist", neck=16)
     runner = trainer(tmp_path, max_epochs=1)
     runner.fit(module, datamodule=NoiseData())
-    names = {id(parameter): name for name, parameter in module.head.named_parameters()}
+    names = {id(parameter): name for name, parameter in module.net.named_parameters()}
     found = {
         names[id(p)]: (group["lr_scale"], group["weight_decay"])
         for group in runner.optimizers[0].param_groups
@@ -228,14 +228,14 @@ def test_star__both_classifiers_learn_from_labels_without_a_teacher(tmp_path: Pa
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     module.eval()
     batch = {"image": torch.rand(6, 3, 16, 16), "label": torch.tensor([0, 1, 0, 1, 1, 0])}
-    cls, dist = module.head.each(batch["image"])
+    cls, dist = module.net.each(batch["image"])
     assert not torch.allclose(cls, dist)
     expected = (F.cross_entropy(cls, batch["label"]) + F.cross_entropy(dist, batch["label"])) / 2
     loss = module.training_step(batch, 0)
     torch.testing.assert_close(loss, expected)
     module.zero_grad()
     loss.backward()
-    for part in (module.head.head, module.head.head_dist, module.backbone.vit.dist_token):
+    for part in (module.net.head, module.net.head_dist, module.backbone.vit.dist_token):
         parameters = [part] if isinstance(part, torch.nn.Parameter) else part.parameters()  # type: ignore[union-attr]
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
     predicted = module.predict_step({**batch, "index": torch.arange(6)}, 0)["probabilities"]
@@ -265,3 +265,31 @@ def test_problems__of_the_classifier(options: dict[str, Any], words: str) -> Non
     found = classifier(architecture=tiny(24, 3), **options).problems(image_size=16)
     assert len(found) == 1
     assert re.match(words, found[0])
+
+
+def test_classes__fewer_than_the_datas_are_refused_and_more_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = NoiseData()
+    data.num_classes = 4
+    (problem,) = classifier(architecture=tiny(24, 3), num_classes=2).problems(16, data)
+    assert problem == "num_classes: 2, and the data has 4 classes; leave it out"
+    module, runner = classifier(architecture=tiny(24, 3), num_classes=9), trainer(tmp_path, max_epochs=0)
+    data.classes = list("abcd")
+    runner.fit(module, datamodule=data)
+    assert "num_classes: 9, and the data has" in capsys.readouterr().err
+    assert "classes" not in module.provenance_record()
+
+
+def test_classes__images_without_labels_are_refused_though_the_number_is_given(tmp_path: Path) -> None:
+    data = NoiseData()
+    data.num_classes = None
+    with pytest.raises(TinymimError, match="these images have no labels"):
+        trainer(tmp_path).fit(classifier(architecture=tiny(24, 3), num_classes=4), datamodule=data)
+
+
+def test_probe__steps_of_one_image_are_refused(teacher_card: Path, tmp_path: Path) -> None:
+    data = NoiseData()
+    data.batch_size = 1
+    with pytest.raises(TinymimError, match="BatchNorm over them needs 2 images"):
+        trainer(tmp_path).fit(classifier(weights="tiny_teacher", linear_probe=True), datamodule=data)

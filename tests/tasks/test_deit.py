@@ -75,7 +75,7 @@ def test_step__labels_for_the_cls_head_and_the_teacher_for_the_other(
         images, target = torch.rand_like(images), torch.rand(6, 2).softmax(-1)
         module.mix = lambda *_: (images, target)
     loss = module.training_step(given, 0)
-    cls, dist = module.head.each(images)
+    cls, dist = module.net.each(images)
     tap = Tap(3, "logits")
     with torch.no_grad():
         known = weights.load(taught, classifier=True)[0].eval().read(images, [tap])[tap]
@@ -83,9 +83,9 @@ def test_step__labels_for_the_cls_head_and_the_teacher_for_the_other(
     assert module.deit is not None
     torch.testing.assert_close(loss, deit_loss(labelled, dist, known, module.deit))
     loss.backward()
-    assert module.head.head_dist is not None
-    assert module.head.head.weight.grad is not None
-    assert module.head.head_dist.weight.grad is not None
+    assert module.net.head_dist is not None
+    assert module.net.head.weight.grad is not None
+    assert module.net.head_dist.weight.grad is not None
 
 
 def test_teacher__frozen_in_eval_mode_and_out_of_module_and_checkpoint(taught: Path, tmp_path: Path) -> None:

@@ -329,3 +329,15 @@ def test_problems__all_at_once_with_data_that_has_no_boxes(tmp_path: Path) -> No
         fit(detector(width=48, convolutions=0), tmp_path, data=NoiseData())
     for words in ("width: 48", "convolutions: 0", "these images have no boxes; use ShapesData with data.scene: true"):
         assert words in str(said.value)
+
+
+def test_figures__of_held_out_images_without_boxes_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(
+        "tinymim.tasks.detection.boxes_of", lambda batch: [_no_boxes(image) for image in batch["image"]]
+    )
+    with pytest.raises(TinymimError, match="the held-out images have no boxes, so there is no val/map"):
+        fit(detector(), tmp_path, epochs=1)
+
+
+def _no_boxes(image: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"boxes": image.new_zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}

@@ -98,7 +98,7 @@ def test_checkpoint__gives_the_average_to_whoever_starts_from_it(run: Any, tmp_p
     again = classifier(weights=str(path))
     trainer(tmp_path, max_epochs=0).fit(again, datamodule=NoiseData())
     for own in ("attn.qkv", "mlp.fc2"):
-        first, other = (net.backbone.vit.blocks[2].get_submodule(own).weight for net in (again.head, module.average))
+        first, other = (net.backbone.vit.blocks[2].get_submodule(own).weight for net in (again.net, module.average))
         assert torch.equal(first, other)
 
 

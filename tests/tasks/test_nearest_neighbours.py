@@ -5,6 +5,7 @@ import torch
 
 from tests.methods.test_distillation import NoiseData, trainer
 from tinymim.cli.main import main
+from tinymim.errors import TinymimError
 from tinymim.evaluation.knn import knn_top1
 from tinymim.tasks import Knn
 from tinymim.teachers import weights
@@ -39,3 +40,10 @@ def test_knn_module__needs_no_checkpoint_and_cannot_be_fitted(tmp_path, capsys):
 def test_knn_module__without_weights_or_with_none_to_vote():
     assert "--model.weights" in Knn().problems(image_size=16)[0]
     assert "k, temperature: 0" in Knn("digits_mae", k=0).problems(image_size=32)[0]
+
+
+def test_knn_module__of_images_without_labels_is_refused(teacher_card, tmp_path):
+    data = NoiseData()
+    data.num_classes = None
+    with pytest.raises(TinymimError, match="these images have no labels, and nearest neighbours vote on them"):
+        trainer(tmp_path).test(Knn("tiny_teacher"), datamodule=data, verbose=False)

@@ -390,5 +390,16 @@ def test_problems__without_transformers_say_what_to_install(monkeypatch: pytest.
 def test_data__without_masks_or_with_a_batch_of_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match="no masks"):
         fit(segmenter(), tmp_path, data=NoiseData())
-    with pytest.raises(TinymimError, match=r"data\.batch_size: 1"):
+    with pytest.raises(TinymimError, match=r"data\.batch_size: steps of 1 image"):
         fit(segmenter(), tmp_path, data=HalvesData(batch_size=1))
+
+
+def test_figures__of_held_out_masks_without_a_class_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Halves.__getitem__
+    monkeypatch.setattr(
+        Halves, "__getitem__", lambda self, draw: {**(it := read(self, draw)), "mask": torch.full_like(it["mask"], 255)}
+    )
+    with pytest.raises(TinymimError, match="no pixel of the held-out masks has a class"):
+        fit(segmenter(), tmp_path)

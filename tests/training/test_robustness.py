@@ -72,7 +72,7 @@ def network(folder: Path, name: str, classes: int, size: int = 16, seed: int = 0
     data.image_size = size
     runner = trainer(folder, max_epochs=0)
     runner.fit(module, datamodule=data)
-    torch.nn.init.normal_(module.head.head.weight, std=5)
+    torch.nn.init.normal_(module.net.head.weight, std=5)
     runner.save_checkpoint(folder / name / "checkpoints" / "last.ckpt")
     return folder / f"{name}.yaml"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from tinymim.data.folder_check import FolderFindings, check
+from tinymim.data.open_image import MAX_PIXELS
 from tinymim.errors import TinymimError
 from tinymim.files import write_json
 from tinymim.safety.console import PlainConsole
@@ -26,13 +27,16 @@ def main(arguments: list[str]) -> int:
     checking.add_argument("folder", help="with train/ and val/, with class folders, or with images anyhow")
     checking.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (one a core)")
     checking.add_argument("--crop", type=int, default=224, help="count images with a side below this (224)")
+    checking.add_argument(
+        "--max-pixels", type=int, default=MAX_PIXELS, help=f"pixels of the largest image that is read ({MAX_PIXELS})"
+    )
     checking.add_argument("--json", type=Path, help="write all findings to this file")
     options = parser.parse_args(arguments)
     if options.workers < 1:
         raise TinymimError(f"--workers: {options.workers} is not 1 or more")
     if options.json and (options.json.is_dir() or not options.json.parent.is_dir()):
         raise TinymimError(f"--json: {options.json} is a folder, or lies in none; give a file to be written")
-    findings = check(options.folder, options.workers, options.crop)
+    findings = check(options.folder, options.workers, options.crop, options.max_pixels)
     show(findings, options.crop)
     if options.json:
         write_json(options.json, vars(findings))
@@ -63,6 +67,8 @@ def show(findings: FolderFindings, crop: int) -> None:
     console.print(table)
 
     groups = {
+        "not used": findings.mistakes + findings.passed_over,
+        "masks without a labelled pixel": findings.unlabelled,
         "cannot be read": [f"{path}: {error}" for path, error in findings.broken.items()],
         "the same image in train/ and val/": [" = ".join(group) for group in findings.leaks],
         "the same image in several classes": [" = ".join(group) for group in findings.contradictions],

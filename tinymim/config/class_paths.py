@@ -36,6 +36,12 @@ def takes_strangers() -> bool:
     return _strangers.get()
 
 
+def in_full(part: str, name: str) -> str:
+    """The path of a class of the project that is named alone, as ``data: HFData``; of others the name itself."""
+    package = f"{OWN}{'data' if part == 'data' else 'modules'}"
+    return f"{package}.{name}" if name.isidentifier() and name in importlib.import_module(package).__all__ else name
+
+
 def is_own(class_path: str) -> bool:
     """Whether a class path stays within the project."""
     return bool(re.fullmatch(r"tinymim(\.[a-z]\w*)*\.[A-Z]\w*", class_path, re.ASCII))

@@ -162,6 +162,9 @@ def _collect(arguments: list[str]) -> tuple[DictConfig, list[str]]:
         config = _merge(config, compose(path))
         if "name" not in config:
             config["name"] = path.stem
+    for part in ("model", "data"):
+        if isinstance(node := config.get(part), DictConfig) and isinstance(name := node.get("class_path"), str):
+            node["class_path"] = class_paths.in_full(part, name)
     return config, rest
 
 
@@ -202,6 +205,9 @@ def _override(config: DictConfig, key: str, text: str) -> None:
         if config.get(key) is None:
             config[key] = {"class_path": None}
         key = f"{key}.class_path"
+    part, _, named = key.partition(".")
+    if named == "class_path":
+        value = class_paths.in_full(part, str(value))
     *owners, last = parts = _expanded(config, key)
     owner = OmegaConf.select(config, ".".join(owners)) if owners else config
     replaces = last == "class_path" and isinstance(owner, DictConfig)

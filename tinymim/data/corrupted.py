@@ -55,11 +55,7 @@ class CorruptedData(NamedSets):
 
     @override
     def prepare(self) -> None:
-        """Prepare the other data module.
-
-        Raises:
-            TinymimError: it has no labels, or holds nothing out.
-        """
+        # The other data module must have labels, and hold something out.
         self.data.setup("test")
         self.num_classes = self.data.num_classes
         clean = self.data.held_out

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from abc import abstractmethod
 from collections.abc import Sized
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
@@ -16,6 +17,19 @@ from tinymim.data.device_augment import finished
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import EpochSampler, InTurn, Order
 from tinymim.data.transforms import wrong_values
+from tinymim.errors import TinymimError, first_few
+from tinymim.log import say
+
+MOST_WORKERS = 8  # that are chosen where the recipe says auto
+PER_CORE = 16  # beyond which loading processes only wait, and take memory
+
+PARTS = {
+    "train": "images to train on",
+    "held_out": "held-out images (see data.held_out)",
+    "bank": "images in the bank of neighbours (see data.bank_size)",
+}
+
+Workers = int | Literal["auto"]
 
 Sample = dict[str, Any]
 """``image`` (3, H, W), uint8 or in [0, 1]; ``index``; ``label`` where there is one; ``jittered`` where the student sees
@@ -35,7 +49,8 @@ class ImageData(pl.LightningDataModule):
     Args:
         image_size: side of the square images, in pixels.
         batch_size: of one process; the total batch is this times processes times accumulated batches.
-        num_workers: loading processes; 0 loads in the training process.
+        num_workers: loading processes; 0 loads in the training process, ``auto`` takes one for each core that this
+            process has, at most 8.
         seed: of the order and the augmentation, which depend on (seed, epoch, index) alone.
         view_seed: of the views where they come again (``model.teacher_cache``).
     """
@@ -56,20 +71,28 @@ class ImageData(pl.LightningDataModule):
     """Whether its data sets have ``repeats``, and an ``identity`` that says all that determines their views."""
 
     def __init__(
-        self, image_size: int = 32, batch_size: int = 128, num_workers: int = 0, seed: int = 0, view_seed: int = 0
+        self, image_size: int = 32, batch_size: int = 128, num_workers: Workers = 0, seed: int = 0, view_seed: int = 0
     ):
         super().__init__()
         self.image_size, self.batch_size, self.num_workers, self.seed = image_size, batch_size, num_workers, seed
         self.view_seed = view_seed
+        self.notes: list[str] = []
+        """What is there and is not used, for the data's line."""
         self._prepared = False
         self._begun = (0, 0)
 
     def problems(self) -> list[str]:
         """Reasons why this data cannot be used, each with its remedy. Cheap: called before anything is loaded."""
-        least = {"batch_size": 1, "num_workers": 0, "seed": 0, "view_seed": 0}
+        least = {"batch_size": 1, "seed": 0, "view_seed": 0}
         values = {name: getattr(self, name) for name in least}
+        workers, most = self.num_workers, PER_CORE * _cores()
         return wrong_values(
-            **{name: (values[name] >= low, values[name], f"{low} or more") for name, low in least.items()}
+            **{name: (values[name] >= low, values[name], f"{low} or more") for name, low in least.items()},
+            num_workers=(
+                workers == "auto" or 0 <= workers <= most,
+                workers,
+                f"0 or more, up to {PER_CORE} for each of the {_cores()} cores here, or auto",
+            ),
         )
 
     @abstractmethod
@@ -85,7 +108,49 @@ class ImageData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         if not self._prepared:
             self.prepare()
+            self._check_shares(stage)
             self._prepared = True
+
+    def _check_shares(self, stage: str) -> None:
+        """Raise where a process would have no image of a part, and the others would wait for it."""
+        _, processes = self._place()
+        needed = {"train": stage == "fit", "held_out": True, "bank": True}
+        for part, dataset in self.parts().items():
+            if needed[part] and dataset is not None and len(dataset) < processes:
+                raise TinymimError(
+                    f"data: {len(dataset)} {PARTS[part]} for {processes} processes, and each needs one: take more "
+                    "images, or fewer processes"
+                )
+
+    def workers(self) -> int:
+        """Loading processes of this process's training loader."""
+        if self.num_workers != "auto":
+            return self.num_workers
+        return max(min(_cores() // (self.trainer.num_devices if self.trainer else 1), MOST_WORKERS), 1)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        # Lightning keeps it in checkpoints, and hands it to load_state_dict once the data is set up.
+        contents = getattr(self.train, "contents_hash", None)
+        state = {"images": len(cast(Sized, self.train)), "contents": contents() if contents else None}
+        return {**state, "classes": list(getattr(self, "classes", None) or [])}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Other images are said; other classes, whose labels would mean something else, are an error.
+        now = self.state_dict()
+        if not self.trainer or self.trainer.state.fn != "fit" or now == state_dict:
+            return
+        before, classes = state_dict.get("classes") or [], now["classes"]
+        if before != classes:
+            strange = sorted(set(before) ^ set(classes), key=str) or classes
+            raise TinymimError(
+                f"data: the run has {len(before)} classes, and the data now {len(classes)}; they differ in "
+                f"{first_few(list(map(str, strange)))}: give the run its own images, or begin another with its weights"
+            )
+        images = state_dict.get("images")
+        changed = f"{images} before, {now['images']} now" if images != now["images"] else "others of the same number"
+        say(f"data: the images to train on have changed ({changed}): the steps are not those of one run")
 
     def parts(self) -> dict[str, Any]:
         """The datasets by name, ``None`` where one is missing; their places here are what samples call their part."""
@@ -152,13 +217,16 @@ class ImageData(pl.LightningDataModule):
         lasting: bool = True,
         batch_size: int | None = None,
     ) -> DataLoader[Sample]:
+        workers = self.workers()
+        if self.num_workers == "auto" and isinstance(sampler, InTurn):
+            workers = -(-workers // 2)  # those of training stay beside them
         return DataLoader(
             dataset,
             batch_size=batch_size or self.batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
+            num_workers=workers,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            persistent_workers=lasting and self.num_workers > 0,
+            persistent_workers=lasting and workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # the loader must not draw from the training's numbers
             worker_init_fn=_ignore_signals,
         )
@@ -168,3 +236,8 @@ def _ignore_signals(worker: int) -> None:
     """Leave signals, which reach a whole process group, to the training process: it saves, and ends its workers."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

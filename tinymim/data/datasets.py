@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from tinymim.data.data_module import Sample
-from tinymim.data.image_files import open_image, unreadable
+from tinymim.data.open_image import MAX_PIXELS, open_image, unreadable
 from tinymim.data.repeated import NONE, Repeats, content_hash
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
@@ -52,9 +52,10 @@ class ImageDataset(Dataset[Sample]):
     view: View
     seed: int = 0
     repeats: Repeats | None = field(default=None, init=False)
+    max_pixels: int = field(default=MAX_PIXELS, init=False)
 
     def __post_init__(self) -> None:
-        self._whole, self._numbers = self, np.arange(len(self.rows))
+        self._whole, self._numbers, self._hash = self, np.arange(len(self.rows)), ""
         self._unreadable = torch.zeros(len(self.rows), dtype=torch.bool).share_memory_()  # all workers write to it
 
     @abstractmethod
@@ -93,13 +94,27 @@ class ImageDataset(Dataset[Sample]):
 
     def contents(self) -> list[Any]:
         """Places and state of the images, as arrays or plain values: what a teacher cache is good for."""
-        raise NotImplementedError
+        return [*self.places(), *self.states()]
+
+    def places(self) -> list[Any]:
+        """Places of the images, as arrays or plain values; the same wherever their folder lies."""
+        return [self.rows]
+
+    def states(self) -> list[Any]:
+        """State of what they are kept in."""
+        return []
+
+    def contents_hash(self) -> str:
+        """Hash of the images' places and labels, by which a run that goes on knows its images."""
+        if not self._hash:
+            self._hash = content_hash(*self.places(), self.labels)
+        return self._hash
 
     def some(self, indices: NDArray[np.int64], view: View, seed: int = 0) -> Self:
         """Some of the images, in another view; what any such choice finds unreadable is named once."""
         chosen = copy.copy(self)
         chosen.rows, chosen.labels = self.rows[indices], None if self.labels is None else self.labels[indices]
-        chosen.view, chosen.seed, chosen._whole, chosen._numbers = view, seed, self, indices
+        chosen.view, chosen.seed, chosen._whole, chosen._numbers, chosen._hash = view, seed, self, indices, ""
         return chosen
 
     def unreadable(self) -> list[str]:
@@ -141,11 +156,11 @@ class ImageFiles(ImageDataset):
 
     @override
     def image(self, index: int) -> Image.Image:
-        return open_image(self.name(index))
+        return open_image(self.name(index), self.max_pixels)
 
     @override
-    def contents(self) -> list[Any]:
-        return [self.rows, states(self.name(index) for index in range(len(self)))]
+    def states(self) -> list[Any]:
+        return [states(self.name(index) for index in range(len(self)))]
 
 
 def states(paths: Iterable[str | os.PathLike[str]]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import torchvision  # noqa: F401  # registers the operator below
 from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
-from tinymim.data.image_files import rgb
+from tinymim.data.open_image import rgb
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
@@ -34,7 +34,7 @@ def resized_crop(image: Image.Image, box: Box, size: int) -> Tensor:
     photograph is about half a grey level of 255 on average, and one where it is grainy.
 
     Args:
-        image: best one that is not decoded yet (:func:`tinymim.data.image_files.open_image`); of any mode.
+        image: best one that is not decoded yet (:func:`tinymim.data.open_image.open_image`); of any mode.
         box: inside the image.
         size: side of the view, in pixels.
 

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from tinymim.data.datasets import ImageFiles
 from tinymim.data.image_data import ViewedData
-from tinymim.data.image_files import classes, image_files, root_problems, splits, stray
+from tinymim.data.image_files import image_folder, root_problems, stray
 from tinymim.errors import TinymimError, several
 
 
 class ImageFolderData(ViewedData):
     """Images in a folder: ``train/`` and perhaps ``val/`` below it, as ImageNet has, or else all that lies below it.
 
-    The images have labels if each lies exactly one folder below ``train/`` (or the root) and there are two such folders
-    or more: their sorted names are then :attr:`classes`. Otherwise there are neither labels nor a bank. Beside
-    ``train/`` only ``val/`` is read; without ``train/``, ``val/`` is a folder like any other.
+    ``training/``, ``validation/``, ``valid/`` and ``dev/`` stand for them, in any case of letters. The images have
+    labels if each lies exactly one folder below ``train/`` (or the root) and there are two such folders or more: their
+    sorted names are then :attr:`classes`. Otherwise there are neither labels nor a bank. Beside ``train/`` only
+    ``val/`` is read; without ``train/``, ``val/`` is a folder like any other. What is there and is not read is named.
 
     Args:
         root: the folder, with .jpg, .jpeg, .png or .webp files.
@@ -52,45 +52,35 @@ class ImageFolderData(ViewedData):
 
     @override
     def prepare(self) -> None:
-        """List the files and split them.
-
-        Raises:
-            TinymimError: there are :meth:`problems`; or ``val/`` has classes that ``train/`` lacks, or images outside
-                class folders though ``train/`` has labels; or there is only one image.
-        """
+        # Lists the files and splits them; val/ must have classes of train/ alone.
         if problems := self.problems():
             raise several("the data cannot be used", problems)
-        folder, val = splits(Path(self.root or "").expanduser())
-        files = sorted(image_files(folder))
-        self.classes = classes(files)
-        images = ImageFiles(folder, *self._arrays(files), self.plain())
-        held_out = ImageFiles(val, *self._arrays(self._val_files(val)), self.plain()) if val else None
-        why = f"{odd} is not in a class folder" if (odd := stray(files)) else "fewer than two class folders"
-        self.divide(images, held_out, "root", why)
+        folder = image_folder(Path(self.root or "").expanduser())
+        self.classes, self.notes = folder.classes, folder.faults + folder.remarks
+        if self.classes and folder.val:
+            self._check_val(folder.val, folder.val_files, self.classes)
+        held_out = self._images(folder.val, folder.val_files) if folder.val else None
+        self.divide(self._images(folder.train, folder.files), held_out, "root", folder.why_unlabelled())
 
     @override
     def advice(self) -> str:
         return f". `tinymim data check {shlex.quote(str(self.root))}` looks at all of them"
 
-    def _arrays(self, files: list[str]) -> tuple[NDArray[np.bytes_], NDArray[np.int64] | None]:
-        names = np.array([os.fsencode(file) for file in files])
-        if not self.classes:
-            return names, None
-        label = {name: i for i, name in enumerate(self.classes)}
-        return names, np.array([label[file.partition("/")[0]] for file in files], dtype=np.int64)
+    def _images(self, folder: str, files: list[str]) -> ImageFiles:
+        number = {name: i for i, name in enumerate(self.classes or [])}
+        labels = np.array([number[file.partition("/")[0]] for file in files], dtype=np.int64) if number else None
+        return ImageFiles(folder, np.array([os.fsencode(file) for file in files]), labels, self.plain())
 
-    def _val_files(self, val: str) -> list[str]:
-        files = sorted(image_files(val))
-        if not self.classes:
-            return files
+    @staticmethod
+    def _check_val(val: str, files: list[str], classes: list[str]) -> None:
+        """Raise where ``val/`` has images outside of class folders, or classes that ``train/`` lacks."""
         if odd := stray(files):
             raise TinymimError(
                 f"data.root: {val} has images outside class folders, such as {odd}, though train/ has "
-                f"{len(self.classes)} classes: sort them into folders named as train/'s, or take val/ away"
+                f"{len(classes)} classes: sort them into folders named as train/'s, or take val/ away"
             )
-        if strange := sorted({file.partition("/")[0] for file in files} - set(self.classes)):
+        if strange := sorted({file.partition("/")[0] for file in files} - set(classes)):
             raise TinymimError(
                 f"data.root: {val} has {len(strange)} classes that train/ lacks, such as {strange[0]}: "
                 "its folders must be named as train/'s"
             )
-        return files

@@ -1,35 +1,40 @@
-"""Faults in a folder of images, before anything trains on it: broken files, duplicates, leaks between splits."""
+"""Faults in a folder of images, before anything trains on it: broken files, duplicates, leaks, what is passed over."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import multiprocessing
-import statistics
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image
+import numpy as np
 from rich.progress import track
 
-from tinymim.data.image_files import classes, image_files, rgb, root_problems, splits, stray, unreadable
+from tinymim.data.image_files import ImageFolder, image_folder, root_problems, stray
+from tinymim.data.integrity import whole
+from tinymim.data.open_image import MASK_MODES, MAX_PIXELS, contents, open_image, unreadable
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
 
+CHUNK = 64  # files that a process reads at a time
+MASKS = "annotations"  # the folder of masks beside images/, where there is one
 
-@dataclass
-class ImageFile:
+
+class ImageFile(NamedTuple):
     """One file: the hash of its bytes, and its form or why it cannot be decoded."""
 
-    path: str
-    sha256: str = ""
+    digest: bytes = b""
     form: str = ""
     mode: str = ""
     size: tuple[int, int] = (0, 0)
     error: str = ""
+    labelled: bool = True
+    """Of a mask, whether any pixel is neither 0 nor 255."""
 
 
 @dataclass
@@ -49,6 +54,9 @@ class FolderFindings:
         duplicates: groups of files with the same bytes.
         leaks: those of them that are in more than one split.
         contradictions: those that are in more than one class.
+        unlabelled: masks in which each pixel is 0 or 255, which mean no class.
+        passed_over: what is there and is not used.
+        mistakes: what is there, is not used, and was surely meant to be.
     """
 
     root: str
@@ -63,10 +71,13 @@ class FolderFindings:
     duplicates: list[list[str]] = field(default_factory=list)
     leaks: list[list[str]] = field(default_factory=list)
     contradictions: list[list[str]] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
 
     def faults(self) -> str:
         """Faults that a training should not begin with, in words; empty where there are none."""
-        faults = []
+        faults = list(self.mistakes)
         if self.broken:
             faults.append(f"{len(self.broken)} of {self.images} images cannot be read")
         if self.leaks:
@@ -74,13 +85,15 @@ class FolderFindings:
         return " and ".join(faults)
 
 
-def check(folder: str, workers: int, crop: int) -> FolderFindings:
+def check(folder: str, workers: int, crop: int, max_pixels: int = MAX_PIXELS) -> FolderFindings:
     """Read every image that a training on ``folder`` would.
 
     Args:
-        folder: with ``train/`` and ``val/``, with class folders, or with images anyhow.
+        folder: with ``train/`` and ``val/``, with class folders, with ``images/`` and their masks in ``annotations/``,
+            or with images anyhow.
         workers: processes that read.
         crop: side in pixels below which an image is small.
+        max_pixels: of an image that is read.
 
     Raises:
         TinymimError: there is no such folder, or no image in it.
@@ -88,71 +101,92 @@ def check(folder: str, workers: int, crop: int) -> FolderFindings:
     if problems := root_problems(folder):
         raise TinymimError("; ".join(problems))
     root = Path(folder).expanduser()
-    labels = _labels(root)
-    findings = FolderFindings(str(root), len(labels))
-    for split, label in labels.values():
+    listed = image_folder(root)
+    findings = FolderFindings(str(root), passed_over=listed.remarks, mistakes=listed.faults)
+    masked = (root / MASKS).is_dir() and (root / "images").is_dir()
+    paths, labels = [], []
+    for path, split, label in _labelled(root, listed):
+        paths.append(path)
+        labels.append((split, label))
         counts = findings.splits.setdefault(split, {})
         counts[label] = counts.get(label, 0) + 1
+    findings.images = len(paths)
 
-    files = list(_read_all(root, list(labels), workers))
-    right = [file for file in files if not file.error]
-    findings.broken = {file.path: file.error for file in files if file.error}
-    for axis, sides in enumerate((findings.widths, findings.heights)):
-        if values := [file.size[axis] for file in right]:
-            sides += [min(values), statistics.median(values), max(values)]
-    findings.small = [file.path for file in right if min(file.size) < crop]
-    findings.forms = dict(Counter(file.form for file in right).most_common())
-    findings.modes = dict(Counter(file.mode for file in right).most_common())
-
-    same = defaultdict(list)
-    for file in right:
-        same[file.sha256].append(file.path)
-    findings.duplicates = [group for group in same.values() if len(group) > 1]
-    findings.leaks = [group for group in findings.duplicates if len({labels[path][0] for path in group}) > 1]
-    findings.contradictions = [group for group in findings.duplicates if len({labels[path][1] for path in group}) > 1]
+    forms, modes, same = Counter[str](), Counter[str](), defaultdict[bytes, list[int]](list)
+    sizes = np.zeros((len(paths), 2), np.int64)
+    for number, file in enumerate(_read_all(str(root), paths, workers, max_pixels)):
+        path = paths[number]
+        if file.error:
+            findings.broken[path] = file.error
+        elif masked and path.startswith(f"{MASKS}/"):
+            if not file.labelled:
+                findings.unlabelled.append(path)
+        else:
+            forms[file.form] += 1
+            modes[file.mode] += 1
+            sizes[number] = file.size
+            same[file.digest].append(number)
+            if min(file.size) < crop:
+                findings.small.append(path)
+    if (right := sizes[sizes.any(1)]).size:
+        for axis, sides in enumerate((findings.widths, findings.heights)):
+            sides += [float(right[:, axis].min()), float(np.median(right[:, axis])), float(right[:, axis].max())]
+    findings.forms, findings.modes = dict(forms.most_common()), dict(modes.most_common())
+    for numbers in (group for group in same.values() if len(group) > 1):
+        group = [paths[number] for number in numbers]
+        findings.duplicates.append(group)
+        for part, groups in enumerate((findings.leaks, findings.contradictions)):
+            if len({labels[number][part] for number in numbers}) > 1:
+                groups.append(group)
+    if findings.unlabelled:
+        masks = sum(path.startswith(f"{MASKS}/") for path in paths)
+        words = f"{len(findings.unlabelled)} of {masks} masks have no pixel but 0 and 255, which mean no class"
+        (findings.mistakes if len(findings.unlabelled) == masks else findings.passed_over).append(words)
     return findings
 
 
-def _labels(root: Path) -> dict[str, tuple[str, str]]:
-    """Split and class of each image, by its path."""
-    labels: dict[str, tuple[str, str]] = {}
-    labelled = True
-    for split in filter(None, splits(root)):
-        name = "" if split == str(root) else f"{Path(split).name}/"
-        files = sorted(image_files(split))
-        labelled = labelled and (classes(files) is not None if name != "val/" else not stray(files))
+def _labelled(root: Path, folder: ImageFolder) -> Iterator[tuple[str, str, str]]:
+    """Path below the root, split and class of each image."""
+    labelled = folder.classes is not None and not stray(folder.val_files)
+    for split, files in ((folder.train, folder.files), (folder.val, folder.val_files)):
+        name = "" if split in (None, str(root)) else f"{Path(str(split)).name}/"
         for file in files:
-            labels[name + file] = (name or "all", file.partition("/")[0] if labelled else "(no labels)")
-    return labels
+            yield name + file, name or "all", file.partition("/")[0] if labelled else "(no labels)"
 
 
-def _read_all(root: Path, paths: list[str], workers: int) -> Iterator[ImageFile]:
+def _read_all(root: str, paths: list[str], workers: int, max_pixels: int) -> Iterator[ImageFile]:
     """Every file in order, read by several processes, with a bar."""
-    tasks = ((str(root), path) for path in paths)
-    console = PlainConsole(stderr=True)
+    tasks = [(root, paths[start : start + CHUNK], max_pixels) for start in range(0, len(paths), CHUNK)]
+
+    def shown(chunks: Iterable[list[ImageFile]]) -> Iterator[ImageFile]:
+        return chain.from_iterable(track(chunks, "reading", len(tasks), console=PlainConsole(stderr=True)))
+
+    if workers == 1:
+        yield from shown(map(_read_chunk, tasks))
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with context.Pool(min(workers, len(tasks))) as pool:
+        yield from shown(pool.imap(_read_chunk, tasks))
+
+
+def _read_chunk(task: tuple[str, list[str], int]) -> list[ImageFile]:
+    root, paths, max_pixels = task
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on what it reads all the same
-        if workers == 1:
-            yield from track(map(_read, tasks), "reading", len(paths), console=console)
-            return
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        with context.Pool(workers) as pool:
-            yield from track(pool.imap(_read, tasks, chunksize=16), "reading", len(paths), console=console)
+        return [_read(f"{root}/{path}", max_pixels, path.startswith(f"{MASKS}/")) for path in paths]
 
 
-def _read(task: tuple[str, str]) -> ImageFile:
-    """Read a file and decode it whole."""
-    root, path = task
-    file = ImageFile(path)
+def _read(path: str, max_pixels: int, mask: bool) -> ImageFile:
+    """Read a file, and decode it as far as shows whether it is whole."""
     try:
-        data = Path(root, path).read_bytes()
-        if not data:
-            raise OSError("the file is empty")
-        file.sha256 = hashlib.sha256(data).hexdigest()
-        with Image.open(io.BytesIO(data)) as image:
-            file.form, file.mode, file.size = image.format or "", image.mode, image.size
-            rgb(image)
+        data = contents(path)
+        digest = hashlib.sha256(data).digest()
+        if not mask and (header := whole(data, max_pixels)):
+            return ImageFile(digest, *header)
+        image = open_image(data, max_pixels)
+        image.load()
+        labelled = not mask or image.mode not in MASK_MODES or np.isin(np.asarray(image), (0, 255), invert=True).any()
+        return ImageFile(digest, image.format or "", image.mode, image.size, "", bool(labelled))
     except Exception as error:  # decoders raise all sorts on broken files
-        file.error = unreadable(error)
-    return file
+        return ImageFile(error=unreadable(error))

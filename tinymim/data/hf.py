@@ -16,8 +16,9 @@ from typing_extensions import override
 
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData, class_names, numbered
-from tinymim.data.image_files import open_image
-from tinymim.errors import TinymimError, several
+from tinymim.data.open_image import open_image
+from tinymim.errors import TinymimError, first_few, several
+from tinymim.safety.file_forms import HEAD, form
 
 VALIDATION = ("validation", "val")  # what a dataset may call the split to hold out
 SECONDS = 5  # until a hub that does not answer is given up
@@ -40,11 +41,15 @@ class TableImages(ImageDataset):
     @override
     def image(self, index: int) -> Image.Image:
         (cell,) = self.column[int(self.rows[index])].values()
-        return open_image((cell["bytes"] or cell["path"]) if isinstance(cell, dict) else cell)
+        return open_image((cell["bytes"] or cell["path"]) if isinstance(cell, dict) else cell, self.max_pixels)
 
     @override
     def contents(self) -> list[Any]:
-        return [self.column._fingerprint, len(self.column), self.rows]  # any change of the column changes the first
+        return [self.column._fingerprint, *self.places()]  # any change of the column changes the first
+
+    @override
+    def places(self) -> list[Any]:
+        return [len(self.column), self.rows]
 
 
 class HFData(ViewedData):
@@ -105,18 +110,17 @@ class HFData(ViewedData):
 
     @override
     def prepare(self) -> None:
-        """Open the dataset and split it.
-
-        Raises:
-            TinymimError: there are :meth:`problems`; the dataset cannot be read, or lacks a split or column; or the
-                held-out split has classes that the other lacks, or rows without a label.
-        """
+        # Classes are those that the dataset names, where all rows have one, or else those that the labels speak of.
         self._load()
         train, held_out = self._split(self.train_split), None
         labels, names = self._labels(train)
         self.classes = names if names and "" not in labels else class_names(labels)
+        used = [self.train_split]
         if val := self.val_split or next((name for name in VALIDATION if name in self._splits), None):
             held_out = self._images(val, self._labels(self._split(val))[0])
+            used.append(val)
+        if unused := [f"{name} ({len(rows)} rows)" for name, rows in self._splits.items() if name not in used]:
+            self.notes.append(f"{first_few(unused)} not read")
         unlabelled = labels.count("")
         why = f"{unlabelled} of {len(labels)} rows have none in {self.label_key!r}" if unlabelled else "all the same"
         self.divide(self._images(self.train_split, labels), held_out, "dataset", why)
@@ -125,17 +129,15 @@ class HFData(ViewedData):
         return Path(self.dataset or "").expanduser()
 
     def _load(self) -> None:
-        """Open all splits, once.
-
-        Raises:
-            TinymimError: there are :meth:`problems`, or the dataset cannot be read.
-        """
+        """Open all splits, once."""
         if self._splits:
             return
         if problems := self.problems():
             raise several("the data cannot be used", problems)
         try:
             opened = self._opened()
+        except TinymimError:
+            raise
         except Exception as error:  # the library's are of many types
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             remedy = "" if self._path().exists() else "; is there a network? A folder on this machine needs none"
@@ -149,6 +151,10 @@ class HFData(ViewedData):
         if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return datasets.load_from_disk(str(path))
         if path.is_file():
+            with path.open("rb") as stream:
+                words = form(stream.read(HEAD))
+            if words.startswith(("a Git", "a git", "a web page", "nothing but")):
+                raise TinymimError(f"data.dataset: {path} is {words}")
             return datasets.load_dataset(path.suffix.lstrip("."), data_files=str(path))
         if path.is_dir():
             return datasets.load_dataset(str(path))

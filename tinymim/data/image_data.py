@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from tinymim.data.data_module import ImageData
+from tinymim.data.data_module import ImageData, Workers
 from tinymim.data.datasets import ImageDataset, View
+from tinymim.data.open_image import MAX_PIXELS
 from tinymim.data.transforms import PlainView, TrainView, crop_problems, view_problems, wrong_values
 from tinymim.errors import TinymimError
 from tinymim.log import say
@@ -18,6 +19,7 @@ from tinymim.seeds import stream
 Positions = NDArray[np.int64]
 
 NAMED = 20  # unreadable files, at the end of a run
+FEW_BATCHES = 4  # an epoch of fewer is worth a word
 NUMBERS = 100_000  # labels that are whole numbers below it are classes as they are
 
 
@@ -70,7 +72,7 @@ class ViewedData(SubsetData):
 
     Args:
         image_size: side of the views, in pixels.
-        num_workers: loading processes.
+        num_workers: loading processes, see :class:`ImageData`.
         scale: least and greatest share of the image's area in a training crop.
         flip: mirror half of the training crops.
         color_jitter: strength of the student's own colours (TinyMIM: 0.4); 0 is off.
@@ -83,6 +85,8 @@ class ViewedData(SubsetData):
         bank_size: at most so many labelled training images, spread evenly, serve as the bank of neighbours.
         crop_pct: share of the shorter side that is evaluated, see :class:`tinymim.data.transforms.PlainView`; 0.875 for
             figures that compare with those of runs above 224 px from before there was this option.
+        max_pixels: images of more are taken for unreadable; each decoded pixel takes 3 bytes in each worker, so raise
+            it for slides and satellites as memory allows.
         options: of :class:`SubsetData`.
     """
 
@@ -91,7 +95,7 @@ class ViewedData(SubsetData):
     def __init__(
         self,
         image_size: int = 224,
-        num_workers: int = 2,
+        num_workers: Workers = 2,
         scale: tuple[float, float] = (0.2, 1.0),
         flip: bool = True,
         color_jitter: float = 0.0,
@@ -102,13 +106,14 @@ class ViewedData(SubsetData):
         split_seed: int = 0,
         bank_size: int = 10000,
         crop_pct: float | None = None,
+        max_pixels: int = MAX_PIXELS,
         **options: Any,
     ):
         super().__init__(image_size=image_size, num_workers=num_workers, **options)
         self.scale, self.flip, self.color_jitter = scale, flip, color_jitter
         self.rand_augment, self.random_erasing, self.device_augment = rand_augment, random_erasing, device_augment
         self.held_out_fraction, self.split_seed, self.bank_size = held_out, split_seed, bank_size
-        self.crop_pct = crop_pct
+        self.crop_pct, self.max_pixels = crop_pct, max_pixels
 
     @override
     def problems(self) -> list[str]:
@@ -119,6 +124,7 @@ class ViewedData(SubsetData):
             *wrong_values(
                 held_out=(0 < self.held_out_fraction < 1, self.held_out_fraction, "a fraction between 0 and 1"),
                 bank_size=(self.bank_size >= 1, self.bank_size, "a positive number of images"),
+                max_pixels=(self.max_pixels >= 1, self.max_pixels, "a positive number of pixels"),
             ),
             *view_problems(*view),
         ]
@@ -141,13 +147,16 @@ class ViewedData(SubsetData):
         """
         # The held-out images first, then those to choose settings on, and the fraction of what is left.
         self._read = [images] if held_out is None else [images, held_out]
+        for part in self._read:
+            part.max_pixels = self.max_pixels
         self.num_classes = len(self.classes) if self.classes else None
         whose = held_out.source if held_out is not None else "a split"
         train = np.arange(len(images))
         if held_out is None:
             if len(images) < 2:
                 raise TinymimError(
-                    f"data.{field}: {images.source} has one image: training and validation need one each at least"
+                    f"data.{field}: {images.source} has {'one image' if len(images) else 'no images'}: training and "
+                    "validation need one each at least"
                 )
             train, held = divided(len(images), images.labels, self.held_out_fraction, self.split_seed)
             held_out = images.some(held, self.plain())
@@ -168,7 +177,15 @@ class ViewedData(SubsetData):
         if self.classes:
             self.bank = images.some(train[spread(len(train), min(self.bank_size, len(train)))], self.plain())
         kind = f"{self.num_classes} classes" if self.classes else f"no labels ({why})"
-        say(f"{images.source}: {len(train)} images to train on, {len(held_out)} held out ({whose}); {kind}")
+        if batches := len(train) // self.batch_size:
+            if batches < FEW_BATCHES:
+                self.notes.append(
+                    f"an epoch is {batches} x {self.batch_size} images: a smaller data.batch_size has more"
+                )
+        else:
+            self.notes.append(f"fewer than data.batch_size, {self.batch_size}: an epoch is one batch of them all")
+        notes = "".join(f"; {note}" for note in self.notes)
+        say(f"{images.source}: {len(train)} images to train on, {len(held_out)} held out ({whose}); {kind}{notes}")
 
     @override
     def teardown(self, stage: str) -> None:
@@ -244,6 +261,10 @@ def numbered(labels: list[str], classes: list[str], where: str) -> NDArray[np.in
         TinymimError: a label that is none of the classes.
     """
     number = {name: i for i, name in enumerate(classes)}
+    if lacking := labels.count(""):
+        raise TinymimError(
+            f"{where} has {lacking} of {len(labels)} images without a label, and the training images all"
+        )
     if strange := sorted(set(labels) - number.keys()):
         raise TinymimError(
             f"{where} has {len(strange)} classes that the training images lack, such as {strange[0]!r}: "

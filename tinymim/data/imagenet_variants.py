@@ -25,12 +25,13 @@ from tinymim.data.corruption_error import (
     mean_errors,
 )
 from tinymim.data.corruptions import SEVERITIES
-from tinymim.data.data_module import Sample
-from tinymim.data.image_files import image_files, open_image, unreadable
+from tinymim.data.data_module import Sample, Workers
+from tinymim.data.image_files import folders_in, image_files
 from tinymim.data.named_sets import Figures, NamedSet, NamedSets, Report, percent
+from tinymim.data.open_image import open_image, unreadable
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, crop_problems
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, first_few, several
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class RobustnessData(NamedSets):
         imagenet_c: str | None = None,
         image_size: int = 224,
         batch_size: int = 128,
-        num_workers: int = 2,
+        num_workers: Workers = 2,
         crop_pct: float | None = None,
     ):
         super().__init__(image_size, batch_size, num_workers)
@@ -154,8 +155,8 @@ class RobustnessData(NamedSets):
         places = [place for place in (*folder.glob("*"), *folder.glob("*/*")) if place.name in corruptions]
         if not places:
             raise TinymimError(
-                f"data.{name}: {folder} holds {_some(_names(folder))}, and ImageNet-C's folders are corruptions such "
-                "as gaussian_noise/1"
+                f"data.{name}: {folder} holds {_some(folders_in(folder))}, and ImageNet-C's folders are corruptions "
+                "such as gaussian_noise/1"
             )
         severities = {f"{place.name}/{s}": place / str(s) for place in places for s in SEVERITIES}
         order = {corruption: number for number, corruption in enumerate((*ALEXNET, *EXTRA))}
@@ -166,11 +167,6 @@ class RobustnessData(NamedSets):
 
     @override
     def prepare(self) -> None:
-        """List the files.
-
-        Raises:
-            TinymimError: there are :meth:`problems`.
-        """
         if problems := self.problems():
             raise several("the test sets cannot be used", problems)
         all_classes = synsets()
@@ -251,7 +247,7 @@ def _classes(name: str, folder: Path) -> dict[str, int]:
     Raises:
         TinymimError: folders of other names than the set's.
     """
-    names = _names(folder)
+    names = folders_in(folder)
     if name == "imagenet_v2" and names and all(number.isdecimal() and int(number) < 1000 for number in names):
         return {number: int(number) for number in names}  # sorted as words, 10 would come before 2
     labels = {synset: number for number, synset in enumerate(synsets(SUBSETS.get(name, "imagenet")))}
@@ -265,11 +261,5 @@ def _classes(name: str, folder: Path) -> dict[str, int]:
     return {synset: labels[synset] for synset in names}
 
 
-def _names(folder: Path) -> list[str]:
-    """Names of the folders in ``folder``, sorted; hidden ones left out."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "no folder"
+    return first_few(names) or "no folder"

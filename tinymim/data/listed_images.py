@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinymim.data.image_files import open_image, unreadable
+from tinymim.data.open_image import open_image, unreadable
 from tinymim.data.transforms import PlainView
 
 Item = tuple[int, Tensor | str]

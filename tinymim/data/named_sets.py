@@ -59,6 +59,10 @@ class NamedSets(ImageData):
     baseline: str | None = None
     """A checkpoint that is tested beside the classifier."""
 
+    def _check_shares(self, stage: str) -> None:
+        # A process without an image of a set counts nothing of it.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
     def test_dataloader(self) -> list[DataLoader[Sample]]:
         """One for each set, its images shared among processes without padding. Their workers end with them."""
         return [self._in_turn(named.images, lasting=False) for named in self.sets]

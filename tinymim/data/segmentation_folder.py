@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from tinymim.data.data_module import ImageData, Sample
+from tinymim.data.data_module import ImageData, Sample, Workers
 from tinymim.data.datasets import ImageDataset, View
-from tinymim.data.image_files import image_files, read_rgb
+from tinymim.data.image_files import evenly
+from tinymim.data.image_files import listed as listed_files
+from tinymim.data.open_image import MASK_MODES, MAX_PIXELS, open_image, read_rgb
 from tinymim.data.sampler import InTurn
 from tinymim.data.segmentation_views import UNLABELLED, CropView, Mask, WholeView
 from tinymim.data.transforms import wrong_values
@@ -35,19 +37,19 @@ class Masks:
     classes: int
     zero_unlabelled: bool
 
-    def read(self, path: Path) -> Mask:
+    def read(self, path: Path, max_pixels: int = MAX_PIXELS) -> Mask:
         """Classes ``(H, W)`` from 0, :data:`UNLABELLED` where there is none.
 
         Raises:
             TinymimError: not one number a pixel, or a number that is no class.
             Exception: on a broken file, of many types.
         """
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P", "I", "I;16", "1"):
-                raise TinymimError(
-                    f"data.root: {path} is in mode {image.mode}; a mask is a PNG with one number a pixel, its class"
-                )
-            values = np.asarray(image).astype(np.int64)  # of a palette, the indices
+        image = open_image(str(path), max_pixels)
+        if image.mode not in MASK_MODES:
+            raise TinymimError(
+                f"data.root: {path} is in mode {image.mode}; a mask is a PNG with one number a pixel, its class"
+            )
+        values = np.asarray(image).astype(np.int64)  # of a palette, the indices
         values = np.where(values == UNLABELLED, UNLABELLED, values - self.zero_unlabelled)
         wrong = (values >= self.classes) & (values != UNLABELLED)
         if wrong.any():
@@ -79,11 +81,32 @@ class SegmentationFiles(ImageDataset):
 
     @override
     def image(self, index: int) -> Any:
-        image = read_rgb(self.name(index))
-        mask = self.reader.read(self.masks / os.fsdecode(self.rows[index, 1]))
+        image, mask = read_rgb(self.name(index), self.max_pixels), self.mask(index)
         if image.size != mask.shape[::-1]:
             raise ValueError(f"its mask has {mask.shape[1]}x{mask.shape[0]} pixels, it {image.width}x{image.height}")
         return image, mask
+
+    def mask(self, index: int) -> Mask:
+        """Classes ``(H, W)``; raises as :meth:`Masks.read`."""
+        return self.reader.read(self.masks / os.fsdecode(self.rows[index, 1]), self.max_pixels)
+
+    def check_labelled(self) -> None:
+        """Look at a few masks.
+
+        Raises:
+            TinymimError: all are without a labelled pixel, or one has a pixel of no class.
+        """
+        looked = evenly(len(self), LOOKED_AT)
+        with suppress(OSError, SyntaxError, ValueError):  # a broken one is left to the training, which names it
+            if all((self.mask(index) == UNLABELLED).all() for index in looked):
+                raise TinymimError(
+                    f"data.root: no pixel has a class in {len(looked)} masks of {self.masks}, such as "
+                    f"{os.fsdecode(self.rows[looked[0], 1])}: 255 is none, and 0 is none with data.zero_unlabelled; a "
+                    "mask of two classes has 1 and 2, or 0 and 1 with data.zero_unlabelled false"
+                )
+
+
+LOOKED_AT = 8  # masks that are looked at before a training
 
 
 class SegmentationFolderData(ImageData):
@@ -104,6 +127,7 @@ class SegmentationFolderData(ImageData):
         most: share of a crop's labelled pixels that one class may have; another crop is tried, at most ten times.
         flip: mirror half of the crops.
         distort: change brightness, contrast, saturation and hue, each of half of the crops.
+        max_pixels: images of more are taken for unreadable, see :class:`tinymim.data.image_data.ViewedData`.
     """
 
     num_classes = None
@@ -115,7 +139,7 @@ class SegmentationFolderData(ImageData):
         root: str | None = None,
         image_size: int = 512,
         batch_size: int = 16,
-        num_workers: int = 4,
+        num_workers: Workers = 4,
         seed: int = 0,
         classes: int = 150,
         zero_unlabelled: bool = True,
@@ -124,10 +148,11 @@ class SegmentationFolderData(ImageData):
         most: float = 0.75,
         flip: bool = True,
         distort: bool = True,
+        max_pixels: int = MAX_PIXELS,
     ):
         super().__init__(image_size, batch_size, num_workers, seed)
         self.root, self.mask_classes, self.scale, self.ratio = root, classes, scale, ratio
-        self.most, self.flip, self.distort = most, flip, distort
+        self.most, self.flip, self.distort, self.max_pixels = most, flip, distort, max_pixels
         self.masks, self.first_class = Masks(classes, zero_unlabelled), int(zero_unlabelled)
 
     @override
@@ -138,6 +163,7 @@ class SegmentationFolderData(ImageData):
             scale=(min(self.scale) >= 1, list(self.scale), "two sides in pixels"),
             ratio=(0 < self.ratio[0] <= self.ratio[1], list(self.ratio), "two factors, 0 < least <= greatest"),
             most=(0 < self.most <= 1, self.most, "a share above 0, to 1"),
+            max_pixels=(self.max_pixels >= 1, self.max_pixels, "a positive number of pixels"),
         )
         for part in ("training", "validation"):
             try:
@@ -158,8 +184,11 @@ class SegmentationFolderData(ImageData):
         images, masks = (Path(self.root).expanduser() / kind / part for kind in ("images", "annotations"))
         if absent := [str(folder) for folder in (images, masks) if not folder.is_dir()]:
             raise TinymimError(f"data.root: there is no {' and no '.join(absent)}")
-        pictures = _by_stem(image_files(str(images)))
-        marks = _by_stem(name for name in image_files(str(masks)) if name.lower().endswith(".png"))
+        listed, passed = listed_files(str(images))
+        listed_masks, other_masks = listed_files(str(masks))
+        pictures = _by_stem(listed)
+        marks = _by_stem(name for name in listed_masks if name.lower().endswith(".png"))
+        self.notes = list(dict.fromkeys([*self.notes, *passed.notes(str(images)), *other_masks.notes(str(masks))]))
         for what, alone in (
             (f"in {images} have no PNG of the same name in {masks}", pictures.keys() - marks.keys()),
             (f"in {masks} have no image of the same name in {images}", marks.keys() - pictures.keys()),
@@ -172,11 +201,6 @@ class SegmentationFolderData(ImageData):
 
     @override
     def prepare(self) -> None:
-        """List the files.
-
-        Raises:
-            TinymimError: there are :meth:`problems`.
-        """
         if problems := self.problems():
             raise several("the data cannot be used", problems)
         crop = CropView(self.image_size, self.scale, self.ratio, self.most, self.flip, self.distort)
@@ -184,13 +208,16 @@ class SegmentationFolderData(ImageData):
         self.held_out = self._files("validation", WholeView(self.scale))
         say(
             f"{self.root}: {len(self.train)} images to train on, {len(self.held_out)} held out; "
-            f"{self.mask_classes} classes of pixels"
+            f"{self.mask_classes} classes of pixels{''.join(f'; {note}' for note in self.notes)}"
         )
 
     def _files(self, part: str, view: View, seed: int = 0) -> SegmentationFiles:
         images, masks, pairs = self._pairs(part)
         rows = np.array([[os.fsencode(name) for name in pair] for pair in pairs.values()])
-        return SegmentationFiles(str(images), rows, None, view, seed, masks=masks, reader=self.masks)
+        files = SegmentationFiles(str(images), rows, None, view, seed, masks=masks, reader=self.masks)
+        files.max_pixels = self.max_pixels
+        files.check_labelled()
+        return files
 
     @override
     def name_of(self, index: int) -> str:

@@ -19,12 +19,12 @@ from typing_extensions import override
 
 from tinymim.data.datasets import ImageDataset, states
 from tinymim.data.image_data import ViewedData, class_names, numbered
-from tinymim.data.image_files import open_image
+from tinymim.data.open_image import open_image
 from tinymim.data.remote import fetch, is_url, local
 from tinymim.data.sampler import in_windows
 from tinymim.data.tar_index import IMAGES, Index, index, member_name
 from tinymim.data.transforms import wrong_values
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, first_few, several
 from tinymim.log import say
 from tinymim.safety.console import PlainConsole
 
@@ -59,11 +59,15 @@ class ShardImages(ImageDataset):
     @override
     def image(self, index: int) -> Image.Image:
         shard, offset, length = self.rows[index].tolist()
-        return open_image(os.pread(self._open[self.shards[shard]], length, offset))
+        return open_image(os.pread(self._open[self.shards[shard]], length, offset), self.max_pixels)
 
     @override
     def contents(self) -> list[Any]:
         return [[shard.name for shard in self.shards], states(self.shards), self.rows]
+
+    @override
+    def places(self) -> list[Any]:
+        return [[shard.name for shard in self.shards], self.rows]
 
 
 class _OpenFiles:
@@ -149,17 +153,16 @@ class ShardsData(ViewedData):
 
     @override
     def prepare(self) -> None:
-        """Fetch and index what is not yet; number the samples and split them.
-
-        Raises:
-            TinymimError: there are :meth:`problems`; a shard cannot be fetched, is damaged or has no images; or ``val``
-                has classes that ``train`` lacks, or samples without a label though ``train`` has labels.
-        """
+        # Fetches and indexes what is not yet, numbers the samples, and splits them.
         self._index()
         shards, places, labels = self._samples("train")
         self.classes = class_names(labels)
         images = self._images("train", shards, places, labels)
         held_out = self._images("val", *self._samples("val")) if self.patterns["val"] else None
+        passed = [index.passed.tolist() for index in self._indexes.values()]
+        if count := sum(int(names[-1]) for names in passed):
+            first = next(names[0] for names in passed if len(names) > 1)
+            self.notes.append(f"{count} samples without {', '.join(IMAGES)} are not read, such as {first}")
         unlabelled = labels.count("")
         why = f"{unlabelled} of {len(labels)} have none" if unlabelled else "all have the same"
         self.divide(images, held_out, "train", why)
@@ -191,8 +194,11 @@ class ShardsData(ViewedData):
         lengths = [len(index.offset) for index in indexes]
         places = np.empty(sum(lengths), PLACE)
         if not len(places):
-            kinds = ", ".join(IMAGES)
-            raise TinymimError(f"data.{field}: no images in {self.patterns[field]}: looked for samples with {kinds}")
+            passed = [name for index in indexes for name in index.passed[:-1].tolist()]
+            there = f", and the first are {first_few(passed)} (an ending begins at the first dot)" if passed else ""
+            raise TinymimError(
+                f"data.{field}: no images in {self.patterns[field]}: looked for samples with {', '.join(IMAGES)}{there}"
+            )
         places["shard"] = np.repeat(np.arange(len(shards)), lengths)
         places["offset"] = np.concatenate([index.offset for index in indexes])
         places["length"] = np.concatenate([index.length for index in indexes])

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
+from tinymim.safety.file_forms import HEAD, form
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-FORMAT = 1  # of the files that keep an index
+FORMAT = 2  # of the files that keep an index
+LABEL_BYTES, JSON_BYTES = 1 << 12, 1 << 24  # that a label, and the JSON beside an image, have at most
 MOST = 1 << 30  # bytes of an index: of a shard of ten million samples
 BLOCK = 512  # bytes of a tar's headers, and what its members are padded to
 
@@ -33,11 +35,13 @@ class Index(NamedTuple):
         offset: of each image in the file, ``(M,)``.
         length: of each image, in bytes, ``(M,)``.
         label: as the shard has it, in fixed-width bytes, empty where there is none, ``(M,)``.
+        passed: names of the first few samples without an image that is read, and then how many there are.
     """
 
     offset: NDArray[np.int64]
     length: NDArray[np.int64]
     label: NDArray[np.bytes_]
+    passed: NDArray[np.str_]
 
 
 def index(shard: Path, label_key: str, folder: Path) -> Index:
@@ -79,8 +83,10 @@ def index(shard: Path, label_key: str, folder: Path) -> Index:
 
 def _lies_in(index: Index, size: int) -> bool:
     """Whether an index is of a shard of ``size`` bytes: of the right types, and with nothing outside of it."""
-    offset, length, label = index
-    if (offset.dtype, length.dtype, label.dtype.kind) != (np.int64, np.int64, "S"):
+    offset, length, label, passed = index
+    if (offset.dtype, length.dtype, label.dtype.kind, passed.dtype.kind) != (np.int64, np.int64, "S", "U"):
+        return False
+    if passed.ndim != 1 or not len(passed) or not passed[-1].isdecimal():
         return False
     if not offset.ndim == length.ndim == label.ndim == 1 or not len(offset) == len(length) == len(label):
         return False
@@ -91,15 +97,28 @@ def _lies_in(index: Index, size: int) -> bool:
 
 def read_index(shard: Path, label_key: str) -> Index:
     """Read a shard's index from the shard itself, as :func:`index`."""
+    passed: list[str] = []
     try:
         with shard.open("rb") as stream:
-            samples = list(_samples(stream, label_key))
+            head = stream.read(HEAD)
+            if (words := form(head)) and not head[257:].startswith(b"ustar"):
+                raise TinymimError(f"{shard} is no plain tar file: it is {words} (samples are read at their place)")
+            stream.seek(0)
+            samples = list(_samples(stream, label_key, passed))
+    except MemberError as error:
+        raise TinymimError(f"{shard}: {error}") from error
     except (tarfile.TarError, OSError, ValueError) as error:
         raise TinymimError(
-            f"{shard} is damaged, or no plain tar file: {error}; delete it, and make or fetch it again"
+            f"{shard} is damaged, or no plain tar file: {error}; make it again, or move it away and "
+            "have it fetched again"
         ) from error
     offset, length, label = ([sample[part] for sample in samples] for part in range(3))
-    return Index(np.array(offset, np.int64), np.array(length, np.int64), np.array(label, np.bytes_))
+    names = np.array([*passed[:3], str(len(passed))])
+    return Index(np.array(offset, np.int64), np.array(length, np.int64), np.array(label, np.bytes_), names)
+
+
+class MemberError(Exception):
+    """A file in a shard that is not what its name says; the shard itself is in order."""
 
 
 def member_name(shard: Path, offset: int) -> str:
@@ -109,13 +128,15 @@ def member_name(shard: Path, offset: int) -> str:
         return stream.read(100).rstrip(b"\0").decode(errors="replace")
 
 
-def _samples(stream: BinaryIO, label_key: str) -> Iterator[tuple[int, int, bytes]]:
-    """Offset and length of each sample's image, and its label."""
+def _samples(stream: BinaryIO, label_key: str, passed: list[str]) -> Iterator[tuple[int, int, bytes]]:
+    """Offset and length of each sample's image, and its label; ``passed`` takes the names of those without one."""
     for key, files in groupby(_files(stream), key=lambda file: file[0]):
         members = {extension: member for _, extension, member in files}
         image = next((members[extension] for extension in IMAGES if extension in members), None)
         if image:
             yield image.offset_data, image.size, _label(stream, key, members, label_key)
+        else:
+            passed.append(f"{key}.{next(iter(members))}")
 
 
 def _files(stream: BinaryIO) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
@@ -133,16 +154,25 @@ def _files(stream: BinaryIO) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
 
 
 def _label(stream: BinaryIO, key: str, members: dict[str, tarfile.TarInfo], label_key: str) -> bytes:
-    def content(member: tarfile.TarInfo) -> bytes:
-        return os.pread(stream.fileno(), member.size, member.offset_data)
-
-    if "cls" in members:
-        return content(members["cls"]).strip()
-    if "json" in members:
+    def content(kind: str, most: int) -> str:
+        member = members[kind]
+        if member.size > most:
+            raise MemberError(f"{key}.{kind} has {member.size} bytes, more than the {most} that hold a label")
         try:
-            fields = json.loads(content(members["json"]))
+            return os.pread(stream.fileno(), member.size, member.offset_data).decode()
+        except UnicodeDecodeError as error:
+            raise MemberError(f"{key}.{kind} is not UTF-8 text: {error}") from None
+
+    label = ""
+    if "cls" in members:
+        label = content("cls", LABEL_BYTES).strip()
+    elif "json" in members:
+        try:
+            fields = json.loads(content("json", JSON_BYTES))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{key}.json: {error}") from None
+            raise MemberError(f"{key}.json is not JSON: {error}") from None
         if isinstance(fields, dict) and fields.get(label_key) is not None:
-            return str(fields[label_key]).encode()
-    return b""
+            label = str(fields[label_key])
+    if len(label) > LABEL_BYTES:
+        raise MemberError(f"{key}.json has a label of {len(label)} characters in {label_key!r}")
+    return label.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,10 @@ from torch import Tensor
 
 from tinymim.data.decode import decoded, resized, resized_crop
 from tinymim.data.device_augment import MEAN, colours, crop_box, erased_box, finished
+from tinymim.data.open_image import rgb
 from tinymim.seeds import seeded
+
+STRIP = 4  # times as long as wide, from which on a plain view resizes no more than it shows
 
 
 @dataclass
@@ -52,7 +56,7 @@ class TrainView:
         """Views of an image, uint8, ``(3, image_size, image_size)`` each.
 
         Args:
-            image: of any mode, best not decoded yet (:func:`tinymim.data.image_files.open_image`).
+            image: of any mode, best not decoded yet (:func:`tinymim.data.open_image.open_image`).
             rng: all that is random in ``image`` comes from it.
             own: the colours of ``jittered`` come from it; ``None`` takes them from ``rng`` too.
 
@@ -100,10 +104,24 @@ class PlainView:
     def __call__(self, image: Image.Image, *_: np.random.Generator | None) -> dict[str, Any]:
         """``image`` ``(3, image_size, image_size)``, uint8, of an image of any mode, decoded whole."""
         width, height = image.size
-        shorter, side = min(width, height), self.shorter
-        pixels = resized(decoded(image)[0], height * side // shorter, width * side // shorter)
-        top, left = (round((length - self.image_size) / 2) for length in pixels.shape[1:])
-        return {"image": pixels[:, top : top + self.image_size, left : left + self.image_size]}
+        shorter, side, size = min(width, height), self.shorter, self.image_size
+        whole = [length * side // shorter for length in (height, width)]
+        top, left = (round((length - size) / 2) for length in whole)
+        if max(width, height) > STRIP * shorter:
+            # Resized whole, a strip of 8000 x 1 pixels takes gigabytes: the square alone, to a grey level the same.
+            return {"image": _tensor(_square(rgb(image), whole, top, left, size))}
+        pixels = resized(decoded(image)[0], *whole)
+        return {"image": pixels[:, top : top + size, left : left + size]}
+
+
+def _square(image: Image.Image, whole: list[int], top: int, left: int, size: int) -> Image.Image:
+    """The square at (left, top) of an image resized to ``whole``, height and width, without resizing the rest of it:
+    along rows and then along columns, as :func:`tinymim.data.decode.resized` does it."""
+    x, y = image.width / whole[1], image.height / whole[0]
+    margin = 2 * max(y, 1) + 1  # the reach of the bicubic filter
+    first, last = max(math.floor(top * y - margin), 0), min(math.ceil((top + size) * y + margin), image.height)
+    rows = image.resize((size, last - first), Image.Resampling.BICUBIC, (left * x, first, (left + size) * x, last))
+    return rows.resize((size, size), Image.Resampling.BICUBIC, (0, top * y - first, size, (top + size) * y - first))
 
 
 def rand_augment_of(description: str, image_size: int) -> Any:

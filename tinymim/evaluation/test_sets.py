@@ -24,16 +24,12 @@ class TopKCounts(Metric):
     """
 
     full_state_update = False
-    right: Tensor
-    among5: Tensor
-    images: Tensor
-    unreadable: Tensor
+    counts: Tensor
 
     def __init__(self, subsets: list[list[int] | None]):
         super().__init__()
         self.subsets = subsets
-        for name in ("right", "among5", "images", "unreadable"):
-            self.add_state(name, torch.zeros(len(subsets), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(len(subsets), 4, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, number: int, logits: Tensor, labels: Tensor) -> None:
         """Count a batch of a set.
@@ -48,14 +44,11 @@ class TopKCounts(Metric):
             logits = logits[:, subset]
         readable = labels >= 0
         best = logits[readable].topk(min(5, logits.shape[1])).indices == labels[readable, None]
-        self.right[number] += best[:, 0].sum()
-        self.among5[number] += best.any(1).sum()
-        self.images[number] += readable.sum()
-        self.unreadable[number] += (~readable).sum()
+        self.counts[number] += torch.stack([readable.sum(), (~readable).sum(), best[:, 0].sum(), best.any(1).sum()])
 
-    def compute(self) -> list[tuple[int, int, int, int]]:
+    def compute(self) -> list[list[int]]:
         """Counts of each set: images, unreadable ones, right answers, right among the best five."""
-        return list(zip(*(x.tolist() for x in (self.images, self.unreadable, self.right, self.among5)), strict=True))
+        return self.counts.tolist()
 
 
 class TestSetEvaluator(pl.Callback):

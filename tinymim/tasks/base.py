@@ -43,6 +43,8 @@ class SupervisedTask(Method):
     lacking = ""
     """Remedy for data that has none."""
     num_classes: int | None = None
+    batch_norm = False
+    """Whether training normalises over the images of a step, of which it then needs two."""
 
     def __init__(self, weights: str | None, architecture: Architecture | None, init: Init = "published"):
         super().__init__()
@@ -101,10 +103,14 @@ class SupervisedTask(Method):
 
     def count_classes(self, data: Any, errors: Errors) -> int:
         """Classes of the recipe, else of the data; 1 where data that is not set up does not tell yet."""
-        classes = self.num_classes or getattr(data, self.classes_of, None)
-        if not classes and self._trainer:  # so the data is set up, and has none
+        known = getattr(data, self.classes_of, None)
+        predicting = self._trainer and self._trainer.state.fn == "predict"
+        if self.num_classes and known and self.num_classes < known:
+            errors.append(f"num_classes: {self.num_classes}, and the data has {known} classes; leave it out")
+        unlabelled = not known and self._trainer and not predicting and data is not None  # for it is set up
+        if unlabelled or not (known or self.num_classes or not self._trainer):
             errors.append(f"data: {self.lacking}")
-        return classes or 1
+        return self.num_classes or known or 1
 
     def choose_trained(self, backbone: Backbone, taps: Iterable[Tap]) -> None:
         """Train the parameters that a loss on ``taps`` reaches, or none of a frozen backbone."""
@@ -118,6 +124,13 @@ class SupervisedTask(Method):
         if self.frozen and getattr(self, self.slot) is not None:
             self.backbone.eval()
         return self
+
+    def on_fit_start(self) -> None:
+        """Refuse steps of one image, where BatchNorm has a single value a channel."""
+        data = getattr(self.trainer, "datamodule", None)
+        batch = min(getattr(data, "batch_size", 2), len(getattr(data, "train", "--")))
+        if self.batch_norm and self.trainer.world_size * batch < 2:
+            raise TinymimError("data.batch_size: steps of 1 image, and BatchNorm over them needs 2 images or more")
 
     def configure_optimizers(self) -> Any:
         """AdamW with layer-wise decay of the learning rate."""

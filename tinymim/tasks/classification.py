@@ -36,7 +36,7 @@ class Classifier(SupervisedTask):
 
     Args:
         weights: a checkpoint, or what else a Distiller takes as its teacher; ``None`` starts from scratch.
-        architecture: needed from scratch; with ``weights``, which have their own, ``heads`` is compared.
+        architecture: as of :class:`SupervisedTask`.
         blocks: how much of the backbone to keep: ``all``, ``trained`` (up to the last block that pre-training trained
             whole), a number, or ``auto``: all for fine-tuning, trained for a probe.
         linear_probe: train the last linear layer alone, on frozen features.
@@ -91,7 +91,8 @@ class Classifier(SupervisedTask):
     ):
         super().__init__(weights, architecture, init)
         self.blocks, self.linear_probe, self.drop_path = blocks, linear_probe, drop_path
-        self.frozen, self.knn = linear_probe, KNNEvaluator() if linear_probe else None
+        self.frozen = self.batch_norm = linear_probe
+        self.knn = KNNEvaluator() if linear_probe else None
         self.mixing = {"mixup_alpha": mixup, "cutmix_alpha": cutmix, "label_smoothing": label_smoothing}
         self.num_classes = num_classes
         self.head_layout, self.pool, self.neck, self.fc_norm, self.deit = head_layout, pool, neck, fc_norm, deit
@@ -103,12 +104,6 @@ class Classifier(SupervisedTask):
         self._deit: DeitTeacher | None = None
         self.average: BackboneWithHead | None = None
         self.test_sets = TestSetEvaluator()
-
-    @property
-    def head(self) -> BackboneWithHead:
-        """The network."""
-        network: BackboneWithHead = self.net
-        return network
 
     @property
     def teacher(self) -> Backbone | None:
@@ -152,7 +147,11 @@ class Classifier(SupervisedTask):
         self.metrics = nn.ModuleDict(
             {f"top{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
         )
-        self.num_classes, self.class_names = classes, getattr(data, "classes", None)
+        names = getattr(data, "classes", None)
+        if names and len(names) < classes:
+            say(f"num_classes: {classes}, and the data has {len(names)} classes: the others are never right")
+            names = None
+        self.num_classes, self.class_names = classes, names
         mixes = self.mixing["mixup_alpha"] > 0 or self.mixing["cutmix_alpha"] > 0
         self.mix = Mixup(**self.mixing, num_classes=classes) if mixes else None
         self.train()
@@ -173,7 +172,7 @@ class Classifier(SupervisedTask):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of ``(B, 3, H, W)`` images in [0, 1], of the average where there is one."""
-        return (self.average or self.head)(images)
+        return (self.average or self.net)(images)
 
     def train(self, mode: bool = True) -> Classifier:
         """Change the mode of all but an average and a probed backbone, which stay in eval mode."""
@@ -189,7 +188,7 @@ class Classifier(SupervisedTask):
         if self.mix is not None:
             images, target = mixed(self.mix, images, target)
             smoothing = 0.0  # mixed targets are smoothed already
-        each = self.head.each(images)
+        each = self.net.each(images)
         if self._deit:
             labelled = F.cross_entropy(each[0], target, label_smoothing=smoothing)
             loss = deit_loss(labelled, each[1], self._deit.logits(images), self._deit.options)
@@ -202,7 +201,7 @@ class Classifier(SupervisedTask):
         """Let the average follow, before anything is saved."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None and self.ema is not None:
-            update(self.average, self.head, ema_decay(self.trainer.global_step + 1, self.ema))
+            update(self.average, self.net, ema_decay(self.trainer.global_step + 1, self.ema))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Class probabilities of a batch, with the indices of its images."""
@@ -230,7 +229,7 @@ class Classifier(SupervisedTask):
 
     def provenance_record(self) -> dict[str, Any]:
         """The classifier, the names of its classes, what it was made from and the licences of that."""
-        record: dict[str, Any] = {"licence": self.licence, "classifier": asdict(self.head.form)}
+        record: dict[str, Any] = {"licence": self.licence, "classifier": asdict(self.net.form)}
         if self.provenance and self.located:
             before = self.located.record or {}
             passed = {key: before[key] for key in ("teacher", "init") if key in before}
@@ -248,7 +247,7 @@ class Classifier(SupervisedTask):
             for network in filter(None, (self.model, self.average)):
                 truncate(network.backbone, stored, self.linear_probe)
         super().on_load_checkpoint(checkpoint)
-        form = asdict(self.head.form)
+        form = asdict(self.net.form)
         record = checkpoint[RECORD].get("classifier", form)
         if record["classes"] != form["classes"]:
             data = type(getattr(self.trainer, "datamodule", None)).__name__
@@ -267,7 +266,7 @@ class Classifier(SupervisedTask):
     def summary(self) -> list[tuple[str, str]]:
         """Lines on what is about to be trained: title and text."""
         kind = "linear probe of frozen features" if self.linear_probe else "fine-tuning"
-        reads = f"{kind}, block {self.backbone.output_block}, {self.head.form.describe()}"
+        reads = f"{kind}, block {self.backbone.output_block}, {self.net.form.describe()}"
         lines = [*super().summary(), ("head layout", self._layout), ("classifier", reads)]
         if self.ema is not None:
             words = f"running average, decay {self.ema:g}, is evaluated and kept; its weights count as frozen below"

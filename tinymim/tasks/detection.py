@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
+from tinymim.errors import TinymimError
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import Blocks, truncate
@@ -145,6 +146,10 @@ class Detector(DensePredictionTask):
     def _report(self, stage: str) -> None:
         figures = self.average_precision.compute()  # over all processes, in each of them
         self.average_precision.reset()
+        if figures["map"] < 0:  # torchmetrics' word for a set without boxes
+            if self.trainer.sanity_checking:
+                return
+            raise TinymimError(f"data: the held-out images have no boxes, so there is no {stage}/map")
         self.log_dict({f"{stage}/{name}": figures[theirs] for name, theirs in FIGURES.items()})
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:

@@ -29,6 +29,8 @@ class Knn(SupervisedTask):
 
     monitor = ("val/knn_top1", "max")
     prefix = "network.vit."
+    classes_of = "num_classes"
+    lacking = "these images have no labels, and nearest neighbours vote on them; put each class in a folder of its own"
     complete = True
     """The recipe names its weights, so no checkpoint is needed."""
 
@@ -57,6 +59,7 @@ class Knn(SupervisedTask):
             return
         if self.k < 1 or not self.temperature > 0:
             errors.append(f"k, temperature: {self.k}, {self.temperature} are not both more than 0")
+        self.count_classes(data, errors)
         with errors.of():
             backbone = self.start()
             errors += size_errors(backbone, image_size)

@@ -68,7 +68,8 @@ class SceneTasks(DensePredictionTask):
         init: Init = "published",
     ):
         super().__init__(weights, architecture, init)
-        self.tasks, self.frozen, self.blocks, self.drop_path = tasks, frozen, blocks, drop_path
+        self.tasks, self.blocks, self.drop_path = tasks, blocks, drop_path
+        self.frozen = self.batch_norm = frozen
         self.optim = optim or Optim(base_lr=5e-4, betas=(0.9, 0.999), warmup_epochs=5, min_lr=1e-6, layer_decay=0.65)
 
     def check_options(self, image_size: int | None, errors: Errors) -> None:

@@ -53,6 +53,7 @@ class Segmenter(DensePredictionTask):
     monitor = ("val/miou", "max")
     slot, prefix = "network", "network.backbone.vit."
     part, classes_of = "segmenter", "mask_classes"
+    batch_norm = True  # over the decoder's coarsest pooling
     lacking = "these images have no masks; use SegmentationFolderData, or ShapesData with masks: true"
 
     def __init__(
@@ -129,11 +130,6 @@ class Segmenter(DensePredictionTask):
         fill = self.backbone.get_buffer("mean")[0]
         return slide(self.net, images, window, self.stride or max(window * 2 // 3, 1), fill)
 
-    def on_fit_start(self) -> None:
-        """Refuse batches of one, where BatchNorm over the decoder's coarsest pooling has a single value a channel."""
-        if self.trainer.world_size * getattr(getattr(self.trainer, "datamodule", None), "batch_size", 2) < 2:
-            raise TinymimError("data.batch_size: 1, and the decoder's BatchNorm needs 2 images or more in a batch")
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross-entropy of the decoder, and a share of the auxiliary classifier's."""
         main, *auxiliary = (pixel_loss(logits, batch["mask"]) for logits in self.net.forward_all(batch["image"]))
@@ -151,6 +147,18 @@ class Segmenter(DensePredictionTask):
             assert isinstance(metric, Metric)
             metric.update(logits.argmax(1), mask)
             self.log(f"{stage}/{name}", metric, batch_size=len(mask), add_dataloader_idx=False)
+
+    def on_validation_epoch_end(self) -> None:
+        """Refuse held-out images without a labelled pixel, which have no figure."""
+        overlap: Any = self.metrics["miou"]
+        labelled: Any = overlap.confmat.sum()
+        if not self.trainer.sanity_checking and not self.trainer.strategy.reduce(labelled, reduce_op="sum"):
+            raise TinymimError(
+                "data: no pixel of the held-out masks has a class, so there is no val/miou; 255 is none, and 0 is none "
+                "with data.zero_unlabelled"
+            )
+
+    on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Each pixel's class, in the size of the masks, with the indices of the images."""

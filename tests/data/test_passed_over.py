@@ -1,0 +1,138 @@
+"""What lies in a folder and is not used: named once in the data's line and in `tinymim data check`."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from tests.data.images import class_folders, names, noise, prepared, write
+from tinymim.cli.main import main
+from tinymim.data.folder_check import check
+from tinymim.data.image_files import image_folder, root_problems, splits
+from tinymim.data.integrity import whole
+
+
+@pytest.fixture
+def root(tmp_path):
+    return class_folders(tmp_path / "set", "ab").parent / "set"
+
+
+OTHERS = {
+    "bmp": (lambda root: write(root / "a/x.BMP"), "1 images of other kinds in {root} are not read (1 .bmp)", True),
+    "class of tif": (lambda root: write(root / "c/x.tif"), "no images in c/", True),
+    "empty class": (lambda root: (root / "c").mkdir(), "no images in c/", True),
+    "pipe": (lambda root: os.mkfifo(root / "a/z.jpg"), "1 pipes or devices in {root} are no images, such as a/z", True),
+    "device": (lambda root: (root / "a/z.jpg").symlink_to("/dev/zero"), "1 pipes or devices in {root}", True),
+    "text": (lambda root: (root / "labels.csv").touch(), "1 other files in {root} are not read (1 .csv)", False),
+    "no ending": (lambda root: (root / "LICENSE").touch(), "(1 without ending)", False),
+    "a split": (lambda root: write(root / "test/1.jpg"), "test/ is taken for a class, for there is no train/", True),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_passed_over__is_named_once(root, capsys, kind):
+    make, words, mistake = OTHERS[kind]
+    make(root)
+    words = words.format(root=root)
+    data = prepared(root)
+    assert capsys.readouterr().err.count(words) == 1
+    assert len(data.train) + len(data.held_out) == 10 + (kind == "a split")
+    assert main(["data", "check", str(root), "--workers", "1"]) == mistake
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [("train", "validation"), ("training", "valid"), ("Train", "Val"), ("TRAINING", "dev"), ("train", None)],
+)
+def test_splits__under_other_names(tmp_path, train, val):
+    class_folders(tmp_path / train, "ab")
+    if val:
+        class_folders(tmp_path / val, "ab", each=2)
+    class_folders(tmp_path / "test", "xyz")
+    assert splits(tmp_path) == (str(tmp_path / train), val and str(tmp_path / val))
+    folder = image_folder(tmp_path)
+    assert folder.classes == ["a", "b"]
+    assert folder.remarks == ["test/ is not read: a training reads train/ and val/ alone"]
+    assert folder.faults == []
+    assert len(prepared(tmp_path).held_out) == (4 if val else 1)
+
+
+def test_splits__the_usual_name_first(tmp_path):
+    for name in ("val", "validation", "train", "Train"):
+        class_folders(tmp_path / name, "ab", each=1)
+    assert splits(tmp_path) == (str(tmp_path / "train"), str(tmp_path / "val"))
+    assert image_folder(tmp_path).faults == ["Train, validation/ beside train/ is not read"]
+
+
+def test_splits__are_no_classes(tmp_path):
+    write(tmp_path / "validation/1.jpg"), write(tmp_path / "test/2.jpg")
+    folder = image_folder(tmp_path)
+    assert folder.classes is None
+    assert folder.why_unlabelled() == "test, validation are splits, not classes"
+    assert folder.faults == ["test, validation/ is taken for no split, for there is no train/ beside it"]
+
+
+def test_splits__a_class_called_train(tmp_path):
+    for name in ("bus", "car", "train"):
+        write(tmp_path / name / "1.jpg")
+    assert image_folder(tmp_path).faults == ["bus, car/ beside train/ is not read"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.tar", b"", "it holds 1 .tar. WebDataset's shards are read by tinymim.data.ShardsData"),
+        ("x.parquet", b"", "read by tinymim.data.HFData"),
+        ("images.zip", b"", "Archives are to be unpacked"),
+    ],
+)
+def test_problems__a_folder_of_something_else(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    (problem,) = root_problems(str(tmp_path))
+    assert words in problem
+
+
+def test_problems__an_archive_for_a_folder(tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"PK\x03\x04")
+    (problem,) = root_problems(str(tmp_path / "images.zip"))
+    assert problem.endswith("images.zip is a zip archive (unzip it), not a folder: give a folder of images")
+
+
+def test_data_line__few_batches(tmp_path, capsys):
+    class_folders(tmp_path, "ab", each=8)
+    prepared(tmp_path, batch_size=5)
+    assert "; an epoch is 3 x 5 images: a smaller data.batch_size has more" in capsys.readouterr().err
+    prepared(tmp_path, batch_size=64)
+    assert "; fewer than data.batch_size, 64: an epoch is one batch of them all" in capsys.readouterr().err
+    names(prepared(tmp_path, batch_size=1).train)
+    assert "an epoch is" not in capsys.readouterr().err
+
+
+def test_check__masks_without_a_labelled_pixel(tmp_path):
+    for part in ("training", "validation"):
+        write(tmp_path / f"images/{part}/1.jpg", len(part))
+        (tmp_path / f"annotations/{part}").mkdir(parents=True)
+        Image.new("L", (48, 40), 255).save(tmp_path / f"annotations/{part}/1.png")
+    findings = check(str(tmp_path), 1, 32)
+    assert findings.unlabelled == ["annotations/training/1.png", "annotations/validation/1.png"]
+    assert findings.faults() == "2 of 2 masks have no pixel but 0 and 255, which mean no class"
+    Image.new("L", (48, 40), 1).save(tmp_path / "annotations/training/1.png")
+    findings = check(str(tmp_path), 1, 32)
+    assert (findings.faults(), len(findings.unlabelled), findings.images) == ("", 1, 4)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "RGBA", "P", "1", "LA", "I;16"])
+def test_whole__agrees_with_pillow_and_finds_each_damage(tmp_path, ending, mode):
+    path = tmp_path / f"a.{ending}"
+    try:
+        noise(1, 61, 45).convert(mode).save(path, **({"progressive": True} if ending == "jpg" else {}))
+    except (OSError, ValueError):
+        return  # no such form
+    data = path.read_bytes()
+    with Image.open(path) as image:
+        assert whole(data, 10**6) in (None, (image.format, image.mode, image.size))
+    assert whole(data, 60 * 45) is None
+    for cut in range(2, len(data) - 20, 97):
+        assert whole(data[:cut], 10**6) is None
