@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import yaml
 from tests.safety.places import STUDY
 from tinymim.cli import cache_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import chain, schema, settings, state, study_check
+from tinymim.experiments import chain, fit_processes, schema, settings, state, study_check
+from tinymim.experiments.plan import Plan, Stage
+from tinymim.teacher_cache import records
+from tinymim.teacher_cache.storage import entries
 from tinymim.training import run_folder
 
 
@@ -72,6 +77,40 @@ def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> N
         state.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told.update(launch="'unclosed"),
+        lambda told: told["stages"].update(nobody={}),
+        lambda told: told["chain"].update(fits={f"f{n}": {"stage": "first"} for n in range(state.MOST + 1)}),
+        lambda told: told["chain"].update(compare={"title": 5, "rows": "x"}),
+        lambda told: told["chain"].update(compare={"title": "t", "rows": {"a": ["nobody"]}}),
+        lambda told: told["chain"].update(compare={"title": "t", "rows": {"a": ["tuned"]}, "paper": {"a": "x"}}),
+        lambda told: told["chain"]["stages"]["first"].update(kind="command"),
+        lambda told: told["chain"]["stages"]["first"].update(kind="command", config={"words": [["fit"]]}),
+        lambda told: told["chain"]["stages"]["first"].update(parent="first"),
+        lambda told: told["chain"]["stages"]["first"].update(parent="tuned"),
+        lambda told: told["chain"]["stages"]["tuned"].update(sources={"model.weights": "../../nobody"}),
+    ],
+)
+def test_state__of_a_plan_names_what_is_in_it(change: Any, tmp_path: Path) -> None:
+    first = Stage("first", "pretrain", "mae_digits", {})
+    plan = Plan("toy", {"first": first, "tuned": Stage("tuned", "probe", "probe_digits", {}, "first", "first")})
+    state.begin(tmp_path, plan).save()
+    assert state.load(tmp_path).plan == plan
+    told = json.loads((tmp_path / state.NAME).read_text())
+    change(told)
+    (tmp_path / state.NAME).write_text(json.dumps(told))
+    with pytest.raises(TinymimError, match=r"chain\.json"):
+        state.load(tmp_path)
+
+
+def test_process__of_a_stage_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "cmdline").write_text(str(tmp_path))
+    for pid in (f"..{tmp_path}", [1], "1", None):
+        assert fit_processes.alive({"host": socket.gethostname(), "pid": pid}, tmp_path) is None
+
+
 def test_precision__of_the_environment_is_settled_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PRECISION", "bf16-mixed")
     (tmp_path / "config.yaml").write_text("trainer: {precision: '${oc.env:PRECISION}'}")
@@ -121,3 +160,22 @@ def test_cache__is_listed_whole_a_line_an_entry(tmp_path: Path, capsys: pytest.C
     assert sum("digits_mae" in line for line in lines) == sum(source in line for line in lines) == 2
     (damaged,) = [line for line in lines if line.startswith("2_1 ")]
     assert "its key.json is damaged" in damaged
+
+
+def test_cache__of_names_and_sizes_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("0_1", "a\x1b]0;x\x07\nremoved everything"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "key.json").write_text("{}")
+        os.mkfifo(tmp_path / folder / "pipe.view1.crc")
+        for number in range(100):  # which are read in a minute
+            with (tmp_path / folder / f"tap.view{number}.crc").open("wb") as file:
+                file.truncate(1 << 40)
+                if number == 1:
+                    file.write(b"\1\0\0\0")
+    (first, _) = entries(tmp_path)
+    assert (first.views, records.stored(tmp_path / "0_1" / "tap.view1.crc")) == (100, (1, records.MOST))
+    cache_command.main(["clear", "--dir", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert len(said.splitlines()) == 2
+    assert not any(tmp_path.iterdir())

@@ -6,6 +6,7 @@ Heavy imports happen after the command is known, so that ``--help`` answers at o
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -166,6 +167,10 @@ COMMANDS = {
 }
 
 
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)
+"""Errors of a name that a user or a file gives, wherever it is looked at first."""
+
+
 def command() -> NoReturn:
     """Run the command line as a process of its own, and end it."""
     try:
@@ -218,6 +223,13 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"tinymim {name}: {terminal(own_words(error))}", file=sys.stderr)
         return error.code
+    except OSError as error:
+        if error.errno not in NO_NAME or error.filename is None:
+            raise
+        from tinymim.safety.text import brief
+
+        print(f"tinymim {name}: {brief(str(error.filename), 200)}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def builds(name: str, arguments: list[str]) -> bool:

@@ -11,10 +11,11 @@ what it finds done.
 from __future__ import annotations
 
 import argparse
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from tinymim.cli import plan_options
 from tinymim.cli.chapters import READERS
@@ -25,10 +26,28 @@ from tinymim.experiments.program import Part, Program
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State
 from tinymim.files import write_json
+from tinymim.safety import text
+from tinymim.teachers import record_schemas
+from tinymim.teachers.record_schemas import Line
 from tinymim.training import lock, run_folder
 
 STATE = "papers.json"
 FURTHER = "Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt."
+
+
+class PartState(Struct):
+    """How a part went; see :func:`_how`."""
+
+    status: Line = "done"
+    error: str | None = None
+    seconds: float | None = None
+    commands: list[str] | None = None
+
+
+class PartStates(Struct):
+    """``papers.json``."""
+
+    parts: dict[str, PartState]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     options = plan_options.parser("papers", __doc__, f"{FURTHER}\n\n{program.__doc__}")
     options.add_argument("name", nargs="?", default=program.SHIPPED, help="a program of recipes/papers, or a path")
     options.add_argument("--quick", action="store_true", help="the program's short form, in a folder of its own")
-    options.add_argument("--parts", type=lambda text: text.split(","), help="run these parts alone")
+    options.add_argument("--parts", type=lambda names: names.split(","), help="run these parts alone")
     folder = "runs/papers, of another program runs/papers_NAME; runs/..._quick"
     plan_options.add(options, "run_dir", "report_only", folder=folder)
     return options
@@ -70,14 +89,14 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def _value(text: str) -> Any:
+def _value(typed: str) -> Any:
     """A value of ``vars`` as typed: YAML."""
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(typed)
     except yaml.YAMLError:
-        raise TinymimError(f"{text!r} is not YAML; quote it") from None
+        raise TinymimError(f"{typed!r} is not YAML; quote it") from None
 
 
 def _run(whole: Program, parts: list[Part], place: Path, command: str) -> int:
@@ -131,9 +150,11 @@ def _write(whole: Program, states: dict[str, Any], place: Path) -> None:
 def _states(place: Path) -> dict[str, Any]:
     """How the parts went, as far as they were run."""
     path = place / STATE
+    if not path.exists():
+        return {}
     try:
-        return json.loads(path.read_text())["parts"] if path.is_file() else {}
-    except (ValueError, KeyError) as error:
-        raise TinymimError(
-            f"{path} cannot be read ({error}); remove it, and finished runs are found by the parts"
-        ) from None
+        content = text.read_json(path, str(path))
+        record_schemas.fit(content, PartStates, str(path))
+    except TinymimError as error:
+        raise TinymimError(f"{error}; remove it, and finished runs are found by the parts") from None
+    return {id: {key: value for key, value in how.items() if value is not None} for id, how in content["parts"].items()}

@@ -55,7 +55,7 @@ def _run(
         try:
             module, trainer = replay.build(content, config, options.trust, changed)
             return replay.run(content, module, trainer), trainer
-        except (*safe_pickle.DAMAGED, ArithmeticError, MemoryError) as error:
+        except (*safe_pickle.DAMAGED, ArithmeticError, AssertionError, MemoryError) as error:
             if options.trust:  # a fault of one's own, whose place is wanted
                 raise
             raise TinymimError(f"{options.file} cannot be run again: {type(error).__name__}: {misfit(error)}") from None

@@ -12,7 +12,6 @@ from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from tinymim.files import write_atomically
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 FORMAT = 1  # of the files that keep an index
-MOST = 1 << 30  # bytes of an index: of a shard of ten million samples
+LONGEST = 1000  # bytes of a label: an index has as many for each sample as for the longest
 BLOCK = 512  # bytes of a tar's headers, and what its members are padded to
 
 
@@ -57,14 +56,16 @@ def index(shard: Path, label_key: str, folder: Path) -> Index:
     name = hashlib.sha256(os.fsencode(shard.resolve())).hexdigest()[:24]
     kept = folder / f"{name}.npz"
     try:
-        with np.load(kept) as arrays:
-            if sum(arrays.zip.getinfo(f"{name}.npy").file_size for name in arrays.files) > MOST:
-                raise ValueError("more than an index of this project has")
+        if not kept.is_file():
+            raise FileNotFoundError
+        with np.load(kept) as arrays:  # this project compresses none
+            if sum(arrays.zip.getinfo(f"{name}.npy").file_size for name in arrays.files) > kept.stat().st_size:
+                raise ValueError("more than the file has")
             if np.array_equal(arrays["shard"], state):
                 stored = Index(*(arrays[name] for name in Index._fields))
                 if _lies_in(stored, stat.st_size):
                     return stored
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none yet, or not what was written
+    except Exception:  # none yet, or not what was written: zipfile, zlib and numpy have errors of a dozen kinds
         pass
     made = read_index(shard, label_key)
 
@@ -133,16 +134,21 @@ def _files(stream: BinaryIO) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
 
 
 def _label(stream: BinaryIO, key: str, members: dict[str, tarfile.TarInfo], label_key: str) -> bytes:
+    """A sample's label as text in UTF-8; raises ``ValueError`` where it is none, or longer than :data:`LONGEST`."""
+
     def content(member: tarfile.TarInfo) -> bytes:
         return os.pread(stream.fileno(), member.size, member.offset_data)
 
     if "cls" in members:
-        return content(members["cls"]).strip()
-    if "json" in members:
+        label = content(members["cls"]).strip().decode()
+    elif "json" in members:
         try:
             fields = json.loads(content(members["json"]))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{key}.json: {error}") from None
-        if isinstance(fields, dict) and fields.get(label_key) is not None:
-            return str(fields[label_key]).encode()
-    return b""
+        label = str(value) if isinstance(fields, dict) and (value := fields.get(label_key)) is not None else ""
+    else:
+        return b""
+    if len(encoded := label.encode()) > LONGEST:
+        raise ValueError(f"{key}: a label of {len(encoded):,} bytes, and {LONGEST:,} are taken")
+    return encoded

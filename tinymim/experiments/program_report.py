@@ -13,6 +13,7 @@ from tinymim.experiments.program import Part, Program
 from tinymim.report import finding
 from tinymim.report.document import Document, Section, Table
 from tinymim.report.finding import Finding
+from tinymim.safety import text
 from tinymim.training.progress import clock
 
 PAGE, TEXT = "report.html", "report.md"
@@ -52,7 +53,8 @@ def document(whole: Program, states: dict[str, Any], place: Path, readers: Reade
     for part in whole.parts:
         try:
             chapter = readers[part.kind](part, place)
-        except (TinymimError, SystemExit) as error:  # not run yet, failed before it wrote anything, or a wrong option
+        except (TinymimError, SystemExit, *text.WRONG) as error:
+            # Not run yet, failed before it wrote anything, a wrong option, or files there that are none of its own.
             missing.append(f"{part.title}: nothing to show yet ({error}).")
             continue
         status = states.get(part.id, {}).get("status", "done")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,7 @@ from msgspec import Meta, Struct
 from tinymim.config import spec
 from tinymim.errors import TinymimError
 from tinymim.experiments.plan import Fit, Plan, Stage
-from tinymim.experiments.schema import SettingsText
+from tinymim.experiments.schema import CompareText, SettingsText
 from tinymim.experiments.settings import Settings
 from tinymim.files import write_json, write_text
 from tinymim.safety import text
@@ -37,6 +38,9 @@ from tinymim.teachers.record_schemas import Line, Plain, Whole
 NAME, OTHERS = "chain.json", "plan.json"
 FORMS = (1, 2)
 """Numbers of the forms of the file that are read; the first has chains alone. The last is written."""
+
+MOST = 8_000
+"""Stages and fits of a plan; text.MOST_JSON leaves room for no more."""
 
 Progress = Literal["waiting", "running", "interrupted", "failed", "done"]
 
@@ -74,14 +78,18 @@ class PlanState(Struct, forbid_unknown_fields=True):
     """A plan as its state has it."""
 
     name: Line
-    stages: dict[Steps, StageState]
+    stages: Annotated[dict[Steps, StageState], Meta(max_length=MOST)]
     kind: Literal["chain", "scaling study", "study", "comparison", "search", "program"] = "chain"
-    fits: dict[Steps, FitState] = {}
+    fits: Annotated[dict[Steps, FitState], Meta(max_length=MOST)] = {}
     command: Line = ""
     about: str = ""
     seeds: list[Whole] | None = None
     compare: Plain | None = None
     settings: SettingsState | None = None
+
+
+class CompareState(CompareText, forbid_unknown_fields=False):
+    """A chain's comparison as its state has it."""
 
 
 class EntryState(Struct, forbid_unknown_fields=True):
@@ -227,8 +235,10 @@ def load(place: Path) -> State:
         chosen = Settings(**written["settings"]) if written.get("settings") else None
         fits = {key: Fit(**fit) for key, fit in (written.get("fits") or {}).items()}
         plan = Plan(**{**written, "stages": stages, "settings": chosen, "fits": fits})
-        unknown = [fit.stage for fit in plan.fits.values() if fit.stage not in stages]
-        if strange := [*(content["stages"].keys() - plan.fits.keys()), *unknown]:
+        if plan.compare:
+            record_schemas.fit(plan.compare, CompareState, f"{path}: compare")
+        shlex.split(content["launch"])
+        if strange := [*(content["stages"].keys() - plan.fits.keys()), *_strange(plan)]:
             raise TinymimError(
                 f"{path} cannot be read: stages: {', '.join(sorted(strange)[:4])}: none of its {plan.kind}'s"
             )
@@ -236,6 +246,21 @@ def load(place: Path) -> State:
         return State(place, plan, entries, content["launch"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TinymimError(f"{path} cannot be read ({type(error).__name__}: {error}); restore it from a copy") from None
+
+
+def _strange(plan: Plan) -> list[str]:
+    """Names that a plan uses and has no stage of, or none above that which starts from it; commands without words."""
+    found = [fit.stage for fit in plan.fits.values()]
+    found += [name for names in (plan.compare.get("rows") or {}).values() for name in names]
+    found += [source for stage in plan.stages.values() for source in stage.sources.values()]
+    strange, above = [name for name in found if name not in plan.stages], set[str]()
+    for name, stage in plan.stages.items():
+        words = stage.config.get("words") if stage.kind == "command" else []
+        texts = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        if not texts or (stage.parent and stage.parent not in above):
+            strange.append(name)
+        above.add(name)
+    return strange
 
 
 def as_edited(state: State) -> Plan:

@@ -80,8 +80,7 @@ def read(path: Path) -> File:
         with safe_open(path, framework="pt") as stored:
             header = (stored.metadata() or {}).get(RECORD)
             keys = list(stored.keys())
-            if len(keys) > weights_summary.MOST:
-                raise weights_summary.too_many(path, len(keys))
+            weights_summary.check_names(path, keys)
             state = {key: stored.get_tensor(key) for key in keys}
     except (SafetensorError, *safe_pickle.DAMAGED) as error:
         raise safe_pickle.damaged(path, error) from None
@@ -98,8 +97,7 @@ def _unwrap(path: Path, content: Any) -> File:
     if not isinstance(content, dict):
         raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
     record, state = text.plain(content.get(RECORD), f"the record of {path}"), formats.unwrapped(content)
-    if len(state) > weights_summary.MOST:
-        raise weights_summary.too_many(path, len(state))
+    weights_summary.check_names(path, state)
     if not record and state:
         return _foreign(path, state)
     classifier: State = {}
@@ -275,5 +273,5 @@ def export(backbone: Backbone, path: Path, extra: dict[str, Any], dtype: torch.d
 
 
 def _some(names: list[str], most: int = 4) -> str:
-    shown = ", ".join(names[:most])
+    shown = ", ".join(name[: weights_summary.LONGEST] for name in names[:most])
     return f"{shown}, ..." if len(names) > most else shown
