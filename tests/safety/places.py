@@ -351,9 +351,9 @@ STATE = {
     "launch": "",
     "stages": {
         "first": {
-            "state": "done",
+            "state": "waiting",
             "recipe": "0" * 64,
-            "inputs": {"small": "0" * 64},
+            "inputs": {"other": "0" * 64},
             "outputs": {"student.safetensors": "0" * 64},
             "started": "s",
             "ended": "e",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.safety.places import STUDY
+from tests.safety.places import CHAIN, STUDY
 from tinymim.cli import cache_command
 from tinymim.errors import TinymimError
 from tinymim.experiments import chain, fit_processes, schema, settings, state, study_check
@@ -32,6 +32,10 @@ from tinymim.training import run_folder
         ("model.targets", [{"class_path": "planted.Net"}]),
         ("model.teacher_drop_path", "planted.Net"),
         ("model.teacher", "../other.pth"),
+        ("model.teacher_cache_dir", "elsewhere"),
+        ("data.root", "elsewhere"),
+        ("data.val", "elsewhere"),
+        ("trainer.default_root_dir", "elsewhere"),
     ],
 )
 def test_settings__change_numbers_and_no_class_or_path(tmp_path: Path, key: str, value: Any) -> None:
@@ -61,6 +65,17 @@ def test_search__of_more_fits_than_anyone_means() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stages": [{"name": f"s{n}"} for n in range(5000)]}, ["stages: 5,000 of them, and 1,000 are taken"]),
+        ({"seeds": list(range(30_000))}, ["seeds: 30,000 seeds, and 1,000 are taken"]),
+    ],
+)
+def test_chain__of_more_than_anyone_means(changes: dict[str, Any], words: list[str]) -> None:
+    assert chain.mistakes({**CHAIN, **changes}) == words
+
+
 def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> None:
     rows: dict[str, Any] = {"one": {"finetune": {"model.optim.base_lr": 0.5}}}
     settings.write(tmp_path / "own.yaml", settings.Settings("", "tinymim search toy", "two", rows))
@@ -82,7 +97,6 @@ def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> N
     [
         lambda told: told.update(launch="'unclosed"),
         lambda told: told["stages"].update(nobody={}),
-        lambda told: told["chain"].update(fits={f"f{n}": {"stage": "first"} for n in range(state.MOST + 1)}),
         lambda told: told["chain"].update(compare={"title": 5, "rows": "x"}),
         lambda told: told["chain"].update(compare={"title": "t", "rows": {"a": ["nobody"]}}),
         lambda told: told["chain"].update(compare={"title": "t", "rows": {"a": ["tuned"]}, "paper": {"a": "x"}}),

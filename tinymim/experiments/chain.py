@@ -167,6 +167,8 @@ def mistakes(content: dict[str, Any]) -> list[str]:
     if not isinstance(stages, list) or not stages:
         found = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)
         return [*found, "stages: missing; a chain is a list of {name, kind, recipe, ...}"]
+    if len(stages) > schema.MOST_STAGES:
+        return [f"stages: {len(stages):,} of them, and {schema.MOST_STAGES:,} are taken"]
     found = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)  # each stage is told by its name
     for number, stage in enumerate(stages, start=1):
         if not isinstance(stage, dict):

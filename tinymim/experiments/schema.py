@@ -17,6 +17,9 @@ from tinymim.config.spec import seed_mistakes, unknown
 from tinymim.teachers import record_schemas
 from tinymim.teachers.record_schemas import Line, Name, Plain, Whole
 
+MOST_STAGES = 1000
+"""Stages of a chain: each is built, on the meta device, to be checked."""
+
 Check = Callable[[Any, str], list[str]]
 
 
@@ -29,12 +32,14 @@ Recipe = Annotated[Line | list[Line], Meta(description="the name of a recipe, or
 Option = Annotated[
     str,
     Meta(
-        pattern=r"^(?!.*\bclass_path\b)(model|data|trainer)(\.[A-Za-z_]\w*)+\Z"
-        r"(?#an option below model, data or trainer, such as model.optim.base_lr)",
+        pattern=r"^(?!.*\bclass_path\b)(?!.*(root|_dir|\.(train|val|cache|dataset|images|masks|baseline))\Z)"
+        r"(model|data|trainer)(\.[A-Za-z_]\w*)+\Z"
+        r"(?#an option below model, data or trainer, such as model.optim.base_lr, and none that names a folder)",
         max_length=200,
     ),
 ]
-"""An option of a recipe, below its model, data or trainer; none that says which class they are."""
+"""An option of a recipe, below its model, data or trainer; none that says which class they are, or which folder they
+read or write: a single word may be one."""
 
 Scalar = bool | int | float | Annotated[str, Meta(pattern=r"^[\w +-]*\Z(?#a word or several)", max_length=200)] | None
 """A text in it is one word or several, and neither a path nor the way to a class."""
@@ -92,7 +97,7 @@ class CompareText(Struct, forbid_unknown_fields=True):
 class ChainText(Struct, forbid_unknown_fields=True):
     """The file of a chain."""
 
-    stages: Annotated[list[StageText], Meta(min_length=1, max_length=1000)]
+    stages: Annotated[list[StageText], Meta(min_length=1, max_length=MOST_STAGES)]
     about: Text | None = None
     seeds: Seeds | None = None
     set: Settings = None
