@@ -13,7 +13,8 @@ import yaml
 
 from tests.safety.places import CHAIN, STUDY
 from tinymim.cli import cache_command
-from tinymim.errors import TinymimError
+from tinymim.cli.main import main
+from tinymim.errors import TinymimError, several
 from tinymim.experiments import chain, fit_processes, schema, settings, state, study_check
 from tinymim.experiments.plan import Plan, Stage
 from tinymim.teacher_cache import records
@@ -70,10 +71,24 @@ def test_search__of_more_fits_than_anyone_means() -> None:
     [
         ({"stages": [{"name": f"s{n}"} for n in range(5000)]}, ["stages: 5,000 of them, and 1,000 are taken"]),
         ({"seeds": list(range(30_000))}, ["seeds: 30,000 seeds, and 1,000 are taken"]),
+        (
+            {"set": {f"model.k{n}": 1 for n in range(201)}},
+            ["set: more than 200 options"],
+        ),
     ],
 )
 def test_chain__of_more_than_anyone_means(changes: dict[str, Any], words: list[str]) -> None:
     assert chain.mistakes({**CHAIN, **changes}) == words
+
+
+def test_names__longer_than_a_files_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"stages": [{"name": "a", "kind": "export", "weights": "a" * 3000}]}))
+    assert main(["chain", "plan", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert "File name too long" in err
+    assert len(err) < 300
+    assert len(str(several("heading", ["mistake"] * 5000)).splitlines()) == 102
 
 
 def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> None:

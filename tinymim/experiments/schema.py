@@ -14,11 +14,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tinymim.config.spec import seed_mistakes, unknown
+from tinymim.safety.text import brief
 from tinymim.teachers import record_schemas
 from tinymim.teachers.record_schemas import Line, Name, Plain, Whole
 
 MOST_STAGES = 1000
 """Stages of a chain: each is built, on the meta device, to be checked."""
+
+MOST_KEYS = 200
+"""Options that one part of a file sets: each is laid over the recipe, and looked for among all that are there."""
 
 Check = Callable[[Any, str], list[str]]
 
@@ -202,7 +206,7 @@ def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
     fields = {field.name: field for field in msgspec.structs.fields(base)} if _is_struct(base) else {}
     if (fields or origin is dict) and not isinstance(value, dict):
         inside = ", ".join(fields) or "names"
-        return [f"{path}: {value!r} is not {said or f'a mapping of {inside}'}"]
+        return [f"{path}: {brief(value, 200)} is not {said or f'a mapping of {inside}'}"]
     if fields:
         found = unknown(value, path, fields)
         for name, field in fields.items():
@@ -219,8 +223,10 @@ def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
         return wrong + [line for key, part in value.items() for line in mistakes(part, inner[1], f"{path}.{key}")]
     if origin is list and _is_struct(inner[0]) and isinstance(value, list):
         return [line for n, part in enumerate(value, 1) for line in mistakes(part, inner[0], f"{path}, number {n}")]
+    if isinstance(value, dict) and len(value) > MOST_KEYS and said:
+        return [f"{path}: more than {MOST_KEYS} options"]
     error = _error(value, schema)
-    return [f"{path}: {value!r} is not {said}" if said else f"{path}: {error}"] if error else []
+    return [f"{path}: {brief(value, 200)} is not {said}" if said else f"{path}: {error}"] if error else []
 
 
 def _error(value: Any, schema: Any) -> str:
