@@ -14,6 +14,7 @@ import yaml
 
 from tests.safety import places
 from tinymim.cli.main import main
+from tinymim.data import image_files
 from tinymim.errors import TinymimError
 from tinymim.training import inspection, lock
 
@@ -114,3 +115,9 @@ def test_lock__of_a_folder_that_is_only_looked_at(owner: str | None, tmp_path: P
     place = tmp_path / lock.NAME
     os.mkfifo(place) if owner is None else place.write_text(owner)
     assert lock.owner(tmp_path) is None
+
+
+def test_image__that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(OSError, match="no regular file"):
+        image_files.open_image(str(tmp_path / "x.png"))

@@ -92,7 +92,12 @@ def open_image(source: str | bytes) -> Image.Image:
     Raises:
         Exception: on a broken file, of many types, as of :func:`rgb`.
     """
-    return Image.open(io.BytesIO(source if isinstance(source, bytes) else Path(source).read_bytes()))
+    if not isinstance(source, bytes):
+        path = Path(source)
+        if path.exists() and not path.is_file():  # a pipe would wait for ever, and a device have no end
+            raise OSError("no regular file")
+        source = path.read_bytes()
+    return Image.open(io.BytesIO(source))
 
 
 def read_rgb(source: str | IO[bytes]) -> Image.Image:
