@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from rich.progress import track
 
-from tinymim.data.image_files import classes, image_files, rgb, root_problems, splits, stray, unreadable
+from tinymim.data.image_files import classes, image_files, rgb, root_problems, splits, stray, unreadable, whole
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
 
@@ -146,7 +146,7 @@ def _read(task: tuple[str, str]) -> ImageFile:
     root, path = task
     file = ImageFile(path)
     try:
-        data = Path(root, path).read_bytes()
+        data = whole(Path(root, path))
         if not data:
             raise OSError("the file is empty")
         file.sha256 = hashlib.sha256(data).hexdigest()

@@ -92,12 +92,14 @@ def open_image(source: str | bytes) -> Image.Image:
     Raises:
         Exception: on a broken file, of many types, as of :func:`rgb`.
     """
-    if not isinstance(source, bytes):
-        path = Path(source)
-        if path.exists() and not path.is_file():  # a pipe would wait for ever, and a device have no end
-            raise OSError("no regular file")
-        source = path.read_bytes()
-    return Image.open(io.BytesIO(source))
+    return Image.open(io.BytesIO(source if isinstance(source, bytes) else whole(Path(source))))
+
+
+def whole(path: Path) -> bytes:
+    """The bytes of a file; ``OSError`` where it is none: a pipe would wait for ever, and a device have no end."""
+    if path.exists() and not path.is_file():
+        raise OSError("no regular file")
+    return path.read_bytes()
 
 
 def read_rgb(source: str | IO[bytes]) -> Image.Image:
