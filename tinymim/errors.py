@@ -1,5 +1,8 @@
 """Errors for users: printed without a traceback."""
 
+MOST = 100
+"""Mistakes that are shown at once: a file of others' may have thousands."""
+
 
 class TinymimError(Exception):
     """A mistake that the user can mend; the command prints its message alone and exits with ``code``.
@@ -11,10 +14,12 @@ class TinymimError(Exception):
 
 
 def several(heading: str, problems: list[str]) -> TinymimError:
-    """One error that lists all ``problems`` under ``heading``, so that they can be mended in one go."""
+    """One error that lists all ``problems`` under ``heading``, so that they can be mended in one go; the first
+    :data:`MOST` of thousands."""
     if len(problems) == 1:
         return TinymimError(f"{heading}: {problems[0]}")
-    return TinymimError(f"{heading}:\n" + "\n".join(f"  - {p}" for p in problems))
+    more = [f"and {len(problems) - MOST:,} more"] if len(problems) > MOST else []
+    return TinymimError(f"{heading}:\n" + "\n".join(f"  - {p}" for p in [*problems[:MOST], *more]))
 
 
 def own_words(error: TinymimError) -> str:

@@ -7,6 +7,8 @@ import os
 import pickle
 import tarfile
 import threading
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -330,6 +332,65 @@ def test_index__is_made_once_and_again_when_the_shard_changes(tmp_path, monkeypa
         kept.write_bytes(b"PK\x03\x04 cut short")
     assert len(prepared(pattern, tmp_path).train) + 2 == 15
     assert len(read) == 5
+
+
+def header(shape: str, kind: str = "<i8") -> bytes:
+    """The beginning of an array in NumPy's own form, of which nothing follows."""
+    said = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(said).to_bytes(2, "little") + said
+
+
+def zipped(path: Path, content: bytes, change: Callable[[bytearray], None] = lambda _: None) -> None:
+    """A file of arrays with one that is ``content``, some bytes of which are changed."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("shard.npy", content)
+    changed = bytearray(path.read_bytes())
+    change(changed)
+    path.write_bytes(changed)
+
+
+def set_flag(zipped: bytearray) -> None:
+    zipped[6] |= 1
+    zipped[zipped.find(b"PK\x01\x02") + 8] |= 1
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: os.mkfifo(path),
+        lambda path: path.write_bytes(header("(0,)")),
+        lambda path: zipped(path, header("(1000000000000000,)")),
+        lambda path: zipped(path, header("(99999999999999999999999,)")),
+        lambda path: zipped(path, header("(" * 9000)),
+        lambda path: zipped(path, header("(1,)", "|O") + b"cposix\nsystem\n(S'touch MARK'\ntR."),
+        lambda path: zipped(path, header("(0,)"), set_flag),
+        lambda path: np.savez_compressed(path.open("wb"), shard=np.zeros(10**6)),
+    ],
+    ids=["pipe", "array", "petabytes", "overflow", "deep", "pickle", "encrypted", "compressed"],
+)
+def test_index__that_is_none_is_made_anew(write, tmp_path):
+    write_shards(tmp_path, shards=1)
+    (shard,) = tmp_path.glob("*.tar")
+    own = tar_index.index(shard, "label", tmp_path / "indexes")
+    (kept,) = (tmp_path / "indexes").iterdir()
+    kept.unlink()
+    write(kept)
+    found = tar_index.index(shard, "label", tmp_path / "indexes")
+    assert all(np.array_equal(*pair) for pair in zip(found, own, strict=True))
+    with np.load(kept) as stored:
+        assert np.array_equal(stored["offset"], own.offset)
+
+
+@pytest.mark.parametrize("fields", [{"cls": "x" * 1001}, {"json": '{"label": "' + "é" * 501 + '"}'}, {"cls": b"\xff"}])
+def test_labels__are_short_texts(fields, tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for extension, content in {"png": "x", **fields}.items():
+            member = tarfile.TarInfo(f"a.{extension}")
+            data = content if isinstance(content, bytes) else content.encode()
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    with pytest.raises(TinymimError, match=r"a label of 1,00\d bytes, and 1,000 are taken|codec can't decode"):
+        tar_index.read_index(tmp_path / "x.tar", "label")
 
 
 def test_index__a_cache_that_cannot_be_written_is_done_without(tmp_path):

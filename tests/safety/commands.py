@@ -14,6 +14,7 @@ from tinymim.cli import (
     chain_command,
     distill_command,
     papers_command,
+    plan_command,
     predict_command,
     replay_command,
     study_command,
@@ -94,6 +95,13 @@ CHAIN: Commands = {"chain plan": lambda: chain_command.main(["plan", "chain.yaml
 STUDY: Commands = {"study": lambda: study.load("study.yaml")}
 INDEX: Commands = {"a fit of shards": _indexed}
 SETTINGS: Commands = {"distill": _compared, "search": lambda: settings.load("settings.yaml")}
+STATE: Commands = {
+    "status": lambda: plan_command.status(["plan"]),
+    "chain resume": lambda: _until_it_begins(chain_command.main, ["resume", "plan"])(),
+}
+PARTS: Commands = {
+    "papers --report-only": lambda: papers_command.main(["parts.yaml", "--run-dir", "papers", "--report-only"])
+}
 CACHE: Commands = {"cache list": lambda: cache_command.main(["list", "--dir", "cache"])}
 TABLE: Commands = {"scaling --table": lambda: table.read(Path("table.csv"))}
 

@@ -349,6 +349,55 @@ SETTINGS = {
 KEY = {"key": {"teacher": "0" * 64, "seed": 0}, "about": {"teacher": "t", "data": "d"}}
 
 
+STATE = {
+    "form": 2,
+    "written": "w",
+    "launch": "",
+    "stages": {
+        "first": {
+            "state": "waiting",
+            "recipe": "0" * 64,
+            "inputs": {"other": "0" * 64},
+            "outputs": {"student.safetensors": "0" * 64},
+            "started": "s",
+            "ended": "e",
+            "process": {"host": "h", "pid": 1},
+            "exit_code": 0,
+            "error": None,
+        }
+    },
+    "chain": {
+        "name": "small",
+        "stages": {
+            "first": {
+                **{"name": "first", "kind": "export", "recipe": "", "config": {}, "start": "small", "parent": None},
+                "sources": {},
+            }
+        },
+        "about": "small",
+        "seeds": None,
+        "compare": {"title": "t", "rows": {}},
+        "settings": {"source": "", "command": "c", "how": "h", "rows": {"a": {"probe": {"model.optim.base_lr": 0.1}}}},
+        "kind": "chain",
+        "fits": {"first": {"stage": "first", "seed": None}},
+        "command": "",
+    },
+}
+PARTS = {
+    "environment": ENVIRONMENT,
+    "quick": False,
+    "parts": {"first": {"status": "failed", "error": "e", "seconds": 1.0, "commands": ["tinymim analyze"]}},
+}
+NETWORK = {"title": "a", "arch": "vit", "width": 12, "depth": 3, "heads": [3], "grid": [4, 4], "patch_px": 4}
+ANALYSIS = {
+    "options": {"n": 1},
+    "models": [{**NETWORK, "sha256": "0" * 64, "licence": "MIT"}],
+    "teacher": None,
+    "notes": ["n"],
+    "images": {"unreadable": ["x"]},
+}
+
+
 def kinds(home: Home | None = None) -> list[Kind]:
     """All kinds; with commands that work in ``home``, or for counting alone."""
     from tests.safety import commands
@@ -375,6 +424,12 @@ def kinds(home: Home | None = None) -> list[Kind]:
         text("own.yaml")(OWN)
         text("compared.yaml")(content)
 
+    def parts(content: Any, analysis: Any = ANALYSIS) -> None:
+        commands_of = {"title": "t", "kind": "analysis", "commands": [["analyze", "x", "--out", "${place}"]]}
+        text("parts.yaml")({"parts": {"first": commands_of}})
+        text("papers/papers.json")(content)
+        text("papers/first/analysis.json")(analysis)
+
     return [
         Kind(
             "record of a weights file",
@@ -399,6 +454,9 @@ def kinds(home: Home | None = None) -> list[Kind]:
         Kind("chain", CHAIN, text("chain.yaml"), commands.CHAIN, commands.RECIPES, 1),
         Kind("study", STUDY, text("study.yaml"), commands.STUDY, READ_BY_STUDY, 3),
         Kind("settings of rows", SETTINGS, text("settings.yaml"), commands.SETTINGS, each=1),
+        Kind("state of a plan", STATE, text("plan/chain.json"), commands.STATE, ("chain.stages.first.start",), 1),
+        Kind("state of a program", PARTS, parts, commands.PARTS, each=1),
+        Kind("analysis of a program", ANALYSIS, lambda c: parts(PARTS, c), commands.PARTS, each=1),
         Kind("key of the teacher cache", KEY, text("cache/0_1/key.json"), commands.CACHE),
         Kind(
             "index of shards",

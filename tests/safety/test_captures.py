@@ -149,6 +149,14 @@ def test_teacher__is_not_asked_of_a_server(
     assert asked
 
 
+def test_compiled__step_starts_no_compiler(
+    contents: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a process was started"))
+    code, _, err = replayed(captures.write(contents["Distiller"], tmp_path / "step_1.pt", compile=True), capsys)
+    assert code == 0, err
+
+
 @pytest.mark.parametrize("value", ["topsecret123", "a 'quoted' secret", "long" * 40])
 def test_references__stay_references_in_messages(
     value: str,

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from tests.conftest import tiny
 from tinymim import files
 from tinymim.errors import TinymimError
+from tinymim.export import source
 from tinymim.safety import escaping
 from tinymim.teachers import download, infer_architecture, record_schemas, weights
 from tinymim.vit.backbone import Backbone
@@ -44,6 +46,23 @@ def test_positions__of_another_shape_are_named(key: str, shape: tuple[int, ...],
         infer_architecture.card(tmp_path / "f.safetensors", weights.read(tmp_path / "f.safetensors"))
     assert key in str(caught.value)
     assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, f"blocks.{'9' * 5000}.attn.qkv.weight"])
+def test_names__of_tensors_are_short(name: str, tmp_path: Path) -> None:
+    save_file({name: torch.zeros(1)}, tmp_path / "f.safetensors")
+    torch.save({name: torch.zeros(1)}, tmp_path / "f.pth")
+    for file in ("f.safetensors", "f.pth"):
+        with pytest.raises(TinymimError, match="letters, and 500 are taken"):
+            weights.read(tmp_path / file)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_classes__are_named_where_each_has_a_name(count: int) -> None:
+    backbone = SimpleNamespace(classes=3)
+    names = [str(number) for number in range(count)]
+    known = source.Source("", backbone, None, {"classes": names}, None).classes  # type: ignore[arg-type]
+    assert known == (names if count == 3 else None)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"0" * 10_000_000])

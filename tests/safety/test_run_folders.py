@@ -14,8 +14,9 @@ import yaml
 
 from tests.safety import places
 from tinymim.cli.main import main
+from tinymim.data import image_files
 from tinymim.errors import TinymimError
-from tinymim.training import inspection
+from tinymim.training import inspection, lock
 
 BACKBONE = {"architecture": {"arch": "vit_tiny_patch16_224", "options": {"depth": 3}, "heads": [3]}, "output_block": 3}
 LOG = "step,epoch,train/loss,val/loss\n1,0,2,\n2,0,1,2\n"
@@ -107,3 +108,16 @@ def test_images__of_a_side_that_no_picture_has(size: Any) -> None:
     recipe["data"]["init_args"]["image_size"] = size
     with pytest.raises(TinymimError, match=r"image_size .* is more than 2,048; if it is meant so, say --trust"):
         inspection.data(recipe, False, "run x")
+
+
+@pytest.mark.parametrize("owner", ["[" * 100_000, '{"pid":' * 100_000, "[1]", '{"pid":' + "9" * 5000 + "}", None])
+def test_lock__of_a_folder_that_is_only_looked_at(owner: str | None, tmp_path: Path) -> None:
+    place = tmp_path / lock.NAME
+    os.mkfifo(place) if owner is None else place.write_text(owner)
+    assert lock.owner(tmp_path) is None
+
+
+def test_image__that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(OSError, match="no regular file"):
+        image_files.open_image(str(tmp_path / "x.png"))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.safety.places import STUDY
+from tests.safety.places import CHAIN, STUDY
 from tinymim.cli import cache_command
-from tinymim.errors import TinymimError
-from tinymim.experiments import chain, schema, settings, state, study_check
+from tinymim.cli.main import main
+from tinymim.errors import TinymimError, several
+from tinymim.experiments import chain, fit_processes, schema, settings, state, study_check
+from tinymim.experiments.plan import Plan, Stage
+from tinymim.teacher_cache import records
+from tinymim.teacher_cache.storage import entries
 from tinymim.training import run_folder
 
 
@@ -27,6 +33,10 @@ from tinymim.training import run_folder
         ("model.targets", [{"class_path": "planted.Net"}]),
         ("model.teacher_drop_path", "planted.Net"),
         ("model.teacher", "../other.pth"),
+        ("model.teacher_cache_dir", "elsewhere"),
+        ("data.root", "elsewhere"),
+        ("data.val", "elsewhere"),
+        ("trainer.default_root_dir", "elsewhere"),
     ],
 )
 def test_settings__change_numbers_and_no_class_or_path(tmp_path: Path, key: str, value: Any) -> None:
@@ -56,6 +66,31 @@ def test_search__of_more_fits_than_anyone_means() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stages": [{"name": f"s{n}"} for n in range(5000)]}, ["stages: 5,000 of them, and 1,000 are taken"]),
+        ({"seeds": list(range(30_000))}, ["seeds: 30,000 seeds, and 1,000 are taken"]),
+        (
+            {"set": {f"model.k{n}": 1 for n in range(201)}},
+            ["set: more than 200 options"],
+        ),
+    ],
+)
+def test_chain__of_more_than_anyone_means(changes: dict[str, Any], words: list[str]) -> None:
+    assert chain.mistakes({**CHAIN, **changes}) == words
+
+
+def test_names__longer_than_a_files_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"stages": [{"name": "a", "kind": "export", "weights": "a" * 3000}]}))
+    assert main(["chain", "plan", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert "File name too long" in err
+    assert len(err) < 300
+    assert len(str(several("heading", ["mistake"] * 5000)).splitlines()) == 102
+
+
 def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> None:
     rows: dict[str, Any] = {"one": {"finetune": {"model.optim.base_lr": 0.5}}}
     settings.write(tmp_path / "own.yaml", settings.Settings("", "tinymim search toy", "two", rows))
@@ -70,6 +105,39 @@ def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> N
     (tmp_path / state.NAME).write_text(json.dumps(told))
     with pytest.raises(TinymimError, match="settings"):
         state.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told.update(launch="'unclosed"),
+        lambda told: told["stages"].update(nobody={}),
+        lambda told: told["chain"].update(compare={"title": 5, "rows": "x"}),
+        lambda told: told["chain"].update(compare={"title": "t", "rows": {"a": ["nobody"]}}),
+        lambda told: told["chain"].update(compare={"title": "t", "rows": {"a": ["tuned"]}, "paper": {"a": "x"}}),
+        lambda told: told["chain"]["stages"]["first"].update(kind="command"),
+        lambda told: told["chain"]["stages"]["first"].update(kind="command", config={"words": [["fit"]]}),
+        lambda told: told["chain"]["stages"]["first"].update(parent="first"),
+        lambda told: told["chain"]["stages"]["first"].update(parent="tuned"),
+        lambda told: told["chain"]["stages"]["tuned"].update(sources={"model.weights": "../../nobody"}),
+    ],
+)
+def test_state__of_a_plan_names_what_is_in_it(change: Any, tmp_path: Path) -> None:
+    first = Stage("first", "pretrain", "mae_digits", {})
+    plan = Plan("toy", {"first": first, "tuned": Stage("tuned", "probe", "probe_digits", {}, "first", "first")})
+    state.begin(tmp_path, plan).save()
+    assert state.load(tmp_path).plan == plan
+    told = json.loads((tmp_path / state.NAME).read_text())
+    change(told)
+    (tmp_path / state.NAME).write_text(json.dumps(told))
+    with pytest.raises(TinymimError, match=r"chain\.json"):
+        state.load(tmp_path)
+
+
+def test_process__of_a_stage_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "cmdline").write_text(str(tmp_path))
+    for pid in (f"..{tmp_path}", [1], "1", None):
+        assert fit_processes.alive({"host": socket.gethostname(), "pid": pid}, tmp_path) is None
 
 
 def test_precision__of_the_environment_is_settled_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -121,3 +189,22 @@ def test_cache__is_listed_whole_a_line_an_entry(tmp_path: Path, capsys: pytest.C
     assert sum("digits_mae" in line for line in lines) == sum(source in line for line in lines) == 2
     (damaged,) = [line for line in lines if line.startswith("2_1 ")]
     assert "its key.json is damaged" in damaged
+
+
+def test_cache__of_names_and_sizes_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("0_1", "a\x1b]0;x\x07\nremoved everything"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "key.json").write_text("{}")
+        os.mkfifo(tmp_path / folder / "pipe.view1.crc")
+        for number in range(100):  # which are read in a minute
+            with (tmp_path / folder / f"tap.view{number}.crc").open("wb") as file:
+                file.truncate(1 << 40)
+                if number == 1:
+                    file.write(b"\1\0\0\0")
+    (first, _) = entries(tmp_path)
+    assert (first.views, records.stored(tmp_path / "0_1" / "tap.view1.crc")) == (100, (1, records.MOST))
+    cache_command.main(["clear", "--dir", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert len(said.splitlines()) == 2
+    assert not any(tmp_path.iterdir())

@@ -8,7 +8,6 @@ relations.csv    one row a relation and pair of blocks, teacher's and student's
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pandas import DataFrame
 from tinymim.errors import TinymimError
 from tinymim.files import write_json
 from tinymim.report import csv_files
+from tinymim.safety import text
 
 ABOUT = "analysis.json"
 TABLES = ("heads", "cka", "relations")
@@ -70,7 +70,7 @@ def read(folder: Path) -> AnalysisResults:
     if not (folder / ABOUT).is_file():
         raise TinymimError(f"analysis: {folder} has no {ABOUT}; give a folder that `tinymim analyze` wrote")
     try:
-        about = json.loads((folder / ABOUT).read_text())
+        about = text.read_json(folder / ABOUT, f"analysis: {folder / ABOUT}")
         tables = {name: csv_files.read(folder / f"{name}.csv", TEXT) for name in TABLES}
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise TinymimError(f"analysis: {folder} cannot be read: {error}") from None

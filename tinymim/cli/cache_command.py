@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
+from tinymim.safety.escaping import one_line
 from tinymim.teacher_cache.cache import VARIABLE, place, size
 from tinymim.teacher_cache.storage import CacheFolder, check_own, entries, remove
 
@@ -75,7 +76,7 @@ def clear(root: Path, names: list[str]) -> None:
     for name in names or list(listed):
         try:
             remove(listed[name].path)
-            print(f"removed {name}, {size(listed[name].size)}")
+            print(f"removed {one_line(name)}, {size(listed[name].size)}")
         except TinymimError as error:
             refused.append(str(error))
     if refused:

@@ -176,6 +176,10 @@ COMMANDS = {
 }
 
 
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)
+"""Errors of a name that a user or a file gives, wherever it is looked at first."""
+
+
 def command() -> NoReturn:
     """Run the command line as a process of its own, and end it."""
     try:

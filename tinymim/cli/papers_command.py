@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     options = plan_options.parser("papers", __doc__, f"{FURTHER}\n\n{program.__doc__}")
     options.add_argument("name", nargs="?", default=program.SHIPPED, help="a program of recipes/papers, or a path")
     options.add_argument("--quick", action="store_true", help="the program's short form, in a folder of its own")
-    options.add_argument("--parts", type=lambda text: text.split(","), help="run these parts alone")
+    options.add_argument("--parts", type=lambda names: names.split(","), help="run these parts alone")
     folder = "runs/papers, of another program runs/papers_NAME; runs/..._quick"
     plan_options.add(options, "run_dir", "report_only", folder=folder)
     return options
@@ -82,11 +82,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _value(text: str) -> Any:
+def _value(typed: str) -> Any:
     """A value of ``vars`` as typed: YAML."""
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(typed)
     except yaml.YAMLError:
-        raise TinymimError(f"{text!r} is not YAML; quote it") from None
+        raise TinymimError(f"{typed!r} is not YAML; quote it") from None

@@ -160,7 +160,7 @@ class Reader:
             return {"features": pooled.cpu().numpy()}
         probabilities = read.softmax(dim=-1).cpu().numpy()
         labels = probabilities.argmax(axis=1)
-        named = {"class": np.array(self.names)[labels]} if self.names else {}
+        named = {"class": np.array([self.names[label] for label in labels])} if self.names else {}
         best = probabilities[np.arange(len(labels)), labels]
         return {"label": labels, **named, "probability": best, "probabilities": probabilities}
 

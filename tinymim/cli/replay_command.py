@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from rich.table import Table
 
 from tinymim.config import recipe, references
@@ -48,6 +50,7 @@ def _run(
         references.hiding(config),
         inspection.trusted({"model": config.get("model")}, options.trust, str(options.file)),
         asking_nobody(not options.trust),
+        nullcontext() if options.trust else torch.compiler.set_stance("force_eager"),  # or it would start compilers
         warnings.catch_warnings(),
     ):
         if not options.trust:  # what libraries say of values that are none of the user's
@@ -55,7 +58,7 @@ def _run(
         try:
             module, trainer = replay.build(content, config, options.trust, changed)
             return replay.run(content, module, trainer), trainer
-        except (*safe_pickle.DAMAGED, ArithmeticError, MemoryError) as error:
+        except (*safe_pickle.DAMAGED, ArithmeticError, AssertionError, MemoryError) as error:
             if options.trust:  # a fault of one's own, whose place is wanted
                 raise
             raise TinymimError(f"{options.file} cannot be run again: {type(error).__name__}: {misfit(error)}") from None

@@ -100,10 +100,16 @@ def near(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {match[0]}?" if match else f"; there are {', '.join(sorted(known))}"
 
 
+MOST_SEEDS = 1000
+"""Seeds of a plan, each of which is a fit of every stage."""
+
+
 def seed_mistakes(seeds: Any, field: str) -> list[str]:
     """Errors in a list of seeds that ``field`` gives."""
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         return [f"{field}: {seeds!r} is not a list of whole numbers from 0, such as [0, 1, 2]"]
+    if len(seeds) > MOST_SEEDS:
+        return [f"{field}: {len(seeds):,} seeds, and {MOST_SEEDS:,} are taken"]
     twice = [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]
     return [f"{field}: seed {twice[0]} stands twice in {seeds}"] if twice else []
 

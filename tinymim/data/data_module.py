@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from abc import abstractmethod
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
@@ -67,6 +67,8 @@ class ImageData(pl.LightningDataModule):
     """Classes of boxes, where images have them in ``targets``."""
     order: Order | None = None
     """Order of the training images in an epoch, where some orders are read faster than others."""
+    shown: Callable[[str], str] = str
+    """What of its :meth:`source` may be written down: a fit puts references to the environment in place of values."""
     repeatable = False
     """Whether its data sets have ``repeats``, and an ``identity`` that says all that determines their views."""
 

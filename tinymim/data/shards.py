@@ -202,7 +202,7 @@ class ShardsData(ViewedData):
         places["shard"] = np.repeat(np.arange(len(shards)), lengths)
         places["offset"] = np.concatenate([index.offset for index in indexes])
         places["length"] = np.concatenate([index.length for index in indexes])
-        return shards, places, [label.decode() for index in indexes for label in index.label.tolist()]
+        return shards, places, [label.decode(errors="replace") for index in indexes for label in index.label.tolist()]
 
     def _images(self, field: str, shards: list[Path], places: NDArray[Any], labels: list[str]) -> ShardImages:
         numbers = numbered(labels, self.classes, f"data.{field}: {self.patterns[field]}") if self.classes else None

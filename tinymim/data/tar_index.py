@@ -12,7 +12,6 @@ from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,8 @@ from tinymim.safety.file_forms import HEAD, form
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 FORMAT = 2  # of the files that keep an index
-LABEL_BYTES, JSON_BYTES = 1 << 12, 1 << 24  # that a label, and the JSON beside an image, have at most
+LABEL_BYTES = 1000  # of the longest label; an index has as many for each sample
+JSON_BYTES = 1 << 24  # of the JSON beside an image
 MOST = 1 << 30  # bytes of an index: of a shard of ten million samples
 BLOCK = 512  # bytes of a tar's headers, and what its members are padded to
 
@@ -61,14 +61,16 @@ def index(shard: Path, label_key: str, folder: Path) -> Index:
     name = hashlib.sha256(os.fsencode(shard.resolve())).hexdigest()[:24]
     kept = folder / f"{name}.npz"
     try:
-        with np.load(kept) as arrays:
-            if sum(arrays.zip.getinfo(f"{name}.npy").file_size for name in arrays.files) > MOST:
-                raise ValueError("more than an index of this project has")
+        if not kept.is_file():
+            raise FileNotFoundError
+        with np.load(kept) as arrays:  # this project compresses none
+            if sum(arrays.zip.getinfo(f"{name}.npy").file_size for name in arrays.files) > kept.stat().st_size:
+                raise ValueError("more than the file has")
             if np.array_equal(arrays["shard"], state):
                 stored = Index(*(arrays[name] for name in Index._fields))
                 if _lies_in(stored, stat.st_size):
                     return stored
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none yet, or not what was written
+    except Exception:  # none yet, or not what was written: zipfile, zlib and numpy have errors of a dozen kinds
         pass
     made = read_index(shard, label_key)
 
@@ -173,6 +175,6 @@ def _label(stream: BinaryIO, key: str, members: dict[str, tarfile.TarInfo], labe
             raise MemberError(f"{key}.json is not JSON: {error}") from None
         if isinstance(fields, dict) and fields.get(label_key) is not None:
             label = str(fields[label_key])
-    if len(label) > LABEL_BYTES:
-        raise MemberError(f"{key}.json has a label of {len(label)} characters in {label_key!r}")
-    return label.encode()
+    if len(encoded := label.encode()) > LABEL_BYTES:
+        raise MemberError(f"{key}: a label of {len(encoded):,} bytes, and {LABEL_BYTES:,} are taken")
+    return encoded

@@ -147,6 +147,8 @@ def mistakes(content: dict[str, Any]) -> list[str]:
     errors = schema.mistakes({**content, "stages": [EMPTY]}, schema.ChainText)  # each stage is told by its name
     if not isinstance(stages, list) or not stages:
         return [*errors, "stages: missing; a chain is a list of {name, kind, recipe, ...}"]
+    if len(stages) > schema.MOST_STAGES:
+        return [f"stages: {len(stages):,} of them, and {schema.MOST_STAGES:,} are taken"]
     for number, stage in enumerate(stages, start=1):
         if not isinstance(stage, dict):
             errors.append(f"stages: number {number} is {stage!r}, not a mapping of name, kind, recipe, ...")

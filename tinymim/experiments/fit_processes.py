@@ -178,11 +178,11 @@ def alive(process: dict[str, Any], place: Path) -> int | None:
     """The id of a recorded process that still runs on this host: its command line names the folder, as no other's that
     was given the same id would."""
     pid = process.get("pid")
-    if pid is None or process.get("host") != socket.gethostname():
+    if not isinstance(pid, int) or process.get("host") != socket.gethostname():
         return None
     with contextlib.suppress(OSError):
         if str(place).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return int(pid)
+            return pid
     return None
 
 

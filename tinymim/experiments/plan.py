@@ -24,6 +24,9 @@ from tinymim.teachers.record_schemas import Line, Plain, Whole
 CHECKPOINT = "checkpoints/last.ckpt"
 """The weights that a fit leaves in its run folder."""
 
+MOST = 8_000
+"""Stages and fits of a plan; text.MOST_JSON leaves room for no more in its state."""
+
 SEED = "${seed_everything}"
 MARK = "seed-goes-here"
 
@@ -88,13 +91,13 @@ class Plan:
     """
 
     name: Line
-    stages: dict[Steps, Stage]
+    stages: Annotated[dict[Steps, Stage], Meta(max_length=MOST)]
     about: str = ""
     seeds: list[Whole] | None = None
     compare: Plain = field(default_factory=dict)
     settings: Settings | None = None
     kind: Literal["chain", "scaling study", "study", "comparison", "search", "program"] = "chain"
-    fits: dict[Steps, Fit] = field(default_factory=dict)
+    fits: Annotated[dict[Steps, Fit], Meta(max_length=MOST)] = field(default_factory=dict)
     command: str = ""
 
     def __post_init__(self) -> None:

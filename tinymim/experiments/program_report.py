@@ -14,6 +14,7 @@ from tinymim.experiments.state import State
 from tinymim.report import finding
 from tinymim.report.document import Document, Section, Table
 from tinymim.report.finding import Finding
+from tinymim.safety import text
 from tinymim.training.progress import clock
 
 PAGE, TEXT = "report.html", "report.md"
@@ -48,7 +49,8 @@ def document(whole: Program, current: State, readers: Readers) -> Document:
         failed += [part.title] if went == "failed" else []
         try:
             chapter = readers[part.kind](part, current.place)
-        except (TinymimError, SystemExit) as error:  # not run yet, failed before it wrote anything, or a wrong option
+        except (TinymimError, SystemExit, *text.WRONG) as error:
+            # Not run yet, failed before it wrote anything, a wrong option, or files there that are none of its own.
             missing.append(f"{part.title}: nothing to show yet ({error}).")
             continue
         counts = went in ("done", "not run")  # by its own command, then

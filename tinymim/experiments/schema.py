@@ -15,8 +15,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tinymim.config.spec import seed_mistakes, unknown
+from tinymim.safety.text import brief
 from tinymim.teachers import record_schemas
 from tinymim.teachers.record_schemas import Line, Name, Plain, Whole
+
+MOST_STAGES = 1000
+"""Stages of a chain: each is built, on the meta device, to be checked."""
+
+MOST_KEYS = 200
+"""Options that one part of a file sets: each is laid over the recipe, and looked for among all that are there."""
 
 Check = Callable[[Any, str], list[str]]
 
@@ -30,12 +37,14 @@ Recipe = Annotated[Line | list[Line], Meta(description="the name of a recipe, or
 Option = Annotated[
     str,
     Meta(
-        pattern=r"^(?!.*\bclass_path\b)(model|data|trainer)(\.[A-Za-z_]\w*)+\Z"
-        r"(?#an option below model, data or trainer, such as model.optim.base_lr)",
+        pattern=r"^(?!.*\bclass_path\b)(?!.*(root|_dir|\.(train|val|cache|dataset|images|masks|baseline))\Z)"
+        r"(model|data|trainer)(\.[A-Za-z_]\w*)+\Z"
+        r"(?#an option below model, data or trainer, such as model.optim.base_lr, and none that names a folder)",
         max_length=200,
     ),
 ]
-"""An option of a recipe, below its model, data or trainer; none that says which class they are."""
+"""An option of a recipe, below its model, data or trainer; none that says which class they are, or which folder they
+read or write: a single word may be one."""
 
 Scalar = bool | int | float | Annotated[str, Meta(pattern=r"^[\w +-]*\Z(?#a word or several)", max_length=200)] | None
 """A text in it is one word or several, and neither a path nor the way to a class."""
@@ -93,7 +102,7 @@ class CompareText(Struct, forbid_unknown_fields=True):
 class ChainText(Struct, forbid_unknown_fields=True):
     """The file of a chain."""
 
-    stages: Annotated[list[StageText], Meta(min_length=1, max_length=1000)]
+    stages: Annotated[list[StageText], Meta(min_length=1, max_length=MOST_STAGES)]
     about: Text | None = None
     seeds: Seeds | None = None
     set: Settings = None
@@ -233,7 +242,7 @@ def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
     fields = {field.name: field for field in msgspec.structs.fields(base)} if hasattr(base, "__struct_fields__") else {}
     if (fields or origin is dict) and not isinstance(value, dict):
         inside = ", ".join(fields) or "names"
-        return [f"{path}: {value!r} is not {said or f'a mapping of {inside}'}"]
+        return [f"{path}: {brief(value, 200)} is not {said or f'a mapping of {inside}'}"]
     if fields:
         errors = unknown(value, path, fields)
         for name, field in fields.items():
@@ -250,8 +259,10 @@ def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
         return wrong + [line for key, part in value.items() for line in mistakes(part, inner[1], f"{path}.{key}")]
     if origin is list and hasattr(inner[0], "__struct_fields__") and isinstance(value, list):
         return [line for n, part in enumerate(value, 1) for line in mistakes(part, inner[0], f"{path}, number {n}")]
+    if isinstance(value, dict) and len(value) > MOST_KEYS and said:
+        return [f"{path}: more than {MOST_KEYS} options"]
     error = _error(value, schema)
-    return [f"{path}: {value!r} is not {said}" if said else f"{path}: {error}"] if error else []
+    return [f"{path}: {brief(value, 200)} is not {said}" if said else f"{path}: {error}"] if error else []
 
 
 def _error(value: Any, schema: Any) -> str:

@@ -28,6 +28,7 @@ from msgspec import Struct
 from tinymim.config import spec
 from tinymim.errors import TinymimError
 from tinymim.experiments.plan import Plan
+from tinymim.experiments.schema import CompareText
 from tinymim.files import write_json, write_text
 from tinymim.safety import text
 from tinymim.teachers import record_schemas
@@ -36,6 +37,10 @@ from tinymim.teachers.record_schemas import Line, Plain
 NAME, OTHERS = "chain.json", "plan.json"
 FORMS = (1, 2)
 """Numbers of the forms of the file that are read; the first has chains alone. The last is written."""
+
+
+class CompareState(CompareText, forbid_unknown_fields=False):
+    """A chain's comparison as its state has it."""
 
 
 @dataclass
@@ -166,12 +171,32 @@ def load(place: Path) -> State:
         raise TinymimError(f"{path} has form {form}, and this version of tinymim reads {' and '.join(map(str, FORMS))}")
     written = record_schemas.fit(content, FileState, str(path))
     plan = written.chain
-    unknown = [fit.stage for fit in plan.fits.values() if fit.stage not in plan.stages]
-    if strange := [*(written.stages.keys() - plan.fits.keys()), *unknown]:
+    if plan.compare:
+        record_schemas.fit(plan.compare, CompareState, f"{path}: compare")
+    try:
+        shlex.split(written.launch)
+    except ValueError as error:
+        raise TinymimError(f"{path} cannot be read: launch: {error}") from None
+    if strange := [*(written.stages.keys() - plan.fits.keys()), *_strange(plan)]:
         raise TinymimError(
             f"{path} cannot be read: stages: {', '.join(sorted(strange)[:4])}: none of its {plan.kind}'s"
         )
     return State(place, plan, written.stages, written.launch)
+
+
+def _strange(plan: Plan) -> list[str]:
+    """Names that a plan uses and has no stage of, or none above that which starts from it; commands without words."""
+    found = [fit.stage for fit in plan.fits.values()]
+    found += [name for names in (plan.compare.get("rows") or {}).values() for name in names]
+    found += [source for stage in plan.stages.values() for source in stage.sources.values()]
+    strange, above = [name for name in found if name not in plan.stages], set[str]()
+    for name, stage in plan.stages.items():
+        words = stage.config.get("words") if stage.kind == "command" else []
+        texts = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        if not texts or (stage.parent and stage.parent not in above):
+            strange.append(name)
+        above.add(name)
+    return strange
 
 
 def as_edited(state: State) -> Plan:

@@ -41,8 +41,9 @@ class Source:
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of its classes, where it has a classifier and they are known."""
-        return self.record.get("classes") if self.backbone.classes else None
+        """Names of its classes, where it has a classifier and there is one for each."""
+        names = self.record.get("classes") or []
+        return names if len(names) == self.backbone.classes else None
 
     def kept(self) -> dict[str, Any]:
         """Fields of its record that every export keeps."""

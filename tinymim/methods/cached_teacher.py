@@ -117,7 +117,8 @@ class CachedTeacher:
                 continue
             seed = 0 if title in PLAIN else data.view_seed
             key = key_of(self.skeleton, sha256, self._precision, dataset.identity(), seed)
-            about = {"teacher": name, "data": f"{type(data).__name__}, {title}", "source": data.source()}
+            source = data.shown(data.source())
+            about = {"teacher": name, "data": f"{type(data).__name__}, {title}", "source": source}
             parts.append(StoredSet(key, about, len(dataset), 1 if title in PLAIN else self.views))
         self._cache, self._data = Cache(self.root, self.forms, parts, self._trial), data
         say(f"teacher cache {self._cache.describe()}; views of an image: {self.views}")

@@ -56,9 +56,27 @@ def stored(path: Path, length: int = MOST) -> tuple[int, int]:
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
-    with os.fdopen(opened(path, make=False), "rb") as file:
-        sums = np.fromfile(file, SUM, min(length, MOST))
-    return int(np.count_nonzero(sums)), len(sums)
+    file = opened(path, make=False)
+    try:
+        room = min(length, MOST, os.fstat(file).st_size // SUM.itemsize)
+        there, place, end = 0, 0, room * SUM.itemsize
+        # Only what has blocks on disk is read: a file of a few bytes may be terabytes long.
+        while (begin := _data(file, place, end)) < end:
+            place = min(os.lseek(file, begin, os.SEEK_HOLE), end)
+            there += int(np.count_nonzero(np.frombuffer(os.pread(file, place - begin, begin), SUM)))
+        return there, room
+    finally:
+        os.close(file)
+
+
+def _data(file: int, place: int, end: int) -> int:
+    """Where the next block on disk begins, at ``place`` or behind it; ``end`` where there is none."""
+    try:
+        return os.lseek(file, place, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return end
 
 
 class Records:

@@ -77,8 +77,7 @@ def read(path: Path) -> File:
         with safe_open(path, framework="pt") as stored:
             header = (stored.metadata() or {}).get(RECORD)
             keys = list(stored.keys())
-            if len(keys) > weights_summary.MOST:
-                raise weights_summary.too_many(path, len(keys))
+            weights_summary.check_names(path, keys)
             state = {key: stored.get_tensor(key) for key in keys}
     except (SafetensorError, *safe_pickle.DAMAGED) as error:
         raise safe_pickle.damaged(path, error) from None
@@ -118,8 +117,7 @@ def _unwrap(path: Path, content: Any) -> File:
     if not isinstance(content, dict):
         raise TinymimError(f"{path} holds a {type(content).__name__}, not a state dict")
     record, state = text.plain(content.get(RECORD), f"the record of {path}"), formats.unwrapped(content)
-    if len(state) > weights_summary.MOST:
-        raise weights_summary.too_many(path, len(state))
+    weights_summary.check_names(path, state)
     if not record and state:
         if averages := [key for key in formats.AVERAGES if isinstance(content.get(key), dict)]:
             say(f"{path} holds an average of its weights too ({averages[0]}), which is not read; saved alone, it is")

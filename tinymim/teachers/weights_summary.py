@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -65,6 +65,9 @@ MEANINGS = (
 MOST = 20_000
 """Most tensors in a file. The largest network that is read has a thousand; names of a million take minutes."""
 
+LONGEST = 500
+"""Letters of a tensor's name, which messages show."""
+
 Shapes = dict[str, tuple[int, ...]]  # shapes of tensors, by the names that all blocks share
 
 
@@ -85,9 +88,12 @@ class WeightsSummary:
         return f"{self.kind}: {', '.join(known)}"
 
 
-def too_many(path: Path, count: int) -> TinymimError:
-    """The error for a file of more than :data:`MOST` tensors."""
-    return TinymimError(f"{path} holds {count:,} tensors, and no network that is read has more than {MOST:,}")
+def check_names(path: Path, keys: Collection[str]) -> None:
+    """Raise where a file has more than :data:`MOST` tensors, or a name of more than :data:`LONGEST` letters."""
+    if len(keys) > MOST:
+        raise TinymimError(f"{path} holds {len(keys):,} tensors, and no network that is read has more than {MOST:,}")
+    if (length := max(map(len, keys), default=0)) > LONGEST:
+        raise TinymimError(f"{path} holds a tensor whose name has {length:,} letters, and {LONGEST} are taken")
 
 
 def summarise(state: State) -> WeightsSummary | None:

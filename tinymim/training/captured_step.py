@@ -110,7 +110,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TinymimError(f"there is no file at {path}; captures lie in the run folder, as nonfinite/step_N.pt")
     try:
-        content = safe_pickle.load(path)
+        content = safe_pickle.load(path, mapped=True)
     except TinymimError as error:
         raise TinymimError(f"{path} cannot be read as a capture: {error}") from None
     if not isinstance(content, dict) or content.get("tinymim_capture") != FORMAT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import sys
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from tinymim.config.options import Action, Saving
 from tinymim.config.parser import Parser
 from tinymim.data.corrupted import CorruptedData
 from tinymim.data.corruptions import Corruptions
+from tinymim.data.data_module import ImageData
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.safety import names
@@ -93,6 +95,8 @@ class TinymimCLI(LightningCLI):
     @override
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
+        if isinstance(self.datamodule, ImageData):
+            self.datamodule.shown = functools.partial(references.hidden, held=self.attempt.kept)
         if self.attempt.corruptions:
             self.datamodule = CorruptedData(self.datamodule, self.attempt.corruptions)
         if self.subcommand in ("validate", "test"):  # Lightning's own table shows each figure under both loaders

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
+from tinymim.safety import text
 
 NAME = ".lock"
 BEAT = 20.0
@@ -200,11 +201,9 @@ def _read(folder: Path, wait: float = 0.0) -> Owner:
     """Owner in the file; empty where there is none or it is half written, after ``wait`` seconds."""
     end = time.monotonic() + wait
     while True:
-        with contextlib.suppress(OSError, ValueError):
-            if isinstance(owner := json.loads((folder / NAME).read_text()), dict):
-                return owner
-        if time.monotonic() >= end:
-            return {}
+        owner: Owner = text.json_or_empty(folder / NAME)  # of a folder that is only looked at, it may be anything
+        if owner or time.monotonic() >= end:
+            return owner
         time.sleep(0.05)
 
 
