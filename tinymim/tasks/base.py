@@ -134,8 +134,8 @@ class SupervisedTask(Method):
         """The backbone and what it starts from, for people."""
         start = str(self.provenance) if self.provenance else f"from scratch: first weights {self.init}"
         lines = [("backbone", self.backbone.describe()), ("", start)]
-        if side := self.backbone.resampled_from:
-            lines.append(("positions", f"resampled from {side}x{side} patches"))
+        if self.backbone.resampled_from:
+            lines.append(("positions", resampling(self.backbone)))
         return lines
 
 
@@ -150,6 +150,12 @@ def _check_heads(architecture: Architecture, start: Backbone, source: str) -> No
             f"head layout: {source} was trained with heads {start.heads}, and architecture.heads asks for {recipe}; "
             "leave it out to follow the weights"
         )
+
+
+def resampling(backbone: Backbone) -> str:
+    """Words for positions that were fitted to another grid than they were trained on."""
+    side, grid = backbone.resampled_from, "x".join(map(str, backbone.grid))
+    return f"resampled from {side}x{side} patches to {grid}"
 
 
 def size_errors(backbone: Backbone, image_size: int | None) -> list[str]:
