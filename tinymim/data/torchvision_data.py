@@ -78,6 +78,13 @@ class TorchvisionData(ViewedData):
             first.append(f"data.root: {missing}")
         return [*first, *problems]
 
+    @property
+    def unlabelled(self) -> str | None:  # type: ignore[override]  # of options, not of a class
+        """Why it has no labels, where the set tells."""
+        if self.train_split not in sets.UNLABELLED.get(self.dataset or "", ()):
+            return None
+        return f"data.train_split: {self.dataset} has no labels in {self.train_split}; a classifier needs them"
+
     @override
     def source(self) -> str:
         return str(self._root().absolute())

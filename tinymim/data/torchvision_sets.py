@@ -61,6 +61,9 @@ SPLITS = {
 }
 """Splits by name, the one to train on first; sets with a flag have its two, and sets without either one split, all."""
 
+UNLABELLED = {"CLEVRClassification": ("test",), "STL10": ("train+unlabeled", "unlabeled")}
+"""Splits in which not all images have a label."""
+
 FOLDERS = {
     "CLEVRClassification": "clevr",
     "Caltech101": "caltech101/101_ObjectCategories",

@@ -102,8 +102,9 @@ class SupervisedTask(Method):
     def count_classes(self, data: Any, errors: Errors) -> int:
         """Classes of the recipe, else of the data; 1 where data that is not set up does not tell yet."""
         classes = self.num_classes or getattr(data, self.classes_of, None)
-        if not classes and self._trainer:  # so the data is set up, and has none
-            errors.append(f"data: {self.lacking}")
+        unlabelled = getattr(data, "unlabelled", None) if self.classes_of == "num_classes" else None
+        if not classes and (unlabelled or self._trainer):  # with a trainer the data is set up, and has none
+            errors.append(unlabelled or f"data: {self.lacking}")
         return classes or 1
 
     def choose_trained(self, backbone: Backbone, taps: Iterable[Tap]) -> None:
