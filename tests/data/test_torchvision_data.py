@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from tests.data.idx import idx, write_set
-from tinymim.data import TorchvisionData
+from tinymim.data import TorchvisionData, torchvision_images
 from tinymim.data import torchvision_sets as sets
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
@@ -235,6 +235,43 @@ def test_parts__one_behind_the_other(tmp_path):
     assert (len(data.train), len(data.held_out), data.classes) == (12, 6, ["dotted", "woven"])
     assert len(prepared(tmp_path, "DTD").held_out) == 6
     assert "DTD refuses {'partition': 'x'}: " in problem("DTD", tmp_path, arguments={"partition": "x"})
+
+
+class Many:
+    """A data set of three images with a label each."""
+
+    def __init__(self, labels, **attributes):
+        self.items = [
+            (Image.fromarray(np.full((9, 7, 3), index, np.uint8)), label) for index, label in enumerate(labels)
+        ]
+        vars(self).update(attributes)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+@pytest.mark.parametrize(
+    ("opened", "labels"),
+    [
+        (Many([0, 1, 2]), [0, 1, 2]),
+        (Many([0, 0, 0], targets=torch.tensor([4, 5, 6])), [4, 5, 6]),
+        (Many([0, 0, 0], targets=torch.tensor([[4, 9], [5, 9], [6, 9]]), compat=True), [4, 5, 6]),
+        (Many([torch.tensor([1, 0])] * 3), None),
+        (Many([None] * 3), None),
+        (Many([0, 1, 2], labels=np.array([0, -1, 1])), None),
+        (Many(["a cat", "a dog", "two dogs"]), None),
+        (Many([0.5, 1.5, 2.5]), None),
+    ],
+    ids=["items", "targets", "qmnist", "attributes", "none", "partly", "captions", "numbers"],
+)
+def test_labels__are_single_whole_numbers(tmp_path, monkeypatch, opened, labels):
+    monkeypatch.setattr(torchvision_images, "construct", lambda *_: opened)
+    split = torchvision_images.open_split(sets.find("GTSRB"), tmp_path, "train", {}, None)
+    assert (split.labels if labels is None else split.labels.tolist()) == labels
+    assert np.asarray(split.images.image(2))[0, 0, 0] == 2
 
 
 def test_identity__is_that_of_the_pixels(tmp_path):

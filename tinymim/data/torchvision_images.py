@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -199,15 +200,17 @@ def _labels(opened: Any) -> NDArray[np.int64] | None:
     for name in ("targets", "labels", "_labels", "y"):
         values = getattr(opened, name, None)
         if values is not None and len(values) == len(opened):
-            return _numbers(values)
+            return _numbers(values[:, 0] if getattr(opened, "compat", False) else values)  # QMNIST's have 8 numbers
+    if _numbers([opened[0][1]]) is None:
+        return None
     return _numbers([opened[index][1] for index in range(len(opened))])  # which decodes every image, once
 
 
 def _numbers(values: Any) -> NDArray[np.int64] | None:
-    """Labels as numbers, if all images have one: what is not a single number from 0 up is none."""
+    """Labels as numbers, if all images have one: what is no whole number from 0 up is none."""
     try:
-        numbers = np.array([int(value if np.ndim(value) == 0 else value[0]) for value in values], dtype=np.int64)
-    except (TypeError, ValueError, IndexError):
+        numbers = np.array([operator.index(value) for value in values], dtype=np.int64)
+    except TypeError:
         return None
     return numbers if numbers.min() >= 0 else None
 
