@@ -208,7 +208,7 @@ def _parameters(opener: Any) -> list[str]:
     for base in inspect.getmro(opener):
         if "__init__" not in vars(base):
             continue
-        parameters = inspect.signature(base.__init__).parameters
+        parameters = inspect.signature(vars(base)["__init__"]).parameters
         names += [name for name in parameters if name not in (*names, "self", "kwargs", "args")]
         if "kwargs" not in parameters:
             break
