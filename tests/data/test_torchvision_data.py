@@ -240,7 +240,7 @@ def test_parts__one_behind_the_other(tmp_path):
 class Many:
     """A data set of three images with a label each."""
 
-    def __init__(self, labels, **attributes):
+    def __init__(self, labels, /, **attributes):
         self.items = [
             (Image.fromarray(np.full((9, 7, 3), index, np.uint8)), label) for index, label in enumerate(labels)
         ]
