@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check chain resume report analyze study test test-minimum test-package torture study-digits teacher teachers lint format clean
+.PHONY: help setup distill check chain resume report analyze study test test-minimum test-package torture study-digits teacher teacher-fashion teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
@@ -53,6 +53,10 @@ analyze: setup  ## where four networks look and what they share: MAE teacher, re
 teacher: setup  ## rebuild the digits teacher and its card
 	@$(BIN)/tinymim fit --config mae_digits --overwrite true $(ARGS)
 	@$(BIN)/tinymim teachers save runs/mae_digits/checkpoints/last.ckpt digits_mae
+
+teacher-fashion: setup  ## rebuild the Fashion-MNIST teacher and its card: half an hour of a core
+	@$(BIN)/tinymim fit --config mae_fashion --overwrite true $(ARGS)
+	@$(BIN)/tinymim teachers save runs/mae_fashion/checkpoints/last.ckpt fashion_mae
 
 teachers: setup  ## list the teacher cards, and whether their weights are here
 	@$(BIN)/tinymim teachers

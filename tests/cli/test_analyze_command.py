@@ -276,3 +276,17 @@ def test_folder__unreadable_images_are_named_and_counted(tmp_path: Path, capsys:
     assert about["images"]["unreadable"] == ["2.png"]
     assert about["notes"] == ["relation agreement: left out, it takes two models"]
     assert "1 unreadable images were passed over: 2.png." in (out / analysis_page.NAME).read_text()
+
+
+def test_image_size__positions_are_resampled_and_the_page_says_so(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, few = tmp_path / "out", ("--data", "digits", "--images", 4, "--batch_size", 4)
+    assert run("digits_mae", student, *few, "--image_size", 48, "--out", out) == 0
+    about = json.loads((out / "analysis.json").read_text())
+    assert [model["grid"] for model in about["models"]] == [[12, 12], [12, 12]]
+    assert "digits_mae: positions resampled from 8x8 patches to 12x12" in about["notes"]
+    assert about["options"]["image_size"] == 48
+    assert "positions resampled" in (out / analysis_page.NAME).read_text()
+    assert run("digits_mae", "timm:vit_tiny_patch16_224", *few, "--image_size", 50) == 1
+    assert "image_size: 50 is no multiple of the backbone's 4x4 px patches" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from timm.data import Mixup
 
 from tests.conftest import tiny
 from tests.methods.test_distillation import NoiseData, distiller, trainer
+from tinymim.data import TorchvisionData
 from tinymim.errors import TinymimError
 from tinymim.evaluation.knn import knn_top1
 from tinymim.methods import Optim
@@ -293,3 +294,11 @@ def test_probe__steps_of_one_image_are_refused(teacher_card: Path, tmp_path: Pat
     data.batch_size = 1
     with pytest.raises(TinymimError, match="BatchNorm over them needs 2 images"):
         trainer(tmp_path).fit(classifier(weights="tiny_teacher", linear_probe=True), datamodule=data)
+
+
+def test_problems__of_images_known_to_have_no_labels() -> None:
+    data = TorchvisionData("STL10", train_split="unlabeled", image_size=16)
+    found = classifier(architecture=tiny(24, 3)).problems(image_size=16, data=data)
+    assert found == ["data.train_split: STL10 has no labels in unlabeled; a classifier needs them"]
+    labelled = TorchvisionData("STL10", image_size=16)
+    assert classifier(architecture=tiny(24, 3)).problems(image_size=16, data=labelled) == []

@@ -51,7 +51,7 @@ def measure(
     Raises:
         TinymimError: an option that does not fit a network, or no image that can be read.
     """
-    notes = [network.exclusions for network in networks if network.exclusions]
+    notes = [note for network in networks for note in (network.exclusions, network.resampled) if note]
     wanted = set(options.measures)
     for network in networks:
         network.network.to(device)

@@ -17,6 +17,7 @@ from tinymim.errors import TinymimError, several
 from tinymim.files import shipped
 from tinymim.methods.simmim import SimMIMPretrainer
 from tinymim.seeds import seeded
+from tinymim.tasks.base import resampling, resized_backbone
 from tinymim.teachers import card, locate, timm_hub
 from tinymim.teachers.locate import Teacher, freeze
 from tinymim.teachers.weights import Provenance
@@ -82,6 +83,13 @@ class AnalysedNetwork:
         return f"{self.title}: {' and '.join(parts)} left out, which nothing has trained" if parts else ""
 
     @property
+    def resampled(self) -> str:
+        """A sentence on positions that were fitted to images of another size; empty where all are its own."""
+        if isinstance(self.network, Swin) or self.network.resampled_from is None:
+            return ""
+        return f"{self.title}: positions {resampling(self.network)}"
+
+    @property
     def teacher_sha256(self) -> str:
         """The sha256 of the weights it was distilled from, itself or before it was fine-tuned; empty without any."""
         teacher = self.record.get("teacher") or (self.record.get("start") or {}).get("teacher") or {}
@@ -123,7 +131,9 @@ class AnalysedNetwork:
         }
 
 
-def load(models: Sequence[str], seed: int, init: Init | None = None) -> list[AnalysedNetwork]:
+def load(
+    models: Sequence[str], seed: int, init: Init | None = None, image_size: int | None = None
+) -> list[AnalysedNetwork]:
     """The networks that a command names, each ``[TITLE=]SOURCE``.
 
     Args:
@@ -132,6 +142,7 @@ def load(models: Sequence[str], seed: int, init: Init | None = None) -> list[Ana
         seed: of random weights; every further one of them takes the next, so that they differ.
         init: the rule of random weights. ``None`` takes for a checkpoint of ours the rule that its record names
             (``timm``'s for records that name none), and for others the ``published`` one.
+        image_size: side of the images in pixels, to which positions are resampled; ``None`` leaves each its own.
 
     Raises:
         TinymimError: what keeps any of them from being analysed, all of it together.
@@ -145,13 +156,23 @@ def load(models: Sequence[str], seed: int, init: Init | None = None) -> list[Ana
     networks, errors, random = [], [], 0
     for title, source in named:
         try:
-            networks.append(_load(title, source, seed + random, init))
+            network = _load(title, source, seed + random, init)
+            networks.append(network if image_size is None else _resized(network, image_size))
         except TinymimError as error:
             errors.append(str(error).removeprefix("teacher: "))
         random += source.startswith(RANDOM)
     if errors:
         raise several("models", errors)
     return networks
+
+
+def _resized(network: AnalysedNetwork, image_size: int) -> AnalysedNetwork:
+    if not isinstance(network.network, Backbone):
+        raise TinymimError(f"{network.source}: image_size: attention in windows keeps the size it was trained at")
+    try:
+        return replace(network, network=freeze(resized_backbone(network.network, image_size)))
+    except TinymimError as error:
+        raise TinymimError(f"{network.source}: {str(error).removeprefix('data.')}") from None
 
 
 def _split_title(model: str) -> tuple[str, str]:

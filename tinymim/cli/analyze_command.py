@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> int:
         "--data", required=True, help="a folder of images, digits, shapes, or a recipe, whose held-out images are taken"
     )
     add("--images", type=positive, default=1000, help="how many at most, spread evenly (1000)")
+    add("--image_size", type=positive, help="side of the images, to which positions are resampled (each network's own)")
     add("--batch_size", type=positive, default=50, help="images at a time (50)")
     add("--measures", type=_some(MEASURES), default=MEASURES, help=f"some of {','.join(MEASURES)} (all)")
     add(
@@ -81,7 +82,7 @@ def main(arguments: list[str]) -> int:
         )
     check_pairs(args.relations, "relations")
     device = usable_device(args.device)
-    models = networks.load(args.models, args.seed, args.init)
+    models = networks.load(args.models, args.seed, args.init, args.image_size)
     titles = [model.title for model in models]
     if args.teacher and args.teacher not in titles:
         raise TinymimError(f"teacher: {args.teacher} is none of the models: {', '.join(titles)}")
@@ -98,6 +99,7 @@ def main(arguments: list[str]) -> int:
     say(f"{shown.what}, {len(models)} models: {', '.join(titles)}")
     measured = with_bar(len(shown.chosen), partial(measure, models, shown, options, device))
     measured.about["options"] |= {"data": args.data, "images": args.images, "seed": args.seed, "device": str(device)}
+    measured.about["options"] |= {"image_size": args.image_size} if args.image_size else {}
     for note in measured.about["notes"]:
         say(f"- {note}")
     write(measured, args.out)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tinymim.data.segmentation_folder import SegmentationFolderData
     from tinymim.data.shapes import ShapesData
     from tinymim.data.shards import ShardsData
+    from tinymim.data.torchvision_data import TorchvisionData
 
 __all__ = [
     "DigitsData",
@@ -20,10 +21,11 @@ __all__ = [
     "SegmentationFolderData",
     "ShapesData",
     "ShardsData",
+    "TorchvisionData",
 ]
 
 # Imported when they are asked for: `tinymim data check` reads image files, and needs neither PyTorch nor Lightning.
-_FILES = ("digits", "hf", "folder", "imagenet_variants", "segmentation_folder", "shapes", "shards")
+_FILES = ("digits", "hf", "folder", "imagenet_variants", "segmentation_folder", "shapes", "shards", "torchvision_data")
 
 
 def __getattr__(name: str) -> Any:

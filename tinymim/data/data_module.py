@@ -59,6 +59,8 @@ class ImageData(pl.LightningDataModule):
     held_out: Dataset[Sample] | None
     bank: Dataset[Sample] | None
     num_classes: int | None
+    unlabelled: str | None = None
+    """Where the options tell before anything is read that its images have no labels: that, with a remedy."""
     mask_classes: int | None = None
     """Classes of pixels, where images have masks."""
     first_class = 0

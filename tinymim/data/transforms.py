@@ -99,7 +99,8 @@ class PlainView:
 
     def identity(self) -> dict[str, Any]:
         """All that determines ``image``: plain values."""
-        return {"plain": self.image_size}
+        usual = PlainView(self.image_size).shorter
+        return {"plain": self.image_size} | ({} if self.shorter == usual else {"shorter": self.shorter})
 
     def __call__(self, image: Image.Image, *_: np.random.Generator | None) -> dict[str, Any]:
         """``image`` ``(3, image_size, image_size)``, uint8, of an image of any mode, decoded whole."""

@@ -107,9 +107,10 @@ class SupervisedTask(Method):
         predicting = self._trainer and self._trainer.state.fn == "predict"
         if self.num_classes and known and self.num_classes < known:
             errors.append(f"num_classes: {self.num_classes}, and the data has {known} classes; leave it out")
-        unlabelled = not known and self._trainer and not predicting and data is not None  # for it is set up
-        if unlabelled or not (known or self.num_classes or not self._trainer):
-            errors.append(f"data: {self.lacking}")
+        why = getattr(data, "unlabelled", None) if self.classes_of == "num_classes" else None
+        set_up = self._trainer and not predicting and data is not None
+        if not known and (why or set_up or not (self.num_classes or not self._trainer)):
+            errors.append(why or f"data: {self.lacking}")
         return self.num_classes or known or 1
 
     def choose_trained(self, backbone: Backbone, taps: Iterable[Tap]) -> None:
@@ -147,8 +148,8 @@ class SupervisedTask(Method):
         """The backbone and what it starts from, for people."""
         start = str(self.provenance) if self.provenance else f"from scratch: first weights {self.init}"
         lines = [("backbone", self.backbone.describe()), ("", start)]
-        if side := self.backbone.resampled_from:
-            lines.append(("positions", f"resampled from {side}x{side} patches"))
+        if self.backbone.resampled_from:
+            lines.append(("positions", resampling(self.backbone)))
         return lines
 
 
@@ -163,6 +164,12 @@ def _check_heads(architecture: Architecture, start: Backbone, source: str) -> No
             f"head layout: {source} was trained with heads {start.heads}, and architecture.heads asks for {recipe}; "
             "leave it out to follow the weights"
         )
+
+
+def resampling(backbone: Backbone) -> str:
+    """Words for positions that were fitted to another grid than they were trained on."""
+    side, grid = backbone.resampled_from, "x".join(map(str, backbone.grid))
+    return f"resampled from {side}x{side} patches to {grid}"
 
 
 def size_errors(backbone: Backbone, image_size: int | None) -> list[str]:

@@ -35,7 +35,8 @@ class Classifier(SupervisedTask):
     """Fine-tune a backbone on labels, or probe it.
 
     Args:
-        weights: a checkpoint, or what else a Distiller takes as its teacher; ``None`` starts from scratch.
+        weights: a checkpoint, or what else a Distiller takes as its teacher; ``None`` starts from scratch. Positions
+            are resampled where the images have another size than pre-training's.
         architecture: as of :class:`SupervisedTask`.
         blocks: how much of the backbone to keep: ``all``, ``trained`` (up to the last block that pre-training trained
             whole), a number, or ``auto``: all for fine-tuning, trained for a probe.
@@ -122,7 +123,8 @@ class Classifier(SupervisedTask):
         """Build or load the backbone, truncate it, freeze what is not trained, add the head and the teacher."""
         backbone, classes = None, self.count_classes(data, errors)
         with errors.of():
-            backbone = self.start()
+            # from scratch the recipe says the size; weights of another one are fitted to the images
+            backbone = self.start_at(image_size) if self.source else self.start()
             errors += size_errors(backbone, image_size) + pool_errors(backbone, self.pool, self.deit is not None)
         self._check_options(self.num_classes or getattr(data, "num_classes", None), errors)
         if backbone is None:

@@ -8,15 +8,17 @@ from torch import Tensor
 
 from tinymim.errors import TinymimError
 from tinymim.evaluation.knn import KNNEvaluator
+from tinymim.log import say
 from tinymim.methods.base import Errors
-from tinymim.tasks.base import Blocks, SupervisedTask, size_errors, truncate
+from tinymim.tasks.base import Blocks, SupervisedTask, resampling, truncate
 from tinymim.teachers.locate import freeze
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 
 
 class Knn(SupervisedTask):
-    """Nearest neighbours on the mean patch tokens of a frozen backbone.
+    """Nearest neighbours on the mean patch tokens of a frozen backbone, whose positions are resampled to images of
+    another size than its own.
 
     Args:
         weights: a checkpoint or export of this project, or a teacher card's name.
@@ -61,8 +63,9 @@ class Knn(SupervisedTask):
             errors.append(f"k, temperature: {self.k}, {self.temperature} are not both more than 0")
         self.count_classes(data, errors)
         with errors.of():
-            backbone = self.start()
-            errors += size_errors(backbone, image_size)
+            backbone = self.start_at(image_size)
+            if backbone.resampled_from is not None and not self.checking:
+                say(f"positions: {resampling(backbone)} for images of {backbone.image_size[0]} px")
             truncate(backbone, self.blocks, frozen=True)
             self.network = freeze(backbone)
 

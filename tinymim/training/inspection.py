@@ -18,7 +18,7 @@ import msgspec
 
 from tinymim.config import class_paths, references, validation
 from tinymim.config import recipe as recipes
-from tinymim.data import DigitsData, ImageFolderData, SegmentationFolderData, ShapesData
+from tinymim.data import DigitsData, ImageFolderData, SegmentationFolderData, ShapesData, TorchvisionData
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.safety import text
@@ -29,8 +29,9 @@ from tinymim.teachers.locate import Teacher
 from tinymim.training import preflight, run_schemas
 from tinymim.vit.backbone import Backbone
 
-READERS = (DigitsData, ImageFolderData, SegmentationFolderData, ShapesData)
-"""Data modules that read images and neither fetch nor write."""
+READERS = (DigitsData, ImageFolderData, SegmentationFolderData, ShapesData, TorchvisionData)
+"""Data modules that read images and neither fetch nor write; TorchvisionData fetches in ``prepare_data`` alone, which
+only a run calls."""
 
 MOST = 10**7
 """Largest whole number in the options of data that is only looked at."""
