@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check chain resume report analyze study test test-minimum test-package torture study-digits teacher teacher-fashion teachers lint format clean
+.PHONY: help setup distill check chain resume report analyze study test test-minimum test-package docs torture study-digits teacher teacher-fashion teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
@@ -61,8 +61,11 @@ teacher-fashion: setup  ## rebuild the Fashion-MNIST teacher and its card: half 
 teachers: setup  ## list the teacher cards, and whether their weights are here
 	@$(BIN)/tinymim teachers
 
-test: setup lint  ## lint, types and tests, and the slowest twenty (ARGS="--shuffle 7": in another order)
+test: setup lint docs  ## lint, types, documents and tests, and the slowest twenty (ARGS="--shuffle 7": in another order)
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=20 tests/e2e tests $(ARGS)
+
+docs: setup  ## the documents as a site, in site/: strict, and without a server
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test-package: setup  ## the wheel in a venv of its own and an empty folder: recipes, teachers, the demo (downloads)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && mkdir "$$folder/empty" && \
@@ -91,5 +94,5 @@ format: setup  ## let ruff format the code
 	@$(BIN)/ruff check --fix tinymim tests benchmarks
 	@$(BIN)/ruff format tinymim tests benchmarks
 
-clean:  ## remove .venv and caches, never runs
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove .venv, the site and caches, never runs
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis

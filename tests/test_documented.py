@@ -1,5 +1,5 @@
-"""Each command in README, recipes/README and the help of the command line runs: as far as its first fit, its picture or
-its download, on a folder of four images, or to the weights and runs that are not here."""
+"""Each command in the help of the command line and in the Makefile runs: as far as its first fit, its picture or its
+download, on a folder of four images, or to the weights and runs that are not here. tests/documents has the pages'."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from tests.data.images import class_folders
 from tinymim.cli.main import COMMANDS
 from tinymim.errors import TinymimError
 
-DOCUMENTS = ("README.md", "recipes/README.md")
 TARGETS = ("distill", "check", "chain", "study", "study QUICK=1", "study-digits", "analyze", "teacher", "teachers")
 
 BEGINNINGS = (
     "training.fit.readable_errors", "experiments.runner.Runner.run", "cli.scaling_command.report",
-    "cli.teachers_command.fetch_weights", "cli.teachers_command.write_card", "cli.analyze_command.measure",
-    "cli.export_command.export_folder", "cli.data_command.check",
+    "cli.teachers_command.fetch_weights", "teachers.new_card.write_card", "cli.analyze_command.measure",
+    "export.export_forms.export_folder", "cli.data_command.check",
 )  # fmt: skip
 """What is stood in for: all before it has read the command, its recipes and its data."""
 
@@ -57,13 +56,7 @@ def begins(*_: object, **__: object) -> None:
 
 def documented() -> list[str]:
     """The commands, behind ``tinymim``, each once, without the comments beside them."""
-    lines: list[str] = []
-    for name in DOCUMENTS:
-        text = (PROJECT / name).read_text()
-        for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-            lines += block.splitlines()
-        lines += re.findall(r"`(tinymim [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
-    lines += [part for command in COMMANDS.values() for part in re.findall(r"tinymim .*", command.help)]
+    lines = [part for command in COMMANDS.values() for part in re.findall(r"tinymim .*", command.help)]
     for target in TARGETS if shutil.which("make") else ():
         recipe = subprocess.run(["make", "-n", *target.split()], cwd=PROJECT, capture_output=True, text=True).stdout
         lines += [line.replace(".venv/bin/", "") for line in recipe.splitlines()]

@@ -43,8 +43,10 @@ def main(arguments: list[str]) -> int:
         TinymimError: mistakes in the program, or failed parts at the end.
     """
     options = parser()
-    asked, rest = options.parse_known_args(plan_options.hyphened(options, arguments))
-    pairs, unknown = recipe.split(rest)
+    own, values = _apart(options, plan_options.hyphened(options, arguments))
+    asked, rest = options.parse_known_args(own)
+    pairs, flags = recipe.split(values)
+    unknown = [*rest, *flags]
     if unknown:
         raise TinymimError(f"no option of a program: {' '.join(unknown)}; tinymim papers --help lists them")
     place = asked.run_dir or program.folder(Path(asked.name).stem, asked.quick)
@@ -80,6 +82,21 @@ def main(arguments: list[str]) -> int:
                 ) from None
     print(f"\nthe report: {place / program_report.PAGE} (and {place / program_report.TEXT})")
     return 0
+
+
+def _apart(options: argparse.ArgumentParser, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Arguments of the command, and values of ``vars`` with their keys: the parser would take a value that stands by
+    itself for the program's name."""
+    known = {text for action in options._actions for text in action.option_strings}
+    own: list[str] = []
+    values: list[str] = []
+    waits = False
+    for argument in arguments:
+        key = argument.partition("=")[0]
+        is_value = (key.startswith("--") and key not in known) if argument.startswith("-") else waits
+        (values if is_value else own).append(argument)
+        waits = is_value and key == argument and key.startswith("--")
+    return own, values
 
 
 def _value(typed: str) -> Any:
