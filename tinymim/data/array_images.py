@@ -31,7 +31,7 @@ class ArrayImages(ImageDataset):
     """
 
     pixels: NDArray[np.uint8]
-    _hash: list[str] = field(default_factory=list, init=False)
+    _pixel_hash: list[str] = field(default_factory=list, init=False)
 
     @override
     def name(self, index: int) -> str:
@@ -43,9 +43,9 @@ class ArrayImages(ImageDataset):
 
     @override
     def contents(self) -> list[Any]:
-        if not self._hash:  # shared by all that was chosen from these images
-            self._hash.append(content_hash(self.pixels))
-        return [self._hash[0], self.rows]
+        if not self._pixel_hash:  # shared by all that was chosen from these images
+            self._pixel_hash.append(content_hash(self.pixels))
+        return [self._pixel_hash[0], self.rows]
 
     def __getitems__(self, draws: list[Draw]) -> list[Sample]:
         """A batch at once, as PyTorch's loader asks where it can: the samples that :meth:`__getitem__` gives."""
