@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch.distributed as dist
+
 from tinymim.cli.main import main
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -36,6 +38,9 @@ def tinymim(*arguments: str | Path, cwd: Path = PROJECT, **environment: str) -> 
             code = main([*map(str, arguments)])
         except SystemExit as ended:  # as argparse and LightningCLI end
             code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
+        finally:
+            if dist.is_initialized():  # by a strategy of several processes: a command would end, and the tests go on
+                dist.destroy_process_group()
     return subprocess.CompletedProcess(["tinymim", *map(str, arguments)], code, out.getvalue(), err.getvalue())
 
 

@@ -239,8 +239,9 @@ def test_run__what_make_forwards_to_the_group_that_has_it_counts_once(
             time.sleep(0.05)
 
     thread = when((state.place / "medium/progress.json").exists, both)
-    assert Runner(state).run() == Preempted.code
-    thread.join()
+    with heard(signal.SIGTERM, lambda *_: None):  # the second may come when the stage has ended
+        assert Runner(state).run() == Preempted.code
+        thread.join()
     assert load(state.place).entries["medium"].exit_code == Preempted.code, "it saved"
 
 
