@@ -51,7 +51,7 @@ FILES = {
     "annex": (b"/annex/objects/SHA256E-s12--ab.pth\n", "a git-annex pointer.*git annex get"),
     "page": (b"\n <!DOCTYPE html><html>404</html>", "a web page or an error of a server"),
     "error": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page or an error of a server"),
-    "gzip": (gzip.compress(WEIGHTS.getvalue()), "compressed with gzip; .*gunzip --keep"),
+    "gzip": (gzip.compress(WEIGHTS.getvalue(), mtime=0), "compressed with gzip; .*gunzip --keep"),
     "bzip2": (bz2.compress(b"x"), "compressed with bzip2"),
     "xz": (lzma.compress(b"x"), "compressed with xz"),
     "zstd": (b"\x28\xb5\x2f\xfd\0\0", "compressed with zstd"),
