@@ -119,4 +119,6 @@ def test_refused__a_full_disk_is_named_in_a_line(monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "page.md"))
 
     monkeypatch.setattr("tinymim.cli.cache_command.main", full)
-    refused(tinymim("cache", "list"), f"tinymim cache: {tmp_path / 'page.md'}: No space left on device\n")
+    refused(
+        tinymim("cache", "list"), f"tinymim cache: {tmp_path / 'page.md'} cannot be written (No space left on device)"
+    )

@@ -245,7 +245,7 @@ def test_ctrl_c__leaves_what_was_there(
     (out / "analysis.json").write_text("before")
     monkeypatch.setattr(analyze_command, "measure", interrupted)
     assert run("digits_mae", "--data", "digits", "--out", out) == 130
-    assert capsys.readouterr().err.endswith(f"stopped; {out} is as it was\n")
+    assert "tinymim analyze: stopped by SIGINT; nothing is left half written" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["analysis.json"]
 
 
@@ -270,7 +270,7 @@ def test_folder__unreadable_images_are_named_and_counted(tmp_path: Path, capsys:
     (tmp_path / "images/2.png").write_bytes(b"no image")
     out = tmp_path / "out"
     assert run("random:digits_mae", "--data", tmp_path / "images", "--measures", "relations", "--out", out) == 0
-    assert "unreadable, left out: 2.png: UnidentifiedImageError" in capsys.readouterr().err
+    assert "unreadable, left out: 2.png: cannot identify an image: it is text" in capsys.readouterr().err
     about = results.read(out).about
     assert about["images"]["used"] == 4
     assert about["images"]["unreadable"] == ["2.png"]

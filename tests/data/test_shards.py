@@ -288,8 +288,8 @@ def write_tar(path: Path, members: dict[str, bytes]) -> str:
     [
         ("000.json", b"{broken", r"000\.json is not JSON: "),
         ("000.cls", b"\xff\xfe", r"000\.cls is not UTF-8 text: "),
-        ("000.cls", b"x" * 5000, r"000\.cls has 5000 bytes, more than the 4096"),
-        ("000.json", b'{"label": "' + b"x" * 5000 + b'"}', r"000\.json has a label of 5000 characters in 'label'"),
+        ("000.cls", b"x" * 5000, r"000\.cls has 5000 bytes, more than the 1000"),
+        ("000.json", b'{"label": "' + b"x" * 5000 + b'"}', r"000: a label of 5,000 bytes, and 1,000 are taken"),
     ],
 )
 def test_damage__of_one_label_names_its_file(tmp_path, name, content, words):
@@ -389,7 +389,10 @@ def test_labels__are_short_texts(fields, tmp_path):
             data = content if isinstance(content, bytes) else content.encode()
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    with pytest.raises(TinymimError, match=r"a label of 1,00\d bytes, and 1,000 are taken|codec can't decode"):
+    with pytest.raises(
+        TinymimError,
+        match=r"has 1001 bytes|a label of 1,002 bytes, and 1,000 are taken|is not UTF-8",
+    ):
         tar_index.read_index(tmp_path / "x.tar", "label")
 
 

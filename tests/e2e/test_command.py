@@ -286,8 +286,7 @@ def test_help__loads_nothing_heavy() -> None:
         assert word in result.stdout
 
 
-def test_make_help__lists_targets_and_every_recipe() -> None:
+def test_make_help__lists_targets_and_says_what_lists_recipes() -> None:
     said = subprocess.run(["make", "help"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    for path in (PROJECT / "recipes").glob("*.yaml"):
-        assert f"  {path.stem} " in said
+    assert "tinymim recipes" in said
     assert "study-digits" in said

@@ -154,7 +154,8 @@ def test_study__one_failing_cell_does_not_lose_the_others(place: Path) -> None:
         "waiting": cls(**{"model.teacher": "${prepare.broken}"}),
         "scratch": {"recipe": None},
     }
-    broken = {"recipe": "finetune_digits", "set": {**SHORT, "model.num_classes": 3}}
+    wrong = cls("Wrong")
+    broken = {"recipe": wrong["recipe"], "set": {**SHORT, **wrong["set"]}}
     path = write_study(place.parent, rows, prepare={"broken": broken})
     with pytest.raises(TinymimError) as raised:
         study_command.main([str(path), "--run_dir", str(place), "--jobs", "2"])

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,17 @@ def torn(number: int, arguments: list[str]) -> None:
         write(file, content, offset)
 
     records._write = half
+    torch.set_num_threads(1)
     main(arguments)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Runs are bit-identical at one number of threads, which a test before may have set."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

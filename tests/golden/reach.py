@@ -26,7 +26,7 @@ __all__ = ["COMMANDS", "relation_kl"]
 
 def recipe_names() -> list[str]:
     """The shipped recipes."""
-    return sorted(path.stem for path in (recipe.PROJECT / "recipes").glob("*.yaml"))
+    return sorted(path.stem for path in recipe.shipped("recipes").glob("*.yaml"))
 
 
 def resolved(name: str) -> dict[str, Any]:

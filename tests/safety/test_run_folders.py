@@ -14,7 +14,7 @@ import yaml
 
 from tests.safety import places
 from tinymim.cli.main import main
-from tinymim.data import image_files
+from tinymim.data.open_image import open_image
 from tinymim.errors import TinymimError
 from tinymim.training import inspection, lock
 
@@ -119,5 +119,5 @@ def test_lock__of_a_folder_that_is_only_looked_at(owner: str | None, tmp_path: P
 
 def test_image__that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(OSError, match="no regular file"):
-        image_files.open_image(str(tmp_path / "x.png"))
+    with pytest.raises(OSError, match="a named pipe"):
+        open_image(str(tmp_path / "x.png"))

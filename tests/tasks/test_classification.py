@@ -273,7 +273,7 @@ def test_classes__fewer_than_the_datas_are_refused_and_more_are_said(
 ) -> None:
     data = NoiseData()
     data.num_classes = 4
-    (problem,) = classifier(architecture=tiny(24, 3), num_classes=2).problems(16, data)
+    problem = classifier(architecture=tiny(24, 3), num_classes=2).problems(16, data)[0]
     assert problem == "num_classes: 2, and the data has 4 classes; leave it out"
     module, runner = classifier(architecture=tiny(24, 3), num_classes=9), trainer(tmp_path, max_epochs=0)
     data.classes = list("abcd")
@@ -292,7 +292,7 @@ def test_classes__images_without_labels_are_refused_though_the_number_is_given(t
 def test_probe__steps_of_one_image_are_refused(teacher_card: Path, tmp_path: Path) -> None:
     data = NoiseData()
     data.batch_size = 1
-    with pytest.raises(TinymimError, match="BatchNorm over them needs 2 images"):
+    with pytest.raises(TinymimError, match="BatchNorm needs two or more"):
         trainer(tmp_path).fit(classifier(weights="tiny_teacher", linear_probe=True), datamodule=data)
 
 

@@ -123,7 +123,7 @@ def test_distillation_head__comes_closer_to_the_teacher_without_any_labels_loss(
         fit(module, tmp_path, epochs)
         with torch.no_grad():
             known = weights.load(taught, classifier=True)[0].eval().read(images, [tap])[tap]
-            gaps[epochs] = kl_by_hand(known, module.eval().head.each(images)[1], 1.0)
+            gaps[epochs] = kl_by_hand(known, module.eval().net.each(images)[1], 1.0)
     assert gaps[25] < 0.8 * gaps[0], gaps
 
 

@@ -237,7 +237,7 @@ def test_frozen__the_backbone_stays_as_it_is_and_gets_no_gradient(teacher_card: 
     own = module.backbone.vit.state_dict()
     assert all(torch.equal(own[name], value) for name, value in stored.items() if name.startswith("blocks."))
     assert dict(module.summary())["reads"] == "frozen features, block 3"
-    assert dict(module.summary())["positions"] == "resampled from 4x4 patches"
+    assert dict(module.summary())["positions"] == "resampled from 4x4 patches to 8x8"
 
 
 def test_parameters__every_trained_one_is_reached_and_layer_decay_is_the_backbones(tmp_path: Path) -> None:

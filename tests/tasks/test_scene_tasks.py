@@ -294,7 +294,7 @@ def test_checkpoint__goes_on_and_is_what_its_recipe_promised(teacher_card: Path,
     runner.fit(tasks, datamodule=larger)
     runner.save_checkpoint(path)
     assert tasks.backbone.depth == 2, "relations train the last block up to q, k and v alone"
-    assert dict(tasks.summary())["positions"] == "resampled from 4x4 patches"
+    assert dict(tasks.summary())["positions"] == "resampled from 4x4 patches to 6x6"
     fresh = module("color", "depth", weights=str(student), frozen=True)
     assert fresh.problems(24) == []
     assert fresh.checkpoint_record() == weights.read(path).record

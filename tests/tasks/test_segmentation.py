@@ -331,7 +331,7 @@ def test_weights__of_a_student_with_its_heads_and_what_was_trained_is_said(stude
         assert torch.equal(module.backbone.vit.blocks.state_dict()[name], value)
     said = dict(module.summary())
     assert said["blocks"].startswith("pre-trained up to 2 and q, k, v of the next; all 3 are trained now")
-    assert said["positions"] == "resampled from 4x4 patches"
+    assert said["positions"] == "resampled from 4x4 patches to 6x6"
     assert module.licence == "Apache-2.0"
 
 

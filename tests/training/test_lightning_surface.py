@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import time
 from typing import Any
 
@@ -173,9 +174,9 @@ def test_max_time__ends_a_run_that_resumes_with_a_new_clock(tiny_fit: Recipe) ->
 def test_no_step__is_no_run(tiny_fit: Recipe) -> None:
     assert refusal(tiny_fit(run="done")) == ""
     environment = tiny_fit.place / "done" / "environment.json"
-    environment.write_text(environment.read_text().replace('"threads": 1', '"threads": 7'))
+    environment.write_text(re.sub(r'"threads": \d+', '"threads": 70', environment.read_text()))
     longer = tiny_fit("--ckpt_path=last", "--trainer.max_epochs=2", run="done")
-    assert "threads: the run had 7, and now has 1" in longer.stderr
+    assert "threads: the run had 70, and now has " in longer.stderr
     assert "the run goes on with another recipe than it had: trainer.max_epochs: 1, now 2" in longer.stderr
     again = tiny_fit("--ckpt_path=last", "--trainer.max_epochs=2", run="done")
     assert "nothing to train: the checkpoint is at epoch 2 of 2, step 4" in again.stderr

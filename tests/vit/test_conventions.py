@@ -103,7 +103,7 @@ def test_probe__an_old_checkpoints_logits(tmp_path: Path, old: bool) -> None:
     module = configured(Classifier(architecture=tiny(24, 4), linear_probe=True, optim=Optim()))
     content = saved(module)
     module.on_load_checkpoint(before(content) if old else content)
-    assert module.head.norm.eps == eps
+    assert module.net.norm.eps == eps
 
 
 def test_shared_bias__learns_as_the_last_layer_does_and_in_old_runs_as_the_stem() -> None:

@@ -47,6 +47,7 @@ class ArrayImages(ImageDataset):
             self._pixel_hash.append(content_hash(self.pixels))
         return [self._pixel_hash[0], self.rows]
 
+    @torch.autocast("cpu", enabled=False)
     def __getitems__(self, draws: list[Draw]) -> list[Sample]:
         """A batch at once, as PyTorch's loader asks where it can: the samples that :meth:`__getitem__` gives."""
         height, width = self.pixels.shape[1:3]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import cast
 
+import torch
 from torch.utils.data import Dataset
 from typing_extensions import override
 
@@ -36,6 +37,7 @@ class Corrupted(Dataset[Sample]):
     def __len__(self) -> int:
         return len(cast(Sized, self.images))
 
+    @torch.autocast("cpu", enabled=False)
     def __getitem__(self, draw: Draw) -> Sample:
         sample = self.images[draw]
         return {**sample, "image": corrupt(unit(sample["image"]), self.name, self.severity, draw.index)}

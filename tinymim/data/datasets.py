@@ -73,6 +73,7 @@ class ImageDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @torch.autocast("cpu", enabled=False)  # a loader without processes may be asked from within a step's
     def __getitem__(self, draw: Draw) -> Sample:
         """The sample as it looks in an epoch.
 

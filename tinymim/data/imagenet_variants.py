@@ -75,6 +75,7 @@ class Labelled(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.names)
 
+    @torch.autocast("cpu", enabled=False)
     def __getitem__(self, draw: Draw) -> Sample:
         path, label = f"{self.folder}/{os.fsdecode(self.names[draw.index])}", int(self.labels[draw.index])
         try:

@@ -57,6 +57,7 @@ class Shapes(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.scenes)
 
+    @torch.autocast("cpu", enabled=False)
     def __getitem__(self, draw: Draw) -> Sample:
         """``image``, ``index``, ``label``; perhaps ``mask`` and ``depth``, both ``(S, S)``, and ``targets`` (see
         :func:`targets_of`)."""

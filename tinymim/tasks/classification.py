@@ -58,10 +58,9 @@ class Classifier(SupervisedTask):
             that the source does not state; here it has the neck's.
         deit: DeiT-style distillation from a teacher with a classifier, into the classifier on the distillation token.
             Without it both classifiers learn from the labels alone, half the loss each.
-        ema: decay of a running average of the weights, such as 0.9999, which rises to it (see ``ema.py``). The
-            average is what is validated, tested, exported and started from; ``None`` keeps none.
-        init: first weights of a backbone from scratch: ``published`` or ``timm``'s. Classifiers have a truncated normal
-            of 2e-5 (0.01 in a probe) and no biases, as in MAE's fine-tuning and probe.
+        ema: decay of an average of the weights (see ``ema.py``), which is then tested, exported and started from.
+        init: first weights of a backbone from scratch, ``published`` or ``timm``'s; a classifier's are MAE's, a
+            truncated normal of 2e-5 (0.01 in a probe) and no biases.
     """
 
     monitor = ("val/top1", "max")
