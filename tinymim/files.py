@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import functools
 import hashlib
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.errors import TinymimError
+from tinymim.system import NO_ROOM
 
 ABANDONED = 60.0  # seconds after which a temporary that nobody has locked is a killed process's
 
@@ -148,7 +148,7 @@ def _lock(handle: int) -> bool:
 def unwritten(error: Exception) -> str | None:
     """Reason in words why a file could not be written; ``None`` where ``error`` is of something else."""
     text = str(error).partition("\n")[0]
-    if "No space left" in text or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+    if "No space left" in text or (isinstance(error, OSError) and error.errno in NO_ROOM):
         return "the disk is full"
     if isinstance(error, OSError) and error.errno is not None:
         return error.strerror or text

@@ -20,19 +20,19 @@ def trained_by(data: Any, processes: int = 1, fn: str = "fit") -> Any:
 
 @pytest.mark.parametrize(("cores", "processes", "workers"), [(1, 1, 1), (6, 1, 6), (64, 1, 8), (6, 2, 3), (2, 8, 1)])
 def test_workers__auto_follows_cores_and_processes(monkeypatch, cores, processes, workers):
-    monkeypatch.setattr(data_module, "_cores", lambda: cores)
+    monkeypatch.setattr(data_module, "cores", lambda: cores)
     assert trained_by(DigitsData(num_workers="auto"), processes).workers() == workers
     assert DigitsData(num_workers=3).workers() == 3
 
 
 def test_workers__of_evaluation_have_half_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_module, "_cores", lambda: 6)
+    monkeypatch.setattr(data_module, "cores", lambda: 6)
     data = prepared(class_folders(tmp_path), num_workers="auto")
     assert [loader.num_workers for loader in (data.train_dataloader(), *data.val_dataloader())] == [6, 3, 3]
 
 
 def test_workers__more_than_a_machine_can_use_are_refused(monkeypatch):
-    monkeypatch.setattr(data_module, "_cores", lambda: 2)
+    monkeypatch.setattr(data_module, "cores", lambda: 2)
     (problem,) = DigitsData(num_workers=500).problems()
     assert problem == "data.num_workers: 500 is not 0 or more, up to 16 for each of the 2 cores here, or auto"
     assert DigitsData(num_workers=32).problems() == []

@@ -13,13 +13,13 @@ from tinymim.cli import plan_options
 from tinymim.errors import TinymimError
 from tinymim.experiments import compare, pages, report
 from tinymim.experiments.compare import STUDENT
-from tinymim.experiments.fit_processes import cores
 from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.questions import PRETRAIN
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import OTHERS
 from tinymim.log import say
+from tinymim.system import cores
 from tinymim.training import fit, lock
 
 JOBS = 4

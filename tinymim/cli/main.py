@@ -18,9 +18,7 @@ from tinymim import __version__
 from tinymim.cli.recipe_commands import names_recipe
 from tinymim.cli.stopping import Stopping
 from tinymim.errors import TinymimError, own_words
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Errors of a disk that takes no more."""
+from tinymim.system import FULL
 
 AGAIN = "make room, or name another folder, and give the command again: what is finished is kept"
 HELP = frozenset(("-h", "--help"))

@@ -8,12 +8,12 @@ from pathlib import Path
 from tinymim.cli import plan_options
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import search, search_source
-from tinymim.experiments.fit_processes import cores
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.search import Search
 from tinymim.files import write_json
 from tinymim.log import say
+from tinymim.system import cores
 from tinymim.training import run_folder
 
 FURTHER = (

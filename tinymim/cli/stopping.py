@@ -12,11 +12,10 @@ import time
 from types import FrameType
 from typing import Any
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGHUP: 75}
-"""Exit codes: of Ctrl-C, and of what a cluster, a closed session or ``timeout`` asks to end."""
+from tinymim.system import ECHO, SIGNALS
 
-ECHO = 0.5
-"""Seconds in which a signal that follows is the first one's: a group and its launcher both forward it."""
+CODES = {number: 130 if number == signal.SIGINT else 75 for number in SIGNALS}
+"""Exit codes: of Ctrl-C, and of what a cluster, a closed session or ``timeout`` asks to end."""
 
 
 class Stopping:

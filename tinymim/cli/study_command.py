@@ -12,13 +12,13 @@ from pathlib import Path
 from tinymim.cli import plan_options
 from tinymim.errors import TinymimError
 from tinymim.experiments import pages, report, study
-from tinymim.experiments.fit_processes import cores
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State
 from tinymim.experiments.stop_signals import INTERRUPTED
 from tinymim.experiments.study import Study
 from tinymim.log import say
+from tinymim.system import cores
 
 FURTHER = "Further options are overrides of every pre-training, such as --trainer.max_epochs 5."
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from abc import abstractmethod
 from collections.abc import Callable, Sized
@@ -19,6 +18,7 @@ from tinymim.data.sampler import EpochSampler, InTurn, Order
 from tinymim.data.transforms import wrong_values
 from tinymim.errors import TinymimError, first_few
 from tinymim.log import say
+from tinymim.system import SIGNALS, cores
 
 MOST_WORKERS = 8  # that are chosen where the recipe says auto
 PER_CORE = 16  # beyond which loading processes only wait, and take memory
@@ -89,13 +89,13 @@ class ImageData(pl.LightningDataModule):
         """Reasons why this data cannot be used, each with its remedy. Cheap: called before anything is loaded."""
         least = {"batch_size": 1, "seed": 0, "view_seed": 0}
         values = {name: getattr(self, name) for name in least}
-        workers, most = self.num_workers, PER_CORE * _cores()
+        workers, most = self.num_workers, PER_CORE * cores()
         return wrong_values(
             **{name: (values[name] >= low, values[name], f"{low} or more") for name, low in least.items()},
             num_workers=(
                 workers == "auto" or 0 <= workers <= most,
                 workers,
-                f"0 or more, up to {PER_CORE} for each of the {_cores()} cores here, or auto",
+                f"0 or more, up to {PER_CORE} for each of the {cores()} cores here, or auto",
             ),
         )
 
@@ -130,7 +130,7 @@ class ImageData(pl.LightningDataModule):
         """Loading processes of this process's training loader."""
         if self.num_workers != "auto":
             return self.num_workers
-        return max(min(_cores() // (self.trainer.num_devices if self.trainer else 1), MOST_WORKERS), 1)
+        return max(min(cores() // (self.trainer.num_devices if self.trainer else 1), MOST_WORKERS), 1)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -238,10 +238,5 @@ class ImageData(pl.LightningDataModule):
 
 def _ignore_signals(worker: int) -> None:
     """Leave signals, which reach a whole process group, to the training process: it saves, and ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,13 +17,10 @@ from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tinymim.system import SIGNALS
+
 PRELOADED = ["tinymim.training.fit", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
 COMMAND = [sys.executable, "-m", "tinymim"]
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""Signals that stop a plan. Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end
-torchrun, and srun takes SIGINT for a question. A stage has a session of its own: what reaches a whole process group, as
-Ctrl-C does, comes to it once, by way of this process."""
 
 
 class Process(Protocol):
@@ -167,11 +164,6 @@ def _die_with(sentinel: Any) -> None:
     """End this process when the command's does, kill -9 included: nobody would know of it any more."""
     connection.wait([sentinel])
     os._exit(1)
-
-
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def alive(process: dict[str, Any], place: Path) -> int | None:

@@ -20,7 +20,7 @@ from tinymim import precision
 from tinymim.config import references
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import fit_files, fit_processes
-from tinymim.experiments.fit_processes import Process, cores
+from tinymim.experiments.fit_processes import Process
 from tinymim.experiments.plan_changes import digest
 from tinymim.experiments.state import State, now
 from tinymim.experiments.status import headline
@@ -29,6 +29,7 @@ from tinymim.experiments.tally import Tally
 from tinymim.files import unwritten
 from tinymim.log import say
 from tinymim.safety.text import json_or_empty
+from tinymim.system import cores
 from tinymim.training import lock, run_folder
 from tinymim.training.preemption import Preempted
 from tinymim.training.run_folder import PROGRESS

@@ -1,4 +1,9 @@
-"""Signals that ask a plan to stop: once is to save and end, twice is at once."""
+"""Signals that ask a plan to stop: once is to save and end, twice is at once.
+
+Each reaches the stage as SIGTERM, which torchrun and srun pass on; SIGUSR1 would end torchrun, and srun takes SIGINT
+for a question. A stage has a session of its own: what reaches a whole process group, as Ctrl-C does, comes to it once,
+by way of this process.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from tinymim.experiments.fit_processes import SIGNALS
-from tinymim.training.preemption import ECHO, Preempted
+from tinymim.system import ECHO, SIGNALS
+from tinymim.training.preemption import Preempted
 
 INTERRUPTED = (Preempted.code, 130)
 """Exit codes of what was asked to end, and would go on: by a cluster, and by Ctrl-C."""

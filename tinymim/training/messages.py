@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sysconfig
@@ -18,6 +17,7 @@ from lightning.pytorch.profilers import Profiler
 import tinymim
 from tinymim.errors import TinymimError, misfit
 from tinymim.log import hush
+from tinymim.system import FULL, NO_ROOM
 from tinymim.training.processes import rank
 
 LOST = re.compile(r"(Connection (closed|reset) by|Broken pipe|\[.*gloo|NCCL|Watchdog caught|Timed out waiting)", re.I)
@@ -28,8 +28,6 @@ WORKER = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpect
 
 UNMADE = re.compile(r"Problem with given class_path '([^']+)':\s*(.+?)\s*(?:- Expected|Given value|$)", re.DOTALL)
 """jsonargparse's words on a class that it could not make, among those on all that it tried."""
-
-NO_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 PACKAGE = Path(tinymim.__file__).parent
 LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
@@ -62,9 +60,9 @@ def readable_errors() -> Iterator[None]:
 def _message(error: Exception) -> str | None:
     """The sentence for an error, or ``None`` where its traceback is what helps."""
     text = str(error)
-    if isinstance(error, OSError) and error.errno in NO_WRITING:
+    if isinstance(error, OSError) and error.errno in FULL:
         where = f" ({error.filename})" if error.filename else ""
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror)
+        reason = "the disk is full" if error.errno in NO_ROOM else str(error.strerror)
         return f"{reason}{where}; checkpoints are untouched. Make room, and go on with --ckpt_path last"
     if isinstance(error, ValueError) and "parameter group" in text:
         return (

@@ -26,11 +26,8 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
+from tinymim.system import ECHO, SIGNALS
 from tinymim.training.processes import started_by_lightning
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
-ECHO = 0.5
-"""Seconds in which a repeated signal is ignored: a process group and its launcher both forward it."""
 
 HANGING = 15
 """Seconds without a batch after which a run that was asked to end does so without its step: its loading processes may
