@@ -270,7 +270,7 @@ def test_folder__unreadable_images_are_named_and_counted(tmp_path: Path, capsys:
     (tmp_path / "images/2.png").write_bytes(b"no image")
     out = tmp_path / "out"
     assert run("random:digits_mae", "--data", tmp_path / "images", "--measures", "relations", "--out", out) == 0
-    assert "unreadable, left out: 2.png: cannot identify an image: it is text" in capsys.readouterr().err
+    assert "unreadable, left out: 2.png: cannot identify an image: it is a text" in capsys.readouterr().err
     about = results.read(out).about
     assert about["images"]["used"] == 4
     assert about["images"]["unreadable"] == ["2.png"]

@@ -144,7 +144,7 @@ def test_broken_images__are_named_and_left_out(
     assert table["path"].tolist() == RELATIVE
     assert close(table["features"], features(made, views(images)))
     said = capsys.readouterr().err
-    assert "unreadable, left out: b [bold].jpg: cannot identify an image: it is text" in said
+    assert "unreadable, left out: b [bold].jpg: cannot identify an image: it is a text" in said
     assert "unreadable, left out: deep/short.png: " in said
     assert "of 4 images" in said
     assert said.rstrip().endswith("; 2 unreadable, left out")

@@ -96,7 +96,7 @@ def test_problems__a_folder_of_something_else(tmp_path, name, content, words):
 def test_problems__an_archive_for_a_folder(tmp_path):
     (tmp_path / "images.zip").write_bytes(b"PK\x03\x04")
     (problem,) = root_problems(str(tmp_path / "images.zip"))
-    assert problem.endswith("images.zip is a zip archive (unzip it), not a folder: give a folder of images")
+    assert problem.endswith("images.zip is a zip archive (unpack it), not a folder: give a folder of images")
 
 
 def test_data_line__few_batches(tmp_path, capsys):

@@ -313,7 +313,7 @@ def test_samples__without_an_image_are_named(tmp_path, capsys):
 def test_damage__a_gzipped_shard_is_named_as_one(tmp_path):
     shard = Path(write_tar(tmp_path / "shards/a.tar", {"000.jpg": jpeg(0, tmp_path)}))
     shard.write_bytes(gzip.compress(shard.read_bytes()))
-    with pytest.raises(TinymimError, match=r"a\.tar is no plain tar file: it is compressed by gzip: gunzip it"):
+    with pytest.raises(TinymimError, match=r"a\.tar is no plain tar file: it is compressed with gzip; unpack it"):
         prepared(str(shard), tmp_path)
 
 

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -94,3 +95,34 @@ def test_named__is_none_of_weights_and_of_noise(tmp_path: Path) -> None:
         (tmp_path / "x").write_bytes(content)
         assert signatures.named(tmp_path / "x") is None
     assert signatures.named(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"../.git/annex/objects/x", "git annex get"),
+        (b"\n <!DOCTYPE html><html>404", "web page"),
+        (b"<HTML>", "web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied', "error of a server"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="">', "an SVG drawing; draw it as PNG"),
+        (b'{"message": "Not Found"}', "a text, which begins .*Not Found"),
+        (gzip.compress(b"x", mtime=0), "gunzip"),
+        (lzma.compress(b"x"), "unxz"),
+        (zipped(), "a zip archive; unpack it"),
+        (zipped(a=b"b"), "a zip archive; unpack it"),
+        (tarred(), "a tar archive; .*ShardsData"),
+        (arrays(many=False), "an array of NumPy; write its images"),
+        (b"PAR1\x15\x04", "HFData"),
+        (b"\x00\x00\x00\x18ftypheic", "HEIC"),
+        (b"\x00\x00\x00\x18ftypmp42", "video"),
+        (b"%PDF-1.7", "pages"),
+        (bytes(600), "zeros"),
+        ("Größe".encode()[:-1] + "ß".encode()[:1], "a text"),
+        (b"\x89PNG\r\n\x1a\n", "$"),
+        (b"", "$"),
+        (b"\x01\x02\xfe\xff", "$"),
+    ],
+)
+def test_form__of_what_stands_where_images_were_meant(content: bytes, words: str) -> None:
+    assert re.match(rf".*{words}" if words != "$" else words, signatures.form(content))

@@ -18,7 +18,7 @@ from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData, class_names, numbered
 from tinymim.data.open_image import open_image
 from tinymim.errors import TinymimError, first_few, several
-from tinymim.safety.file_forms import HEAD, form
+from tinymim.safety.signatures import HEAD, form
 
 VALIDATION = ("validation", "val")  # what a dataset may call the split to hold out
 SECONDS = 5  # until a hub that does not answer is given up
@@ -153,7 +153,7 @@ class HFData(ViewedData):
         if path.is_file():
             with path.open("rb") as stream:
                 words = form(stream.read(HEAD))
-            if words.startswith(("a Git", "a git", "a web page", "nothing but")):
+            if words.startswith(("a Git", "a git", "a web page", "zeros")):
                 raise TinymimError(f"data.dataset: {path} is {words}")
             return datasets.load_dataset(path.suffix.lstrip("."), data_files=str(path))
         if path.is_dir():

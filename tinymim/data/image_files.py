@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymim.errors import TinymimError, first_few
-from tinymim.safety.file_forms import HEAD, form
+from tinymim.safety.signatures import HEAD, form
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 OTHER_IMAGES = frozenset(
@@ -199,8 +199,8 @@ def _not_a_folder(path: Path) -> str:
     if not path.is_file():
         return "is neither folder nor file"
     with path.open("rb") as stream:
-        words = form(stream.read(HEAD))
-    return f"is {words}, not a folder" if words and words != "text" else "is a file, not a folder"
+        name, _, remedy = form(stream.read(HEAD)).partition("; ")
+    return f"is {name or 'a file'}{f' ({remedy})' if remedy else ''}, not a folder"
 
 
 def _counted(endings: Counter[str]) -> str:

@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tinymim.safety.file_forms import form
+from tinymim.safety.signatures import form
 
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded where nothing else is said: half a gigabyte of RGB, Pillow's limit."""

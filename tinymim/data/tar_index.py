@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
-from tinymim.safety.file_forms import HEAD, form
+from tinymim.safety.signatures import HEAD, form
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 FORMAT = 2  # of the files that keep an index
