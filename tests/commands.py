@@ -17,6 +17,7 @@ from unittest import mock
 import torch.distributed as dist
 
 from tinymim.cli.main import main
+from tinymim.experiments import fit_processes
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -69,7 +70,11 @@ def without_children() -> Iterator[None]:
         ours = isinstance(command, list) and "tinymim" in command
         return InThisProcess(command, options.get("stdout")) if ours else popen(command, *arguments, **options)
 
-    with mock.patch.object(subprocess, "Popen", child):
+    def fork(words: list[str], log: Path | None, threads: int, gpus: list[str]) -> InThisProcess:
+        with log.open("ab") if log else contextlib.nullcontext() as stream:
+            return InThisProcess(["tinymim", *words], stream)
+
+    with mock.patch.object(subprocess, "Popen", child), mock.patch.object(fit_processes, "Fork", fork):
         yield
 
 

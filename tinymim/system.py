@@ -1,4 +1,4 @@
-"""The machine and its operating system: cores, the signals that ask a process to end, a disk that takes no more.
+"""The machine and its operating system: cores, signals that ask a process to end, their count, a disk that is full.
 
 Needs no library, so that the command line can listen before it has imported any.
 """
@@ -8,12 +8,20 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Signals that ask to end: Ctrl-C, what clusters and ``timeout`` send, and a closed session."""
 
 ECHO = 0.5
 """Seconds in which a signal that follows is the first one's: a group and its launcher both forward it."""
+
+PREEMPTED, CTRL_C = INTERRUPTED = (75, 130)
+"""Exit codes of what was asked to end, and would go on: EX_TEMPFAIL, and as shells have it."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk that is full."""
@@ -25,3 +33,50 @@ FULL = (*NO_ROOM, errno.EFBIG, errno.EROFS)
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def exit_code(number: int | None) -> int:
+    """Exit code of what a signal has ended."""
+    return CTRL_C if number == signal.SIGINT else PREEMPTED
+
+
+class EndSignals:
+    """Signals that ask this process to end, counted, an echo with its first; what is ignored, as under nohup, stays so.
+
+    Args:
+        act: called at each that counts.
+    """
+
+    def __init__(self, act: Callable[[int], object]):
+        self.received: signal.Signals | None = None
+        self.count, self.when = 0, 0.0  # of the last, by the monotonic clock
+        self._act, self._before = act, dict[signal.Signals, Any]()
+
+    def __enter__(self) -> Self:
+        self.listen()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Take the signals over from whoever has them, in the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            handlers = {number: signal.getsignal(number) for number in SIGNALS}
+            self._before = self._before or {n: each for n, each in handlers.items() if each is not signal.SIG_IGN}
+            for number in self._before:
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.count and now - self.when < ECHO:
+            return
+        self.received, self.when, self.count = self.received or signal.Signals(number), now, self.count + 1
+        self._act(number)
+
+    @property
+    def code(self) -> int:
+        """Exit code of what the first has ended."""
+        return exit_code(self.received)

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import pytest
 
 from tinymim.cli import main
-from tinymim.cli.stopping import CODES
+from tinymim.system import SIGNALS
 
 
 @pytest.fixture(autouse=True)
 def heard() -> Iterator[None]:
     """Whoever started the tests may have had some ignored."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in CODES}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -28,7 +28,7 @@ def command(monkeypatch: pytest.MonkeyPatch, act: object) -> None:
     monkeypatch.setattr(main, "_imported", lambda path: act)
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("number", SIGNALS)
 def test_main__ends_in_a_line_at_a_signal_also_where_it_comes_twice_from_make(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,13 +39,19 @@ def stage_of(call: list[str]) -> str:
     return Path(place).name
 
 
+def in_place_of_forks(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let a script of this folder be what fits are forked from, and what a launcher starts."""
+    monkeypatch.setattr(fit_processes, "COMMAND", [sys.executable, str(Path(__file__).parent / script)])
+    monkeypatch.setattr(fit_processes, "Fork", lambda words, log, *_: fit_processes.start(words, log, 1, ["env"]))
+
+
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     """``tinymim`` is the fake."""
     folder = tmp_path / "fake"
     folder.mkdir()
     monkeypatch.setenv("FAKE", str(folder))
-    monkeypatch.setattr(fit_processes, "COMMAND", [sys.executable, str(Path(__file__).parent / "fake.py")])
+    in_place_of_forks(monkeypatch, "fake.py")
     return Fake(folder)
 
 

@@ -27,7 +27,7 @@ sys.exit(code)
 """
 
 
-def work(words: list[str], log: Path, threads: int) -> None:
+def work(words: list[str], log: Path, threads: int, gpus: list[str]) -> None:
     """In place of a fit: saves once it is asked to, which takes a while."""
     from tinymim.experiments import fit_processes
 
@@ -64,10 +64,10 @@ def test_worker__starts_the_other_processes_of_its_fit_by_the_fits_command(
 ) -> None:
     from lightning.fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 
+    from tinymim.cli import main
     from tinymim.experiments import fit_processes
-    from tinymim.training import fit
 
-    monkeypatch.setattr(fit, "run", lambda *_: os.write(1, " ".join(_basic_subprocess_cmd()).encode()))
+    monkeypatch.setattr(main, "main", lambda: os.write(1, " ".join(_basic_subprocess_cmd()).encode()) < 0)
     monkeypatch.setattr(fit_processes.multiprocessing, "parent_process", lambda: SimpleNamespace(sentinel=0))
     monkeypatch.setattr(fit_processes, "_die_with", lambda _: None)
     if (child := os.fork()) == 0:

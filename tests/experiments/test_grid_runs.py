@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.experiments.conftest import in_place_of_forks
 from tinymim.cli import scaling_command
 from tinymim.errors import TinymimError
-from tinymim.experiments import fit_processes, grid, grid_runs
+from tinymim.experiments import grid, grid_runs
 from tinymim.experiments.state import begin
 from tinymim.scaling import scaling_page, table
 
@@ -31,7 +31,7 @@ STUDY: dict[str, Any] = {
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A study of two cells with their fine-tuning, in a folder of its own."""
-    monkeypatch.setattr(fit_processes, "COMMAND", [sys.executable, str(Path(__file__).parent / "stand_in.py")])
+    in_place_of_forks(monkeypatch, "stand_in.py")
     path = tmp_path / "few.yaml"
     path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     return str(path)

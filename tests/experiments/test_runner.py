@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.experiments.conftest import Fake, branched
+from tinymim import system
 from tinymim.errors import TinymimError
 from tinymim.experiments import stop_signals
 from tinymim.experiments.runner import Runner
@@ -197,7 +198,7 @@ def test_run__a_signal_that_is_ignored_stops_nothing(state: State, fake: Fake) -
 
 
 def test_run__a_second_signal_too(state: State, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stop_signals, "ECHO", 0)
+    monkeypatch.setattr(system, "ECHO", 0)
     fake.plan("medium", "slow")
     place = state.place / "medium"
     first = when((place / "progress.json").exists, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -217,7 +218,7 @@ def test_run__a_stage_that_hears_nothing_is_killed_at_the_second(
 
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(stop_signals.ECHO + 0.1)
+        time.sleep(system.ECHO + 0.1)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = when((state.place / "medium/progress.json").exists, twice)

@@ -72,7 +72,7 @@ class Fake:
 
     pid = 0
 
-    def __init__(self, words: list[str], log: Path, threads: int):
+    def __init__(self, words: list[str], log: Path, threads: int, gpus: list[str]):
         log.write_text("")
         (place,) = [Path(json.loads(word.partition("=")[2])) for word in words if word.startswith("--run_dir=")]
         (seed,) = [int(word.partition("=")[2]) for word in words if word.startswith("--seed_everything=")]

@@ -20,10 +20,11 @@ from tests.commands import PROJECT
 from tests.training.conftest import Recipe
 from tests.training.test_exact_resume import SHORT
 from tinymim.cli.main import main
+from tinymim.system import ECHO
 from tinymim.targets import Relation
 from tinymim.training import preemption
 from tinymim.training.checkpoint_files import newest
-from tinymim.training.preemption import ECHO, Preempted, Preemption
+from tinymim.training.preemption import Preempted, Preemption
 
 
 class Asked(Relation):

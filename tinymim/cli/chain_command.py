@@ -34,7 +34,6 @@ def main(arguments: list[str]) -> int:
         with nullcontext() if asked.trust else class_paths.own_only():
             planned = chains.load(asked.chain, _settings(asked), asked.config)
         return plan_command.shown(planned, asked.trust)
-    plan_options.check_jobs(asked.jobs)
     if asked.action == "resume":
         kind, place, chain = load(asked.folder).plan.kind, asked.folder, None
         if kind != "chain":
@@ -64,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     plan_options.add(run, "run_dir", folder="runs/chain_NAME")
     run.add_argument("--resume", action="store_true", help="go on with what is in the folder, or begin")
     for action in (run, going_on):
-        plan_options.add(action, "launch", "jobs", "accept_changes", jobs=1)
+        plan_options.add(action, "launch", "jobs", "accept_changes")
     return parser
 
 
@@ -72,7 +71,7 @@ def _settings(asked: argparse.Namespace) -> list[str]:
     return [*asked.set, *([f"seeds={plan_options.seeds(asked.seeds)}"] if asked.seeds else [])]
 
 
-def _run(state: State, jobs: int) -> int:
+def _run(state: State, jobs: int | None) -> int:
     try:
         code = Runner(state, jobs=jobs).run()
     finally:

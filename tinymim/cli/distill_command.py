@@ -19,11 +19,10 @@ from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import OTHERS
 from tinymim.log import say
-from tinymim.system import cores
 from tinymim.training import fit, lock
 
-JOBS = 4
-"""At once by default, at most: more would only wait for the pre-training, and take its cores."""
+DEMO = "relation_digits"
+"""The recipe where none is named."""
 
 FURTHER = (
     "Further options are overrides of the recipe; of the data, devices and precision all that is compared takes them."
@@ -33,10 +32,12 @@ FURTHER = (
 def parser() -> argparse.ArgumentParser:
     """The options of ``tinymim distill``; others are overrides of the recipe."""
     options = plan_options.parser("distill", __doc__, f"{FURTHER}\n\n{compare.__doc__}")
-    options.add_argument("recipe", help="a recipe, or a path; one without `compare` is fitted alone")
+    options.add_argument(
+        "recipe", nargs="?",
+        help=f"comes first: a recipe, or a path, by default {DEMO}; one without `compare` is fitted alone",
+    )  # fmt: skip
     options.add_argument("--seeds", help="3 is a number of seeds, from the recipe's own up; 0,4 lists them")
-    plan_options.add(options, "set", "launch", "run_dir", "accept_changes", folder="runs/distill_NAME")
-    options.add_argument("--jobs", type=int, help=f"fits at once; by default as many as cores, and at most {JOBS}")
+    plan_options.add(options, "set", "jobs", "launch", "run_dir", "accept_changes", folder="runs/distill_NAME")
     options.add_argument(
         "--overwrite", nargs="?", const="true", default="false", help="start again, and lose the runs of the folder"
     )
@@ -50,8 +51,8 @@ def main(arguments: list[str]) -> int:
     Raises:
         TinymimError: mistakes in the recipe or the command line, changes that are not accepted, or failed fits.
     """
-    if not arguments or (arguments[0].startswith("-") and not {"-h", "--help"} & {*arguments}):
-        raise TinymimError("name a recipe first: tinymim distill relation_digits [--trainer.max_epochs 5 ...]")
+    if not arguments or arguments[0].startswith("-"):
+        arguments = [DEMO, *arguments]
     options = parser()
     asked, overrides = plan_options.overrides(options, arguments, "comparison", flags=True)
     compared = compare.read(
@@ -59,8 +60,6 @@ def main(arguments: list[str]) -> int:
     )
     if compared is None:
         return _alone(asked, overrides)
-    jobs = min(cores(), JOBS) if asked.jobs is None else asked.jobs
-    plan_options.check_jobs(jobs)
     place = asked.run_dir or Path("runs") / f"distill_{compared.plan.name}"
     keys = [key for keys in compared.cells.values() for key in keys]
     if asked.overwrite == "true":
@@ -71,13 +70,13 @@ def main(arguments: list[str]) -> int:
     compared.plan.command = plan_options.again(options, asked, overrides)
     with opened(place, compared.plan, asked.launch, asked.accept_changes, keys) as state:
         left = sum(state.entries[key].state != "done" for key in keys)
-        say(f"{left} fits, {jobs} at once, in {place}")
         runner = Runner(
-            state, keys, jobs, describe=lambda key: report.describe(state, compared.compared, key), forked=True
+            state, keys, asked.jobs, describe=lambda key: report.describe(state, compared.compared, key), quiet=True
         )
+        say(f"{left} fits, {runner.jobs} at once, in {place}")
         if code := runner.run():
             return code
-        table = pages.comparison(compared, state, report.records(state, compared.compared, compared.plan), jobs)
+        table = pages.comparison(compared, state, report.records(state, compared.compared, compared.plan), runner.jobs)
     student = place / STUDENT / PRETRAIN / CHECKPOINT
     print(f"\n{table}\nall runs: {place}\nthe distilled student: {student}")
     if len(compared.plan.seeds or []) == 1:

@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     except TinymimError as error:
         words, code = own_words(error), error.code
     except KeyboardInterrupt:
-        words, code = stopping.words, stopping.code
+        words, code = stopping.last_words()
     except OSError as error:
         if error.errno not in (*FULL, errno.ENAMETOOLONG):
             raise

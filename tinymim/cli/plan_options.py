@@ -12,8 +12,6 @@ from tinymim.config import recipe
 from tinymim.config.spec import seed_mistakes
 from tinymim.errors import TinymimError
 
-JOBS = "at once, sharing the cores where they do not need each other"
-
 
 def parser(command: str, about: str, epilog: str = "") -> argparse.ArgumentParser:
     """A parser of a command's options, whose help shows texts as they are written."""
@@ -23,23 +21,22 @@ def parser(command: str, about: str, epilog: str = "") -> argparse.ArgumentParse
     )  # fmt: skip
 
 
-def add(options: argparse.ArgumentParser, *names: str, jobs: int | None = None, folder: str = "") -> None:
+def add(options: argparse.ArgumentParser, *names: str, folder: str = "") -> None:
     """Add some of the common options.
 
     Args:
         options: of a command.
         names: ``jobs``, ``run_dir``, ``accept_changes``, ``launch``, ``set``, ``seeds`` or ``report_only``.
-        jobs: fits at once by default; ``None`` is as many as cores.
         folder: the run folder by default, for the help.
     """
-    default = "as many as cores" if jobs is None else jobs
+    jobs = "fits at once; by default one a GPU, or a core, where they need no other first"
     launch = "put before each fit's command, such as srun, or 'torchrun ... --no-python'"
     every = {"nargs": "+", "action": "extend", "default": [], "metavar": "KEY=VALUE"}
     known: dict[str, dict[str, Any]] = {
         "run_dir": {"type": Path, "help": f"by default {folder}"},
         "seeds": {"help": "such as 0,1,2, in place of the file's"},
         "set": {**every, "help": "for every fit, or STAGE.KEY=VALUE for one, or seeds=[0]"},
-        "jobs": {"type": int, "default": jobs, "help": f"fits {JOBS}; by default {default}"},
+        "jobs": {"type": number, "help": jobs},
         "launch": {"help": launch},
         "report_only": {"action": "store_true", "help": "run nothing, and report what is done"},
         "accept_changes": {
@@ -146,7 +143,8 @@ def seeds(text: str, first: int | None = None) -> list[int]:
     return numbers
 
 
-def check_jobs(jobs: int) -> None:
-    """Raise unless ``jobs`` is a number of processes."""
-    if jobs < 1:
+def number(text: str) -> int:
+    """The number of fits that ``--jobs`` gives."""
+    if (jobs := int(text)) < 1:
         raise TinymimError(f"--jobs: {jobs} is not 1 or more")
+    return jobs

@@ -23,12 +23,12 @@ from tinymim.experiments.grid import Grid
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, holds
-from tinymim.experiments.stop_signals import INTERRUPTED
 from tinymim.log import say
 from tinymim.report.document import Section
 from tinymim.safety.console import PlainConsole
 from tinymim.scaling import reconstruction_figure, table
 from tinymim.scaling.table import RunRow
+from tinymim.system import INTERRUPTED
 from tinymim.training import inspection
 
 REPORT = "report"
@@ -49,7 +49,6 @@ def main(arguments: list[str]) -> int:
         out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
         report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
         return 0
-    plan_options.check_jobs(asked.jobs)
     study = load(asked)
     study.plan.command = plan_options.again(options, asked)
     place = asked.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if asked.quick else ''}"
@@ -88,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
     options.add_argument("--out", type=Path, help="folder of the report; by default report in the run_dir")
     folder = "runs/scaling_NAME, or runs/scaling_NAME_quick"
-    plan_options.add(options, "set", "seeds", "jobs", "launch", "run_dir", jobs=1, folder=folder)
+    plan_options.add(options, "set", "seeds", "jobs", "launch", "run_dir", folder=folder)
     plan_options.add(options, "report_only", "accept_changes")
     inspection.add_argument(options, "the recipe of a run whose images are restored")
     return options
@@ -100,7 +99,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options.parse_args(plan_options.hyphened(options, arguments))
 
 
-def _run(study: Grid, state: State, jobs: int) -> tuple[int, TinymimError | None]:
+def _run(study: Grid, state: State, jobs: int | None) -> tuple[int, TinymimError | None]:
     """Run what is left; the exit code, and what went wrong."""
     places = grid_runs.keys(study, state)
     left = sum(entry.state != "done" for entry in state.entries.values())
@@ -112,7 +111,7 @@ def _run(study: Grid, state: State, jobs: int) -> tuple[int, TinymimError | None
         return grid_runs.describe(row) if row else state.entries[key].state
 
     try:
-        return Runner(state, None, jobs, lambda _: _rows(study, state), describe, logged=True).run(), None
+        return Runner(state, None, jobs, lambda _: _rows(study, state), describe, quiet=True).run(), None
     except TinymimError as error:
         if not any(entry.state == "failed" for entry in state.entries.values()):
             raise

@@ -13,7 +13,6 @@ from tinymim.experiments.runner import Runner
 from tinymim.experiments.search import Search
 from tinymim.files import write_json
 from tinymim.log import say
-from tinymim.system import cores
 from tinymim.training import run_folder
 
 FURTHER = (
@@ -43,16 +42,14 @@ def main(arguments: list[str]) -> int:
     asked, overrides = plan_options.overrides(options, arguments, "search")
     compared, chosen = search_source.read(asked.name, asked.quick, overrides)
     whole = Search(compared, asked.rows)
-    jobs = cores() if asked.jobs is None else asked.jobs
-    plan_options.check_jobs(jobs)
     whole.plan.command = plan_options.again(options, asked, overrides)
     command, name = f"tinymim search {asked.name}{' --quick' if asked.quick else ''}", whole.plan.name
     place = asked.run_dir or Path("runs") / f"search_{name}{'_quick' if asked.quick else ''}"
     keys = list(whole.plan.fits)
     with opened(place, whole.plan, asked.launch, asked.accept_changes, keys, whole.tried) as state:
         left = sum(state.entries[key].state != "done" for key in keys)
-        say(f"search of {len(whole.rows)} row(s): {left} of {len(keys)} fits to run, {jobs} at once, in {place}")
-        runner = Runner(state, keys, jobs, describe=lambda key: whole.describe(state, key), forked=True)
+        runner = Runner(state, keys, asked.jobs, describe=lambda key: whole.describe(state, key), quiet=True)
+        say(f"search of {len(whole.rows)} row(s): {left} of {len(keys)} fits to run, {runner.jobs} at once, in {place}")
         failed: list[str] = []
         try:
             if code := runner.run():

@@ -7,53 +7,24 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
-from types import FrameType
-from typing import Any
 
-from tinymim.system import ECHO, SIGNALS
-
-CODES = {number: 130 if number == signal.SIGINT else 75 for number in SIGNALS}
-"""Exit codes: of Ctrl-C, and of what a cluster, a closed session or ``timeout`` asks to end."""
+from tinymim.system import EndSignals, exit_code
 
 
-class Stopping:
+class Stopping(EndSignals):
     """Have the first signal end the command by ``KeyboardInterrupt``, and a second one at once."""
 
     def __init__(self) -> None:
-        self._number, self._when, self._pid = signal.SIGINT, 0.0, os.getpid()
-        self._before: dict[signal.Signals, Any] = {}
+        super().__init__(self._end)
+        self._process = os.getpid()
 
-    def __enter__(self) -> Stopping:
-        if threading.current_thread() is threading.main_thread():
-            for number in CODES:  # one that is ignored, as under nohup, stays ignored
-                if (before := signal.getsignal(number)) in (signal.SIG_DFL, signal.default_int_handler):
-                    self._before[number] = before
-                    signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a data worker, which ends with the command
-            os._exit(CODES[signal.Signals(number)])
-        now = time.monotonic()
-        if self._when:
-            if now - self._when > ECHO:
-                os._exit(self.code)
-            return
-        self._number, self._when = signal.Signals(number), now
+    def _end(self, number: int) -> None:
+        if self.count > 1 or os.getpid() != self._process:  # of a data worker, which ends with the command
+            os._exit(self.code)
         raise KeyboardInterrupt
 
-    @property
-    def code(self) -> int:
-        """The exit code."""
-        return CODES[self._number]
-
-    @property
-    def words(self) -> str:
-        """What is said."""
-        return f"stopped by {self._number.name}; nothing is left half written, and the same command runs it again"
+    def last_words(self) -> tuple[str, int]:
+        """What is said at the end, and the exit code."""
+        number = self.received or signal.SIGINT
+        words = f"stopped by {number.name}; nothing is left half written, and the same command runs it again"
+        return words, exit_code(number)

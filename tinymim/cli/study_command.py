@@ -15,10 +15,9 @@ from tinymim.experiments import pages, report, study
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State
-from tinymim.experiments.stop_signals import INTERRUPTED
 from tinymim.experiments.study import Study
 from tinymim.log import say
-from tinymim.system import cores
+from tinymim.system import INTERRUPTED
 
 FURTHER = "Further options are overrides of every pre-training, such as --trainer.max_epochs 5."
 
@@ -61,24 +60,21 @@ def main(arguments: list[str]) -> int:
     """
     asked, found, place = read(arguments)
     rows = _chosen(found, asked.rows, asked.questions)
-    jobs = cores() if asked.jobs is None else asked.jobs
-    plan_options.check_jobs(jobs)
     keys = found.keys(rows)
     with opened(place, found.plan, asked.launch, asked.accept_changes, keys) as state:
-        code = _run(found, state, [] if asked.report_only else keys, jobs)
+        code = _run(found, state, [] if asked.report_only else keys, asked.jobs)
     if code == 0:
         print(f"\nthe page: {place / 'index.html'}\nthe tables and all runs: {place}")
     return code
 
 
-def _run(found: Study, state: State, keys: list[str], jobs: int) -> int:
+def _run(found: Study, state: State, keys: list[str], jobs: int | None) -> int:
     """Run the fits, keep the tables up to date, and tell how it went."""
     wanted = state.plan.with_sources(keys)
     cells = {key: cell for cell in found.cells.values() for key in cell}
     for key in wanted - cells.keys():
         cells[key] = [key]
     left = {tuple(cells[key]) for key in wanted if state.entries[key].state != "done"}
-    say(f"study {found.plan.name}: {len(left)} cell(s) to run, {jobs} at once, in {state.place}")
 
     def ended(key: str) -> None:
         if all(state.entries[other].state in ("done", "failed") for other in cells[key]):
@@ -87,8 +83,9 @@ def _run(found: Study, state: State, keys: list[str], jobs: int) -> int:
     def write() -> None:
         pages.write_study(found, state, report.records(state, found.compared, found.plan))
 
+    runner = Runner(state, wanted, jobs, ended, lambda key: report.describe(state, found.compared, key), quiet=True)
+    say(f"study {found.plan.name}: {len(left)} cell(s) to run, {runner.jobs} at once, in {state.place}")
     write()
-    runner = Runner(state, wanted, jobs, ended, lambda key: report.describe(state, found.compared, key), forked=True)
     code = 1  # of an error
     try:
         code = runner.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import multiprocessing
 import os
@@ -12,10 +13,10 @@ import subprocess
 import sys
 import textwrap
 import threading
-import traceback
+from collections.abc import Sequence
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from tinymim.system import SIGNALS
 
@@ -39,24 +40,32 @@ class Process(Protocol):
 
 
 def start(
-    how: Literal["command", "shown", "forked"], words: list[str], log: Path | None, threads: int, launch: list[str]
+    words: list[str],
+    log: Path | None,
+    threads: int,
+    launch: Sequence[str] = (),
+    shown: bool = False,
+    gpus: Sequence[str] = (),
 ) -> Process:
-    """Start a fit.
+    """Start a fit: in a worker process, or, behind a launcher, by the command that a user would give.
 
     Args:
-        how: as the command that a user would give; the same, what it says being shown too; or in a worker process.
         words: what follows ``tinymim``.
         log: where its output goes; ``None`` is the terminal, and all threads.
         threads: of its computation.
-        launch: comes before a command.
+        launch: comes before the command.
+        shown: what it says is shown too; it is a command of its own.
+        gpus: that a worker is to see alone, as ``CUDA_VISIBLE_DEVICES`` names them; by default all.
 
     Raises:
         OSError: the launcher cannot be started.
     """
     if log:
         log.parent.mkdir(exist_ok=True)
-        if how != "command":
-            return Shown(words, log) if how == "shown" else Fork(words, log, threads)
+    if log and shown:
+        return Shown(words, log)
+    if not launch:
+        return Fork(words, log, threads, gpus)
     environment = {**({"OMP_NUM_THREADS": str(threads)} if log else {}), **os.environ}
     with log.open("ab") if log else contextlib.nullcontext() as stream:
         return subprocess.Popen(
@@ -96,12 +105,12 @@ class Shown:
 
 
 class Fork:
-    """``tinymim fit`` or ``test`` in a worker process, which starts at once and ends with this one."""
+    """A command in a worker process, which starts at once and ends with this one; as :func:`start` says."""
 
-    def __init__(self, words: list[str], log: Path, threads: int):
+    def __init__(self, words: list[str], log: Path | None, threads: int, gpus: Sequence[str] = ()):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        self._process = context.Process(target=_work, args=(words, log, threads))
+        self._process = context.Process(target=_work, args=(words, log, threads, gpus))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the server, and the fit until it listens
         try:
             resource_tracker.ensure_running()
@@ -125,33 +134,25 @@ class Fork:
         self._process.join()
 
 
-def _work(words: list[str], log: Path, threads: int) -> None:
-    """In the worker: run the command, and end with its exit code."""
+def _work(words: list[str], log: Path | None, threads: int, gpus: Sequence[str] = ()) -> None:
+    """In the worker: run the command, as ``python -m tinymim`` does, and end with its exit code."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     leave_group()
     threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(stream, 1)
-    os.dup2(stream, 2)
-    import torch
+    if log:
+        stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(stream, 1)
+        os.dup2(stream, 2)
+        if "OMP_NUM_THREADS" not in os.environ:
+            import torch
 
-    from tinymim.errors import TinymimError
-    from tinymim.training import fit
-
+            torch.set_num_threads(threads)
+    if gpus:  # before anything asks CUDA for them
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     sys.argv = [sys.argv[0], *words]  # Lightning starts the fit's other processes by this process's command line
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("tinymim.__main__")
-    torch.set_num_threads(threads)
-    code = 0
-    try:
-        fit.run(words[0], words[1:])
-    except TinymimError as error:
-        print(f"tinymim {words[0]}: {error}", flush=True)
-        code = error.code
-    except Exception:
-        traceback.print_exc()
-        code = 1
-    sys.exit(code)
+    importlib.import_module("tinymim.cli.main").command()
 
 
 def leave_group() -> None:

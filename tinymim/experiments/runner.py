@@ -14,36 +14,35 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tinymim import precision
 from tinymim.config import references
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import fit_files, fit_processes
+from tinymim.experiments import fit_files, fit_processes, side_by_side
 from tinymim.experiments.fit_processes import Process
 from tinymim.experiments.plan_changes import digest
 from tinymim.experiments.state import State, now
 from tinymim.experiments.status import headline
-from tinymim.experiments.stop_signals import INTERRUPTED, StopSignals
+from tinymim.experiments.stop_signals import StopSignals
 from tinymim.experiments.tally import Tally
 from tinymim.files import unwritten
 from tinymim.log import say
 from tinymim.safety.text import json_or_empty
-from tinymim.system import cores
+from tinymim.system import INTERRUPTED, PREEMPTED, cores
 from tinymim.training import lock, run_folder
-from tinymim.training.preemption import Preempted
 from tinymim.training.run_folder import PROGRESS
 
 
 @dataclass
 class Running:
-    """A stage's process: where its output goes, when its progress was written last before it began, when it began, and
-    how often it was asked to stop."""
+    """A stage's process: where its output goes, when its progress was written last before it began, when it began, its
+    GPUs, and how often it was asked to stop."""
 
     process: Process
     log: Path | None
     before: int
     begun: float
+    gpus: list[str]
     asked: int = 0
 
 
@@ -53,11 +52,11 @@ class Runner:
     Args:
         state: of the plan; kept up to date in its file.
         keys: of the fits to run; by default all.
-        jobs: stages at once.
+        jobs: stages at once; ``None`` is as :func:`side_by_side.at_once` has it.
         ended: called with the key of each stage that is done or has failed.
         describe: what to say of one that is done.
-        forked: run fits in worker processes, which start at once; their output goes into files.
-        logged: keep each stage's output in a file of its own, as is always done where several run at once.
+        quiet: keep each stage's output in a file of its own, as is always done where several run at once, and do not
+            say that it begins.
         shown: what stages say is shown too.
     """
 
@@ -65,21 +64,20 @@ class Runner:
         self,
         state: State,
         keys: Iterable[str] | None = None,
-        jobs: int = 1,
+        jobs: int | None = 1,
         ended: Callable[[str], object] = lambda key: None,
         describe: Callable[[str], str] | None = None,
-        forked: bool = False,
-        logged: bool = False,
+        quiet: bool = False,
         shown: bool = False,
     ):
-        self.state, self.jobs, self.ended = state, jobs, ended
+        self.state, self.ended = state, ended
         self.describe = describe or (lambda key: headline(state, key))
         self.keys = list(state.entries if keys is None else (key for key in state.entries if key in set(keys)))
-        self.forked = forked and not state.launch
-        self.how: Literal["command", "shown", "forked"] = "shown" if shown else "forked" if self.forked else "command"
-        self.logged = logged or shown or self.forked or jobs > 1
+        self.jobs = side_by_side.at_once(state.plan, self.keys) if jobs is None else jobs
+        self.shown, self.quiet, self.logged = shown, quiet, quiet or shown or self.jobs > 1
         self.again = state.again
         self.running: dict[str, Running] = {}
+        self._gpus = side_by_side.gpus(state.plan) if self.jobs > 1 and not state.launch else []
         self._tried: set[str] = set()
         self._signals, self._told = StopSignals(self._pass_on), False
         self._trouble: TinymimError | None = None
@@ -98,7 +96,7 @@ class Runner:
         """
         self._nobody_at_work()
         try:
-            with self._signals.listening():
+            with self._signals:
                 while True:
                     self._tell()
                     for ended in [key for key, stage in self.running.items() if stage.process.poll() is not None]:
@@ -112,8 +110,8 @@ class Runner:
                     self._tally.watch({key: stage.log for key, stage in self.running.items() if stage.log})
                     time.sleep(0.05)
         finally:
-            # only after an exception; a command of its own may live on
-            self._kill(stage for stage in self.running.values() if isinstance(stage.process, fit_processes.Fork))
+            if not (self.shown or self.state.launch):  # only after an exception; a command of its own may live on
+                self._kill(self.running.values())
         return self._verdict()
 
     def _kill(self, stages: Iterable[Running]) -> None:
@@ -176,11 +174,11 @@ class Runner:
         place = state.place / key
         self._make_ready(key, place)
         log = state.place / "logs" / f"{key.replace('/', '-')}.txt" if self.logged else None
-        if not self.forked:
+        if not self.quiet:
             what = " ".join(filter(None, (stage.kind, stage.recipe, f"from {stage.start or 'scratch'}")))
             if stage.kind == "command":
                 what = shlex.join(["tinymim", *stage.config["words"]])
-            where = f" (its output: {log})" if log and self.how == "command" else ""
+            where = f" (its output: {log})" if log and not self.shown else ""
             say(f"\n== stage {self.keys.index(key) + 1} of {len(self.keys)}, {key}: {what}{where}")
         entry.inputs = fit_files.inputs(state, key)
         entry.recipe, entry.started = digest(stage), entry.started or now()
@@ -192,12 +190,14 @@ class Runner:
         settled = self._settled(key) if precision.is_auto(stage.config) else None
         words = fit_files.command(state, key, settled)
         launch = shlex.split(state.launch) if stage.kind != "export" else []
+        in_use = [stage.gpus for stage in self.running.values()]
+        gpus = min(self._gpus, key=in_use.count, default=[])
         try:
-            process = fit_processes.start(self.how, words, log, max(cores() // self.jobs, 1), launch)
+            process = fit_processes.start(words, log, max(cores() // self.jobs, 1), launch, self.shown, gpus)
         except OSError as error:
-            self._failed(key, f"{[*launch, fit_processes.COMMAND[0]][0]} cannot be started: {error.strerror}")
+            self._failed(key, f"{[*launch, 'a process'][0]} cannot be started: {error.strerror}")
             return
-        self.running[key] = Running(process, log, _written(place), time.monotonic())
+        self.running[key] = Running(process, log, _written(place), time.monotonic(), gpus)
         self._pass_on()
         entry.process = {"host": socket.gethostname(), "pid": process.pid}
         self._save()
@@ -207,7 +207,7 @@ class Runner:
         here, once for all stages, unless a launcher may take them elsewhere."""
         alike = [other for other in self.state.entries if precision.is_auto(self.state.plan.stage(other).config)]
         before = run_folder.precision_in(self.state.place / other for other in (key, *alike))
-        if before or not self.forked:
+        if before or self.state.launch:
             return before
         if self._precision is None:
             config = references.filled(self.state.plan.stage(key).config)
@@ -251,7 +251,7 @@ class Runner:
         if code in INTERRUPTED or self._signals.count or (code and saved):
             entry.state, entry.ended = "interrupted", now()
             self._save()
-            self._signals.ask(code if code in INTERRUPTED else Preempted.code)  # it stops the whole plan
+            self._signals.ask(code if code in INTERRUPTED else PREEMPTED)  # it stops the whole plan
             return
         missing = ", ".join(name for name in fit_files.promised(self.state, key) if name not in outputs)
         how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"

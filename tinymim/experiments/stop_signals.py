@@ -7,62 +7,34 @@ by way of this process.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 
-from tinymim.system import ECHO, SIGNALS
-from tinymim.training.preemption import Preempted
-
-INTERRUPTED = (Preempted.code, 130)
-"""Exit codes of what was asked to end, and would go on: by a cluster, and by Ctrl-C."""
+from tinymim.system import CTRL_C, PREEMPTED, EndSignals
 
 GRACE = 10.0
 """Seconds that a stage has to end once it is asked again; then it is killed, which harms no file."""
 
 
-class StopSignals:
-    """The signals that have come.
+class StopSignals(EndSignals):
+    """The signals that have come, and a stage's end that counts as one.
 
     Args:
         act: called at each, once it is counted.
     """
 
     def __init__(self, act: Callable[[], None]):
-        self.count, self.code = 0, Preempted.code
-        self._act, self._when = act, 0.0
+        super().__init__(lambda number: act())
+        self._stop = act
 
     @property
     def overdue(self) -> bool:
         """Whether what was asked twice has had its time."""
-        return self.count > 1 and time.monotonic() - self._when > GRACE
+        return self.count > 1 and time.monotonic() - self.when > GRACE
 
-    def ask(self, code: int = Preempted.code) -> None:
+    def ask(self, code: int = PREEMPTED) -> None:
         """Stop as at a first signal, unless one has come."""
         if not self.count:
-            self.count, self.code = 1, code
-        self._act()
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Count signals; one that is ignored, as under nohup, stays ignored."""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, self._receive)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        last, self._when = self._when, time.monotonic()
-        if self.count and self._when - last < ECHO:  # make and launchers forward what the whole group has had
-            return
-        if not self.count and number == signal.SIGINT:
-            self.code = 130
-        self.count += 1
-        self._act()
+            self.count, self.received = 1, signal.SIGINT if code == CTRL_C else signal.SIGTERM
+        self._stop()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,14 +69,9 @@ def problem_of(path: Path, parts: bool = False) -> str | None:
     """
     real = Path(os.path.realpath(path))
     recorded = checksum_beside(real)
-    if recorded.is_file():
-        if sha256(real) not in recorded.read_text(errors="replace").split():
-            return f"{real} is damaged: its sha256 is not the one in {recorded.name}"
-    elif zipfile.is_zipfile(real):  # PyTorch's reader does not compare the checksums in it
-        with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(real) as archive:
-            if damaged := archive.testzip():
-                return f"{real} is damaged in {damaged}, by the checksum within; it has none beside it"
-    try:  # a checksum is right of whatever it was made of
+    if recorded.is_file() and sha256(real) not in recorded.read_text(errors="replace").split():
+        return f"{real} is damaged: its sha256 is not the one in {recorded.name}"
+    try:  # a checksum is right of whatever it was made of; where none is beside the file, those within are compared
         content = safe_pickle.load(real, "meta")
         if parts:
             record_schemas.fit(content, run_schemas.Checkpoint, f"{real} is damaged")

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,10 +22,11 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from typing_extensions import override
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
-from tinymim.system import ECHO, SIGNALS
+from tinymim.system import PREEMPTED, EndSignals, exit_code
 from tinymim.training.processes import started_by_lightning
 
 HANGING = 15
@@ -43,80 +43,57 @@ MOST = 10
 class Preempted(TinymimError):  # noqa: N818  # not a mistake
     """The run was asked to end, and everything is saved."""
 
-    code = 75  # EX_TEMPFAIL: try again later
+    code = PREEMPTED
 
     def __init__(self, message: str, received: signal.Signals | None = None):
         super().__init__(message)
-        self.code = code_of(received)
+        self.code = exit_code(received)
 
 
-def code_of(received: signal.Signals | None) -> int:
-    """Exit code of a run that was ended by a signal: 130 for Ctrl-C, as shells have it."""
-    return 130 if received == signal.SIGINT else Preempted.code
-
-
-class Preemption:
+class Preemption(EndSignals):
     """Signals of this process, deferred to the end of a step.
 
     The first signal is noted, and acted on where nothing is half done; the second ends the process at once, which
     harms no file, as files appear by renaming alone. Before training there is nothing to save, and the first one ends
-    it. Signals that the process was started to ignore, as by ``nohup``, stay ignored.
+    it.
     """
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+        super().__init__(self._asked)
         self.deadline = math.inf
         """When the run's time is over, by the monotonic clock."""
-        self._when = 0.0
-        self._deferring, self._process, self._over = False, os.getpid(), threading.Event()
+        self._process, self._over = os.getpid(), threading.Event()
         self._trainer: pl.Trainer | None = None
-        self._before: dict[signal.Signals, Any] = {}
-        self._signals: tuple[signal.Signals, ...] = SIGNALS
 
-    def __enter__(self) -> Preemption:
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-        self._signals = tuple(self._before)
-        self.listen()
-        return self
-
+    @override
     def __exit__(self, *exception: object) -> None:
         self._trainer = None
         self._over.set()
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
+        super().__exit__(*exception)
 
+    @override
     def listen(self, trainer: pl.Trainer | None = None) -> None:
-        """Take the signals over from whoever has them; Lightning would save in the middle of a step.
+        # Lightning would save in the middle of a step; once the trainer trains, a signal waits for the end of one
+        self._trainer = trainer
+        super().listen()
 
-        Args:
-            trainer: once it trains; a signal then waits for the end of a step.
-        """
-        self._deferring, self._trainer = trainer is not None, trainer
-        if threading.current_thread() is threading.main_thread():
-            for number in self._signals:
-                signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def _asked(self, number: int) -> None:
         if os.getpid() != self._process:  # a loading process that was started a moment ago
             return
-        now = time.monotonic()
-        if self.received is not None:
+        received = signal.Signals(number)
+        if self.count > 1:
             # by the process that started this one, and ends it where the user means it
-            forwarded = started_by_lightning() or "TORCHELASTIC_RUN_ID" in os.environ
-            if now - self._when > ECHO and not forwarded:
-                os._exit(code_of(self.received))
+            if not (started_by_lightning() or "TORCHELASTIC_RUN_ID" in os.environ):
+                os._exit(self.code)
             return
-        self.received, self._when = signal.Signals(number), now
-        if number == signal.SIGHUP:
+        if received == signal.SIGHUP:
             _leave_terminal()
         launcher = self._trainer and self._trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(number)  # the processes that this one started
-        if not self._deferring:
-            raise Preempted(f"ended by {self.received.name}; there was nothing to save yet", self.received)
-        threading.Thread(target=self._watch, args=(self.received,), daemon=True).start()
+        if not self._trainer:
+            raise Preempted(f"ended by {received.name}; there was nothing to save yet", received)
+        threading.Thread(target=self._watch, args=(received,), daemon=True).start()
 
     def _watch(self, received: signal.Signals) -> None:
         """Say what happens now, and end the process where no data comes, so that no step ever ends."""
@@ -131,7 +108,7 @@ class Preemption:
             saved = saved if last.exists() else "there was no checkpoint yet"
             say(f"ended by {received.name}: no data came for {HANGING} s; {saved}")
             end_workers()
-            os._exit(code_of(received))
+            os._exit(self.code)
 
     def request(self, trainer: pl.Trainer) -> int:
         """0 while nothing was asked; 1, to end; 2, to end and have SLURM run the job again."""
