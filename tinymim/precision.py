@@ -173,15 +173,15 @@ def settle(config: dict[str, Any], before: str | None = None, device: Device | N
     if not isinstance(trainer, dict):
         return config
     device = device or device_of(trainer)
-    asked = trainer.get("precision")
-    if asked == AUTO and before is None:
+    wanted = trainer.get("precision")
+    if wanted == AUTO and before is None:
         choice = choose(device)
         _say(f"precision: auto is {choice.precision} here: {choice.reason}")
         return with_precision(config, choice.precision)
-    if asked == AUTO:
+    if wanted == AUTO:
         _say(f"precision: auto is {before}, as before")
         config = with_precision(config, str(before))
-    warn(before if asked == AUTO else asked, device)
+    warn(before if wanted == AUTO else wanted, device)
     return config
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.commands import refused, tinymim
 from tests.experiments.compared import write_recipe
-from tinymim.cli import plan_options, scaling_command, study_command
+from tinymim.cli import distill_command, plan_options, scaling_command, study_command
 from tinymim.errors import TinymimError
 
 
@@ -51,3 +52,22 @@ def test_options__have_hyphens_and_are_taken_with_underscores() -> None:
     assert overrides == ["--a.b_c=1", "--d.e_f=2"], "those of recipes stay as they are"
     with pytest.raises(TinymimError, match="--set a: is not KEY=VALUE"):
         plan_options.overrides(study_command.parser(), ["digits", "--set", "a"], "study")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "relation_digits []"),
+        (["--trainer.max_epochs", "5", "--jobs", "2"], "relation_digits ['--trainer.max_epochs=5']"),
+        (["cls_digits", "--print_config"], "cls_digits ['--print_config']"),
+        (["--seeds", "2", "cls_digits"], "no option of a comparison: cls_digits; tinymim distill --help lists them"),
+        (["--jobs", "0"], "--jobs: 0 is not 1 or more"),
+    ],
+)
+def test_distill__without_a_recipe_is_the_demo(words: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(recipe: str, overrides: list[str], choose: object) -> None:
+        raise TinymimError(f"{recipe} {overrides}")
+
+    monkeypatch.setattr(distill_command.compare, "read", read)
+    with pytest.raises(TinymimError, match=re.escape(told)):
+        distill_command.main(words)

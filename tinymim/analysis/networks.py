@@ -227,9 +227,9 @@ def _check_bytes(name: str, architecture: Architecture) -> None:
         return
     held = file.stat().st_size if (file := locate.file_of(name)) else 0
     network = skeleton(architecture)
-    if (asked := sum(part.nbytes for part in (*network.parameters(), *network.buffers()))) > max(MOST, 8 * held):
+    if (size := sum(part.nbytes for part in (*network.parameters(), *network.buffers()))) > max(MOST, 8 * held):
         raise TinymimError(
-            f"{name}: random weights of {network.describe()} would take {asked / 1e9:.1f} GB, and for a file at most "
+            f"{name}: random weights of {network.describe()} would take {size / 1e9:.1f} GB, and for a file at most "
             f"{MOST / 1e9:.1f} are drawn; random:timm:NAME has timm's own networks"
         )
 

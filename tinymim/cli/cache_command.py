@@ -27,10 +27,10 @@ def main(arguments: list[str]) -> int:
     actions.add_parser("list", parents=[where], help="what is in it (the default)")
     clearing = actions.add_parser("clear", parents=[where], help="remove what no run has open")
     clearing.add_argument("names", nargs="*", metavar="NAME", help="as `list` shows them; all by default")
-    asked = parser.parse_args(arguments)
-    root = place(getattr(asked, "dir", None))
-    if asked.action == "clear":
-        clear(root, asked.names)
+    args = parser.parse_args(arguments)
+    root = place(getattr(args, "dir", None))
+    if args.action == "clear":
+        clear(root, args.names)
     else:
         show(root)
     return 0

@@ -26,24 +26,24 @@ def main(arguments: list[str]) -> int:
     """Run ``tinymim chain``, and return its exit code: as the command's, or 75 where it was interrupted."""
     spelt = argparse.ArgumentParser(add_help=False)
     plan_options.add(spelt, "run_dir", "accept_changes")
-    asked = _parser().parse_args(plan_options.hyphened(spelt, arguments))
-    if asked.action == "status":
-        status(load(asked.folder))
+    args = _parser().parse_args(plan_options.hyphened(spelt, arguments))
+    if args.action == "status":
+        status(load(args.folder))
         return 0
-    if asked.action == "plan":
-        with nullcontext() if asked.trust else class_paths.own_only():
-            planned = chains.load(asked.chain, _settings(asked), asked.config)
-        return plan_command.shown(planned, asked.trust)
-    if asked.action == "resume":
-        kind, place, chain = load(asked.folder).plan.kind, asked.folder, None
+    if args.action == "plan":
+        with nullcontext() if args.trust else class_paths.own_only():
+            planned = chains.load(args.chain, _settings(args), args.config)
+        return plan_command.shown(planned, args.trust)
+    if args.action == "resume":
+        kind, place, chain = load(args.folder).plan.kind, args.folder, None
         if kind != "chain":
             raise TinymimError(f"{place} is of a {kind}; go on with: tinymim resume {place}")
     else:
-        chain = chains.load(asked.chain, _settings(asked), asked.config)
-        place = asked.run_dir or Path("runs") / f"chain_{chain.name}"
-    going_on = chain is None or asked.resume
-    with opened(place, chain, asked.launch, asked.accept_changes, going_on=going_on) as state:
-        return _run(state, asked.jobs)
+        chain = chains.load(args.chain, _settings(args), args.config)
+        place = args.run_dir or Path("runs") / f"chain_{chain.name}"
+    going_on = chain is None or args.resume
+    with opened(place, chain, args.launch, args.accept_changes, going_on=going_on) as state:
+        return _run(state, args.jobs)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(asked: argparse.Namespace) -> list[str]:
-    return [*asked.set, *([f"seeds={plan_options.seeds(asked.seeds)}"] if asked.seeds else [])]
+def _settings(args: argparse.Namespace) -> list[str]:
+    return [*args.set, *([f"seeds={plan_options.seeds(args.seeds)}"] if args.seeds else [])]
 
 
 def _run(state: State, jobs: int | None) -> int:

@@ -20,15 +20,17 @@ from tinymim.scaling import paper_findings as scaling_findings
 
 def study(part: Part, page: Path) -> Chapter:
     """Chapter of ``tinymim study``: the questions of its file; links are relative to ``page``, the report's folder."""
-    options, found, _ = studies.read(part.commands[-1][1:])
+    options, loaded, _ = studies.read(part.commands[-1][1:])
     if not (part.place / "study.json").is_file():
         raise TinymimError(f"there is no {part.place / 'study.json'}")
-    compared = found.compared
-    compared.questions = {id: asked for id, asked in compared.questions.items() if id in (options.questions or [id])}
-    state = chain_state.load(part.place) if chain_state.holds(part.place) else old_folders.read(part.place, found.plan)
+    compared = loaded.compared
+    compared.questions = {
+        id: question for id, question in compared.questions.items() if id in (options.questions or [id])
+    }
+    state = chain_state.load(part.place) if chain_state.holds(part.place) else old_folders.read(part.place, loaded.plan)
     if state is None:
         raise TinymimError(f"{part.place} holds no fits")
-    records = report.records(state, compared, found.plan)
+    records = report.records(state, compared, loaded.plan)
     return Chapter(report.answers(state, compared, records), report.sections(state, compared, records, page))
 
 
@@ -38,36 +40,36 @@ def chain(part: Part, page: Path) -> Chapter:
     compared = questions.of_chain(state.plan)
     if compared is None:
         return Chapter([], [])
-    asked, records = compared.questions["table"], report.records(state, compared)
-    finding = tables.finding(asked, records, compared.figures)
-    return Chapter([finding] if finding else [], [report.section(compared, asked, records)])
+    question, records = compared.questions["table"], report.records(state, compared)
+    finding = tables.finding(question, records, compared.figures)
+    return Chapter([finding] if finding else [], [report.section(compared, question, records)])
 
 
 def analysis(part: Part, page: Path) -> Chapter:
     """Chapter of ``tinymim analyze``, of the networks that the part's ``roles`` name."""
-    found = results.read(part.place)
-    own = verdicts.answers(found, part.roles["mim"], part.roles["supervised"]) if part.roles else []
-    return Chapter(own, analysis_page.sections(part.place, page))
+    measured = results.read(part.place)
+    answers = verdicts.answers(measured, part.roles["mim"], part.roles["supervised"]) if part.roles else []
+    return Chapter(answers, analysis_page.sections(part.place, page))
 
 
 def scaling(part: Part, page: Path) -> Chapter:
     """Chapter of ``tinymim scaling``, of a study's runs or of a table's."""
-    asked, out = scaling_command.parse(part.commands[-1][1:]), part.place / scaling_command.REPORT
+    args, out = scaling_command.parse(part.commands[-1][1:]), part.place / scaling_command.REPORT
     extra: list[Section] = []
-    if asked.table:
-        rows = table.read(asked.table)
+    if args.table:
+        rows = table.read(args.table)
     else:
-        found, state = scaling_command.load(asked), chain_state.load(part.place)
-        rows = grid_runs.rows(found, state)
-        extra = scaling_command.restored(found, state, rows, out)
+        loaded, state = scaling_command.load(args), chain_state.load(part.place)
+        rows = grid_runs.rows(loaded, state)
+        extra = scaling_command.restored(loaded, state, rows, out)
     runs = overfitting.flagged(rows)
     objectives = list(runs["objective"].unique())
-    own = [
-        replace(one, question=f"{objective}: {one.question}" if len(objectives) > 1 else one.question)
+    answers = [
+        replace(finding, question=f"{objective}: {finding.question}" if len(objectives) > 1 else finding.question)
         for objective in objectives
-        for one in scaling_findings.findings(runs[runs["objective"] == objective])
+        for finding in scaling_findings.findings(runs[runs["objective"] == objective])
     ]
-    return Chapter(own, moved([*scaling_page.analyse(rows, out), *extra], out, page))
+    return Chapter(answers, moved([*scaling_page.analyse(rows, out), *extra], out, page))
 
 
 READERS: Readers = {"study": study, "chain": chain, "analysis": analysis, "scaling": scaling}

@@ -54,24 +54,24 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         arguments = [DEMO, *arguments]
     options = parser()
-    asked, overrides = plan_options.overrides(options, arguments, "comparison", flags=True)
+    args, overrides = plan_options.overrides(options, arguments, "comparison", flags=True)
     compared = compare.read(
-        asked.recipe, overrides, lambda own: plan_options.seeds(asked.seeds, own) if asked.seeds else [own]
+        args.recipe, overrides, lambda first: plan_options.seeds(args.seeds, first) if args.seeds else [first]
     )
     if compared is None:
-        return _alone(asked, overrides)
-    place = asked.run_dir or Path("runs") / f"distill_{compared.plan.name}"
+        return _alone(args, overrides)
+    place = args.run_dir or Path("runs") / f"distill_{compared.plan.name}"
     keys = [key for keys in compared.cells.values() for key in keys]
-    if asked.overwrite == "true":
+    if args.overwrite == "true":
         with lock.hold(place, "run_dir"):
             for folder in {place / key.split("/")[0] for key in keys}:
                 shutil.rmtree(folder, ignore_errors=True)
             (place / OTHERS).unlink(missing_ok=True)
-    compared.plan.command = plan_options.again(options, asked, overrides)
-    with opened(place, compared.plan, asked.launch, asked.accept_changes, keys) as state:
+    compared.plan.command = plan_options.again(options, args, overrides)
+    with opened(place, compared.plan, args.launch, args.accept_changes, keys) as state:
         left = sum(state.entries[key].state != "done" for key in keys)
         runner = Runner(
-            state, keys, asked.jobs, describe=lambda key: report.describe(state, compared.compared, key), quiet=True
+            state, keys, args.jobs, describe=lambda key: report.describe(state, compared.compared, key), quiet=True
         )
         say(f"{left} fits, {runner.jobs} at once, in {place}")
         if code := runner.run():
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
     student = place / STUDENT / PRETRAIN / CHECKPOINT
     print(f"\n{table}\nall runs: {place}\nthe distilled student: {student}")
     if len(compared.plan.seeds or []) == 1:
-        again = f"tinymim distill {asked.recipe} --seeds 3"
+        again = f"tinymim distill {args.recipe} --seeds 3"
         print(
             f"next: `{again}` for means and spreads; `tinymim report {student.parents[1]}` for its page; "
             f"`tinymim export {student} student.safetensors` to use it elsewhere"
@@ -88,12 +88,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _alone(asked: argparse.Namespace, overrides: list[str]) -> int:
+def _alone(args: argparse.Namespace, overrides: list[str]) -> int:
     """Fit a recipe that is compared with nothing."""
-    if given := [f"--{key}" for key in ("seeds", "jobs") if getattr(asked, key) is not None]:
-        raise TinymimError(f"{', '.join(given)}: {asked.recipe} has no `compare`, so it is one fit")
-    own = {"run_dir": asked.run_dir, "overwrite": asked.overwrite, "ckpt_path": asked.ckpt_path}
-    given = [f"--{key}={value}" for key, value in own.items() if value is not None]
-    place = fit.run("fit", ["--config", asked.recipe, *overrides, *given])
+    if words := [f"--{key}" for key in ("seeds", "jobs") if getattr(args, key) is not None]:
+        raise TinymimError(f"{', '.join(words)}: {args.recipe} has no `compare`, so it is one fit")
+    options = {"run_dir": args.run_dir, "overwrite": args.overwrite, "ckpt_path": args.ckpt_path}
+    words = [f"--{key}={value}" for key, value in options.items() if value is not None]
+    place = fit.run("fit", ["--config", args.recipe, *overrides, *words])
     say(f"the run is in {place}; the student is {place / CHECKPOINT}")
     return 0

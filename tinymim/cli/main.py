@@ -89,7 +89,7 @@ COMMANDS = {
         names_recipe,
     ),
     "distill": Command(
-        "run a recipe and what it compares with, and print the table: tinymim distill RECIPE [--seeds 3]",
+        "run a recipe and what it compares with, and print the table: tinymim distill [RECIPE] [--seeds 3]",
         "cli.distill_command:main",
         _always,
     ),

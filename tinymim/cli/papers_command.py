@@ -43,20 +43,20 @@ def main(arguments: list[str]) -> int:
         TinymimError: mistakes in the program, or failed parts at the end.
     """
     options = parser()
-    own, values = _apart(options, plan_options.hyphened(options, arguments))
-    asked, rest = options.parse_known_args(own)
+    options_given, values = _apart(options, plan_options.hyphened(options, arguments))
+    args, rest = options.parse_known_args(options_given)
     pairs, flags = recipe.split(values)
     unknown = [*rest, *flags]
     if unknown:
         raise TinymimError(f"no option of a program: {' '.join(unknown)}; tinymim papers --help lists them")
-    place = asked.run_dir or program.folder(Path(asked.name).stem, asked.quick)
-    whole = program.load(asked.name, place, asked.quick, {key: _value(value) for key, value in pairs})
+    place = args.run_dir or program.folder(Path(args.name).stem, args.quick)
+    whole = program.load(args.name, place, args.quick, {key: _value(value) for key, value in pairs})
     ids = [part.id for part in whole.parts]
-    if wrong := [id for id in asked.parts or [] if id not in ids]:
+    if wrong := [id for id in args.parts or [] if id not in ids]:
         raise TinymimError(f"--parts: {', '.join(wrong)}: no such part; there are {', '.join(ids)}")
-    parts = [] if asked.report_only else [part for part in whole.parts if part.id in (asked.parts or ids)]
+    parts = [] if args.report_only else [part for part in whole.parts if part.id in (args.parts or ids)]
     last = {key: part for part in parts for key in program.keys(part)}
-    command = plan_options.again(options, asked, [f"--{key}={value}" for key, value in pairs])
+    command = plan_options.again(options, args, [f"--{key}={value}" for key, value in pairs])
     with lock.hold(place, "run_dir"):
         current = program.current(whole, place, command, last)
 
@@ -88,15 +88,15 @@ def _apart(options: argparse.ArgumentParser, arguments: list[str]) -> tuple[list
     """Arguments of the command, and values of ``vars`` with their keys: the parser would take a value that stands by
     itself for the program's name."""
     known = {text for action in options._actions for text in action.option_strings}
-    own: list[str] = []
+    ours: list[str] = []
     values: list[str] = []
     waits = False
     for argument in arguments:
         key = argument.partition("=")[0]
         is_value = (key.startswith("--") and key not in known) if argument.startswith("-") else waits
-        (values if is_value else own).append(argument)
+        (values if is_value else ours).append(argument)
         waits = is_value and key == argument and key.startswith("--")
-    return own, values
+    return ours, values
 
 
 def _value(typed: str) -> Any:

@@ -27,38 +27,38 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--config", action="append", default=[], help="a recipe laid over every fit of a chain")
     plan_options.add(options, "set", "seeds")
     inspection.add_argument(options, "a recipe of the plan")
-    asked, overrides = plan_options.overrides(options, arguments, "plan")
-    with nullcontext() if asked.trust else class_paths.own_only():
-        plan = read(asked, overrides)
+    args, overrides = plan_options.overrides(options, arguments, "plan")
+    with nullcontext() if args.trust else class_paths.own_only():
+        plan = read(args, overrides)
     if isinstance(plan, Plan):
-        return shown(plan, asked.trust)
+        return shown(plan, args.trust)
     for part in plan.parts:  # each has a plan of its own
         print(f"{part.id}: {part.title}", *(f"  {line}" for line in part.lines()), sep="\n")
     return 0
 
 
-def read(asked: argparse.Namespace, overrides: list[str]) -> Plan | program.Program:
+def read(args: argparse.Namespace, overrides: list[str]) -> Plan | program.Program:
     """The plan of a file, or a program.
 
     Raises:
         TinymimError: none of that name, or mistakes in it.
     """
-    kind, _, path = plan_files.find(asked.name, KINDS)
-    seeds = plan_options.seeds(asked.seeds) if asked.seeds else None
+    kind, _, path = plan_files.find(args.name, KINDS)
+    seeds = plan_options.seeds(args.seeds) if args.seeds else None
     if kind == "study":
-        return study.load(asked.name, asked.quick, overrides, seeds).plan
+        return study.load(args.name, args.quick, overrides, seeds).plan
     if kind == "program":
-        return program.load(asked.name, program.folder(path.stem, asked.quick), asked.quick)
+        return program.load(args.name, program.folder(path.stem, args.quick), args.quick)
     settings = [text.removeprefix("--") for text in overrides] + ([f"seeds={seeds}"] if seeds else [])
     if kind == "scaling study":
-        return grid.load(asked.name, asked.quick, settings).plan
-    if asked.quick:
-        raise TinymimError(f"--quick: {asked.name} is a {kind}, and has no short form")
+        return grid.load(args.name, args.quick, settings).plan
+    if args.quick:
+        raise TinymimError(f"--quick: {args.name} is a {kind}, and has no short form")
     if kind == "chain":
-        return chain.load(asked.name, settings, asked.config)
-    compared = compare.read(asked.name, overrides, lambda own: seeds or [own])
+        return chain.load(args.name, settings, args.config)
+    compared = compare.read(args.name, overrides, lambda seed: seeds or [seed])
     if compared is None:
-        raise TinymimError(f"{asked.name} is one fit, without `compare`; `tinymim check {asked.name}` checks it")
+        raise TinymimError(f"{args.name} is one fit, without `compare`; `tinymim check {args.name}` checks it")
     return compared.plan
 
 

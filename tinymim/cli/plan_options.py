@@ -53,9 +53,9 @@ def hyphened(options: argparse.ArgumentParser, arguments: list[str]) -> list[str
     known = {text for action in options._actions for text in action.option_strings}
     spelt = []
     for argument in arguments:
-        name, given, value = argument.partition("=")
+        name, equals, value = argument.partition("=")
         hyphens = name.replace("_", "-")
-        spelt.append(f"{hyphens}{given}{value}" if name.startswith("--") and hyphens in known else argument)
+        spelt.append(f"{hyphens}{equals}{value}" if name.startswith("--") and hyphens in known else argument)
     return spelt
 
 
@@ -68,31 +68,31 @@ def overrides(
     Raises:
         TinymimError: arguments that are neither.
     """
-    asked, rest = options.parse_known_args(hyphened(options, arguments))
+    args, rest = options.parse_known_args(hyphened(options, arguments))
     pairs, unknown = recipe.split(rest)
-    if unknown and not flags:
-        raise TinymimError(f"no option of a {what}: {' '.join(unknown)}; {options.prog} --help lists them")
-    given = getattr(asked, "set", None) or []
-    if wrong := [text for text in given if "=" not in text]:
+    if strange := [text for text in unknown if not (flags and text.startswith("-"))]:
+        raise TinymimError(f"no option of a {what}: {' '.join(strange)}; {options.prog} --help lists them")
+    settings = getattr(args, "set", None) or []
+    if wrong := [text for text in settings if "=" not in text]:
         raise TinymimError(f"--set {wrong[0]}: is not KEY=VALUE")
-    return asked, [*(f"--{text}" for text in given), *(f"--{key}={value}" for key, value in pairs), *unknown]
+    return args, [*(f"--{text}" for text in settings), *(f"--{key}={value}" for key, value in pairs), *unknown]
 
 
 ONCE = ("help", "accept_changes", "overwrite", "report_only", "launch", "ckpt_path", "trust")
 """Options of one sitting: neither written into a plan's state nor taken from one."""
 
 
-def again(options: argparse.ArgumentParser, asked: argparse.Namespace, overrides: list[str] | None = None) -> str:
+def again(options: argparse.ArgumentParser, args: argparse.Namespace, overrides: list[str] | None = None) -> str:
     """The command that goes on with a plan, as its state keeps it.
 
     Args:
         options: of the command.
-        asked: what it was begun with; options of one sitting are left out.
+        args: what it was begun with; options of one sitting are left out.
         overrides: of recipes, those of ``--set`` among them; ``None`` where ``--set`` alone gives them.
     """
     words = shlex.split(options.prog)
     for action in options._actions:
-        value = getattr(asked, action.dest, None)
+        value = getattr(args, action.dest, None)
         is_set = action.dest == "set" and overrides is not None
         if action.dest in ONCE or is_set or value is None or value == action.default:
             continue

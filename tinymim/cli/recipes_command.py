@@ -50,10 +50,10 @@ def _list(word: str) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for folder, command in COMMANDS.items():
-        found: dict[str, str] = {}
+        by_name: dict[str, str] = {}
         for place in reversed(recipe.folders()):
-            found |= {path.stem: _about(path) for path in (place / folder).glob("*.yaml")}
-        rows = [(name, about) for name, about in sorted(found.items()) if word in f"{folder}/{name} {about}".lower()]
+            by_name |= {path.stem: _about(path) for path in (place / folder).glob("*.yaml")}
+        rows = [(name, about) for name, about in sorted(by_name.items()) if word in f"{folder}/{name} {about}".lower()]
         if rows:
             table.add_row(f"{folder or 'recipes'}:", command, style="bold")
         for name, about in rows:
@@ -85,5 +85,5 @@ def _copy(path: Path, name: str, folder: Path) -> None:
         raise TinymimError(f"{target} is there already; --to names another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
-    taken = ", which commands here now take first" if folder == Path("recipes") else ""
-    print(f"{target}: a copy of {path}{taken}")
+    shadows = ", which commands here now take first" if folder == Path("recipes") else ""
+    print(f"{target}: a copy of {path}{shadows}")

@@ -36,43 +36,43 @@ REPORT = "report"
 
 def main(arguments: list[str]) -> int:
     """Run the command, and return its exit code: as a chain's."""
-    options, asked = parser(), parse(arguments)
-    if (asked.study is None) == (asked.table is None):
+    options, args = parser(), parse(arguments)
+    if (args.study is None) == (args.table is None):
         raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
-    if asked.out and asked.out.is_file():
-        raise TinymimError(f"out: {asked.out} is a file; give a folder")
-    if asked.table:
+    if args.out and args.out.is_file():
+        raise TinymimError(f"out: {args.out} is a file; give a folder")
+    if args.table:
         of_study = ("quick", "jobs", "run_dir", "report_only", "set", "seeds", "launch", "accept_changes")
-        if given := [name for name in of_study if getattr(asked, name) != options.get_default(name)]:
-            option = given[0].replace("_", "-")
+        if useless := [name for name in of_study if getattr(args, name) != options.get_default(name)]:
+            option = useless[0].replace("_", "-")
             raise TinymimError(f"--table only analyses a finished table: --{option} has no effect; leave it out")
-        out = asked.out or Path("runs") / f"scaling_{asked.table.stem}"
-        report(table.read(asked.table), out, f"Scaling: {asked.table.name}")
+        out = args.out or Path("runs") / f"scaling_{args.table.stem}"
+        report(table.read(args.table), out, f"Scaling: {args.table.name}")
         return 0
-    study = load(asked)
-    study.plan.command = plan_options.again(options, asked)
-    place = asked.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if asked.quick else ''}"
+    study = load(args)
+    study.plan.command = plan_options.again(options, args)
+    place = args.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if args.quick else ''}"
     if not holds(place) and (errors := grid.too_small(study)):
         raise several(f"scaling study {study.name} has {len(errors)} mistake(s)", errors)
-    with opened(place, study.plan, asked.launch, asked.accept_changes) as state:
+    with opened(place, study.plan, args.launch, args.accept_changes) as state:
         code, failed = 0, None
-        if not asked.report_only:
-            code, failed = _run(study, state, asked.jobs)
+        if not args.report_only:
+            code, failed = _run(study, state, args.jobs)
         if code not in INTERRUPTED:
-            rows, out = _rows(study, state), asked.out or place / REPORT
+            rows, out = _rows(study, state), args.out or place / REPORT
             about = [Section("This study", [study.about])] if study.about else []
             with _writing(out):
-                sections = [*about, *restored(study, state, rows, out, asked.trust)]
+                sections = [*about, *restored(study, state, rows, out, args.trust)]
             report(rows, out, f"Scaling: {study.name}", sections)
         if failed:
             raise failed
     return code
 
 
-def load(asked: argparse.Namespace) -> Grid:
+def load(args: argparse.Namespace) -> Grid:
     """The study that a command line asks for."""
-    seeds = [f"seeds={plan_options.seeds(asked.seeds)}"] if asked.seeds else []
-    return grid.load(asked.study, asked.quick, [*asked.set, *seeds])
+    seeds = [f"seeds={plan_options.seeds(args.seeds)}"] if args.seeds else []
+    return grid.load(args.study, args.quick, [*args.set, *seeds])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -125,10 +125,10 @@ def _rows(study: Grid, state: State) -> list[RunRow]:
     return rows
 
 
-def restored(study: Grid, state: State, found: list[RunRow], out: Path, trust: bool = False) -> list[Section]:
+def restored(study: Grid, state: State, rows: list[RunRow], out: Path, trust: bool = False) -> list[Section]:
     """Reconstructions of an overfitted model and a well-fitted one, side by side, for a page in ``out``; none where the
-    rows ``found`` have not both. With ``trust`` the runs may be of any class."""
-    chosen = grid_runs.chosen(study, state, found)
+    ``rows`` have not both. With ``trust`` the runs may be of any class."""
+    chosen = grid_runs.chosen(study, state, rows)
     try:
         return [reconstruction_figure.section(chosen, out, trust=trust)] if chosen else []
     except TinymimError as error:

@@ -39,16 +39,16 @@ def main(arguments: list[str]) -> int:
         TinymimError: unknown rows, mistakes in a recipe, or a row none of whose fits went through.
     """
     options = parser()
-    asked, overrides = plan_options.overrides(options, arguments, "search")
-    compared, chosen = search_source.read(asked.name, asked.quick, overrides)
-    whole = Search(compared, asked.rows)
-    whole.plan.command = plan_options.again(options, asked, overrides)
-    command, name = f"tinymim search {asked.name}{' --quick' if asked.quick else ''}", whole.plan.name
-    place = asked.run_dir or Path("runs") / f"search_{name}{'_quick' if asked.quick else ''}"
+    args, overrides = plan_options.overrides(options, arguments, "search")
+    compared, chosen = search_source.read(args.name, args.quick, overrides)
+    whole = Search(compared, args.rows)
+    whole.plan.command = plan_options.again(options, args, overrides)
+    command, name = f"tinymim search {args.name}{' --quick' if args.quick else ''}", whole.plan.name
+    place = args.run_dir or Path("runs") / f"search_{name}{'_quick' if args.quick else ''}"
     keys = list(whole.plan.fits)
-    with opened(place, whole.plan, asked.launch, asked.accept_changes, keys, whole.tried) as state:
+    with opened(place, whole.plan, args.launch, args.accept_changes, keys, whole.tried) as state:
         left = sum(state.entries[key].state != "done" for key in keys)
-        runner = Runner(state, keys, asked.jobs, describe=lambda key: whole.describe(state, key), quiet=True)
+        runner = Runner(state, keys, args.jobs, describe=lambda key: whole.describe(state, key), quiet=True)
         say(f"search of {len(whole.rows)} row(s): {left} of {len(keys)} fits to run, {runner.jobs} at once, in {place}")
         failed: list[str] = []
         try:

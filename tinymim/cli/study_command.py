@@ -44,12 +44,12 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
         TinymimError: mistakes in the study or the command line.
     """
     options = parser()
-    asked, overrides = plan_options.overrides(options, arguments, "study")
-    seeds = plan_options.seeds(asked.seeds) if asked.seeds else None
-    found = study.load(asked.name, asked.quick, overrides, seeds)
-    place = asked.run_dir or Path("runs") / f"study_{found.plan.name}{'_quick' if asked.quick else ''}"
-    found.plan.command = plan_options.again(options, asked, overrides)
-    return asked, found, place
+    args, overrides = plan_options.overrides(options, arguments, "study")
+    seeds = plan_options.seeds(args.seeds) if args.seeds else None
+    loaded = study.load(args.name, args.quick, overrides, seeds)
+    place = args.run_dir or Path("runs") / f"study_{loaded.plan.name}{'_quick' if args.quick else ''}"
+    loaded.plan.command = plan_options.again(options, args, overrides)
+    return args, loaded, place
 
 
 def main(arguments: list[str]) -> int:
@@ -58,20 +58,20 @@ def main(arguments: list[str]) -> int:
     Raises:
         TinymimError: mistakes in the study, changes that are not accepted, or failed fits at the end.
     """
-    asked, found, place = read(arguments)
-    rows = _chosen(found, asked.rows, asked.questions)
-    keys = found.keys(rows)
-    with opened(place, found.plan, asked.launch, asked.accept_changes, keys) as state:
-        code = _run(found, state, [] if asked.report_only else keys, asked.jobs)
+    args, loaded, place = read(arguments)
+    rows = _chosen(loaded, args.rows, args.questions)
+    keys = loaded.keys(rows)
+    with opened(place, loaded.plan, args.launch, args.accept_changes, keys) as state:
+        code = _run(loaded, state, [] if args.report_only else keys, args.jobs)
     if code == 0:
         print(f"\nthe page: {place / 'index.html'}\nthe tables and all runs: {place}")
     return code
 
 
-def _run(found: Study, state: State, keys: list[str], jobs: int | None) -> int:
+def _run(loaded: Study, state: State, keys: list[str], jobs: int | None) -> int:
     """Run the fits, keep the tables up to date, and tell how it went."""
     wanted = state.plan.with_sources(keys)
-    cells = {key: cell for cell in found.cells.values() for key in cell}
+    cells = {key: cell for cell in loaded.cells.values() for key in cell}
     for key in wanted - cells.keys():
         cells[key] = [key]
     left = {tuple(cells[key]) for key in wanted if state.entries[key].state != "done"}
@@ -81,10 +81,10 @@ def _run(found: Study, state: State, keys: list[str], jobs: int | None) -> int:
             write()
 
     def write() -> None:
-        pages.write_study(found, state, report.records(state, found.compared, found.plan))
+        pages.write_study(loaded, state, report.records(state, loaded.compared, loaded.plan))
 
-    runner = Runner(state, wanted, jobs, ended, lambda key: report.describe(state, found.compared, key), quiet=True)
-    say(f"study {found.plan.name}: {len(left)} cell(s) to run, {runner.jobs} at once, in {state.place}")
+    runner = Runner(state, wanted, jobs, ended, lambda key: report.describe(state, loaded.compared, key), quiet=True)
+    say(f"study {loaded.plan.name}: {len(left)} cell(s) to run, {runner.jobs} at once, in {state.place}")
     write()
     code = 1  # of an error
     try:
@@ -93,24 +93,24 @@ def _run(found: Study, state: State, keys: list[str], jobs: int | None) -> int:
         write()
         if code not in INTERRUPTED:
             print((state.place / "study.md").read_text())
-            records = report.records(state, found.compared, found.plan)
-            pages.study(found, state, records).write(state.place / "index.html")
+            records = report.records(state, loaded.compared, loaded.plan)
+            pages.study(loaded, state, records).write(state.place / "index.html")
     return code
 
 
-def _chosen(found: Study, rows: list[str], questions: list[str]) -> list[str]:
+def _chosen(loaded: Study, rows: list[str], questions: list[str]) -> list[str]:
     """The rows to run, each once.
 
     Raises:
         TinymimError: an unknown row or question.
     """
-    compared = found.compared
-    for option, asked, known in (("rows", rows, compared.rows), ("questions", questions, compared.questions)):
-        if wrong := [word for word in asked if word not in known]:
+    compared = loaded.compared
+    for option, wanted, known in (("rows", rows, compared.rows), ("questions", questions, compared.questions)):
+        if wrong := [word for word in wanted if word not in known]:
             names = ", ".join(known)
-            raise TinymimError(f"--{option}: no {', '.join(wrong)} in study {found.plan.name}; there are {names}")
-    asked = [row for question in questions for row in compared.questions[question].rows] or list(compared.rows)
-    chosen = [row for row in dict.fromkeys(asked) if row in rows or not rows]
+            raise TinymimError(f"--{option}: no {', '.join(wrong)} in study {loaded.plan.name}; there are {names}")
+    wanted = [row for question in questions for row in compared.questions[question].rows] or list(compared.rows)
+    chosen = [row for row in dict.fromkeys(wanted) if row in rows or not rows]
     if not chosen:
         raise TinymimError(f"--rows: none of {', '.join(rows)} is of the questions {', '.join(questions)}")
     return chosen

@@ -80,12 +80,12 @@ class ArrayImages(ImageDataset):
         size = (images.shape[2], images.shape[1])
         boxes, flips, changes, erased = [], [], [], []
         for draw in draws:
-            own = stream(self.seed, *draw)
-            rng = self.repeats.stream(draw, draw.index) if self.repeats else own
+            sample_rng = stream(self.seed, *draw)
+            rng = self.repeats.stream(draw, draw.index) if self.repeats else sample_rng
             boxes.append(crop_box(rng, size, view.scale))
             flips.append(view.flip and rng.random() < 0.5)
             if view.color_jitter:
-                changes.append(colours(own, view.color_jitter))
+                changes.append(colours(sample_rng, view.color_jitter))
             if view.random_erasing:
                 erased.append(erased_box(rng, view.image_size, view.random_erasing))
         crops = resized_crops(images, np.array(boxes), view.image_size)

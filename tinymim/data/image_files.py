@@ -286,8 +286,8 @@ def _note_other_splits(root: Path, folder: ImageFolder) -> None:
             role = "a class" if folder.classes else "no split"
             folder.faults.append(f"{first_few(odd)}/ is taken for {role}, for there is no train/ beside it")
         return
-    taken = {Path(each).name for each in (folder.train, folder.val) if each}
-    beside = [name for name in folders_in(root) if name not in taken]
+    used = {Path(each).name for each in (folder.train, folder.val) if each}
+    beside = [name for name in folders_in(root) if name not in used]
     unused = [name for name in beside if next(image_files(f"{root}/{name}"), None) is not None]
     tests = [name for name in unused if name.lower() in TEST]
     if rest := [name for name in unused if name not in tests]:

@@ -184,8 +184,8 @@ def joined(splits: list[Split]) -> Split:
     return first
 
 
-def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
-    return one.shape[1:] == other.shape[1:]
+def _same(first: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    return first.shape[1:] == other.shape[1:]
 
 
 def _pixels(data: Any, length: int) -> NDArray[np.uint8] | None:

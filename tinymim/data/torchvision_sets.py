@@ -186,7 +186,7 @@ def find(name: str) -> TorchvisionSet:
     if name not in known.values():
         plain = name.lower().replace("-", "").replace("_", "")
         near = difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(known[one] for one in near)}?" if near else ", such as CIFAR10"
+        hint = f"; did you mean {' or '.join(known[match] for match in near)}?" if near else ", such as CIFAR10"
         raise TinymimError(f"data.dataset: torchvision has no image classification set {name!r}{hint}")
     parameters = _parameters(getattr(datasets, name))
     if name in SPLITS:

@@ -77,7 +77,7 @@ def build(
     stages = {}
     for written in content["stages"]:
         titles = [title for title, names in rows.items() if written["name"] in names]
-        own = [  # from the widest to the narrowest, and the command line over all
+        settings = [  # from the widest to the narrowest, and the command line over all
             *texts(content.get("set")),
             *texts(written.get("set")),
             *(text for title in titles for text in chosen.texts(title, written["kind"])),
@@ -85,7 +85,7 @@ def build(
             *overrides[written["name"]],
         ]
         try:
-            stages[written["name"]] = _stage(written, content["stages"], own, configs or [])
+            stages[written["name"]] = _stage(written, content["stages"], settings, configs or [])
         except TinymimError as error:
             errors.append(f"stages.{written['name']}: {error}")
     if errors:

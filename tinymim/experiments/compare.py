@@ -37,7 +37,7 @@ KEYS = {"stages", "figures", "set", "teacher", "settings", "search"}
 
 
 def read(
-    recipe: str, overrides: list[str], choose: Callable[[int], list[int]] = lambda own: [own], searching: bool = False
+    recipe: str, overrides: list[str], choose: Callable[[int], list[int]] = lambda seed: [seed], searching: bool = False
 ) -> Study | None:
     """Read a recipe's ``compare`` as a study of two rows; ``None`` where it has none.
 

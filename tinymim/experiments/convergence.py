@@ -53,14 +53,14 @@ def measured(
         }
         if not lines or min(len(steps) for steps, _ in lines.values()) < 2:  # a loss seen once has no speed
             continue
-        own, common = titles(title)
-        figures |= {own: STEPS, common: STEPS}
+        own_title, common_title = titles(title)
+        figures |= {own_title: STEPS, common_title: STEPS}
         for (row, seed), line in lines.items():
             first, lowest = line[1][0], min(line[1])
             level = max(min(other) for (_, same), (_, other) in lines.items() if same == seed)
             record = records[row].setdefault(seed, {"status": "done", "figures": {}})
-            record["figures"][own] = steps_to(line, first - SHARE * (first - lowest))
-            record["figures"][common] = steps_to(line, level)
+            record["figures"][own_title] = steps_to(line, first - SHARE * (first - lowest))
+            record["figures"][common_title] = steps_to(line, level)
     return figures, records
 
 

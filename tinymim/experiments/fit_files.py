@@ -89,11 +89,11 @@ def command(state: State, key: str, settled: str | None) -> list[str]:
         return list(stage.config["words"])
     if stage.kind == "export":
         return ["export", str(source(state, key) or stage.start), str(place / EXPORTED), "--overwrite"]
-    own = ["--config", str(recipe_path(state.place, stage.name)), f"--run_dir={json.dumps(str(place))}"]
+    words = ["--config", str(recipe_path(state.place, stage.name)), f"--run_dir={json.dumps(str(place))}"]
     if (seed := state.plan.fits[key].seed) is not None:
-        own.append(f"--seed_everything={seed}")
+        words.append(f"--seed_everything={seed}")
     if settled:
-        own.append(f"--trainer.precision={settled}")
+        words.append(f"--trainer.precision={settled}")
     sources = state.plan.sources(key)
-    own += overrides(stage.config, {path: str(state.place / sources[path] / CHECKPOINT) for path in sources})
-    return ["test", *own] if stage.kind == "test" else ["fit", *own, "--ckpt_path", "last"]
+    words += overrides(stage.config, {path: str(state.place / sources[path] / CHECKPOINT) for path in sources})
+    return ["test", *words] if stage.kind == "test" else ["fit", *words, "--ckpt_path", "last"]

@@ -137,7 +137,7 @@ def _stages(cell: Cell, content: Written, config: recipe.Config) -> list[Written
     distils = "teacher" in options
     network = "model.student" if distils else "model.architecture"
     accumulated = (config.get("trainer") or {}).get("accumulate_grad_batches") or 1
-    own = {
+    settings = {
         **(content.get("set") or {}),
         **(objective.get("set") or {}),
         **{f"{network}.{PLACES[key]}": value for key, value in content["sizes"][cell.size].items()},
@@ -151,7 +151,7 @@ def _stages(cell: Cell, content: Written, config: recipe.Config) -> list[Written
         **({} if distils else {"model.mask_seeds": content["mask_seeds"]}),
     }
     kind = "distill" if distils else "pretrain"
-    stages = [{"name": cell.name, "kind": kind, "recipe": objective["recipe"], "set": own}]
+    stages = [{"name": cell.name, "kind": kind, "recipe": objective["recipe"], "set": settings}]
     if cell.tuned:
         tuning = content["finetune"]
         stages.append(
@@ -172,7 +172,7 @@ def too_small(study: Grid) -> list[str]:
     errors = []
     smallest: dict[str, Cell] = {}
     for cell in study.cells.values():
-        smallest[cell.objective] = min(smallest.get(cell.objective, cell), cell, key=lambda one: one.fraction)
+        smallest[cell.objective] = min(smallest.get(cell.objective, cell), cell, key=lambda cell: cell.fraction)
     for cell in smallest.values():
         stage = study.plan.stages[cell.name]
         data = preflight.build(pl.LightningDataModule, seeded(stage.config).get("data"), [])

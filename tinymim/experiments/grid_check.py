@@ -93,7 +93,7 @@ SETTLED = (
 def resolved(recipe: str | list[str], settings: dict[str, Any] | None = None) -> recipes.Config:
     """A recipe, or several laid over each other, and settings over them."""
     listed = recipe if isinstance(recipe, list) else [recipe]
-    return recipes.resolve([*(text for one in listed for text in ("--config", one)), *texts(settings)])[0]
+    return recipes.resolve([*(text for path in listed for text in ("--config", path)), *texts(settings)])[0]
 
 
 def mistakes(content: Written) -> list[str]:
@@ -115,8 +115,8 @@ def mistakes(content: Written) -> list[str]:
             except TinymimError as error:
                 errors.append(f"{path}.recipe: {error}")
     for path, part in named.items():
-        known, own = content.get("sizes") or {}, part.get("sizes")
-        errors += [f"{path}.sizes: no size {id!r}{near(id, known)}" for id in own or [] if id not in known]
+        known, sizes = content.get("sizes") or {}, part.get("sizes")
+        errors += [f"{path}.sizes: no size {id!r}{near(id, known)}" for id in sizes or [] if id not in known]
     for path, part in {"": content, **{f"{path}.": part for path, part in named.items()}}.items():
         settings = part.get("set")
         errors += [f"{path}set.{key}: {_settled(key)}" for key in settings or {} if key in SETTLED]
@@ -128,9 +128,9 @@ def setting_mistakes(settings: list[str]) -> list[str]:
     errors = []
     for text in settings:
         key = text.partition("=")[0]
-        own = key.partition(".")[2]
-        if key in SETTLED or (own in SETTLED and not key.partition(".")[0].endswith(TUNED)):
-            errors.append(f"--set {text}: {_settled(own if own in SETTLED else key)}")
+        stage_key = key.partition(".")[2]
+        if key in SETTLED or (stage_key in SETTLED and not key.partition(".")[0].endswith(TUNED)):
+            errors.append(f"--set {text}: {_settled(stage_key if stage_key in SETTLED else key)}")
     return errors
 
 

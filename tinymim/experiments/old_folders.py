@@ -31,7 +31,7 @@ def read(place: Path, plan: Plan, tried: dict[str, tuple[Stage, dict[str, Any]]]
     """
     if next(place.glob(f"*/**/{RECORD}"), None) is None:
         return None
-    found = begin(place, dataclasses.replace(plan, stages=dict(plan.stages)))
+    state = begin(place, dataclasses.replace(plan, stages=dict(plan.stages)))
     for key, fit in plan.fits.items():
         stage, point = (tried or {}).get(fit.stage, (plan.stages[fit.stage], None))
         record = next(
@@ -44,19 +44,19 @@ def read(place: Path, plan: Plan, tried: dict[str, tuple[Stage, dict[str, Any]]]
         before = _before(definition.get(role) or {}, stage)
         if same(stage, before) and definition.get("tried") == point:
             if precision.is_auto(plan.stages[fit.stage].config) and (settled := precision.of(before)):
-                own = plan.stages[fit.stage]
-                found.plan.stages[fit.stage] = dataclasses.replace(
-                    own, config=precision.with_precision(own.config, settled)
+                planned = plan.stages[fit.stage]
+                state.plan.stages[fit.stage] = dataclasses.replace(
+                    planned, config=precision.with_precision(planned.config, settled)
                 )
-            outputs = fit_files.outputs(found, key)
+            outputs = fit_files.outputs(state, key)
             if outputs.keys() - {CHECKPOINT}:  # those of finished ones may have been removed
-                found.entries[key] = Entry("done", outputs=outputs)
+                state.entries[key] = Entry("done", outputs=outputs)
             elif (place / key / "config.yaml").is_file():
-                found.entries[key].state = "interrupted"
+                state.entries[key].state = "interrupted"
         else:
-            found.plan.stages[fit.stage] = dataclasses.replace(plan.stages[fit.stage], config=before)
-            found.entries[key].state = "interrupted"
-    return found
+            state.plan.stages[fit.stage] = dataclasses.replace(plan.stages[fit.stage], config=before)
+            state.entries[key].state = "interrupted"
+    return state
 
 
 def same(stage: Stage, before: dict[str, Any]) -> bool:

@@ -128,13 +128,13 @@ def load(name: str, place: Path, quick: bool = False, settings: dict[str, Any] |
     """
     path = outline.find("program", name)
     content = OmegaConf.create(shortened(outline.read(path, "program", "parts"), path, quick))
-    given = settings or {}
+    variables = settings or {}
     known = list(content.get("vars") or {})
-    if wrong := [key for key in given if key not in known]:
+    if wrong := [key for key in variables if key not in known]:
         raise several(
             f"{path} has no such value(s) in vars", [f"vars.{key}: no such key{near(key, known)}" for key in wrong]
         )
-    for key, value in given.items():
+    for key, value in variables.items():
         content.vars[key] = value
     errors = _mistakes(cast(dict[str, Any], OmegaConf.to_container(content, resolve=False)))
     if errors:
@@ -177,22 +177,22 @@ def current(program: Program, place: Path, command: str, again: Iterable[str] = 
 
 def _earlier(place: Path) -> State:
     """The state that is there, and what earlier versions wrote beside it, as far as it says more."""
-    found = state.load(place) if state.holds(place) else state.begin(place, Plan(place.name, {}, kind="program"))
+    current = state.load(place) if state.holds(place) else state.begin(place, Plan(place.name, {}, kind="program"))
     try:
         for id, part in (json_or_empty(place / BEFORE).get("parts") or {}).items():
-            if found.entries.get(id, Entry()).state == "waiting":
+            if current.entries.get(id, Entry()).state == "waiting":
                 words = shlex.split(part["commands"][-1])[1:]
-                found.plan.stages[id] = Stage(id, "command", "", {"words": words})
-                found.entries[id] = Entry(part["status"], error=part.get("error"))
+                current.plan.stages[id] = Stage(id, "command", "", {"words": words})
+                current.entries[id] = Entry(part["status"], error=part.get("error"))
     except WRONG as error:
         raise unreadable(str(place / BEFORE), error) from None
-    return found
+    return current
 
 
 def folder(name: str, quick: bool) -> Path:
     """The folder in which a program of that name is run by default."""
-    own = "papers" if name == SHIPPED else f"papers_{name}"
-    return Path("runs") / f"{own}{'_quick' if quick else ''}"
+    folder_name = "papers" if name == SHIPPED else f"papers_{name}"
+    return Path("runs") / f"{folder_name}{'_quick' if quick else ''}"
 
 
 def keys(part: Part) -> list[str]:
@@ -215,8 +215,8 @@ def _part(id: str, spec: dict[str, Any], place: str) -> Part:
     if named == "networks":
         fits = {fit: f"{place}_{fit}" for fit in spec.get("fits") or {}}
         for fit, written in (spec.get("fits") or {}).items():
-            own = ["--run_dir", fits[fit], "--ckpt_path", "last"]
-            lines.append(["fit", "--config", written["recipe"], *own, *outline.texts(_overrides(written))])
+            resumed = ["--run_dir", fits[fit], "--ckpt_path", "last"]
+            lines.append(["fit", "--config", written["recipe"], *resumed, *outline.texts(_overrides(written))])
         sources = []
         for title, source in spec["networks"].items():
             first, colon, rest = source.rpartition(":")
@@ -225,8 +225,8 @@ def _part(id: str, spec: dict[str, Any], place: str) -> Part:
     elif named:
         set_ = [text.removeprefix("--") for text in outline.texts(_overrides(spec))]
         name = ["chain", "run", spec[named], "--resume"] if named == "chain" else [named, spec[named]]
-        asked = {"questions": ",".join(spec.get("questions") or []), "jobs": spec.get("jobs"), "run-dir": place}
-        options = [word for key, value in asked.items() if value for word in (f"--{key}", str(value))]
+        settings = {"questions": ",".join(spec.get("questions") or []), "jobs": spec.get("jobs"), "run-dir": place}
+        options = [word for key, value in settings.items() if value for word in (f"--{key}", str(value))]
         lines.append(
             [*name, *(["--quick"] if spec.get("quick") else []), *options, *(["--set", *set_] if set_ else [])]
         )
@@ -246,14 +246,16 @@ def _words(entry: Any) -> list[str]:
     """An entry of a command: a word, a list of entries, ``{KEY: VALUE}`` for ``--KEY=VALUE``, or
     ``{--set: {KEY: VALUE}}`` for ``--set KEY=VALUE``; values as YAML on one line."""
     if isinstance(entry, list):
-        return [word for one in entry for word in _words(one)]
+        return [word for inner in entry for word in _words(inner)]
     if isinstance(entry, dict):
-        found: list[str] = []
+        words: list[str] = []
         for key, value in entry.items():
             flagged = isinstance(value, dict) and key.startswith("--")
-            own = [text.removeprefix("--") for text in outline.texts(value)] if flagged else outline.texts({key: value})
-            found += [key, *own] if flagged and own else own
-        return found
+            texts = (
+                [text.removeprefix("--") for text in outline.texts(value)] if flagged else outline.texts({key: value})
+            )
+            words += [key, *texts] if flagged and texts else texts
+        return words
     return [] if entry is None else [str(entry)]
 
 

@@ -77,17 +77,17 @@ def document(whole: Program, current: State, readers: Readers) -> Document:
 
 def _summary(answers: dict[str, list[Finding]], counted: list[Finding], missing: list[str]) -> Section:
     """Every question, and how often the answers that count agree."""
-    agree = sum(one.verdict == finding.AGREES for one in counted)
-    partly = sum(one.verdict.startswith(f"{finding.AGREES} in") for one in counted)
-    otherwise = sum(one.verdict.startswith(finding.DISAGREES) for one in counted)
+    agree = sum(answer.verdict == finding.AGREES for answer in counted)
+    partly = sum(answer.verdict.startswith(f"{finding.AGREES} in") for answer in counted)
+    otherwise = sum(answer.verdict.startswith(finding.DISAGREES) for answer in counted)
     open_ = len(counted) - agree - partly - otherwise
-    single = sum(one.seeds == "1" and one.verdict != finding.OPEN for one in counted)
+    single = sum(answer.seeds == "1" and answer.verdict != finding.OPEN for answer in counted)
     text = (
         f"Of {len(counted)} questions, {agree} are answered here as in the papers, {partly} in part, {otherwise} "
         f"otherwise, and {open_} cannot be told from these runs."
     )
     text += f" {single} of the answers rest on one seed: another may turn them round." if single else ""
-    made = [finding.table(found, title) for title, found in answers.items() if found]
+    made = [finding.table(findings, title) for title, findings in answers.items() if findings]
     return Section("The questions", [text], made, remarks=missing)
 
 

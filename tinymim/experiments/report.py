@@ -80,8 +80,8 @@ def _results(state: State, key: str) -> dict[str, Any]:
 def describe(state: State, compared: Comparison, key: str) -> str:
     """The figures of a finished fit, for people."""
     stage, metrics = state.plan.fits[key].stage, _results(state, key)["metrics"]
-    own = {role for stages in compared.rows.values() for role, name in stages.items() if name == stage}
-    figures = {title: figure for title, figure in compared.figures.items() if figure.stage in own}
+    roles = {role for stages in compared.rows.values() for role, name in stages.items() if name == stage}
+    figures = {title: figure for title, figure in compared.figures.items() if figure.stage in roles}
     shown = [f"{title} {fig.shown([metrics[fig.metric]])}" for title, fig in figures.items() if fig.metric in metrics]
     return ", ".join(shown) or headline(state, key)
 

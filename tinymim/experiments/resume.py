@@ -51,11 +51,11 @@ def opened(
         with lock.hold(place, "folder"):
             yield _prepared(place, state.as_edited(state.load(place)), launch, accept, keys)
         return
-    own = plan.kind in ("chain", "scaling study")  # others may have been begun by a version that kept no state
-    if own:
+    keeps_state = plan.kind in ("chain", "scaling study")  # others may be of a version that kept none
+    if keeps_state:
         _check_fresh(place, going_on)
     with lock.hold(place, "run_dir"):
-        if own:
+        if keeps_state:
             _check_fresh(place, going_on)
         yield _prepared(place, plan, launch, accept, keys, tried)
 
@@ -105,7 +105,7 @@ def _prepared(
         if key in old.plan.fits and (then := old.plan.fits[key]) != fit:
             changed.setdefault(fit.stage, []).append(f"{key}: seed {then.seed}, now {fit.seed}")
     altered = fit_files.altered(old, [key for key in old.entries if keys is None or key in wanted])
-    lines = [line for found in (*changed.values(), *altered.values()) for line in found]
+    lines = [line for changes in (*changed.values(), *altered.values()) for line in changes]
     if lines and not accept:
         more = [f"and {len(lines) - LONGEST} more"] if len(lines) > LONGEST else []
         heading = (

@@ -43,7 +43,7 @@ class Running:
     before: int
     begun: float
     gpus: list[str]
-    asked: int = 0
+    requests: int = 0
 
 
 class Runner:
@@ -134,8 +134,8 @@ class Runner:
 
     def _tell(self) -> None:
         """Say once which stages were asked to stop, those among them that have ended since."""
-        if not self._told and (asked := [key for key, stage in self.running.items() if stage.asked]):
-            say(f"stopping: {', '.join(asked)} is asked to save; once more, and it ends at once")
+        if not self._told and (stopping := [key for key, stage in self.running.items() if stage.requests]):
+            say(f"stopping: {', '.join(stopping)} is asked to save; once more, and it ends at once")
             self._told = True
 
     def _verdict(self) -> int:
@@ -230,8 +230,8 @@ class Runner:
     def _make_ready(self, key: str, place: Path) -> None:
         """A stage that begins finds nothing of an earlier one."""
         left = place.is_dir() and any(path.name != lock.NAME for path in place.iterdir())
-        own = self.state.plan.stage(key).kind not in ("export", "command")
-        if left and own and self.state.entries[key].state == "waiting":
+        fitted = self.state.plan.stage(key).kind not in ("export", "command")
+        if left and fitted and self.state.entries[key].state == "waiting":
             run_folder.clear(place, resume=False)
 
     def _ended(self, key: str) -> None:
@@ -257,8 +257,8 @@ class Runner:
         how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
         how += " (often a lack of memory)" if code == -signal.SIGKILL else ""
         error = how if code else f"ended without {missing}"
-        said = f": {fit_processes.last_line(stage.log)} ({stage.log})" if stage.log else "; what it said is above"
-        self._failed(key, f"{error}{said}")
+        ending = f": {fit_processes.last_line(stage.log)} ({stage.log})" if stage.log else "; what it said is above"
+        self._failed(key, f"{error}{ending}")
 
     def _failed(self, key: str, error: str) -> None:
         entry = self.state.entries[key]
@@ -270,8 +270,8 @@ class Runner:
     def _pass_on(self) -> None:
         """Ask each process to stop, as often as this one was asked."""
         for stage in list(self.running.values()):
-            while stage.asked < self._signals.count:
-                stage.asked += 1
+            while stage.requests < self._signals.count:
+                stage.requests += 1
                 with contextlib.suppress(ProcessLookupError):
                     stage.process.send_signal(signal.SIGTERM)
 

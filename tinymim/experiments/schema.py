@@ -235,14 +235,14 @@ def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
         schema: a struct, or the type of a field of one.
         path: of the value in the file.
     """
-    schema, base, said, check = _described(schema)
+    schema, base, description, check = _described(schema)
     if check:
         return check(value, path)
     origin, inner = typing.get_origin(base), typing.get_args(base)
     fields = {field.name: field for field in msgspec.structs.fields(base)} if hasattr(base, "__struct_fields__") else {}
     if (fields or origin is dict) and not isinstance(value, dict):
         inside = ", ".join(fields) or "names"
-        return [f"{path}: {brief(value, 200)} is not {said or f'a mapping of {inside}'}"]
+        return [f"{path}: {brief(value, 200)} is not {description or f'a mapping of {inside}'}"]
     if fields:
         errors = unknown(value, path, fields)
         for name, field in fields.items():
@@ -252,17 +252,17 @@ def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
             elif value.get(name) is not None:
                 errors += mistakes(value[name], field.type, where)
         return errors
-    if origin is dict and not said:
+    if origin is dict and not description:
         wrong = [
             f"{path}.{key}: is not {_described(inner[0])[2] or 'a name'}" for key in value if _error(key, inner[0])
         ]
         return wrong + [line for key, part in value.items() for line in mistakes(part, inner[1], f"{path}.{key}")]
     if origin is list and hasattr(inner[0], "__struct_fields__") and isinstance(value, list):
         return [line for n, part in enumerate(value, 1) for line in mistakes(part, inner[0], f"{path}, number {n}")]
-    if isinstance(value, dict) and len(value) > MOST_KEYS and said:
+    if isinstance(value, dict) and len(value) > MOST_KEYS and description:
         return [f"{path}: more than {MOST_KEYS} options"]
     error = _error(value, schema)
-    return [f"{path}: {brief(value, 200)} is not {said}" if said else f"{path}: {error}"] if error else []
+    return [f"{path}: {brief(value, 200)} is not {description}" if description else f"{path}: {error}"] if error else []
 
 
 def _error(value: Any, schema: Any) -> str:
@@ -270,7 +270,7 @@ def _error(value: Any, schema: Any) -> str:
     try:
         msgspec.convert(value, schema, strict=True)
     except msgspec.ValidationError as error:
-        return record_schemas.told(error)
+        return record_schemas.message(error)
     return ""
 
 
@@ -281,6 +281,6 @@ def _described(schema: Any) -> tuple[Any, Any, str, Check | None]:
         schema = others[0]
     base = schema.__origin__ if hasattr(schema, "__metadata__") else schema
     metas = [meta for meta in getattr(schema, "__metadata__", ()) if isinstance(meta, Meta)]
-    said = next((meta.description for meta in metas if meta.description), "")
+    description = next((meta.description for meta in metas if meta.description), "")
     check = next((meta.extra["check"] for meta in metas if meta.extra), None)
-    return schema, base, said, check
+    return schema, base, description, check

@@ -76,8 +76,8 @@ class Search:
             if before := old.stages.get(f"{row}/{PRETRAIN}"):
                 stages[before.name] = before
                 fits[f"cells/{before.name}"] = Fit(before.name, 0)
-            own = self.compared.rows[row]
-            written = study.written(own, self.compared.later, Settings(), self.compared.shared)
+            spec = self.compared.rows[row]
+            written = study.written(spec, self.compared.later, Settings(), self.compared.shared)
             for role, tried in self.grid.items():
                 for point in points(tried):
                     name = f"{row}/{role}/{folder(point)}"
@@ -130,8 +130,8 @@ class Search:
             kept[rows[row].known] = {role: tried[0]["set"] for role, tried in stages.items()}
             for role, tried in stages.items():
                 title, figure = self.figure(role)
-                told = ", ".join(f"{shown(score['set'])}: {figure.shown([score[title]])}" for score in tried)
-                say(f"{rows[row].title}, {role}: {told}")
+                figures = ", ".join(f"{shown(score['set'])}: {figure.shown([score[title]])}" for score in tried)
+                say(f"{rows[row].title}, {role}: {figures}")
         settings.write(path, Settings(str(path), command, how, kept))
         return path
 

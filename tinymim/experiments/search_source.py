@@ -70,8 +70,8 @@ def as_study(content: dict[str, Any]) -> dict[str, Any]:
         id = "".join(letter if letter.isalnum() else "_" for letter in title).strip("_")
         rows[id] = {"title": title, "recipe": None, "known": title, **({"weights": start} if start else {})}
         for name in names:
-            own = {"recipe": _one(stages[name]), "set": {**common, **(stages[name].get("set") or {})}}
-            if later.setdefault(stages[name]["kind"], own) != own:
+            fit = {"recipe": _one(stages[name]), "set": {**common, **(stages[name].get("set") or {})}}
+            if later.setdefault(stages[name]["kind"], fit) != fit:
                 raise TinymimError(f"compare: {name} and others of kind {stages[name]['kind']} differ in recipe or set")
     figures = {title: asdict(figure) for title, figure in FIGURES.items() if figure.stage in later}
     return {
@@ -93,10 +93,10 @@ def _prepared(name: str, stages: dict[str, Any], content: dict[str, Any], prepar
     if name not in prepare:
         named, parent = chain.start(stage, content["stages"])
         start = _prepared(parent, stages, content, prepare) if parent else named
-        own = {**(content.get("set") or {}), **(stage.get("set") or {})}
+        settings = {**(content.get("set") or {}), **(stage.get("set") or {})}
         if start and key == "weights":
-            own |= {"model.architecture": None}
-        prepare[name] = {"recipe": _one(stage), "set": own | ({f"model.{key}": start} if start else {})}
+            settings |= {"model.architecture": None}
+        prepare[name] = {"recipe": _one(stage), "set": settings | ({f"model.{key}": start} if start else {})}
     return reference
 
 

@@ -98,8 +98,8 @@ def load(name: str | None, missing: bool = False) -> Settings:
             return Settings(source=name)
         raise
     content = spec.read(path, "settings", "command and rows")
-    if found := schema.mistakes(content, schema.SettingsText):
-        raise several(f"{path} has {len(found)} mistake(s)", found)
+    if errors := schema.mistakes(content, schema.SettingsText):
+        raise several(f"{path} has {len(errors)} mistake(s)", errors)
     return Settings(str(path), content.get("command", ""), content.get("how", ""), content.get("rows") or {})
 
 

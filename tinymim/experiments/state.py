@@ -186,10 +186,10 @@ def load(place: Path) -> State:
 
 def _strange(plan: Plan) -> list[str]:
     """Names that a plan uses and has no stage of, or none above that which starts from it; commands without words."""
-    found = [fit.stage for fit in plan.fits.values()]
-    found += [name for names in (plan.compare.get("rows") or {}).values() for name in names]
-    found += [source for stage in plan.stages.values() for source in stage.sources.values()]
-    strange, above = [name for name in found if name not in plan.stages], set[str]()
+    names = [fit.stage for fit in plan.fits.values()]
+    names += [name for names in (plan.compare.get("rows") or {}).values() for name in names]
+    names += [source for stage in plan.stages.values() for source in stage.sources.values()]
+    strange, above = [name for name in names if name not in plan.stages], set[str]()
     for name, stage in plan.stages.items():
         words = stage.config.get("words") if stage.kind == "command" else []
         texts = isinstance(words, list) and all(isinstance(word, str) for word in words)

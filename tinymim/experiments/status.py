@@ -37,8 +37,8 @@ def status(state: State, console: PlainConsole | None = None) -> None:
     seed: int | None = None
     by_seed = all(key.endswith(fit.stage) for key, fit in plan.fits.items())  # as folders of chains are
     for key, entry in state.entries.items():
-        if by_seed and (own := plan.fits[key].seed) != seed:
-            seed = own
+        if by_seed and (its_seed := plan.fits[key].seed) != seed:
+            seed = its_seed
             table.add_row(f"seed {seed}", style="bold")
         table.add_row(plan.fits[key].stage if by_seed else key, *_row(state, key, entry, bool(owner)))
     console.print(

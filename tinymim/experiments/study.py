@@ -145,7 +145,7 @@ def parse(
     content: dict[str, Any],
     name: str,
     source: str,
-    given: list[str],
+    overrides: list[str],
     seeds: list[int] | None = None,
     searching: bool = False,
     folder: Callable[[str, int], str] = "cells/{}/seed{}".format,
@@ -156,7 +156,7 @@ def parse(
         content: as the file has it.
         name: of the study.
         source: where the content comes from, for the error.
-        given, seeds: overrides and seeds, as for :func:`load`.
+        overrides, seeds: as for :func:`load`.
         searching: leave the settings out that a search is about to find; their file may be missing.
         folder: of a row's fits under a seed.
 
@@ -165,9 +165,9 @@ def parse(
     """
     if errors := study_check.mistakes(content):
         raise several(f"{source} has {len(errors)} mistake(s)", errors)
-    shared = [text for text in given if text.removeprefix("--").startswith(SHARED)]
+    shared = [text for text in overrides if text.removeprefix("--").startswith(SHARED)]
     budget = content.get("budget") or {}
-    rows = {id: _row(id, spec, texts(budget), given) for id, spec in content["rows"].items()}
+    rows = {id: _row(id, spec, texts(budget), overrides) for id, spec in content["rows"].items()}
     prepare = {id: _row(id, spec, [], shared) for id, spec in (content.get("prepare") or {}).items()}
     later = {id: Written(spec["recipe"], tuple(texts(spec.get("set")))) for id, spec in content["stages"].items()}
     chosen = Settings() if searching else settings_file.load(content.get("settings"))
@@ -215,8 +215,8 @@ def written(row: Row, later: dict[str, Written], chosen: Settings, shared: list[
     start = [f"--model.init_args.weights={weights}", "--model.init_args.architecture=null"] if weights else []
     fits = {PRETRAIN: Written(row.recipe, tuple(row.overrides))} if row.recipe else {}
     for role, fit in later.items():
-        own = [*fit.overrides, *chosen.texts(row.known, role), *shared, *row.later, *start]
-        fits[role] = Written(fit.recipe, tuple(own))
+        settings = [*fit.overrides, *chosen.texts(row.known, role), *shared, *row.later, *start]
+        fits[role] = Written(fit.recipe, tuple(settings))
     return fits
 
 
@@ -229,14 +229,14 @@ REFERENCE = re.compile(prepared('([^/"]+)').replace(".", r"\."))
 
 
 def _row(id: str, spec: dict[str, Any], below: list[str], above: list[str]) -> Row:
-    own = [*below, *texts(spec.get("set")), *above] if spec.get("recipe") else []
+    settings = [*below, *texts(spec.get("set")), *above] if spec.get("recipe") else []
 
     def filled(text: str) -> str:
         return PREPARED.sub(lambda match: prepared(match[1]), text)
 
     weights, later = spec.get("weights"), [filled(text) for text in texts(spec.get("later"))]
     known, start = spec.get("known", id), filled(weights) if weights else None
-    return Row(spec.get("title", id), spec.get("recipe"), [filled(text) for text in own], start, later, known)
+    return Row(spec.get("title", id), spec.get("recipe"), [filled(text) for text in settings], start, later, known)
 
 
 def _question(spec: dict[str, Any], rows: dict[str, Row]) -> Question:

@@ -106,10 +106,10 @@ def _questions(content: dict[str, Any]) -> list[str]:
         errors += [
             f"{where}.paper: {row!r} is not among its rows" for row in spec.get("paper") or {} if row not in rows
         ]
-        own = spec.get("figures") or figures
-        errors += [f"{where}.figures: no figure {name!r}{near(name, figures)}" for name in own if name not in figures]
+        named = spec.get("figures") or figures
+        errors += [f"{where}.figures: no figure {name!r}{near(name, figures)}" for name in named if name not in figures]
         pairs = [name for pair in (spec.get("against") or {}).items() for name in pair]
-        errors += [f"{where}.against: no figure {name!r}{near(name, own)}" for name in pairs if name not in own]
+        errors += [f"{where}.against: no figure {name!r}{near(name, named)}" for name in pairs if name not in named]
         for number, claim in enumerate(spec.get("claims") or [], start=1):
             place = f"{where}.claims, number {number}"
             if claim["figure"] not in claimable:

@@ -91,7 +91,7 @@ def _against(run: Run, others: list[Run]) -> Section:
         parameters = f"{each.results['parameters']:,}" if each.results.get("parameters") else "-"
         epochs = str(each.results.get("epochs") or "-")
         rows.append([each.name, *figures, epochs, parameters, f"{each.kind} {each.start}, {each.data}"])
-        ours, theirs = ({k: v for k, v in one.recipe.items() if k not in ASIDE} for one in (run, each))
+        ours, theirs = ({k: v for k, v in compared.recipe.items() if k not in ASIDE} for compared in (run, each))
         if lines := [line.replace(", now ", ", there ") for line in differences(ours, theirs)]:
             listings.append((f"How {each.name} differs in its recipe ({len(lines)})", "\n".join(lines)))
     alike = len({(each.kind, each.data) for each in runs}) == 1

@@ -10,7 +10,7 @@ from tinymim.safety.text import UNPRINTABLE
 
 def terminal(text: str) -> str:
     """``text`` with control characters spelt out, so that none of it moves the cursor, renames a window or hides."""
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def address(url: str) -> str:
@@ -29,10 +29,10 @@ def markdown(text: str) -> str:
 
     Words as ``vit_tiny_patch16_224`` keep their underscores: within a word they mean nothing.
     """
-    said = re.sub(r"([\\`*\[\]|~])", r"\\\1", one_line(text))
-    said = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    said = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", said)
-    return said if said == "-" else _begins_nothing(said)
+    escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", one_line(text))
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)
+    return escaped if escaped == "-" else _begins_nothing(escaped)
 
 
 def _begins_nothing(line: str) -> str:

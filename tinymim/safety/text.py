@@ -175,9 +175,9 @@ BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that show nothin
 def folded(text: str) -> str:
     """``text`` for comparisons by what a reader sees: NFKD, without case, accents, or characters that show nothing."""
     shown = "".join(
-        one
-        for one in unicodedata.normalize("NFKD", text)
-        if one in "\t\n\r" or (one not in BLANK and unicodedata.category(one)[0] not in "CM")
+        character
+        for character in unicodedata.normalize("NFKD", text)
+        if character in "\t\n\r" or (character not in BLANK and unicodedata.category(character)[0] not in "CM")
     )
     return unicodedata.normalize("NFKD", shown.casefold())
 
@@ -198,8 +198,8 @@ def mapping(value: Any, what: str) -> dict[str, Any]:
 
 def brief(value: Any, most: int = 60) -> str:
     """``repr(value)``, cut where it is long."""
-    said = printable(repr(value if not isinstance(value, dict | list | str) else _cut(value)))
-    return said if len(said) <= most else f"{said[: most - 3]}..."
+    shown = printable(repr(value if not isinstance(value, dict | list | str) else _cut(value)))
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 def _cut(value: Any) -> Any:
@@ -210,9 +210,9 @@ def _cut(value: Any) -> Any:
 
 def unreadable(what: str, error: Exception) -> TinymimError:
     """The error for a text on which a parser stumbled, in one line."""
-    said = printable(" ".join(str(error).split())) or type(error).__name__
+    reason = printable(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, RecursionError):
-        said = f"it is more than {DEPTH} deep"
+        reason = f"it is more than {DEPTH} deep"
     elif isinstance(error, OSError):
-        said = error.strerror or said
-    return TinymimError(f"{what} cannot be read: {said[:300]}")
+        reason = error.strerror or reason
+    return TinymimError(f"{what} cannot be read: {reason[:300]}")

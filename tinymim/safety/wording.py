@@ -19,24 +19,24 @@ MOST = 100  # entries of a mapping, one of which is looked for by trying each al
 
 def in_words(error: msgspec.ValidationError | str) -> str:
     """The error without the field, patterns in the words they have."""
-    said = str(error).replace("`", "").partition(" - at ")[0]
-    said = re.sub(r"str matching regex .*\(\?#([^)]*)\).*", r"\1", said)
-    said = re.sub(r"Object contains unknown field (\S+)", r"no such field \1", said)
-    said = re.sub(r"Object missing required field (\S+)", r"\1 missing", said)
-    return said[:1].lower() + said[1:]
+    words = str(error).replace("`", "").partition(" - at ")[0]
+    words = re.sub(r"str matching regex .*\(\?#([^)]*)\).*", r"\1", words)
+    words = re.sub(r"Object contains unknown field (\S+)", r"no such field \1", words)
+    words = re.sub(r"Object missing required field (\S+)", r"\1 missing", words)
+    return words[:1].lower() + words[1:]
 
 
-def told(error: msgspec.ValidationError, value: Any = None, schema: Any = None) -> str:
+def message(error: msgspec.ValidationError, value: Any = None, schema: Any = None) -> str:
     """msgspec's error as this project says such things: the field first. Entries of mappings, which msgspec does not
     name, are looked for in the ``value`` that was converted to ``schema``."""
     path = str(error).replace("`", "").partition(" - at ")[2]
-    where, said = _place(path, value, schema, str(error)), in_words(error)
+    where, words = _place(path, value, schema, str(error)), in_words(error)
     if path.startswith("key in "):
-        said = f"no name that is taken there: {said}"
-    return f"{where}: {said}" if where else said
+        words = f"no name that is taken there: {words}"
+    return f"{where}: {words}" if where else words
 
 
-def _place(path: str, value: Any, schema: Any, said: str) -> str:
+def _place(path: str, value: Any, schema: Any, words: str) -> str:
     """The dotted names of a path; ``*`` for an entry that is not found."""
     steps = STEP.findall(path)
     if path.startswith("key in "):
@@ -44,7 +44,7 @@ def _place(path: str, value: Any, schema: Any, said: str) -> str:
     root = node = copy.deepcopy(value) if ("", "...") in steps else None
     names = ""
     for field, index in steps:
-        key: Any = field or (int(index) if index != "..." else _entry(root, node, schema, said))
+        key: Any = field or (int(index) if index != "..." else _entry(root, node, schema, words))
         names += f".{'*' if key is None else key}" if field or index == "..." else f"[{key}]"
         try:
             node = node[key]  # type: ignore[index]
@@ -53,7 +53,7 @@ def _place(path: str, value: Any, schema: Any, said: str) -> str:
     return names.lstrip(".")
 
 
-def _entry(root: Any, node: Any, schema: Any, said: str) -> Any:
+def _entry(root: Any, node: Any, schema: Any, words: str) -> Any:
     """The key of the entry of ``node``, somewhere in ``root``, of which that is said; ``node`` keeps it alone."""
     entries = list(node.items()) if isinstance(node, dict) and len(node) <= MOST else []
     for key, inner in entries:
@@ -62,6 +62,6 @@ def _entry(root: Any, node: Any, schema: Any, said: str) -> Any:
         try:
             msgspec.convert(root, schema, strict=True)
         except msgspec.ValidationError as error:
-            if str(error) == said:
+            if str(error) == words:
                 return key
     return None

@@ -28,9 +28,9 @@ DEFAULT = Path("runs") / "teacher_cache"
 View = NDArray[np.int64]  # tags of a batch's samples, ``(B, 3)``: part, view, record (see ``tinymim/data/repeated.py``)
 
 
-def place(asked: str | None = None) -> Path:
-    """Folder of the cache: as ``asked``, else as :data:`VARIABLE` says, else :data:`DEFAULT`."""
-    return Path(asked or os.environ.get(VARIABLE) or DEFAULT).expanduser()
+def place(option: str | None = None) -> Path:
+    """Folder of the cache: as ``option`` says, else as :data:`VARIABLE` says, else :data:`DEFAULT`."""
+    return Path(option or os.environ.get(VARIABLE) or DEFAULT).expanduser()
 
 
 @dataclass
@@ -64,8 +64,8 @@ class Cache:
         self._room(counts)
         self._folders = [self._folder(there, part) for part in parts]
         self.lacking = [
-            _lacking(found if folder and not trial else [], part.views, part.images) if part else 0
-            for found, folder, part in zip(counts, self._folders, parts, strict=True)
+            _lacking(filled_views if folder and not trial else [], part.views, part.images) if part else 0
+            for filled_views, folder, part in zip(counts, self._folders, parts, strict=True)
         ]
         """Of each part, the views of images that lacked some record when it was opened."""
 
@@ -75,10 +75,10 @@ class Cache:
 
     def _room(self, counts: list[list[dict[int, int]]]) -> None:
         missing = sum(
-            form.size * _lacking([found], part.views, part.images)
+            form.size * _lacking([filled_views], part.views, part.images)
             for part, each in zip(self.parts, counts, strict=True)
             if part
-            for form, found in zip(self.forms, each, strict=True)
+            for form, filled_views in zip(self.forms, each, strict=True)
         )
         place = self.root
         while not place.exists():
@@ -184,9 +184,9 @@ class Cache:
             self._trial.cleanup()
 
 
-def _lacking(found: list[dict[int, int]], views: int, images: int) -> int:
+def _lacking(counts: list[dict[int, int]], views: int, images: int) -> int:
     """Views of images, of the first ``views``, that lack a record of some form, given those of each form by view."""
-    there = sum(min(each.get(view, 0) for each in found) for view in found[0] if view < views) if found else 0
+    there = sum(min(each.get(view, 0) for each in counts) for view in counts[0] if view < views) if counts else 0
     return views * images - there
 
 

@@ -64,8 +64,8 @@ def write_card(
         )
     if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name, re.ASCII):
         raise TinymimError(f"--name: {name!r} names no file; take letters, digits, - and _")
-    if taken := cards.paths().get(name):
-        raise TinymimError(f"--name: there is a card {taken} already; take another name, or remove it")
+    if other := cards.paths().get(name):
+        raise TinymimError(f"--name: there is a card {other} already; take another name, or remove it")
     backbone, _, _ = weights.built(architecture, file)
     if target_block and not 1 <= target_block <= backbone.depth:
         raise TinymimError(f"--target-block: {target_block} is not one of the blocks 1 to {backbone.depth}")

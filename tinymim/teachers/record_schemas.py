@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tinymim.errors import TinymimError
 from tinymim.safety.names import PLAIN
 from tinymim.safety.text import mapping
-from tinymim.safety.wording import told
+from tinymim.safety.wording import message
 from tinymim.vit import network_options
 from tinymim.vit.conventions import Conventions
 from tinymim.vit.description import DEVIATION, Architecture, HeadForm, Init
@@ -186,7 +186,7 @@ def fit(value: Any, schema: type[Kind], what: str) -> Kind:
     try:
         return msgspec.convert(mapping(value, what), schema, strict=True)
     except msgspec.ValidationError as error:
-        raise TinymimError(f"{what}: {told(error, value, schema)}") from None
+        raise TinymimError(f"{what}: {message(error, value, schema)}") from None
 
 
 def record(value: Any, what: str) -> dict[str, Any]:

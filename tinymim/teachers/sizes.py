@@ -82,10 +82,10 @@ def check_built(build: Callable[[], nn.Module], state: State, what: str) -> None
         except RuntimeError as error:
             raise TinymimError(f"{what}: {misfit(error)}") from None
     held = sum(value.numel() for value in state.values()) * 4
-    asked = {id(part): part.nbytes for inner in module.modules() for part in _tensors(vars(inner))}
-    if sum(asked.values()) > 4 * held + SPARE:
+    sizes = {id(part): part.nbytes for inner in module.modules() for part in _tensors(vars(inner))}
+    if sum(sizes.values()) > 4 * held + SPARE:
         raise TinymimError(
-            f"{what}: the file holds {held / 1e6:.0f} MB, and {sum(asked.values()) / 1e6:.0f} MB would be taken, most "
+            f"{what}: the file holds {held / 1e6:.0f} MB, and {sum(sizes.values()) / 1e6:.0f} MB would be taken, most "
             f"by {_largest(module)}: img_size or num_classes is far from theirs"
         )
 

@@ -183,9 +183,9 @@ class TinymimCLI(LightningCLI):
             return [*watching, MonitoredMetrics()]
         config = self.config[self.subcommand]
         trainer = config.trainer
-        given = self.config_init[self.subcommand].trainer.callbacks
-        given = given if isinstance(given, list) else [given]
-        shown = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in given)
+        callbacks = self.config_init[self.subcommand].trainer.callbacks
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        shown = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
         progress = [] if shown or trainer.enable_progress_bar is False else [progress_bar(str(self.subcommand))]
         if not self._records():
             writer = MaskFiles if isinstance(self.model, Segmenter) else PredictionArrays

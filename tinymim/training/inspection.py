@@ -22,7 +22,7 @@ from tinymim.data import DigitsData, ImageFolderData, SegmentationFolderData, Sh
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.safety import text
-from tinymim.safety.wording import told
+from tinymim.safety.wording import message
 from tinymim.targets.base import Blocks, compared_blocks, target_block
 from tinymim.teachers import locate, record_schemas
 from tinymim.teachers.locate import Teacher
@@ -123,7 +123,7 @@ def _blocks(options: Any, side: str, target: str) -> Blocks | None:
     try:
         return msgspec.convert(options.get(side) if isinstance(options, dict) else None, Blocks | None)
     except msgspec.ValidationError as error:
-        raise TinymimError(f"{target}.{side}: {told(error)}") from None
+        raise TinymimError(f"{target}.{side}: {message(error)}") from None
 
 
 def data(recipe: recipes.Config, trust: bool, what: str, **options: Any) -> Any:
