@@ -34,6 +34,7 @@ HOPELESS = 8.0, 2.0
 """Times float32's time with which the larger matrices are left out. Bfloat16 units are 2.3 and 0.8 times as slow, a
 processor without them is 11 times as slow on both, one with AVX-512 alone 3.7 and 2.7 times."""
 
+ROUNDS = 16  # the most on a size
 SECONDS = 0.03  # the most that the timing may take beyond its first calls, in which kernels are made
 CAPABILITIES = {(8, 0): "bf16-mixed", (7, 0): "16-mixed"}
 """The first compute capability of NVIDIA's GPUs with units for each; earlier ones emulate bfloat16."""
@@ -94,7 +95,7 @@ def cpu_ratio(dtype: torch.dtype) -> float:
     """Time of the three products of a linear layer, forward and backward, in ``dtype``, over float32's, on one thread.
 
     The best of several rounds in turn on each size, so that what else the machine does hits both or neither; 10 to
-    40 ms in all. Measured once in a process.
+    100 ms in all. Measured once in a process; a resumed run depends on it, too, which computes as it did before.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads wait for each other, and on a busy machine for long
@@ -123,12 +124,14 @@ def _products(size: int, dtype: torch.dtype, device: torch.device | None = None)
 
 
 def _ratio(runs: list[Callable[[], object]], end: float, synchronize: Callable[[], object] = lambda: None) -> float:
-    """Best time of the second over that of the first, from three to five rounds, as the time allows."""
+    """Best time of the second over that of the first, from three to five rounds, as the time allows; from more where it
+    does not come out clearly less, as when a busy machine has interrupted the second alone in each."""
     for run in runs:  # kernels are made on the first call
         run()
     best = [float("inf")] * len(runs)
-    for number in range(5):
-        if number >= 3 and time.perf_counter() > end:
+    for number in range(ROUNDS):
+        enough = number >= 5 or (number >= 3 and time.perf_counter() > end)
+        if enough and best[1] < WORTH * best[0]:
             break
         for place, run in enumerate(runs):
             synchronize()

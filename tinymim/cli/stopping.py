@@ -12,7 +12,7 @@ from tinymim.system import EndSignals, exit_code
 
 
 class Stopping(EndSignals):
-    """Have the first signal end the command by ``KeyboardInterrupt``, and a second one at once."""
+    """End the command by ``KeyboardInterrupt`` at the first signal, and at once at the second."""
 
     def __init__(self) -> None:
         super().__init__(self._end)
@@ -24,7 +24,7 @@ class Stopping(EndSignals):
         raise KeyboardInterrupt
 
     def last_words(self) -> tuple[str, int]:
-        """What is said at the end, and the exit code."""
+        """The line that is said at the end, and the exit code."""
         number = self.received or signal.SIGINT
         words = f"stopped by {number.name}; nothing is left half written, and the same command runs it again"
         return words, exit_code(number)

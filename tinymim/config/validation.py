@@ -43,7 +43,7 @@ def parser(**options: Any) -> jsonargparse.ArgumentParser:
 
 
 def start_no_python() -> None:
-    """Have stubs looked for where packages are installed. By default jsonargparse's finder of stubs asks another Python
+    """Look for stubs where packages are installed. By default jsonargparse's finder of stubs asks another Python
     for its path, which runs a ``json.py`` of the working folder."""
     with contextlib.suppress(ImportError):
         import typeshed_client

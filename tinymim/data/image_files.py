@@ -59,7 +59,7 @@ SPLITS = frozenset(TRAIN + VAL + TEST)
 
 @dataclass
 class PassedOver:
-    """What a listing does not take, although it is there.
+    """Files and folders that a listing does not take.
 
     Args:
         endings: files of each other ending.
@@ -78,7 +78,7 @@ class PassedOver:
         return [*self.faults(where), f"{others.total()} other files in {where} are not read ({_counted(others)})"]
 
     def faults(self, where: str) -> list[str]:
-        """Those of them that were surely meant to be read: images of other kinds, pipes under the names of images."""
+        """Entries that were surely meant to be read: images of other kinds, pipes under the names of images."""
         faults = []
         if images := Counter({ending: n for ending, n in self.endings.items() if ending in OTHER_IMAGES}):
             faults.append(f"{images.total()} images of other kinds in {where} are not read ({_counted(images)})")

@@ -212,7 +212,7 @@ class RobustnessData(NamedSets):
         return report
 
     def _fewest_classes(self, name: str) -> int:
-        """How many classes have images in a test set; in that part of ImageNet-C that has fewest."""
+        """Number of classes that have images in a test set; in that part of ImageNet-C that has fewest."""
         sets = [part for part in self.sets if part.name == name or (name == "imagenet_c" and "/" in part.name)]
         return min(len(np.unique(cast(Labelled, part.images).labels)) for part in sets)
 

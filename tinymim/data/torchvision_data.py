@@ -149,7 +149,7 @@ class TorchvisionData(ViewedData):
         )
 
     def _missing(self, of: sets.TorchvisionSet) -> str | None:
-        """What is not where it is looked for, and what can be done."""
+        """Words on a data set that is not where it is looked for, and on what can be done."""
         missing = of.missing(self._root())
         if of.name in sets.IDX:
             folders = self._idx_folders(of)

@@ -1,4 +1,4 @@
-"""How fast a row's held-out loss falls, in steps, as further columns of a question.
+"""Speed at which a row's held-out loss falls, in steps, as further columns of a question.
 
 Two levels are asked for, since one alone misleads: a row that starts low has little to improve, and takes long over it.
 

@@ -164,7 +164,7 @@ def _lines(stage: Stage, promise: Promise, lengths: dict[str, int]) -> list[tupl
 
 
 def _trained(start: Teacher) -> str:
-    """How far a network was trained, for people."""
+    """The parts of a network that were trained, for people."""
     network = start.skeleton
     text = f"output block {network.output_block} of {network.depth}"
     if network.output_block < network.depth and network.trained_qkv:

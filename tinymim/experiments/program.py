@@ -201,7 +201,7 @@ def keys(part: Part) -> list[str]:
 
 
 def how(current: State, part: Part) -> tuple[str, str | None]:
-    """How a part went, ``not run`` where that is not known, and why it failed."""
+    """State of a part, ``not run`` where that is not known, and why it failed."""
     entries = [current.entries.get(key, Entry()) for key in keys(part)]
     went = next((entry.state for entry in entries if entry.state not in ("done", "waiting")), entries[-1].state)
     error = next((entry.error for entry in entries if entry.error), None)

@@ -25,7 +25,7 @@ from tinymim.training import metrics_log
 
 
 def records(state: State, compared: Comparison, plan: Plan | None = None) -> Records:
-    """How each row went under each seed, and the figures of those that are done; with a ``plan`` as its file has it
+    """State of each row under each seed, and the figures of those that are done; with a ``plan`` as its file has it
     today, what has another definition in ``state`` is left out.
 
     Raises:

@@ -235,7 +235,7 @@ class Runner:
             run_folder.clear(place, resume=False)
 
     def _ended(self, key: str) -> None:
-        """Note how a stage has ended."""
+        """Record the end of a stage."""
         self._tell()  # a signal may have come since the last look
         stage, entry, place = self.running.pop(key), self.state.entries[key], self.state.place / key
         code = stage.process.poll() or 0

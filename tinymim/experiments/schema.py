@@ -70,7 +70,7 @@ class SettingsText(Struct, forbid_unknown_fields=True):
 
 
 class SearchText(Struct, forbid_unknown_fields=True):
-    """How settings are chosen; see ``search.py``."""
+    """A search of settings; see ``search.py``."""
 
     share: Annotated[float, Meta(gt=0, lt=1, description="a share of the training images between 0 and 1")] = 0.2
     seeds: Seeds = msgspec.field(default_factory=lambda: [0])

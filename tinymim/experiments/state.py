@@ -121,7 +121,7 @@ class State:
                 write_text(path, content)
 
     def forget(self, keys: set[str]) -> None:
-        """Have these fits run again, and all that read their checkpoints."""
+        """Mark fits to run again, and all that read their checkpoints."""
         for key in self.entries:
             if key in keys or keys.intersection(self.plan.sources(key).values()):
                 keys = keys | {key}

@@ -1,4 +1,4 @@
-"""How far a plan is: the table of its stages, from files alone."""
+"""Progress of a plan: the table of its stages, from files alone."""
 
 from __future__ import annotations
 

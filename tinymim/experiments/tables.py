@@ -143,7 +143,7 @@ def _means(rows: list[str], records: Records, title: str, figure: Figure) -> dic
 
 
 def agreement(question: Question, records: Records, title: str, figure: Figure) -> str:
-    """How a figure's order agrees with the paper's, or which rows differ where the paper has none; empty below two
+    """Agreement of a figure's order with the paper's, or which rows differ where the paper has none; empty below two
     finished rows."""
 
     def difference(better: str, worse: str) -> str:

@@ -95,7 +95,7 @@ class CachedTeacher:
         return self._cache
 
     def open(self, data: ImageData, name: str, sha256: str) -> None:
-        """Have the views of a data module that is set up come again, and open what is stored of them.
+        """Open the stored readings of a data module that is set up, whose views come again from now on.
 
         Args:
             data: not opened again where it is the one that is open.

@@ -57,7 +57,7 @@ def _chart(name: str, run: Run, others: list[Run]) -> Picture:
 
 
 def _parts(run: Run) -> tuple[str, Any]:
-    """What its loss is a sum of."""
+    """Terms of a run's loss."""
     return run.kind, run.arguments.get("targets")
 
 

@@ -90,7 +90,7 @@ def _fonts() -> list[str]:
 
 
 def series(number: int) -> dict[str, Any]:
-    """How ``Axes.plot`` draws series ``number``, from 0: its colour, marker and dashes."""
+    """Options of ``Axes.plot`` for series ``number``, from 0: its colour, marker and dashes."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],

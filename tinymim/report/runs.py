@@ -57,7 +57,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """How far it is, in words."""
+        """Progress of the run, in words."""
         state = self.progress.get("state") or ("done" if self.results else "not begun")
         if state == "running" and not lock.owner(self.place):
             state = f"cut off; `tinymim resume {self.place}` goes on"

@@ -110,7 +110,7 @@ def laws(fitted: list[Law], stem: Path) -> list[Picture]:
 
 
 def stems(objectives: list[str], folder: Path) -> dict[str, Path]:
-    """How the names of each objective's files begin: no two alike, though ``A/B`` and ``A_B`` are so as names."""
+    """Beginnings of the names of each objective's files: no two alike, though ``A/B`` and ``A_B`` are so as names."""
     names: dict[str, str] = {}
     for objective in objectives:
         name = plain = re.sub(r"\W+", "_", objective)

@@ -70,7 +70,7 @@ class Cache:
         """Of each part, the views of images that lacked some record when it was opened."""
 
     def _counts(self, path: Path, part: StoredSet) -> list[dict[int, int]]:
-        """How many records of each form a folder, which need not exist, has of each view."""
+        """Number of records of each form in a folder, which need not exist, for each view."""
         return [filled(path, form, part.images) for form in self.forms]
 
     def _room(self, counts: list[list[dict[int, int]]]) -> None:

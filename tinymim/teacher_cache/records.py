@@ -70,7 +70,7 @@ def stored(path: Path, length: int = MOST) -> tuple[int, int]:
 
 
 def _data(file: int, place: int, end: int) -> int:
-    """Where the next block on disk begins, at ``place`` or behind it; ``end`` where there is none."""
+    """Start of the next block on disk, at ``place`` or behind it; ``end`` where there is none."""
     try:
         return os.lseek(file, place, os.SEEK_DATA)
     except OSError as error:

@@ -120,7 +120,7 @@ class Preemption(EndSignals):
 
     @property
     def reason(self) -> str:
-        """Whoever asked the run to end."""
+        """Name of the signal or limit that ends the run."""
         if self.received:
             return self.received.name
         return "trainer.max_time" if time.monotonic() > self.deadline else "another process"

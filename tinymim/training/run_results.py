@@ -1,4 +1,4 @@
-"""What a run came to: its figures, what they cost, and what was trained on what, as ``results.json`` holds them."""
+"""Results of a run, as ``results.json`` holds them: its figures, their cost, the network and the data."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Capture(Struct):
 
 
 class Position(Struct):
-    """Where in the data a checkpoint was written; see ``training/exact_resume.py``."""
+    """Place in the data at which a checkpoint was written; see ``training/exact_resume.py``."""
 
     seed: int
     epoch: Whole
