@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -72,6 +73,18 @@ def test_auto__of_gpus_is_the_weakest_ones(
 
 def test_auto__of_other_devices_is_float32() -> None:
     assert precision.choose(Device("mps")).precision == "32-true"
+
+
+def test_ratio__of_a_busy_machine_that_interrupts_one_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], itertools.count()
+
+    def takes(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock[0])
+    half = [lambda: takes(1.0), lambda: takes(0.5 if next(calls) > 7 else 9.0)]
+    assert precision._ratio(half, end=0.0) == 0.5
+    assert precision._ratio([lambda: takes(1.0), lambda: takes(9.0)], end=0.0) == 9.0
 
 
 @pytest.mark.parametrize(
