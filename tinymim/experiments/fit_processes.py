@@ -14,29 +14,18 @@ import sys
 import textwrap
 import threading
 from collections.abc import Sequence
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection, context, resource_tracker
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from typing_extensions import override
 
 from tinymim.system import SIGNALS
 
 PRELOADED = ["tinymim.training.fit", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
+"""Modules that the server imports; none asks CUDA for anything meanwhile, or its forks could not use a GPU."""
+
 COMMAND = [sys.executable, "-m", "tinymim"]
-
-
-class Process(Protocol):
-    """A process that was started; ``Popen`` is one."""
-
-    pid: int
-
-    def poll(self) -> int | None:
-        """The exit code, negative for a signal; ``None`` while it runs."""
-
-    def send_signal(self, number: int, /) -> None:
-        """Send it a signal."""
-
-    def kill(self) -> None:
-        """End it at once."""
 
 
 def start(
@@ -73,65 +62,53 @@ def start(
         )
 
 
-class Shown:
+class Shown(subprocess.Popen[str]):
     """A command in a process of its own, whose standard error goes to this one's, and into a file that it has anew."""
 
     def __init__(self, words: list[str], log: Path):
-        self._process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
-        self.pid = self._process.pid
+        super().__init__([*COMMAND, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
         self._copy = threading.Thread(target=self._copied, args=(log,))
         self._copy.start()
 
     def _copied(self, log: Path) -> None:
-        assert self._process.stderr is not None
+        assert self.stderr is not None
         with log.open("w") as stream:
-            for line in self._process.stderr:
+            for line in self.stderr:
                 sys.stderr.write(line)
                 stream.write(line)
 
+    @override
     def poll(self) -> int | None:
-        """Exit code as ``Popen`` gives it; once there is one, the file holds all that was said."""
-        if (code := self._process.poll()) is not None:
-            self._copy.join()
+        if (code := super().poll()) is not None:
+            self._copy.join()  # then the file holds all that was said
         return code
 
-    def send_signal(self, number: int) -> None:
-        """Send the process a signal."""
-        self._process.send_signal(number)
 
-    def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
-
-
-class Fork:
+class Fork(context.ForkServerProcess):
     """A command in a worker process, which starts at once and ends with this one; as :func:`start` says."""
 
     def __init__(self, words: list[str], log: Path | None, threads: int, gpus: Sequence[str] = ()):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        self._process = context.Process(target=_work, args=(words, log, threads, gpus))
+        super().__init__(target=_work, args=(words, log, threads, gpus))
+        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the server, and the fit until it listens
         try:
             resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # some of which that may have let in again
-            self._process.start()
+            self.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self.pid = self._process.pid or 0
 
     def poll(self) -> int | None:
         """Exit code as ``Popen`` gives it."""
-        return self._process.exitcode
+        return self.exitcode
 
     def send_signal(self, number: int) -> None:
         """Send the process a signal."""
+        assert self.pid is not None
         os.kill(self.pid, number)
 
-    def kill(self) -> None:
-        """End it at once; what it has written is whole."""
-        self._process.kill()
-        self._process.join()
+
+Process = subprocess.Popen[bytes] | Shown | Fork
 
 
 def _work(words: list[str], log: Path | None, threads: int, gpus: Sequence[str] = ()) -> None:
@@ -148,6 +125,7 @@ def _work(words: list[str], log: Path | None, threads: int, gpus: Sequence[str] 
             import torch
 
             torch.set_num_threads(threads)
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # of the fit's other processes
     if gpus:  # before anything asks CUDA for them
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     sys.argv = [sys.argv[0], *words]  # Lightning starts the fit's other processes by this process's command line
