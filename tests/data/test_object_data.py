@@ -58,7 +58,7 @@ def test_picture__is_the_same_in_any_form(item: Any) -> None:
     [
         (TENSOR.float(), r"values from 0 to \d+.* leave Normalize out"),
         (torch.zeros(5, 4, 4), r"holds ndarray of float32 \(4, 4, 5\)|uint8 \(4, 4, 5\)"),
-        ({"pixels": BYTES}, "holds NoneType where an image belongs"),
+        ({"pixels": BYTES}, "an item has no 'image'"),
         (3, "holds int where an image belongs"),
     ],
 )

@@ -145,6 +145,8 @@ def picture(item: Any) -> Image.Image:
         value = np.rint(value * 255).astype(np.uint8)
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[2:] in ((), (1,), (3,)):
         return Image.fromarray(value.reshape(value.shape[:2]) if value.shape[2:] == (1,) else value)
+    if value is None:
+        raise TinymimError("data: an item has no 'image'; give images alone, first in a tuple, or under that name")
     shape = f" of {getattr(value, 'dtype', '')} {tuple(value.shape)}" if hasattr(value, "shape") else ""
     raise TinymimError(
         f"data: an item holds {type(value).__name__}{shape} where an image belongs: Pillow's, bytes (H, W, 3), or a "

@@ -131,8 +131,8 @@ def _student(teacher: str, student: str | Architecture, image_size: int | None) 
     if isinstance(student, Architecture):
         return student, size
     grid = {"img_size": size, "patch_size": taught.image_size[0] // taught.grid[0]}
-    colours = {"mean": taught.architecture.mean, "std": taught.architecture.std}
-    return Architecture(student, grid, pos_embed="sincos", **colours), size
+    mean, std = taught.architecture.mean, taught.architecture.std
+    return Architecture(student, grid, pos_embed="sincos", mean=mean, std=std), size
 
 
 def _target(target: str | Mapping[str, Any]) -> dict[str, Any]:
