@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.commands import PROJECT
 
-PAGES = sorted([*(PROJECT / "docs").rglob("*.md"), PROJECT / "README.md", *PROJECT.glob("*/README.md")])
+PAGES = sorted([*(PROJECT / "docs").rglob("*.md"), *PROJECT.glob("*.md"), *PROJECT.glob("*/README.md")])
 
 STUBS = ("tinymim", "make", "python", "pip")
 """Programs that the documents name; a shell with these alone reads their commands."""
