@@ -199,16 +199,21 @@ def pixels_of(data: Any, length: int) -> NDArray[np.uint8] | None:
 def labels_of(opened: Any) -> NDArray[np.int64] | None:
     """Number of each image's class, as a data set of torchvision's form keeps them; ``None`` where it does not, or some
     images have none."""
+    kept = _kept_labels(opened)
+    return None if kept is None else _numbers(kept)
+
+
+def _kept_labels(opened: Any) -> Any:
     for name in ("targets", "labels", "_labels", "y"):
         values = getattr(opened, name, None)
         if values is not None and len(values) == len(opened):
-            return _numbers(values[:, 0] if getattr(opened, "compat", False) else values)  # QMNIST's have 8 numbers
+            return values[:, 0] if getattr(opened, "compat", False) else values  # QMNIST's have 8 numbers
     return None
 
 
 def _labels(opened: Any) -> NDArray[np.int64] | None:
-    if (labels := labels_of(opened)) is not None or _numbers([opened[0][1]]) is None:
-        return labels
+    if _kept_labels(opened) is not None or _numbers([opened[0][1]]) is None:
+        return labels_of(opened)
     return _numbers([opened[index][1] for index in range(len(opened))])  # which decodes every image, once
 
 
