@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check chain resume report analyze study test test-minimum test-package docs torture study-digits teacher teacher-fashion teachers lint format clean
+.PHONY: help setup distill check chain resume report analyze study test test-minimum test-package release docs torture study-digits teacher teacher-fashion teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
@@ -75,6 +75,9 @@ test-package: setup  ## the wheel in a venv of its own and an empty folder: reci
 	cd "$$folder/empty" && PATH="$$folder/venv/bin:$$PATH" && \
 	tinymim recipes digits && tinymim teachers && tinymim distill relation_digits $(ARGS) && \
 	tinymim export runs/distill_relation_digits/student/finetune/checkpoints/last.ckpt --to timm --out student
+
+release: test-package  ## build sdist and wheel into dist/, and check them, once the wheel's demo has run (downloads)
+	@rm -rf dist && $(BIN)/uv build -q --out-dir dist . && $(BIN)/uv tool run -q twine check --strict dist/*
 
 test-minimum: setup  ## a short part of the tests with the lowest versions that pyproject.toml admits (downloads them)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

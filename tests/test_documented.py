@@ -22,7 +22,7 @@ TARGETS = ("distill", "check", "chain", "study", "study QUICK=1", "study-digits"
 BEGINNINGS = (
     "training.fit.readable_errors", "experiments.runner.Runner.run", "cli.scaling_command.report",
     "cli.teachers_command.fetch_weights", "teachers.new_card.write_card", "cli.analyze_command.measure",
-    "export.export_forms.export_folder", "cli.data_command.check",
+    "export.export_forms.export_folder", "cli.data_command.check", "export.bench.measure",
 )  # fmt: skip
 """What is stood in for: all before it has read the command, its recipes and its data."""
 
@@ -38,7 +38,7 @@ MANY = ("study", "scaling", "search", "papers")
 STANDING = {
     "RECIPE": "relation_digits", "RUN": "run", "MODEL": "digits_mae", "WHAT": "digits", "CHECKPOINT": "digits_mae",
     "FILE.csv": "tests/scaling/simmim_scaling.csv", "STUDY": "digits", "DIR": "images", "FOLDER": "images",
-    "FORM": "timm", "FILE": "mine.pth",
+    "FORM": "timm", "STUDENT": "digits_mae", "FILE": "mine.pth",
 }  # fmt: skip
 """What stands for a word in capitals."""
 

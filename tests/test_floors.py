@@ -44,10 +44,12 @@ def modules() -> dict[str, Path]:
 
 
 def imports() -> dict[str, set[str]]:
-    """The files of the package that each one imports, at its top or inside of a function."""
+    """The files of the package that each one imports when it runs, at its top or inside of a function."""
     known, found = modules(), defaultdict(set)
     for name, path in known.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        tree.body = [node for node in tree.body if not ast.unparse(node).startswith("if TYPE_CHECKING")]
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tinymim":
                 module = (node.module or "").removeprefix("tinymim").lstrip(".")
                 for alias in node.names:

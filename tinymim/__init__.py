@@ -1,3 +1,31 @@
-"""tinymim: distil masked-image-modelling teachers into small Vision Transformers."""
+"""tinymim: distil masked-image-modelling teachers into small Vision Transformers.
+
+:func:`distill` and :func:`load` are the short way; :class:`Distiller` is a LightningModule for a Trainer of one's own.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinymim.methods import Distiller, Optim
+    from tinymim.ops import relation_kl
+    from tinymim.training.distill import distill, load
+    from tinymim.vit.description import Architecture
+    from tinymim.vit.taps import Tap
 
 __version__ = "0.1.0"
+
+__all__ = ["Architecture", "Distiller", "Optim", "Tap", "distill", "load", "relation_kl"]
+
+# Imported when they are asked for: `import tinymim` takes milliseconds, and PyTorch seconds.
+_MODULES = ("vit.description", "methods", "methods", "vit.taps", "training.distill", "training.distill", "ops")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[__all__.index(name)]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

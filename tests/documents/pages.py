@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.commands import PROJECT
 
-PAGES = sorted([*(PROJECT / "docs").rglob("*.md"), PROJECT / "README.md", *PROJECT.glob("*/README.md")])
+OUTSIDE = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("*/README.md")]
+PAGES = sorted([*(PROJECT / "docs").rglob("*.md"), *OUTSIDE])
 
 STUBS = ("tinymim", "make", "python", "pip")
 """Programs that the documents name; a shell with these alone reads their commands."""

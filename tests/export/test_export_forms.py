@@ -510,7 +510,7 @@ def test_command__default_folder_and_what_it_says(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give a FILE.safetensors, or --to timm, hf, onnx, torch-export"),
+        ([], "give a FILE.safetensors, or --to timm, hf, onnx, openvino, torch-export"),
         (["x.safetensors", "--blocks", "all"], "--blocks: only with --to"),
         (["x.safetensors", "--push", "me/it", "--no-classifier"], "--classifier, --push: only with --to"),
         (["x.safetensors", "--to", "timm"], "file: x.safetensors: with --to a folder is written; name it with --out"),

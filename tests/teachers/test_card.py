@@ -43,6 +43,16 @@ PUBLISHED = {
     "dinov2_reg_vitb14": (768, 12, 12, 14, 85.7),
     "dinov2_reg_vitl14": (1024, 24, 16, 14, 303.2),
     "dinov2_reg_vitg14": (1536, 40, 24, 14, 1134.8),
+    "dinov3_vits16": (384, 12, 6, 16, 21.6),
+    "dinov3_vits16plus": (384, 12, 6, 16, 28.7),
+    "dinov3_vitb16": (768, 12, 12, 16, 85.6),
+    "dinov3_vitl16": (1024, 24, 16, 16, 303.1),
+    "dinov3_vith16plus": (1280, 32, 20, 16, 840.5),
+    "ijepa_vith14": (1280, 32, 16, 14, 630.8),
+    "siglip2_vitb16": (768, 12, 12, 16, 85.8),
+    "siglip2_so400m14": (1152, 27, 16, 14, 412.4),
+    "aimv2_vitl14": (1024, 24, 8, 14, 309.2),
+    "aimv2_vith14": (1536, 24, 12, 14, 680.9),
     "tinymim_vitt16": (192, 12, 6, 16, 5.5),
     "tinymim_vits16": (384, 12, 6, 16, 21.7),
     "tinymim_vitb16": (768, 12, 12, 16, 85.8),
@@ -53,7 +63,7 @@ PUBLISHED = {
 """DINOv2's positions are counted at 224."""
 
 SAW_LABELS = {"vitb16_augreg", "tinymim_vitt16_star"} | {name for name in PUBLISHED if name.endswith("_ft22k")}
-NONCOMMERCIAL = {name for name in PUBLISHED if name.startswith(("mae_", "data2vec_"))}
+NONCOMMERCIAL = {name for name in PUBLISHED if name.startswith(("mae_", "data2vec_", "ijepa_"))}
 LAST_HEADS = {"tinymim_vitt16": 12, "tinymim_vits16": 12, "tinymim_vitb16": 16}
 
 
@@ -76,7 +86,8 @@ def test_cards__build_as_published_and_say_everything(name):
     count = sum(parameter.numel() for parameter in network.vit.parameters()) / 1e6
     assert count == pytest.approx(millions, rel=0.01)
     assert network.image_size == ((32, 32) if name == "digits_mae" else (224, 224))
-    assert network.prefix == 1 + (4 if "_reg_" in name else 1 if name.endswith("star") else 0)
+    registers = 4 if "_reg_" in name or name.startswith("dinov3") else 1 if name.endswith("star") else 0
+    assert network.prefix == (0 if name.startswith(("ijepa", "siglip", "aimv2")) else 1 + registers)
     assert network.classes == (1000 if name == "vitb16_augreg" else 21841 if name.endswith("_ft22k") else None)
     assert card.name == name
     assert card.target_block is None or 1 <= card.target_block <= depth

@@ -23,6 +23,7 @@ ROTARY = {
     "EVA-02, separate q, k, v and norm in the MLP": (EVA_BASE, {}),
     "EVA-02, norm in attention": (EVA_BASE, {"scale_attn_inner": True, "qk_norm": True}),
     "DINOv3: registers, layer scale, halves rotated": (DINOV3, {}),
+    "DINOv3+, gated MLPs": ("vit_small_plus_patch16_dinov3", {}),
     "rotations of each block": ("vit_small_patch16_rope_mixed_224", {}),
     "registers without CLS": ("vit_medium_patch16_rope_reg1_gap_256", {}),
 }
@@ -38,6 +39,8 @@ OTHERS = {
     "DINOv2, giant": ("vit_giant_patch14_dinov2", {}),
     "BEiT-3": ("beit3_base_patch16_224", {}),
     "I-JEPA, no CLS": ("vit_huge_patch14_gap_224", {}),
+    "SigLIP 2, no CLS, a pooling head": ("vit_base_patch16_siglip_224", {}),
+    "AIMv2, no CLS, gated MLPs, RMS norms": ("aimv2_large_patch14_224", {}),
 }
 KINDS = ROTARY | BEITS | OTHERS
 

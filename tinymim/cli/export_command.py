@@ -1,14 +1,15 @@
 """``tinymim export``: a checkpoint as one safetensors file with its record, or as a folder with a model card that timm,
-Hugging Face, ONNX or PyTorch opens."""
+Hugging Face, ONNX, OpenVINO or PyTorch opens."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from tinymim.errors import TinymimError
 
-FORMS = ("timm", "hf", "onnx", "torch-export")
+FORMS = ("timm", "hf", "onnx", "openvino", "torch-export")
 
 
 def main(arguments: list[str]) -> int:
@@ -31,9 +32,19 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--push", metavar="REPO", help="upload the folder to the Hugging Face hub as well")
     parser.add_argument("--private", action="store_true", help="let --push make a private repository")
+    group = parser.add_argument_group("int8", "of --to onnx, calibrated on images and judged on others")
+    group.add_argument("--quantize", choices=("int8",), help="matrix products of weights in int8")
+    group.add_argument("--images", metavar="DATA", help="a folder of images, digits, shapes, or a recipe")
+    group.add_argument("--calibration", type=int, metavar="N", help="images to calibrate on (128)")
+    group.add_argument(
+        "--force", action="store_true", help="write it though it loses more than 1 point or 0.01 of cosine"
+    )
+    group.add_argument("--trust", action="store_true", help="build classes that are none of tinymim's own, of a recipe")
     options = parser.parse_args(arguments)
+    _check_int8(options)
     from tinymim.export.export_forms import export_file, export_folder
     from tinymim.export.push import Hub
+    from tinymim.export.source import Source
 
     if not options.to:
         if options.file is None:
@@ -47,10 +58,42 @@ def main(arguments: list[str]) -> int:
         raise TinymimError(f"file: {options.file}: with --to a folder is written; name it with --out")
     if options.private and not options.push:
         raise TinymimError("--private: only with --push")
+
+    def int8(source: Source) -> Any:
+        from tinymim.export.int8 import Int8
+        from tinymim.export.judge import find
+
+        images = find(options.images, source.backbone.image_size[0], options.trust)
+        return Int8(images, options.calibration or Int8.images, options.force)
+
     hub = Hub(options.push, options.private) if options.push else None
     folder = export_folder(
-        options.checkpoint, options.to, options.out, options.overwrite, options.blocks or "trained", options.classifier
+        options.checkpoint,
+        options.to,
+        options.out,
+        options.overwrite,
+        options.blocks or "trained",
+        options.classifier,
+        int8 if options.quantize else None,
     )
     if hub:
         print(f"pushed to {hub.push(folder)}")
     return 0
+
+
+def _check_int8(options: argparse.Namespace) -> None:
+    """Raise unless the options of int8 go together."""
+    if not options.quantize:
+        named = {"images": options.images, "calibration": options.calibration, "force": options.force}
+        if misused := [f"--{name}" for name, value in named.items() if value]:
+            raise TinymimError(f"{', '.join(misused)}: only with --quantize int8")
+    elif options.to != "onnx":
+        raise TinymimError(
+            f"--quantize: int8 is of --to onnx, and this is {f'--to {options.to}' if options.to else 'a file'}"
+        )
+    elif not options.images:
+        raise TinymimError(
+            "--quantize: int8 is calibrated on images; give --images FOLDER, digits, shapes, or a recipe"
+        )
+    elif options.calibration is not None and options.calibration < 1:
+        raise TinymimError(f"--calibration: {options.calibration} is no number of images, 1 or more")

@@ -167,6 +167,10 @@ COMMANDS = {
         "cli.data_command:main",
         actions=("check",),
     ),
+    "bench": Command(
+        "what distilling bought, on this machine: tinymim bench STUDENT [TEACHER] [EXPORT ...] [--data digits]",
+        "cli.bench_command:main",
+    ),
     "export": Command(
         "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
         "cli.export_command:main",

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tinymim.data.folder import ImageFolderData
     from tinymim.data.hf import HFData
     from tinymim.data.imagenet_variants import RobustnessData
+    from tinymim.data.object_data import ObjectData
     from tinymim.data.segmentation_folder import SegmentationFolderData
     from tinymim.data.shapes import ShapesData
     from tinymim.data.shards import ShardsData
@@ -17,6 +18,7 @@ __all__ = [
     "DigitsData",
     "HFData",
     "ImageFolderData",
+    "ObjectData",
     "RobustnessData",
     "SegmentationFolderData",
     "ShapesData",
@@ -25,7 +27,17 @@ __all__ = [
 ]
 
 # Imported when they are asked for: `tinymim data check` reads image files, and needs neither PyTorch nor Lightning.
-_FILES = ("digits", "hf", "folder", "imagenet_variants", "segmentation_folder", "shapes", "shards", "torchvision_data")
+_FILES = (
+    "digits",
+    "hf",
+    "folder",
+    "object_data",
+    "imagenet_variants",
+    "segmentation_folder",
+    "shapes",
+    "shards",
+    "torchvision_data",
+)
 
 
 def __getattr__(name: str) -> Any:

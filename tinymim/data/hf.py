@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from typing_extensions import override
 
+from tinymim.data import opened
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData, class_names, numbered
 from tinymim.data.open_image import open_image
@@ -59,7 +60,7 @@ class HFData(ViewedData):
     There are labels if all training rows have one and two or more differ.
 
     Args:
-        dataset: path or name.
+        dataset: path or name, or one from :func:`tinymim.data.opened.name_of`.
         revision: of one on the hub.
         subset: of one on the hub that has several.
         train_split: to train on.
@@ -95,6 +96,8 @@ class HFData(ViewedData):
         if self.dataset is None:
             what = "a folder that save_to_disk wrote, or a name on the hub"
             problems.insert(0, f"data.dataset is not set: give --data.dataset PATH, {what}")
+        elif self.dataset.startswith(opened.PREFIX):
+            problems += [error] if (error := opened.error("dataset", self.dataset)) else []
         elif not self._path().exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.dataset):
             problems.insert(0, f"data.dataset: {self.dataset} does not exist, and is no name on the hub (OWNER/NAME)")
         return problems
@@ -147,6 +150,8 @@ class HFData(ViewedData):
     def _opened(self) -> Any:
         import datasets
 
+        if (dataset := opened.find(self.dataset)) is not None:
+            return dataset
         path = self._path()
         if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return datasets.load_from_disk(str(path))

@@ -150,7 +150,7 @@ def open_split(of: TorchvisionSet, root: Path, split: str, arguments: dict[str, 
     rows = np.arange(len(opened))
     if not len(rows):
         raise TinymimError(f"data.root: {source} has no images in {root}")
-    pixels = _pixels(getattr(opened, "data", None), len(rows))
+    pixels = pixels_of(getattr(opened, "data", None), len(rows))
     if pixels is not None:
         images: ImageDataset = ArrayImages(source, rows, None, view, pixels=pixels)
     elif of.takes("loader"):
@@ -188,7 +188,7 @@ def _same(first: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     return first.shape[1:] == other.shape[1:]
 
 
-def _pixels(data: Any, length: int) -> NDArray[np.uint8] | None:
+def pixels_of(data: Any, length: int) -> NDArray[np.uint8] | None:
     """Images that a data set holds, channels last, if it holds any."""
     array = data.numpy() if hasattr(data, "numpy") else data
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim not in (3, 4) or len(array) != length:
@@ -196,13 +196,24 @@ def _pixels(data: Any, length: int) -> NDArray[np.uint8] | None:
     return array if array.ndim == 3 or array.shape[-1] == 3 else array.transpose(0, 2, 3, 1)
 
 
-def _labels(opened: Any) -> NDArray[np.int64] | None:
+def labels_of(opened: Any) -> NDArray[np.int64] | None:
+    """Number of each image's class, as a data set of torchvision's form keeps them; ``None`` where it does not, or some
+    images have none."""
+    kept = _kept_labels(opened)
+    return None if kept is None else _numbers(kept)
+
+
+def _kept_labels(opened: Any) -> Any:
     for name in ("targets", "labels", "_labels", "y"):
         values = getattr(opened, name, None)
         if values is not None and len(values) == len(opened):
-            return _numbers(values[:, 0] if getattr(opened, "compat", False) else values)  # QMNIST's have 8 numbers
-    if _numbers([opened[0][1]]) is None:
-        return None
+            return values[:, 0] if getattr(opened, "compat", False) else values  # QMNIST's have 8 numbers
+    return None
+
+
+def _labels(opened: Any) -> NDArray[np.int64] | None:
+    if _kept_labels(opened) is not None or _numbers([opened[0][1]]) is None:
+        return labels_of(opened)
     return _numbers([opened[index][1] for index in range(len(opened))])  # which decodes every image, once
 
 

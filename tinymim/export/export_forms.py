@@ -7,6 +7,7 @@ gives other outputs, or where its packages are not installed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from tinymim import files
 from tinymim.errors import TinymimError, first_few
 from tinymim.export import graphs, hf_folder, source, timm_folder
+from tinymim.export.int8 import Int8
 from tinymim.export.model_card import TAG, model_card
 from tinymim.teachers import card as cards
 from tinymim.teachers import weights
@@ -22,8 +24,11 @@ FORMS = {
     "timm": timm_folder.write,
     "hf": hf_folder.write,
     "onnx": graphs.write_onnx,
+    "openvino": graphs.write_openvino,
     "torch-export": graphs.write,
 }
+
+GRAPHS = ("onnx", "openvino", "torch-export")  # which end at the output block
 
 WRITTEN = {source.WEIGHTS, *graphs.FILES, "README.md", "config.json", "preprocessor_config.json"}
 """Names of all that an export of any form writes; nothing else in a folder is ever taken away."""
@@ -58,6 +63,7 @@ def export_folder(
     overwrite: bool = False,
     blocks: str = "trained",
     classifier: bool | None = None,
+    int8: Callable[[source.Source], Int8] | None = None,
 ) -> Path:
     """Write ``checkpoint``, a path or a card's name, as a folder in one of :data:`FORMS` with its card, and give it
     back: ``exports/NAME-FORM`` by default. ``blocks`` and ``classifier`` are those of :func:`tinymim.export.source.cut`
@@ -66,7 +72,7 @@ def export_folder(
     Raises:
         TinymimError: nothing to read, nothing that the form can express, other outputs, or nowhere to write.
     """
-    if form in ("onnx", "torch-export") and blocks == "all":
+    if form in GRAPHS and blocks == "all":
         raise TinymimError(
             f"blocks: all has no effect on --to {form}, whose graph ends at the output block; leave it out"
         )
@@ -74,14 +80,15 @@ def export_folder(
         _check_free(folder, overwrite)  # before the minutes that loading may take
     loaded = source.load(checkpoint, classifier)
     if not folder:
-        folder = Path("exports") / f"{loaded.name}-{form}"
+        folder = Path("exports") / f"{loaded.name}-{form}{'-int8' if int8 else ''}"
         _check_free(folder, overwrite)
     source.cut(loaded, blocks)
+    write = int8(loaded).write if int8 else FORMS[form]
     differences = ""
 
     def fill(temporary: Path) -> None:
         nonlocal differences
-        written = FORMS[form](loaded, temporary)
+        written = write(loaded, temporary)
         (temporary / "README.md").write_text(model_card(loaded, written))
         differences = written.shown_differences()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tinymim.data.data_module import ImageData
+from tinymim.data.own_batches import as_samples
 from tinymim.errors import TinymimError, several
 from tinymim.evaluation.knn import KNNEvaluator
 from tinymim.methods.optim import Optim, configure
@@ -34,6 +37,8 @@ KINDS = {
     "detector.backbone.vit.": "a Detector's",
 }
 """Prefix of the backbone's weights in each kind of module, by which its checkpoints are known."""
+
+TRANSFER = "transfer_batch_to_device"  # Lightning's hook
 
 
 class Errors(list[str]):
@@ -154,9 +159,12 @@ class Method(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Check the recipe against the trainer's data, then build it."""
+        data = getattr(self.trainer, "datamodule", None)
+        vars(self).pop(TRANSFER, None)
+        if not isinstance(data, ImageData | SimpleNamespace):  # Lightning warns of a hook that the class would have
+            setattr(self, TRANSFER, self._transfer_own)
         if self._built:
             return
-        data = getattr(self.trainer, "datamodule", None)
         size = getattr(data, "image_size", None)
         errors = self.problems(size, data)
         for name, network in list(self.named_children()):
@@ -167,6 +175,10 @@ class Method(pl.LightningModule):
         if errors:
             raise several("this recipe cannot run", errors)
         self._built = True
+
+    def _transfer_own(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """A batch of a loader that is not the project's, in its form and on the device."""
+        return super().transfer_batch_to_device(as_samples(batch), device, dataloader_idx)
 
     def use_source(self, located: Teacher) -> None:
         """Use ``located`` in place of the path in the recipe: in a dry run the stage before has not written it yet."""

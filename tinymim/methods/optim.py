@@ -57,11 +57,23 @@ class Optim:
 
 def nominal_batch(trainer: pl.Trainer) -> int:
     """Images in one optimiser step as the recipe has them, over all processes and accumulated batches."""
-    per_process = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+    per_process = getattr(getattr(trainer, "datamodule", None), "batch_size", None) or _loader_batch(trainer)
     if per_process is None:
-        raise TinymimError("data: the data module has no batch_size, and the learning rate follows the total batch")
+        raise TinymimError(
+            "data: neither the data module nor the training loader has a batch_size, and the learning rate follows the "
+            "total batch"
+        )
     images: int = per_process * trainer.world_size * trainer.accumulate_grad_batches
     return images
+
+
+def _loader_batch(trainer: pl.Trainer) -> int | None:
+    """Images in a batch of the training loader that a Trainer was given."""
+    loop = getattr(trainer, "fit_loop", None)
+    if loop is None:
+        return None
+    loop.setup_data()
+    return getattr(trainer.train_dataloader, "batch_size", None)
 
 
 def total_batch(trainer: pl.Trainer) -> int:

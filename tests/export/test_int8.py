@@ -1,0 +1,195 @@
+"""Int8 graphs and the bench: written by onnxruntime's tools, opened by onnxruntime alone, refused where they lose."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import tiny
+from tests.training.made import checkpoint, network
+from tinymim.cli.main import main
+from tinymim.data import DigitsData
+from tinymim.errors import TinymimError
+from tinymim.export import bench, graphs, int8, judge, network_runs, source
+from tinymim.export.export_forms import export_folder
+from tinymim.export.model_card import ExportedForm
+from tinymim.vit.backbone import Backbone
+from tinymim.vit.classifier_head import HeadForm
+
+ARCHITECTURE = tiny(24, 4)
+
+
+def images(size: int = 16, count: int = 40) -> judge.Judge:
+    data = DigitsData(image_size=size)
+    data.setup("test")
+    return judge.Judge("digits", data, count, count)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Backbone, Path]]:
+    """A classifier's checkpoint, its network, and its int8 export; its graph in float32, which takes seconds, is
+    written once for all exports."""
+    folder = tmp_path_factory.mktemp("int8")
+    made = network(ARCHITECTURE, HeadForm(10))
+    path = checkpoint(folder / "made.ckpt", made)
+    (folder / "exact").mkdir()
+    form = graphs.write_onnx(source.load(str(path)), folder / "exact")
+
+    def write(loaded: source.Source, place: Path) -> ExportedForm:
+        shutil.copytree(folder / "exact", place, dirs_exist_ok=True)
+        return copy.deepcopy(form)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "write_onnx", write)
+        place = export_folder(
+            str(path), "onnx", folder / "out", int8=lambda loaded: int8.Int8(images(), images=20, force=True)
+        )
+        yield path, made, place
+
+
+def test_int8__opens_with_onnxruntime_alone_and_is_a_quarter(exported: tuple[Path, Backbone, Path]) -> None:
+    import onnxruntime
+
+    _, made, folder = exported
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    batch = next(images().calibration(5))
+    features, _, logits = session.run(None, {"images": batch.numpy()})
+    assert logits.shape == (5, 10)
+    expected = made.features(batch).detach().numpy()
+    cosine = (features * expected).sum(1) / np.linalg.norm(features, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosine.min() > 0.98
+    import onnx
+
+    graph = onnx.load(folder / "model.onnx").graph
+    weights = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 2]
+    assert len(weights) == 4 * made.depth + 1  # q, k, v; projection; two of the MLP; and the classifier
+    values = np.concatenate([onnx.numpy_helper.to_array(t).ravel() for t in weights])
+    assert values.min() >= -64
+    assert values.max() <= 64
+
+
+def test_card__says_what_int8_costs(exported: tuple[Path, Backbone, Path]) -> None:
+    card = (exported[2] / "README.md").read_text()
+    assert re.search(r"calibrated on 20 images of digits. On 40 held-out images, .* cosine of the features 0\.99", card)
+    assert re.search(r"10-NN \d+\.\d -> \d+\.\d %, top-1 \d+\.\d -> \d+\.\d %", card)
+
+
+@pytest.mark.parametrize(
+    ("features", "figures", "says"),
+    [
+        (torch.eye(4), {"10-NN": 0.9}, []),
+        (torch.eye(4), {"10-NN": 0.89}, []),
+        (torch.eye(4), {"10-NN": 0.88}, ["10-NN 90.0 -> 88.0 %"]),
+        (torch.eye(4) + 0.3, {"10-NN": 0.95}, ["mean cosine of the features 0.9"]),
+        (torch.full((4, 4), torch.nan), {"10-NN": 0.0}, ["mean cosine of the features nan", "10-NN"]),
+    ],
+)
+def test_losses__beyond_what_is_allowed(features: torch.Tensor, figures: dict[str, float], says: list[str]) -> None:
+    errors = int8.losses(judge.Reading(torch.eye(4), {"10-NN": 0.9}), judge.Reading(features, figures))
+    assert len(errors) == len(says)
+    assert all(error.startswith(start) for error, start in zip(errors, says, strict=True))
+
+
+def test_int8__that_loses_too_much_is_refused_and_leaves_nothing(
+    exported: tuple[Path, Backbone, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "LEAST_COSINE", 1.1)
+    with pytest.raises(TinymimError, match=r"quantize: int8 loses too much on the 40 held-out images of digits: mean"):
+        export_folder(str(exported[0]), "onnx", tmp_path / "out", int8=lambda loaded: int8.Int8(images(), images=5))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_judge__is_the_vote_of_labelled_neighbours_and_of_the_classifier() -> None:
+    digits = images(count=60)
+
+    def pixels(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"features": batch[:, 0].flatten(1), "logits": torch.eye(10)[torch.full((len(batch),), 3)]}
+
+    reading = digits.read(pixels)
+    assert reading.features.shape == (60, 256)
+    assert reading.figures["10-NN"] > 0.6
+    assert 0 < reading.figures["top-1"] < 0.3
+    assert reading.cosine(reading) == pytest.approx(1)
+    with pytest.raises(TinymimError, match="data: digits has 10 classes, and the classifier of mine 5"):
+        digits.check("mine", 5)
+
+
+def test_bench__measures_each_form_and_writes_it_down(
+    exported: tuple[Path, Backbone, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, made, folder = exported
+    out = tmp_path / "bench.json"
+    assert main([*map(str, ("bench", path, folder, "--seconds", "0.01", "--threads", 1, "--out", out))]) == 0
+    first, second = json.loads(out.read_text())["networks"]
+    assert (first["form"], second["form"]) == ("torch", "onnx int8")
+    assert first["parameters"] == second["parameters"] == sum(p.numel() for p in made.parameters())
+    # by hand: q, k, v, projection and MLP of each token, both products of attention, the patches and the classifier
+    tokens, width, depth = 17, 24, made.depth
+    products = depth * (tokens * 12 * width**2 + 2 * tokens**2 * width) + 16 * 48 * width + 10 * width
+    assert first["gmacs"] == pytest.approx(products / 1e9)
+    assert second["size_mb"] < first["size_mb"] * 2
+    assert first["times_the_first"] == 1
+    assert 0 < first["latency_p50_ms"] <= first["latency_p95_ms"]
+    assert "images/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--quantize", "int8"], "--quantize: int8 is of --to onnx, and this is a file"),
+        (["--to", "timm", "--quantize", "int8"], "--quantize: int8 is of --to onnx, and this is --to timm"),
+        (["--to", "onnx", "--quantize", "int8"], "--quantize: int8 is calibrated on images; give --images"),
+        (["--to", "onnx", "--images", "digits", "--force"], "--images, --force: only with --quantize int8"),
+        (["--to", "onnx", "--quantize", "int8", "--images", "nowhere"], "data: nowhere is no folder of images"),
+        (["--to", "onnx", "--quantize", "int8", "--images", "digits", "--calibration", "0"], "--calibration: 0 is no"),
+    ],
+)
+def test_command__mistakes_in_a_line(
+    exported: tuple[Path, Backbone, Path], words: list[str], says: str, tmp_path: Path, capsys: Any
+) -> None:
+    assert main(["export", str(exported[0]), *words, *(["--out", str(tmp_path / "o")] if "--to" in words else [])]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_bench__mistakes_in_a_line(exported: tuple[Path, Backbone, Path], tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/model.pt2").touch()
+    small = checkpoint(
+        tmp_path / "small.ckpt", network(replace(ARCHITECTURE, options={**ARCHITECTURE.options, "img_size": 8}))
+    )
+    for words, says in (
+        ([tmp_path / "p"], "torch.export runs it as PyTorch does; give the checkpoint"),
+        (["nothing"], "no card 'nothing'"),
+        ([exported[0], small, "--data", "digits"], "--data: the networks take images of different sizes"),
+        ([exported[0], "--seconds", "0"], "--seconds: 0.0 is not between"),
+    ):
+        assert main(["bench", *map(str, words)]) == 1
+        assert says in capsys.readouterr().err
+
+
+def test_openvino__gives_the_networks_outputs(exported: tuple[Path, Backbone, Path], tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path, made, _ = exported
+    folder = export_folder(str(path), "openvino", tmp_path / "out")
+    assert {file.name for file in folder.iterdir()} == {"model.xml", "model.bin", "config.json", "README.md"}
+    batch = torch.rand(3, 3, 16, 16)
+    run = network_runs.openvino_run(folder / "model.xml", threads=1, exact=True)
+    assert torch.allclose(run(batch)["features"], made.features(batch), atol=1e-4)
+    assert bench.find(str(folder)).form == "openvino"
+
+
+def test_openvino__says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(source.importlib.util, "find_spec", lambda package: None)
+    made = checkpoint(tmp_path / "made.ckpt", network(ARCHITECTURE))
+    with pytest.raises(TinymimError, match=r"openvino is not installed; pip install 'tinymim\[openvino\]'"):
+        export_folder(str(made), "openvino", tmp_path / "out")

@@ -1,0 +1,105 @@
+"""``tinymim.distill`` and ``load``: one call of Python is a run that goes on, and gives the student."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
+
+import tinymim
+from tests.commands import isolated
+from tinymim.errors import TinymimError
+from tinymim.targets import Relation
+
+STUDENT = tinymim.Architecture(options={"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3})
+PIXELS = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path) -> Any:
+    with isolated(tmp_path, {}):
+        yield
+
+
+def call(data: Any, **arguments: Any) -> Any:
+    options = {"trainer.accelerator": "cpu", "trainer.precision": "32-true", **arguments.pop("options", {})}
+    defaults = {"epochs": 1, "batch_size": 4, "num_workers": 0, "out": "run", "options": options}
+    return tinymim.distill("digits_mae", arguments.pop("student", STUDENT), data, **{**defaults, **arguments})
+
+
+def test_distill__is_a_run_that_ends_once_and_gives_its_student(capsys: pytest.CaptureFixture[str]) -> None:
+    data = TensorDataset(PIXELS)
+    student = call(data, epochs=2)
+    assert "nothing to resume in run" in capsys.readouterr().err
+    again = call(data, epochs=2)
+    assert "nothing to train: the checkpoint is at epoch 2 of 2" in capsys.readouterr().err
+    loaded = tinymim.load("run/checkpoints/last.ckpt")
+    assert not student.training
+    assert torch.equal(student.features(PIXELS), again.features(PIXELS))
+    assert torch.equal(student.features(PIXELS), loaded.features(PIXELS))
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_distill__of_a_folder_by_name_of_timm_with_several_targets(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(tmp_path / f"photos/{number}.png")
+    targets = ["relation", {"class_path": "tinymim.targets.Feature", "init_args": {"weight": 0.5}}]
+    options = {"trainer.max_steps": 1, "model.student.options.depth": 2}
+    student = call(tmp_path / "photos", student="vit_tiny_patch16_224", targets=targets, options=options)
+    assert student.image_size == (32, 32)
+    assert (student.grid, student.width, student.depth) == ((8, 8), 192, 2)
+    assert student.architecture.mean == [0.5, 0.5, 0.5]  # the teacher's
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"data": DataLoader(PIXELS)}, "data: a DataLoader; give its data set"),
+        ({"data": "nowhere"}, "data.root: nowhere does not exist"),
+        ({"data": "nowhere", "held_out": "other"}, "held_out: a folder's own val/"),
+        ({"data": TensorDataset(PIXELS), "targets": "relations"}, "targets: 'relations' is none of relation, feature"),
+        ({"data": TensorDataset(PIXELS), "targets": []}, "targets"),
+        ({"data": TensorDataset(PIXELS), "options": {"model.drop_pth": 0.1}}, "drop_pth"),
+        ({"data": TensorDataset(PIXELS), "student": "resnet18"}, "resnet18"),
+    ],
+)
+def test_distill__mistakes_in_a_line(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(TinymimError, match=says):
+        call(**arguments)
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    "batches", [PIXELS, TensorDataset(PIXELS, torch.arange(12) % 2), [{"image": p} for p in PIXELS]]
+)
+def test_distiller__in_a_trainer_of_ones_own(batches: Any, recwarn: pytest.WarningsRecorder) -> None:
+    module = tinymim.Distiller(
+        "digits_mae",
+        STUDENT,
+        [Relation()],
+        tinymim.Optim(base_lr=8e-3, warmup_epochs=0),
+        mask_ratio=0.5,
+    )
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "barebones": False}
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)  # type: ignore[arg-type]
+    loader = DataLoader(batches, batch_size=4)
+    trainer.fit(module, loader, loader)
+    assert trainer.optimizers[0].defaults["lr"] == pytest.approx(8e-3 * 4 / 256)
+    assert {"train/loss", "val/loss"} <= trainer.callback_metrics.keys()
+    assert not [warning for warning in recwarn if "overridden" in str(warning.message)]
+
+
+def test_import__is_light() -> None:
+    code = "import sys, tinymim; print('torch' in sys.modules, dir(tinymim)); tinymim.relation_kl; tinymim.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("False ['Architecture', 'Distiller'")
+    assert done.stderr.strip().endswith("has no attribute 'nothing'")

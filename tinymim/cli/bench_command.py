@@ -1,0 +1,85 @@
+"""``tinymim bench STUDENT [TEACHER] [EXPORT ...]``: parameters, MACs, size, latency and speed on this machine, and what
+the features are worth: what distilling bought."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.table import Table
+
+from tinymim import files
+from tinymim.cli.predict_command import positive
+from tinymim.errors import TinymimError
+from tinymim.export import bench, judge
+from tinymim.safety.console import PlainConsole
+from tinymim.training import inspection
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``tinymim bench``."""
+    parser = argparse.ArgumentParser(prog="tinymim bench", description=__doc__)
+    add = parser.add_argument
+    what = "a checkpoint, a card's name, timm:NAME, or a folder that `tinymim export` wrote; the first is compared with"
+    add("networks", nargs="+", metavar="NETWORK", help=what)
+    add("--data", help="a folder of images, digits, shapes, or a recipe: 10-NN and top-1 of its held-out images")
+    add("--threads", type=positive, help="threads of each (PyTorch's choice)")
+    add("--seconds", type=float, default=2.0, help="that each network is run for, images alone and in batches (2)")
+    add("--out", type=Path, help="JSON file of the figures; of a run's checkpoint, bench.json in its folder by default")
+    inspection.add_argument(parser, "the recipe of --data")
+    options = parser.parse_args(arguments)
+    if not 0 < options.seconds <= 3600:
+        raise TinymimError(f"--seconds: {options.seconds} is not between 0 and 3600")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    networks = [bench.find(source) for source in options.networks]
+    images = None
+    if options.data:
+        sizes = {network.skeleton.image_size for network in networks}
+        if len(sizes) > 1:
+            raise TinymimError(
+                f"--data: the networks take images of different sizes, {sorted(sizes)}; measure each alone"
+            )
+        images = judge.find(options.data, sizes.pop()[0], options.trust)
+        for network in networks:
+            images.check(network.name, network.skeleton.classes)
+    rows = bench.measure(networks, options.seconds, images)
+    print_table(rows)
+    machine = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} thread(s)"
+    each = f"p50, p95: one image; images/s: {bench.BATCH} at once; ratio: to the first; in turn, on {machine}"
+    print(each + (f"; held-out images of {images.what}" if images else ""))
+    if place := options.out or _of_run(options.networks[0]):
+        content = {
+            "machine": machine,
+            "batch": bench.BATCH,
+            "data": options.data,
+            "networks": [r.record() for r in rows],
+        }
+        files.write_json(place, content)
+        print(f"wrote {place}")
+    return 0
+
+
+def print_table(rows: list[bench.Measured]) -> None:
+    """Print a row a network."""
+    names = sorted({name for row in rows for name in row.quality})
+    heads = ("params", "GMACs", "MB", "p50 ms", "p95 ms", "images/s", "ratio", *names)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("network", overflow="fold")
+    table.add_column("form", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        sizes = (f"{row.parameters / 1e6:.2f}M", f"{row.gmacs:.2g}", f"{row.size_mb:.1f}")
+        times = (f"{row.latency_p50_ms:.3g}", f"{row.latency_p95_ms:.3g}", f"{row.images_per_second:.4g}")
+        quality = [f"{row.quality[name]:.1%}" if name in row.quality else "-" for name in names]
+        table.add_row(row.name, row.form, *sizes, *times, f"{row.times_the_first:.3g}", *quality)
+    PlainConsole().print(table)
+
+
+def _of_run(source: str) -> Path | None:
+    """The file of figures in the folder of the run that a checkpoint is of."""
+    folder = Path(source).resolve().parent.parent
+    return folder / "bench.json" if Path(source).is_file() and (folder / "config.yaml").is_file() else None

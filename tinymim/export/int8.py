@@ -1,0 +1,144 @@
+"""Static int8 quantisation of an exported ONNX graph by onnxruntime's own tools, calibrated on the user's images and
+judged on others."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tinymim.errors import TinymimError
+from tinymim.export import graphs
+from tinymim.export.judge import Judge, Reading
+from tinymim.export.model_card import ExportedForm
+from tinymim.export.network_runs import onnx_run, torch_run
+from tinymim.export.source import Outputs, Source
+
+LEAST_COSINE = 0.99
+"""Mean cosine of features below which an int8 graph is refused."""
+
+MOST_LOST = 0.01
+"""Share of the held-out images that 10-NN or top-1 may lose."""
+
+
+@dataclass
+class Int8:
+    """How a graph is quantised.
+
+    Args:
+        judge: the images.
+        images: for calibration.
+        force: write it whatever it loses.
+    """
+
+    judge: Judge
+    images: int = 128
+    force: bool = False
+
+    def write(self, source: Source, folder: Path) -> ExportedForm:
+        """Fill ``folder`` like :func:`tinymim.export.graphs.write_onnx`, with matrix products of weights in int8.
+
+        Raises:
+            TinymimError: it loses more than is allowed, and is not forced.
+        """
+        self.judge.check(source.name, source.backbone.classes)
+        form = graphs.write_onnx(source, folder)
+        file = folder / graphs.ONNX
+        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+            exact = Path(place) / graphs.ONNX
+            file.replace(exact)
+            quantise(exact, file, self.judge.calibration(self.images))
+        outputs = Outputs(source.backbone)
+        before, after = self.judge.read(torch_run(source.backbone)), self.judge.read(onnx_run(file))
+        if (errors := losses(before, after)) and not self.force:
+            raise TinymimError(
+                f"quantize: int8 loses too much on the {len(before.features)} held-out images of {self.judge.what}: "
+                f"{'; '.join(errors)}. Calibrate on more images like those it will see (--calibration), or say --force"
+            )
+        form.differences = graphs.compare(outputs, onnx_run(file), float("inf"), "int8")
+        form.notes += [self._note(before, after), PORTABLE]
+        return form
+
+    def _note(self, before: Reading, after: Reading) -> str:
+        """What int8 costs here, for the model card."""
+        figures = [
+            f"{name} {100 * before.figures[name]:.1f} -> {100 * value:.1f} %" for name, value in after.figures.items()
+        ]
+        return (
+            f"Matrix products of weights are in int8, calibrated on {self.images} images of {self.judge.what}. On "
+            f"{len(before.features)} held-out images, against float32: mean cosine of the features "
+            f"{after.cosine(before):.4f}{''.join(f', {figure}' for figure in figures)}."
+        )
+
+
+PORTABLE = (
+    "Weights take 7 of 8 bits, so that sums of products do not overflow on processors without VNNI instructions, where "
+    "8 bits would give other outputs."
+)
+
+
+def losses(before: Reading, after: Reading) -> list[str]:
+    """What a quantised network loses beyond what is allowed."""
+    errors = []
+    if not (cosine := after.cosine(before)) >= LEAST_COSINE:
+        errors.append(f"mean cosine of the features {cosine:.4f}, and {LEAST_COSINE} is the least")
+    for name, value in before.figures.items():
+        if value - after.figures[name] > MOST_LOST + 1e-9:
+            errors.append(f"{name} {100 * value:.1f} -> {100 * after.figures[name]:.1f} %, and 1 point is the most")
+    return errors
+
+
+def quantise(exact: Path, file: Path, images: Iterator[Tensor]) -> None:
+    """Write ``file``, the graph of ``exact`` with its products of weights in int8.
+
+    Products of activations with each other, as in attention, stay in float32: they are small, and most of the error.
+
+    Args:
+        exact: a graph in float32 with the input ``images``.
+        file: to write.
+        images: for calibration, ``(B, 3, S, S)`` in [0, 1], a batch at a time.
+    """
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Calibration(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> Any:
+            batch = next(images, None)
+            return None if batch is None else {"images": batch.numpy()}
+
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # of what is folded and what has no shape
+    try:
+        prepared = exact.with_name("prepared.onnx")
+        quant_pre_process(str(exact), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        constants = {tensor.name for tensor in graph.initializer}
+        products = [
+            node.name for node in graph.node if node.op_type in ("MatMul", "Gemm") and constants & {*node.input}
+        ]
+        quantize_static(
+            str(prepared),
+            str(file),
+            Calibration(),
+            quant_format=QuantFormat.QDQ,
+            nodes_to_quantize=products,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+    finally:
+        logging.disable(before)

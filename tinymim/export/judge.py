@@ -1,0 +1,142 @@
+"""Judge of written networks: the same held-out images through each of them, and what their features and classes are
+worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinymim.config import recipe as recipes
+from tinymim.data import DigitsData, ImageFolderData, ShapesData
+from tinymim.data.data_module import ImageData
+from tinymim.data.device_augment import finished
+from tinymim.data.image_files import evenly
+from tinymim.data.named_sets import NamedSets
+from tinymim.data.sampler import Draw
+from tinymim.errors import TinymimError, several
+from tinymim.evaluation.knn import knn_top1
+from tinymim.training import inspection
+
+Run = Callable[[Tensor], dict[str, Tensor]]
+"""A network: ``features`` ``(B, D)`` and perhaps ``logits`` ``(B, classes)`` of ``(B, 3, S, S)`` images in [0, 1]."""
+
+BUILT_IN: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
+
+QUERIES, BANK, BATCH = 500, 1000, 50
+
+
+@dataclass
+class Reading:
+    """What a network gave for the held-out images: ``(Q, D)`` features, and what they are worth, by name."""
+
+    features: Tensor
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def cosine(self, other: Reading) -> float:
+        """Mean cosine of the features and those of another network, image by image."""
+        return float(F.cosine_similarity(self.features, other.features, dim=-1).mean())
+
+
+@dataclass
+class Judge:
+    """Held-out images, spread evenly, and labelled training images as their neighbours.
+
+    Args:
+        what: the data, in words.
+        data: set up.
+        queries: most held-out images.
+        bank: most neighbours.
+    """
+
+    what: str
+    data: ImageData
+    queries: int = QUERIES
+    bank: int = BANK
+
+    def __post_init__(self) -> None:
+        self._held = self.data.held_out or self.data.train
+        self._bank = self.data.bank
+
+    def calibration(self, count: int) -> Iterator[Tensor]:
+        """Training images as they are evaluated, a batch at a time: no held-out image, where there are labels."""
+        for batch, _ in self._batches(self._bank or self._held, count):
+            yield batch
+
+    def check(self, name: str, classes: int | None) -> None:
+        """Raise where a network has a classifier of other classes than the data."""
+        of_data = self.data.num_classes
+        if classes and of_data and classes != of_data:
+            raise TinymimError(
+                f"data: {self.what} has {of_data} classes, and the classifier of {name} {classes}; give the images "
+                "that it was fine-tuned on, or leave the classifier out"
+            )
+
+    def read(self, run: Run) -> Reading:
+        """The held-out images through a network: its features, and its 10-NN and top-1 where there are labels."""
+        queries, logits, labels = self._outputs(run, self._held, self.queries)
+        reading = Reading(queries)
+        if labels is None:
+            return reading
+        if self._bank is not None:
+            bank, _, of_bank = self._outputs(run, self._bank, self.bank)
+            if of_bank is not None:
+                reading.figures["10-NN"] = knn_top1(bank, of_bank, queries, labels)
+        if logits is not None:
+            reading.figures["top-1"] = float((logits.argmax(-1) == labels).float().mean())
+        return reading
+
+    def _outputs(self, run: Run, images: Any, count: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        outputs, labels = [], []
+        for batch, batch_labels in self._batches(images, count):
+            outputs.append(run(batch))
+            labels += [] if batch_labels is None else [batch_labels]
+        joined = {name: torch.cat([output[name].float() for output in outputs]) for name in outputs[0]}
+        return joined["features"], joined.get("logits"), torch.cat(labels) if labels else None
+
+    def _batches(self, images: Any, count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        chosen = evenly(len(cast(Sized, images)), count)
+        for start in range(0, len(chosen), BATCH):
+            samples = [images[Draw(0, index)] for index in chosen[start : start + BATCH]]
+            batch = finished({"image": torch.stack([sample["image"] for sample in samples])})["image"]
+            labels = [sample["label"] for sample in samples if "label" in sample]
+            yield batch, torch.tensor(labels) if labels else None
+
+
+def find(source: str, size: int, trust: bool = False) -> Judge:
+    """The images of a folder, of ``digits`` or ``shapes``, or of a recipe.
+
+    Args:
+        source: as the command line names it.
+        size: side they are read in, in pixels.
+        trust: a recipe's data may be of any class.
+
+    Raises:
+        TinymimError: nothing of that name, or no image there.
+    """
+    options: dict[str, Any] = {"image_size": size, "num_workers": 0}
+    if source in BUILT_IN:
+        data = BUILT_IN[source](**options)
+    elif Path(source).is_dir():
+        data = ImageFolderData(source, **options)
+    else:
+        try:
+            recipe = recipes.find(source)
+        except TinymimError as error:
+            raise TinymimError(
+                f"data: {source} is no folder of images, neither {' nor '.join(BUILT_IN)}, and no recipe ({error})"
+            ) from None
+        with inspection.trusted(None, trust, str(recipe)):
+            resolved = recipes.resolve(["--config", str(recipe)])[0]
+        data = cast(ImageData, inspection.data(resolved, trust, f"data: recipe {recipe}", **options))
+    if isinstance(data, NamedSets):
+        raise TinymimError(f"data: the recipe {source} has test sets alone; name the folder of one of them")
+    if problems := data.problems():
+        raise several(f"data: {source} cannot be used", problems)
+    data.setup("test")
+    return Judge(source, data)
