@@ -145,17 +145,21 @@ class ImageDataset(Dataset[Sample]):
                 if step == 0 and not self._unreadable[row]:
                     self._unreadable[row] = True
                     log.warning("skipping %s", last)
-                    if (broken := int(self._unreadable.sum())) > (whole := len(self._unreadable)) / 2:
-                        raise TinymimError(
-                            f"data: more than half of the {whole} images of {self._whole.source} cannot be read, {broken} "
-                            f"so far, the last {last}; are they images, and is the disk in order?"
-                        ) from None
+                    self._check_broken(last)
         if self._whole is not self:
             return *self._whole._read(index, view)[:2], NONE
         raise TinymimError(
             f"data: {self.source} has {attempts} images in a row that cannot be read, up to {last}; "
             "are they images, and is the disk in order?"
         )
+
+    def _check_broken(self, last: str) -> None:
+        """Raise where more than half of all images could not be read so far, the last of them for this reason."""
+        if (broken := int(self._unreadable.sum())) > len(self._unreadable) / 2:
+            raise TinymimError(
+                f"data: more than half of the {len(self._unreadable)} images of {self._whole.source} cannot be read, "
+                f"{broken} so far, the last {last}; are they images, and is the disk in order?"
+            ) from None
 
 
 class ImageFiles(ImageDataset):
