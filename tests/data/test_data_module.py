@@ -130,3 +130,9 @@ def test_resume__a_checkpoint_of_before_knows_the_training_images_alone(tmp_path
     assert "changed" not in capsys.readouterr().err
     trained_by(prepared(tmp_path)).load_state_dict({**state, "images": 5})
     assert "(5 before, 9 now)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("state", [[1], {"classes": 5}])
+def test_resume__a_note_of_another_type_is_damage(tmp_path, state):
+    with pytest.raises(TinymimError, match="what it notes of the data is of another type: it is damaged"):
+        trained_by(prepared(class_folders(tmp_path, "ab"))).load_state_dict(state)

@@ -149,7 +149,9 @@ class ImageData(pl.LightningDataModule):
         if not self.trainer or self.trainer.state.fn != "fit":
             return
         now = self.state_dict()
-        before, classes = state_dict.get("classes") or [], now["classes"]
+        if not isinstance(state_dict, dict) or not isinstance(before := state_dict.get("classes") or [], list):
+            raise TinymimError("ckpt_path: what it notes of the data is of another type: it is damaged; name another")
+        before, classes = list(map(str, before)), now["classes"]
         if before != classes:
             strange = sorted(set(before) ^ set(classes), key=str) or classes
             raise TinymimError(
