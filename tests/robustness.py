@@ -136,7 +136,7 @@ KINDS = (
     ),
     Kind(
         "6. documented means run",
-        "",
+        "–",
         "each command, recipe and block of code in README, recipes/README, the documents, the help and the Makefile",
         ("documented::*", "documents/code::*", "cli::*", "experiments/program::load__the_shipped*"),
     ),
@@ -167,7 +167,7 @@ KINDS = (
     ),
     Kind(
         "8. equal to the source",
-        "",
+        "–",
         "first weights, positions, losses, layer decay, augmentation, public checkpoints and exports as the published "
         "code, timm, transformers and torchvision have them; runs and files of before as they were",
         (
@@ -270,8 +270,9 @@ def main() -> None:
     """Count, and write."""
     collected = _Collected()
     assert pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "tests"], plugins=[collected]) == 0
-    text = Path(DATA).read_text()
-    Path(DATA).write_text(text.replace(written(text), table(counts(collected.nodeids))))
+    before, begin, rest = Path(DATA).read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    Path(DATA).write_text(f"{before}{begin}\n{table(counts(collected.nodeids))}\n{END}{after}")
 
 
 if __name__ == "__main__":
