@@ -208,7 +208,7 @@ class Preflight(pl.Callback):
             print(line, file=sys.stderr, flush=True)
             return
         if growth:
-            used += f" (about {growth.memory(growth.whole) / 2**30:.1f} GiB in batches of {growth.whole})"
+            used += f" (at most about {growth.memory(growth.whole) / 2**30:.1f} GiB in batches of {growth.whole})"
         views, filling = (now - before for now, before in zip(_filled(module), self._filling, strict=True))
         later, each = measurement.seconds(filling)
         images = measurement.whole * trainer.world_size if _images(trainer) else 0
