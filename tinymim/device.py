@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import Any, NamedTuple
 
 import torch
 
 from tinymim.errors import TinymimError
+from tinymim.safety import text
 
 
 class Device(NamedTuple):
@@ -39,14 +41,27 @@ def device_of(trainer: dict[str, Any]) -> Device:
 
 
 def usable_device(name: str) -> torch.device:
-    """The device of that name, once it is known to be usable; ``auto`` is a GPU if there is one."""
+    """The device of that name, once it is known to be usable; ``auto`` is a GPU if there is one.
+
+    Raises:
+        TinymimError: no device, or none that is here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, on names of old
+            device = torch.device(name)
+    except RuntimeError:
+        raise TinymimError(f"device: {text.brief(name)} is no device; cpu, cuda, cuda:1, ..., or auto") from None
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cpu" and device.index:
+        raise TinymimError(f"device: {name}: there is one cpu; OMP_NUM_THREADS limits its cores")
+    if gpus and (device.index or 0) >= gpus:
+        raise TinymimError(f"device: {name}: there are {gpus} here, from cuda:0 on")
+    try:
         torch.zeros(1, device=device).item()  # a device without numbers, as meta, has none to give
-    except (RuntimeError, AssertionError) as error:
-        raise TinymimError(
-            f"device: {name} cannot be used ({str(error).splitlines()[0]}); cpu, cuda, or auto"
-        ) from None
+    except (RuntimeError, AssertionError, ImportError, AttributeError) as error:
+        why = str(error).splitlines()[0].partition(". ")[0]
+        raise TinymimError(f"device: {name} cannot be used here ({why}); cpu, cuda, or auto") from None
     return device

@@ -5,12 +5,15 @@ Needs no library, so that the command line can listen before it has imported any
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -28,6 +31,10 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 FULL = (*NO_ROOM, errno.EFBIG, errno.EROFS)
 """Errors of a disk that takes no more."""
+
+
+PER_CORE = 16
+"""Processes for each core, beyond which they only wait, and take memory."""
 
 
 def cores() -> int:
@@ -80,3 +87,15 @@ class EndSignals:
     def code(self) -> int:
         """Exit code of what the first has ended."""
         return exit_code(self.received)
+
+
+def free_memory() -> int:
+    """Bytes of memory that processes may still take, as far as the system, or the container, says."""
+    try:
+        match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        match = None
+    free = 1024 * int(match[1]) if match else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # no limit is ``max``
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free

@@ -205,7 +205,7 @@ def test_cut_off__leaves_what_was_there(ending: str, tmp_path: Path) -> None:
         ({"block": "9"}, "block 9 is outside vit_tiny_patch16_224: it has blocks 1 to 3"),
         ({"classes": None}, "student.ckpt has no classifier, so it has no logits"),
         ({"classes": None, "block": "2"}, "--block, --pool: of features, and --classes writes none"),
-        ({"device": "gpu"}, "device: gpu cannot be used ("),
+        ({"device": "gpu"}, "device: 'gpu' is no device; cpu, cuda"),
     ],
 )
 def test_mistakes(

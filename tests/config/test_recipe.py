@@ -3,7 +3,7 @@ from textwrap import dedent
 
 import pytest
 
-from tinymim.config import class_paths, options, validation
+from tinymim.config import class_paths, options, trainer_parts, validation
 from tinymim.config import recipe as recipes
 from tinymim.errors import TinymimError
 
@@ -418,3 +418,20 @@ def test_options_of__a_class_that_passes_none_on_are_its_own() -> None:
     assert "imagenet_a" in robustness
     assert "seed" not in robustness, "finetune_vitb's would be refused under parts/robustness"
     assert {"root", "seed", "batch_size"} <= class_paths.options_of("tinymim.data.ImageFolderData")
+
+
+DEVICES = {
+    "right": [None, "auto", 1, 8, -1, "2", [0, 1], "0,1", "[1]", "-1"],
+    "wrong": ["abc", 0, -7, [], [0, 0], [-1], ["a"], 1.5, True, {}, "0,x", ""],
+    "right on a cpu": ["auto", 1, "2", 2],
+    "wrong on a cpu": [-1, [0, 1], "0,1", 0, 10**6],
+}
+
+
+@pytest.mark.parametrize("case", DEVICES)
+def test_devices__of_any_form(case: str) -> None:
+    for devices in DEVICES[case]:
+        options = {"devices": devices, "accelerator": "cpu" if "cpu" in case else "auto"}
+        errors = trainer_parts.option_errors(options, fits=True)
+        assert len(errors) == ("wrong" in case), devices
+        assert all(error.startswith("trainer.devices: ") for error in errors)

@@ -1,5 +1,6 @@
 """What all data modules share: loading processes, shares of processes, and the images of a run that goes on."""
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,3 +90,49 @@ def test_resume__other_classes_are_an_error(tmp_path, change):
     with pytest.raises(TinymimError, match="they differ in b") as caught:
         trained_by(prepared(tmp_path)).load_state_dict(state)
     assert f"the run has 3 classes, and the data now {3 - (change == 'gone')}" in str(caught.value)
+
+
+def written(path, delay=0.0, grow=0):
+    """A file written again, so many seconds later, so many bytes longer."""
+    path.write_bytes(path.read_bytes() + bytes(grow))
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + int(1e9 * delay)))
+
+
+REPLACED = {
+    "another size": (1, {"grow": 1}, "have changed (files of the same names have other sizes)"),
+    "the same size": (1, {"delay": 9}, "may have changed (1 of 10 files were written since, in sizes as before)"),
+    "copied": (10, {"delay": 9}, ""),
+}
+
+
+@pytest.mark.parametrize("case", REPLACED)
+def test_resume__files_replaced_under_their_names_are_said(tmp_path, capsys, case):
+    count, how, words = REPLACED[case]
+    class_folders(tmp_path / "train", "ab")
+    class_folders(tmp_path / "val", "ab")
+    state = prepared(tmp_path).state_dict()
+    for part, what in (("train", "images to train on"), ("val", "held-out images")):
+        files = sorted((tmp_path / part).rglob("*.jpg"))
+        for file in files[:count]:
+            written(file, **how)
+        capsys.readouterr()
+        trained_by(data := prepared(tmp_path)).load_state_dict(state)
+        said = capsys.readouterr().err
+        assert (f"data: the {what} {words}" in said) if words else ("changed" not in said)
+        state = data.state_dict()
+
+
+def test_resume__a_checkpoint_of_before_knows_the_training_images_alone(tmp_path, capsys):
+    class_folders(tmp_path, "ab")
+    new = prepared(tmp_path).state_dict()
+    state = {**{key: new["train"][key] for key in ("images", "contents")}, "classes": new["classes"]}
+    trained_by(prepared(tmp_path)).load_state_dict(state)
+    assert "changed" not in capsys.readouterr().err
+    trained_by(prepared(tmp_path)).load_state_dict({**state, "images": 5})
+    assert "(5 before, 9 now)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("state", [[1], {"classes": 5}])
+def test_resume__a_note_of_another_type_is_damage(tmp_path, state):
+    with pytest.raises(TinymimError, match="what it notes of the data is of another type: it is damaged"):
+        trained_by(prepared(class_folders(tmp_path, "ab"))).load_state_dict(state)

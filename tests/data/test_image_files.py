@@ -143,3 +143,13 @@ def test_broken__all_of_them(tmp_path):
 def test_import__of_the_check_of_a_folder_is_light():
     code = "import sys, tinymim.data.folder_check; assert not {'torch', 'timm', 'lightning'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_broken__more_than_half_end_a_run(tmp_path):
+    for i in range(20):
+        write(tmp_path / f"{i}.jpg")
+    for i in range(19):
+        BROKEN["empty"](tmp_path / f"{i}.jpg")
+    data = prepared(tmp_path)
+    with pytest.raises(TinymimError, match=r"more than half of the 20 images of .* 11 so far, the last"):
+        list(data.train_dataloader())

@@ -1,4 +1,5 @@
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tinymim.data import SegmentationFolderData
+from tests.data import images
+from tinymim.data import SegmentationFolderData, segmentation_folder
 from tinymim.data.sampler import Draw
+from tinymim.data.segmentation_folder import Masks, SegmentationFiles
 from tinymim.data.segmentation_views import UNLABELLED, CropView, WholeView, distorted, fitted
 from tinymim.errors import TinymimError, own_words
 from tinymim.seeds import stream
@@ -105,7 +108,7 @@ def test_whole__keeps_its_shape_and_the_masks_size():
     image, mask = coordinates(120, 80)
     sample = WholeView((2048, 40))((image, mask), np.random.default_rng(0))
     assert sample["image"].shape == (3, 40, 60)
-    assert torch.equal(sample["mask"], torch.from_numpy(mask).long())
+    assert torch.equal(sample["mask"], torch.from_numpy(mask))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,8 @@ def test_problems__no_folder(tmp_path):
 )
 def test_mask__that_holds_no_classes_is_an_error_and_not_passed_over(mask, words, tmp_path):
     write(tmp_path)
-    mask.save(tmp_path / "annotations/training/ADE_tra_1.png")
+    size = Image.open(tmp_path / "images/training/ADE_tra_1.jpg").size
+    mask.resize(size).save(tmp_path / "annotations/training/ADE_tra_1.png")
     data = prepared(tmp_path)
     with pytest.raises(TinymimError, match=words):
         data.train[Draw(0, 1)]
@@ -285,3 +289,24 @@ def test_mask__that_a_loading_process_refuses_is_told_without_traceback(tmp_path
     assert re.fullmatch(
         r"data\.root: .*ADE_tra_\d\.png has a pixel of 9.* data\.zero_unlabelled", own_words(caught.value)
     )
+
+
+def test_mask__is_read_in_few_bytes_a_pixel(tmp_path, monkeypatch):
+    monkeypatch.setattr(segmentation_folder, "BAND", 1 << 14)
+    values = np.random.default_rng(0).integers(0, 4, (1500, 2000)).astype(np.uint8)
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    tracemalloc.start()
+    read = Masks(3, zero_unlabelled=True).read(tmp_path / "mask.png")
+    (_, peak), _ = tracemalloc.get_traced_memory(), tracemalloc.stop()
+    assert peak < 5 * values.size
+    assert np.array_equal(read, values - np.uint8(1))  # 0 is 255, without a class
+
+
+def test_mask__of_another_size_is_not_decoded(tmp_path, monkeypatch):
+    images.write(tmp_path / "image.png")
+    Image.new("L", (4000, 3000)).save(tmp_path / "mask.png")
+    rows = np.array([[b"image.png", b"mask.png"]])
+    files = SegmentationFiles(str(tmp_path), rows, None, WholeView(), masks=tmp_path, reader=Masks(3, True))
+    monkeypatch.setattr(Masks, "decoded", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="its mask has 4000x3000 pixels, it 48x40"):
+        files.image(0)

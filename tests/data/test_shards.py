@@ -287,7 +287,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> str:
     ("name", "content", "words"),
     [
         ("000.json", b"{broken", r"000\.json is not JSON: "),
-        ("000.cls", b"\xff\xfe", r"000\.cls is not UTF-8 text: "),
+        ("000.cls", b"\xe9t\xe9", r"000\.cls is not text: byte 0 is no UTF-8"),
         ("000.cls", b"x" * 5000, r"000\.cls has 5000 bytes, more than the 1000"),
         ("000.json", b'{"label": "' + b"x" * 5000 + b'"}', r"000: a label of 5,000 bytes, and 1,000 are taken"),
     ],
@@ -391,7 +391,7 @@ def test_labels__are_short_texts(fields, tmp_path):
             tar.addfile(member, io.BytesIO(data))
     with pytest.raises(
         TinymimError,
-        match=r"has 1001 bytes|a label of 1,002 bytes, and 1,000 are taken|is not UTF-8",
+        match=r"has 1001 bytes|a label of 1,002 bytes, and 1,000 are taken|is not text",
     ):
         tar_index.read_index(tmp_path / "x.tar", "label")
 

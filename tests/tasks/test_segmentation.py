@@ -18,10 +18,10 @@ from tinymim.data.segmentation_folder import Masks
 from tinymim.data.segmentation_views import UNLABELLED
 from tinymim.errors import TinymimError
 from tinymim.methods import Optim
-from tinymim.tasks import Classifier, Segmenter
+from tinymim.tasks import Classifier, Segmenter, segmentation
 from tinymim.tasks.base import resized_backbone
 from tinymim.tasks.pyramid import Pyramid
-from tinymim.tasks.segmentation import pixel_loss, slide
+from tinymim.tasks.segmentation import pixel_loss, slide, upsampled
 from tinymim.tasks.upernet import SharedDropout2d, UPerNet, UPerNetForm
 from tinymim.teachers import locate, weights
 from tinymim.training.predictions import MaskFiles
@@ -237,6 +237,29 @@ def test_predict__writes_masks_that_are_read_as_the_data_reads_its_own(tmp_path:
 
 
 # Sliding windows and other sizes
+
+
+@pytest.mark.parametrize("size", [(40, 23), (23, 40), (5, 6), (7, 9), (90, 7)])
+def test_upsampled__in_bands_as_at_once(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.rand(2, 3, 7, 9)
+    expected = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    ((rows, whole),) = upsampled(logits, size)
+    assert torch.equal(whole[:, :, rows], expected)
+    monkeypatch.setattr(segmentation, "BAND", 2 * 3 * size[1] * 2)
+    bands = list(upsampled(logits, size))
+    assert [len(range(*rows.indices(size[0]))) for rows, _ in bands][:-1] == [2] * (len(bands) - 1)
+    assert len(bands) == -(-size[0] // 2)
+    torch.testing.assert_close(torch.cat([band for _, band in bands], 2), expected)
+
+
+def test_validation__in_bands_has_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = segmenter()
+    fit(module, tmp_path, epochs=0)
+    data = HalvesData(held_out=24, mask=20)
+    (whole,) = trainer(tmp_path).validate(module, data, verbose=False)
+    monkeypatch.setattr(segmentation, "BAND", CLASSES * 20 * 3)
+    (in_bands,) = trainer(tmp_path).validate(module, data, verbose=False)
+    assert in_bands == pytest.approx(whole)
 
 
 def test_slide__one_window_is_the_whole_image(built: Segmenter) -> None:

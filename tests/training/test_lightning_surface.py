@@ -202,7 +202,7 @@ def test_check__ends_in_time_whatever_a_step_takes(tiny_fit: Recipe, monkeypatch
     monkeypatch.setattr(preflight, "ENOUGH", 1.0)
     done = tiny_fit(f"--trainer.callbacks+={__name__}.Sleeps", command="check")
     assert done.returncode == 0, done.stderr
-    assert "measured: no second step ended within 1 s" in done.stderr
+    assert "measured: no batch of 2 of 8 images ended within 1 s" in done.stderr
 
 
 NUMBERS = {

@@ -210,3 +210,11 @@ def test_hold__the_folder_may_be_gone_at_its_end(tmp_path: Path) -> None:
         (tmp_path / "run" / ".lock").unlink()
         (tmp_path / "run").rmdir()
     assert not (tmp_path / "run").exists()
+
+
+def test_hold__a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / lock.NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TinymimError, match="is a link, and what it"), hold(tmp_path / "run", "run_dir"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()

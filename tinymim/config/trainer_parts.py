@@ -9,6 +9,9 @@ import importlib
 import inspect
 from typing import Any
 
+from tinymim.safety import text
+from tinymim.system import PER_CORE, cores
+
 MODULES = {
     "accelerator": ("lightning.pytorch.accelerators",),
     "callbacks": ("lightning.pytorch.callbacks",),
@@ -117,6 +120,7 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
         for name, least in LEAST.items()
         if type(trainer.get(name)) in (int, float) and not trainer[name] >= least
     ]
+    errors += _devices_errors(trainer.get("devices"), trainer.get("accelerator") == "cpu")
     errors += [f"trainer.{name}: {why}" for name, why in SETTLED.items() if trainer.get(name) is True]
     if trainer.get("default_root_dir"):
         errors.append("trainer.default_root_dir: the folder of a run is run_dir; give that")
@@ -134,6 +138,37 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
         if name in REFUSED and module.startswith("lightning."):
             errors.append(f"trainer.callbacks: {name} {REFUSED[name]}")
     return errors
+
+
+def _devices_errors(devices: Any, on_cpu: bool) -> list[str]:
+    """Why devices cannot be meant, on whatever machine; which of them are here is Lightning's to say."""
+    if devices in (None, "auto"):
+        return []
+    given = devices
+    if isinstance(devices, str):
+        devices = [part.strip() for part in devices.strip("[] ").split(",")]
+        devices = devices if len(devices) > 1 or "[" in given else devices[0]
+    try:
+        if isinstance(devices, list) and not on_cpu:
+            numbers = [_whole(number) for number in devices]
+            right = bool(numbers) and min(numbers) >= 0 and len(set(numbers)) == len(numbers)
+        else:
+            right = _whole(devices) > 0 or (_whole(devices) == -1 and not on_cpu)
+    except (TypeError, ValueError):
+        right = False
+    if not right:
+        what = "a number of processes above 0" if on_cpu else "a number of devices, -1 for all, a list of their numbers"
+        return [f"trainer.devices: {text.brief(given)} is not {what}, or auto"]
+    most = PER_CORE * cores()
+    if on_cpu and _whole(devices) > most:
+        return [f"trainer.devices: {given} processes are more than {PER_CORE} for each of the {cores()} cores here"]
+    return []
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool | float):
+        raise TypeError
+    return int(value)
 
 
 def seed_errors(seed: Any) -> list[str]:

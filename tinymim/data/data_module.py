@@ -9,19 +9,20 @@ from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader, Dataset, Sampler
 from typing_extensions import override
 
+from tinymim.data import images_of_run
 from tinymim.data.device_augment import finished
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import EpochSampler, InTurn, Order
 from tinymim.data.transforms import wrong_values
 from tinymim.errors import TinymimError, first_few
 from tinymim.log import say
-from tinymim.system import SIGNALS, cores
+from tinymim.system import PER_CORE, SIGNALS, cores
 
 MOST_WORKERS = 8  # that are chosen where the recipe says auto
-PER_CORE = 16  # beyond which loading processes only wait, and take memory
 
 PARTS = {
     "train": "images to train on",
@@ -71,6 +72,8 @@ class ImageData(pl.LightningDataModule):
     """Order of the training images in an epoch, where some orders are read faster than others."""
     shown: Callable[[str], str] = str
     """What of its :meth:`source` may be written down: a fit puts references to the environment in place of values."""
+    taken: int | None = None
+    """Images that are taken of each batch, ``None`` for all: a check on a CPU begins with few."""
     repeatable = False
     """Whether its data sets have ``repeats``, and an ``identity`` that says all that determines their views."""
 
@@ -82,6 +85,7 @@ class ImageData(pl.LightningDataModule):
         self.view_seed = view_seed
         self.notes: list[str] = []
         """What is there and is not used, for the data's line."""
+        self._noted: dict[str, Any] | None = None
         self._prepared = False
         self._begun = (0, 0)
 
@@ -135,26 +139,27 @@ class ImageData(pl.LightningDataModule):
     @override
     def state_dict(self) -> dict[str, Any]:
         # Lightning keeps it in checkpoints, and hands it to load_state_dict once the data is set up.
-        contents = getattr(self.train, "contents_hash", None)
-        state = {"images": len(cast(Sized, self.train)), "contents": contents() if contents else None}
-        return {**state, "classes": list(getattr(self, "classes", None) or [])}
+        if self._noted is None:
+            self._noted = images_of_run.notes(self.parts())
+        return {**self._noted, "classes": list(getattr(self, "classes", None) or [])}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Other images are said; other classes, whose labels would mean something else, are an error.
-        now = self.state_dict()
-        if not self.trainer or self.trainer.state.fn != "fit" or now == state_dict:
+        if not self.trainer or self.trainer.state.fn != "fit":
             return
-        before, classes = state_dict.get("classes") or [], now["classes"]
+        now = self.state_dict()
+        if not isinstance(state_dict, dict) or not isinstance(before := state_dict.get("classes") or [], list):
+            raise TinymimError("ckpt_path: what it notes of the data is of another type: it is damaged; name another")
+        before, classes = list(map(str, before)), now["classes"]
         if before != classes:
             strange = sorted(set(before) ^ set(classes), key=str) or classes
             raise TinymimError(
                 f"data: the run has {len(before)} classes, and the data now {len(classes)}; they differ in "
                 f"{first_few(list(map(str, strange)))}: give the run its own images, or begin another with its weights"
             )
-        images = state_dict.get("images")
-        changed = f"{images} before, {now['images']} now" if images != now["images"] else "others of the same number"
-        say(f"data: the images to train on have changed ({changed}): the steps are not those of one run")
+        for line in images_of_run.changes(self.parts(), state_dict, now):
+            say(f"data: {line}")
 
     def parts(self) -> dict[str, Any]:
         """The datasets by name, ``None`` where one is missing; their places here are what samples call their part."""
@@ -199,6 +204,8 @@ class ImageData(pl.LightningDataModule):
     @override
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         # On the host, where a module's teacher cache lies.
+        if self.taken is not None:
+            batch = apply_to_collection(batch, torch.Tensor, lambda values: values[: self.taken])
         add = getattr(self.trainer and self.trainer.lightning_module, "add_stored", None)
         return add(batch, dataloader_idx) if add else batch
 

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from tinymim.data.data_module import Sample
+from tinymim.data.image_files import evenly
 from tinymim.data.open_image import MAX_PIXELS, open_image, unreadable
 from tinymim.data.repeated import NONE, Repeats, content_hash
 from tinymim.data.sampler import Draw
@@ -105,6 +106,10 @@ class ImageDataset(Dataset[Sample]):
         """State of what they are kept in."""
         return []
 
+    def looked_at(self, most: int) -> NDArray[np.int64]:
+        """Size and time of change of at most so many of its files, evenly spread, ``(K, 2)``; none without files."""
+        return states([])
+
     def contents_hash(self) -> str:
         """Hash of the images' places and labels, by which a run that goes on knows its images."""
         if not self._hash:
@@ -140,12 +145,21 @@ class ImageDataset(Dataset[Sample]):
                 if step == 0 and not self._unreadable[row]:
                     self._unreadable[row] = True
                     log.warning("skipping %s", last)
+                    self._check_broken(last)
         if self._whole is not self:
             return *self._whole._read(index, view)[:2], NONE
         raise TinymimError(
             f"data: {self.source} has {attempts} images in a row that cannot be read, up to {last}; "
             "are they images, and is the disk in order?"
         )
+
+    def _check_broken(self, last: str) -> None:
+        """Raise where more than half of all images could not be read so far, the last of them for this reason."""
+        if (broken := int(self._unreadable.sum())) > len(self._unreadable) / 2:
+            raise TinymimError(
+                f"data: more than half of the {len(self._unreadable)} images of {self._whole.source} cannot be read, "
+                f"{broken} so far, the last {last}; are they images, and is the disk in order?"
+            ) from None
 
 
 class ImageFiles(ImageDataset):
@@ -160,8 +174,12 @@ class ImageFiles(ImageDataset):
         return open_image(self.name(index), self.max_pixels)
 
     @override
+    def looked_at(self, most: int) -> NDArray[np.int64]:
+        return states(self.name(index) for index in evenly(len(self), most))
+
+    @override
     def states(self) -> list[Any]:
-        return [states(self.name(index) for index in range(len(self)))]
+        return [self.looked_at(len(self))]
 
 
 def states(paths: Iterable[str | os.PathLike[str]]) -> NDArray[np.int64]:

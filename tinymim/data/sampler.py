@@ -33,6 +33,30 @@ def shares(length: int, world: int, batch_size: int, accumulated: int) -> tuple[
     return batch_size, batches - batches % accumulated if batches > accumulated else batches
 
 
+def step_images(
+    batch_size: int, world: int, accumulated: int, length: int | None = None, limit: float | None = None
+) -> tuple[int, int]:
+    """Images that one optimiser step holds over processes and accumulated batches, and a process's batches in an epoch.
+
+    Args:
+        batch_size: of one process, as the recipe has it.
+        world: processes.
+        accumulated: batches in a step.
+        length: images there are; a step holds no more. ``None`` where they are not counted: then a step is as large as
+            the recipe has it, and batches are 0.
+        limit: ``trainer.limit_train_batches``, a number of batches or, as a float, a share of them; ``None`` is all.
+
+    Returns:
+        Both; batches are 0 where there are fewer images than processes.
+    """
+    if length is None:
+        return batch_size * world * accumulated, 0
+    per_process, batches = shares(length, world, batch_size, accumulated)
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return per_process * world * max(min(accumulated, batches), 1), batches
+
+
 class EpochSampler(SequentialSampler):
     """Every sample once an epoch, in an order that is a function of (seed, epoch).
 

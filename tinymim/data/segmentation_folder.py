@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from tinymim.data.data_module import ImageData, Sample, Workers
-from tinymim.data.datasets import ImageDataset, View
+from tinymim.data.datasets import ImageDataset, View, states
 from tinymim.data.image_files import evenly
 from tinymim.data.image_files import listed as listed_files
-from tinymim.data.open_image import MASK_MODES, MAX_PIXELS, open_image, read_rgb
+from tinymim.data.open_image import MASK_MODES, MAX_PIXELS, open_image, rgb
 from tinymim.data.sampler import InTurn
 from tinymim.data.segmentation_views import UNLABELLED, CropView, Mask, WholeView
 from tinymim.data.transforms import wrong_values
@@ -44,12 +46,27 @@ class Masks:
             TinymimError: not one number a pixel, or a number that is no class.
             Exception: on a broken file, of many types.
         """
+        return self.decoded(self.open(path, max_pixels), path)
+
+    def open(self, path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+        """A mask of which only the header is decoded yet; raises as :meth:`read`."""
         image = open_image(str(path), max_pixels)
         if image.mode not in MASK_MODES:
             raise TinymimError(
                 f"data.root: {path} is in mode {image.mode}; a mask is a PNG with one number a pixel, its class"
             )
-        values = np.asarray(image).astype(np.int64)  # of a palette, the indices
+        return image
+
+    def decoded(self, image: Image.Image, path: Path) -> Mask:
+        """The classes of a mask that is open; raises as :meth:`read`."""
+        values = np.asarray(image)  # of a palette, the indices
+        classes = np.empty(values.shape, np.uint8)
+        rows = max(BAND // values.shape[1], 1)
+        for top in range(0, len(values), rows):  # wide numbers of a few rows at a time
+            classes[top : top + rows] = self._classes(values[top : top + rows].astype(np.int64), path)
+        return classes
+
+    def _classes(self, values: NDArray[np.int64], path: Path) -> Mask:
         values = np.where(values == UNLABELLED, UNLABELLED, values - self.zero_unlabelled)
         wrong = (values >= self.classes) & (values != UNLABELLED)
         if wrong.any():
@@ -81,14 +98,21 @@ class SegmentationFiles(ImageDataset):
 
     @override
     def image(self, index: int) -> Any:
-        image, mask = read_rgb(self.name(index), self.max_pixels), self.mask(index)
-        if image.size != mask.shape[::-1]:
-            raise ValueError(f"its mask has {mask.shape[1]}x{mask.shape[0]} pixels, it {image.width}x{image.height}")
-        return image, mask
+        path = self.masks / os.fsdecode(self.rows[index, 1])
+        image, mask = open_image(self.name(index), self.max_pixels), self.reader.open(path, self.max_pixels)
+        if image.size != mask.size:  # before either is decoded
+            raise ValueError(f"its mask has {mask.width}x{mask.height} pixels, it {image.width}x{image.height}")
+        return rgb(image), self.reader.decoded(mask, path)
 
     def mask(self, index: int) -> Mask:
         """Classes ``(H, W)``; raises as :meth:`Masks.read`."""
         return self.reader.read(self.masks / os.fsdecode(self.rows[index, 1]), self.max_pixels)
+
+    @override
+    def looked_at(self, most: int) -> NDArray[np.int64]:
+        folders = (Path(self.source), self.masks)
+        rows = self.rows[evenly(len(self), most // 2)].tolist()
+        return states(folder / os.fsdecode(name) for row in rows for folder, name in zip(folders, row, strict=True))
 
     def check_labelled(self) -> None:
         """Look at a few masks.
@@ -107,6 +131,7 @@ class SegmentationFiles(ImageDataset):
 
 
 LOOKED_AT = 8  # masks that are looked at before a training
+BAND = 1 << 20  # pixels of a mask that are read at once
 
 
 class SegmentationFolderData(ImageData):

@@ -85,10 +85,10 @@ class WholeView:
     scale: tuple[int, int] = (2048, 512)
 
     def __call__(self, shown: Pair, rng: np.random.Generator) -> dict[str, Tensor]:
-        """``image`` ``(3, h, w)`` and ``mask`` ``(H, W)``; nothing is random."""
+        """``image`` ``(3, h, w)`` and ``mask`` ``(H, W)``, uint8; nothing is random."""
         image, mask = shown
         image = image.resize(fitted(image.size, self.scale), Image.Resampling.BILINEAR)
-        return {"image": as_tensor(np.asarray(image)), "mask": torch.from_numpy(mask.astype(np.int64))}
+        return {"image": as_tensor(np.asarray(image)), "mask": torch.from_numpy(mask)}
 
 
 def fitted(size: tuple[int, int], scale: tuple[int, int], factor: float = 1.0) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from tinymim.data.datasets import ImageDataset, states
 from tinymim.data.image_data import ViewedData, class_names, numbered
+from tinymim.data.image_files import evenly
 from tinymim.data.open_image import open_image
 from tinymim.data.remote import fetch, is_url, local
 from tinymim.data.sampler import in_windows
@@ -64,6 +65,10 @@ class ShardImages(ImageDataset):
     @override
     def contents(self) -> list[Any]:
         return [[shard.name for shard in self.shards], states(self.shards), self.rows]
+
+    @override
+    def looked_at(self, most: int) -> NDArray[np.int64]:
+        return states(self.shards[number] for number in evenly(len(self.shards), most))
 
     @override
     def places(self) -> list[Any]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
+from tinymim.safety import text
 from tinymim.safety.signatures import HEAD, form
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -161,9 +162,9 @@ def _label(stream: BinaryIO, key: str, members: dict[str, tarfile.TarInfo], labe
         if member.size > most:
             raise MemberError(f"{key}.{kind} has {member.size} bytes, more than the {most} that hold a label")
         try:
-            return os.pread(stream.fileno(), member.size, member.offset_data).decode()
-        except UnicodeDecodeError as error:
-            raise MemberError(f"{key}.{kind} is not UTF-8 text: {error}") from None
+            return text.decoded(os.pread(stream.fileno(), member.size, member.offset_data))
+        except ValueError as error:
+            raise MemberError(f"{key}.{kind} is not text: {error}") from None
 
     label = ""
     if "cls" in members:

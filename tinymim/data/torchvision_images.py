@@ -60,6 +60,12 @@ class SetFiles(ImageFiles):
     def name(self, index: int) -> str:
         return os.fsdecode(self.rows[index])
 
+    @override
+    def places(self) -> list[Any]:
+        paths = self.rows.tolist()  # below the folder of them all, which may have moved
+        start = len(os.path.commonpath([min(paths), max(paths)])) if paths else 0
+        return [[path[start:] for path in paths]]
+
 
 @dataclass
 class Split:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tinymim import precision
 from tinymim.config import class_paths, recipe, spec
+from tinymim.data.sampler import step_images
 from tinymim.experiments.plan import SEED, Plan, Stage, seeded
 
 FREE = {
@@ -72,7 +73,7 @@ def _total_batch(config: recipe.Config) -> int | str:
     nodes = trainer.pop("num_nodes", None) or 1
     processes = len(devices) if isinstance(devices, list) else devices
     if isinstance(images, int) and isinstance(processes, int) and processes > 0:
-        return images * steps * processes * nodes
+        return step_images(images, processes * nodes, steps)[0]  # of images that nobody has counted
     return f"{images} x {steps} accumulated x {processes} devices x {nodes} nodes"
 
 

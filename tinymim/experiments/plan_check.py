@@ -10,6 +10,7 @@ from typing import Any, cast
 from rich.table import Table
 
 from tinymim.config import validation
+from tinymim.data.sampler import step_images
 from tinymim.errors import TinymimError
 from tinymim.experiments.chain import SOURCES
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage, keeps_checkpoint, seeded
@@ -179,10 +180,10 @@ def _length(stage: Stage, promise: Promise, lengths: dict[str, int]) -> str:
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes") or 1
     processes = (len(devices) if isinstance(devices, list) else devices) if not isinstance(devices, str) else 1
     accumulate = trainer.get("accumulate_grad_batches") or 1
-    batch = promise.data.batch_size * max(int(processes), 1) * nodes
+    step = promise.data.batch_size, max(int(processes), 1) * nodes, accumulate
     length = f"{epochs} epochs" if epochs != -1 else f"{most:,} steps"
-    text = f"{length}, total batch {batch * accumulate}"
-    if batch < 1:  # one of the mistakes
+    text = f"{length}, total batch {step_images(*step)[0]}"
+    if min(step) < 1:  # one of the mistakes
         return text
     read = json.dumps(stage.config.get("data"), sort_keys=True)
     if read not in lengths:  # counted once for all stages that read the same
@@ -192,14 +193,11 @@ def _length(stage: Stage, promise: Promise, lengths: dict[str, int]) -> str:
             lengths[read] = 0
     if not (images := lengths[read]):
         return f"{text}; the images cannot be counted yet"
-    batches = max(images // batch, 1)
-    limit = trainer.get("limit_train_batches")
-    if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    held, batches = step_images(*step, images, trainer.get("limit_train_batches"))
     steps = epochs * max(-(-batches // accumulate), 1)
     if most >= 0:
         steps = min(steps, most) if epochs != -1 else most
-    return f"{text}, about {steps:,} steps over {images:,} images"
+    return f"{length}, total batch {held}, about {steps:,} steps over {images:,} images"
 
 
 def count(data: Any) -> int:

@@ -13,7 +13,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from typing_extensions import override
 
-from tinymim.data.sampler import shares
+from tinymim.data.sampler import step_images
 from tinymim.errors import TinymimError
 from tinymim.log import say
 
@@ -63,8 +63,7 @@ def nominal_batch(trainer: pl.Trainer) -> int:
             "data: neither the data module nor the training loader has a batch_size, and the learning rate follows the "
             "total batch"
         )
-    images: int = per_process * trainer.world_size * trainer.accumulate_grad_batches
-    return images
+    return step_images(per_process, trainer.world_size, trainer.accumulate_grad_batches)[0]
 
 
 def _loader_batch(trainer: pl.Trainer) -> int | None:
@@ -85,20 +84,20 @@ def total_batch(trainer: pl.Trainer) -> int:
             epoch would hold fewer than the others.
     """
     nominal, world, accumulated = nominal_batch(trainer), trainer.world_size, trainer.accumulate_grad_batches
-    images = getattr(getattr(trainer, "datamodule", None), "train", None)
+    data = getattr(trainer, "datamodule", None)
+    images = getattr(data, "train", None)
     if not isinstance(images, Sized):
         return nominal
-    limit = getattr(trainer, "limit_train_batches", 1.0)
-    per_process, batches = shares(len(images), world, nominal // (world * accumulated), accumulated)
-    if not batches:
+    if len(images) < world:
         raise TinymimError(f"data: {len(images)} image(s) to train on, and {world} processes; take no more processes")
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    limit = getattr(trainer, "limit_train_batches", None)
+    held, batches = step_images(data.batch_size, world, accumulated, len(images), limit)  # type: ignore[union-attr]
     if batches > accumulated and batches % accumulated:
         raise TinymimError(
             f"trainer.limit_train_batches: {batches} batches of an epoch are no multiple of accumulate_grad_batches, "
             f"{accumulated}, so that its last step would be a smaller one; take {batches - batches % accumulated}"
         )
-    return per_process * world * max(min(accumulated, batches), 1)
+    return held
 
 
 class Schedule(torch.optim.lr_scheduler.LambdaLR):

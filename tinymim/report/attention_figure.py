@@ -23,6 +23,7 @@ from tinymim.data.image_files import evenly, image_files
 from tinymim.data.listed_images import ListedImages
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
+from tinymim.log import say
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
 from tinymim.teachers import weights
@@ -34,6 +35,7 @@ from tinymim.vit.backbone import Backbone
 from tinymim.vit.taps import Tap
 
 SIDE = 224
+ATTEMPTS = 100  # images that are tried in place of broken ones
 """Pixels of a picture on the page."""
 
 
@@ -118,6 +120,7 @@ def _noted(notes: list[str], kept: list[tuple[references.Place, str]], what: str
         yield
     except TinymimError as error:
         notes.append(references.hidden(f"{what}: {error}", kept))
+        say(f"report: {notes[-1]}")
 
 
 def _held_out(run: Run, count: int, trust: bool) -> list[Tensor]:
@@ -133,12 +136,19 @@ def _from_folder(folder: Path, count: int) -> list[Tensor]:
     files = ListedImages(str(folder), sorted(image_files(str(folder))), SIDE)
     if not files.names:
         raise TinymimError(f"images: {folder} holds no images")
-    images = []
-    for index in evenly(len(files), count):
+    images: list[Tensor] = []
+    wanted = evenly(len(files), count)
+    why = ""
+    for index in dict.fromkeys([*wanted, *evenly(len(files), ATTEMPTS)]):  # others in place of broken ones
         _, pixels = files[index]
         if isinstance(pixels, str):
-            raise TinymimError(f"images: {folder}/{files.names[index]} cannot be read: {pixels}")
-        images.append(unit(pixels))
+            why = f"{folder}/{files.names[index]} cannot be read: {pixels}"
+        else:
+            images.append(unit(pixels))
+        if len(images) == len(wanted):
+            return images
+    if not images:
+        raise TinymimError(f"images: none of {folder}, such as {why}")
     return images
 
 

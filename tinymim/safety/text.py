@@ -7,6 +7,7 @@ change the direction of text or have no width, are taken out, for what is read h
 
 from __future__ import annotations
 
+import codecs
 import json as standard
 import re
 import unicodedata
@@ -19,6 +20,10 @@ from tinymim.errors import TinymimError
 
 MOST_YAML = 256 << 10  # bytes. The largest recipe or study of the project has 11 thousand
 MOST_JSON = 4 << 20  # bytes. The state of a chain of 100 stages has 0.5 million
+MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {
+    codecs.BOM_UTF16_LE: "utf-16",  # with which UTF-32's begins
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 DEPTH = 40
 VALUES = 200_000
 NUMBER = 2**63
@@ -80,9 +85,26 @@ def contents(path: Path, what: str, most: int = MOST_YAML) -> str:
         if stands_for_another := re.match(rb"\s*(?:(version https://git-lfs)|<!doctype|<html)", read, re.IGNORECASE):
             kind = "a Git LFS pointer; `git lfs pull` fetches the file" if stands_for_another[1] else "a web page"
             raise TinymimError(f"{what} cannot be read: {path} is {kind}")
-        return read.decode("utf-8-sig")
+        return decoded(read)
     except (OSError, ValueError) as error:
         raise unreadable(what, error) from None
+
+
+def decoded(data: bytes) -> str:
+    """The text that bytes are in UTF-8, or in UTF-16 or UTF-32 where a mark begins them, as spreadsheets write it.
+
+    Raises:
+        ValueError: they are none.
+    """
+    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = encoding.removesuffix("-sig").upper()
+        raise ValueError(f"byte {error.start} is no {name} text; save it as UTF-8") from None
+    if "\0" in text[:64]:
+        raise ValueError("it holds NUL, as UTF-16 without its mark does; save it as UTF-8")
+    return text
 
 
 def yaml_data(text: str, what: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.initialise import Init
 from tinymim.vit.taps import Tap
+
+BAND = 1 << 26
+"""Logits that are computed in the size of a mask at once: a quarter of a gigabyte."""
 
 
 class Segmenter(DensePredictionTask):
@@ -140,12 +143,15 @@ class Segmenter(DensePredictionTask):
         """Mean intersection over union, and accuracy, on the held-out images in the size of their masks."""
         if loader > 0:  # the bank is for nearest neighbours
             return
-        mask = batch["mask"]
-        logits = self._at_size_of(mask.shape[-2:], batch["image"])
-        self.log_means(stage, {"loss": pixel_loss(logits, mask)}, len(mask))
+        mask, loss = batch["mask"], torch.zeros((), device=self.device)
+        for rows, logits in upsampled(self(batch["image"]), mask.shape[-2:]):
+            part = mask[:, rows].long()
+            loss += pixel_loss(logits, part) * (part.numel() / mask.numel())
+            for metric in self.metrics.values():
+                metric.update(logits.argmax(1), part)  # type: ignore[operator]
+        self.log_means(stage, {"loss": loss}, len(mask))
         for name, metric in self.metrics.items():
             assert isinstance(metric, Metric)
-            metric.update(logits.argmax(1), mask)
             self.log(f"{stage}/{name}", metric, batch_size=len(mask), add_dataloader_idx=False)
 
     def on_validation_epoch_end(self) -> None:
@@ -162,15 +168,9 @@ class Segmenter(DensePredictionTask):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Each pixel's class, in the size of the masks, with the indices of the images."""
-        size = batch["mask"].shape[-2:]
-        return {"index": batch["index"], "mask": self._at_size_of(size, batch["image"]).argmax(1)}
-
-    def _at_size_of(self, size: torch.Size, images: Tensor) -> Tensor:
-        """Logits ``(B, classes, *size)``."""
-        logits = self(images)
-        if logits.shape[-2:] == size:
-            return logits
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        parts = upsampled(self(batch["image"]), batch["mask"].shape[-2:])
+        classes = torch.cat([logits.argmax(1).to(torch.uint8) for _, logits in parts], 1)
+        return {"index": batch["index"], "mask": classes}
 
     def summary(self) -> list[tuple[str, str]]:
         """Lines on what is about to be trained: title and text."""
@@ -191,6 +191,31 @@ def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
         mask: ``(B, H, W)`` classes, :data:`UNLABELLED` where there is none.
     """
     return F.cross_entropy(logits.float(), mask, ignore_index=UNLABELLED, reduction="sum") / mask.numel()
+
+
+def upsampled(logits: Tensor, size: tuple[int, ...]) -> Iterator[tuple[slice, Tensor]]:
+    """Logits in the size of a mask, bilinear, in bands of rows: all classes of a large mask would fill the memory.
+
+    Args:
+        logits: ``(B, classes, h, w)``.
+        size: of the mask, H and W.
+
+    Yields:
+        Rows, and their logits, ``(B, classes, rows, W)``; all at once, up to :data:`BAND` numbers.
+    """
+    (height, width), given = size, logits.shape[-2]
+    rows = max(BAND // (len(logits) * logits.shape[1] * width), 1)
+    if rows >= height:
+        same = logits.shape[-2:] == size
+        yield slice(0, height), logits if same else F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return
+    for top in range(0, height, rows):
+        centres = torch.arange(top, min(top + rows, height), device=logits.device) + 0.5
+        place = (centres * (given / height) - 0.5).clamp(0, given - 1)
+        upper = place.long()
+        lower = (upper + 1).clamp(max=given - 1)
+        band = torch.lerp(logits[..., upper, :], logits[..., lower, :], (place - upper)[:, None].to(logits.dtype))
+        yield slice(top, top + len(band[0, 0])), F.interpolate(band, (len(place), width), mode="bilinear")
 
 
 def slide(

@@ -111,13 +111,16 @@ class Card:
 
     def check_recordable(self) -> None:
         """Raise unless the card's file has a line for the sha256."""
-        if not (self.path.is_file() and SHA256_LINE.search(self.path.read_text())):
+        if not (self.path.is_file() and SHA256_LINE.search(self._written())):
             raise TinymimError(f"card {self.path} has no sha256 line to fill in")
+
+    def _written(self) -> str:
+        return text.contents(self.path, f"card {self.path}")
 
     def record_sha256(self, digest: str) -> None:
         """Write the weights' sha256 into the card's file, which must have a line for it."""
         self.check_recordable()
-        files.write_text(self.path, SHA256_LINE.sub(f"sha256: {digest}", self.path.read_text()))
+        files.write_text(self.path, SHA256_LINE.sub(f"sha256: {digest}", self._written()))
 
 
 def terms(licence: str) -> str:

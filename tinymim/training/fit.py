@@ -286,6 +286,7 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
                 rewinding = True
                 config["ckpt_path"] = str(rewind.checkpoint) if rewind.checkpoint else config.get("ckpt_path")
             except preflight.MeasuredEnough:
+                atexit.register(end_workers)
                 return Path()
             except Preempted as preempted:
                 atexit.register(end_workers)

@@ -93,6 +93,8 @@ def _locked(folder: Path, what: str, patience: float) -> tuple[FileLock, list[Pa
     """The lock, and the file and folders that were made for it, innermost first."""
     # never a marker file in place of flock: the text in the file is the owner's, not filelock's
     flock = FileLock(folder / NAME, timeout=0, mode=0o644, fallback_to_soft=False)
+    if (folder / NAME).is_symlink():
+        raise TinymimError(f"{what}: {folder / NAME} is a link, and what it leads to would be written; remove it")
     for _ in range(100):
         try:
             made = [*itertools.takewhile(lambda path: not path.exists(), (folder / NAME, folder, *folder.parents))]

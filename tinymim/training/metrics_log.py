@@ -42,7 +42,7 @@ def read(folder: Path) -> Curves:
             continue
         if (size := path.stat().st_size) > MOST_BYTES:
             raise ValueError(f"{path.name} has {size:,} bytes, and {MOST_BYTES:,} are taken")
-        with path.open(newline="") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)
             if len(columns := rows.fieldnames or ()) > MOST_COLUMNS:
                 raise ValueError(f"{path.name} has {len(columns):,} columns, and {MOST_COLUMNS} are taken")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import resource
 import signal
 import sys
 import threading
@@ -20,16 +18,21 @@ from typing_extensions import override
 from tinymim.config import recipe, references, trainer_parts, validation
 from tinymim.config.options import Saving
 from tinymim.data.corruptions import Corruptions
+from tinymim.data.data_module import ImageData
 from tinymim.data.named_sets import NamedSets
 from tinymim.errors import TinymimError
 from tinymim.methods.base import Method
+from tinymim.methods.optim import total_batch
 from tinymim.safety import names
 from tinymim.safety.console import PlainConsole
+from tinymim.system import free_memory
 from tinymim.teachers.locate import Teacher
-from tinymim.training.progress import clock, images_per_second
+from tinymim.training.measurement import Growth, Measurement, peak_memory
+from tinymim.training.progress import clock
 
 ENOUGH = 10.0
-"""Seconds that a check measures at the most, from when all is built."""
+"""Seconds that a check may spend, from when all is built, on each of: a batch to validate, loading the first one to
+train on, and steps."""
 
 
 def problems(config: recipe.Config, fits: bool = True) -> list[str]:
@@ -110,17 +113,19 @@ class MeasuredEnough(Exception):  # noqa: N818  # no error
 class Preflight(pl.Callback):
     """Print the networks before the first step, and memory, speed and time after the first few.
 
+    A check on a CPU takes a few images of each batch, and more as long as time and memory allow.
+
     Args:
-        measured: steps that are timed, after one to warm up.
+        measured: steps that are timed, after what warms up.
         stop: end the run after them, or after :data:`ENOUGH` seconds: ``tinymim check``.
     """
 
     def __init__(self, measured: int = 5, stop: bool = False):
         self.measured, self.stop = measured, stop
+        self._started = False
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._first, self._start = 0, 0.0
         if trainer.is_global_zero:
             table = Table.grid(padding=(0, 2))
             table.add_column(style="bold")
@@ -129,30 +134,47 @@ class Preflight(pl.Callback):
             for title, text in [*summary, ("parameters", parameters(module)), ("run", length(trainer))]:
                 table.add_row(title, text)
             PlainConsole(stderr=True).print(table)
-        if self.stop and threading.current_thread() is threading.main_thread():
-
-            def enough(*_: Any) -> None:
-                self._report(trainer, module, trainer.global_step - self._first - 1)
-                raise MeasuredEnough
-
-            signal.signal(signal.SIGALRM, enough)
-            signal.setitimer(signal.ITIMER_REAL, ENOUGH)
+        whole, growth = _images(trainer), None
+        # a compiled network would be compiled anew for each size
+        if self.stop and whole and module.device.type == "cpu" and not getattr(module, "compiled", False):
+            trained = sum(4 * parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+            growth = Growth(whole, ENOUGH / (self.measured + 3), free_memory(), 3 * trained)
+            trainer.datamodule.taken = growth.images  # type: ignore[attr-defined]
+        self._measurement = Measurement(whole or 1, self.measured * trainer.accumulate_grad_batches, growth)
+        self._began, self._ended, self._filling = time.monotonic(), time.monotonic(), _filled(module)
+        self._limit_time(trainer, module)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._first = trainer.global_step
+        self._limit_time(trainer, module)
+
+    @override
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        self._began = time.monotonic()
+        if not self._started:
+            self._started = True
+            self._limit_time(trainer, module)
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
-        done = trainer.global_step - self._first
-        if done == 1 and not self._start:
-            self._start, self._filling = time.monotonic(), _filled(module)
-        if done == 1 + self.measured and self._start:
-            if module.device.type == "cuda":
-                torch.cuda.synchronize()
-            self._report(trainer, module, self.measured)
+        if (measurement := self._measurement).done:
+            return
+        if measurement.last and module.device.type == "cuda":
+            torch.cuda.synchronize()
+        measurement.add(time.monotonic() - self._began, self._began - self._ended)
+        if measurement.growth:
+            trainer.datamodule.taken = measurement.images  # type: ignore[attr-defined]
+        if not measurement.batches:
+            self._filling = _filled(module)
+        if measurement.done:
+            self._report(trainer, module)
             trainer.should_stop |= self.stop
-            self._start = math.inf
+        self._ended = time.monotonic()
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.stop and not self._measurement.done and self._measurement.end():  # a run of a few batches
+            self._report(trainer, module)
 
     @override
     def teardown(self, *args: Any, **kwargs: Any) -> None:
@@ -161,24 +183,50 @@ class Preflight(pl.Callback):
 
     on_exception = teardown
 
-    def _report(self, trainer: pl.Trainer, module: pl.LightningModule, steps: int) -> None:
-        """Print what ``steps`` steps have taken since the first one ended."""
-        whole, used = trainer.estimated_stepping_batches, memory(module)
-        if steps < 1 or not self._start:
-            line = f"no second step ended within {ENOUGH:.0f} s, {used}; {whole:,} of them take"
-            print(f"measured: {line} more than {clock(whole * ENOUGH / 2)}", file=sys.stderr, flush=True)
+    def _limit_time(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """End a check :data:`ENOUGH` seconds from here."""
+
+        def enough(*_: Any) -> None:
+            self._report(trainer, module)
+            raise MeasuredEnough
+
+        if self.stop and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGALRM, enough)
+            signal.setitimer(signal.ITIMER_REAL, ENOUGH)
+
+    def _report(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Print what the batches took, as far as they were measured, and the whole run will."""
+        if not trainer.is_global_zero:
             return
-        seconds, later = time.monotonic() - self._start, ""
-        left = seconds / steps * whole
-        views, spent = (now - before for now, before in zip(_filled(module), self._filling, strict=True))
+        measurement, used, whole = self._measurement, memory(module), int(trainer.estimated_stepping_batches)
+        measured = measurement.end()
+        part = f"{measurement.images} of {measurement.whole} images"
+        growth = measurement.growth if measurement.images < measurement.whole else None
+        if not measured:
+            what = f"batch of {part}" if growth else "second batch"
+            line = f"measured: no {what} ended within {ENOUGH:.0f} s, {used}; the run has {whole:,} steps"
+            print(line, file=sys.stderr, flush=True)
+            return
+        if growth:
+            used += f" (at most about {growth.memory(growth.whole) / 2**30:.1f} GiB in batches of {growth.whole})"
+        views, filling = (now - before for now, before in zip(_filled(module), self._filling, strict=True))
+        later, each = measurement.seconds(filling)
+        images = measurement.whole * trainer.world_size if _images(trainer) else 0
+        left, cached = each * trainer.accumulate_grad_batches * whole, ""
         if views:  # the teacher's part of these steps, measured on its own
-            again = images_per_second(trainer, steps, max(seconds - spent, 1e-9))
-            later = f" while the teacher cache fills and {again:.0f} from then on"
-            left = (seconds - spent) / steps * whole + spent / views * (lacking(trainer, module) + views)
-        if trainer.is_global_zero:
-            rate = images_per_second(trainer, steps, seconds)
-            speed = f"measured: {rate:.{0 if rate >= 10 else 1}f} images/s{later}, {used}"
-            print(f"{speed}, about {clock(left)} for the whole run without validation", file=sys.stderr, flush=True)
+            cached = f" while the teacher cache fills and {images / later:.0f} from then on"
+            left = later * trainer.accumulate_grad_batches * whole
+            left += filling / views * (lacking(trainer, module) + views)
+        rate, of = images / each, f" with {part} a batch, as {growth.limit}" if growth else ""
+        speed = f"measured{of}: {rate:.{0 if rate >= 10 else 1}f} images/s{cached}, {used}"
+        print(f"{speed}, about {clock(left)} for the whole run without validation", file=sys.stderr, flush=True)
+
+
+def _images(trainer: pl.Trainer) -> int:
+    """Images of one process's batch; 0 where the data is not ours, and says nothing of them."""
+    if not isinstance(getattr(trainer, "datamodule", None), ImageData):
+        return 0
+    return total_batch(trainer) // (trainer.world_size * trainer.accumulate_grad_batches)
 
 
 def length(trainer: pl.Trainer) -> str:
@@ -220,5 +268,4 @@ def memory(module: pl.LightningModule) -> str:
     """Peak memory so far, of the GPU where there is one."""
     if module.device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.2f} GiB"
+    return f"{peak_memory() / 2**30:.2f} GiB"
