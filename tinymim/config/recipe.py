@@ -95,7 +95,7 @@ def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
 
 def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
     _drop_replaced(below, above)
-    return typing.cast(DictConfig, OmegaConf.merge(below, above))
+    return typing.cast(DictConfig, OmegaConf.unsafe_merge(below, above))
 
 
 def _drop_replaced(below: DictConfig, above: DictConfig) -> None:
