@@ -270,7 +270,7 @@ def _type_problem(hint: Any, value: Any) -> str | None:
     return _refusal.__wrapped__(hint, value)
 
 
-@functools.lru_cache(10_000, typed=True)  # its parser is most of a recipe's check, and recipes repeat each other's values
+@functools.lru_cache(10_000, typed=True)  # its parser is most of a check, and recipes repeat each other's values
 def _refusal(hint: Any, value: Any, order: str = "") -> str | None:
     import jsonargparse
 
