@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from tinymim.cli.main import main
-from tinymim.experiments.fit_processes import PRELOADED
+from tinymim.experiments import fit_processes
 from tinymim.system import SIGNALS
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ class Forked:
         self.log = log
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port()), **environment}
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
+        context.set_forkserver_preload(fit_processes.PRELOADED)
         given = (module, [*map(str, arguments)], cwd, variables, log)
         self._process = context.Process(target=_run_module, args=given)
         self._process.start()

@@ -49,6 +49,7 @@ SHORT = {
     "trainer.limit_train_batches": 1,
     "trainer.limit_val_batches": 1,
     "trainer.num_sanity_val_steps": 0,
+    "data.batch_size": 16,
 }
 
 

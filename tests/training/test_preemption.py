@@ -79,7 +79,7 @@ def test_hanging_workers__do_not_keep_a_run_from_ending(monkeypatch: pytest.Monk
         with Preemption() as asked:
             asked.listen(runner)
             os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(20)
+            time.sleep(900)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == Preempted.code
 
@@ -132,8 +132,8 @@ def test_ctrl_c__reaches_the_whole_group_and_loading_processes_too(tiny_fit: Rec
     place = {"cwd": tiny_fit.place, "TINYMIM_TEACHERS": str(tiny_fit.place / "teachers")}
     process = Forked("fit", *arguments, log=tiny_fit.place / "group.txt", **place)
     try:
-        while process.poll() is None and newest(tiny_fit.place / "group") is None:
-            time.sleep(0.1)
+        while process.poll() is None and not (tiny_fit.place / "group/checkpoints/last.ckpt").exists():
+            time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
     finally:
         code, said = process.ended()
