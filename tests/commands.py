@@ -3,6 +3,7 @@ imports, which take as long as a hundred steps."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import io
@@ -110,6 +111,7 @@ def _run_module(module: str, arguments: list[str], cwd: Path, environment: dict[
     """In the forked process: what a new Python would do."""
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    multiprocessing.set_start_method(None, force=True)  # its own children are started as a new Python would
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -122,7 +124,10 @@ def _run_module(module: str, arguments: list[str], cwd: Path, environment: dict[
     sys.modules.pop("sitecustomize", None)
     with contextlib.suppress(ImportError):
         importlib.import_module("sitecustomize")
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which the end of a forked process leaves out
 
 
 class InThisProcess:
