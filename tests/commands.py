@@ -1,11 +1,16 @@
-"""The command line as tests run it: in a process of its own, or in this one, which spares the imports of one."""
+"""The command line as tests run it: in a process of its own, new or forked off, or in this one; the last two spare the
+imports, which take as long as a hundred steps."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import io
+import multiprocessing
 import os
+import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -14,10 +19,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
 import torch.distributed as dist
 
 from tinymim.cli.main import main
 from tinymim.experiments import fit_processes
+from tinymim.system import SIGNALS
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -43,6 +50,84 @@ def tinymim(*arguments: str | Path, cwd: Path = PROJECT, **environment: str) -> 
             if dist.is_initialized():  # by a strategy of several processes: a command would end, and the tests go on
                 dist.destroy_process_group()
     return subprocess.CompletedProcess(["tinymim", *map(str, arguments)], code, out.getvalue(), err.getvalue())
+
+
+class Forked:
+    """``python -m MODULE`` as a process of its own in a session of its own, forked from a server that has the imports.
+
+    For what befalls a process: signals, kills, ranks. All that it starts itself are new processes, as a user's are. It
+    has the methods of ``Popen`` that tests use.
+
+    Args:
+        arguments: of the command.
+        log: gets its output.
+        module: with another name than ``__main__``'s.
+        cwd: its working folder.
+        environment: variables beside those that are there.
+    """
+
+    def __init__(
+        self, *arguments: str | Path, log: Path, module: str = "tinymim", cwd: Path = PROJECT, **environment: str
+    ):
+        self.log = log
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port()), **environment}
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(fit_processes.PRELOADED)
+        given = (module, [*map(str, arguments)], cwd, variables, log)
+        self._process = context.Process(target=_run_module, args=given)
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(["tinymim"], timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def ended(self, seconds: float = 900) -> tuple[int, str]:
+        """Exit code and output, or a failure if it hangs."""
+        try:
+            code = self.wait(seconds)
+        finally:
+            if self.poll() is None:
+                os.killpg(self.pid, signal.SIGKILL)
+        return code, self.log.read_text()
+
+
+def _run_module(module: str, arguments: list[str], cwd: Path, environment: dict[str, str], log: Path) -> None:
+    """In the forked process: what a new Python would do."""
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    multiprocessing.set_start_method(None, force=True)  # its own children are started as a new Python would
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.path[:0] = [str(cwd), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    torch.set_num_threads(1)
+    sys.argv = [sys.argv[0], *arguments]
+    sys.modules.pop("sitecustomize", None)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("sitecustomize")
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which the end of a forked process leaves out
 
 
 class InThisProcess:

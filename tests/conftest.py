@@ -20,6 +20,7 @@ from tinymim.teachers import card, weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
 
+os.fsync = lambda descriptor: None  # of a dozen files a fit; what the tests write need outlive no power cut
 torch.set_num_threads(1)  # two threads on busy cores spend the time of tiny networks waiting for each other
 
 

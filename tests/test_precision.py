@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.commands import Forked, free_port
 from tinymim import precision
 from tinymim.config import recipe, validation
 from tinymim.device import Device, device_of
@@ -41,7 +42,8 @@ print("fused:", *fused)
 
 def asked(**environment: str) -> tuple[str, str]:
     """What a process under these variables chooses, and what it says of bf16-mixed."""
-    shell = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
+    shell = {name: value for name, value in os.environ.items() if name not in AVX2}  # which the tests may run under
+    shell |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
     done = subprocess.run([sys.executable, "-c", ASK], env=shell, capture_output=True, text=True, check=True)
     return done.stdout.strip(), done.stderr
 
@@ -166,7 +168,7 @@ def test_before__is_in_the_run_that_is_gone_on_with(written: str, before: str | 
 
 
 RANK = """
-import sys, torch, lightning.pytorch as pl
+import os, torch, lightning.pytorch as pl
 from lightning.pytorch.demos.boring_classes import BoringModel
 from tinymim.training import processes
 
@@ -176,7 +178,7 @@ class Told(BoringModel):
         assert torch.is_autocast_enabled("cpu")
         return super().training_step(batch, number)
 
-rank = int(sys.argv[1])
+rank = int(os.environ["RANK"])
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=1, limit_val_batches=0, **quiet,
                      precision=["bf16-mixed", "32-true"][rank], callbacks=[processes.CommonPrecision()])
@@ -187,23 +189,15 @@ processes.leave(0)  # as the command does: an orderly end may abort in gloo's th
 
 
 def test_ranks__that_measured_differently_take_the_firsts(tmp_path: Path) -> None:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    (tmp_path / "told.py").write_text(RANK)
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "NODE_RANK": "0"}
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank)], env={**common, "LOCAL_RANK": str(rank), "RANK": str(rank)},
-            stdout=subprocess.PIPE, text=True, cwd=tmp_path,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=120)[0] for process in processes]
-    assert ["computes in bf16-mixed" in text for text in said] == [True, True]
-    assert [process.returncode for process in processes] == [0, 0]
+        Forked(module="told", cwd=tmp_path, log=tmp_path / f"{rank}.txt", LOCAL_RANK=rank, RANK=rank, **common)
+        for rank in "01"
+    ]
+    ends = [process.ended() for process in processes]
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert ["computes in bf16-mixed" in said for _, said in ends] == [True, True]
 
 
 def test_choice__has_its_reason() -> None:

@@ -1,13 +1,10 @@
 """A run on images in memory is killed without warning, resumed, and ends with the bits of one that never stopped."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import torch
 
-from tests.commands import PROJECT, tinymim
+from tests.commands import PROJECT, Forked, tinymim
 from tests.data.idx import write_set
 
 SMALL = "{arch: vit_tiny_patch16_224, options: {img_size: 32, patch_size: 8, embed_dim: 24, depth: 2, num_heads: 3}}"
@@ -26,15 +23,9 @@ model: {{init_args: {{architecture: {SMALL}, decoder_width: 24, decoder_depth: 1
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert tinymim("fit", "--config", recipe, "--run_dir", whole).returncode == 0
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{PROJECT}/tests/e2e/torture",
-        "TORTURE": "fit alone 60",
-    }
-    command = [sys.executable, "-m", "tinymim", "fit", "--config", str(recipe), "--run_dir", str(killed)]
-    ended = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    torture = {"PYTHONPATH": f"{PROJECT}/tests/e2e/torture", "TORTURE": "fit alone 60"}
+    code, said = Forked("fit", "--config", recipe, "--run_dir", killed, log=tmp_path / "log", **torture).ended()
+    assert code == -signal.SIGKILL, said
     assert 0 < state(killed)["step"] < 18
     resumed = tinymim("fit", "--config", recipe, "--run_dir", killed, "--ckpt_path", "last")
     assert resumed.returncode == 0, resumed.stderr

@@ -16,12 +16,15 @@ import yaml
 
 from tests.commands import PROJECT, refused, spawned, tinymim
 
+FEW = ("--data.fraction", "0.3", "--data.batch_size", "39")
+"""Of the demo's images, in as many steps."""
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs of the demo's distillation."""
+    """Two epochs of the demo's distillation, of fewer images."""
     folder = tmp_path_factory.mktemp("runs") / "relation"
-    short = ("--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1")
+    short = ("--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1", *FEW)
     result = spawned("fit", "--config", "relation_digits", *short, "--run_dir", folder)
     assert result.returncode == 0, result.stderr
     return folder
@@ -59,7 +62,7 @@ def test_fit__neither_overwrites_nor_resumes_by_accident(run: Path) -> None:
 
 def test_fit__resumes_where_it_was(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "copy", symlinks=True)
-    overrides = ("--trainer.max_epochs", "3", "--run_dir", tmp_path / "copy")
+    overrides = ("--trainer.max_epochs", "3", *FEW, "--run_dir", tmp_path / "copy")
     result = tinymim("fit", "--config", "relation_digits", *overrides, "--ckpt_path", "last")
     assert result.returncode == 0, result.stderr
     assert "resuming from" in result.stderr
@@ -83,7 +86,7 @@ def test_predict__writes_one_row_an_image(run: Path, tmp_path: Path) -> None:
 
 
 def test_test__repeats_the_figures_of_the_run(run: Path) -> None:
-    result = tinymim("test", "--config", "relation_digits", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+    result = tinymim("test", "--config", "relation_digits", *FEW, "--ckpt_path", run / "checkpoints" / "last.ckpt")
     assert result.returncode == 0, result.stderr
     expected = json.loads((run / "results.json").read_text())["metrics"]["val/knn_top1"]
     assert result.stdout.count(f"{expected:.6f}") == 1, "held-out images and bank share one figure"
@@ -118,7 +121,7 @@ def test_fit__a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint
         "        return {k: v * factor for k, v in super().forward(teacher, student).items()}\n"
     )
     before = last.read_bytes()
-    overrides = ("--trainer.max_epochs", "3", "--run_dir", tmp_path / "copy", "--ckpt_path", "last")
+    overrides = ("--trainer.max_epochs", "3", *FEW, "--run_dir", tmp_path / "copy", "--ckpt_path", "last")
     result = tinymim(
         "fit",
         "--config",
@@ -134,7 +137,7 @@ def test_fit__a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint
 def test_distill__prints_the_table_of_student_and_scratch(tmp_path: Path) -> None:
     recipe = tmp_path / "short.yaml"
     trainer = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "num_sanity_val_steps": 0}
-    short = {"extends": [], "trainer": trainer}
+    short = {"extends": [], "trainer": trainer, "data": {"init_args": {"batch_size": 16}}}
     for name in ("probe", "finetune"):
         (tmp_path / f"{name}.yaml").write_text(
             yaml.safe_dump({**short, "extends": [os.path.relpath(PROJECT / "recipes" / f"{name}_digits", tmp_path)]})
@@ -172,24 +175,18 @@ def test_checkpoint__of_another_kind_or_of_random_weights_is_refused(run: Path) 
 
 
 def test_probe__is_tested_from_its_own_checkpoint(run: Path, tmp_path: Path) -> None:
-    weights = (
-        "--model.weights",
-        run / "checkpoints" / "last.ckpt",
-        "--trainer.max_epochs",
-        "1",
-        "--run_dir",
-        tmp_path / "p",
-    )
+    weights = ("--model.weights", run / "checkpoints" / "last.ckpt", "--trainer.max_epochs", "1", *FEW)
+    weights += ("--run_dir", tmp_path / "p")
     assert tinymim("fit", "--config", "probe_digits", *weights).returncode == 0
     checkpoint = tmp_path / "p" / "checkpoints" / "last.ckpt"
-    result = tinymim("test", "--config", "probe_digits", "--ckpt_path", checkpoint)
+    result = tinymim("test", "--config", "probe_digits", *FEW, "--ckpt_path", checkpoint)
     assert result.returncode == 0, result.stderr
     expected = json.loads((tmp_path / "p" / "results.json").read_text())["metrics"]["val/top1"]
     assert f"{expected:.6f}" in result.stdout
 
 
 def test_check__reports_sizes_speed_and_time() -> None:
-    result = tinymim("check", "relation_digits")
+    result = tinymim("check", "relation_digits", "--data.batch_size", "32")
     assert result.returncode == 0, result.stderr
     said = " ".join(result.stderr.split())
     for word in (

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.commands import PROJECT, free_port, tinymim
+from tests.commands import Forked, free_port, tinymim
 
 SHORT = ["fit", "--config", "relation_digits", "--trainer.max_epochs=2", "--trainer.limit_train_batches=5"]
 SHORT += ["--trainer.precision=32-true", "--model.optim.base_lr=1.5e-4", "--model.drop_path=0.3"]
 SHORT += ["--trainer.limit_val_batches=1", "--trainer.num_sanity_val_steps=0", "--trainer.enable_progress_bar=false"]
 ONE = [*SHORT, "--data.batch_size=16"]
 TWO = [*SHORT, "--data.batch_size=8", "--trainer.strategy=ddp"]
-MODULE = [sys.executable, "-m", "tinymim"]
 
 SLOW = """
 import os, pathlib, time
@@ -39,29 +36,6 @@ class Slow(Relation):
         time.sleep(0.5 * (Slow.steps > 2))
         return super().forward(teacher, student)
 """
-
-
-def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
-    """The command from the project's folder, in a process group of its own."""
-    return subprocess.Popen(
-        command,
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port()), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def ended(process: subprocess.Popen[str], seconds: float = 900) -> tuple[int, str]:
-    """Exit code and output, or a failure if it hangs."""
-    try:
-        said, _ = process.communicate(timeout=seconds)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, said
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -106,9 +80,14 @@ def test_two_nodes_under_torchrun__the_weights_are_those_of_one_process(one: Pat
     run, port = tmp_path / "run", free_port()
     own = [*TWO, "--trainer.devices=1", "--trainer.num_nodes=2", "--run_dir", str(run)]
     place = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
-    launch = [sys.executable, "-m", "torch.distributed.run", *place]
-    nodes = [start([*launch, f"--node_rank={rank}", "-m", "tinymim", *own]) for rank in (0, 1)]
-    for code, said in map(ended, nodes):
+    nodes = [
+        Forked(
+            *place, f"--node_rank={rank}", "-m", "tinymim", *own, module="torch.distributed.run", log=tmp_path / name
+        )
+        for rank, name in enumerate(("first", "second"))
+    ]
+    for node in nodes:
+        code, said = node.ended()
         assert code == 0, said
     assert furthest(one, run) < 1e-6
     assert json.loads((run / "results.json").read_text())["steps"] == 10
@@ -118,11 +97,11 @@ def test_signal__to_two_processes_and_on_with_one(one: Path, tmp_path: Path) -> 
     target, environment = slow(tmp_path)
     run = tmp_path / "run"
     own = [*target, "--run_dir", str(run)]
-    process = start([*MODULE, *TWO, "--trainer.devices=2", *own], **environment)
+    process = Forked(*TWO, "--trainer.devices=2", *own, log=tmp_path / "log", **environment)
     pids(tmp_path, 2)
     process.send_signal(signal.SIGTERM)
     (tmp_path / "go").touch()
-    code, said = ended(process)
+    code, said = process.ended()
     assert code == 75, said
     assert said.count("ended by SIGTERM at step") == 1, said
     step = json.loads((run / "progress.json").read_text())["step"]
@@ -135,11 +114,11 @@ def test_signal__to_two_processes_and_on_with_one(one: Path, tmp_path: Path) -> 
 def test_dead_process__ends_the_others_with_a_message(tmp_path: Path) -> None:
     target, environment = slow(tmp_path)
     own = ["--trainer.devices=2", *target, "--run_dir", str(tmp_path / "run"), "--checkpoint.every_steps=1"]
-    process = start([*MODULE, *TWO, *own], **environment)
+    process = Forked(*TWO, *own, log=tmp_path / "log", **environment)
     _, second = pids(tmp_path, 2)
     os.kill(second, signal.SIGKILL)
     (tmp_path / "go").touch()
-    code, said = ended(process)
+    code, said = process.ended()
     assert code not in (0, 75), said
     assert "another rank died" in said or "terminated with code -9" in said, said
     assert "Traceback" not in said, said
@@ -150,7 +129,7 @@ def test_dead_process__ends_the_others_with_a_message(tmp_path: Path) -> None:
 def test_dead_first_process__takes_the_others_with_it(tmp_path: Path) -> None:
     target, environment = slow(tmp_path)
     own = ["--trainer.devices=2", *target, "--run_dir", str(tmp_path / "run")]
-    process = start([*MODULE, *TWO, *own], **environment)
+    process = Forked(*TWO, *own, log=tmp_path / "log", **environment)
     _, second = pids(tmp_path, 2)
     process.kill()
     process.wait()

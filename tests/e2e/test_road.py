@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import timm
 import torch
 from PIL import Image
 
-from tests.commands import PROJECT, Completed, spawned, tinymim
+from tests.commands import PROJECT, tinymim
 from tinymim.teachers import weights
 from tinymim.vit.taps import LOGITS, Tap
 
@@ -29,8 +28,9 @@ class Road:
         self.said: dict[str, str] = {}
         (place / "teachers").mkdir()
 
-    def __call__(self, *arguments: str | Path, how: Callable[..., Completed] = tinymim) -> str:
-        done = how(*arguments, cwd=self.place, TINYMIM_TEACHERS=str(self.place / "teachers"), PYTHONPATH=str(PROJECT))
+    def __call__(self, *arguments: str | Path) -> str:
+        environment = {"TINYMIM_TEACHERS": str(self.place / "teachers"), "PYTHONPATH": str(PROJECT)}
+        done = tinymim(*arguments, cwd=self.place, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -42,7 +42,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     photographs(road.place / "images")
     mae_file(road.place / "teachers" / "mae_pretrain_vit_base.pth")
     images = ["--data.root", road.place / "images", *SHORT]
-    road.said["fit"] = road("fit", "--config", "relation_vitt", *images, how=spawned)
+    road.said["fit"] = road("fit", "--config", "relation_vitt", *images)
     start = ["--model.weights", "runs/relation_vitt/checkpoints/last.ckpt"]
     road.said["finetune"] = road("fit", "--config", "finetune_vitt", *start, *images)
     return road
@@ -61,9 +61,14 @@ def photographs(folder: Path) -> None:
 
 
 def mae_file(path: Path) -> None:
-    """Random weights as MAE's own file for ViT-B has them: under ``model``, the encoder and some of the decoder."""
+    """Random weights as MAE's own file for ViT-B has them: under ``model``, the encoder and some of the decoder.
+
+    All its blocks are alike, as drawing each takes seconds.
+    """
     torch.manual_seed(0)
-    state = timm.create_model("vit_base_patch16_224", num_classes=0).state_dict()
+    state = timm.create_model("vit_base_patch16_224", num_classes=0, depth=1).state_dict()
+    first = {name.removeprefix("blocks.0."): value for name, value in state.items() if name.startswith("blocks.0.")}
+    state |= {f"blocks.{number}.{name}": value for number in range(1, 12) for name, value in first.items()}
     state |= {"mask_token": torch.zeros(1, 1, 512), "decoder_embed.weight": torch.zeros(512, 768)}
     state |= {"decoder_pos_embed": torch.zeros(1, 197, 512), "decoder_pred.bias": torch.zeros(768)}
     torch.save({"model": {name: value.half() for name, value in state.items()}}, path)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,10 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.commands import Forked
 from tinymim.cli import study_command
 from tinymim.errors import TinymimError
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 TARGETS = """
 import os, pathlib, time
@@ -52,6 +49,7 @@ SHORT = {
     "trainer.limit_train_batches": 1,
     "trainer.limit_val_batches": 1,
     "trainer.num_sanity_val_steps": 0,
+    "data.batch_size": 16,
 }
 
 
@@ -108,13 +106,7 @@ def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: p
     beside = place.parent
     path = write_study(beside, {"scratch": {"recipe": None}, "slow": cls("Slow", **{"trainer.max_epochs": 2})})
     arguments = [str(path), "--run_dir", str(place), "--jobs", "3"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tinymim", "study", *arguments],
-        cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": f"{PROJECT}:{beside}"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = Forked("study", *arguments, log=beside / "log", PYTHONPATH=str(beside))
     try:
         written = place / "study.json"
         wait_for(lambda: written.exists() and states(place) == {"scratch": "done"}, "the first cell")

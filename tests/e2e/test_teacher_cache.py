@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from tests.e2e.test_ddp import ended, start
+from tests.commands import Forked
 from tinymim.cli.main import main
 from tinymim.experiments.fit_processes import PRELOADED
 from tinymim.teacher_cache import records
@@ -86,7 +85,7 @@ def test_killed_while_filling__a_resumed_run_ends_bit_identical(write: int, whol
 def test_two_processes__fill_one_cache_from_which_one_takes_the_same_steps(whole: Path, tmp_path: Path) -> None:
     place = f"--model.teacher_cache_dir={tmp_path / 'cache'}"
     pair = [*SHORT, "--data.batch_size=8", "--trainer.strategy=ddp", "--trainer.devices=2", place]
-    code, said = ended(start([sys.executable, "-m", "tinymim", *pair, "--run_dir", str(tmp_path / "pair")]))
+    code, said = Forked(*pair, "--run_dir", tmp_path / "pair", log=tmp_path / "log").ended()
     assert code == 0, said
     assert main([*ONE, place, "--run_dir", str(tmp_path / "one")]) == 0
     assert same(tmp_path / "one", whole / "run")  # the pair stored what one process would have

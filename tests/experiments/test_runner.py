@@ -311,7 +311,7 @@ def test_run__a_stage_that_begins_finds_nothing_of_an_earlier_one(state: State) 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc what a process is")
 def test_run__a_stage_that_outlived_its_chain_is_not_run_twice(state: State, fake: Fake) -> None:
     place = state.place / "medium"
-    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(place)])
+    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(900)", str(place)])
     try:
         state.entries["medium"].state = "running"
         state.entries["medium"].process = {"host": os.uname().nodename, "pid": orphan.pid}

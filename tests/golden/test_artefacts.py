@@ -48,10 +48,16 @@ def test_artefacts__are_small_and_name_no_place_of_a_machine() -> None:
     assert not named
 
 
-def test_run__stopped_in_the_middle_goes_on_to_the_same_end(old: User) -> None:
+@pytest.fixture(scope="module")
+def resumed(old: User) -> str:
+    """What is said when the run that was stopped goes on."""
     before = old.json("runs/relation/progress.json")
     assert (before["state"], before["step"]) == ("preempted", 3)
-    assert "resuming from" in old("resume", "runs/relation")
+    return old("resume", "runs/relation")
+
+
+def test_run__stopped_in_the_middle_goes_on_to_the_same_end(old: User, resumed: str) -> None:
+    assert "resuming from" in resumed
     results = old.json("runs/relation/results.json")
     logged = {
         name: [v for v in values if v != ""] for name, values in table(old.place / "runs/relation/metrics.csv").items()
@@ -60,7 +66,7 @@ def test_run__stopped_in_the_middle_goes_on_to_the_same_end(old: User) -> None:
     pinned("resumed", {**content, "files": files_in(old.place / "runs/relation")}, rel=KERNELS, abs=1e-6)
 
 
-def test_run__resumed_leaves_the_recipe_it_had(old: User) -> None:
+def test_run__resumed_leaves_the_recipe_it_had(old: User, resumed: str) -> None:
     """Class paths may be other ones of the same classes, and options that came later have their defaults."""
     recipes = [yaml.safe_load((place / "runs/relation/config.yaml").read_text()) for place in (ARTEFACTS, old.place)]
     for recipe in recipes:

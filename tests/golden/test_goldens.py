@@ -105,23 +105,29 @@ def wave(part: int, width: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three steps of the demo's recipe."""
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Three steps of the demo's recipe, and the files that they leave."""
     place = tmp_path_factory.mktemp("runs") / "demo"
     torch.set_num_threads(1)
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.num_sanity_val_steps", "0"]
     few = ["--data.fraction", "0.1", "--data.batch_size", "32", "--trainer.log_every_n_steps", "1"]
     exact = ["--trainer.precision", "32-true", "--trainer.limit_val_batches", "2", "--model.teacher_cache", "null"]
     done("fit", "--config", "relation_digits", *short, *few, *exact, "--run_dir", place)
-    return place
+    return place, files_in(place)
 
 
-def test_fit__has_the_losses_and_leaves_the_files_it_did(run: Path) -> None:
+@pytest.fixture(scope="module")
+def run(fitted: tuple[Path, list[str]]) -> Path:
+    return fitted[0]
+
+
+def test_fit__has_the_losses_and_leaves_the_files_it_did(fitted: tuple[Path, list[str]]) -> None:
+    run, left = fitted
     logged = {name: [v for v in values if v != ""] for name, values in table(run / "metrics.csv").items()}
     results = json.loads((run / "results.json").read_text())
     kept = ("metrics", "epochs", "steps", "images", "images_seen", "flops", "parameters", "backbone", "skipped_steps")
     content = {
-        "files": files_in(run),
+        "files": left,
         "logged": logged,
         "results_keys": sorted(results),
         "results": {key: results[key] for key in kept},

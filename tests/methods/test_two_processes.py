@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.commands import free_port
+from tests.commands import Forked, free_port
 from tests.conftest import write_teacher
 from tests.methods.pair import VARIANTS, Uneven, counted, distiller, figures, probe, relating, relations
 from tests.methods.test_distillation import trainer
@@ -31,21 +28,14 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def both(teacher: Path) -> list[dict[str, Any]]:
     """What each of the two processes wrote."""
-    environment = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "TINYMIM_TEACHERS": str(teacher),
-    }
-    command = [sys.executable, "-m", "tests.methods.pair", str(teacher)]
-    processes = [subprocess.Popen(command, env={**environment, "LOCAL_RANK": str(rank)}) for rank in range(2)]
-    try:
-        assert [rank.wait(timeout=900) for rank in processes] == [0, 0]
-    finally:
-        for rank in processes:
-            rank.kill()
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TINYMIM_TEACHERS": str(teacher)}
+    processes = [
+        Forked(teacher, module="tests.methods.pair", log=teacher / f"{rank}.txt", LOCAL_RANK=str(rank), **together)
+        for rank in range(2)
+    ]
+    for process in processes:
+        code, said = process.ended()
+        assert code == 0, said
     return [torch.load(teacher / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -53,7 +53,7 @@ def test_wished_for_packages__are_not_taken_from_the_working_folder(tmp_path: Pa
     ):
         command = [sys.executable, *start, *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
         assert "Traceback" not in result.stderr, result.stderr
         assert not (tmp_path / "MARK").exists(), arguments
 

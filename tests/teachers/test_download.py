@@ -2,13 +2,13 @@ import contextlib
 import hashlib
 import http.server
 import re
-import socket
 import threading
 import time
 
 import pytest
 from huggingface_hub import constants
 
+from tests.commands import free_port
 from tinymim.errors import TinymimError
 from tinymim.teachers import download
 
@@ -110,16 +110,10 @@ def test_download__a_user_and_password_in_an_address_are_used_and_never_shown(se
         assert not re.search("secret|hidden", str(caught.value) + "".join(capsys.readouterr()))
 
 
-def closed_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def test_download__no_network_is_said_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: pytest.fail("nothing is asked for"))
     with pytest.raises(TinymimError, match=r"cannot be fetched: no connection to 127\.0\.0\.1"):
-        download.download(f"http://127.0.0.1:{closed_port()}/small.pth", tmp_path / "small.pth")
+        download.download(f"http://127.0.0.1:{free_port()}/small.pth", tmp_path / "small.pth")
 
 
 def test_unreachable__does_not_wait_for_a_slow_resolver(monkeypatch):
@@ -137,7 +131,7 @@ def test_unreachable__does_not_wait_for_a_slow_resolver(monkeypatch):
             download.unreachable("https://slow.example.org/x")
             == "no connection to slow.example.org within 0.05 seconds"
         )
-        assert begun.is_set()
+        assert begun.wait(60)
     finally:
         released.set()
 

@@ -142,9 +142,10 @@ def test_fit__accumulated_batches_share_a_step_as_one_batch_does(tmp_path: Path)
         "--model.drop_path=0.3",
         "--model.mask_ratio=0.5",
         "--model.teacher_cache=null",
+        "--data.batch_size=8",
     ]
     assert fit(tmp_path / "whole", *double) == 0
-    halves = ["--data.batch_size=8", "--trainer.accumulate_grad_batches=2", "--trainer.limit_train_batches=8"]
+    halves = ["--data.batch_size=4", "--trainer.accumulate_grad_batches=2", "--trainer.limit_train_batches=8"]
     run = tmp_path / "run"
     assert fit(run, *double, TARGET, end="6") == Preempted.code
     assert fit(run, *double, *halves, TARGET, "--ckpt_path", "last", end="5") == Preempted.code, "mid-step, step 9"

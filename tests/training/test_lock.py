@@ -28,7 +28,7 @@ class Owner:
             with contextlib.suppress(BaseException), hold(folder, "run_dir"):
                 if not parent or os.fork() == 0:
                     os.write(writing, f"{os.getpid()}\n".encode())
-                time.sleep(60)
+                time.sleep(900)
             os._exit(0)
         os.close(writing)
         with os.fdopen(reading) as stream:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +14,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from tests.commands import PROJECT
+from tests.commands import Forked
 from tests.training.conftest import Recipe
 from tests.training.test_exact_resume import SHORT
 from tinymim.cli.main import main
@@ -82,7 +80,7 @@ def test_hanging_workers__do_not_keep_a_run_from_ending(monkeypatch: pytest.Monk
         with Preemption() as asked:
             asked.listen(runner)
             os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(20)
+            time.sleep(900)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == Preempted.code
 
@@ -130,26 +128,17 @@ def test_signal__saves_and_names_the_way_on(number: int, code: int, tiny_fit: Re
 
 
 def test_ctrl_c__reaches_the_whole_group_and_loading_processes_too(tiny_fit: Recipe) -> None:
-    command = [sys.executable, "-m", "tinymim", "fit", "--config", "tiny.yaml", "--run_dir", "group"]
-    command += ["--trainer.max_epochs=100000", "--data=tinymim.data.DigitsData", "--data.image_size=16"]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TINYMIM_TEACHERS": str(tiny_fit.place / "teachers")}
-    process = subprocess.Popen(
-        [*command, "--data.num_workers=1"],
-        cwd=tiny_fit.place,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    arguments = ["--config", "tiny.yaml", "--run_dir", "group", "--trainer.max_epochs=100000"]
+    arguments += ["--data=tinymim.data.DigitsData", "--data.image_size=16", "--data.num_workers=1"]
+    place = {"cwd": tiny_fit.place, "TINYMIM_TEACHERS": str(tiny_fit.place / "teachers")}
+    process = Forked("fit", *arguments, log=tiny_fit.place / "group.txt", **place)
     try:
-        while process.poll() is None and newest(tiny_fit.place / "group") is None:
-            time.sleep(0.1)
+        while process.poll() is None and not (tiny_fit.place / "group/checkpoints/last.ckpt").exists():
+            time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=300)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130, said
+        code, said = process.ended()
+    assert code == 130, said
     assert "Traceback" not in said
     assert "`tinymim resume group` goes on" in said
 

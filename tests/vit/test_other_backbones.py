@@ -192,8 +192,11 @@ def test_walk__maps_with_the_blocks_bias_are_the_networks_own(network, monkeypat
 def test_keep__takes_the_positions_of_the_kept_patches_along(kind):
     backbone = made(kind)
     prefix, tap = backbone.prefix, Tap(3, "ffn_post")
-    order = torch.stack([torch.randperm(16), torch.randperm(16)])
+    dice = torch.Generator().manual_seed(0)
+    order = torch.stack([torch.randperm(16, generator=dice) for _ in range(2)])
     whole, shuffled = backbone.read(pictures(), [tap])[tap], backbone.read(pictures(), [tap], order)[tap]
+    scale = whole.abs().max()  # another order of sums is to the largest of their terms
+    whole, shuffled = whole / scale, shuffled / scale
     assert near(shuffled[:, :prefix], whole[:, :prefix])
     for image in range(2):
         assert near(shuffled[image, prefix:], whole[image, prefix:][order[image]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import io
 import re
 import typing
@@ -72,8 +73,7 @@ def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
         raise TinymimError(f"{path} extends itself, by way of {', '.join(str(p) for p in above)}")
     try:
         written = text.contents(path, str(path))
-        text.check_yaml(written, str(path), VALUES)
-        content = OmegaConf.load(io.StringIO(written))
+        content = copy.deepcopy(_loaded(written, str(path)))
     except (*text.WRONG, OSError, OmegaConfBaseException) as error:
         raise text.unreadable(str(path), error) from None
     if not isinstance(content, DictConfig):
@@ -93,9 +93,15 @@ def compose(path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
     return _merge(merged, content)
 
 
+@functools.lru_cache(200)  # the rows of a study, and the stages of a chain, share their fragments
+def _loaded(written: str, name: str) -> Any:
+    text.check_yaml(written, name, VALUES)
+    return OmegaConf.load(io.StringIO(written))
+
+
 def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
     _drop_replaced(below, above)
-    return typing.cast(DictConfig, OmegaConf.merge(below, above))
+    return typing.cast(DictConfig, OmegaConf.unsafe_merge(below, above))
 
 
 def _drop_replaced(below: DictConfig, above: DictConfig) -> None:

@@ -261,11 +261,19 @@ def _is_class(value: Any) -> bool:
 
 
 def _type_problem(hint: Any, value: Any) -> str | None:
-    """The reason why the parser would refuse ``value`` for an option of this type."""
-    import jsonargparse
-
+    """The reason why the parser would refuse ``value`` for an option of this type; within lists it converts numbers."""
     if hint is Any or hint is inspect.Parameter.empty:
         return None
+    if isinstance(value, SCALARS) and len(str(value)) < 200 and not bases_of(hint):  # a class may come to be known
+        with contextlib.suppress(TypeError):  # a type that cannot be a key
+            return _refusal(hint, value, str(hint))
+    return _refusal.__wrapped__(hint, value)
+
+
+@functools.lru_cache(10_000, typed=True)  # its parser is most of a check, and recipes repeat each other's values
+def _refusal(hint: Any, value: Any, order: str = "") -> str | None:
+    import jsonargparse
+
     values = parser()
     try:
         values.add_argument("--value", type=hint)

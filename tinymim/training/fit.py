@@ -61,7 +61,7 @@ class TinymimCLI(LightningCLI):
     """LightningCLI over composed recipes: the subcommand and, in place of recipes, their resolved text."""
 
     def __init__(self, arguments: list[str], attempt: Attempt):
-        self.attempt, self.checking = attempt, attempt.checking
+        self.attempt, self.checking, self._command = attempt, attempt.checking, arguments[0]
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -76,6 +76,11 @@ class TinymimCLI(LightningCLI):
             trainer_defaults={"enable_model_summary": False, "use_distributed_sampler": False},
             args=arguments,
         )
+
+    @override
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Name the one that is run alone, as each gets a parser of a thousand options."""
+        return {name: skipped for name, skipped in super().subcommands().items() if name == self._command}
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
