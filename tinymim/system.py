@@ -9,8 +9,9 @@ import errno
 import os
 import signal
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""Signals that ask to end: Ctrl-C, what clusters and ``timeout`` send, and a closed session."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP)
+"""Signals that ask to end: Ctrl-C, what clusters and ``timeout`` send (submitit and Grid Engine SIGUSR2, a limit of
+processor time SIGXCPU), and a closed session."""
 
 ECHO = 0.5
 """Seconds in which a signal that follows is the first one's: a group and its launcher both forward it."""

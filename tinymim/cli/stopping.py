@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -24,6 +25,7 @@ class Stopping:
     def __init__(self) -> None:
         self._number, self._when, self._pid = signal.SIGINT, 0.0, os.getpid()
         self._before: dict[signal.Signals, Any] = {}
+        self._complain = sys.unraisablehook
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
@@ -36,6 +38,7 @@ class Stopping:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._complain
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a data worker, which ends with the command
@@ -46,6 +49,7 @@ class Stopping:
                 os._exit(self.code)
             return
         self._number, self._when = signal.Signals(number), now
+        sys.unraisablehook = lambda _: None  # what was half made, such as a loader, complains as it is taken away
         raise KeyboardInterrupt
 
     @property
