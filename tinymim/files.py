@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -58,7 +59,10 @@ def noted(path: Path, digest: str) -> str:
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, flush it to disk, rename it into place, and flush that too:
-    after a power cut it is the old file or the new one, whole."""
+    after a power cut it is the old file or the new one, whole. A pipe or a device is written to, and stays."""
+    if _is_special(path):
+        write(path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     _lock(handle)
@@ -76,6 +80,14 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         os.close(handle)
     _clear_leavings(path)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is of the system's, such as ``/dev/stdout``, or of a pipe: no file of that name may come there."""
+    try:
+        return stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR) or path.parts[:2] == ("/", "dev")
+    except OSError:
+        return False
 
 
 def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
