@@ -190,6 +190,8 @@ def split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
 
 def _override(config: DictConfig, key: str, text: str) -> None:
     """Set one value, which means what the same text means in a recipe; ``a.b+`` adds it to a list."""
+    if not text.strip():  # it would be null, and a run would start from scratch, or lie elsewhere, without a word
+        raise TinymimError(f"--{key}: nothing is given, as by a variable that is empty; leave it out, or give null")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
     except yaml.YAMLError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from datetime import timedelta
 from typing import Any
 
 MODULES = {
@@ -39,7 +40,15 @@ LEAST = {
     "log_every_n_steps": 0,
     "max_epochs": -1,
     "max_steps": -1,
+    "min_epochs": 0,
+    "min_steps": 0,
     "num_nodes": 1,
+    "num_sanity_val_steps": -1,
+    "overfit_batches": 0,
+    "limit_predict_batches": 0,
+    "limit_test_batches": 0,
+    "limit_train_batches": 0,
+    "limit_val_batches": 0,
     "reload_dataloaders_every_n_epochs": 0,
 }
 """Least values of numbers that Lightning does not look at itself."""
@@ -118,6 +127,13 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
         if type(trainer.get(name)) in (int, float) and not trainer[name] >= least
     ]
     errors += [f"trainer.{name}: {why}" for name, why in SETTLED.items() if trainer.get(name) is True]
+    errors += _time_errors(trainer)
+    if fits and (fast := trainer.get("fast_dev_run")):
+        few = f"trainer.limit_train_batches {1 if fast is True else fast}"
+        errors.append(
+            f"trainer.fast_dev_run: {fast} leaves a folder that is no run; `tinymim check` takes a few steps, leaving "
+            f"none, and {few} with trainer.max_epochs 1 makes a short run"
+        )
     if trainer.get("default_root_dir"):
         errors.append("trainer.default_root_dir: the folder of a run is run_dir; give that")
     if trainer.get("max_epochs") == -1 and trainer.get("max_steps", -1) == -1:
@@ -133,6 +149,29 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
         module, _, name = str(part.get("class_path") if isinstance(part, dict) else "").rpartition(".")
         if name in REFUSED and module.startswith("lightning."):
             errors.append(f"trainer.callbacks: {name} {REFUSED[name]}")
+    return errors
+
+
+def _time_errors(trainer: dict[str, Any]) -> list[str]:
+    """Lengths of a run, and of what is between two validations, that are none or contradict each other."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # recipes are listed without it
+    from lightning.pytorch.callbacks import Timer
+
+    errors, between = [], trainer.get("val_check_interval")
+    if type(between) in (int, float) and not between > 0:
+        errors.append(f"trainer.val_check_interval: {between} is not above 0; limit_val_batches: 0 validates never")
+    if (limit := trainer.get("max_time")) is not None:
+        try:
+            seconds = Timer(duration=timedelta(**limit) if isinstance(limit, dict) else limit)._duration
+        except (TypeError, MisconfigurationException):
+            errors.append(f"trainer.max_time: {limit!r} is no length of time, such as 00:11:30:00, days first")
+        else:
+            if not seconds or seconds <= 0:
+                errors.append(f"trainer.max_time: {limit!r} leaves no time; null is no limit")
+    for unit in ("epochs", "steps"):
+        least, most = (trainer.get(f"{end}_{unit}") for end in ("min", "max"))
+        if type(least) is int and type(most) is int and 0 < most < least:
+            errors.append(f"trainer.min_{unit}: {least} is more than max_{unit}, {most}")
     return errors
 
 
