@@ -13,6 +13,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal
 """Signals that ask to end: Ctrl-C, what clusters and ``timeout`` send (submitit and Grid Engine SIGUSR2, a limit of
 processor time SIGXCPU), and a closed session."""
 
+TICKING = signal.SIGXCPU
+"""The one of them that comes every second once the limit is reached: again is not a second request."""
+
 ECHO = 0.5
 """Seconds in which a signal that follows is the first one's: a group and its launcher both forward it."""
 

@@ -13,7 +13,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from tinymim.system import ECHO, SIGNALS
+from tinymim.system import ECHO, SIGNALS, TICKING
 
 CODES = {number: 130 if number == signal.SIGINT else 75 for number in SIGNALS}
 """Exit codes: of Ctrl-C, and of what a cluster, a closed session or ``timeout`` asks to end."""
@@ -45,7 +45,7 @@ class Stopping:
             os._exit(CODES[signal.Signals(number)])
         now = time.monotonic()
         if self._when:
-            if now - self._when > ECHO:
+            if now - self._when > ECHO and number != TICKING:
                 os._exit(self.code)
             return
         self._number, self._when = signal.Signals(number), now

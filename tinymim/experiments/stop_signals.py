@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from tinymim.system import ECHO, SIGNALS
+from tinymim.system import ECHO, SIGNALS, TICKING
 from tinymim.training.preemption import Preempted
 
 INTERRUPTED = (Preempted.code, 130)
@@ -59,6 +59,8 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.count and number == TICKING:
+            return
         last, self._when = self._when, time.monotonic()
         if self.count and self._when - last < ECHO:  # make and launchers forward what the whole group has had
             return

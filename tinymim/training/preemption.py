@@ -26,7 +26,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
-from tinymim.system import ECHO, SIGNALS
+from tinymim.system import ECHO, SIGNALS, TICKING
 from tinymim.training.processes import started_by_lightning
 
 HANGING = 15
@@ -105,7 +105,7 @@ class Preemption:
         if self.received is not None:
             # by the process that started this one, and ends it where the user means it
             forwarded = started_by_lightning() or "TORCHELASTIC_RUN_ID" in os.environ
-            if now - self._when > ECHO and not forwarded:
+            if now - self._when > ECHO and not forwarded and number != TICKING:
                 os._exit(code_of(self.received))
             return
         self.received, self._when = signal.Signals(number), now
