@@ -268,4 +268,6 @@ def _resolved(config: DictConfig) -> Config:
     if isinstance(trainer := resolved.get("trainer"), dict):
         for option in trainer_parts.MODULES.keys() & trainer:
             trainer[option] = trainer_parts.expanded(option, trainer[option])
+        if "max_time" in trainer:
+            trainer["max_time"] = trainer_parts.time_limit(trainer["max_time"])
     return resolved

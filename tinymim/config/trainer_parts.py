@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -152,6 +153,24 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
     return errors
 
 
+def time_limit(limit: Any) -> Any:
+    """``max_time`` as text, days first, which a saved recipe keeps: a mapping, and what YAML takes for a number of four
+    digits to the base of 60; what is no time stays."""
+    if type(limit) is int and limit >= 60**3:
+        days, hours, minutes, seconds = limit // 60**3, limit // 60**2 % 60, limit // 60 % 60, limit % 60
+    elif isinstance(limit, dict):
+        try:
+            whole = math.ceil(timedelta(**limit).total_seconds())
+        except (TypeError, OverflowError):
+            return limit
+        if whole <= 0:
+            return limit
+        days, hours, minutes, seconds = whole // 86400, whole // 3600 % 24, whole // 60 % 60, whole % 60
+    else:
+        return limit
+    return f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
+
+
 def _time_errors(trainer: dict[str, Any]) -> list[str]:
     """Lengths of a run, and of what is between two validations, that are none or contradict each other."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException  # recipes are listed without it
@@ -163,7 +182,7 @@ def _time_errors(trainer: dict[str, Any]) -> list[str]:
     if (limit := trainer.get("max_time")) is not None:
         try:
             seconds = Timer(duration=timedelta(**limit) if isinstance(limit, dict) else limit)._duration
-        except (TypeError, MisconfigurationException):
+        except (TypeError, AttributeError, MisconfigurationException):
             errors.append(f"trainer.max_time: {limit!r} is no length of time, such as 00:11:30:00, days first")
         else:
             if not seconds or seconds <= 0:

@@ -39,7 +39,9 @@ def faults(files: Mapping[str, Read]) -> tuple[list[str], list[str]]:
     Args:
         files: by path, ``images/training/a.jpg``.
     """
-    mistakes, remarks, read = [], [], set[str]()
+    mistakes: list[str] = []
+    remarks: list[str] = []
+    read: set[str] = set()
     for part in PARTS:
         images, masks = (_by_stem(files, f"{kind}/{part}/") for kind in (IMAGES, MASKS))
         read.update(path for group in (images, masks) for paths in group.values() for path in paths)
