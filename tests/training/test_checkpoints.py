@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,9 @@ import torch
 from tinymim.config.options import Saving
 from tinymim.errors import TinymimError
 from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, problem_of
+from tinymim.training.checkpoints import Checkpoints
+from tinymim.training.preemption import Preemption
+from tinymim.training.progress import Elapsed
 
 
 def save(run: Path, step: int, **parts: object) -> Path:
@@ -169,6 +175,18 @@ def test_save__over_a_file_of_the_same_name(tmp_path: Path) -> None:
     SafeCheckpointIO().save_checkpoint({"step": 4}, path)
     assert problem_of(path) is None
     assert len(path.with_name(f"{path.name}.sha256").read_text().splitlines()) == 1
+
+
+def test_max_time__shorter_than_a_validation_lets_each_piece_take_a_step(tmp_path: Path) -> None:
+    saving = Checkpoints(tmp_path, Saving(), Preemption(), Elapsed())
+    connector = SimpleNamespace(cluster_environment=None)
+    trainer: Any = SimpleNamespace(world_size=1, global_step=4, _accelerator_connector=connector)
+    saving._begun, saving.preemption.deadline = 4, 0.0
+    assert saving._agree(trainer) == (0, False)
+    saving.preemption.received = signal.SIGTERM
+    assert saving._agree(trainer) == (1, False)
+    saving.preemption.received, trainer.global_step = None, 5
+    assert saving._agree(trainer) == (1, False)
 
 
 def test_saving__values_out_of_range() -> None:
