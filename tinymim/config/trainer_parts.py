@@ -177,7 +177,7 @@ def _time_errors(trainer: dict[str, Any]) -> list[str]:
     from lightning.pytorch.callbacks import Timer
 
     errors, between = [], trainer.get("val_check_interval")
-    if type(between) in (int, float) and not between > 0:
+    if isinstance(between, int | float) and not between > 0:
         errors.append(f"trainer.val_check_interval: {between} is not above 0; limit_val_batches: 0 validates never")
     if (limit := trainer.get("max_time")) is not None:
         try:
@@ -189,7 +189,7 @@ def _time_errors(trainer: dict[str, Any]) -> list[str]:
                 errors.append(f"trainer.max_time: {limit!r} leaves no time; null is no limit")
     for unit in ("epochs", "steps"):
         least, most = (trainer.get(f"{end}_{unit}") for end in ("min", "max"))
-        if type(least) is int and type(most) is int and 0 < most < least:
+        if isinstance(least, int) and isinstance(most, int) and 0 < most < least:
             errors.append(f"trainer.min_{unit}: {least} is more than max_{unit}, {most}")
     return errors
 
