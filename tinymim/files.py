@@ -59,7 +59,8 @@ def noted(path: Path, digest: str) -> str:
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, flush it to disk, rename it into place, and flush that too:
-    after a power cut it is the old file or the new one, whole. A pipe or a device is written to, and stays."""
+    after a power cut it is the old file or the new one, whole. A device is written to, and stays, and so is
+    what ``/dev/stdout`` stands for."""
     if _is_special(path):
         write(path)
         return
@@ -83,11 +84,13 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a path is of the system's, such as ``/dev/stdout``, or of a pipe: no file of that name may come there."""
+    """Whether a path is of the system's, such as ``/dev/stdout``, or a device: no file of that name may come there. A
+    pipe elsewhere would be waited for."""
     try:
-        return stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR) or path.parts[:2] == ("/", "dev")
+        mode = path.stat().st_mode
     except OSError:
         return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or (path.parts[:2] == ("/", "dev") and not stat.S_ISDIR(mode))
 
 
 def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
