@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -58,7 +59,11 @@ def noted(path: Path, digest: str) -> str:
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, flush it to disk, rename it into place, and flush that too:
-    after a power cut it is the old file or the new one, whole."""
+    after a power cut it is the old file or the new one, whole. A device is written to, and stays, and so is
+    what ``/dev/stdout`` stands for."""
+    if _is_special(path):
+        write(path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     _lock(handle)
@@ -76,6 +81,16 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         os.close(handle)
     _clear_leavings(path)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is of the system's, such as ``/dev/stdout``, or a device: no file of that name may come there. A
+    pipe elsewhere would be waited for."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or (path.parts[:2] == ("/", "dev") and not stat.S_ISDIR(mode))
 
 
 def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:

@@ -19,6 +19,7 @@ EXPECTED = (
     ".*The dirpath has changed.*",
     ".*is smaller than the logging interval.*",
     ".*your dataloader is not resumable.*",  # the sampler is, by training/exact_resume.py
+    ".*could not find the monitored key.*",  # of the best checkpoint, in a run that does not validate
     ".*in eval mode at the start of training.*",  # a probed backbone is meant to be
 )
 """Lightning's warnings of what is meant to be so."""

@@ -17,8 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""Signals that ask to end: Ctrl-C, what clusters and ``timeout`` send, and a closed session."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP)
+"""Signals that ask to end: Ctrl-C, what clusters and ``timeout`` send (submitit and Grid Engine SIGUSR2, a limit of
+processor time SIGXCPU), and a closed session."""
+
+TICKING = signal.SIGXCPU
+"""The one of them that comes every second once the limit is reached: again is not a second request."""
 
 ECHO = 0.5
 """Seconds in which a signal that follows is the first one's: a group and its launcher both forward it."""
@@ -78,7 +82,7 @@ class EndSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.count and now - self.when < ECHO:
+        if self.count and (now - self.when < ECHO or number == TICKING):
             return
         self.received, self.when, self.count = self.received or signal.Signals(number), now, self.count + 1
         self._act(number)

@@ -102,6 +102,8 @@ def test_check__a_users_mistakes_are_one_line(tmp_path, capsys):
         (["check", str(tmp_path / "images/1.jpg")], "is a file, not a folder"),
         (["check", str(tmp_path / "empty")], f"no images in {tmp_path / 'empty'}: looked for .jpg"),
         (["check", str(tmp_path / "images"), "--workers", "0"], "--workers: 0 is not 1 or more"),
+        (["check", str(tmp_path / "images"), "--max-pixels", "0"], "--max-pixels: 0 is not 1 or more"),
+        (["check", str(tmp_path / "images"), "--crop", "-5"], "--crop: -5 is not 1 or more"),
     ]:
         assert main(["data", *given]) == 1
         (line,) = capsys.readouterr().err.strip().splitlines()

@@ -205,6 +205,8 @@ def test_cut_off__leaves_what_was_there(ending: str, tmp_path: Path) -> None:
         ({"block": "9"}, "block 9 is outside vit_tiny_patch16_224: it has blocks 1 to 3"),
         ({"classes": None}, "student.ckpt has no classifier, so it has no logits"),
         ({"classes": None, "block": "2"}, "--block, --pool: of features, and --classes writes none"),
+        ({"num_workers": "-1"}, "num_workers: -1 is not from 0 to "),
+        ({"num_workers": "5000"}, "num_workers: 5000 is not from 0 to "),
         ({"device": "gpu"}, "device: 'gpu' is no device; cpu, cuda"),
     ],
 )
@@ -229,6 +231,20 @@ def test_mistakes(
     assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert Path("there.npz").read_text() == "mine"
+
+
+def test_passed_over__is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student(tmp_path)
+    for name in ("a.png", "b.tif", "c.txt"):
+        write(tmp_path / f"images/{name.replace('txt', 'png')}")
+    (tmp_path / "images/c.png").rename(tmp_path / "images/c.txt")
+    predict(str(tmp_path / "student.ckpt"), tmp_path / "images", tmp_path / "out.npz")
+    said = capsys.readouterr().err
+    assert f"images: 1 images of other kinds in {tmp_path}/images are not read (1 .tif)" in said
+    assert f"images: 1 files in .txt in {tmp_path}/images are not read, and c.txt begins as an image does" in said
+    with pytest.raises(SystemExit):
+        main.main(["predict", "student.ckpt", "--images", ""])
+    assert "no folder is named, or a variable that holds its name is empty" in capsys.readouterr().err
 
 
 def test_recipe_form__is_still_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
@@ -65,6 +66,26 @@ def test_main__ends_at_once_at_the_second_signal(monkeypatch: pytest.MonkeyPatch
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+
+
+def test_main__says_nothing_of_what_was_half_made(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Half:
+        def __del__(self) -> None:
+            raise AttributeError("_shutdown")
+
+    def work(arguments: list[str]) -> None:
+        made = Half()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+        del made
+
+    command(monkeypatch, work)
+    complain = sys.unraisablehook
+    assert main.main(["report"]) == 130
+    assert "_shutdown" not in capfd.readouterr().err
+    assert sys.unraisablehook is complain
 
 
 def test_main__leaves_ignored_signals_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,18 @@ def test_list__survives_a_card_that_cannot_be_read(run, home):
     assert "broken.yaml cannot be read" in out
 
 
+def test_list__a_card_under_another_name_or_with_a_line_twice(run, home):
+    card = write(home.env)
+    (home.env / "copy.yml").write_text(card.read_text())
+    (home.env / "twice.yaml").write_text(f"{card.read_text()}licence: Apache-2.0\n")
+    code, out, _ = run("list")
+    assert code == 0
+    assert "copy " in out
+    assert "copy.yml: name: small, and it is found by its file's, copy" in out
+    assert "twice.yaml cannot be read" in out
+    assert "'licence' is there twice" in out
+
+
 def test_list__survives_whatever_a_card_raises(run, home, monkeypatch):
     write(home.env)
     write(home.env, {"name": "other"})

@@ -265,6 +265,27 @@ def test_override__that_is_not_yaml_is_the_users_mistake(write):
         resolved(write("recipe", "compare: 1"), "--compare", "@home: [")
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("00:11:30:00", "00:11:30:00"),
+        ("10:00:00:05", "10:00:00:05"),  # a number to the base of 60, to YAML
+        ("{hours: 36, seconds: 0.5}", "01:12:00:01"),
+        ("{minutes: -1}", {"minutes": -1}),
+        ("null", None),
+    ],
+)
+def test_resolve__a_limit_of_time_is_text_that_a_saved_recipe_keeps(write, given, kept):
+    assert resolved(write("recipe", "seed_everything: 1"), "--trainer.max_time", given)["trainer"] == {"max_time": kept}
+
+
+@pytest.mark.parametrize("override", [["--ckpt_path", ""], ["--ckpt_path="], ["--model.weights", " "], ["--list+="]])
+def test_override__by_an_empty_variable_is_not_null(write, override):
+    with pytest.raises(TinymimError, match=r"--[a-z_.+]+: nothing is given, as by a variable that is empty"):
+        resolved(write("recipe", "list: [1]"), *override)
+    assert resolved(write("recipe", "list: [1]"), "--ckpt_path", '""')["ckpt_path"] == ""
+
+
 def test_resolve__a_pointer_to_nowhere(write):
     with pytest.raises(TinymimError, match=r"recipe: .*nothing"):
         resolved(write("recipe", "seed_everything: ${vars.nothing}"))

@@ -56,8 +56,9 @@ def prepared(dataset: Path, **options) -> HFData:
     return data
 
 
-def test_saved__splits_labels_and_images(tmp_path):
-    data = prepared(saved(tmp_path / "d", train=table(), validation=table(4, first=10), test=table(1)))
+@pytest.mark.parametrize("validation", ["validation", "dev"])
+def test_saved__splits_labels_and_images(tmp_path, validation):
+    data = prepared(saved(tmp_path / "d", **{"train": table(), validation: table(4, first=10), "test": table(1)}))
     assert (data.classes, data.num_classes) == (["cat", "dog"], 2)
     assert (len(data.train), len(data.held_out), len(data.bank)) == (10, 4, 10)
     assert [data.held_out[Draw(0, i)]["label"] for i in range(4)] == [0, 1, 0, 1]

@@ -1,6 +1,7 @@
 """What lies in a folder and is not used: named once in the data's line and in `tinymim data check`."""
 
 import os
+import shutil
 
 import pytest
 from PIL import Image
@@ -8,8 +9,9 @@ from PIL import Image
 from tests.data.images import class_folders, names, noise, prepared, write
 from tinymim.cli.main import main
 from tinymim.data.folder_check import check
-from tinymim.data.image_files import image_folder, root_problems, splits
+from tinymim.data.image_files import image_folder, root_problems
 from tinymim.data.integrity import whole
+from tinymim.data.split_folders import splits
 
 
 @pytest.fixture
@@ -25,6 +27,8 @@ OTHERS = {
     "device": (lambda root: (root / "a/z.jpg").symlink_to("/dev/zero"), "1 pipes or devices in {root}", True),
     "text": (lambda root: (root / "labels.csv").touch(), "1 other files in {root} are not read (1 .csv)", False),
     "no ending": (lambda root: (root / "LICENSE").touch(), "(1 without ending)", False),
+    "an image's bytes": (lambda root: shutil.move(write(root / "a/x.png"), root / "a/x"), "and a/x begins as an", True),
+    "an image's backup": (lambda root: shutil.move(write(root / "a/x.png"), root / "a/x.png~"), "(1 .png~)", False),
     "a split": (lambda root: write(root / "test/1.jpg"), "test/ is taken for a class, for there is no train/", True),
 }
 
@@ -116,10 +120,85 @@ def test_check__masks_without_a_labelled_pixel(tmp_path):
         Image.new("L", (48, 40), 255).save(tmp_path / f"annotations/{part}/1.png")
     findings = check(str(tmp_path), 1, 32)
     assert findings.unlabelled == ["annotations/training/1.png", "annotations/validation/1.png"]
-    assert findings.faults() == "2 of 2 masks have no pixel but 0 and 255, which mean no class"
-    Image.new("L", (48, 40), 1).save(tmp_path / "annotations/training/1.png")
+    words = "1 of 1 masks in annotations/{}/ have no pixel but 0 and 255, which mean no class"
+    assert findings.mistakes == [words.format("training"), words.format("validation")]
+    for part in ("training", "validation"):
+        write(tmp_path / f"images/{part}/2.jpg", 10 * len(part))
+        Image.new("L", (48, 40), 1).save(tmp_path / f"annotations/{part}/2.png")
     findings = check(str(tmp_path), 1, 32)
-    assert (findings.faults(), len(findings.unlabelled), findings.images) == ("", 1, 4)
+    assert (findings.faults(), len(findings.unlabelled), findings.images) == ("", 2, 8)
+
+
+PAIRS = {
+    "no mask": (lambda root: write(root / "images/training/9.jpg"), "1 images in images/training/ have no PNG"),
+    "no image": (
+        lambda root: write(root / "annotations/training/9.png"),
+        "masks in annotations/training/ have no image",
+    ),
+    "another ending": (lambda root: write(root / "annotations/training/1.jpg"), None),
+    "colours": (lambda root: write(root / "annotations/validation/1.png"), "1 masks have no single number a pixel"),
+    "size": (
+        lambda root: Image.new("L", (4, 4), 1).save(root / "annotations/validation/1.png"),
+        "1 masks have another size than their image, such as annotations/validation/1.png",
+    ),
+    "twice": (lambda root: write(root / "images/training/1.png"), "have one mask, and the last alone is read"),
+    "part": (
+        lambda root: shutil.move(root / "images/validation", root / "images/val"),
+        "no images in images/validation/",
+    ),
+    "case": (
+        lambda root: shutil.move(root / "images", root / "Images"),
+        "annotations/ beside Images/ is read",
+    ),
+    "name": (lambda root: shutil.move(root / "annotations", root / "masks"), "masks/ beside images/ is read as images"),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_check__pairs_of_images_and_masks(tmp_path, kind):
+    for part in ("training", "validation"):
+        write(tmp_path / f"images/{part}/1.jpg", len(part))
+        (tmp_path / f"annotations/{part}").mkdir(parents=True)
+        Image.new("L", (48, 40), 1).save(tmp_path / f"annotations/{part}/1.png")
+    assert check(str(tmp_path), 1, 32).faults() == ""
+    make, words = PAIRS[kind]
+    make(tmp_path)
+    assert (words or "") in check(str(tmp_path), 1, 32).faults()
+
+
+HIDDEN = {
+    "years": (["train2017", "val2017", "test2017"], "test2017/, train2017/, val2017/ are all trained on"),
+    "sets": (["train_set/a", "val_set/a"], "train_set/, val_set/ are all trained on: name them train/ and val/"),
+    "below": (["set/train/a", "set/val/a"], "set/train/, set/val/ are all trained on: give the folder {root}/set"),
+    "in classes": (
+        ["a/train", "a/val", "b/train", "b/val"],
+        "a/val/ are all trained on: train/ and val/ come",
+    ),
+    "classes": (["bullet train", "test tube", "evaluation form", "fish"], None),
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_splits__that_are_all_trained_on(tmp_path, capsys, kind):
+    folders, words = HIDDEN[kind]
+    for i, folder in enumerate(folders):
+        write(tmp_path / folder / "1.jpg", i)
+    assert main(["data", "check", str(tmp_path), "--workers", "1"]) == (words is not None)
+    assert (words or "in order").format(root=tmp_path) in capsys.readouterr().out
+
+
+def test_check__what_keeps_a_classifier_from_training(tmp_path, capsys):
+    class_folders(tmp_path / "train", "ab"), write(tmp_path / "train/cover.jpg", 77)
+    for folder in ("__MACOSX", "train/@eaDir"):  # systems leave them
+        write(tmp_path / folder / "x.jpg")
+    assert main(["data", "check", str(tmp_path), "--workers", "1"]) == 1
+    assert f"{tmp_path}: no image has a label: cover.jpg is not in a class folder" in capsys.readouterr().out
+    (tmp_path / "train/cover.jpg").unlink()
+    assert check(str(tmp_path), 1, 32).faults() == ""
+    write(tmp_path / "val/c/1.jpg", 99)
+    assert "val has 1 classes that train/ lacks, such as c" in check(str(tmp_path), 1, 32).faults()
+    assert main(["data", "check", ""]) == 1
+    assert "tinymim data: no folder is named, or a variable that holds its name is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])

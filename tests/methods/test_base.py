@@ -47,6 +47,21 @@ def test_check__draws_no_number_of_the_run_and_loads_nothing(name: str, teacher_
     assert record["prefix"] == module.prefix
 
 
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"decoder_depth": 0}, "decoder_depth: 0 is not from 1 to"),
+        ({"decoder_depth": 10**9}, "decoder_depth: 1000000000 is not from 1 to"),
+        ({"decoder_width": 4 * 10**9}, "decoder_width: 4000000000 is more than"),
+        ({"architecture": tiny(12, 3, img_size=18)}, "img_size: 18 px are no multiple of the patches' 4 px"),
+    ],
+)
+def test_check__sizes_that_are_none(options: dict[str, Any], word: str) -> None:
+    size = 18 if "architecture" in options else 16
+    (problem,) = MAEPretrainer(**{"architecture": tiny(12, 3), **DECODER, **options}).problems(size)
+    assert problem.startswith(word)
+
+
 def test_run__a_check_before_it_changes_no_weight_and_no_order(teacher_card: Path, tmp_path: Path) -> None:
     plain, checked = (modules()["distiller"] for _ in range(2))
     assert checked.problems(16) == []

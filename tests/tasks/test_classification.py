@@ -273,8 +273,11 @@ def test_classes__fewer_than_the_datas_are_refused_and_more_are_said(
 ) -> None:
     data = NoiseData()
     data.num_classes = 4
-    problem = classifier(architecture=tiny(24, 3), num_classes=2).problems(16, data)[0]
-    assert problem == "num_classes: 2, and the data has 4 classes; leave it out"
+    problems = classifier(architecture=tiny(24, 3), num_classes=2).problems(16, data)
+    assert problems == ["num_classes: 2, and the data has 4 classes; leave it out"]
+    for number in (0, -1):
+        (problem,) = classifier(architecture=tiny(24, 3), num_classes=number).problems(16, data)
+        assert problem == f"num_classes: {number} is not 1 or more; leave it out to take the data's"
     module, runner = classifier(architecture=tiny(24, 3), num_classes=9), trainer(tmp_path, max_epochs=0)
     data.classes = list("abcd")
     runner.fit(module, datamodule=data)

@@ -4,6 +4,7 @@ import os
 import pickle
 import stat
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -227,6 +228,19 @@ def test_write_atomically__replaces_the_file_whole(tmp_path):
         assert file.read_text() == text
     assert list(file.parent.iterdir()) == [file]
     assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_write_atomically__writes_to_a_device_and_leaves_it(tmp_path):
+    reading, writing = os.pipe()
+    files.write_text(Path(f"/dev/fd/{writing}"), "all")
+    assert os.read(reading, 9) == b"all"
+    os.close(reading), os.close(writing)
+    (tmp_path / "null").symlink_to(os.devnull)
+    files.write_text(tmp_path / "null", "all")
+    assert (tmp_path / "null").is_char_device()
+    os.mkfifo(tmp_path / "pipe")  # nobody may ever read from it
+    files.write_text(tmp_path / "pipe", "all")
+    assert (tmp_path / "pipe").read_text() == "all"
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from tinymim.config.options import Saving
 from tinymim.errors import TinymimError
-from tinymim.training.checkpoint_files import SafeCheckpointIO, newest, problem_of
+from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, problem_of
+from tinymim.training.checkpoints import Checkpoints
+from tinymim.training.preemption import Preemption
+from tinymim.training.progress import Elapsed
 
 
 def save(run: Path, step: int, **parts: object) -> Path:
@@ -73,6 +80,24 @@ def test_newest__without_a_checksum_the_file_is_read_to_know(tmp_path: Path, har
     harm(bad)
     assert newest(tmp_path) == good
     assert str(bad) in capsys.readouterr().err
+
+
+def test_newest__of_a_copy_without_the_link_by_steps(tmp_path: Path) -> None:
+    first, second = save(tmp_path, 3), save(tmp_path, 5)
+    assert newest(tmp_path) == second.parent / "last.ckpt"
+    (second.parent / "last.ckpt").unlink()
+    os.utime(second, (1, 1))
+    assert newest(tmp_path) == second
+    second.unlink()
+    assert newest(tmp_path) == first
+
+
+def test_absent__a_folder_and_what_to_name_in_it(tmp_path: Path) -> None:
+    assert absent(tmp_path / "no.ckpt") == f"there is no checkpoint at {tmp_path / 'no.ckpt'}"
+    assert absent(tmp_path) == f"{tmp_path} is a folder; name a file"
+    last = save(tmp_path, 3).parent / "last.ckpt"
+    for place in (tmp_path, last.parent):
+        assert absent(place) == f"{place} is a folder; name a file, such as {last}"
 
 
 def test_newest__a_checksum_that_is_no_text_is_of_another_file(tmp_path: Path, capsys) -> None:
@@ -150,6 +175,18 @@ def test_save__over_a_file_of_the_same_name(tmp_path: Path) -> None:
     SafeCheckpointIO().save_checkpoint({"step": 4}, path)
     assert problem_of(path) is None
     assert len(path.with_name(f"{path.name}.sha256").read_text().splitlines()) == 1
+
+
+def test_max_time__shorter_than_a_validation_lets_each_piece_take_a_step(tmp_path: Path) -> None:
+    saving = Checkpoints(tmp_path, Saving(), Preemption(), Elapsed())
+    connector = SimpleNamespace(cluster_environment=None)
+    trainer: Any = SimpleNamespace(world_size=1, global_step=4, _accelerator_connector=connector)
+    saving._begun, saving.preemption.deadline = 4, 0.0
+    assert saving._agree(trainer) == (0, False)
+    saving.preemption.received = signal.SIGTERM
+    assert saving._agree(trainer) == (1, False)
+    saving.preemption.received, trainer.global_step = None, 5
+    assert saving._agree(trainer) == (1, False)
 
 
 def test_saving__values_out_of_range() -> None:

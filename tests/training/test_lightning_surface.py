@@ -9,15 +9,19 @@ import inspect
 import json
 import re
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 from tests.commands import Completed
 from tests.training.conftest import Recipe
 from tinymim.config import trainer_parts
 from tinymim.training import preflight
+from tinymim.training.monitored import _rates
 
 FLAGS = {
     "accelerator": "auto",
@@ -65,7 +69,7 @@ FLAGS = {
 """A value of each that is not the default; of those that are known to break a run, the one that does."""
 
 REFUSED = {"barebones", "check_val_every_n_epoch", "default_root_dir", "devices", "limit_val_batches", "max_epochs"}
-REFUSED |= {"num_nodes", "use_distributed_sampler"}
+REFUSED |= {"fast_dev_run", "num_nodes", "use_distributed_sampler"}
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "EarlyStopping": {"monitor": "val/loss"},
@@ -99,6 +103,34 @@ def test_flag__works_or_is_refused_before_the_first_step(flag: str, tiny_fit: Re
     line = refusal(tiny_fit(f"--trainer.{flag}", FLAGS[flag]))
     assert bool(line) == (flag in REFUSED), line
     assert flag in line or flag == "devices" or not line
+
+
+ODD = {
+    "val_check_interval": [0, 0.0, -1],
+    "limit_val_batches": [-3],
+    "num_sanity_val_steps": [-5],
+    "overfit_batches": [-0.5],
+    "max_time": ["soon", "00:00:00:00", {"minutes": -1}, {"moons": 1}],
+    "min_epochs": [9],
+    "min_steps": [-1, 9],
+}
+
+
+def test_options__that_are_none() -> None:
+    for option, values in ODD.items():
+        for value in values:
+            trainer = {"max_epochs": 2, "max_steps": 8, option: value}
+            (line,) = trainer_parts.option_errors(trainer, fits=True)
+            assert line.startswith(f"trainer.{option}: {value!r}"), line
+    usual = {
+        "val_check_interval": 0.5,
+        "max_time": {"hours": 2},
+        "min_epochs": 1,
+        "max_epochs": 3,
+        "fast_dev_run": False,
+    }
+    assert trainer_parts.option_errors({**usual, "num_sanity_val_steps": -1, "max_steps": -1}, fits=True) == []
+    assert trainer_parts.option_errors({"fast_dev_run": True}, fits=False) == []
 
 
 PARTS = [
@@ -142,6 +174,13 @@ def test_monitor__is_compared_with_what_the_module_logs(form: str, tiny_fit: Rec
     wrong = refusal(tiny_fit(*(word.format("val_loss") for word in FORMS[form])))
     assert "EarlyStopping monitors val_loss, which the module does not log; did you mean val/loss?" in wrong
     assert not (tiny_fit.place / f"run{tiny_fit.runs}" / "checkpoints").exists()
+
+
+def test_monitor__rates_go_by_the_names_that_are_logged() -> None:
+    optimizer = torch.optim.AdamW([{"params": [torch.zeros(1)]}, {"params": [torch.ones(1)]}])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    trainer: Any = SimpleNamespace(lr_scheduler_configs=[LRSchedulerConfig(schedule, name="lr")])
+    assert _rates(pl.callbacks.LearningRateMonitor(), trainer) == {"lr/pg1", "lr/pg2"}
 
 
 def test_loggers__stand_beside_the_file_that_the_report_reads(tiny_fit: Recipe) -> None:

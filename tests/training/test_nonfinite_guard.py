@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -124,6 +125,14 @@ def test_guard__lets_no_broken_weights_into_a_checkpoint(tmp_path: Path) -> None
     with pytest.raises(TinymimError, match=r"weights are not finite after step 2 \(net.bias\)"):
         fit(tmp_path, batches(1, 1), NonFiniteGuard(), Breaks(), saving=True)
     assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_guard__blames_a_checkpoint_that_brought_the_weights(tmp_path: Path) -> None:
+    module = Line()
+    module.net.bias.data.fill_(NAN)
+    trainer: Any = SimpleNamespace(default_root_dir=tmp_path, ckpt_path="a.ckpt")
+    with pytest.raises(TinymimError, match=r"ckpt_path: a\.ckpt holds weights that are not finite \(net\.bias\)"):
+        NonFiniteGuard().on_train_start(trainer, module)
 
 
 def test_guard__blames_the_update_that_broke_the_weights(tmp_path: Path) -> None:

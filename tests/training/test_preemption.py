@@ -72,6 +72,17 @@ def test_second_signal__ends_the_process_at_once() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == Preempted.code
 
 
+def test_second_signal__of_a_limit_of_processor_time_is_the_first_one() -> None:
+    if (child := os.fork()) == 0:
+        preemption = Preemption()
+        preemption.listen(SimpleNamespace(strategy=SimpleNamespace(launcher=None)))  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGXCPU)
+        time.sleep(1.2 * ECHO)
+        os.kill(os.getpid(), signal.SIGXCPU)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
 def test_hanging_workers__do_not_keep_a_run_from_ending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(preemption, "HANGING", 1)
     monkeypatch.setattr(preemption, "_waits_for_data", lambda: True)

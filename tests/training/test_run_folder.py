@@ -67,3 +67,24 @@ def test_changed__says_what_it_means_to_a_run_that_goes_on() -> None:
     assert init.endswith('"timm", now "published" (which has no effect on weights that are already trained)')
     assert "compile: false, now true (compiled code draws other random numbers" in compiled
     assert drop_path == "model.init_args.drop_path: 0.1, now 0.2"
+
+
+def test_claim__leaves_hidden_files_of_a_users_tools(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints/.ipynb_checkpoints").mkdir(parents=True)
+    for name in (".gitignore", ".nfs0000a1", ".DS_Store", ".ipynb_checkpoints.old", "config.yaml"):
+        (tmp_path / name).write_text("x")
+    kept = sorted(path.name for path in tmp_path.rglob("*"))
+    claim(tmp_path, resume=True, overwrite=False)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == kept
+
+
+@pytest.mark.parametrize(
+    "name", ["progress.json", "metrics.csv", "config.yaml", "checkpoints/best.ckpt", "checkpoints"]
+)
+def test_claim__a_folder_in_place_of_a_file_is_named_before_the_run(tmp_path: Path, name: str) -> None:
+    if name == "checkpoints":
+        (tmp_path / name).write_text("x")
+    else:
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(TinymimError, match=rf"{name} is a f\w+, where a run has a f\w+; move it away"):
+        claim(tmp_path, resume=True, overwrite=False)

@@ -15,10 +15,12 @@ from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ShapesData
 from tinymim.data.data_module import ImageData
 from tinymim.data.device_augment import finished
-from tinymim.data.image_files import EXTENSIONS, evenly, image_files, splits
+from tinymim.data.image_files import EXTENSIONS, evenly, image_files
 from tinymim.data.listed_images import ListedImages
 from tinymim.data.named_sets import NamedSets
+from tinymim.data.passed_over import PassedOver
 from tinymim.data.sampler import Draw
+from tinymim.data.split_folders import splits
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.training import inspection
@@ -104,10 +106,12 @@ def find(source: str, count: int, size: int, trust: bool = False) -> SampleImage
         return _of_data(BUILT_IN[source](image_size=size), source, count)
     if Path(source).is_dir():
         train, val = splits(Path(source))
-        folder = val or train
-        names = sorted(image_files(folder))
+        folder, passed = val or train, PassedOver()
+        names = sorted(image_files(folder, passed))
         if not names:
             raise TinymimError(f"data: no images in {folder}: looked for {', '.join(EXTENSIONS)}, also in its folders")
+        for note in passed.notes(folder):
+            say(f"data: {note}")
         chosen = evenly(len(names), count)
         return SampleImages(
             f"{len(chosen)} of {len(names)} images in {folder}", ListedImages(folder, names, size), chosen

@@ -32,8 +32,9 @@ def main(arguments: list[str]) -> int:
     )
     checking.add_argument("--json", type=Path, help="write all findings to this file")
     options = parser.parse_args(arguments)
-    if options.workers < 1:
-        raise TinymimError(f"--workers: {options.workers} is not 1 or more")
+    for name in ("workers", "crop", "max_pixels"):
+        if (value := getattr(options, name)) < 1:
+            raise TinymimError(f"--{name.replace('_', '-')}: {value} is not 1 or more")
     if options.json and (options.json.is_dir() or not options.json.parent.is_dir()):
         raise TinymimError(f"--json: {options.json} is a folder, or lies in none; give a file to be written")
     findings = check(options.folder, options.workers, options.crop, options.max_pixels)

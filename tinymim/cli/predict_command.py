@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tinymim import files
+from tinymim.data.data_module import PER_CORE
 from tinymim.data.device_augment import unit
 from tinymim.data.image_files import EXTENSIONS, image_files
 from tinymim.data.listed_images import ListedImages
+from tinymim.data.passed_over import PassedOver
 from tinymim.data.transforms import crop_problems
 from tinymim.device import usable_device
 from tinymim.errors import TinymimError
@@ -26,6 +28,7 @@ from tinymim.export import source
 from tinymim.log import say
 from tinymim.precision import AUTO, EXACT, autocast, one_off
 from tinymim.safety.console import PlainConsole
+from tinymim.system import cores
 from tinymim.training.predictions import Columns, check_ending, write_table
 from tinymim.vit.taps import LOGITS, Tap
 
@@ -39,7 +42,7 @@ def main(arguments: list[str]) -> int:
     beside = "Of a recipe's own held-out images: tinymim predict --config RECIPE --ckpt_path last"
     parser = argparse.ArgumentParser(prog="tinymim predict", description=__doc__, epilog=beside)
     parser.add_argument("checkpoint", help="a checkpoint, an exported folder for timm, or a teacher card's name")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images, looked through to any depth")
+    parser.add_argument("--images", type=folder, required=True, help="folder of images, looked through to any depth")
     parser.add_argument("--out", type=Path, default=Path("predictions.parquet"), help="ends in .parquet or .npz")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that is there")
     parser.add_argument("--batch_size", type=positive, default=64)
@@ -63,6 +66,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def folder(text: str) -> Path:
+    """A folder, for argparse: an empty variable is not the working folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("no folder is named, or a variable that holds its name is empty")
+    return Path(text)
 
 
 def predict(
@@ -93,9 +103,15 @@ def predict(
         raise TinymimError(f"out: {out} is there already; give another, or --overwrite")
     if not images.is_dir():
         raise TinymimError(f"images: {images} is no folder")
-    names = sorted(image_files(str(images)))
+    passed = PassedOver()
+    names = sorted(image_files(str(images), passed))
     if not names:
         raise TinymimError(f"images: no images in {images}: looked for {', '.join(EXTENSIONS)}, also in its folders")
+    most = PER_CORE * cores()
+    if not 0 <= num_workers <= most:
+        raise TinymimError(f"num_workers: {num_workers} is not from 0 to {most}, {PER_CORE} for each core here")
+    for note in passed.notes(str(images)):
+        say(f"images: {note}")
     loaded = source.load(checkpoint, classes)
     place = usable_device(device)
     reader = Reader(loaded, block, pool, classes, one_off(PRECISIONS[precision], place), place)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+
+from typing_extensions import override
 
 from tinymim.system import EndSignals, exit_code
 
@@ -16,11 +19,17 @@ class Stopping(EndSignals):
 
     def __init__(self) -> None:
         super().__init__(self._end)
-        self._process = os.getpid()
+        self._process, self._complain = os.getpid(), sys.unraisablehook
+
+    @override
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        sys.unraisablehook = self._complain
 
     def _end(self, number: int) -> None:
         if self.count > 1 or os.getpid() != self._process:  # of a data worker, which ends with the command
             os._exit(self.code)
+        sys.unraisablehook = lambda _: None  # what was half made, such as a loader, complains as it is taken away
         raise KeyboardInterrupt
 
     def last_words(self) -> tuple[str, int]:

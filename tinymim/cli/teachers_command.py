@@ -140,7 +140,7 @@ def overview() -> None:
     table.add_column("licence", no_wrap=True)
     table.add_column("weights", no_wrap=True)
     broken = []
-    for path in cards.paths().values():
+    for name, path in cards.paths().items():
         try:
             card = cards.read(path)
             present = "present" if card.weights_path() else "missing"
@@ -150,8 +150,10 @@ def overview() -> None:
         except Exception as error:  # one card is no reason to hide the others
             broken.append(str(unreadable(f"teacher card {path}", error)))
             continue
+        if card.name != name:
+            broken.append(f"teacher card {path}: name: {card.name}, and it is found by its file's, {name}")
         arch, labels = card.architecture.arch.removesuffix("_224"), "seen" if card.labels_seen else "no"
-        table.add_row(card.name, arch, labels, card.licence.partition(";")[0], present)
+        table.add_row(name, arch, labels, card.licence.partition(";")[0], present)
     console = PlainConsole()
     console.print(table)
     for line in broken:

@@ -196,6 +196,8 @@ def split(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
 
 def _override(config: DictConfig, key: str, text: str) -> None:
     """Set one value, which means what the same text means in a recipe; ``a.b+`` adds it to a list."""
+    if not text.strip():  # it would be null, and a run would start from scratch, or lie elsewhere, without a word
+        raise TinymimError(f"--{key}: nothing is given, as by a variable that is empty; leave it out, or give null")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
     except yaml.YAMLError:
@@ -272,4 +274,6 @@ def _resolved(config: DictConfig) -> Config:
     if isinstance(trainer := resolved.get("trainer"), dict):
         for option in trainer_parts.MODULES.keys() & trainer:
             trainer[option] = trainer_parts.expanded(option, trainer[option])
+        if "max_time" in trainer:
+            trainer["max_time"] = trainer_parts.time_limit(trainer["max_time"])
     return resolved

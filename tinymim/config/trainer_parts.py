@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
+from datetime import timedelta
 from typing import Any
 
 from tinymim.safety import text
@@ -42,7 +44,15 @@ LEAST = {
     "log_every_n_steps": 0,
     "max_epochs": -1,
     "max_steps": -1,
+    "min_epochs": 0,
+    "min_steps": 0,
     "num_nodes": 1,
+    "num_sanity_val_steps": -1,
+    "overfit_batches": 0,
+    "limit_predict_batches": 0,
+    "limit_test_batches": 0,
+    "limit_train_batches": 0,
+    "limit_val_batches": 0,
     "reload_dataloaders_every_n_epochs": 0,
 }
 """Least values of numbers that Lightning does not look at itself."""
@@ -122,6 +132,13 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
     ]
     errors += _devices_errors(trainer.get("devices"), trainer.get("accelerator") == "cpu")
     errors += [f"trainer.{name}: {why}" for name, why in SETTLED.items() if trainer.get(name) is True]
+    errors += _time_errors(trainer)
+    if fits and (fast := trainer.get("fast_dev_run")):
+        few = f"trainer.limit_train_batches {1 if fast is True else fast}"
+        errors.append(
+            f"trainer.fast_dev_run: {fast} leaves a folder that is no run; `tinymim check` takes a few steps, leaving "
+            f"none, and {few} with trainer.max_epochs 1 makes a short run"
+        )
     if trainer.get("default_root_dir"):
         errors.append("trainer.default_root_dir: the folder of a run is run_dir; give that")
     if trainer.get("max_epochs") == -1 and trainer.get("max_steps", -1) == -1:
@@ -169,6 +186,47 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool | float):
         raise TypeError
     return int(value)
+
+
+def time_limit(limit: Any) -> Any:
+    """``max_time`` as text, days first, which a saved recipe keeps: a mapping, and what YAML takes for a number of four
+    digits to the base of 60; what is no time stays."""
+    if type(limit) is int and limit >= 60**3:
+        days, hours, minutes, seconds = limit // 60**3, limit // 60**2 % 60, limit // 60 % 60, limit % 60
+    elif isinstance(limit, dict):
+        try:
+            whole = math.ceil(timedelta(**limit).total_seconds())
+        except (TypeError, OverflowError):
+            return limit
+        if whole <= 0:
+            return limit
+        days, hours, minutes, seconds = whole // 86400, whole // 3600 % 24, whole // 60 % 60, whole % 60
+    else:
+        return limit
+    return f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
+
+
+def _time_errors(trainer: dict[str, Any]) -> list[str]:
+    """Lengths of a run, and of what is between two validations, that are none or contradict each other."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # recipes are listed without it
+    from lightning.pytorch.callbacks import Timer
+
+    errors, between = [], trainer.get("val_check_interval")
+    if isinstance(between, int | float) and not between > 0:
+        errors.append(f"trainer.val_check_interval: {between} is not above 0; limit_val_batches: 0 validates never")
+    if (limit := trainer.get("max_time")) is not None:
+        try:
+            seconds = Timer(duration=timedelta(**limit) if isinstance(limit, dict) else limit)._duration
+        except (TypeError, AttributeError, MisconfigurationException):
+            errors.append(f"trainer.max_time: {limit!r} is no length of time, such as 00:11:30:00, days first")
+        else:
+            if not seconds or seconds <= 0:
+                errors.append(f"trainer.max_time: {limit!r} leaves no time; null is no limit")
+    for unit in ("epochs", "steps"):
+        least, most = (trainer.get(f"{end}_{unit}") for end in ("min", "max"))
+        if isinstance(least, int) and isinstance(most, int) and 0 < most < least:
+            errors.append(f"trainer.min_{unit}: {least} is more than max_{unit}, {most}")
+    return errors
 
 
 def seed_errors(seed: Any) -> list[str]:

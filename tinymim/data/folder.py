@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from tinymim.data.datasets import ImageFiles
 from tinymim.data.image_data import ViewedData
-from tinymim.data.image_files import image_folder, root_problems, stray
+from tinymim.data.image_files import image_folder, root_problems
 from tinymim.errors import TinymimError, several
 
 
@@ -57,8 +57,8 @@ class ImageFolderData(ViewedData):
             raise several("the data cannot be used", problems)
         folder = image_folder(Path(self.root or "").expanduser())
         self.classes, self.notes = folder.classes, folder.faults + folder.remarks
-        if self.classes and folder.val:
-            self._check_val(folder.val, folder.val_files, self.classes)
+        if problem := folder.val_problem():
+            raise TinymimError(f"data.root: {problem}")
         held_out = self._images(folder.val, folder.val_files) if folder.val else None
         self.divide(self._images(folder.train, folder.files), held_out, "root", folder.why_unlabelled())
 
@@ -70,17 +70,3 @@ class ImageFolderData(ViewedData):
         number = {name: i for i, name in enumerate(self.classes or [])}
         labels = np.array([number[file.partition("/")[0]] for file in files], dtype=np.int64) if number else None
         return ImageFiles(folder, np.array([os.fsencode(file) for file in files]), labels, self.plain())
-
-    @staticmethod
-    def _check_val(val: str, files: list[str], classes: list[str]) -> None:
-        """Raise where ``val/`` has images outside of class folders, or classes that ``train/`` lacks."""
-        if odd := stray(files):
-            raise TinymimError(
-                f"data.root: {val} has images outside class folders, such as {odd}, though train/ has "
-                f"{len(classes)} classes: sort them into folders named as train/'s, or take val/ away"
-            )
-        if strange := sorted({file.partition("/")[0] for file in files} - set(classes)):
-            raise TinymimError(
-                f"data.root: {val} has {len(strange)} classes that train/ lacks, such as {strange[0]}: "
-                "its folders must be named as train/'s"
-            )

@@ -15,14 +15,16 @@ from typing import NamedTuple
 import numpy as np
 from rich.progress import track
 
+from tinymim.data import mask_pairs
 from tinymim.data.image_files import ImageFolder, image_folder, root_problems, stray
 from tinymim.data.integrity import whole
+from tinymim.data.mask_pairs import IMAGES, MASKS
 from tinymim.data.open_image import MASK_MODES, MAX_PIXELS, contents, open_image, unreadable
+from tinymim.data.split_folders import hidden_splits, pairs
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
 
 CHUNK = 64  # files that a process reads at a time
-MASKS = "annotations"  # the folder of masks beside images/, where there is one
 
 
 class ImageFile(NamedTuple):
@@ -103,7 +105,12 @@ def check(folder: str, workers: int, crop: int, max_pixels: int = MAX_PIXELS) ->
     root = Path(folder).expanduser()
     listed = image_folder(root)
     findings = FolderFindings(str(root), passed_over=listed.remarks, mistakes=listed.faults)
-    masked = (root / MASKS).is_dir() and (root / "images").is_dir()
+    masked = all((root / kind).is_dir() for kind in (IMAGES, MASKS))
+    if masked:
+        layout = {*hidden_splits(root, listed.files), *pairs(listed.files)}
+        findings.mistakes = [fault for fault in listed.faults if fault not in layout]
+    else:
+        _add_labels(findings, listed)
     paths, labels = [], []
     for path, split, label in _labelled(root, listed):
         paths.append(path)
@@ -114,8 +121,11 @@ def check(folder: str, workers: int, crop: int, max_pixels: int = MAX_PIXELS) ->
 
     forms, modes, same = Counter[str](), Counter[str](), defaultdict[bytes, list[int]](list)
     sizes = np.zeros((len(paths), 2), np.int64)
+    read: dict[str, ImageFile] = {}
     for number, file in enumerate(_read_all(str(root), paths, workers, max_pixels)):
         path = paths[number]
+        if masked:
+            read[path] = file
         if file.error:
             findings.broken[path] = file.error
         elif masked and path.startswith(f"{MASKS}/"):
@@ -138,11 +148,20 @@ def check(folder: str, workers: int, crop: int, max_pixels: int = MAX_PIXELS) ->
         for part, groups in enumerate((findings.leaks, findings.contradictions)):
             if len({labels[number][part] for number in numbers}) > 1:
                 groups.append(group)
-    if findings.unlabelled:
-        masks = sum(path.startswith(f"{MASKS}/") for path in paths)
-        words = f"{len(findings.unlabelled)} of {masks} masks have no pixel but 0 and 255, which mean no class"
-        (findings.mistakes if len(findings.unlabelled) == masks else findings.passed_over).append(words)
+    mistakes, remarks = mask_pairs.faults(read) if masked else ([], [])
+    findings.mistakes += mistakes
+    findings.passed_over += remarks
     return findings
+
+
+def _add_labels(findings: FolderFindings, folder: ImageFolder) -> None:
+    """Note what keeps a classifier from training: validation images that do not fit, and why there are no labels."""
+    if problem := folder.val_problem():
+        findings.mistakes.append(problem)
+    if folder.classes is None:
+        classed = [file for file in folder.files if file.count("/") == 1]
+        lost = len(classed) < len(folder.files) < 2 * len(classed) and len({file.split("/")[0] for file in classed}) > 1
+        (findings.mistakes if lost else findings.passed_over).append(f"no image has a label: {folder.why_unlabelled()}")
 
 
 def _labelled(root: Path, folder: ImageFolder) -> Iterator[tuple[str, str, str]]:

@@ -18,10 +18,11 @@ from tinymim.data import opened
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData, class_names, numbered
 from tinymim.data.open_image import open_image
+from tinymim.data.split_folders import VAL
 from tinymim.errors import TinymimError, first_few, several
 from tinymim.safety.signatures import HEAD, form
 
-VALIDATION = ("validation", "val")  # what a dataset may call the split to hold out
+VALIDATION = ("validation", *VAL)  # what a dataset may call the split to hold out
 SECONDS = 5  # until a hub that does not answer is given up
 
 
@@ -64,7 +65,8 @@ class HFData(ViewedData):
         revision: of one on the hub.
         subset: of one on the hub that has several.
         train_split: to train on.
-        val_split: to hold out; ``None`` takes ``validation`` or ``val``, or holds a fraction of the other out.
+        val_split: to hold out; ``None`` takes ``validation``, ``val``, ``valid`` or ``dev``, or holds a fraction of the
+            other out.
         image_key: column of the images.
         label_key: column of the labels, if there is one.
         options: of :class:`ViewedData`.

@@ -3,95 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from tinymim.data.passed_over import PassedOver, counted
+from tinymim.data.split_folders import LEAVINGS, SPLITS, TEST, TRAIN, VAL, folders_in, hidden_splits, pairs, splits
 from tinymim.errors import TinymimError, first_few
 from tinymim.safety.signatures import HEAD, form
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-OTHER_IMAGES = frozenset(
-    [
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".jfif",
-        ".jpe",
-        ".jp2",
-        ".j2k",
-        ".jxl",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".ppm",
-        ".pgm",
-        ".pnm",
-        ".tga",
-        ".psd",
-        ".exr",
-        ".hdr",
-        ".dcm",
-        ".nii",
-        ".svs",
-        ".ndpi",
-        ".mrxs",
-        ".cr2",
-        ".nef",
-        ".arw",
-        ".dng",
-        ".raw",
-        ".ico",
-        ".svg",
-    ]
-)
-"""Endings of images that are not read: what has them was surely meant."""
-
-TRAIN = ("train", "training")
-VAL = ("val", "validation", "valid", "dev")
-TEST = ("test", "testing")
-SPLITS = frozenset(TRAIN + VAL + TEST)
-
-
-@dataclass
-class PassedOver:
-    """Files and folders that a listing does not take.
-
-    Args:
-        endings: files of each other ending.
-        special: pipes, devices and sockets under the names of images.
-        folders: folders directly below, of which :func:`listed` leaves those without an image.
-    """
-
-    endings: Counter[str] = field(default_factory=Counter)
-    special: list[str] = field(default_factory=list)
-    folders: set[str] = field(default_factory=set)
-
-    def notes(self, where: str) -> list[str]:
-        """Files that are not read, for people; see :meth:`faults`."""
-        if not (others := Counter({ending: n for ending, n in self.endings.items() if ending not in OTHER_IMAGES})):
-            return self.faults(where)
-        return [*self.faults(where), f"{others.total()} other files in {where} are not read ({_counted(others)})"]
-
-    def faults(self, where: str) -> list[str]:
-        """Entries that were surely meant to be read: images of other kinds, pipes under the names of images."""
-        faults = []
-        if images := Counter({ending: n for ending, n in self.endings.items() if ending in OTHER_IMAGES}):
-            faults.append(f"{images.total()} images of other kinds in {where} are not read ({_counted(images)})")
-        if self.special:
-            faults.append(f"{len(self.special)} pipes or devices in {where} are no images, such as {self.special[0]}")
-        return faults
 
 
 def image_files(folder: str, passed: PassedOver | None = None) -> Iterator[str]:
     """Paths of the images below ``folder``, relative to it, with ``/`` between; in no order, and lazily.
 
-    Hidden files and folders are passed over, and what is no regular file; links are followed. A link to nowhere counts
-    as an image, one that cannot be read.
+    Hidden files and folders are passed over, :data:`LEAVINGS`, and what is no regular file; links are followed. A link
+    to nowhere counts as an image, one that cannot be read.
 
     Args:
         folder: to list.
@@ -109,12 +39,14 @@ def image_files(folder: str, passed: PassedOver | None = None) -> Iterator[str]:
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir():
+                        if entry.name.lower() in LEAVINGS:
+                            continue
                         if not (entry.is_symlink() and _encloses(entry.path, f"{folder}/{here}")):
                             below.append(f"{here}{entry.name}/")
                             if not here:
                                 passed.folders.add(entry.name)
                     elif not entry.name.lower().endswith(EXTENSIONS):
-                        passed.endings[os.path.splitext(entry.name)[1].lower()] += 1  # noqa: PTH122
+                        passed.add(here + entry.name)
                     elif entry.is_file() or not os.path.exists(entry.path):  # noqa: PTH110
                         yield here + entry.name
                     else:
@@ -137,37 +69,10 @@ def listed(folder: str) -> tuple[list[str], PassedOver]:
     return files, passed
 
 
-def splits(root: Path) -> tuple[str, str | None]:
-    """The folders to train on and to validate on: ``train/`` and perhaps ``val/`` below ``root``, under any of their
-    usual names and in any case; or ``root`` alone."""
-    if (train := _split(root, TRAIN)) is None:
-        return str(root), None
-    val = _split(root, VAL)
-    return str(train), str(val) if val else None
-
-
-def _split(root: Path, names: tuple[str, ...]) -> Path | None:
-    if (root / names[0]).is_dir():
-        return root / names[0]
-    folders = [name for name in folders_in(root) if name.lower() in names]
-    return root / min(folders, key=lambda name: names.index(name.lower())) if folders else None
-
-
-def folders_in(folder: Path) -> list[str]:
-    """Names of the folders directly in ``folder``, sorted; hidden ones left out.
-
-    Raises:
-        TinymimError: it cannot be listed.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise TinymimError(f"data.root: {error.filename} cannot be listed: {error.strerror}") from error
-
-
 def root_problems(root: str) -> list[str]:
     """Why ``root`` is no folder of images, or why its ``train/`` or ``val/`` is none. Looks for one image in each."""
+    if not root.strip():
+        return ["no folder is named, or a variable that holds its name is empty: give a folder of images"]
     path = Path(root).expanduser()
     if not path.is_dir():
         return [f"{root} {_not_a_folder(path)}: give a folder of images"]
@@ -175,7 +80,7 @@ def root_problems(root: str) -> list[str]:
     for folder in filter(None, splits(path)):
         passed = PassedOver()
         if next(image_files(folder, passed), None) is None:
-            there = f"; it holds {_counted(passed.endings)}" if passed.endings else ""
+            there = f"; it holds {counted(passed.endings)}" if passed.endings else ""
             remedy = next((f". {words}" for ending, words in _ELSEWHERE.items() if passed.endings[ending]), "")
             problems.append(
                 f"no images in {folder}: looked for {', '.join(EXTENSIONS)}, also in its folders{there}{remedy}"
@@ -201,10 +106,6 @@ def _not_a_folder(path: Path) -> str:
     with path.open("rb") as stream:
         name, _, remedy = form(stream.read(HEAD)).partition("; ")
     return f"is {name or 'a file'}{f' ({remedy})' if remedy else ''}, not a folder"
-
-
-def _counted(endings: Counter[str]) -> str:
-    return first_few([f"{count} {ending or 'without ending'}" for ending, count in endings.most_common()], 4)
 
 
 def stray(files: list[str]) -> str | None:
@@ -255,6 +156,22 @@ class ImageFolder:
             return f"{odd} is not in a class folder"
         return f"{', '.join(folders)} are splits, not classes" if len(folders) > 1 else "fewer than two class folders"
 
+    def val_problem(self) -> str | None:
+        """Why the images of ``val`` cannot have the labels of those to train on, if these have any."""
+        if not self.classes:
+            return None
+        if odd := stray(self.val_files):
+            return (
+                f"{self.val} has images outside class folders, such as {odd}, though train/ has {len(self.classes)} "
+                "classes: sort them into folders named as train/'s, or take val/ away"
+            )
+        if strange := sorted({file.partition("/")[0] for file in self.val_files} - set(self.classes)):
+            return (
+                f"{self.val} has {len(strange)} classes that train/ lacks, such as {strange[0]}: "
+                "its folders must be named as train/'s"
+            )
+        return None
+
 
 def image_folder(root: Path) -> ImageFolder:
     """List a folder: images by split, and all that is passed over.
@@ -281,6 +198,7 @@ def image_folder(root: Path) -> ImageFolder:
 def _note_other_splits(root: Path, folder: ImageFolder) -> None:
     """Note folders that are named as splits are and are not taken for ones, and those beside ``train/``."""
     if folder.train == str(root):
+        folder.faults += pairs(folder.files) or hidden_splits(root, folder.files)
         named = {file.partition("/")[0] for file in folder.files if "/" in file}
         if odd := sorted(name for name in named if name.lower() in SPLITS):
             role = "a class" if folder.classes else "no split"

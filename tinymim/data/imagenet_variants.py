@@ -26,10 +26,11 @@ from tinymim.data.corruption_error import (
 )
 from tinymim.data.corruptions import SEVERITIES
 from tinymim.data.data_module import Sample, Workers
-from tinymim.data.image_files import folders_in, image_files
+from tinymim.data.image_files import image_files
 from tinymim.data.named_sets import Figures, NamedSet, NamedSets, Report, percent
 from tinymim.data.open_image import open_image, unreadable
 from tinymim.data.sampler import Draw
+from tinymim.data.split_folders import folders_in
 from tinymim.data.transforms import PlainView, crop_problems
 from tinymim.errors import TinymimError, first_few, several
 

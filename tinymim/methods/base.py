@@ -144,7 +144,8 @@ class Method(pl.LightningModule):
         if classes is not None and classes < 1:
             errors.append(f"num_classes: {classes} is not 1 or more; leave it out to take the data's")
         elif classes and known and classes < known:
-            errors.append(f"num_classes: {classes}, and the data has {known}; leave it out to take the data's")
+            errors.append(f"num_classes: {classes}, and the data has {known} classes; leave it out")
+        errors += self._patch_errors()
         images = getattr(data, "train", None)
         batch = getattr(data, "batch_size", None)
         if isinstance(images, Sized) and self._trainer and batch:
@@ -152,6 +153,18 @@ class Method(pl.LightningModule):
         if batch == 1 and any(isinstance(layer, _BatchNorm) for layer in self.modules()):
             errors.append("data.batch_size: a batch of one image, and BatchNorm needs two or more")
         return errors
+
+    def _patch_errors(self) -> list[str]:
+        """Pixels of an image that no patch of the backbone would hold; it may not be built, for other mistakes."""
+        try:
+            network = self.backbone
+            sides = [side for side, patch in zip(network.image_size, network.patch, strict=True) if side % patch]
+        except (AttributeError, AssertionError):
+            return []
+        if not sides:
+            return []
+        rest = "the rest would not be seen"
+        return [f"img_size: {sides[0]} px are no multiple of the patches' {network.patch[0]} px: {rest}"]
 
     def data_errors(self, data: pl.LightningDataModule) -> list[str]:
         """Mistakes in the data module that its options reveal before anything is loaded."""

@@ -49,8 +49,7 @@ class MAEPretrainer(MaskedPretrainer):
 
     def option_errors(self, encoder: Backbone) -> list[str]:
         """Sizes that no decoder can have."""
-        width, _, heads = self.decoder_sizes
-        return decoder_errors(width, heads)
+        return decoder_errors(*self.decoder_sizes)
 
     def build_on(self, encoder: Backbone) -> None:
         """Keep the encoder, and build the decoder."""

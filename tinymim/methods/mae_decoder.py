@@ -14,6 +14,8 @@ from tinymim.vit.backbone import Backbone
 from tinymim.vit.norms import LastNorm
 from tinymim.vit.taps import choose_attention
 
+MOST_DEEP, MOST_WIDE = 1000, 65536  # beyond any decoder: a slip of the keys is said before it is built
+
 
 class Decoder(nn.Module):
     """MAE's decoder: mask tokens take the dropped patches' places, a few blocks, and pixels come out.
@@ -73,7 +75,8 @@ class Reconstruction:
 
     def errors(self, mask_ratio: float) -> list[str]:
         """Sizes that no decoder can have, and a mask ratio that leaves nothing to restore."""
-        errors = [f"reconstruction.{error}" for error in decoder_errors(self.decoder_width, self.decoder_heads)]
+        sizes = (self.decoder_width, self.decoder_depth, self.decoder_heads)
+        errors = [f"reconstruction.{error}" for error in decoder_errors(*sizes)]
         if not mask_ratio:
             errors.append("reconstruction: nothing is dropped to restore; set mask_ratio (the paper's is 0.75)")
         return errors
@@ -119,11 +122,14 @@ def statistics_of(patches: Tensor) -> tuple[Tensor, Tensor]:
     return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
-def decoder_errors(width: int, heads: int) -> list[str]:
-    """Why no decoder can be that wide with that many heads."""
+def decoder_errors(width: int, depth: int, heads: int) -> list[str]:
+    """Why no decoder can be that wide and deep with that many heads."""
+    errors = [f"decoder_depth: {depth} is not from 1 to {MOST_DEEP}"] if not 1 <= depth <= MOST_DEEP else []
     if heads < 1 or width < 1 or width % 4 or width % heads:
-        return [f"decoder_width: {width} must be divisible by 4 and by decoder_heads, {heads}"]
-    return []
+        errors.append(f"decoder_width: {width} must be divisible by 4 and by decoder_heads, {heads}")
+    elif width > MOST_WIDE:
+        errors.append(f"decoder_width: {width} is more than {MOST_WIDE}")
+    return errors
 
 
 def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:

@@ -48,6 +48,8 @@ class Optim:
         least = {"base_lr": self.base_lr, "weight_decay": self.weight_decay, "min_lr": self.min_lr}
         least |= {"warmup_epochs": self.warmup_epochs, "warmup_steps": self.warmup_steps or 0}
         errors = [f"{name}: {value} is not 0 or more" for name, value in least.items() if not 0 <= value < math.inf]
+        if self.base_lr == 0:
+            errors.append("base_lr: 0 trains nothing")
         if not all(0 <= beta < 1 for beta in self.betas):
             errors.append(f"betas: {list(self.betas)} are not both in [0, 1)")
         if not 0 < self.layer_decay <= 1:
@@ -129,6 +131,8 @@ def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, 
     else:
         warmup = round(min(optim.warmup_epochs / max(trainer.max_epochs or 1, 1), 1.0) * steps)
     floor = optim.min_lr / lr if lr else 0.0
+    if floor > 1:
+        say(f"optim.min_lr: {optim.min_lr:g} is above that, so the rate rises to it; lower it, or raise optim.base_lr")
     optimizer = torch.optim.AdamW(
         _groups(model, optim),
         lr=lr,

@@ -43,7 +43,8 @@ SIGNATURES = (
     Signature(rb"[\w./-]*/annex/objects/", "a git-annex pointer", "`git annex get` fetches what it stands for"),
     Signature(rb"(\xef\xbb\xbf)?\s*(<\?xml.*)?<svg", "an SVG drawing", "", "draw it as PNG"),
     Signature(
-        rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", "a web page or an error of a server",
+        rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)|(\xff\xfe|\xfe\xff)[\s\0]*<",
+        "a web page or an error of a server",
         "fetch the file by its own address, logged in if need be",
     ),
     Signature(rb"\x1f\x8b", "compressed with gzip", "unpack it with `gunzip --keep`"),
@@ -51,6 +52,9 @@ SIGNATURES = (
     Signature(rb"\xfd7zXZ\0", "compressed with xz", "unpack it with `unxz --keep`"),
     Signature(rb"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it with `unzstd --keep`"),
     Signature(rb"\x04\x22\x4d\x18", "compressed with lz4", "unpack it with `unlz4`"),
+    Signature(rb"\x1f[\x9d\xa0]", "compressed with compress", "unpack it with `uncompress`"),
+    Signature(rb"LZIP", "compressed with lzip", "unpack it with `lzip -d`"),
+    Signature(rb"MSCF|xar!", "an archive", INNER, "unpack it"),
     Signature(rb"7z\xbc\xaf\x27\x1c", "a 7z archive", INNER, "unpack it"),
     Signature(rb"Rar!\x1a\x07", "a RAR archive", INNER, "unpack it"),
     Signature(rb"PK(\x03\x04|\x05\x06)", "a zip archive", None, "unpack it"),
@@ -66,13 +70,29 @@ SIGNATURES = (
     Signature(rb"\x80[\x02-\x05]", "a pickle, which may hold code and is not read", None, ""),
     Signature(rb"PAR1|ARROW1|OBJ\x01", "a table of columns", "", "tinymim.data.HFData reads Parquet and Arrow"),
     Signature(rb"%PDF-", "a PDF", "", "write its pages as images"),
+    Signature(rb"%!PS", "PostScript", "", "write its pages as images"),
+    Signature(rb".{128}DICM", "a DICOM image", "", "write it as PNG"),
+    Signature(rb"SIMPLE  =", "a FITS image", "", "write it as PNG"),
+    Signature(rb"\x5c\x01\0\0.{340}n[+i]1\0", "a NIfTI volume", "", "write its slices as images"),
+    Signature(
+        rb"8BPS|gimp xcf|v/1\x01|AT&TFORM", "an image of a drawing program or of another kind", "", "write it as PNG"
+    ),
+    Signature(
+        rb"\0\0\0\x01Bud1|\0\x05\x16[\0\x07]|L\0\0\0\x01\x14\x02|bplist",
+        "a note of a desktop, not the file beside it",
+    ),
+    Signature(rb"SQLite format|\xd0\xcf\x11\xe0", "a database or a document", "", FILES),
     Signature(rb".{4}ftyp(hei[cx]|mif1|avi[fs]|hevc)", "a HEIC or AVIF image that this Pillow lacks", "", "convert it"),
     Signature(rb"\xff\x0a|.{4}JXL ", "a JPEG XL image", "", "convert it"),
     Signature(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II\x2a\0|MM\0\x2a", "an image", "", None),
-    Signature(rb".{4}(ftyp|moov)|RIFF.{4}AVI |\x1aE\xdf\xa3", "a video", "", "write its frames as images"),
-    Signature(rb"\x7fELF", "a program"),
     Signature(
-        rb"\0{32}", "zeros where its beginning belongs",
+        rb".{4}(ftyp|moov)|RIFF.{4}AVI |\x1aE\xdf\xa3|OggS|FLV\x01|\0\0\x01[\xb3\xba]", "a video", "",
+        "write its frames as images"
+    ),
+    Signature(rb"ID3|RIFF.{4}WAVE|fLaC", "a sound"),
+    Signature(rb"\x7fELF|MZ.\0|\xca\xfe\xba\xbe|\xcf\xfa\xed\xfe", "a program"),
+    Signature(
+        rb"\0{32,}\Z", "zeros where its beginning belongs",
         "as a broken download or disk leaves them; fetch or copy it again",
     ),
 )  # fmt: skip

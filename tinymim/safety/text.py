@@ -11,6 +11,7 @@ import codecs
 import json as standard
 import re
 import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,18 @@ WRONG = (ValueError, TypeError, LookupError, AttributeError, OverflowError, Recu
 """Errors of the parsers on texts that are none of theirs."""
 
 
+MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe one, by way of libyaml where it was built with it; dates stay text."""
+    """PyYAML's safe one, by way of libyaml where it was built with it; dates stay text, and no key comes twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
+        if twice := next((key for key, count in Counter(keys).items() if count > 1), None):
+            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is there twice", node.start_mark)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 _Loader.yaml_implicit_resolvers = {

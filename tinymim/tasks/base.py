@@ -105,13 +105,13 @@ class SupervisedTask(Method):
         """Classes of the recipe, else of the data; 1 where data that is not set up does not tell yet."""
         known = getattr(data, self.classes_of, None)
         predicting = self._trainer and self._trainer.state.fn == "predict"
-        if self.num_classes and known and self.num_classes < known:
+        if self.num_classes and known and 0 < self.num_classes < known:
             errors.append(f"num_classes: {self.num_classes}, and the data has {known} classes; leave it out")
         why = getattr(data, "unlabelled", None) if self.classes_of == "num_classes" else None
         set_up = self._trainer and not predicting and data is not None
         if not known and (why or set_up or not (self.num_classes or not self._trainer)):
             errors.append(why or f"data: {self.lacking}")
-        return self.num_classes or known or 1
+        return max(self.num_classes or known or 1, 1)
 
     def choose_trained(self, backbone: Backbone, taps: Iterable[Tap]) -> None:
         """Train the parameters that a loss on ``taps`` reaches, or none of a frozen backbone."""

@@ -157,7 +157,7 @@ def paths() -> dict[str, Path]:
     """The file of every card, by name; it may be unreadable."""
     cards: dict[str, Path] = {}
     for folder in reversed(folders()):
-        cards.update({path.stem: path for path in folder.glob("*.yaml")})
+        cards.update({path.stem: path for path in folder.glob("*.y*ml")})
     return dict(sorted(cards.items()))
 
 

@@ -46,13 +46,19 @@ def newest(run: Path, parts: bool = False) -> Path | None:
 
 
 def candidates(folder: Path) -> Iterator[Path]:
-    """Checkpoints to resume from, best first, each file once."""
+    """Checkpoints to resume from, best first, each file once: what ``last.ckpt`` names, and the others by age. Without
+    that link the folder is a copy, whose files may have any age, and their steps decide."""
     last = folder / "last.ckpt"
     named = Path(os.path.realpath(last)) if last.is_file() else last
     if last.is_file():
         yield last
-    steps = sorted(filter(Path.is_file, folder.glob("step-*.ckpt")), key=age, reverse=True)
+    whose = age if last.is_file() else _name
+    steps = sorted(filter(Path.is_file, folder.glob("step-*.ckpt")), key=whose, reverse=True)
     yield from (path for path in steps if path != folder / named.name)
+
+
+def _name(path: Path) -> tuple[int, str]:
+    return 0, path.name
 
 
 def age(path: Path) -> tuple[int, str]:
@@ -78,6 +84,14 @@ def problem_of(path: Path, parts: bool = False) -> str | None:
     except TinymimError as error:
         return str(error)
     return None
+
+
+def absent(path: Path) -> str:
+    """Words for the path of a checkpoint that is no file."""
+    if not path.is_dir():
+        return f"there is no checkpoint at {path}"
+    places = [*path.glob("last.ckpt"), *path.glob("checkpoints/last.ckpt"), *sorted(path.glob("*.ckpt"))]
+    return f"{path} is a folder; name a file{f', such as {places[0]}' if places else ''}"
 
 
 class _Stream(io.FileIO):

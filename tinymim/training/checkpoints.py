@@ -49,6 +49,7 @@ class Checkpoints(Checkpoint):
         self.seconds = seconds
         self.folder = run / "checkpoints"
         self._agreement = PeriodicAgreement()
+        self._begun = -1  # the step this process began at
 
     @override
     def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -58,8 +59,7 @@ class Checkpoints(Checkpoint):
     @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.preemption.listen(trainer)
-        _check_link(self.folder / "last.ckpt")
-        self._saved = time.monotonic()
+        self._saved, self._begun = time.monotonic(), trainer.global_step
         if self.seconds is not None:
             self.preemption.deadline = self._saved + self.seconds
 
@@ -121,7 +121,10 @@ class Checkpoints(Checkpoint):
         return minutes is not None and time.monotonic() - self._saved >= 60 * minutes
 
     def _agree(self, trainer: pl.Trainer, due: bool = False, now: bool = False) -> tuple[int, bool]:
-        return self._agreement.agree(trainer, self.preemption.request(trainer), due, now)
+        request = self.preemption.request(trainer)
+        if self.preemption.received is None and trainer.global_step == self._begun:
+            request = 0  # a time that is shorter than a validation would end there again and again
+        return self._agreement.agree(trainer, request, due, now)
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / f"step-{trainer.global_step:08d}.ckpt"

@@ -31,7 +31,7 @@ from tinymim.log import say
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
 from tinymim.training import preflight, run_folder, run_results, test_report
-from tinymim.training.checkpoint_files import SafeCheckpointIO, newest, problem_of
+from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, problem_of
 from tinymim.training.checkpoints import BestCheckpoint, Checkpoints, write_progress
 from tinymim.training.exact_resume import ExactResume
 from tinymim.training.flops import FlopCount
@@ -79,7 +79,7 @@ class TinymimCLI(LightningCLI):
 
     @override
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Name the one that is run alone, as each gets a parser of a thousand options."""
+        # the one that is run alone, as each gets a parser of a thousand options
         return {name: skipped for name, skipped in super().subcommands().items() if name == self._command}
 
     @override
@@ -94,8 +94,7 @@ class TinymimCLI(LightningCLI):
 
     @override
     def _parse_ckpt_path(self) -> None:
-        # Lightning would lay stored hyper-parameters over the command line; a run follows its recipe
-        pass
+        pass  # Lightning would lay stored hyper-parameters over the command line; a run follows its recipe
 
     @override
     def instantiate_classes(self) -> None:
@@ -156,7 +155,7 @@ class TinymimCLI(LightningCLI):
                 say(f"resuming from {last}{other}" if last else nothing)
             config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last) if last else None
         elif path and not Path(path).is_file():
-            raise TinymimError(f"ckpt_path: there is no checkpoint at {path}")
+            raise TinymimError(f"ckpt_path: {absent(Path(path))}")
         elif path and (problem := problem_of(Path(path), parts=self.subcommand == "fit")):
             raise TinymimError(f"ckpt_path: {problem}; name another, or `last` for the newest whole one of the run_dir")
 

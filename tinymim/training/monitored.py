@@ -35,15 +35,26 @@ class MonitoredMetrics(pl.Callback):
         names = _logged(trainer, module)
         if any(isinstance(callback, KNNEvaluator) for callback in callbacks):
             names.add("val/knn_top1")
+        for callback in callbacks:
+            if isinstance(callback, pl.callbacks.LearningRateMonitor):
+                names.update(_rates(callback, trainer))
         others = [callback for callback in callbacks if not type(callback).__module__.startswith(KNOWN)]
         for callback in watching:
             metric = str(callback.monitor)
-            if metric in names or metric.startswith("lr"):  # which LearningRateMonitor logs
+            if metric in names:
                 continue
             what = f"{type(callback).__name__} monitors {metric}, which the module does not log{near(metric, names)}"
             if not others:
                 raise TinymimError(f"trainer.callbacks: {what}")
             say(f"trainer.callbacks: {what}; {type(others[0]).__name__} may")
+
+
+def _rates(callback: pl.callbacks.LearningRateMonitor, trainer: pl.Trainer) -> set[str]:
+    """Names that it logs."""
+    found, *_ = callback._find_names_from_schedulers(trainer.lr_scheduler_configs)
+    names = {name for group in found for name in group}
+    momenta = {f"{name}-momentum" for name in names} if callback.log_momentum else set()
+    return names | momenta | ({f"{name}-weight_decay" for name in names} if callback.log_weight_decay else set())
 
 
 def _logged(trainer: pl.Trainer, module: pl.LightningModule) -> set[str]:

@@ -84,6 +84,11 @@ class NonFiniteGuard(pl.Callback):
         stored = module.state_dict().keys()
         self._buffers = [name for name, _ in module.named_buffers() if name in stored]
         self._parameters = dict(module.named_parameters())
+        if trainer.ckpt_path and (broken := nonfinite(module.named_parameters())):
+            what = f"{trainer.ckpt_path} holds weights that are not finite ({first_few(broken)})"
+            raise TinymimError(
+                f"ckpt_path: {what}: it is damaged, or the training that wrote it had diverged; name one of before"
+            )
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:

@@ -1,7 +1,7 @@
 """Pre-emption: on a signal to end, or when its time is over, a run finishes the step, saves, and exits with code 75.
 
-Signals are those with which a cluster takes its machines back (SIGTERM, SIGUSR1), a closed session (SIGHUP) and Ctrl-C
-(SIGINT, code 130). They may reach the whole process group: loading processes ignore them.
+Signals are those with which a cluster takes its machines back (SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU), a closed session
+(SIGHUP) and Ctrl-C (SIGINT, code 130). They may reach the whole process group: loading processes ignore them.
 """
 
 from __future__ import annotations

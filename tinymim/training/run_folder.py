@@ -46,6 +46,8 @@ from tinymim.training import lock, metrics_log, test_report
 
 PROGRESS, ENVIRONMENT = "progress.json", "environment.json"
 RESULTS = ("checkpoints", PROGRESS, metrics_log.NAME, "results.json", "predictions.npz", "masks", "nonfinite")
+OURS_BY_ENDING = (".ckpt", ".sha256", ".pt", ".html")
+FOLDERS = ("checkpoints", "masks", "nonfinite")  # the others are files
 KEPT = (*RESULTS, *test_report.FILES)
 WRITTEN = (*KEPT, "config.yaml", ENVIRONMENT, "hparams.yaml")
 PACKAGES = (
@@ -86,6 +88,8 @@ def check(folder: Path, resume: bool, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise TinymimError(f"run_dir: {folder} is a file; give a folder with --run_dir")
     names = sorted(path.name for path in folder.iterdir() if path.name != lock.NAME) if folder.is_dir() else []
+    if resume:
+        _check_kinds(folder)
     if not names or resume:
         return
     if not any(_is_ours(name) for name in names):
@@ -97,16 +101,32 @@ def check(folder: Path, resume: bool, overwrite: bool) -> None:
         )
 
 
+def _check_kinds(folder: Path) -> None:
+    """Raise where a run would come upon a folder in place of a file, or the other way round, after its first epoch."""
+    inside = [f"checkpoints/{name}.ckpt" for name in ("best", "last")]
+    for name in (*WRITTEN, *inside):
+        path, is_folder = folder / name, name in FOLDERS
+        if path.exists() and path.is_dir() != is_folder:
+            found, wanted = ("file", "folder") if is_folder else ("folder", "file")
+            raise TinymimError(f"run_dir: {path} is a {found}, where a run has a {wanted}; move it away")
+
+
 def clear(folder: Path, resume: bool) -> None:
     """Make room for a run in ``folder``, which :func:`check` has passed and the caller holds the lock of."""
-    for path in [*folder.glob(".*"), *folder.glob("checkpoints/.*"), *folder.glob("hpc_ckpt_*")]:
-        if path.name != lock.NAME:  # half written when the run before was killed; or SLURM's copy of ours
-            path.unlink()
+    hidden = [path for place in ("", "checkpoints/", "nonfinite/") for path in folder.glob(f"{place}.*")]
+    for path in [*filter(_is_half_written, hidden), *folder.glob("hpc_ckpt_*")]:
+        path.unlink()  # half written when the run before was killed; or SLURM's copy of ours
     if resume:
         metrics_log.set_aside(folder)
         return
     for path in [path for path in folder.iterdir() if _is_ours(path.name)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_half_written(path: Path) -> bool:
+    """Whether a hidden file is a temporary of one of ours: others, and hidden folders, are left by a user's tools."""
+    name = re.fullmatch(r"\.(.+)\.\w+", path.name)
+    return name is not None and (_is_ours(name[1]) or name[1].endswith(OURS_BY_ENDING)) and not path.is_dir()
 
 
 def _is_ours(name: str) -> bool:
