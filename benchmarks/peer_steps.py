@@ -96,7 +96,7 @@ def lightly_train(options: argparse.Namespace) -> Variant:
 
 
 def assert_reads_patches(student: Any) -> None:
-    """Hold what peers.py says of it: a timm ViT's features are the mean of its patch tokens, without the class token."""
+    """Hold what peers.py says of it: a timm ViT gives the mean of its patch tokens, without the class token."""
     with torch.no_grad():
         images = torch.rand(1, 3, 224, 224, device=DEVICE)
         student.eval()

@@ -3,7 +3,8 @@
 # are equal after the first batch, and macro accuracies of k=1 and k=5 have equal states when that batch has none right
 # at either k (a fresh network) or all right at k=1 (a good one). From then on only the first is updated. Averaged over
 # samples ("micro") the two are not joined. compute_groups=False, or the groups written out, is right.
-# Output seen, top-1 and top-5 in the collection (alone): none right at first: 0.00, 0.00 (0.00, 0.50)
+# Output seen, top-1 and top-5 in the collection (alone): none right at first: 0.00, 0.00 (0.00, 0.50);
+# all right at first: 0.50, 0.50 (0.50, 1.00)
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

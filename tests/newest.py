@@ -1,7 +1,7 @@
 """Plugin of ``make test-newest``: versions other than the pinned ones, behaviours that moved, and deprecated calls.
 
-A deprecation is ours where a line of ``tinymim`` is on the stack, whichever library's file the warning names. What
-commands in processes of their own call is not seen.
+A deprecation is listed where a line of ``tinymim`` is on the stack, with the library by way of which it came, if one
+did. What commands in processes of their own call is not seen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def warn(message: Any, category: Any = None, stacklevel: int = 1, *rest: Any, **
     """``warnings.warn``, which also keeps the nearest line of ours that led to a deprecation."""
     kind = type(message) if isinstance(message, Warning) else category or UserWarning
     if issubclass(kind, KINDS) and (place := _called_from()):
-        deprecated[f"{place}: {kind.__name__}: {' '.join(str(message).split())[:200]}"] += 1
+        deprecated[f"{place}{_by_way_of(stacklevel)}: {kind.__name__}: {' '.join(str(message).split())[:200]}"] += 1
     _warn(message, category, stacklevel + 1, *rest, **named)
 
 
@@ -39,6 +39,15 @@ def _called_from() -> str:
             return f"{Path(frame.f_code.co_filename).relative_to(PROJECT)}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return ""
+
+
+def _by_way_of(stacklevel: int) -> str:
+    """The file that the warning is about, where that is not ours: a call of its authors', and not for us to change."""
+    try:
+        file = Path(sys._getframe(stacklevel + 1).f_code.co_filename)
+    except ValueError:  # the stack is not that deep
+        return ""
+    return "" if file.is_relative_to(OURS) else f", by way of {'/'.join(file.parts[-3:])}"
 
 
 def moved(failed: list[str], page: str) -> list[str]:
@@ -76,7 +85,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     parts = {
         "other versions than the pinned ones": changed((PROJECT / "constraints.txt").read_text()),
         "behaviours that moved (docs/behaviours.md)": moved(failed, (PROJECT / "docs/behaviours.md").read_text()),
-        "deprecated, and called by tinymim": [f"{count} x {text}" for text, count in sorted(deprecated.items())],
+        "deprecated, and called from tinymim": [f"{count} x {text}" for text, count in sorted(deprecated.items())],
     }
     for title, lines in parts.items():
         terminalreporter.section(title)

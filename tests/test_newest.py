@@ -30,10 +30,16 @@ def test_warn__keeps_what_a_line_of_ours_led_to(monkeypatch: pytest.MonkeyPatch)
     exec(compile("def old():\n    warn('old() will go', FutureWarning, 2)", "library.py", "exec"), library)
     ours = SimpleNamespace(filename=f"{newest.OURS}/made_up.py")
     called = {"old": library["old"]}
-    exec(compile("\n\ndef call():\n    old()", ours.filename, "exec"), called)
+    between = {"old": library["old"]}
+    exec(compile("def use():\n    old()", "/packages/between/use.py", "exec"), between)
+    called["use"] = between["use"]
+    exec(compile("\n\ndef call():\n    old()\n    use()", ours.filename, "exec"), called)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         called["call"]()
         library["old"]()
-    assert dict(seen) == {"tinymim/made_up.py:4: FutureWarning: old() will go": 1}
-    assert [warning.filename for warning in caught] == [ours.filename, __file__]
+    assert dict(seen) == {
+        "tinymim/made_up.py:4: FutureWarning: old() will go": 1,
+        "tinymim/made_up.py:5, by way of packages/between/use.py: FutureWarning: old() will go": 1,
+    }
+    assert [warning.filename for warning in caught] == [ours.filename, "/packages/between/use.py", __file__]
