@@ -4,11 +4,12 @@ RECIPE ?= relation_digits
 CHAIN ?= digits_l_m_s
 ARGS ?=
 MINIMUM ?= tests/test_floors.py tests/config tests/vit tests/targets tests/methods/test_distillation.py tests/tasks/test_classification.py tests/training/test_lock.py tests/training/test_checkpoints.py tests/training/test_exact_resume.py tests/data/test_hf_data.py tests/export/test_export_forms.py
+NEWEST ?= tests/behaviours $(MINIMUM)
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup distill check chain resume report analyze study test test-minimum test-package release docs torture study-digits teacher teacher-fashion teachers lint format clean
+.PHONY: help setup distill check chain resume report analyze study test test-minimum test-newest test-package release docs torture study-digits teacher teacher-fashion teachers lint format clean
 
 help:  ## this list
 	@echo "targets:"
@@ -84,6 +85,12 @@ test-minimum: setup  ## a short part of the tests with the lowest versions that 
 	$(BIN)/uv venv -q --python $(BIN)/python "$$folder/venv" && \
 	$(BIN)/uv pip install -q --python "$$folder/venv/bin/python" --resolution lowest-direct -e '.[dev]' && \
 	PYTHONPATH=. "$$folder/venv/bin/python" -m pytest -p no:cacheprovider $(MINIMUM) $(ARGS)
+
+test-newest: setup  ## the same part with the newest of everything: what moved, what is deprecated (ARGS=tests: all of them)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(BIN)/uv venv -q --python $(BIN)/python "$$folder/venv" && \
+	$(BIN)/uv pip install -q --python "$$folder/venv/bin/python" --resolution highest -e '.[dev]' && \
+	PYTHONPATH=. "$$folder/venv/bin/python" -m pytest -p no:cacheprovider -p tests.newest -o filterwarnings= $(NEWEST) $(ARGS)
 
 torture: setup  ## kill a chain 24 times at random moments, and compare what it ends with bit for bit
 	@$(BIN)/python -m pytest tests/e2e/test_torture.py --kills 24 --dice 0 -s $(ARGS)

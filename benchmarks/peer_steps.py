@@ -74,6 +74,7 @@ def lightly_train(options: argparse.Namespace) -> Variant:
     ).to(DEVICE)
     assert type(method).__name__ == "DistillationV3", type(method)
     assert not method.teacher_embedding_model.training
+    assert_reads_patches(student)
     optimizer = optimizer_helpers.get_optimizer(
         optim_args=optimiser,
         trainable_modules=method.trainable_modules(),
@@ -92,6 +93,17 @@ def lightly_train(options: argparse.Namespace) -> Variant:
         return loss.detach()
 
     return Variant("lightly-train", step)
+
+
+def assert_reads_patches(student: Any) -> None:
+    """Hold what peers.py says of it: a timm ViT gives the mean of its patch tokens, without the class token."""
+    with torch.no_grad():
+        images = torch.rand(1, 3, 224, 224, device=DEVICE)
+        student.eval()
+        read = student.forward_pool(student.forward_features(images))["pooled_features"].flatten(1)
+        tokens = student.get_model().forward_features(images)
+        student.train()
+    torch.testing.assert_close(read, tokens[:, student.get_model().num_prefix_tokens :].mean(1))
 
 
 def torchdistill(options: argparse.Namespace) -> Variant:

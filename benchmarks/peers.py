@@ -124,7 +124,8 @@ PEERS = {
         peer_steps.lightly_train,
         "DistillationV3: both networks whole; mixup; KL between patch-to-patch similarities within an image, and "
         "between similarities of the patches' mean to a queue of 8192 of the teacher's; two projections; AdamW, "
-        "clipped. The class token is not used",
+        "clipped. Of a timm ViT it reads the mean of the patch tokens, whatever its global_pool (of its own DINOv2 "
+        "networks the class token), and trains no class token: say which token is read when features are compared",
         "lightly_train._commands.train_helpers",
         "0.18",
     ),

@@ -58,6 +58,12 @@ def test_problem__a_package_that_is_absent_or_another_version(
         assert fits or found in peer.problem()
 
 
+def test_computes__says_which_token_a_peer_reads(peers: ModuleType) -> None:
+    told = peers.PEERS["lightly-train"].computes
+    assert "mean of the patch tokens" in told
+    assert "trains no class token" in told
+
+
 def test_arguments__an_unknown_row_is_refused_and_the_rows_are_listed(
     peers: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -341,3 +342,10 @@ def test_figures__of_held_out_images_without_boxes_are_refused(tmp_path: Path, m
 
 def _no_boxes(image: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"boxes": image.new_zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+
+
+def test_figures__of_a_process_without_held_out_images_are_refused_in_all(built: Detector, monkeypatch: Any) -> None:
+    monkeypatch.setattr(built, "trainer", SimpleNamespace(world_size=2, sanity_checking=False), raising=False)
+    monkeypatch.setattr(built, "all_gather", lambda count: torch.stack([count, torch.tensor(3)]))
+    with pytest.raises(TinymimError, match="a process of 2 had no held-out image"):
+        built.on_validation_epoch_end()

@@ -144,6 +144,11 @@ class Detector(DensePredictionTask):
         self._report("test")
 
     def _report(self, stage: str) -> None:
+        batches: Any = self.all_gather(torch.tensor(self.average_precision.update_count, device=self.device))
+        if batches.min() == 0:  # torchmetrics' figures of such a process are another's error
+            raise TinymimError(
+                f"data: a process of {self.trainer.world_size} had no held-out image; hold out one for each"
+            )
         figures = self.average_precision.compute()  # over all processes, in each of them
         self.average_precision.reset()
         if figures["map"] < 0:  # torchmetrics' word for a set without boxes

@@ -18,6 +18,7 @@ from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import Blocks, truncate
 from tinymim.tasks.dense import DensePredictionTask
+from tinymim.tasks.exact_metrics import ExactMetrics
 from tinymim.tasks.scene_heads import Readout, SceneForm
 from tinymim.tasks.scene_targets import TASKS, TargetStatistics, labels_of, row_errors, target_statistics
 from tinymim.vit.architecture import Architecture
@@ -112,7 +113,7 @@ class SceneTasks(DensePredictionTask):
 
     def network_on(self, backbone: Backbone, form: SceneForm, data: Any) -> Readout:
         """The backbone with a head for each task; the targets of the training images are measured for them."""
-        self.figures: Any = nn.ModuleDict({name: nn.ModuleDict(_figures(name)) for name in self.tasks})
+        self.figures: Any = ExactMetrics({name: nn.ModuleDict(_figures(name)) for name in self.tasks})
         return Readout(backbone, form, self._statistics(data, backbone.grid))
 
     def _statistics(self, data: Any, grid: tuple[int, int]) -> dict[str, TargetStatistics]:
