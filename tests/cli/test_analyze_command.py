@@ -205,7 +205,7 @@ def test_csv__numbers_read_back_as_they_were(tmp_path: Path) -> None:
         (["digits_mae", "--batch_size", "3"], "batch_size: 3 is not 4 or more, which CKA needs"),
         (["digits_mae", "--relations", "qx"], "relations: ['qx'] is not pairs of q, k, v"),
         (["digits_mae", "bare.ckpt", "--tokens", "cls"], "cka.tokens: cls, but bare has no CLS token"),
-        (["digits_mae", "--device", "gpu"], "device: gpu cannot be used"),
+        (["digits_mae", "--device", "gpu"], "device: 'gpu' is no device"),
         (["digits_mae", "--device", "meta"], "device: meta cannot be used"),
         (["digits_mae", "--out", "mine"], "out: mine holds notes.txt, which no analysis wrote; give another folder"),
         (["digits_mae", "--out", "bare.ckpt"], "out: bare.ckpt is a file; give a folder"),

@@ -206,7 +206,7 @@ def test_folder__names_what_it_passes_over(tmp_path, capsys):
 
 
 def test_folder__a_broken_pair_gives_way_to_the_next_and_is_named_once(tmp_path, caplog):
-    write(tmp_path)
+    write(tmp_path, training=5)
     (tmp_path / "images/training/ADE_tra_0.jpg").write_bytes(b"no image")
     Image.new("L", (3, 3)).save(tmp_path / "annotations/training/ADE_tra_1.png")
     data = prepared(tmp_path)

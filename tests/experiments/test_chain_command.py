@@ -34,10 +34,10 @@ class Written:
         self.file.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def run(self, *arguments: str) -> int:
-        return chain_command.main(["run", str(self.file), "--run_dir", str(self.place), *arguments])
+        return chain_command.main(["run", str(self.file), "--run_dir", str(self.place), "--jobs", "1", *arguments])
 
     def resume(self, *arguments: str) -> int:
-        return chain_command.main(["resume", str(self.place), *arguments])
+        return chain_command.main(["resume", str(self.place), "--jobs", "1", *arguments])
 
 
 @pytest.fixture

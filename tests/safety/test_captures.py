@@ -58,9 +58,9 @@ def test_honest__runs_again(
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("MAEPretrainer", {"decoder_width": 3 << 20}, "decoder.mask_token"),
-        ("MAEPretrainer", {"decoder_depth": 1_000_000}, "more than 25,000 parts"),
-        ("Distiller, reconstructing", {"reconstruction": {"decoder_width": 3 << 20}}, "reconstructor.decoder"),
+        ("MAEPretrainer", {"decoder_width": 65_532}, "decoder.mask_token"),
+        ("MAEPretrainer", {"decoder_depth": 1_000_000}, "decoder_depth: 1000000 is not from 1 to 1000"),
+        ("Distiller, reconstructing", {"reconstruction": {"decoder_width": 1 << 16}}, "reconstructor.decoder"),
         ("Classifier", {"num_classes": 1 << 30}, "model.head.weight"),
         ("Classifier", {"neck": 1 << 30}, "model.neck.linear.weight"),
         ("Segmenter", {"decoder_width": 1 << 20}, "network.decoder"),

@@ -93,7 +93,7 @@ def test_knn_module__of_larger_images_resamples_positions_and_says_so(teacher_ca
 
 
 def test_fine_tuning__of_larger_images_goes_on_from_resampled_positions(teacher_card, tmp_path):
-    module = Classifier("tiny_teacher", optim=Optim(base_lr=0.0, warmup_epochs=0))
+    module = Classifier("tiny_teacher", optim=Optim(base_lr=1e-9, warmup_epochs=0))
     assert module.problems(image_size=24) == []
     runner = trainer(tmp_path, max_epochs=1)
     runner.fit(module, datamodule=LargerNoise())

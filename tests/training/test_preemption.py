@@ -87,6 +87,7 @@ def test_hanging_workers__do_not_keep_a_run_from_ending(monkeypatch: pytest.Monk
     monkeypatch.setattr(preemption, "HANGING", 1)
     monkeypatch.setattr(preemption, "_waits_for_data", lambda: True)
     if (child := os.fork()) == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
         runner: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=None), default_root_dir=tmp_path)
         with Preemption() as asked:
             asked.listen(runner)
