@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.commands import PROJECT
 
-OUTSIDE = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("*/README.md")]
+OUTSIDE = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("[!.]*/README.md")]
 PAGES = sorted([*(PROJECT / "docs").rglob("*.md"), *OUTSIDE])
 
 STUBS = ("tinymim", "make", "python", "pip")

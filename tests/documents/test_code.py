@@ -242,7 +242,7 @@ def test_messages__are_the_projects() -> None:
 
 def test_links__of_pages_that_are_not_the_sites() -> None:
     """Those of the site are checked as it is built."""
-    outside = [*PROJECT.glob("*.md"), *PROJECT.glob("*/README.md")]
+    outside = [*PROJECT.glob("*.md"), *PROJECT.glob("[!.]*/README.md")]
     links = [
         (page, link)
         for page in outside
