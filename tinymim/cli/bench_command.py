@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     rows = bench.measure(networks, options.seconds, images)
     print_table(rows)
     machine = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} thread(s)"
-    each = f"p50, p95: one image; images/s: {bench.BATCH} at once; ratio: to the first; in turn, on {machine}"
+    each = f"p50, p95: ms of one image; images/s: {bench.BATCH} at once; ratio: to the first; in turn, on {machine}"
     print(each + (f"; held-out images of {images.what}" if images else ""))
     if place := options.out or _of_run(options.networks[0]):
         content = {
@@ -65,10 +65,10 @@ def main(arguments: list[str]) -> int:
 def print_table(rows: list[bench.Measured]) -> None:
     """Print a row a network."""
     names = sorted({name for row in rows for name in row.quality})
-    heads = ("params", "GMACs", "MB", "p50 ms", "p95 ms", "images/s", "ratio", *names)
+    heads = ("params", "GMACs", "MB", "p50", "p95", "images/s", "ratio", *names)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("network", overflow="fold")
-    table.add_column("form", no_wrap=True)
+    table.add_column("network", overflow="fold", min_width=10)
+    table.add_column("form", overflow="fold", min_width=8)
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
