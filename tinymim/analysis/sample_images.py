@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -11,22 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tinymim.config import recipe as recipes
-from tinymim.data import DigitsData, ShapesData
-from tinymim.data.data_module import ImageData
 from tinymim.data.device_augment import finished
 from tinymim.data.image_files import EXTENSIONS, evenly, image_files
 from tinymim.data.listed_images import ListedImages
-from tinymim.data.named_sets import NamedSets
 from tinymim.data.passed_over import PassedOver
 from tinymim.data.sampler import Draw
 from tinymim.data.split_folders import splits
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError
 from tinymim.log import say
-from tinymim.training import inspection
-
-BUILT_IN: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
-"""Data that need no file."""
+from tinymim.training import named_data
 
 
 @dataclass
@@ -101,9 +94,9 @@ def find(source: str, count: int, size: int, trust: bool = False) -> SampleImage
         TinymimError: nothing of that name, or no image there.
     """
     if not source:
-        raise TinymimError(f"data: nothing is named; give a folder of images, {', '.join(BUILT_IN)} or a recipe")
-    if source in BUILT_IN:
-        return _of_data(BUILT_IN[source](image_size=size), source, count)
+        raise TinymimError(
+            f"data: nothing is named; give a folder of images, {', '.join(named_data.BUILT_IN)} or a recipe"
+        )
     if Path(source).is_dir():
         train, val = splits(Path(source))
         folder, passed = val or train, PassedOver()
@@ -116,25 +109,7 @@ def find(source: str, count: int, size: int, trust: bool = False) -> SampleImage
         return SampleImages(
             f"{len(chosen)} of {len(names)} images in {folder}", ListedImages(folder, names, size), chosen
         )
-    try:
-        recipe = recipes.find(source)
-    except TinymimError as error:
-        raise TinymimError(
-            f"data: {source} is no folder of images, neither {' nor '.join(BUILT_IN)}, and no recipe ({error})"
-        ) from None
-    with inspection.trusted(None, trust, str(recipe)):  # a class in another's place in a recipe is looked up already
-        resolved = recipes.resolve(["--config", str(recipe)])[0]
-    if not resolved.get("data"):
-        raise TinymimError(f"data: the recipe {recipe} has none")
-    built = inspection.data(resolved, trust, f"data: recipe {recipe}", image_size=size, num_workers=0)
-    return _of_data(cast(ImageData, built), recipe.stem, count)
-
-
-def _of_data(data: ImageData, name: str, count: int) -> SampleImages:
-    if isinstance(data, NamedSets):
-        raise TinymimError(f"data: the recipe {name} has test sets alone; name the folder of one of them")
-    if problems := data.problems():
-        raise several(f"data: {name} cannot be used; a folder of images is named by its path", problems)
+    data, name = named_data.find(source, size, trust)
     data.setup("predict")
     pool = next(images for images in (data.held_out, data.bank, data.train) if images is not None)
     length = len(cast(Sized, pool))

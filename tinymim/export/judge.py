@@ -12,21 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinymim.config import recipe as recipes
-from tinymim.data import DigitsData, ImageFolderData, ShapesData
+from tinymim.data import ImageFolderData
 from tinymim.data.data_module import ImageData
 from tinymim.data.device_augment import finished
 from tinymim.data.image_files import evenly
-from tinymim.data.named_sets import NamedSets
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.evaluation.knn import knn_top1
-from tinymim.training import inspection
+from tinymim.training import named_data
 
 Run = Callable[[Tensor], dict[str, Tensor]]
 """A network: ``features`` ``(B, D)`` and perhaps ``logits`` ``(B, classes)`` of ``(B, 3, S, S)`` images in [0, 1]."""
-
-BUILT_IN: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
 
 QUERIES, BANK, BATCH = 500, 1000, 50
 
@@ -119,24 +115,11 @@ def find(source: str, size: int, trust: bool = False) -> Judge:
     Raises:
         TinymimError: nothing of that name, or no image there.
     """
-    options: dict[str, Any] = {"image_size": size, "num_workers": 0}
-    if source in BUILT_IN:
-        data = BUILT_IN[source](**options)
-    elif Path(source).is_dir():
-        data = ImageFolderData(source, **options)
+    if source not in named_data.BUILT_IN and Path(source).is_dir():
+        data: ImageData = ImageFolderData(source, image_size=size, num_workers=0)
+        if problems := data.problems():
+            raise several(f"data: {source} cannot be used", problems)
     else:
-        try:
-            recipe = recipes.find(source)
-        except TinymimError as error:
-            raise TinymimError(
-                f"data: {source} is no folder of images, neither {' nor '.join(BUILT_IN)}, and no recipe ({error})"
-            ) from None
-        with inspection.trusted(None, trust, str(recipe)):
-            resolved = recipes.resolve(["--config", str(recipe)])[0]
-        data = cast(ImageData, inspection.data(resolved, trust, f"data: recipe {recipe}", **options))
-    if isinstance(data, NamedSets):
-        raise TinymimError(f"data: the recipe {source} has test sets alone; name the folder of one of them")
-    if problems := data.problems():
-        raise several(f"data: {source} cannot be used", problems)
+        data, _ = named_data.find(source, size, trust)
     data.setup("test")
     return Judge(source, data)

@@ -184,15 +184,10 @@ class BestCheckpoint(ModelCheckpoint):
         return self.state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
 
-def _check_link(link: Path) -> None:
-    """Raise where a folder lies in the place of ``link``."""
-    if link.is_dir() and not link.is_symlink():
-        raise TinymimError(f"checkpoints: {link} is a folder, where a link to the newest belongs; move it away")
-
-
 def _link(link: Path, path: Path) -> None:
     """Let ``link`` name ``path``, a file beside it, from one moment to the next."""
-    _check_link(link)
+    if link.is_dir() and not link.is_symlink():
+        raise TinymimError(f"checkpoints: {link} is a folder, where a link to the newest belongs; move it away")
     temporary = link.with_name(f".{link.name}.link")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(path.name)
