@@ -54,6 +54,12 @@ class Run:
         """The class of its data module, and its folder if it has one."""
         self.metrics: dict[str, float] = self.results.get("metrics") or self.progress.get("metrics") or {}
         """The final figures, or the newest of a run that goes on."""
+        self.steps, self.epochs = (self._whole(name) for name in ("steps", "epochs"))
+        """Steps and epochs of the whole run; 0 where they are not known."""
+
+    def _whole(self, name: str) -> int:
+        number = self.progress.get(name) or self.results.get(name)
+        return number if isinstance(number, int) and number > 0 else 0
 
     @property
     def state(self) -> str:
