@@ -25,8 +25,16 @@ OF_OTHERS = "{} of another kind or other data, whose figures cannot be compared 
 
 
 def alike(run: Run, other: Run) -> bool:
-    """Whether their figures can be compared: one kind of training, on the same data."""
-    return (run.kind, run.data) == (other.kind, other.data)
+    """Whether their figures can be compared: one kind of training, of a frozen network or a whole one, on the same
+    data."""
+    return all(
+        mine == theirs
+        for mine, theirs in (
+            (run.kind, other.kind),
+            (run.data, other.data),
+            (run.arguments.get("linear_probe"), other.arguments.get("linear_probe")),
+        )
+    )
 
 
 def ranked(run: Run, others: list[Run]) -> list[Run]:

@@ -54,7 +54,7 @@ def gallery(run: Run, shown: ShownImages) -> Gallery:
     made = Gallery()
     checkpoint = newest(run.place)
     if checkpoint is None:
-        shown.notes.append("the run has no checkpoint yet")
+        shown.notes.append("the run has no checkpoint, so there are no pictures of what it does")
         return made
     with shown.noted("the checkpoint cannot be shown"):
         network, provenance, _ = weights.load(checkpoint)
