@@ -1,4 +1,4 @@
-"""The frame of all pages: what figures may bring along, colours for both schemes, values, links, a run that is followed."""
+"""The frame of all pages: what figures may bring along, colours for both schemes, values, links; a run followed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from tinymim.report.run_report import Seen
 from tinymim.training import lock
 
 HOSTILE = "</svg></title><script>alert(1)</script><img src=x onerror=alert(1)>&#x3c;"
-ATTACK = b"""<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 9 9" onload="x()">
+ATTACK = b"""<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 9 9"
+ onload="x()">
 <script>alert(1)</script><foreignObject><b>x</b></foreignObject><style>* {display: none}</style>
 <g onclick="x()"><a xlink:href="javascript:x()"><text>in a link</text></a></g>
 <image xlink:href="http://example.org/a.png"/><image xlink:href="data:image/svg+xml;base64,AA"/>

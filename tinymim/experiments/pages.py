@@ -30,7 +30,8 @@ def chain(state: State) -> str | None:
     section = report.section(compared, compared.questions["table"], records)
     text = f"{section.markdown()}\n{tables.READING}\n"
     made = [*headline.sections(compared, records), section]
-    Document(f"Chain {state.plan.name}", made, tables.READING).write(state.place / PAGE)
+    settings = [("how figures read", tables.READING)]
+    Document(f"Chain {state.plan.name}", made, settings=settings).write(state.place / PAGE)
     write_text(state.place / "table.md", text)
     rows = {
         title: {
@@ -49,7 +50,8 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
     states = [record["status"] for by_seed in records.values() for record in by_seed.values()]
     done, failed = states.count("done"), states.count("failed")
     rows, seeds = len(of.compared.rows), len(of.plan.seeds or [])
-    settings = [("cells", f"{done} done, {failed} failed; {rows} rows x {seeds} seeds are {rows * seeds}")]
+    settings = [("how figures read", tables.READING)]
+    settings.append(("cells", f"{done} done, {failed} failed; {rows} rows x {seeds} seeds are {rows * seeds}"))
     settings.append(("pre-training", ", ".join(f"{key} {value}" for key, value in of.budget.items())))
     for role, fit in of.later.items():
         texts = [text.removeprefix("--").replace("=", " ") for text in fit.overrides]
@@ -60,7 +62,7 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
             *(headline.sections(of.compared, records) if draw else []),
             *report.sections(state, of.compared, records, state.place, draw),
         ],
-        about=" ".join(text.rstrip(".") + "." for text in (of.plan.about, tables.READING) if text),
+        about=f"{of.plan.about.rstrip('.')}." if of.plan.about else "",
         warning=f"{failed} cell(s) failed: the rows they are of have fewer seeds." if failed else "",
         settings=settings,
     )

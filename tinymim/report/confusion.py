@@ -134,7 +134,7 @@ def _worst(result: Classified, pool: Any) -> Table:
     """The mistakes that the classifier is surest of."""
     wrong = (result.labels != result.said).nonzero().flatten()
     surest = wrong[result.probability[wrong].argsort(descending=True)][:WORST].tolist()
-    cells = []
+    cells: list[Picture | str] = []
     for place in surest:
         is_, said = (result.classes[int(classes[place])] for classes in (result.labels, result.said))
         text = f"{is_}, taken for {said} ({result.probability[place]:.0%} sure)"
@@ -142,7 +142,7 @@ def _worst(result: Classified, pool: Any) -> Table:
         cells.append(picture(text, image, text))
     rows = [cells[start : start + 4] for start in range(0, len(cells), 4)]
     width = len(rows[0])
-    rows[-1] += [""] * (width - len(rows[-1]))
+    rows[-1].extend([""] * (width - len(rows[-1])))
     return Table(["surest mistakes", *[""] * (width - 1)], rows, prose=True)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from numpy import multiply
 
 from tinymim.report import figures, hover
 from tinymim.report.document import Picture
@@ -155,5 +158,6 @@ def _epochs(axes: Axes, run: Run) -> None:
 
     hover.told(axes, place, value)
     if each:
-        above = axes.secondary_xaxis("top", functions=(lambda step: step / each, lambda epoch: epoch * each))
+        to, back = partial(multiply, 1 / each), partial(multiply, each)
+        above = axes.secondary_xaxis("top", functions=(to, back))
         above.set_xlabel("epoch")

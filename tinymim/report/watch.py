@@ -38,7 +38,8 @@ def follow(place: Path, look: Callable[[Run], Seen], write: Write, every: float 
         TinymimError: no run there.
     """
     run = runs.read(place)
-    checkpoint, state, looked = newest(place), (), look(run)
+    checkpoint, looked = newest(place), look(run)
+    state: tuple[object, ...] = ()
     try:
         while lock.owner(place):
             if (now := _state(place)) != state:
