@@ -92,7 +92,9 @@ def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
     )
     text = made.markdown()
     write_text(state.place / "table.md", text)
-    Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), made]).write(state.place / PAGE)
+    shown = report.drawn(made, state, of.compared, "compared", records)
+    page = Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), shown])
+    page.write(state.place / PAGE)
     content = {
         "environment": run_folder.environment(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
