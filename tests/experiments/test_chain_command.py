@@ -60,7 +60,7 @@ def test_run__leaves_a_folder_that_needs_nothing_else(
     assert recipe["model"]["init_args"]["teacher"] == "medium/checkpoints/last.ckpt"
     assert recipe["data"]["init_args"]["seed"] == "${seed_everything}"
     assert {path.name for path in done.place.iterdir()} == {
-        *NAMES, "recipes", "chain.json", "table.md", "table.json", ".lock",
+        *NAMES, "recipes", "chain.json", "table.md", "table.json", "index.html", ".lock",
     }  # fmt: skip
     shutil.rmtree(done.place / "recipes")
     done.file.unlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import re
 from xml.etree import ElementTree
@@ -46,7 +48,11 @@ def test_document__html_needs_no_other_file_and_escapes_what_it_is_told(tmp_path
     text = written(tmp_path, "page.html")
     assert not re.search(r'(src|href)="(?!data:|#|f/a\.png)', text)
     assert "Heads &amp; &lt;layers&gt;" in text
-    assert "data:image/svg+xml;base64," in text
+    assert '<svg viewBox="0 0 ' in text
+    assert "<title>a: 3 at 1</title>" in text, "a value under the pointer"
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}';" in text
     assert "Text, <em>stressed</em>, 2 * 3 * &lt;b&gt;." in text
 
 

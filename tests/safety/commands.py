@@ -26,8 +26,8 @@ from tinymim.experiments import compare, plan_check, settings, study
 from tinymim.export import source
 from tinymim.export.export_forms import export_file as one_file
 from tinymim.export.model_card import ExportedForm, model_card
-from tinymim.report import run_report, runs
-from tinymim.scaling import reconstruction_figure, table
+from tinymim.report import completions, run_report, runs
+from tinymim.scaling import table
 from tinymim.training import fit
 
 Commands = dict[str, Callable[[], Any]]
@@ -49,7 +49,7 @@ def _reading(name: str) -> Commands:
 
 def _reported(count: int) -> None:
     run = runs.read(Path("runs/small"))
-    run_report.render(run, runs.beside(run), None, count)
+    run_report.render(run, runs.beside(run), run_report.seen(run, None, count))
 
 
 def _carded() -> None:
@@ -87,7 +87,7 @@ CAPTURE: Commands = {"replay": lambda: replay_command.main(["step_1.pt"])}
 RUN: Commands = {
     "analyze": lambda: [subject.as_dict() for subject in networks.load([CHECKPOINT_OF_RUN], 0)],
     "report": lambda: _reported(1),
-    "scaling": lambda: reconstruction_figure.load("small", Path("runs/small")),
+    "scaling": lambda: completions.load("small", Path("runs/small")),
     "export --to": _carded,
 }
 RESULTS: Commands = {"report": lambda: _reported(0), "export --to": _carded}

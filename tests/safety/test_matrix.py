@@ -65,7 +65,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         patch.syspath_prepend(str(folder))
         patch.setenv("TINYMIM_TEACHERS", str(folder / "teachers"))
         patch.setattr("tinymim.report.document.Document.html", lambda self: self.markdown())  # of which it is made
-        patch.setattr("tinymim.report.run_report.charts", lambda *_: [])  # which takes a second, and reads nothing
+        patch.setattr("tinymim.report.curves.charts", lambda *_: [])  # which takes a second, and reads nothing
+        patch.setattr("tinymim.report.curves.headline", lambda _: None)
         for place in commands.BEGINNINGS:
             patch.setattr(f"tinymim.{place}", commands.begins)
         yield made

@@ -15,6 +15,7 @@ from tinymim.methods import MAEPretrainer, SimMIMPretrainer
 from tinymim.methods.base import Errors
 from tinymim.methods.mae_decoder import patchify, unpatchify
 from tinymim.methods.mim import MaskedPretrainer
+from tinymim.report import completions
 from tinymim.scaling import reconstruction_figure
 from tinymim.scaling.overfitting import flagged
 from tinymim.scaling.table import RunRow
@@ -63,7 +64,7 @@ def test_unpatchify__undoes_patchify() -> None:
 def test_restored__masked_patches_alone_are_the_networks(kind: type, options: dict[str, object], masked: int) -> None:
     module, images, index = built(kind, **options), torch.rand(3, 3, 16, 16), torch.tensor([5, 0, 5])
     images[2] = images[0]
-    found = reconstruction_figure.restored(module, images, index)
+    found = completions.restored(module, images, index)
     hidden = (found.masked != images).any(1)
     assert hidden.unfold(1, 4, 4).unfold(2, 4, 4).flatten(3).float().mean(-1).flatten(1).sum(1).tolist() == [masked] * 3
     assert torch.equal(found.completed[~hidden[:, None].expand_as(images)], images[~hidden[:, None].expand_as(images)])
@@ -78,9 +79,9 @@ def test_restored__masked_patches_alone_are_the_networks(kind: type, options: di
 
 def test_restored__is_float32_whatever_is_around_it() -> None:
     module, images, index = built(MAEPretrainer, **MAE), torch.rand(2, 3, 16, 16), torch.tensor([5, 0])
-    found = reconstruction_figure.restored(module, images, index)
+    found = completions.restored(module, images, index)
     with torch.autocast("cpu", torch.bfloat16):
-        again = reconstruction_figure.restored(module, images, index)
+        again = completions.restored(module, images, index)
     assert torch.equal(found.completed, again.completed)
     assert found.losses == again.losses
 
@@ -90,7 +91,7 @@ def test_restored__simmims_error_is_its_loss() -> None:
     module, images = built(SimMIMPretrainer, **SIMMIM), torch.rand(1, 3, 16, 16) * 0.2 + 0.3
     with torch.no_grad():
         module.restorer.pixels.weight.mul_(0.1)
-    found = reconstruction_figure.restored(module, images, torch.tensor([3]))
+    found = completions.restored(module, images, torch.tensor([3]))
     assert 0 < found.completed.min() < found.completed.max() < 1, "nothing was clamped"
     hidden = (found.masked != images).any(1)[0]
     error = (found.completed - images).abs()[0] / torch.tensor(ARCHITECTURE["std"])[:, None, None]
@@ -102,7 +103,7 @@ def test_restored__norm_pix_puts_each_patchs_own_statistics_back() -> None:
     with torch.no_grad():
         module.decoder.pixels.weight.zero_()
         module.decoder.pixels.bias.zero_()
-    found = reconstruction_figure.restored(module, images, torch.tensor([3]))
+    found = completions.restored(module, images, torch.tensor([3]))
     normalised = patchify(module.backbone.normalise(images), (4, 4))
     flat = unpatchify(normalised.mean(-1, keepdim=True).expand_as(normalised), (4, 4), (4, 4))
     hidden = (found.masked != images).any(1, keepdim=True).expand_as(images)
@@ -130,7 +131,7 @@ def test_section__of_two_runs(tmp_path: Path) -> None:
 
 def test_load__says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match=r"has no config\.yaml"):
-        reconstruction_figure.load("a", tmp_path)
+        completions.load("a", tmp_path)
     place = run_folder(tmp_path / "a", SimMIMPretrainer, **SIMMIM)
     config = yaml.safe_load((place / "config.yaml").read_text())
     other = {
@@ -139,11 +140,11 @@ def test_load__says_what_is_wrong(tmp_path: Path) -> None:
     }
     (place / "config.yaml").write_text(yaml.safe_dump(other))
     with pytest.raises(TinymimError, match="this checkpoint is"):
-        reconstruction_figure.load("a", place)
+        completions.load("a", place)
     (place / "config.yaml").write_text(yaml.safe_dump(config))
     (place / "checkpoints/last.ckpt").unlink()
     with pytest.raises(TinymimError, match="has no checkpoint yet"):
-        reconstruction_figure.load("a", place)
+        completions.load("a", place)
 
 
 def row(data: str, iterations: int, loss: float, training: float | None) -> RunRow:

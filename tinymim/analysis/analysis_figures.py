@@ -12,7 +12,7 @@ from typing import Any
 from pandas import DataFrame
 
 from tinymim.analysis.results import AnalysisResults
-from tinymim.report import figures
+from tinymim.report import figures, hover
 from tinymim.report.document import Picture
 
 PANEL = 36
@@ -159,6 +159,8 @@ def _heat_map(axes: Any, values: DataFrame, **scale: Any) -> Any:
         step = math.ceil(len(blocks) / 6)
         axis.set_ticks(range(0, len(blocks), step), [str(block) for block in blocks[::step]])
     axes.grid(visible=False)
+    across, up = ([str(block) for block in blocks] for blocks in (values.columns, values.index))
+    hover.told(axes, lambda place: across[round(place)], lambda place: up[round(place)])
     return image
 
 

@@ -28,7 +28,7 @@ def document(folder: Path) -> Document:
     ]
     return Document(
         f"What {findings.together(analysed.titles)} learned",
-        sections(folder),
+        [*_cards(analysed), *sections(folder)],
         f"{len(analysed.models)} networks, analysed on the same {images['used']} images ({images['what']}).",
         _warning(analysed),
         settings,
@@ -43,11 +43,21 @@ def sections(folder: Path, beside: Path | None = None) -> list[Section]:
         TinymimError: there is no analysis.
     """
     analysed = results.read(folder)
-    made = [_models(analysed)]
-    made += _heads(analysed, folder) if len(analysed.heads) else []
+    made = _heads(analysed, folder) if len(analysed.heads) else []
     made += [_cka(analysed, folder)] if len(analysed.cka) else []
     made += [_agreement(analysed, folder)] if len(analysed.relations) else []
+    made.append(_models(analysed))
     return moved(made, folder, beside or folder)
+
+
+def _cards(analysed: AnalysisResults) -> list[Section]:
+    """The figure of each network that says most in a word: how far its last blocks look; nothing without heads."""
+    if not len(analysed.heads):
+        return []
+    name, ends = "last third (px)", findings.summary(analysed)
+    cells = [findings.COLUMNS[DISTANCE.column][name](row) for _, row in ends.iterrows()]
+    heads = [f"{network}: attention distance, {name}" for network in ends.index]
+    return [Section("", tables=[Table(heads, [cells], cards=True)])]
 
 
 def _models(analysed: AnalysisResults) -> Section:

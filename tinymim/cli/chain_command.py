@@ -79,5 +79,6 @@ def _run(state: State, jobs: int | None) -> int:
     if code == 0:
         if table:
             PlainConsole().print(Markdown(terminal(table), hyperlinks=False))
-        print(f"\nchain {state.plan.name} is done: {state.place}")
+        page = f"; the page: {state.place / pages.PAGE}" if table else ""
+        print(f"\nchain {state.plan.name} is done: {state.place}{page}")
     return code

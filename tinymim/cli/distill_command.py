@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
             return code
         table = pages.comparison(compared, state, report.records(state, compared.compared, compared.plan), runner.jobs)
     student = place / STUDENT / PRETRAIN / CHECKPOINT
-    print(f"\n{table}\nall runs: {place}\nthe distilled student: {student}")
+    print(f"\n{table}\nthe page: {place / pages.PAGE}\nall runs: {place}\nthe distilled student: {student}")
     if len(compared.plan.seeds or []) == 1:
         again = f"tinymim distill {args.recipe} --seeds 3"
         print(

@@ -1,4 +1,4 @@
-"""``tinymim report RUN``: one self-contained HTML page of a run: curves, figures, other runs, attention maps."""
+"""``tinymim report RUN``: one self-contained HTML page of a run: figures, curves, pictures, other runs beside it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tinymim import files
 from tinymim.errors import TinymimError
-from tinymim.report import run_report, runs
-from tinymim.training import inspection
+from tinymim.report import run_report, runs, watch
+from tinymim.report.run_report import Seen
+from tinymim.report.runs import Run
+from tinymim.training import inspection, lock
 
 
 def main(arguments: list[str]) -> int:
@@ -19,20 +21,34 @@ def main(arguments: list[str]) -> int:
         "others", type=Path, nargs="*", help="runs to compare with; by default those in the same folder"
     )
     parser.add_argument("--out", type=Path, help="where the page goes; RUN/report.html by default")
-    parser.add_argument("--images", type=Path, help="a folder of images for the attention maps, not the run's own data")
-    parser.add_argument("--count", type=int, default=4, help="how many images (4); 0 leaves the maps out")
+    parser.add_argument("--watch", action="store_true", help="follow a run at work: write the page anew until it ends")
+    parser.add_argument("--images", type=Path, help="a folder of images to look at, not the run's own data")
+    parser.add_argument("--count", type=int, default=4, help="how many images (4); 0 leaves all pictures of images out")
     inspection.add_argument(parser, "the run's recipe")
     args = parser.parse_args(arguments)
     if args.count < 0:
         raise TinymimError(f"count: {args.count} is not a number of images")
     run = runs.read(args.run)
     others = [runs.read(place) for place in args.others] or runs.beside(run)
-    runs.distinguish([run, *others])
     out = args.out or args.run / "report.html"
-    text = run_report.render(run, others, args.images, args.count, args.trust)
-    try:
-        files.write_text(out, text)
-    except OSError as error:
-        raise TinymimError(f"out: {out} cannot be written ({error.strerror or error})") from None
-    print(f"wrote {out} ({len(text) / 1e6:.1f} MB): open it in a browser; it needs no other file")
+
+    def look(run: Run) -> Seen:
+        return run_report.seen(run, args.images, args.count, args.trust)
+
+    def write(run: Run, looked: Seen, again: int = 0) -> None:
+        runs.distinguish([run, *others])
+        text = run_report.render(run, others, looked, out.parent, again)
+        try:
+            files.write_text(out, text)
+        except OSError as error:
+            raise TinymimError(f"out: {out} cannot be written ({error.strerror or error})") from None
+        if not again:
+            print(f"wrote {out} ({len(text) / 1e6:.1f} MB): open it in a browser; it needs no other file")
+
+    if not args.watch:
+        write(run, look(run))
+        return 0
+    if lock.owner(args.run):
+        print(f"following {args.run} in {out}, which a browser reads anew by itself; Ctrl-C ends it", flush=True)
+    print(f"{args.run}: {watch.follow(args.run, look, write).state}")
     return 0

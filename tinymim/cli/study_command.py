@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     with opened(place, loaded.plan, args.launch, args.accept_changes, keys) as state:
         code = _run(loaded, state, [] if args.report_only else keys, args.jobs)
     if code == 0:
-        print(f"\nthe page: {place / 'index.html'}\nthe tables and all runs: {place}")
+        print(f"\nthe page: {place / pages.PAGE}\nthe tables and all runs: {place}")
     return code
 
 
@@ -94,7 +94,7 @@ def _run(loaded: Study, state: State, keys: list[str], jobs: int | None) -> int:
         if code not in INTERRUPTED:
             print((state.place / "study.md").read_text())
             records = report.records(state, loaded.compared, loaded.plan)
-            pages.study(loaded, state, records).write(state.place / "index.html")
+            pages.study(loaded, state, records).write(state.place / pages.PAGE)
     return code
 
 

@@ -14,6 +14,7 @@ extended has a longer one.
 RUN/ROW/STAGE/              what the fit leaves, of the first seed
 RUN/ROW/seedN/STAGE/        the same of another seed
 RUN/table.md, table.json    written at the end
+RUN/index.html, curves/     the page with the curves, likewise
 """
 
 from __future__ import annotations

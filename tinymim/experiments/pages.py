@@ -1,4 +1,4 @@
-"""The pages of what was compared: a chain's table, a study's page, and what distilling buys."""
+"""The pages of what was compared, all headed alike: a chain's, a study's, and what distilling buys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tinymim.experiments import questions, report, tables
+from tinymim.experiments import headline, questions, report, tables
 from tinymim.experiments.compare import SCRATCH, STUDENT
 from tinymim.experiments.questions import Figure, Question
 from tinymim.experiments.state import State
@@ -17,14 +17,21 @@ from tinymim.files import write_json, write_text
 from tinymim.report.document import Document, Section, Table
 from tinymim.training import run_folder
 
+PAGE = "index.html"
+"""Name of a page in the folder of what was compared."""
+
 
 def chain(state: State) -> str | None:
-    """Write the comparison of a chain's finished stages, ``table.md`` and ``table.json``, if it has one."""
+    """Write the comparison of a chain's finished stages, ``table.md``, ``table.json`` and its page, if it has one."""
     compared = questions.of_chain(state.plan)
     if compared is None:
         return None
     records = report.records(state, compared)
-    text = f"{report.section(compared, compared.questions['table'], records).markdown()}\n{tables.READING}\n"
+    section = report.section(compared, compared.questions["table"], records)
+    text = f"{section.markdown()}\n{tables.READING}\n"
+    made = [*headline.sections(compared, records), section]
+    settings = [("how figures read", tables.READING)]
+    Document(f"Chain {state.plan.name}", made, settings=settings).write(state.place / PAGE)
     write_text(state.place / "table.md", text)
     rows = {
         title: {
@@ -43,15 +50,19 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
     states = [record["status"] for by_seed in records.values() for record in by_seed.values()]
     done, failed = states.count("done"), states.count("failed")
     rows, seeds = len(of.compared.rows), len(of.plan.seeds or [])
-    settings = [("cells", f"{done} done, {failed} failed; {rows} rows x {seeds} seeds are {rows * seeds}")]
+    settings = [("how figures read", tables.READING)]
+    settings.append(("cells", f"{done} done, {failed} failed; {rows} rows x {seeds} seeds are {rows * seeds}"))
     settings.append(("pre-training", ", ".join(f"{key} {value}" for key, value in of.budget.items())))
     for role, fit in of.later.items():
         texts = [text.removeprefix("--").replace("=", " ") for text in fit.overrides]
         settings.append((role, ", ".join([fit.recipe, *texts])))
     return Document(
         title=f"Study {of.plan.name}",
-        sections=report.sections(state, of.compared, records, state.place, draw),
-        about=" ".join(text.rstrip(".") + "." for text in (of.plan.about, tables.READING) if text),
+        sections=[
+            *(headline.sections(of.compared, records) if draw else []),
+            *report.sections(state, of.compared, records, state.place, draw),
+        ],
+        about=f"{of.plan.about.rstrip('.')}." if of.plan.about else "",
         warning=f"{failed} cell(s) failed: the rows they are of have fewer seeds." if failed else "",
         settings=settings,
     )
@@ -66,7 +77,8 @@ def write_study(of: Study, state: State, records: Records) -> None:
 
 
 def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
-    """Write ``table.md`` and ``table.json`` of a student beside the same network from scratch; returned as Markdown."""
+    """Write ``table.md``, ``table.json`` and the page of a student beside the same network from scratch; the table as
+    Markdown."""
     seeds = of.plan.seeds or []
     question, named = of.compared.questions["compared"], "seeds " + ", ".join(map(str, seeds))
     spread = ", mean ± standard deviation."
@@ -80,6 +92,9 @@ def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
     )
     text = made.markdown()
     write_text(state.place / "table.md", text)
+    shown = report.drawn(made, state, of.compared, "compared", records)
+    page = Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), shown])
+    page.write(state.place / PAGE)
     content = {
         "environment": run_folder.environment(),
         "cpu": torch.backends.cpu.get_cpu_capability(),

@@ -87,7 +87,10 @@ def _summary(answers: dict[str, list[Finding]], counted: list[Finding], missing:
         f"otherwise, and {open_} cannot be told from these runs."
     )
     text += f" {single} of the answers rest on one seed: another may turn them round." if single else ""
-    made = [finding.table(findings, title) for title, findings in answers.items() if findings]
+    cards = {"questions": len(counted), "as in the papers": agree, "in part": partly, "otherwise": otherwise}
+    cards["cannot be told"] = open_
+    made = [Table(list(cards), [[str(number) for number in cards.values()]], cards=True)] if counted else []
+    made += [finding.table(findings, title) for title, findings in answers.items() if findings]
     return Section("The questions", [text], made, remarks=missing)
 
 

@@ -118,15 +118,29 @@ def _question(
         csv_files.write(place / "tables" / f"{name}.csv", rows)
         table.files = [str(root / "tables" / f"{name}.csv")]
     write_text(place / "tables" / f"{id}.md", made.markdown())
-    for key, curve in curves.items() if draw else []:
-        if picture := loss_curves.draw(question, curve, logged, place / "curves" / f"{id}_{key}", str(root / "curves")):
+    if draw:
+        _draw(made, state, compared, id, logged, root)
+    return made
+
+
+def drawn(made: Section, state: State, compared: Comparison, id: str, records: Records) -> Section:
+    """The section of a question with the losses of its rows, which are written beside the page in the plan's folder."""
+    with_curves = replace(made, pictures=[*made.pictures], remarks=[*made.remarks])
+    _draw(with_curves, state, compared, id, _logged(state, compared, records), Path())
+    return with_curves
+
+
+def _draw(made: Section, state: State, compared: Comparison, id: str, logged: Logged, root: Path) -> None:
+    question = compared.questions[id]
+    for key, curve in _curves(compared, question).items():
+        stem = state.place / "curves" / f"{id}_{key}"
+        if picture := loss_curves.draw(question, curve, logged, stem, str(root / "curves")):
             made.pictures.append(picture)
         elif names := {
             name for stages in logged.values() for by in stages.values() for name in by.get(curve.stage, {})
         }:
             known = ", ".join(sorted({name.partition("/")[2] for name in names if "loss" in name})) or "no loss"
             made.remarks.append(f"curves.{key}.loss: {curve.stage} logged no {curve.loss}; it logged {known}.")
-    return made
 
 
 def answers(state: State, compared: Comparison, records: Records) -> list[Finding]:

@@ -8,6 +8,7 @@ DIR/STAGE/                 its run folder; an export's has student.safetensors
 DIR/seedN/STAGE/           in their place where a chain names seeds; the folders of others stand in their readers
 DIR/logs/                  output of the fits where several run at once
 DIR/table.md, table.json   the comparison, where a chain has one
+DIR/index.html             its page
 """
 
 from __future__ import annotations

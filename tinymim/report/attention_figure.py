@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import io
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from tinymim import precision
-from tinymim.config import references
-from tinymim.data.device_augment import unit
-from tinymim.data.image_files import evenly, image_files
-from tinymim.data.listed_images import ListedImages
-from tinymim.data.sampler import Draw
-from tinymim.errors import TinymimError
-from tinymim.log import say
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
+from tinymim.report.shown_images import ShownImages, picture
 from tinymim.teachers import weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import inspection
@@ -34,9 +21,7 @@ from tinymim.vit.attention_maps import watched
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.taps import Tap
 
-SIDE = 224
-ATTEMPTS = 100  # images that are tried in place of broken ones
-"""Pixels of a picture on the page."""
+COLOURS = "viridis"
 
 
 @dataclass
@@ -56,100 +41,49 @@ class ShownNetwork:
 
 @dataclass
 class Gallery:
-    """Rows of pictures, an image and then each network's map of it; notes on what is missing; the weights' licence."""
+    """Rows of pictures, an image and then each network's map of it; the weights' licence."""
 
     captions: list[str] = field(default_factory=list)
     rows: list[list[Picture]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     licence: str | None = None
 
 
-def gallery(run: Run, images: Path | None, count: int, trust: bool = False) -> Gallery:
-    """The attention maps of a run's networks over some images.
-
-    Args:
-        run: its newest checkpoint is shown, beside its teacher or the weights it started from.
-        images: a folder to take images from; ``None`` takes the run's own held-out ones.
-        count: how many, spread evenly.
-        trust: the data of the run's recipe may be any class, and is built; its teacher is fetched if need be.
-    """
+def gallery(run: Run, shown: ShownImages) -> Gallery:
+    """The attention maps of a run's networks over images: its newest checkpoint's, beside those of its teacher or the
+    weights it started from. ``shown`` notes what is missing; where it is trusted, the teacher is fetched if need be."""
     made = Gallery()
     checkpoint = newest(run.place)
     if checkpoint is None:
-        made.notes.append("the run has no checkpoint yet")
+        shown.notes.append("the run has no checkpoint, so there are no pictures of what it does")
         return made
-    noted = functools.partial(_noted, made.notes, list(references.places(run.recipe)))
-    with noted("the checkpoint cannot be shown"):
+    with shown.noted("the checkpoint cannot be shown"):
         network, provenance, _ = weights.load(checkpoint)
         made.licence = provenance.licence
-        if not count:
+        if not shown.count:
             return made
-        networks = _networks(run, network, noted, trust)
-        with noted("there are no images to show; name some with --images FOLDER"):
-            shown = _from_folder(images, count) if images else _held_out(run, count, trust)
+        networks = _networks(run, network, shown)
+        with shown.noted("there are no images to show; name some with --images FOLDER"):
             made.captions = [each.caption for each in networks]
-            for image in shown:
-                maps = [_overlay(image, attention(each.network, each.block, image)) for each in networks]
-                titles = [f"attention of {each.caption}" for each in networks]
-                made.rows.append([_picture("image", image), *map(_picture, titles, maps)])
+            for image in shown.images:
+                maps = [_overlay(each, image) for each in networks]
+                made.rows.append([picture("image", image), *maps])
     return made
 
 
-def _networks(
-    run: Run, network: Backbone, noted: Callable[[str], AbstractContextManager[None]], trust: bool
-) -> list[ShownNetwork]:
+def _networks(run: Run, network: Backbone, shown: ShownImages) -> list[ShownNetwork]:
     """The run's network, after its teacher or the weights it started from; at the blocks that were compared."""
     teacher_block = student_block = network.output_block
-    with noted("the blocks that were compared are not known"):
+    with shown.noted("the blocks that were compared are not known"):
         for pair in inspection.compared(run.recipe, network)[:1]:
             teacher_block, student_block = pair
     networks = [ShownNetwork("this run", network, student_block)]
-    with noted(f"{run.source} cannot be shown beside it"):
+    with shown.noted(f"{run.source} cannot be shown beside it"):
         if run.source:
             title = "teacher" if run.arguments.get("teacher") else "what it started from"
-            with asking_nobody(not trust):
+            with asking_nobody(not shown.trust):
                 before, _ = inspection.located(run.source).load()
             networks.insert(0, ShownNetwork(title, before, min(teacher_block, before.depth)))
     return networks
-
-
-@contextmanager
-def _noted(notes: list[str], kept: list[tuple[references.Place, str]], what: str) -> Iterator[None]:
-    """A page does not fail for want of a picture: it says what is missing."""
-    try:
-        yield
-    except TinymimError as error:
-        notes.append(references.hidden(f"{what}: {error}", kept))
-        say(f"report: {notes[-1]}")
-
-
-def _held_out(run: Run, count: int, trust: bool) -> list[Tensor]:
-    data = inspection.data(run.recipe, trust, f"run {run.place}")
-    data.setup("test")
-    pool: Any = data.held_out or data.train
-    return [unit(pool[Draw(0, index)]["image"]) for index in evenly(len(pool), count)]
-
-
-def _from_folder(folder: Path, count: int) -> list[Tensor]:
-    if not folder.is_dir():
-        raise TinymimError(f"images: {folder} is no folder")
-    files = ListedImages(str(folder), sorted(image_files(str(folder))), SIDE)
-    if not files.names:
-        raise TinymimError(f"images: {folder} holds no images")
-    images: list[Tensor] = []
-    wanted = evenly(len(files), count)
-    why = ""
-    for index in dict.fromkeys([*wanted, *evenly(len(files), ATTEMPTS)]):  # others in place of broken ones
-        _, pixels = files[index]
-        if isinstance(pixels, str):
-            why = f"{folder}/{files.names[index]} cannot be read: {pixels}"
-        else:
-            images.append(unit(pixels))
-        if len(images) == len(wanted):
-            return images
-    if not images:
-        raise TinymimError(f"images: none of {folder}, such as {why}")
-    return images
 
 
 def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
@@ -166,20 +100,17 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
     return (to_patches / to_patches.sum()).unflatten(0, network.grid)
 
 
-def _overlay(image: Tensor, shares: Tensor) -> Tensor:
-    """The image in grey under its map in colour: the more attention, the brighter, up to the map's own greatest."""
+def _overlay(shown: ShownNetwork, image: Tensor) -> Picture:
+    """The image in grey under its map in colour, from the map's least to its greatest value, which stand beneath as
+    multiples of uniform attention: a map that is nearly uniform says so."""
     import matplotlib as mpl
 
-    scaled = F.interpolate(shares[None, None], size=image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
-    colours = mpl.colormaps["viridis"]((scaled / scaled.max()).numpy())[..., :3]
-    return 0.35 * image.mean(0, keepdim=True) + 0.65 * torch.from_numpy(colours).permute(2, 0, 1).float()
-
-
-def _picture(title: str, image: Tensor) -> Picture:
-    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    if min(picture.size) < SIDE:
-        picture = picture.resize((SIDE, SIDE), Image.Resampling.NEAREST)
-    out = io.BytesIO()
-    picture.save(out, "PNG", optimize=True)
-    return Picture(title, out.getvalue())
+    shares = attention(shown.network, shown.block, image)
+    uniform = shares * shares.numel()
+    least, most = float(uniform.min()), float(uniform.max())
+    scaled = F.interpolate(uniform[None, None], size=image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
+    colours: Any = mpl.colormaps[COLOURS]
+    coloured = torch.from_numpy(colours(((scaled - least) / max(most - least, 1e-6)).numpy())[..., :3])
+    overlay = 0.35 * image.mean(0, keepdim=True) + 0.65 * coloured.permute(2, 0, 1).float()
+    text = f"{least:.2f} to {most:.2f} x uniform"
+    return picture(f"attention of {shown.caption}", overlay, text, colours(range(256))[:, :3])

@@ -48,7 +48,12 @@ class Picture:
     @property
     def source(self) -> str:
         """The picture itself, for an ``img``."""
-        return figures.data_uri("png" if self.content.startswith(b"\x89PNG") else "svg+xml", self.content)
+        return figures.data_uri("png" if self.is_raster else "svg+xml", self.content)
+
+    @property
+    def is_raster(self) -> bool:
+        """Whether it is of pixels."""
+        return self.content.startswith(b"\x89PNG")
 
     @property
     def address(self) -> str:
@@ -61,10 +66,33 @@ class Picture:
         return f"![{escaping.markdown(self.title)}]({self.address})"
 
 
+@dataclass(frozen=True)
+class Link:
+    """A text that leads to another page: ``address`` is a path relative to the document."""
+
+    text: str
+    address: str
+
+    def markdown(self) -> str:
+        """The link; its address is a path, whatever the folder is called."""
+        address = self.address if self.address.startswith(".") else f"./{self.address}"
+        return f"[{inline(self.text)}]({quote(address)})"
+
+
 @dataclass
 class Table:
-    """Rows of texts or :class:`Picture` under heads; the first column names the row. ``files`` is where its data lie,
-    ``prose`` cells of sentences."""
+    """Rows under heads; the first column names the row.
+
+    Args:
+        heads: of the columns.
+        rows: of texts, :class:`Picture` and :class:`Link`.
+        title: stands above it.
+        text: stands below it.
+        files: where its data lie.
+        prose: its cells are sentences or pictures.
+        cards: one row of figures, which the HTML page shows large.
+        folded: the HTML page shows it after a click on this text.
+    """
 
     heads: list[str]
     rows: list[list[Any]]
@@ -72,13 +100,15 @@ class Table:
     text: str = ""
     files: list[str] = field(default_factory=list)
     prose: bool = False
+    cards: bool = False
+    folded: str = ""
 
     def markdown(self) -> str:
         """The table alone, figures to the right; empty without rows."""
         if not self.rows:
             return ""
         rule = ["---", *["---" if self.prose else "---:"] * (len(self.heads) - 1)]
-        rows = [[cell.markdown() if isinstance(cell, Picture) else inline(cell) for cell in row] for row in self.rows]
+        rows = [[_cell(cell) for cell in row] for row in self.rows]
         lines = [list(map(inline, self.heads)), rule, *rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -91,8 +121,8 @@ class Section:
         title: the heading; none where it is empty.
         text: paragraphs.
         facts: names and values.
-        tables: with their titles and texts.
         pictures: side by side where there is room.
+        tables: with their titles and texts.
         remarks: paragraphs.
         listings: titles and texts that the HTML page folds away.
     """
@@ -113,14 +143,15 @@ class Section:
         """
         parts = [f"## {escaping.markdown(self.title)}" if self.title else "", *map(_paragraph, self.text)]
         parts += ["\n".join(f"- {inline(name)}: {inline(value)}" for name, value in self.facts)]
-        for table in self.tables:
-            title = f"**{escaping.markdown(table.title)}**" if table.title else ""
-            parts += [title, table.markdown(), _caption(table, links)]
         lines = []
         for picture in self.pictures:
             lines += [f"* **{escaping.markdown(picture.title)}**", f"  {picture.markdown()}"]
             lines += [f"  {caption}"] if (caption := _caption(picture, links)) else []
-        parts += ["\n".join(lines), *map(_paragraph, self.remarks)]
+        parts += ["\n".join(lines)]
+        for table in self.tables:
+            title = f"**{escaping.markdown(table.title)}**" if table.title else ""
+            parts += [title, table.markdown(), _caption(table, links)]
+        parts += map(_paragraph, self.remarks)
         for title, text in self.listings:
             parts += [escaping.fenced(text, f"text {escaping.markdown(title.replace('`', ' '))}")]
         return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
@@ -136,6 +167,7 @@ class Document:
         about: a sentence or two under the title.
         warning: what nobody may overlook, such as a licence.
         settings: name and value of what decided the results, for the end of the page.
+        again: seconds after which a browser reads the page anew; 0 is never.
     """
 
     title: str
@@ -143,6 +175,7 @@ class Document:
     about: str = ""
     warning: str = ""
     settings: list[tuple[str, str]] = field(default_factory=list)
+    again: int = 0
 
     def markdown(self) -> str:
         """The whole report; pictures are named by their files."""
@@ -156,8 +189,9 @@ class Document:
         """The same as one file that needs no other."""
         from tinymim.report.html_page import render
 
-        pictures = {picture.address: (picture.source, picture.wide) for picture in self._pictures()}
-        return render(self.title, self.markdown(), pictures)
+        pictures = {picture.address: picture for picture in self._pictures()}
+        tables = (table for section in self.sections for table in section.tables if table.rows)
+        return render(self.title, self.markdown(), pictures, tables, self.again)
 
     def _pictures(self) -> Iterable[Picture]:
         for section in self.sections:
@@ -178,6 +212,12 @@ def moved(sections: list[Section], folder: Path, beside: Path) -> list[Section]:
         for part in parts:
             part.files = [os.path.normpath(f"{between}/{file}") for file in part.files]
     return sections
+
+
+def _cell(cell: Any) -> str:
+    if isinstance(cell, Picture):
+        return f"{cell.markdown()} {inline(cell.text)}".rstrip()
+    return cell.markdown() if isinstance(cell, Link) else inline(cell)
 
 
 def inline(text: str) -> str:

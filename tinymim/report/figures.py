@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinymim.files import write_atomically
+from tinymim.report import hover
 from tinymim.safety.text import printable
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0,
 
 SEQUENTIAL = "cividis"
 """The colour map of pictures with one quantity: even in brightness."""
+
+ON_MAP = ("#fefefe", "#010101")
+"""Colours of text on the dark and the light end of :data:`SEQUENTIAL`, on light and dark pages alike."""
 
 EAST_ASIAN = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans"),
@@ -106,10 +110,11 @@ def whole_numbers(axes: Axes) -> None:
 
 
 def svg(drawn: Figure) -> bytes:
-    """A figure as SVG, without characters that do not print, which XML has none of."""
+    """A figure as SVG that tells its values under the pointer, without characters that XML has none of."""
     out = io.StringIO()
     drawn.savefig(out, format="svg", metadata={"Date": None})
-    return printable(out.getvalue()).encode()
+    text = printable(out.getvalue())
+    return text.replace("</svg>", f"{hover.values(drawn)}</svg>").encode() if "</svg>" in text else text.encode()
 
 
 def png(drawn: Figure) -> bytes:

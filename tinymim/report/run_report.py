@@ -1,67 +1,90 @@
-"""The report of a run: its figures, curves, other runs beside it, attention maps, and how to repeat it."""
+"""The report of a run: its figures, curves, pictures of what it does, other runs beside it, and how to repeat it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
-from tinymim.config.spec import differences
+from tinymim.report import against, completions, confusion, curves
 from tinymim.report.attention_figure import gallery
-from tinymim.report.curves import charts, title_of
 from tinymim.report.document import Document, Section, Table
 from tinymim.report.runs import Run
+from tinymim.report.shown_images import ShownImages
 from tinymim.teachers import card
 from tinymim.training.run_schemas import Results
-
-FIGURES = ("val/top1", "val/top5", "val/knn_top1", "val/miou", "val/map", "val/loss")
-"""Figures at the top and in the table, in this order."""
 
 SIZES = ("image_size", "batch_size")
 """Options shown of a run's data beside its class and folder."""
 
-ASIDE = ("run_dir", "name", "ckpt_path", "overwrite", "compare")
-"""Keys of a recipe that do not change the training."""
-
-ALONE = "There is no other finished run beside this one. Name some: tinymim report RUN OTHER ..."
-COMPARED = "Figures of the last weights on each run's own held-out images; {note}."
-ATTENTION = "Attention to the patches, softmax(q·k / √d); each map's own greatest value is brightest."
+ATTENTION = (
+    "Attention to the patches, softmax(q·k / √d). Each map's colours go from its least value to its greatest, which "
+    "stand below it: 1 x uniform is attention to all patches alike."
+)
 
 
-def render(run: Run, others: list[Run], images: Path | None = None, count: int = 4, trust: bool = False) -> str:
-    """The report of a run, compared with ``others``, as one HTML page; the rest is as for :func:`gallery`."""
-    maps = gallery(run, images, count, trust)
-    licence = maps.licence
-    headline = {title_of(name): _value(name, run.metrics[name]) for name in FIGURES if name in run.metrics}
+@dataclass
+class Seen:
+    """Sections of what a checkpoint shows on images, and the licence of its weights."""
+
+    sections: list[Section]
+    licence: str | None
+
+
+def seen(run: Run, images: Path | None = None, count: int = 4, trust: bool = False) -> Seen:
+    """Look at images with the newest checkpoint of a run; the arguments are those of :class:`ShownImages`."""
+    shown = ShownImages(run, images, count, trust)
+    maps = gallery(run, shown)
+    tables = [Table(["image", *maps.captions], maps.rows, text=ATTENTION, prose=True)] if maps.rows else []
+    looks = Section("Where they look", tables=tables)
+    made = [looks, *filter(None, (completions.strip(run, shown), confusion.mistakes(run, shown)))]
+    made[-1].remarks += shown.notes
+    return Seen([part for part in made if part.tables or part.remarks], maps.licence)
+
+
+def render(run: Run, others: list[Run], looked: Seen, out: Path | None = None, again: int = 0) -> str:
+    """The report of a run, compared with ``others``, as one HTML page.
+
+    Args:
+        run: of the page.
+        others: what lies beside it.
+        looked: at its images.
+        out: the page's folder; the run's by default.
+        again: seconds after which a browser reads the page anew; 0 is never.
+    """
+    licence, near = looked.licence, against.ranked(run, others)
+    cards = {
+        curves.title_of(name): against.value(name, run.metrics[name])
+        for name in against.FIGURES
+        if name in run.metrics and curves.says(run, name)
+    }
+    chosen = curves.headline(run)
+    headline = [curves.chart(chosen, run, near[: against.MOST], wide=True)] if chosen else []
     recipe = yaml.safe_dump(run.recipe, sort_keys=False)
+    name = str(run.recipe.get("name") or run.name)
     return Document(
-        run.name,
+        name if name == run.name else f"{name}: {run.name}",
         [
-            Section("", tables=[Table(list(headline), [list(headline.values())])] if headline else []),
+            Section("", tables=[Table(list(cards), [list(cards.values())], cards=True)] if cards else []),
+            Section("", pictures=headline),
+            *([Section("Curves", pictures=drawn)] if (drawn := curves.charts(run, others, chosen)) else []),
+            *looked.sections,
+            against.section(run, others, out or run.place),
             Section("What was trained", facts=_facts(run)),
-            *([Section("Curves", pictures=drawn)] if (drawn := charts(run, others)) else []),
-            _against(run, others),
-            Section(
-                "Where they look",
-                tables=[Table(["image", *maps.captions], maps.rows, text=ATTENTION, prose=True)] if maps.rows else [],
-                remarks=maps.notes,
-            ),
             Section("To repeat it", facts=_origin(run), listings=[("The resolved recipe", recipe)]),
         ],
         f"{run.kind}, {run.state}.",
         f"Licence {card.terms(licence)}." if licence and card.restriction(licence) else "",
+        again=again,
     ).html()
-
-
-def _value(name: str, value: float) -> str:
-    return f"{value:.4f}" if name.endswith("loss") else f"{value:.1%}"
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     results = run.results
-    facts = [("starts from", results.get("weights") or run.source or "from scratch")]
+    facts = [("starts from", run.source or "scratch")]
     if backbone := msgspec.convert(results, Results).backbone:
         architecture: Any = backbone.architecture
         options = ", ".join(f"{name} {value}" for name, value in architecture.options.items())
@@ -78,28 +101,6 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return facts
 
 
-def _against(run: Run, others: list[Run]) -> Section:
-    """Every run's figures, ``run`` first, and how each one's recipe differs from it."""
-    title, runs = "Against other runs", [run, *others]
-    if not others:
-        return Section(title, [ALONE])
-    logged = [name for name in FIGURES if any(name in each.metrics for each in runs)]
-    names = sorted(logged, key=lambda name: name not in run.metrics)
-    rows, listings = [], []
-    for each in runs:
-        figures = [_value(name, each.metrics[name]) if name in each.metrics else "-" for name in names]
-        parameters = f"{each.results['parameters']:,}" if each.results.get("parameters") else "-"
-        epochs = str(each.results.get("epochs") or "-")
-        rows.append([each.name, *figures, epochs, parameters, f"{each.kind} {each.start}, {each.data}"])
-        ours, theirs = ({k: v for k, v in compared.recipe.items() if k not in ASIDE} for compared in (run, each))
-        if lines := [line.replace(", now ", ", there ") for line in differences(ours, theirs)]:
-            listings.append((f"How {each.name} differs in its recipe ({len(lines)})", "\n".join(lines)))
-    alike = len({(each.kind, each.data) for each in runs}) == 1
-    note = "one seed each" if alike else "of several kinds or data: what is not of the same cannot be compared"
-    heads = ["run", *(title_of(name) for name in names), "epochs", "parameters", "training"]
-    return Section(title, tables=[Table(heads, rows, text=COMPARED.format(note=note))], listings=listings)
-
-
 def _origin(run: Run) -> list[tuple[str, str]]:
     environment: dict[str, Any] = run.environment
     git = environment.get("git") or {}
@@ -107,7 +108,9 @@ def _origin(run: Run) -> list[tuple[str, str]]:
     if git.get("revision"):
         revision = git["revision"][:12] + (" with changes" if git.get("changed") else "")
     packages = (environment.get("packages") or {}).items()
+    weights = run.results.get("weights")
     return [
+        *([("weights", weights)] if weights else []),
         ("command", environment.get("command", "unknown")),
         ("revision", revision),
         ("packages", ", ".join(f"{name} {version}" for name, version in packages)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from tinymim.training import inspection, lock, metrics_log, run_schemas
 from tinymim.training.metrics_log import Curves
 from tinymim.training.progress import clock
 from tinymim.training.run_folder import PROGRESS
+
+PLANS = ("plan.json", "chain.json")
+"""Files of a folder of many runs: a study's, a comparison's, a chain's."""
+
+DEPTH = 5
+"""Folders above a run's own in which they are looked for."""
 
 
 @dataclass
@@ -54,6 +61,12 @@ class Run:
         """The class of its data module, and its folder if it has one."""
         self.metrics: dict[str, float] = self.results.get("metrics") or self.progress.get("metrics") or {}
         """The final figures, or the newest of a run that goes on."""
+        self.steps, self.epochs = (self._whole(name) for name in ("steps", "epochs"))
+        """Steps and epochs of the whole run; 0 where they are not known."""
+
+    def _whole(self, name: str) -> int:
+        number = self.progress.get(name) or self.results.get(name)
+        return number if isinstance(number, int) and number > 0 else 0
 
     @property
     def state(self) -> str:
@@ -95,9 +108,17 @@ def read(place: Path) -> Run:
     return Run(place, place.resolve().name, recipe, curves, *files)
 
 
-def beside(run: Run, most: int = 30) -> list[Run]:
-    """The finished runs in the folder that ``run``'s own lies in, newest first."""
-    results = [path for path in run.place.resolve().parent.glob("*/results.json") if path.parent != run.place.resolve()]
+def beside(run: Run, most: int = 60) -> list[Run]:
+    """The finished runs in the folder that ``run``'s own lies in, and those of its stage in the same study, comparison
+    or chain; newest first."""
+    own = run.place.resolve()
+    results = {path for path in own.parent.glob("*/results.json") if path.parent != own}
+    for whole in own.parents[1:DEPTH]:
+        if any((whole / name).is_file() for name in PLANS):
+            between = own.relative_to(whole).parts
+            stage = "/".join(["*"] * (len(between) - 1) + [glob.escape(between[-1]), "results.json"])
+            results |= {path for path in whole.glob(stage) if path.parent != own}
+            break
     newest = sorted(results, key=lambda path: path.stat().st_mtime, reverse=True)
     others = []
     for place in (path.parent for path in newest[:most] if (path.parent / "config.yaml").is_file()):
@@ -109,8 +130,9 @@ def beside(run: Run, most: int = 30) -> list[Run]:
 
 
 def distinguish(runs: list[Run]) -> None:
-    """Name runs whose folders share a name by their parents' too."""
-    names = [run.name for run in runs]
-    for run in runs:
-        if names.count(run.name) > 1:
-            run.name = f"{run.place.resolve().parent.name}/{run.name}"
+    """Name runs whose folders share a name by as many of their parents' too as tell them apart."""
+    for length in range(2, DEPTH + 1):
+        names = [run.name for run in runs]
+        for run in runs:
+            if names.count(run.name) > 1:
+                run.name = "/".join(run.place.resolve().parts[-length:])

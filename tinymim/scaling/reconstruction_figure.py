@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import statistics
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from tinymim import precision
-from tinymim.config import recipe as recipes
 from tinymim.data.device_augment import unit
 from tinymim.data.sampler import Draw
-from tinymim.errors import TinymimError, misfit, several
-from tinymim.methods.base import Errors
-from tinymim.methods.mae_decoder import patchify, unpatchify
-from tinymim.methods.mim import MaskedPretrainer
+from tinymim.errors import TinymimError
 from tinymim.report import csv_files, figures
+from tinymim.report.completions import load, restored
 from tinymim.report.document import Picture, Section, Table
 from tinymim.scaling.table import RunRow
-from tinymim.teachers import sizes, weights
-from tinymim.teachers.download import asking_nobody
-from tinymim.training import inspection, preflight
-from tinymim.training.checkpoint_files import SafeCheckpointIO, newest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -35,40 +24,11 @@ if TYPE_CHECKING:
 KINDS = ("training", "held out")
 """The two kinds of images."""
 
-GREY = 0.5
-"""The value of masked patches in a picture."""
-
 CAPTION = (
     "Under each completion the loss of that image. Masks belong to the images' indices; visible patches are the "
     "original's. Error: mean absolute difference of colours, one scale for all."
 )
 STANDARDISED = " Where the target was standardised, the true mean and variance of each patch were put back."
-
-
-@dataclass(frozen=True)
-class RestoringRun:
-    """A run whose model restores images: its title, its module in eval mode, and its data."""
-
-    title: str
-    module: MaskedPretrainer
-    data: Any
-
-
-@dataclass(frozen=True)
-class Completions:
-    """A model's completions of some images, ``(B, 3, H, W)`` in [0, 1] each.
-
-    Args:
-        masked: its input, masked patches in grey.
-        completed: visible patches as they are, masked ones as the model has them.
-        error: ``(B, H, W)``: mean absolute difference of the colours, 0 in visible patches.
-        losses: of each image: the objective.
-    """
-
-    masked: Tensor
-    completed: Tensor
-    error: Tensor
-    losses: list[float]
 
 
 def choose(runs: DataFrame) -> tuple[RunRow, RunRow] | None:
@@ -86,64 +46,6 @@ def choose(runs: DataFrame) -> tuple[RunRow, RunRow] | None:
     most = runs["row"][gaps.idxmax() if len(gaps) else overfit["loss_increase"].idxmax()]
     others = runs[~runs["is_overfit"] & (runs["images"] >= most.images)]
     return (most, runs["row"][others["validation_loss"].idxmin()]) if len(others) else None
-
-
-def load(title: str, place: Path, trust: bool = False) -> RestoringRun:
-    """The model of a run folder, from its newest checkpoint: decoder and mask token with it; of any class if ``trust``.
-
-    Raises:
-        TinymimError: no run that restores images, data that cannot be built, no checkpoint, or one that does not fit.
-    """
-    if not (place / "config.yaml").is_file():
-        raise TinymimError(f"run: {place} has no config.yaml, so it is no run folder")
-    recipe = inspection.read(place / "config.yaml", f"recipe {place / 'config.yaml'}")
-    parts: recipes.Config = {part: recipe[part] for part in ("model", "data") if part in recipe}
-    inspection.data(parts, trust, f"run {place}")
-    with inspection.trusted(parts, trust, f"run {place}"), asking_nobody(not trust):
-        inspected = preflight.inspect(parts)
-    module, checkpoint = inspected.model, newest(place)
-    if not isinstance(module, MaskedPretrainer):
-        raise TinymimError(f"run: {place} trains {type(module).__name__}, which restores no images; take MAE or SimMIM")
-    if inspected.problems:
-        raise several(f"run: {place} cannot be built again", inspected.problems)
-    if checkpoint is None:
-        raise TinymimError(f"run: {place} has no checkpoint yet")
-    weights.read(checkpoint)  # which looks at its record
-    content, misfit_ = SafeCheckpointIO().load_checkpoint(checkpoint), f"run: {checkpoint} does not fit its config.yaml"
-    state = {key: value for key, value in (content.get("state_dict") or {}).items() if isinstance(value, Tensor)}
-    if not trust:  # one's own may do what needs numbers
-        sizes.check_built(functools.partial(_built, copy.deepcopy(module), content), state, misfit_)
-    _built(module, content)
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise TinymimError(f"{misfit_}: {misfit(error)}") from None
-    inspected.data.setup("test")
-    return RestoringRun(title, module.eval(), inspected.data)
-
-
-def _built(module: MaskedPretrainer, checkpoint: dict[str, Any]) -> MaskedPretrainer:
-    module.build(None, None, Errors())
-    module.on_load_checkpoint(checkpoint)  # says which other module a checkpoint is of
-    return module
-
-
-def restored(module: MaskedPretrainer, images: Tensor, index: Tensor) -> Completions:
-    """Let a model, in eval mode, complete ``(B, 3, H, W)`` images in [0, 1] of its own size under the masks that belong
-    to their ``(B,)`` indices, in float32 (:func:`tinymim.precision.measuring`)."""
-    encoder = module.backbone
-    with torch.inference_mode(), precision.measuring(images.device):
-        masks = module.fixed_masks(index)
-        made = unpatchify(module.restore(images, masks), encoder.grid, encoder.patch)
-        completed = encoder.denormalise(made).clamp(0, 1)
-        each = zip(images.split(1), masks.split(1), strict=True)
-        losses = [float(module.loss(image, mask)) for image, mask in each]
-        patches = patchify(images, encoder.patch)
-        pixels = module.hidden(masks).unsqueeze(-1).expand_as(patches)
-        hidden = unpatchify(pixels, encoder.grid, encoder.patch)
-    completed = torch.where(hidden, completed, images)
-    masked = torch.where(hidden, torch.full_like(images, GREY), images)
-    return Completions(masked, completed, (completed - images).abs().mean(1), losses)
 
 
 def section(runs: dict[str, Path], out: Path, count: int = 3, trust: bool = False) -> Section:
@@ -181,7 +83,7 @@ def section(runs: dict[str, Path], out: Path, count: int = 3, trust: bool = Fals
             losses[kind].append(loss)
         seen, unseen = map(statistics.fmean, losses.values())
         lines.append([run.title, f"{seen:.4f}", f"{unseen:.4f}", f"{unseen - seen:+.4f}"])
-    standardised = any(getattr(run.module, "norm_pix", False) for run in loaded)
+    standardised = any(run.standardised for run in loaded)
     picture = _picture(rows, [kind for kind, _ in shown], out, standardised)
     csv_files.write(out / "reconstructions.csv", records)
     table = Table(

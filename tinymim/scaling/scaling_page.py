@@ -65,10 +65,27 @@ LAW_INTERVALS = (
 def write(rows: list[RunRow], out: Path, title: str, extra_sections: Iterable[Section] = ()) -> Path:
     """Analyse runs into the folder ``out``, and write the page there, :data:`NAME` (which is returned) and the same as
     Markdown; ``extra_sections`` come after the analysis."""
-    document = Document(title, [*analyse(rows, out), *extra_sections], about=_about(rows))
+    document = Document(title, [_cards(rows), *analyse(rows, out), *extra_sections], about=_about(rows))
     for page in (out / NAME).with_suffix(".md"), out / NAME:
         document.write(page)
     return page
+
+
+def _cards(rows: list[RunRow]) -> Section:
+    """The best runs of each objective, and how many overfit."""
+    runs = flagged(rows)
+    cards = {"runs above a shorter one": f"{runs['is_overfit'].sum()} of {len(runs)}"}
+    for objective, group in runs.groupby("objective", sort=False):
+        lowest = group.loc[group["validation_loss"].idxmin()]
+        cards[f"lowest loss of {objective}: {_named(lowest)}"] = f"{lowest['validation_loss']:.4f}"
+        if group["accuracy"].notna().any():
+            best = group.loc[group["accuracy"].idxmax()]
+            cards[f"best top-1 of {objective}: {_named(best)}"] = f"{best['accuracy']:.1%}"
+    return Section("", tables=[Table(list(cards), [list(cards.values())], cards=True)])
+
+
+def _named(run: Any) -> str:
+    return f"{run['model']}, {run['data']}, {run['iterations']:,} iterations"
 
 
 def analyse(rows: list[RunRow], out: Path) -> list[Section]:
