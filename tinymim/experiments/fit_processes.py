@@ -22,8 +22,8 @@ from typing_extensions import override
 
 from tinymim.system import SIGNALS
 
-PRELOADED = ["tinymim.training.fit", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
-"""Modules that the server imports; none asks CUDA for anything meanwhile, or its forks could not use a GPU."""
+PRELOADED = ["tinymim.training.fit", "torch.utils.tensorboard"]
+"""Modules that the server imports, of those there are; none asks CUDA for anything, or its forks could use no GPU."""
 
 COMMAND = [sys.executable, "-m", "tinymim"]
 
