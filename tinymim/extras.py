@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError
 
 EXTRAS = {
     **{"matplotlib": "report", "pandas": "analysis", "scipy": "analysis"},
@@ -24,27 +24,24 @@ def installed(package: str) -> bool:
 
 
 def missing(what: str, *packages: str) -> list[str]:
-    """Lines, one for each extra to install, for what needs all of ``packages``.
+    """The line that says what to install for what needs all of ``packages``; none where they are there.
 
     Args:
-        what: is needed for, as ``data: HFData``.
+        what: needs them, and the verb, as ``HFData needs``.
         packages: of :data:`EXTRAS`.
     """
-    lacking: dict[str, list[str]] = {}
-    for package in packages:
-        if not installed(package):
-            lacking.setdefault(EXTRAS[package], []).append(package)
-    return [
-        f"{what} needs {' and '.join(names)}, not installed here: pip install 'tinymim[{extra}]'"
-        for extra, names in lacking.items()
-    ]
+    lacking = [package for package in packages if not installed(package)]
+    if not lacking:
+        return []
+    extras = ",".join(dict.fromkeys(EXTRAS[package] for package in lacking))
+    return [f"{what} {' and '.join(lacking)}, not installed here: pip install 'tinymim[{extras}]'"]
 
 
 def need(what: str, *packages: str) -> None:
     """Raise unless all packages are there.
 
     Raises:
-        TinymimError: one is missing; it names the extra, or all of them.
+        TinymimError: some are missing; it names the extra.
     """
-    if lines := missing(what, *packages):
-        raise TinymimError(lines[0]) if len(lines) == 1 else several(f"{what} lacks packages", lines)
+    for line in missing(what, *packages):
+        raise TinymimError(line)

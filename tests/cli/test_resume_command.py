@@ -39,7 +39,7 @@ ASKED: dict[str, list[str]] = {
 
 def module(kind: str) -> Any:
     """The module of the command that begins such a plan."""
-    return COMMANDS[BEGUN_BY[kind]].module(BEGUN_BY[kind])
+    return COMMANDS[BEGUN_BY[kind]].module()
 
 
 def kept(kind: str, words: list[str]) -> tuple[dict[str, Any], list[str]]:

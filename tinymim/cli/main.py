@@ -46,18 +46,18 @@ class Command(NamedTuple):
     packages: tuple[str, ...] = ()
     first: tuple[str, str] | None = None
 
-    def module(self, name: str) -> Any:
+    def module(self) -> Any:
         """Import the module of the function.
 
         Raises:
-            TinymimError: packages that the command called ``name`` needs are not installed.
+            TinymimError: packages that it needs are not installed.
         """
-        extras.need(f"tinymim {name}", *self.packages)
+        extras.need("this command needs", *self.packages)
         return importlib.import_module(f"tinymim.{self.function.partition(':')[0]}")
 
-    def run(self, name: str, arguments: list[str]) -> int:
+    def run(self, arguments: list[str]) -> int:
         """Import the function, and call it."""
-        return getattr(self.module(name), self.function.partition(":")[2])(arguments) or 0
+        return getattr(self.module(), self.function.partition(":")[2])(arguments) or 0
 
     def print_help(self, name: str) -> None:
         """Print the help of a command with a ``first`` argument."""
@@ -240,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
             if arguments == ["--help"] and COMMANDS[name].first:
                 COMMANDS[name].print_help(name)
                 return 0
-            code = COMMANDS[name].run(name, arguments)
+            code = COMMANDS[name].run(arguments)
             if "torch" in sys.modules:
                 from tinymim.training import processes
 

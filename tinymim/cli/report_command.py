@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinymim import files
+from tinymim import extras, files
 from tinymim.errors import TinymimError
+from tinymim.log import say
 from tinymim.report import run_report, runs
 from tinymim.training import inspection
 
@@ -29,6 +30,8 @@ def main(arguments: list[str]) -> int:
     others = [runs.read(place) for place in args.others] or runs.beside(run)
     runs.distinguish([run, *others])
     out = args.out or args.run / "report.html"
+    for line in extras.missing("curves need", "matplotlib"):
+        say(f"report: {line}")
     text = run_report.render(run, others, args.images, args.count, args.trust)
     try:
         files.write_text(out, text)

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         if plan.kind == "chain":
             return chain_command.main(["resume", *arguments])
         name = BEGUN_BY[plan.kind]
-        module = COMMANDS[name].module(name)
+        module = COMMANDS[name].module()
         words = plan_options.begun(module.parser(), plan.command, str(place))
         say(f"going on with: tinymim {shlex.join([name, *words, *further])}")
         return module.main([*words, *further])

@@ -152,7 +152,7 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
     errors += [f"trainer.{name}: 0 trains nothing" for name in nothing if fits]
     loggers = trainer.get("logger")
     if "TensorBoardLogger" in str(loggers) and not extras.installed("tensorboardX"):
-        errors += extras.missing("trainer.logger: TensorBoardLogger", "tensorboard")
+        errors += extras.missing("trainer.logger: TensorBoardLogger needs", "tensorboard")
     callbacks = trainer.get("callbacks")
     for part in callbacks if isinstance(callbacks, list) else [callbacks]:
         module, _, name = str(part.get("class_path") if isinstance(part, dict) else "").rpartition(".")

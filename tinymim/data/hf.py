@@ -93,7 +93,7 @@ class HFData(ViewedData):
     def problems(self) -> list[str]:
         # Asks no server.
         problems = super().problems()
-        problems = [*extras.missing("data: HFData", "datasets"), *problems]
+        problems = [*extras.missing("data: HFData needs", "datasets"), *problems]
         if self.dataset is None:
             what = "a folder that save_to_disk wrote, or a name on the hub"
             problems.insert(0, f"data.dataset is not set: give --data.dataset PATH, {what}")

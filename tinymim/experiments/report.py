@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tinymim import extras
 from tinymim.errors import TinymimError
 from tinymim.experiments import convergence, loss_curves, plan_changes, tables
 from tinymim.experiments.convergence import Logged
@@ -118,7 +119,9 @@ def _question(
         csv_files.write(place / "tables" / f"{name}.csv", rows)
         table.files = [str(root / "tables" / f"{name}.csv")]
     write_text(place / "tables" / f"{id}.md", made.markdown())
-    for key, curve in curves.items() if draw else []:
+    lacking = extras.missing("curves need", "matplotlib") if draw and curves else []
+    made.remarks += lacking
+    for key, curve in curves.items() if draw and not lacking else []:
         if picture := loss_curves.draw(question, curve, logged, place / "curves" / f"{id}_{key}", str(root / "curves")):
             made.pictures.append(picture)
         elif names := {

@@ -77,7 +77,7 @@ def export_folder(
         TinymimError: nothing to read, nothing that the form can express, other outputs, nowhere to write, or a package
             that is not installed.
     """
-    extras.need(f"--to {form}", *PACKAGES.get(form, ()))
+    extras.need(f"--to {form} needs", *PACKAGES.get(form, ()))
     if form in GRAPHS and blocks == "all":
         raise TinymimError(
             f"blocks: all has no effect on --to {form}, whose graph ends at the output block; leave it out"

@@ -43,7 +43,7 @@ def program_run(file: Path) -> Run:
 
 def onnx_run(file: Path, threads: int = 0) -> Run:
     """An ONNX graph, by onnxruntime on the CPU; ``threads`` 0 is all cores."""
-    extras.need(f"{file.name}", "onnxruntime")
+    extras.need(f"{file.name} needs", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -60,7 +60,7 @@ def onnx_run(file: Path, threads: int = 0) -> Run:
 
 def openvino_run(file: Path, threads: int = 0, exact: bool = False) -> Run:
     """A graph of OpenVINO on the CPU, which computes in bfloat16 where the processor can unless ``exact`` is asked."""
-    extras.need(f"{file.name}", "openvino")
+    extras.need(f"{file.name} needs", "openvino")
     import openvino
 
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} if exact else {}

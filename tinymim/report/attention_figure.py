@@ -26,6 +26,7 @@ from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
+from tinymim.report.viridis import viridis
 from tinymim.teachers import weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import inspection
@@ -168,10 +169,8 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
 
 def _overlay(image: Tensor, shares: Tensor) -> Tensor:
     """The image in grey under its map in colour: the more attention, the brighter, up to the map's own greatest."""
-    import matplotlib as mpl
-
     scaled = F.interpolate(shares[None, None], size=image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
-    colours = mpl.colormaps["viridis"]((scaled / scaled.max()).numpy())[..., :3]
+    colours = viridis((scaled / scaled.max()).numpy())
     return 0.35 * image.mean(0, keepdim=True) + 0.65 * torch.from_numpy(colours).permute(2, 0, 1).float()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinymim import extras
 from tinymim.report import figures
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
@@ -26,7 +27,12 @@ def charts(run: Run, others: list[Run]) -> list[Picture]:
         run: drawn in colour, training and held-out images together.
         others: their held-out values are drawn thin and grey, of the same data alone, and a sum of losses
             only where it is of the same parts.
+
+    Returns:
+        The pictures; none without matplotlib.
     """
+    if not extras.installed("matplotlib"):
+        return []
     rates = [name for name in run.curves if name.startswith(RATE)]
     names = dict.fromkeys(name.partition("/")[2] for name in run.curves if not name.startswith(RATE))
     drawn = [_chart(name, run, others) for name in sorted(names, key=lambda name: "loss" not in name)[:MOST]]

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from tinymim import extras
 from tinymim.config.spec import differences
 from tinymim.report.attention_figure import gallery
 from tinymim.report.curves import charts, title_of
@@ -35,13 +36,14 @@ def render(run: Run, others: list[Run], images: Path | None = None, count: int =
     maps = gallery(run, images, count, trust)
     licence = maps.licence
     headline = {title_of(name): _value(name, run.metrics[name]) for name in FIGURES if name in run.metrics}
+    missing = extras.missing("curves need", "matplotlib")
     recipe = yaml.safe_dump(run.recipe, sort_keys=False)
     return Document(
         run.name,
         [
             Section("", tables=[Table(list(headline), [list(headline.values())])] if headline else []),
             Section("What was trained", facts=_facts(run)),
-            *([Section("Curves", pictures=drawn)] if (drawn := charts(run, others)) else []),
+            *([Section("Curves", missing, pictures=drawn)] if (drawn := charts(run, others)) or missing else []),
             _against(run, others),
             Section(
                 "Where they look",

@@ -95,7 +95,7 @@ class Segmenter(DensePredictionTask):
             errors.unless(0 <= getattr(self, name) < 1, f"{name}: {getattr(self, name)} is not in [0, 1)")
         if image_size and stride > image_size:
             errors.append(f"stride: {stride} is more than data.image_size, {image_size}: pixels would be left out")
-        errors += extras.missing("UPerNet's decoder", "transformers")
+        errors += extras.missing("UPerNet's decoder needs", "transformers")
 
     def check_backbone(self, backbone: Backbone, errors: Errors) -> None:
         """Note a grid of a single patch."""

@@ -78,7 +78,7 @@ def check_ending(path: Path) -> None:
     if path.suffix not in WRITERS:
         raise TinymimError(f"out: {path} ends in neither {' nor '.join(WRITERS)}, which choose the form")
     if path.suffix == ".parquet":
-        extras.need(f"out: {path.name}", "pyarrow")
+        extras.need(f"out: {path.name} needs", "pyarrow")
 
 
 def write_table(path: Path, batches: Iterator[Columns]) -> None:
