@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from tinymim import __version__, extras
+from tinymim import extras
 from tinymim.cli.recipe_commands import names_recipe
 from tinymim.cli.stopping import Stopping
 from tinymim.errors import TinymimError, own_words
@@ -218,11 +218,16 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="tinymim COMMAND ...",
     )
-    parser.add_argument("--version", action="version", version=f"tinymim {__version__}")
+    parser.add_argument("--version", action="store_true", help="show program's version number and exit")
     parser.add_argument("command", metavar="COMMAND", help="one of those below")
     if not arguments:
         parser.print_help()
         return 2
+    if arguments[0] == "--version":
+        from tinymim import __version__
+
+        print(f"tinymim {__version__}")
+        return 0
     name, arguments = parser.parse_args(arguments[:1]).command, arguments[1:]
     if name not in COMMANDS:
         from tinymim.config.spec import near
