@@ -16,14 +16,14 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 	@echo "recipes, chains, studies: $(BIN)/tinymim recipes"
 
-setup: .venv/ready  ## build .venv with the pinned packages
+setup: .venv/ready  ## build .venv with the pinned packages (CPU=1: PyTorch without CUDA, from PyTorch's own index)
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tinymim needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
-	@echo "installing what constraints.txt names, some 7 GB, which takes minutes; two thirds are CUDA$(if $(CPU),, (CPU=1 leaves that out where an index of PyTorch for CPUs can be reached))"
+	@echo "installing the packages of constraints.txt: minutes, and $(if $(CPU),2.5 GB,7 GB; two thirds are CUDA, which make setup CPU=1 leaves out)"
 	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
-	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]'
+	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode $(if $(CPU),--torch-backend cpu) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 distill: setup  ## run RECIPE (default: the demo) and what it compares with, and print the table
