@@ -85,7 +85,7 @@ def call(command: list[str], at: Installed) -> str:
 
 def build(folder: Path) -> tuple[Path, Path]:
     """Build the source distribution, from it the wheel, and have twine check both."""
-    subprocess.run([UV, "build", "-q", "--out-dir", folder, PROJECT], check=True)
+    subprocess.run([UV, "build", "-q", "--python", sys.executable, "--out-dir", folder, PROJECT], check=True)
     wheel, source = *folder.glob("*.whl"), *folder.glob("*.tar.gz")
     subprocess.run([UV, "tool", "run", "-q", "twine", "check", "--strict", wheel, source], check=True)
     return wheel, source
