@@ -16,13 +16,14 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 	@echo "recipes, chains, studies: $(BIN)/tinymim recipes"
 
-setup: .venv/ready  ## build .venv with the pinned packages
+setup: .venv/ready  ## build .venv with the pinned packages (CPU=1: PyTorch without CUDA, from PyTorch's own index)
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tinymim needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
+	@echo "installing the packages of constraints.txt: minutes, and $(if $(CPU),2.5 GB,7 GB; two thirds are CUDA, which make setup CPU=1 leaves out)"
 	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
-	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]'
+	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode $(if $(CPU),--torch-backend cpu) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 distill: setup  ## run RECIPE (default: the demo) and what it compares with, and print the table
@@ -68,17 +69,11 @@ test: setup lint docs  ## lint, types, documents and tests, and the slowest twen
 docs: setup  ## the documents as a site, in site/: strict, and without a server
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-test-package: setup  ## the wheel in a venv of its own and an empty folder: recipes, teachers, the demo (downloads)
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && mkdir "$$folder/empty" && \
-	$(BIN)/uv build -q --out-dir "$$folder/dist" . && \
-	$(BIN)/uv venv -q --python $(BIN)/python "$$folder/venv" && \
-	$(BIN)/uv pip install -q --python "$$folder/venv/bin/python" -c constraints.txt "$$folder"/dist/*.whl && \
-	cd "$$folder/empty" && PATH="$$folder/venv/bin:$$PATH" && \
-	tinymim recipes digits && tinymim teachers && tinymim distill relation_digits $(ARGS) && \
-	tinymim export runs/distill_relation_digits/student/finetune/checkpoints/last.ckpt --to timm --out student
+test-package: setup  ## the wheel without extras in a venv of its own, by the documents' commands (downloads; ARGS="--python 3.13")
+	@$(BIN)/python -m tests.package $(ARGS)
 
-release: test-package  ## build sdist and wheel into dist/, and check them, once the wheel's demo has run (downloads)
-	@rm -rf dist && $(BIN)/uv build -q --out-dir dist . && $(BIN)/uv tool run -q twine check --strict dist/*
+release: setup  ## the same, and then sdist and wheel in dist/ (downloads)
+	@$(BIN)/python -m tests.package --keep dist $(ARGS)
 
 test-minimum: setup  ## a short part of the tests with the lowest versions that pyproject.toml admits (downloads them)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

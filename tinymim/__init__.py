@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tinymim.vit.description import Architecture
     from tinymim.vit.taps import Tap
 
-__version__ = "0.1.0"
+    __version__: str
 
 __all__ = ["Architecture", "Distiller", "Optim", "Tap", "distill", "load", "relation_kl"]
 
@@ -22,9 +22,21 @@ _MODULES = ("vit.description", "methods", "methods", "vit.taps", "training.disti
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[__all__.index(name)]}"), name)
+
+
+def _version() -> str:
+    """Version of what is installed, which the build took from the tag; of files that nothing has installed unknown."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(__name__)
+    except metadata.PackageNotFoundError:
+        return "0.0"
 
 
 def __dir__() -> list[str]:

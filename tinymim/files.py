@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.errors import TinymimError
-from tinymim.system import NO_ROOM
+from tinymim.system import NO_ROOM, disk
 
 ABANDONED = 60.0  # seconds after which a temporary that nobody has locked is a killed process's
 
@@ -66,20 +65,18 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    _lock(handle)
+    os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _flush(path.parent)
+        with disk.in_use(temporary):
+            write(temporary)
+            disk.flush(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        disk.flush(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(handle)
     _clear_leavings(path)
 
 
@@ -98,31 +95,28 @@ def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
     there before makes room only then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    in_use = os.open(temporary, os.O_RDONLY)
-    _lock(in_use)
     try:
-        fill(temporary)
-        for file in filter(Path.is_file, temporary.rglob("*")):
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        temporary.chmod(0o755)
-        if path.exists():
-            before = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            path.replace(before)
-            try:
+        with disk.in_use(temporary):
+            fill(temporary)
+            for file in filter(Path.is_file, temporary.rglob("*")):
+                disk.flush(file)
+            temporary.chmod(0o755)
+            if path.exists():
+                before = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+                before.rmdir()  # a folder replaces no other on every system
+                path.replace(before)
+                try:
+                    temporary.replace(path)
+                except BaseException:
+                    before.replace(path)
+                    raise
+                shutil.rmtree(before)
+            else:
                 temporary.replace(path)
-            except BaseException:
-                before.replace(path)
-                raise
-            shutil.rmtree(before)
-        else:
-            temporary.replace(path)
-        _flush(path.parent)
+        disk.flush(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    finally:
-        os.close(in_use)
     _clear_leavings(path)
 
 
@@ -133,12 +127,8 @@ def _clear_leavings(path: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - place.lstat().st_mtime < ABANDONED or place.is_symlink():
                 continue
-            handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
-            try:
-                if _lock(handle):
-                    shutil.rmtree(place) if place.is_dir() else place.unlink()
-            finally:
-                os.close(handle)
+            if disk.is_free(place):
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
 
 
 @functools.cache
@@ -151,15 +141,6 @@ def _leavings(folder: Path) -> dict[str, list[Path]]:
     return places
 
 
-def _lock(handle: int) -> bool:
-    """Mark an open file or folder as in use until it is closed; false where another process did."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def unwritten(error: Exception) -> str | None:
     """Reason in words why a file could not be written; ``None`` where ``error`` is of something else."""
     text = str(error).partition("\n")[0]
@@ -168,14 +149,6 @@ def unwritten(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.strerror or text
     return text if "PytorchStreamWriter" in text or type(error).__name__ == "SafetensorError" else None
-
-
-def _flush(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:

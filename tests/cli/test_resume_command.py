@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tinymim.cli import plan_options, resume_command
+from tinymim.cli.main import COMMANDS
 from tinymim.cli.resume_command import BEGUN_BY
 from tinymim.errors import TinymimError
 from tinymim.experiments.plan import Plan
@@ -36,9 +37,14 @@ ASKED: dict[str, list[str]] = {
 }
 
 
+def module(kind: str) -> Any:
+    """The module of the command that begins such a plan."""
+    return COMMANDS[BEGUN_BY[kind]].module()
+
+
 def kept(kind: str, words: list[str]) -> tuple[dict[str, Any], list[str]]:
     """What a command line asks for, without what is of one sitting; and its overrides."""
-    options = BEGUN_BY[kind][1].parser()
+    options = module(kind).parser()
     asked, further = options.parse_known_args(plan_options.hyphened(options, words))
     values = {name: value for name, value in vars(asked).items() if name not in (*plan_options.ONCE, "run_dir", "set")}
     overrides = [f"--{text}" for text in getattr(asked, "set", [])] + further
@@ -47,7 +53,7 @@ def kept(kind: str, words: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 @pytest.mark.parametrize("kind", ASKED)
 def test_begun__asks_for_what_was_asked_at_first_and_for_nothing_of_that_sitting(kind: str) -> None:
-    options, words = BEGUN_BY[kind][1].parser(), ASKED[kind]
+    options, words = module(kind).parser(), ASKED[kind]
     asked, further = options.parse_known_args(plan_options.hyphened(options, words))
     pairs = [f"--{text}" for text in getattr(asked, "set", [])] + further
     command = plan_options.again(options, asked, None if kind == "scaling study" else pairs)
@@ -69,7 +75,7 @@ def test_resume__runs_no_other_command_than_one_that_begins_such_a_plan(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(tmp_path, Plan("p", {}, kind="study", command=command)).save()
-    monkeypatch.setattr(BEGUN_BY["study"][1], "main", pytest.fail)
+    monkeypatch.setattr(module("study"), "main", pytest.fail)
     with pytest.raises(TinymimError, match=r"which is not what begins such a plan; give the command yourself: tinymim"):
         resume_command.main([str(tmp_path)])
 
@@ -78,10 +84,10 @@ def test_resume__runs_no_other_command_than_one_that_begins_such_a_plan(
 def test_resume__of_each_kind(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, module = BEGUN_BY[kind]
+    name = BEGUN_BY[kind]
     begin(tmp_path, Plan("p", {}, kind=kind, command=f"tinymim {name} own --run-dir gone")).save()  # type: ignore[arg-type]
     calls: list[list[str]] = []
-    monkeypatch.setattr(module, "main", lambda words: calls.append(words) or 75)
+    monkeypatch.setattr(module(kind), "main", lambda words: calls.append(words) or 75)
     assert resume_command.main([str(tmp_path), "--jobs", "2"]) == 75
     assert calls == [["own", "--run-dir", "gone", "--run-dir", str(tmp_path), "--jobs", "2"]]
     assert f"going on with: tinymim {name} own " in capsys.readouterr().err

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,7 +27,7 @@ def heard() -> Iterator[None]:
 
 def command(monkeypatch: pytest.MonkeyPatch, act: object) -> None:
     """``tinymim report`` does that."""
-    monkeypatch.setattr(main, "_imported", lambda path: act)
+    monkeypatch.setattr(main.Command, "module", lambda *_: SimpleNamespace(main=act))
 
 
 @pytest.mark.parametrize("number", SIGNALS)

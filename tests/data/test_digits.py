@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
-from tinymim.data.digits import DigitsData
+from tinymim.data.digits import FILE, DigitsData
 from tinymim.data.sampler import Draw
+from tinymim.data.stratified import stratified
 
 
 def prepared(**options) -> DigitsData:
@@ -96,3 +101,23 @@ def test_problems__fraction_out_of_range(fraction):
 
 def test_problems__none():
     assert DigitsData().problems() == []
+
+
+def test_file__is_the_set_that_scikit_learn_has():
+    digits = load_digits()
+    with np.load(FILE, allow_pickle=False) as file:
+        assert np.array_equal(file["images"], digits.images)
+        assert np.array_equal(file["labels"], digits.target)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=12, max_size=90).map(lambda labels: [*range(5), *range(5), *labels]),
+    fraction=st.floats(0.3, 0.7),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_stratified__draws_as_scikit_learn_does(labels: list[int], fraction: float, seed: int):
+    ours = stratified(np.array(labels), fraction, seed)
+    theirs = train_test_split(np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels)
+    for side, expected in zip(ours, theirs, strict=True):
+        assert np.array_equal(side, expected)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import re
 import shutil
@@ -415,17 +414,6 @@ def test_onnx__a_difference_is_an_error_and_nothing_stays(
     with pytest.raises(TinymimError, match=r"onnxruntime's features: as written they differ .* by \d\.\de-\d+"):
         export_folder(str(source), "onnx", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["it.ckpt"]
-
-
-@pytest.mark.parametrize(("package", "form", "extra"), [("onnxscript", "onnx", "onnx"), ("transformers", "hf", "hf")])
-def test_absent_extra__says_what_to_install(
-    package: str, form: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
-    source = checkpoint(tmp_path / "it.ckpt", network(tiny(12, 3, depth=1)))
-    with pytest.raises(TinymimError, match=rf"{package} is not installed; pip install 'tinymim\[{extra}\]'"):
-        export_folder(str(source), form, tmp_path / "out")
 
 
 def test_target__is_replaced_when_asked_and_only_if_an_export(tmp_path: Path) -> None:

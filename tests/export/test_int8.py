@@ -186,10 +186,3 @@ def test_openvino__gives_the_networks_outputs(exported: tuple[Path, Backbone, Pa
     run = network_runs.openvino_run(folder / "model.xml", threads=1, exact=True)
     assert torch.allclose(run(batch)["features"], made.features(batch), atol=1e-4)
     assert bench.find(str(folder)).form == "openvino"
-
-
-def test_openvino__says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(source.importlib.util, "find_spec", lambda package: None)
-    made = checkpoint(tmp_path / "made.ckpt", network(ARCHITECTURE))
-    with pytest.raises(TinymimError, match=r"openvino is not installed; pip install 'tinymim\[openvino\]'"):
-        export_folder(str(made), "openvino", tmp_path / "out")

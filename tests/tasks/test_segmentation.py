@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -401,13 +400,6 @@ def test_checkpoint__goes_on_and_is_what_its_recipe_promised(student: Path, tmp_
 def test_problems__each_names_its_option(options: dict[str, Any], words: str) -> None:
     (found,) = segmenter(**options).problems(16)
     assert words in found
-
-
-def test_problems__without_transformers_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert segmenter().problems(16) == [
-        "UPerNet's decoder is in transformers, which is not installed: pip install 'tinymim[hf]'"
-    ]
 
 
 def test_data__without_masks_or_with_a_batch_of_one_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tinymim.errors import TinymimError
+from tinymim.system import disk
 from tinymim.training import lock
 from tinymim.training.lock import hold
 
@@ -189,7 +190,7 @@ def test_hold__half_written_or_without_flock(
     def unknown(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock.fcntl, "flock", unknown)
+    monkeypatch.setattr(disk.fcntl, "flock", unknown)
     left_by(tmp_path, socket.gethostname())
     with hold(tmp_path, "run_dir", patience=0.2):
         pass

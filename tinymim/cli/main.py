@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from tinymim import __version__
+from tinymim import extras
 from tinymim.cli.recipe_commands import names_recipe
 from tinymim.cli.stopping import Stopping
 from tinymim.errors import TinymimError, own_words
@@ -34,6 +34,7 @@ class Command(NamedTuple):
         builds: whether it builds what its user names, classes of the working folder among them, by its arguments; other
             commands only look.
         actions: words that come first, each with a help of its own.
+        packages: that it needs of :data:`tinymim.extras.EXTRAS`.
         first: name and description of the first argument of a command whose overrides argparse could not tell from
             options; its help is printed from the table.
     """
@@ -42,22 +43,27 @@ class Command(NamedTuple):
     function: str
     builds: Callable[[list[str]], bool] = lambda arguments: False
     actions: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     first: tuple[str, str] | None = None
+
+    def module(self) -> Any:
+        """Import the module of the function.
+
+        Raises:
+            TinymimError: packages that it needs are not installed.
+        """
+        extras.need("this command needs", *self.packages)
+        return importlib.import_module(f"tinymim.{self.function.partition(':')[0]}")
 
     def run(self, arguments: list[str]) -> int:
         """Import the function, and call it."""
-        return _imported(self.function)(arguments) or 0
+        return getattr(self.module(), self.function.partition(":")[2])(arguments) or 0
 
     def print_help(self, name: str) -> None:
         """Print the help of a command with a ``first`` argument."""
         parser = argparse.ArgumentParser(f"tinymim {name}", description=self.help, epilog=OVERRIDES)
         parser.add_argument(self.first[0], help=self.first[1])  # type: ignore[index]
         parser.print_help()
-
-
-def _imported(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(f"tinymim.{module}"), name)
 
 
 def _always(arguments: list[str]) -> bool:
@@ -67,6 +73,9 @@ def _always(arguments: list[str]) -> bool:
 def _runs_chain(arguments: list[str]) -> bool:
     return arguments[:1] in (["run"], ["resume"])
 
+
+ANALYSIS = ("matplotlib", "pandas", "scipy")
+"""Packages of the commands that read tables of figures, and draw them."""
 
 RECIPE = ("recipe", "a recipe of recipes, or a path")
 
@@ -119,11 +128,13 @@ COMMANDS = {
         "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
         "cli.scaling_command:main",
         _always,
+        packages=ANALYSIS,
     ),
     "papers": Command(
         "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
         "cli.papers_command:main",
         _always,
+        packages=ANALYSIS,
     ),
     "resume": Command(
         "go on with what a folder holds, a run or any plan: tinymim resume runs/relation_digits",
@@ -151,6 +162,7 @@ COMMANDS = {
     "analyze": Command(
         "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
         "cli.analyze_command:main",
+        packages=ANALYSIS,
     ),
     "teachers": Command(
         "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add | save",
@@ -206,11 +218,16 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="tinymim COMMAND ...",
     )
-    parser.add_argument("--version", action="version", version=f"tinymim {__version__}")
+    parser.add_argument("--version", action="store_true", help="show program's version number and exit")
     parser.add_argument("command", metavar="COMMAND", help="one of those below")
     if not arguments:
         parser.print_help()
         return 2
+    if arguments[0] == "--version":
+        from tinymim import __version__
+
+        print(f"tinymim {__version__}")
+        return 0
     name, arguments = parser.parse_args(arguments[:1]).command, arguments[1:]
     if name not in COMMANDS:
         from tinymim.config.spec import near

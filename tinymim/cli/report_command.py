@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinymim import files
+from tinymim import extras, files
 from tinymim.errors import TinymimError
+from tinymim.log import say
 from tinymim.report import run_report, runs, watch
 from tinymim.report.run_report import Seen
 from tinymim.report.runs import Run
@@ -31,6 +32,9 @@ def main(arguments: list[str]) -> int:
     run = runs.read(args.run)
     others = [runs.read(place) for place in args.others] or runs.beside(run)
     out = args.out or args.run / "report.html"
+
+    for line in extras.missing("curves need", "matplotlib"):
+        say(f"report: {line}")
 
     def look(run: Run) -> Seen:
         return run_report.seen(run, args.images, args.count, args.trust)

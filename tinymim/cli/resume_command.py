@@ -5,27 +5,20 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from tinymim.cli import (
-    chain_command,
-    distill_command,
-    papers_command,
-    plan_options,
-    scaling_command,
-    search_command,
-    study_command,
-)
+from tinymim.cli import chain_command, plan_options
+from tinymim.cli.main import COMMANDS
 from tinymim.errors import TinymimError
 from tinymim.experiments import state
 from tinymim.log import say
 
 BEGUN_BY = {
-    "scaling study": ("scaling", scaling_command),
-    "study": ("study", study_command),
-    "comparison": ("distill", distill_command),
-    "search": ("search", search_command),
-    "program": ("papers", papers_command),
+    "scaling study": "scaling",
+    "study": "study",
+    "comparison": "distill",
+    "search": "search",
+    "program": "papers",
 }
-"""The command, and its module, by the kind of plan that it begins."""
+"""The command by the kind of plan that it begins."""
 
 
 def main(arguments: list[str]) -> int:
@@ -42,7 +35,8 @@ def main(arguments: list[str]) -> int:
         plan = state.load(place).plan
         if plan.kind == "chain":
             return chain_command.main(["resume", *arguments])
-        name, module = BEGUN_BY[plan.kind]
+        name = BEGUN_BY[plan.kind]
+        module = COMMANDS[name].module()
         words = plan_options.begun(module.parser(), plan.command, str(place))
         say(f"going on with: tinymim {shlex.join([name, *words, *further])}")
         return module.main([*words, *further])

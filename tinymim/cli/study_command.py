@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tinymim import extras
 from tinymim.cli import plan_options
 from tinymim.errors import TinymimError
 from tinymim.experiments import pages, report, study
@@ -61,6 +62,8 @@ def main(arguments: list[str]) -> int:
     args, loaded, place = read(arguments)
     rows = _chosen(loaded, args.rows, args.questions)
     keys = loaded.keys(rows)
+    for line in extras.missing("curves need", "matplotlib"):
+        say(line)
     with opened(place, loaded.plan, args.launch, args.accept_changes, keys) as state:
         code = _run(loaded, state, [] if args.report_only else keys, args.jobs)
     if code == 0:

@@ -11,6 +11,7 @@ import math
 from datetime import timedelta
 from typing import Any
 
+from tinymim import extras
 from tinymim.safety import text
 from tinymim.system import PER_CORE, cores
 
@@ -149,6 +150,9 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
         )
     nothing = [name for name in ("max_epochs", "max_steps", "limit_train_batches") if _is_zero(trainer.get(name))]
     errors += [f"trainer.{name}: 0 trains nothing" for name in nothing if fits]
+    loggers = trainer.get("logger")
+    if "TensorBoardLogger" in str(loggers) and not extras.installed("tensorboardX"):
+        errors += extras.missing("trainer.logger: TensorBoardLogger needs", "tensorboard")
     callbacks = trainer.get("callbacks")
     for part in callbacks if isinstance(callbacks, list) else [callbacks]:
         module, _, name = str(part.get("class_path") if isinstance(part, dict) else "").rpartition(".")

@@ -1,9 +1,14 @@
-"""Handwritten digits that come with scikit-learn: 1797 real 8x8 images, so that the demo needs no download."""
+"""Handwritten digits, 1797 real images of 8x8 pixels that lie beside this file, so that the demo needs no download.
+
+``digits.npz`` is the set that scikit-learn brings, the test part of UCI's "Optical Recognition of Handwritten Digits"
+(E. Alpaydin and C. Kaynak, 1998, doi 10.24432/C50P49, CC BY 4.0): ``images`` ``(1797, 8, 8)`` from 0 to 16, ``labels``.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +22,11 @@ from tinymim.data.data_module import Sample
 from tinymim.data.image_data import SubsetData
 from tinymim.data.repeated import Repeats, content_hash
 from tinymim.data.sampler import Draw
+from tinymim.data.stratified import stratified
 from tinymim.data.transforms import wrong_values
 from tinymim.seeds import stream
+
+FILE = Path(__file__).with_name("digits.npz")
 
 
 @dataclass(eq=False, repr=False)
@@ -81,8 +89,8 @@ def _affine(rng: np.random.Generator, strength: float) -> np.ndarray:
 
 
 class DigitsData(SubsetData):
-    """scikit-learn's handwritten digits, split by class into training and held-out images. They are in memory, so 0
-    workers are fastest.
+    """UCI's handwritten digits, as scikit-learn has them, split by class into training and held-out images. They are in
+    memory, so 0 workers are fastest.
 
     Args:
         held_out: fraction kept from training.
@@ -100,7 +108,7 @@ class DigitsData(SubsetData):
     @override
     def problems(self) -> list[str]:
         problems = super().problems() + wrong_values(
-            held_out=(0 < self.held_out_fraction < 1, self.held_out_fraction, "a fraction between 0 and 1"),
+            held_out=(0.01 <= self.held_out_fraction <= 0.99, self.held_out_fraction, "a fraction from 0.01 to 0.99"),
             augmentation=(0 <= self.augmentation <= 1, self.augmentation, "a strength from 0 to 1"),
         )
         if self.image_size < 8:
@@ -109,23 +117,16 @@ class DigitsData(SubsetData):
 
     @override
     def prepare(self) -> None:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        digits = load_digits()
-        train, held_out = train_test_split(
-            np.arange(len(digits.target)),
-            test_size=self.held_out_fraction,
-            random_state=self.split_seed,
-            stratify=digits.target,
-        )
-        train, chosen = self.choose(train, digits.target, self.split_seed)
+        with np.load(FILE, allow_pickle=False) as file:
+            pixels, digits = file["images"], file["labels"].astype(np.int64)
+        train, held_out = stratified(digits, self.held_out_fraction, self.split_seed)
+        train, chosen = self.choose(train, digits, self.split_seed)
         held_out = held_out if chosen is None else chosen
         size = [self.image_size, self.image_size]
         # Upscaled once: the whole set is in memory, and three channels are views of one.
-        small = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
+        small = torch.from_numpy(pixels).float().div(16).unsqueeze(1)
         images = F.interpolate(small, size=size, mode="bilinear", align_corners=False).expand(-1, 3, -1, -1)
-        labels = torch.from_numpy(digits.target).long()
+        labels = torch.from_numpy(digits)
         self.train = Digits(images[train], labels[train], self.seed, self.augmentation)
         self.bank = Digits(images[train], labels[train])
         self.held_out = Digits(images[held_out], labels[held_out])

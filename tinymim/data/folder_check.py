@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from tinymim.data.open_image import MASK_MODES, MAX_PIXELS, contents, open_image
 from tinymim.data.split_folders import hidden_splits, pairs
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
+from tinymim.system.workers import processes
 
 CHUNK = 64  # files that a process reads at a time
 
@@ -183,9 +183,7 @@ def _read_all(root: str, paths: list[str], workers: int, max_pixels: int) -> Ite
     if workers == 1:
         yield from shown(map(_read_chunk, tasks))
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with context.Pool(min(workers, len(tasks))) as pool:
+    with processes(__name__).Pool(min(workers, len(tasks))) as pool:
         yield from shown(pool.imap(_read_chunk, tasks))
 
 

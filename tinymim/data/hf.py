@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 from typing_extensions import override
 
+from tinymim import extras
 from tinymim.data import opened
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData, class_names, numbered
@@ -93,8 +93,7 @@ class HFData(ViewedData):
     def problems(self) -> list[str]:
         # Asks no server.
         problems = super().problems()
-        if importlib.util.find_spec("datasets") is None:
-            problems.insert(0, "data: HFData needs the datasets library: pip install 'tinymim[hf]'")
+        problems = [*extras.missing("data: HFData needs", "datasets"), *problems]
         if self.dataset is None:
             what = "a folder that save_to_disk wrote, or a name on the hub"
             problems.insert(0, f"data.dataset is not set: give --data.dataset PATH, {what}")

@@ -28,6 +28,7 @@ from tinymim.data.transforms import wrong_values
 from tinymim.errors import TinymimError, first_few, several
 from tinymim.log import say
 from tinymim.safety.console import PlainConsole
+from tinymim.system import disk
 
 CACHE = "~/.cache/tinymim"
 OPEN = 64  # shards a process has open at once
@@ -60,7 +61,7 @@ class ShardImages(ImageDataset):
     @override
     def image(self, index: int) -> Image.Image:
         shard, offset, length = self.rows[index].tolist()
-        return open_image(os.pread(self._open[self.shards[shard]], length, offset), self.max_pixels)
+        return open_image(disk.read_at(self._open[self.shards[shard]], length, offset), self.max_pixels)
 
     @override
     def contents(self) -> list[Any]:
@@ -85,7 +86,7 @@ class _OpenFiles:
         if path not in self._files:
             if len(self._files) >= OPEN:
                 os.close(self._files.popitem(last=False)[1])
-            self._files[path] = os.open(path, os.O_RDONLY)
+            self._files[path] = os.open(path, disk.flags())
         self._files.move_to_end(path)
         return self._files[path]
 

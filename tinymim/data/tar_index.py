@@ -20,6 +20,7 @@ from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
 from tinymim.safety import text
 from tinymim.safety.signatures import HEAD, form
+from tinymim.system import disk
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 FORMAT = 2  # of the files that keep an index
@@ -162,7 +163,7 @@ def _label(stream: BinaryIO, key: str, members: dict[str, tarfile.TarInfo], labe
         if member.size > most:
             raise MemberError(f"{key}.{kind} has {member.size} bytes, more than the {most} that hold a label")
         try:
-            return text.decoded(os.pread(stream.fileno(), member.size, member.offset_data))
+            return text.decoded(disk.read_at(stream.fileno(), member.size, member.offset_data))
         except ValueError as error:
             raise MemberError(f"{key}.{kind} is not text: {error}") from None
 

@@ -7,23 +7,30 @@ import importlib
 import importlib.util
 import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Sequence
-from multiprocessing import connection, context, resource_tracker
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
 
-from tinymim.system import SIGNALS
+from tinymim.system.workers import (
+    FORKS,
+    ForkServerProcess,
+    block_signals,
+    command_line,
+    leave_group,
+    processes,
+    signals_blocked,
+)
 
-PRELOADED = ["tinymim.training.fit", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"]
-"""Modules that the server imports; none asks CUDA for anything meanwhile, or its forks could not use a GPU."""
+PRELOADED = ["tinymim.training.fit", "torch.utils.tensorboard"]
+"""Modules that the server imports, of those there are; none asks CUDA for anything, or its forks could use no GPU."""
 
 COMMAND = [sys.executable, "-m", "tinymim"]
 
@@ -53,9 +60,10 @@ def start(
         log.parent.mkdir(exist_ok=True)
     if log and shown:
         return Shown(words, log)
-    if not launch:
+    if not launch and FORKS:
         return Fork(words, log, threads, gpus)
     environment = {**({"OMP_NUM_THREADS": str(threads)} if log else {}), **os.environ}
+    environment |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
     with log.open("ab") if log else contextlib.nullcontext() as stream:
         return subprocess.Popen(
             [*launch, *COMMAND, *words], env=environment, start_new_session=True, stdout=stream, stderr=stream
@@ -84,19 +92,16 @@ class Shown(subprocess.Popen[str]):
         return code
 
 
-class Fork(context.ForkServerProcess):
+class Fork(ForkServerProcess):
     """A command in a worker process, which starts at once and ends with this one; as :func:`start` says."""
 
     def __init__(self, words: list[str], log: Path | None, threads: int, gpus: Sequence[str] = ()):
         super().__init__(target=_work, args=(words, log, threads, gpus))
-        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for the server, and the fit until it listens
-        try:
+        processes(*PRELOADED)
+        with signals_blocked():  # for the server, and the fit until it listens
             resource_tracker.ensure_running()
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # some of which that may have let in again
+            block_signals()  # some of which that may have let in again
             self.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def poll(self) -> int | None:
         """Exit code as ``Popen`` gives it."""
@@ -133,12 +138,6 @@ def _work(words: list[str], log: Path | None, threads: int, gpus: Sequence[str] 
     importlib.import_module("tinymim.cli.main").command()
 
 
-def leave_group() -> None:
-    """In a worker: make a session of its own, and hear what is sent to it from now on, and what was so far."""
-    os.setsid()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-
 def _die_with(sentinel: Any) -> None:
     """End this process when the command's does, kill -9 included: nobody would know of it any more."""
     connection.wait([sentinel])
@@ -151,10 +150,7 @@ def alive(process: dict[str, Any], place: Path) -> int | None:
     pid = process.get("pid")
     if not isinstance(pid, int) or process.get("host") != socket.gethostname():
         return None
-    with contextlib.suppress(OSError):
-        if str(place).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
-    return None
+    return pid if str(place) in command_line(pid) else None
 
 
 def last_line(log: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+from tinymim import extras
 from tinymim.experiments import tables
 from tinymim.experiments.questions import Comparison, Figure
 from tinymim.experiments.tables import Records
@@ -37,7 +38,9 @@ def sections(compared: Comparison, records: Records) -> list[Section]:
         cells.append(figure.shown(rows[best]))
     made = [Section("", tables=[Table(heads, [cells], cards=True)])]
     title, rows = max(reversed(measured.items()), key=lambda each: len(each[1]))
-    if len(rows) > 1:
+    if missing := extras.missing("the picture of all rows needs", "matplotlib"):
+        made.append(Section("", missing))
+    elif len(rows) > 1:
         made.append(Section("", pictures=[_dots(title, compared.figures[title], rows, titles)]))
     return made
 

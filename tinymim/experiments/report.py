@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tinymim import extras
 from tinymim.errors import TinymimError
 from tinymim.experiments import convergence, loss_curves, plan_changes, tables
 from tinymim.experiments.convergence import Logged
@@ -132,7 +133,10 @@ def drawn(made: Section, state: State, compared: Comparison, id: str, records: R
 
 def _draw(made: Section, state: State, compared: Comparison, id: str, logged: Logged, root: Path) -> None:
     question = compared.questions[id]
-    for key, curve in _curves(compared, question).items():
+    curves = _curves(compared, question)
+    lacking = extras.missing("curves need", "matplotlib") if curves else []
+    made.remarks += lacking
+    for key, curve in curves.items() if not lacking else []:
         stem = state.place / "curves" / f"{id}_{key}"
         if picture := loss_curves.draw(question, curve, logged, stem, str(root / "curves")):
             made.pictures.append(picture)

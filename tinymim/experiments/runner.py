@@ -28,7 +28,7 @@ from tinymim.experiments.tally import Tally
 from tinymim.files import unwritten
 from tinymim.log import say
 from tinymim.safety.text import json_or_empty
-from tinymim.system import INTERRUPTED, PREEMPTED, cores
+from tinymim.system import INTERRUPTED, KILLED, PREEMPTED, cores
 from tinymim.training import lock, run_folder
 from tinymim.training.run_folder import PROGRESS
 
@@ -255,7 +255,7 @@ class Runner:
             return
         missing = ", ".join(name for name in fit_files.promised(self.state, key) if name not in outputs)
         how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
-        how += " (often a lack of memory)" if code == -signal.SIGKILL else ""
+        how += " (often a lack of memory)" if code == KILLED else ""
         error = how if code else f"ended without {missing}"
         ending = f": {fit_processes.last_line(stage.log)} ({stage.log})" if stage.log else "; what it said is above"
         self._failed(key, f"{error}{ending}")

@@ -1,8 +1,8 @@
 """Exports in any form: written, read again and compared, and with their card; whole or not at all.
 
 Each form is a function ``write(source, folder)`` that fills an empty folder with what :class:`Source` holds and returns
-an :class:`ExportedForm`. It raises :class:`TinymimError` where the form cannot express the network, where what it wrote
-gives other outputs, or where its packages are not installed.
+an :class:`ExportedForm`. It raises :class:`TinymimError` where the form cannot express the network, or where what it
+wrote gives other outputs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from tinymim import files
+from tinymim import extras, files
 from tinymim.errors import TinymimError, first_few
 from tinymim.export import graphs, hf_folder, source, timm_folder
 from tinymim.export.int8 import Int8
@@ -27,6 +27,10 @@ FORMS = {
     "openvino": graphs.write_openvino,
     "torch-export": graphs.write,
 }
+
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES = {"hf": ("transformers",), "onnx": ONNX, "openvino": (*ONNX, "openvino")}
+"""What a form is written and tried with, of :data:`tinymim.extras.EXTRAS`."""
 
 GRAPHS = ("onnx", "openvino", "torch-export")  # which end at the output block
 
@@ -70,8 +74,10 @@ def export_folder(
     and ``load``.
 
     Raises:
-        TinymimError: nothing to read, nothing that the form can express, other outputs, or nowhere to write.
+        TinymimError: nothing to read, nothing that the form can express, other outputs, nowhere to write, or a package
+            that is not installed.
     """
+    extras.need(f"--to {form} needs", *PACKAGES.get(form, ()))
     if form in GRAPHS and blocks == "all":
         raise TinymimError(
             f"blocks: all has no effect on --to {form}, whose graph ends at the output block; leave it out"

@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 from tinymim.export.judge import Run
 from tinymim.export.model_card import ExportedForm
 from tinymim.export.network_runs import onnx_run, openvino_run, program_run
-from tinymim.export.source import Outputs, Source, difference, needs, resized_side, sample
+from tinymim.export.source import Outputs, Source, difference, resized_side, sample
 from tinymim.files import write_json
 
 FILES = FILE, ONNX, *OPENVINO = "model.pt2", "model.onnx", "model.xml", "model.bin"
@@ -47,8 +47,6 @@ def write(source: Source, folder: Path) -> ExportedForm:
 
 def write_onnx(source: Source, folder: Path) -> ExportedForm:
     """Fill ``folder`` with ``model.onnx`` and ``config.json``, and try the graph with onnxruntime."""
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        needs(package, "onnx")
     outputs = Outputs(source.backbone)
     with _quietly():
         program = torch.onnx.export(traced(outputs), input_names=["images"], output_names=outputs.names, dynamo=True)
@@ -66,7 +64,6 @@ def write_onnx(source: Source, folder: Path) -> ExportedForm:
 
 def write_openvino(source: Source, folder: Path) -> ExportedForm:
     """Fill ``folder`` with ``model.xml``, ``model.bin`` and ``config.json``, and try the graph with OpenVINO."""
-    needs("openvino", "openvino")
     import openvino
 
     form = write_onnx(source, folder)

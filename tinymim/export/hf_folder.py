@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
 from tinymim.export.model_card import ExportedForm
-from tinymim.export.source import Outputs, Source, difference, needs, resized_side, sample
+from tinymim.export.source import Outputs, Source, difference, resized_side, sample
 from tinymim.export.timm_folder import MOST, as_timm, write_weights
 from tinymim.files import write_json
 from tinymim.teachers.weights import State
@@ -39,7 +39,6 @@ RESAMPLING = (
 def write(source: Source, folder: Path) -> ExportedForm:
     """Fill ``folder`` with ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``, and open it with
     transformers alone."""
-    needs("transformers", "hf")
     network = as_timm(source.backbone)
     if lacking := problems(network):
         raise TinymimError(

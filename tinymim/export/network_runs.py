@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinymim import extras
 from tinymim.errors import TinymimError
 from tinymim.export.judge import Run
-from tinymim.export.source import Outputs, needs
+from tinymim.export.source import Outputs
 from tinymim.safety import text
 from tinymim.vit.backbone import Backbone
 
@@ -42,7 +43,7 @@ def program_run(file: Path) -> Run:
 
 def onnx_run(file: Path, threads: int = 0) -> Run:
     """An ONNX graph, by onnxruntime on the CPU; ``threads`` 0 is all cores."""
-    needs("onnxruntime", "onnx")
+    extras.need(f"{file.name} needs", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -59,7 +60,7 @@ def onnx_run(file: Path, threads: int = 0) -> Run:
 
 def openvino_run(file: Path, threads: int = 0, exact: bool = False) -> Run:
     """A graph of OpenVINO on the CPU, which computes in bfloat16 where the processor can unless ``exact`` is asked."""
-    needs("openvino", "openvino")
+    extras.need(f"{file.name} needs", "openvino")
     import openvino
 
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} if exact else {}

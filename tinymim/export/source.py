@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,12 +96,6 @@ def cut(source: Source, blocks: str) -> None:
         f"Block {depth} of the network is" if kept == depth - 1 else f"Blocks {kept + 1} to {depth} of the network are"
     )
     source.left_out = f"{gone} left out{some if kept == output else ''}."
-
-
-def needs(package: str, extra: str) -> None:
-    """Raise unless ``package`` is installed, which the extra brings."""
-    if importlib.util.find_spec(package) is None:
-        raise TinymimError(f"{package} is not installed; pip install 'tinymim[{extra}]'")
 
 
 def resized_side(size: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from tinymim import precision
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
 from tinymim.report.shown_images import ShownImages, picture
+from tinymim.report.viridis import COLOURS, viridis
 from tinymim.teachers import weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import inspection
@@ -20,8 +20,6 @@ from tinymim.training.checkpoint_files import newest
 from tinymim.vit.attention_maps import watched
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.taps import Tap
-
-COLOURS = "viridis"
 
 
 @dataclass
@@ -103,14 +101,11 @@ def attention(network: Backbone, block: int, image: Tensor) -> Tensor:
 def _overlay(shown: ShownNetwork, image: Tensor) -> Picture:
     """The image in grey under its map in colour, from the map's least to its greatest value, which stand beneath as
     multiples of uniform attention: a map that is nearly uniform says so."""
-    import matplotlib as mpl
-
     shares = attention(shown.network, shown.block, image)
     uniform = shares * shares.numel()
     least, most = float(uniform.min()), float(uniform.max())
     scaled = F.interpolate(uniform[None, None], size=image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
-    colours: Any = mpl.colormaps[COLOURS]
-    coloured = torch.from_numpy(colours(((scaled - least) / max(most - least, 1e-6)).numpy())[..., :3])
+    coloured = torch.from_numpy(viridis(((scaled - least) / max(most - least, 1e-6)).numpy()))
     overlay = 0.35 * image.mean(0, keepdim=True) + 0.65 * coloured.permute(2, 0, 1).float()
     text = f"{least:.2f} to {most:.2f} x uniform"
-    return picture(f"attention of {shown.caption}", overlay, text, colours(range(256))[:, :3])
+    return picture(f"attention of {shown.caption}", overlay, text, COLOURS)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinymim import precision
+from tinymim import extras, precision
 from tinymim.data.device_augment import unit
 from tinymim.data.image_files import evenly
 from tinymim.data.sampler import Draw
@@ -99,11 +99,12 @@ def section(result: Classified, pool: Any) -> Section:
     count, errors = len(wrong), int(wrong.sum())
     of = f"{count:,} held-out images" if count == result.all_images else f"{count:,} of {result.all_images:,} images"
     text = [f"{errors:,} of {of} are taken for another class ({errors / max(count, 1):.1%}), by the newest checkpoint."]
-    pictures = [_drawn(result)] if len(result.classes) <= DRAWN else []
+    missing = extras.missing("the matrix needs", "matplotlib")
+    pictures = [_drawn(result)] if len(result.classes) <= DRAWN and not missing else []
     tables = [_worst(result, pool)] if errors else []
     if pairs := _pairs(result):
         tables.append(Table(["class, and what it is taken for", "images", "of the class"], pairs, "Most confused"))
-    return Section("What it confuses", text, [*tables, *_each(result)], pictures)
+    return Section("What it confuses", text + missing, [*tables, *_each(result)], pictures)
 
 
 def _drawn(result: Classified) -> Picture:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy import multiply
 
+from tinymim import extras
 from tinymim.report import figures, hover
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
@@ -58,7 +59,12 @@ def charts(run: Run, others: list[Run], but: str | None = None) -> list[Picture]
         others: their held-out values are drawn thin and grey, of the same data alone, and a sum of losses
             only where it is of the same parts.
         but: a quantity that is left out.
+
+    Returns:
+        The pictures; none without matplotlib.
     """
+    if not extras.installed("matplotlib"):
+        return []
     rates = [name for name in run.curves if name.startswith(RATE)]
     names = dict.fromkeys(name.partition("/")[2] for name in run.curves if not name.startswith(RATE))
     shown = [name for name in names if name != but and says(run, f"val/{name}")]

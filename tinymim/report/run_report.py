@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from tinymim import extras
 from tinymim.report import against, completions, confusion, curves
 from tinymim.report.attention_figure import gallery
 from tinymim.report.document import Document, Section, Table
@@ -62,14 +63,15 @@ def render(run: Run, others: list[Run], looked: Seen, out: Path | None = None, a
         if name in run.metrics and curves.says(run, name)
     }
     chosen = curves.headline(run)
-    headline = [curves.chart(chosen, run, near[: against.MOST], wide=True)] if chosen else []
+    missing = extras.missing("curves need", "matplotlib")
+    headline = [curves.chart(chosen, run, near[: against.MOST], wide=True)] if chosen and not missing else []
     recipe = yaml.safe_dump(run.recipe, sort_keys=False)
     name = str(run.recipe.get("name") or run.name)
     return Document(
         name if name == run.name else f"{name}: {run.name}",
         [
             Section("", tables=[Table(list(cards), [list(cards.values())], cards=True)] if cards else []),
-            Section("", pictures=headline),
+            Section("", missing, pictures=headline),
             *([Section("Curves", pictures=drawn)] if (drawn := curves.charts(run, others, chosen)) else []),
             *looked.sections,
             against.section(run, others, out or run.place),

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
+from tinymim import extras
 from tinymim.errors import TinymimError
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
@@ -78,6 +79,7 @@ class Detector(DensePredictionTask):
 
     def check_options(self, image_size: int | None, errors: Errors) -> None:
         """Note options that are out of range, or do not go together."""
+        errors += extras.missing("COCO's average precision needs", "pycocotools")
         if self.width < GROUPS or self.width % GROUPS:
             errors.append(f"width: {self.width} is no multiple of {GROUPS}, which the heads' GroupNorm needs")
         errors.unless(self.convolutions >= 1, f"convolutions: {self.convolutions} is not 1 or more")

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
+from tinymim import extras
 from tinymim.data.segmentation_views import UNLABELLED
 from tinymim.errors import TinymimError
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
-from tinymim.tasks import upernet
 from tinymim.tasks.base import truncate
 from tinymim.tasks.dense import DensePredictionTask
 from tinymim.tasks.upernet import UPerNet, UPerNetForm
@@ -95,7 +95,7 @@ class Segmenter(DensePredictionTask):
             errors.unless(0 <= getattr(self, name) < 1, f"{name}: {getattr(self, name)} is not in [0, 1)")
         if image_size and stride > image_size:
             errors.append(f"stride: {stride} is more than data.image_size, {image_size}: pixels would be left out")
-        errors += upernet.missing()
+        errors += extras.missing("UPerNet's decoder needs", "transformers")
 
     def check_backbone(self, backbone: Backbone, errors: Errors) -> None:
         """Note a grid of a single patch."""

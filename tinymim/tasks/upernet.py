@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -41,13 +40,6 @@ class UPerNetForm:
         """One line for people."""
         auxiliary = f", auxiliary classifier of {self.auxiliary}" if self.auxiliary else ""
         return f"UPerNet of {self.width} channels on blocks {', '.join(map(str, self.blocks))}{auxiliary}"
-
-
-def missing() -> list[str]:
-    """Package to install before a decoder can be built."""
-    if importlib.util.find_spec("transformers"):
-        return []
-    return ["UPerNet's decoder is in transformers, which is not installed: pip install 'tinymim[hf]'"]
 
 
 class SharedDropout2d(nn.Module):

@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tinymim.system import disk
+
 Numbers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 SUM = np.dtype("<u4")
@@ -37,7 +39,7 @@ def opened(path: Path, make: bool = True) -> int:
     Raises:
         OSError: it cannot be opened, or is a link, a pipe, or anything else than a regular file.
     """
-    careful = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    careful = disk.flags("O_CLOEXEC", "O_NONBLOCK", "O_NOFOLLOW")
     if path.is_symlink():  # said more clearly than O_NOFOLLOW would
         raise OSError(errno.EINVAL, f"{path.name} is a link", str(path))
     try:
@@ -59,24 +61,13 @@ def stored(path: Path, length: int = MOST) -> tuple[int, int]:
     file = opened(path, make=False)
     try:
         room = min(length, MOST, os.fstat(file).st_size // SUM.itemsize)
-        there, place, end = 0, 0, room * SUM.itemsize
+        there = 0
         # Only what has blocks on disk is read: a file of a few bytes may be terabytes long.
-        while (begin := _data(file, place, end)) < end:
-            place = min(os.lseek(file, begin, os.SEEK_HOLE), end)
-            there += int(np.count_nonzero(np.frombuffer(os.pread(file, place - begin, begin), SUM)))
+        for begin, end in disk.written(file, room * SUM.itemsize):
+            there += int(np.count_nonzero(np.frombuffer(disk.read_at(file, end - begin, begin), SUM)))
         return there, room
     finally:
         os.close(file)
-
-
-def _data(file: int, place: int, end: int) -> int:
-    """Start of the next block on disk, at ``place`` or behind it; ``end`` where there is none."""
-    try:
-        return os.lseek(file, place, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return end
 
 
 class Records:
@@ -93,7 +84,7 @@ class Records:
         self._data = self._open(path, length * size)
         self._index = self._open(path.with_suffix(".crc"), length * SUM.itemsize)
         self.sums = np.zeros(length, SUM)
-        os.preadv(self._index, [self.sums.data], 0)
+        disk.read_into(self._index, self.sums.data, 0)
 
     def _open(self, path: Path, length: int) -> int:
         """A descriptor of a file of that length; one cut short is made long again, and what it lacks is absent."""
@@ -122,7 +113,7 @@ class Records:
             expected = int(self.sums[number]) or self._looked_up(number)
             if not expected:
                 continue
-            count = os.preadv(self._data, [into[row].data], number * self.size)
+            count = disk.read_into(self._data, into[row].data, number * self.size)
             if count == self.size and _checksum(into[row]) == expected:
                 there[row] = True
             else:
@@ -132,7 +123,7 @@ class Records:
 
     def _looked_up(self, number: int) -> int:
         """Its checksum, which another process may have written meanwhile."""
-        os.preadv(self._index, [self.sums[number : number + 1].data], number * SUM.itemsize)
+        disk.read_into(self._index, self.sums[number : number + 1].data, number * SUM.itemsize)
         return int(self.sums[number])
 
     def write(self, numbers: Numbers, records: Bytes) -> None:
@@ -158,7 +149,7 @@ def _write(file: int, content: Bytes, offset: int) -> None:
     """All of it: the system may write less at a time."""
     rest = content.data
     while rest:
-        done = os.pwrite(file, rest, offset)
+        done = disk.write_at(file, rest, offset)
         rest, offset = rest[done:], offset + done
 
 

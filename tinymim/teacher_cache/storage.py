@@ -6,7 +6,6 @@ Its name is the hash of its key: of all that determines the numbers in it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any
 from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.safety import text
+from tinymim.system import disk
 from tinymim.teacher_cache.forms import Form
 from tinymim.teacher_cache.records import Records, opened, stored
 from tinymim.vit.backbone import Backbone
@@ -142,7 +142,7 @@ def _taken(path: Path) -> int:
         except FileNotFoundError:
             continue
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(use, fcntl.LOCK_SH)
+            disk.lock(use, shared=True, wait=True)
         with contextlib.suppress(FileNotFoundError):
             if os.fstat(use).st_ino == os.stat(path / USE).st_ino:  # noqa: PTH116
                 return use
@@ -225,7 +225,7 @@ def occupied(path: Path) -> int:
     total = 0
     for file in path.glob("*"):
         with contextlib.suppress(OSError):
-            total += file.stat().st_blocks * 512
+            total += disk.size_on_disk(file)
     return total
 
 
@@ -239,13 +239,12 @@ def remove(path: Path) -> None:
     try:
         use = opened(path / USE)
         try:
-            fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not disk.lock(use):
+                raise TinymimError(f"{path.name} is in use by a run; clear it when that has ended")
             away = Path(tempfile.mkdtemp(prefix=".cleared.", dir=path.parent))
-            path.replace(away)
+            path.replace(away / path.name)  # a folder replaces no other on every system
             shutil.rmtree(away)
         finally:
             os.close(use)
-    except BlockingIOError:
-        raise TinymimError(f"{path.name} is in use by a run; clear it when that has ended") from None
     except OSError as error:
         raise TinymimError(f"{path} cannot be removed: {error.strerror}") from None

@@ -21,6 +21,7 @@ from typing_extensions import override
 from tinymim.config.options import Saving
 from tinymim.errors import TinymimError
 from tinymim.files import checksum_beside, write_json
+from tinymim.system import disk
 from tinymim.training import lock
 from tinymim.training.checkpoint_files import age
 from tinymim.training.preemption import PeriodicAgreement, Preempted, Preemption, requeue, resume_command
@@ -190,5 +191,5 @@ def _link(link: Path, path: Path) -> None:
         raise TinymimError(f"checkpoints: {link} is a folder, where a link to the newest belongs; move it away")
     temporary = link.with_name(f".{link.name}.link")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(path.name)
+    disk.link(temporary, path.name)
     temporary.replace(link)

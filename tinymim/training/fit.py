@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from typing_extensions import override
 
-from tinymim import files, precision
+from tinymim import extras, files, precision
 from tinymim.config import recipe, references, trainer_parts
 from tinymim.config.options import Action, Saving
 from tinymim.config.parser import Parser
@@ -177,7 +177,7 @@ class TinymimCLI(LightningCLI):
             place = {"save_dir": str(self.run_dir), "name": "", "version": ""}
             others = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
             if trainer.logger in (None, True):
-                others = [TensorBoardLogger(**place)]  # type: ignore[arg-type]
+                others = [TensorBoardLogger(**place)] if extras.installed("tensorboard") else []  # type: ignore[arg-type]
             options["logger"] = [CSVLogger(**place), *others]  # type: ignore[arg-type]
         return options
 

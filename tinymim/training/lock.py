@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import json
 import os
@@ -27,8 +26,11 @@ from filelock import FileLock, Timeout
 from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.safety import text
+from tinymim.system import disk
 
 NAME = ".lock"
+LOCKED = NAME if disk.fcntl else ".locked"
+"""File that is locked: Windows lets nobody else, and no other part of its owner, read or write a locked one."""
 BEAT = 20.0
 """Seconds between two touches of the owner."""
 PATIENCE = 45.0
@@ -92,7 +94,7 @@ def is_held(folder: Path) -> bool:
 def _locked(folder: Path, what: str, patience: float) -> tuple[FileLock, list[Path]]:
     """The lock, and the file and folders that were made for it, innermost first."""
     # never a marker file in place of flock: the text in the file is the owner's, not filelock's
-    flock = FileLock(folder / NAME, timeout=0, mode=0o644, fallback_to_soft=False)
+    flock = FileLock(folder / LOCKED, timeout=0, mode=0o644, fallback_to_soft=False)
     if (folder / NAME).is_symlink():
         raise TinymimError(f"{what}: {folder / NAME} is a link, and what it leads to would be written; remove it")
     for _ in range(100):
@@ -115,8 +117,9 @@ def _locked(folder: Path, what: str, patience: float) -> tuple[FileLock, list[Pa
 def _remove(folder: Path, made: list[Path]) -> None:
     """Take away the file and the folders that were made for it, if nothing else came to lie there."""
     with contextlib.suppress(OSError):
-        if made and all(path.name == NAME for path in folder.iterdir()):
-            made[0].unlink()
+        if made and all(path.name in (NAME, LOCKED) for path in folder.iterdir()):
+            for name in {NAME, LOCKED}:
+                (folder / name).unlink(missing_ok=True)
             for place in made[1:]:
                 place.rmdir()
 
@@ -165,15 +168,22 @@ def owner(folder: Path) -> str | None:
     if not entry:
         return None
     if entry.get("host") == socket.gethostname():
-        with (folder / NAME).open() as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a reader may not be allowed to write there
-                lives = False
-            except OSError:
-                lives = True
+        lives = not _is_free(folder)
     else:
         lives = time.time() - (folder / NAME).stat().st_mtime < PATIENCE
     return _name(entry) if lives else None
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether no process of this host has the folder's lock; a reader may not be allowed to write there."""
+    try:
+        if not disk.fcntl:
+            with FileLock(folder / LOCKED, timeout=0, fallback_to_soft=False):
+                return True
+        with (folder / NAME).open() as stream:
+            return disk.lock(stream.fileno(), shared=True)
+    except (OSError, Timeout):
+        return False
 
 
 def _name(owner: Owner) -> str:

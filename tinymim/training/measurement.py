@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import sys
+from tinymim.system import peak_memory
 
 FEW = 2
 """Images that a growing batch begins with; some networks take no fewer."""
@@ -13,12 +12,6 @@ GROWTH = (4, 2)
 
 SHARE = 0.75
 """Share of the memory that is free which growing may take."""
-
-
-def peak_memory() -> int:
-    """Bytes that this process has had in memory at once, so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 class Growth:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import override
 
+from tinymim import extras
 from tinymim.errors import TinymimError
 from tinymim.files import write_atomically
 from tinymim.log import say
@@ -76,6 +77,8 @@ def check_ending(path: Path) -> None:
     """Raise unless a table can be written to a file with this ending."""
     if path.suffix not in WRITERS:
         raise TinymimError(f"out: {path} ends in neither {' nor '.join(WRITERS)}, which choose the form")
+    if path.suffix == ".parquet":
+        extras.need(f"out: {path.name} needs", "pyarrow")
 
 
 def write_table(path: Path, batches: Iterator[Columns]) -> None:

@@ -26,7 +26,8 @@ from typing_extensions import override
 
 from tinymim.errors import TinymimError
 from tinymim.log import say
-from tinymim.system import PREEMPTED, EndSignals, exit_code
+from tinymim.system import HANG_UP, PREEMPTED, EndSignals, exit_code
+from tinymim.system.workers import forget_children
 from tinymim.training.processes import started_by_lightning
 
 HANGING = 15
@@ -86,7 +87,7 @@ class Preemption(EndSignals):
             if not (started_by_lightning() or "TORCHELASTIC_RUN_ID" in os.environ):
                 os._exit(self.code)
             return
-        if received == signal.SIGHUP:
+        if received in HANG_UP:
             _leave_terminal()
         launcher = self._trainer and self._trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
@@ -134,8 +135,7 @@ def resume_command(trainer: pl.Trainer) -> str:
 def end_workers() -> None:
     """End the loading processes of this one, whatever they do, as it ends itself: they ignore the signals that a run is
     ended by, and one that hangs would be waited for."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else PyTorch reports each as an error
+    forget_children()  # else PyTorch reports each as an error
     for worker in multiprocessing.active_children():
         if worker.daemon:
             worker.kill()
@@ -164,7 +164,8 @@ def requeue(trainer: pl.Trainer) -> None:
     Called by all processes: its handler saves a checkpoint of its own on the way, ``hpc_ckpt_N.ckpt``, with the content
     of ours, which the next start clears away.
     """
-    trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # type: ignore[arg-type]
+    environment: Any = trainer._accelerator_connector.cluster_environment
+    trainer._signal_connector._slurm_sigusr_handler_fn(environment.requeue_signal, None)  # type: ignore[arg-type]
 
 
 class PeriodicAgreement:

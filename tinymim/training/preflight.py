@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +23,9 @@ from tinymim.methods.base import Method
 from tinymim.methods.optim import total_batch
 from tinymim.safety import names
 from tinymim.safety.console import PlainConsole
-from tinymim.system import free_memory
+from tinymim.system import free_memory, peak_memory, start_timer
 from tinymim.teachers.locate import Teacher
-from tinymim.training.measurement import Growth, Measurement, peak_memory
+from tinymim.training.measurement import Growth, Measurement
 from tinymim.training.progress import clock
 
 ENOUGH = 10.0
@@ -178,21 +176,20 @@ class Preflight(pl.Callback):
 
     @override
     def teardown(self, *args: Any, **kwargs: Any) -> None:
-        if self.stop and threading.current_thread() is threading.main_thread():
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.stop:
+            start_timer(0)
 
     on_exception = teardown
 
     def _limit_time(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """End a check :data:`ENOUGH` seconds from here."""
 
-        def enough(*_: Any) -> None:
+        def enough() -> None:
             self._report(trainer, module)
             raise MeasuredEnough
 
-        if self.stop and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGALRM, enough)
-            signal.setitimer(signal.ITIMER_REAL, ENOUGH)
+        if self.stop:
+            start_timer(ENOUGH, enough)
 
     def _report(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Print what the batches took, as far as they were measured, and the whole run will."""
