@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tinymim.cli.help_page import Page
 from tinymim.errors import TinymimError
 
 FORMS = ("timm", "hf", "onnx", "openvino", "torch-export")
@@ -14,8 +15,8 @@ FORMS = ("timm", "hf", "onnx", "openvino", "torch-export")
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim export CHECKPOINT FILE`` or ``tinymim export CHECKPOINT --to FORM``."""
-    parser = argparse.ArgumentParser(prog="tinymim export", description=__doc__)
-    parser.add_argument("checkpoint", help="a checkpoint of this project, or a teacher card's name")
+    parser = Page(prog="tinymim export", description=__doc__)
+    parser.add_argument("checkpoint", help="a checkpoint, or a teacher card's name")
     parser.add_argument("file", type=Path, nargs="?", help="one file, with the ending .safetensors: our own form")
     parser.add_argument("--to", choices=FORMS, help="a folder in another form")
     parser.add_argument("--out", type=Path, help="that folder; exports/NAME-FORM by default")
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--push", metavar="REPO", help="upload the folder to the Hugging Face hub as well")
     parser.add_argument("--private", action="store_true", help="let --push make a private repository")
-    group = parser.add_argument_group("int8", "of --to onnx, calibrated on images and judged on others")
+    group = parser.further("int8", "of --to onnx, calibrated on images and judged on others")
     group.add_argument("--quantize", choices=("int8",), help="matrix products of weights in int8")
     group.add_argument("--images", metavar="DATA", help="a folder of images, digits, shapes, or a recipe")
     group.add_argument("--calibration", type=int, metavar="N", help="images to calibrate on (128)")

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 from tinymim import files
+from tinymim.cli.network_command_options import report as parser
 from tinymim.errors import TinymimError
 from tinymim.report import run_report, runs
-from tinymim.training import inspection
 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim report RUN [OTHER ...]``."""
-    parser = argparse.ArgumentParser(prog="tinymim report", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument(
-        "others", type=Path, nargs="*", help="runs to compare with; by default those in the same folder"
-    )
-    parser.add_argument("--out", type=Path, help="where the page goes; RUN/report.html by default")
-    parser.add_argument("--images", type=Path, help="a folder of images for the attention maps, not the run's own data")
-    parser.add_argument("--count", type=int, default=4, help="how many images (4); 0 leaves the maps out")
-    inspection.add_argument(parser, "the run's recipe")
-    args = parser.parse_args(arguments)
+    args = parser().parse_args(arguments)
     if args.count < 0:
         raise TinymimError(f"count: {args.count} is not a number of images")
     run = runs.read(args.run)

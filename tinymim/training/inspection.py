@@ -7,7 +7,6 @@ else; other classes are built where the command says ``--trust``, which names th
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,15 +37,6 @@ MOST = 10**7
 
 MOST_SIDE = 2048
 """Largest side of its images, in pixels: a picture of them takes 50 MB, and there are a few."""
-
-
-def add_argument(parser: argparse.ArgumentParser, what: str) -> None:
-    """``--trust``, for ``what``."""
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help=f"build classes that are not tinymim's own, which {what} names, and ask servers that it names",
-    )
 
 
 def read(path: Path, what: str) -> recipes.Config:
