@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         action=argparse.BooleanOptionalAction,
         help="with the classifier it was fine-tuned with; by default if it has one",
     )
+    parser.further().add_argument("--bench", type=Path, help="figures for the card; RUN/bench.json by default")
     parser.add_argument("--push", metavar="REPO", help="upload the folder to the Hugging Face hub as well")
     parser.add_argument("--private", action="store_true", help="let --push make a private repository")
     group = parser.further("int8", "of --to onnx, calibrated on images and judged on others")
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
     if not options.to:
         if options.file is None:
             raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))
-        of_folders = ("out", "blocks", "classifier", "push")
+        of_folders = ("out", "blocks", "classifier", "push", "bench")
         if misused := [f"--{name}" for name in of_folders if getattr(options, name) is not None]:
             raise TinymimError(f"{', '.join(misused)}: only with --to {', '.join(FORMS)}")
         export_file(options.checkpoint, options.file, options.overwrite)
@@ -76,6 +77,7 @@ def main(arguments: list[str]) -> int:
         options.blocks or "trained",
         options.classifier,
         int8 if options.quantize else None,
+        options.bench,
     )
     if hub:
         print(f"pushed to {hub.push(folder)}")
