@@ -246,7 +246,7 @@ def _bench(path: Path | None) -> str:
         for row in bench.networks
     ]
     of = f"; {', '.join(map(markdown, shares))} on held-out images of {markdown(bench.data)}" if bench.data else ""
-    about = f"By `tinymim bench` on {markdown(bench.machine)}; images/s of {bench.batch} at once, and times the first's{of}."
+    about = f"`tinymim bench` on {markdown(bench.machine)}; images/s of {bench.batch} at once, and times the first{of}."
     return f"{about}\n\n{_table((*heads, *map(markdown, shares)), rows)}"
 
 

@@ -215,6 +215,8 @@ class Preflight(pl.Callback):
         if not measured:
             what = f"batch of {part}" if growth else "second batch"
             line = f"measured: no {what} ended within {ENOUGH:.0f} s, {used}; the run has {whole:,} steps"
+            if self._started:
+                line += f" and takes {clock(ENOUGH * trainer.accumulate_grad_batches * whole)} at least"
             print(line, file=sys.stderr, flush=True)
             return
         if growth:
