@@ -31,7 +31,11 @@ from tinymim.precision import AUTO, autocast, one_off
 from tinymim.safety.console import PlainConsole
 from tinymim.system import cores
 from tinymim.training.predictions import Columns, check_ending, write_table
+from tinymim.training.progress import clock
 from tinymim.vit.taps import LOGITS, Tap
+
+EVERY = 10.0
+"""Seconds between two lines on how far it is, where there is no terminal."""
 
 
 def main(arguments: list[str]) -> int:
@@ -155,7 +159,7 @@ def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: 
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(names))
+        task, done, began, told = bar.add_task("", total=len(names)), 0, time.monotonic(), time.monotonic()
         for items in loader:
             for index, why in items:
                 if isinstance(why, str):
@@ -167,5 +171,9 @@ def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: 
                 shown = [os.fsencode(names[index]).decode(errors="backslashreplace") for index, _ in good]
                 yield {"path": np.array(shown), **reader(torch.stack([image for _, image in good]))}
             bar.advance(task, len(items))
+            done, now = done + len(items), time.monotonic()
+            if not console.is_terminal and now - told > EVERY:
+                told = now
+                say(f"{done} of {len(names)} images, {clock((now - began) / done * (len(names) - done))} left")
     if len(broken) == len(names):
         raise TinymimError(f"images: none of the {len(names)} can be read, from {names[0]} on")

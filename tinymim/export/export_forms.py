@@ -17,6 +17,7 @@ from tinymim.errors import TinymimError, first_few
 from tinymim.export import graphs, hf_folder, source, timm_folder
 from tinymim.export.int8 import Int8
 from tinymim.export.model_card import TAG, model_card
+from tinymim.log import say
 from tinymim.teachers import card as cards
 from tinymim.teachers import weights
 
@@ -87,6 +88,7 @@ def export_folder(
         _check_free(folder, overwrite)
     source.cut(loaded, blocks)
     write = int8(loaded).write if int8 else FORMS[form]
+    say(f"writing {loaded.name} for {form}, and comparing what it gives with the network")
     differences = ""
 
     def fill(temporary: Path) -> None:
