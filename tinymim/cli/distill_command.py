@@ -71,7 +71,8 @@ def main(arguments: list[str]) -> int:
     print(f"\n{table}\nall runs: {place}\nthe distilled student: {student}")
     steps = next_steps(student.parents[1])
     if len(compared.plan.seeds or []) == 1:
-        steps.append(f"tinymim distill {args.recipe} --seeds 3   # means and spreads")
+        there = f" --run-dir {place}" if args.run_dir else ""
+        steps.append(f"tinymim distill {args.recipe}{there} --seeds 3   # means and spreads")
     print("next:", *steps, sep="\n  ")
     return 0
 

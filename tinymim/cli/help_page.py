@@ -41,8 +41,7 @@ class Page(argparse.ArgumentParser):
     def __init__(
         self, *args: Any, examples: tuple[str, ...] = (), whole: Callable[[], str | None] | None = None, **options: Any
     ):
-        options = {"formatter_class": Formatter, "add_help": False} | options
-        super().__init__(*args, **options)
+        super().__init__(*args, **{"formatter_class": Formatter, "add_help": False, **options})
         self._examples, self._whole, self._all = examples, whole, False
         self._further: list[argparse._ArgumentGroup] = []
         text, none = "this page; all: the whole one", argparse.SUPPRESS

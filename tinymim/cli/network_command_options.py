@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from tinymim.analysis.captions import MEASURES
 from tinymim.cli import plan_options
@@ -114,8 +114,9 @@ def cache() -> Page:
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument("--dir", help="of the cache; $TINYMIM_TEACHER_CACHE by default, else runs/teacher_cache")
     actions = page.add_subparsers(dest="action")
-    actions.add_parser("list", parents=[where], help="what is in it (the default)")
-    clearing = actions.add_parser("clear", parents=[where], help="remove what no run has open")
+    parents: Any = [where]
+    actions.add_parser("list", parents=parents, help="what is in it (the default)")
+    clearing = actions.add_parser("clear", parents=parents, help="remove what no run has open")
     clearing.add_argument("names", nargs="*", metavar="NAME", help="as `list` shows them; all by default")
     return page
 
