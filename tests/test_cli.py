@@ -37,16 +37,25 @@ def test_help__is_printed_and_nothing_is_run(words: list[str], asked: list[str],
 
 @pytest.mark.parametrize("words", [["distill", "relation_digits"], ["check", "relation_digits"], ["resume", "run"]])
 def test_help__of_commands_with_overrides_is_their_own(words: list[str], tmp_path: Path) -> None:
-    told = tinymim(*words, "--trainer.max_epochs", "1", "--help", cwd=tmp_path).stdout
+    told = tinymim(*words, "--trainer.max_epochs", "1", "--help", "all", cwd=tmp_path).stdout
     assert told.startswith(f"usage: tinymim {words[0]} ")
     assert ("--seeds" in told) == ("--ckpt-path" in told) == (words[0] == "distill")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help__is_a_page_that_fits_a_screen(name: str, tmp_path: Path) -> None:
+    told = tinymim(name, "--help", cwd=tmp_path, COLUMNS="80").stdout.splitlines()
+    assert len(told) <= 25, "\n".join(told)
+    whole = tinymim(name, "--help", "all", cwd=tmp_path, COLUMNS="80").stdout.splitlines()
+    assert len(whole) >= len(told) - 2, "the line that leads there, and an empty one"
 
 
 def test_cards_and_help__are_read_without_torch(tmp_path: Path) -> None:
     code = """
 import sys
-from tinymim.cli.main import main
-for words in (["teachers"], ["teachers", "fetch", "digits_mae"], ["export", "--help"], ["teachers", "add", "--help"]):
+from tinymim.cli.main import COMMANDS, main
+helps = [[name, *action, "--help"] for name, row in COMMANDS.items() for action in [[], *([a] for a in row.actions)]]
+for words in (["teachers"], ["teachers", "fetch", "digits_mae"], *helps):
     try:
         main(words)
     except SystemExit:

@@ -6,6 +6,9 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
@@ -32,6 +35,48 @@ def say(text: str) -> None:
     """Print one line, its control characters spelt out."""
     if _rank() == 0:
         print(terminal(text), file=sys.stderr, flush=True)
+
+
+@dataclass
+class Details:
+    """Lines on a run that only who asks for all of them reads as they come; its folder keeps them.
+
+    Args:
+        shown: say them, too.
+    """
+
+    shown: bool = False
+    lines: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Short reasons for what was chosen, by its name."""
+
+
+_details: Details | None = None
+
+
+@contextmanager
+def details(shown: bool) -> Iterator[Details]:
+    """Keep what :func:`detail` is given within it, for one run."""
+    global _details
+    before, _details = _details, Details(shown)
+    try:
+        yield _details
+    finally:
+        _details = before
+
+
+def detail(text: str, **reasons: str) -> None:
+    """Say a line on a run, or only keep it, with short reasons that it gives (see :func:`details`)."""
+    if _details is None or _details.shown:
+        say(text)
+    if _details is not None:
+        _details.lines.append(text)
+        _details.reasons |= reasons
+
+
+def keeps_details() -> bool:
+    """Whether :func:`detail` keeps its lines for a run."""
+    return _details is not None
 
 
 def _rank() -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from tinymim.device import Device, device_of
-from tinymim.log import say
+from tinymim.log import detail, keeps_details, say
 
 AUTO = "auto"
 EXACT = "32-true"
@@ -179,10 +179,13 @@ def settle(config: dict[str, Any], before: str | None = None, device: Device | N
     wanted = trainer.get("precision")
     if wanted == AUTO and before is None:
         choice = choose(device)
-        _say(f"precision: auto is {choice.precision} here: {choice.reason}")
+        _tell(
+            f"precision: auto is {choice.precision} here: {choice.reason}",
+            choice.reason.partition(" on this")[0].partition("takes ")[2],
+        )
         return with_precision(config, choice.precision)
     if wanted == AUTO:
-        _say(f"precision: auto is {before}, as before")
+        _tell(f"precision: auto is {before}, as before", "as before")
         config = with_precision(config, str(before))
     warn(before if wanted == AUTO else wanted, device)
     return config
@@ -221,6 +224,14 @@ def warn(precision: Any, device: Device, field: str = "trainer.precision", exact
         f"warning: {field} {precision}: a {kind} product takes {ratio:.0f} times as long as float32's here ({where}), "
         f"and so will most of the run; {exact} would be faster"
     )
+
+
+def _tell(text: str, reason: str) -> None:
+    """Leave a line to the details of a run, or print it."""
+    if keeps_details():
+        detail(text, precision=reason)
+    else:
+        _say(text)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.data.images import class_folders, prepared, write
-from tinymim.data import DigitsData, data_module
+from tinymim.data import DigitsData, ImageFolderData, data_module
 from tinymim.errors import TinymimError
 
 
@@ -22,7 +22,8 @@ def trained_by(data: Any, processes: int = 1, fn: str = "fit") -> Any:
 @pytest.mark.parametrize(("cores", "processes", "workers"), [(1, 1, 1), (6, 1, 6), (64, 1, 8), (6, 2, 3), (2, 8, 1)])
 def test_workers__auto_follows_cores_and_processes(monkeypatch, cores, processes, workers):
     monkeypatch.setattr(data_module, "cores", lambda: cores)
-    assert trained_by(DigitsData(num_workers="auto"), processes).workers() == workers
+    assert trained_by(ImageFolderData("images"), processes).workers() == workers
+    assert trained_by(DigitsData(), processes).workers() == 0, "they lie in memory"
     assert DigitsData(num_workers=3).workers() == 3
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.data.images import class_folders, names, noise, prepared, write
+from tests.data.images import class_folders, noise, prepared, write
 from tinymim.cli.main import main
 from tinymim.data.folder_check import check
 from tinymim.data.image_files import image_folder, root_problems
@@ -101,16 +101,6 @@ def test_problems__an_archive_for_a_folder(tmp_path):
     (tmp_path / "images.zip").write_bytes(b"PK\x03\x04")
     (problem,) = root_problems(str(tmp_path / "images.zip"))
     assert problem.endswith("images.zip is a zip archive (unpack it), not a folder: give a folder of images")
-
-
-def test_data_line__few_batches(tmp_path, capsys):
-    class_folders(tmp_path, "ab", each=8)
-    prepared(tmp_path, batch_size=5)
-    assert "; an epoch is 3 x 5 images: a smaller data.batch_size has more" in capsys.readouterr().err
-    prepared(tmp_path, batch_size=64)
-    assert "; fewer than data.batch_size, 64: an epoch is one batch of them all" in capsys.readouterr().err
-    names(prepared(tmp_path, batch_size=1).train)
-    assert "an epoch is" not in capsys.readouterr().err
 
 
 def test_check__masks_without_a_labelled_pixel(tmp_path):

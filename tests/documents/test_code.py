@@ -148,7 +148,7 @@ def stopped_parsers() -> Any:
 def read_whole(name: str, arguments: list[str]) -> None:
     """Run a command up to its first fit: what it names is found, composed and checked as text."""
 
-    def fitted(command: str, words: list[str], checking: bool = False) -> Path:
+    def fitted(command: str, words: list[str], **_: bool) -> Path:
         config, rest = recipe.resolve(words)
         assert validation.mistakes(config)[0] == []
         assert rest == []

@@ -141,6 +141,13 @@ def test_bench__measures_each_form_and_writes_it_down(
     assert first["times_the_first"] == 1
     assert 0 < first["latency_p50_ms"] <= first["latency_p95_ms"]
     assert "images/s" in capsys.readouterr().out
+    assert main(["export", str(path), "--to", "timm", "--out", str(tmp_path / "timm"), "--bench", str(out)]) == 0
+    card = (tmp_path / "timm" / "README.md").read_text()
+    assert f"| onnx int8 | {second['parameters']:,} |" in card
+    out.write_text(out.read_text().replace('"form": "torch"', '"form": 3'))
+    assert main(["export", str(path), "--to", "timm", "--out", str(tmp_path / "other"), "--bench", str(out)]) == 1
+    assert "form" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

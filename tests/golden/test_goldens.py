@@ -55,7 +55,7 @@ def test_commands__have_the_options_they_had() -> None:
         (name, *rest) for name in reach.COMMANDS for rest in [(), *((sub,) for sub in SUBCOMMANDS.get(name, ()))]
     ]
     for words in [(), *commands]:
-        result = tinymim(*words, "--help", COLUMNS="200")
+        result = tinymim(*words, "--help", "all", COLUMNS="200")
         found[" ".join(words)] = {
             "code": result.returncode,
             "options": [name for name in options(result.stdout) if not name.startswith(LIGHTNINGS)],

@@ -1,5 +1,8 @@
 """Captions of the measures: what each is, and what the paper found for three kinds of training."""
 
+MEASURES = ("heads", "cka", "relations")
+"""What can be measured."""
+
 SOURCE = (
     'Xie et al., "Revealing the Dark Secrets of Masked Image Modeling" (arXiv 2205.13543), for ViT-B, as its abstract '
     "and published reading notes tell"

@@ -22,13 +22,11 @@ from tinymim.errors import TinymimError
 from tinymim.training.run_folder import environment
 from tinymim.vit.backbone import Backbone
 
-MEASURES = ("heads", "cka", "relations")
-
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """The measures, some of :data:`MEASURES`, and their options: ``tokens`` represent an image in CKA, and ``teacher``
-    is the title of the network whose relations the others' are compared with."""
+    """The measures, some of ``tinymim.analysis.captions.MEASURES``, and their options: ``tokens`` represent an
+    image in CKA, and ``teacher`` is the title of the network whose relations the others' are compared with."""
 
     measures: tuple[str, ...]
     batch_size: int

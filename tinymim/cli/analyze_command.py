@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -14,66 +12,22 @@ from tinymim import files
 from tinymim.analysis import analysis_page, cka, networks, sample_images
 from tinymim.analysis.agreement import RelationOptions
 from tinymim.analysis.heads import HeadOptions
-from tinymim.analysis.measure import MEASURES, MeasureOptions, measure
+from tinymim.analysis.measure import MeasureOptions, measure
 from tinymim.analysis.results import ABOUT, TABLES, AnalysisResults
-from tinymim.cli.predict_command import positive
+from tinymim.cli.network_command_options import analyze as parser
 from tinymim.device import usable_device
 from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.safety.console import PlainConsole
 from tinymim.targets.relation import check_pairs
-from tinymim.training import inspection
-from tinymim.vit.initialise import Init
 
 OURS = {ABOUT, analysis_page.NAME, *(f"{name}.csv" for name in TABLES)}
 """Files of an analysis in its folder, beside figures."""
 
-EXAMPLES = """\
-MODEL is [TITLE=]SOURCE, and SOURCE one of
-  a card's name (tinymim teachers list), a checkpoint or an exported folder, another's file of weights,
-  timm:NAME (vit, deit, beit, eva and swin models),
-  random:SOURCE, the same network with random weights of --seed, a second one of the next seed, and so on; the weights
-    of SOURCE need not be there. They follow --init: `published`, TinyMIM's and MAE's rule (SimMIM's for its
-    checkpoints), or `timm`; by default the rule a checkpoint says it began with, and published for all else.
-
-example: tinymim analyze digits_mae student=runs/relation_digits/checkpoints/last.ckpt random:digits_mae --data digits
-"""
-
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim analyze``."""
-    parser = argparse.ArgumentParser(
-        prog="tinymim analyze",
-        description="Attention distance, entropy and diversity of heads; CKA of blocks; agreement of relations: "
-        "tables, figures and one page.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("models", nargs="+", metavar="MODEL", help="a network; see below")
-    add(
-        "--data", required=True, help="a folder of images, digits, shapes, or a recipe, whose held-out images are taken"
-    )
-    add("--images", type=positive, default=1000, help="how many at most, spread evenly (1000)")
-    add("--image_size", type=positive, help="side of the images, to which positions are resampled (each network's own)")
-    add("--batch_size", type=positive, default=50, help="images at a time (50)")
-    add("--measures", type=_some(MEASURES), default=MEASURES, help=f"some of {','.join(MEASURES)} (all)")
-    add(
-        "--cls",
-        choices=("drop", "keep"),
-        help="the CLS token in attention maps and relations; by default it is dropped from maps, as others have "
-        "measured them, and kept in relations, as they are distilled",
-    )
-    add("--kl", choices=("forward", "reverse", "both"), default="both", help="direction between two heads (both)")
-    add("--tokens", choices=("mean", "cls", "all"), default="mean", help="what represents an image in CKA (mean)")
-    add("--relations", type=_listed, default=("qk", "vv"), help="compared with the teacher's (qk,vv)")
-    add("--teacher", metavar="TITLE", help="the model that the others are compared with (the first)")
-    add("--seed", type=int, default=0, help="of the first random weights (0)")
-    add("--init", choices=get_args(Init), help="rule of random weights; see below")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
-    add("--out", type=Path, default=Path("runs/analysis"), help="folder for what is found (runs/analysis)")
-    inspection.add_argument(parser, "the recipe of --data")
-    args = parser.parse_args(arguments)
+    args = parser().parse_args(arguments)
     _check_out(args.out)
     if "cka" in args.measures and args.batch_size < cka.LEAST:
         raise TinymimError(
@@ -146,17 +100,3 @@ def _check_out(out: Path) -> None:
     ]
     if strange := [path for path in present if not known or (str(path) not in OURS and path not in figures)]:
         raise TinymimError(f"out: {out} holds {sorted(strange)[0]}, which no analysis wrote; give another folder")
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-
-
-def _some(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        parts = _listed(text)
-        if wrong := [part for part in parts if part not in known]:
-            raise argparse.ArgumentTypeError(f"{', '.join(map(repr, wrong))} is none of {', '.join(known)}")
-        return parts
-
-    return parse

@@ -3,7 +3,6 @@ the features are worth: what distilling bought."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -11,25 +10,15 @@ from rich import box
 from rich.table import Table
 
 from tinymim import files
-from tinymim.cli.predict_command import positive
+from tinymim.cli.network_command_options import bench as parser
 from tinymim.errors import TinymimError
 from tinymim.export import bench, judge
 from tinymim.safety.console import PlainConsole
-from tinymim.training import inspection
 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim bench``."""
-    parser = argparse.ArgumentParser(prog="tinymim bench", description=__doc__)
-    add = parser.add_argument
-    what = "a checkpoint, a card's name, timm:NAME, or a folder that `tinymim export` wrote; the first is compared with"
-    add("networks", nargs="+", metavar="NETWORK", help=what)
-    add("--data", help="a folder of images, digits, shapes, or a recipe: 10-NN and top-1 of its held-out images")
-    add("--threads", type=positive, help="threads of each (PyTorch's choice)")
-    add("--seconds", type=float, default=2.0, help="that each network is run for, images alone and in batches (2)")
-    add("--out", type=Path, help="JSON file of the figures; of a run's checkpoint, bench.json in its folder by default")
-    inspection.add_argument(parser, "the recipe of --data")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     if not 0 < options.seconds <= 3600:
         raise TinymimError(f"--seconds: {options.seconds} is not between 0 and 3600")
     if options.threads:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 from rich.table import Table
 
+from tinymim.cli.network_command_options import cache as parser
 from tinymim.errors import TinymimError
 from tinymim.safety.console import PlainConsole
 from tinymim.safety.escaping import one_line
-from tinymim.teacher_cache.cache import VARIABLE, place, size
+from tinymim.teacher_cache.cache import place, size
 from tinymim.teacher_cache.storage import CacheFolder, check_own, entries, remove
 
 WIDEST = 100_000
@@ -20,14 +20,7 @@ WIDEST = 100_000
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim cache [list | clear [NAME ...]] [--dir FOLDER]``."""
-    parser = argparse.ArgumentParser(prog="tinymim cache", description=__doc__)
-    where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--dir", help=f"of the cache; ${VARIABLE} by default, else runs/teacher_cache")
-    actions = parser.add_subparsers(dest="action")
-    actions.add_parser("list", parents=[where], help="what is in it (the default)")
-    clearing = actions.add_parser("clear", parents=[where], help="remove what no run has open")
-    clearing.add_argument("names", nargs="*", metavar="NAME", help="as `list` shows them; all by default")
-    args = parser.parse_args(arguments)
+    args = parser().parse_args(arguments)
     root = place(getattr(args, "dir", None))
     if args.action == "clear":
         clear(root, args.names)

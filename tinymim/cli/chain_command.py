@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.markdown import Markdown
 
 from tinymim.cli import plan_command, plan_options
+from tinymim.cli.help_page import Page
+from tinymim.cli.plan_command_options import chain as parser
 from tinymim.config import class_paths
 from tinymim.errors import TinymimError
 from tinymim.experiments import chain as chains
@@ -19,14 +21,13 @@ from tinymim.experiments.state import State, load
 from tinymim.experiments.status import status
 from tinymim.safety.console import PlainConsole
 from tinymim.safety.escaping import terminal
-from tinymim.training import inspection
 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim chain``, and return its exit code: as the command's, or 75 where it was interrupted."""
-    spelt = argparse.ArgumentParser(add_help=False)
+    spelt = Page()
     plan_options.add(spelt, "run_dir", "accept_changes")
-    args = _parser().parse_args(plan_options.hyphened(spelt, arguments))
+    args = parser().parse_args(plan_options.hyphened(spelt, arguments))
     if args.action == "status":
         status(load(args.folder))
         return 0
@@ -44,27 +45,6 @@ def main(arguments: list[str]) -> int:
     going_on = chain is None or args.resume
     with opened(place, chain, args.launch, args.accept_changes, going_on=going_on) as state:
         return _run(state, args.jobs)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tinymim chain", description=__doc__, allow_abbrev=False)
-    actions = parser.add_subparsers(dest="action", required=True, metavar="run | resume | status | plan")
-    run = actions.add_parser("run", help="run a chain", allow_abbrev=False)
-    going_on = actions.add_parser("resume", help="go on with the chain in a folder", allow_abbrev=False)
-    state = actions.add_parser("status", help="how far the chain in a folder is")
-    planned = actions.add_parser("plan", help="what a chain would do, checked; nothing is written", allow_abbrev=False)
-    for action in (run, planned):
-        action.add_argument("chain", help="a chain of recipes/chains, or a path")
-        plan_options.add(action, "set", "seeds")
-        action.add_argument("--config", action="append", default=[], help="a recipe laid over every fit's")
-    for action in (going_on, state):
-        action.add_argument("folder", type=Path, help="of the chain")
-    inspection.add_argument(planned, "a recipe of the chain")
-    plan_options.add(run, "run_dir", folder="runs/chain_NAME")
-    run.add_argument("--resume", action="store_true", help="go on with what is in the folder, or begin")
-    for action in (run, going_on):
-        plan_options.add(action, "launch", "jobs", "accept_changes")
-    return parser
 
 
 def _settings(args: argparse.Namespace) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
 from rich.table import Table
 
+from tinymim.cli.help_page import Page
 from tinymim.data.folder_check import FolderFindings, check
 from tinymim.data.open_image import MAX_PIXELS
 from tinymim.errors import TinymimError
@@ -19,7 +19,7 @@ SHOWN = 20  # broken files, groups of duplicates and classes on the screen; the 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim data check DIR [--workers N] [--crop 224] [--json FILE]``."""
-    parser = argparse.ArgumentParser(prog="tinymim data", description=__doc__, allow_abbrev=False)
+    parser = Page(prog="tinymim data", description=__doc__, allow_abbrev=False)
     actions = parser.add_subparsers(dest="action", required=True)
     checking = actions.add_parser(
         "check", help="counts, sizes, broken files, duplicates; exit code 1 if it found faults"

@@ -10,6 +10,9 @@ import shutil
 from pathlib import Path
 
 from tinymim.cli import plan_options
+from tinymim.cli.plan_command_options import DEMO
+from tinymim.cli.plan_command_options import distill as parser
+from tinymim.cli.recipe_commands import VERBOSE
 from tinymim.errors import TinymimError
 from tinymim.experiments import compare, pages, report
 from tinymim.experiments.compare import STUDENT
@@ -21,28 +24,13 @@ from tinymim.experiments.state import OTHERS
 from tinymim.log import say
 from tinymim.training import fit, lock
 
-DEMO = "relation_digits"
-"""The recipe where none is named."""
 
-FURTHER = (
-    "Further options are overrides of the recipe; of the data, devices and precision all that is compared takes them."
-)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of ``tinymim distill``; others are overrides of the recipe."""
-    options = plan_options.parser("distill", __doc__, f"{FURTHER}\n\n{compare.__doc__}")
-    options.add_argument(
-        "recipe", nargs="?",
-        help=f"comes first: a recipe, or a path, by default {DEMO}; one without `compare` is fitted alone",
-    )  # fmt: skip
-    options.add_argument("--seeds", help="3 is a number of seeds, from the recipe's own up; 0,4 lists them")
-    plan_options.add(options, "set", "jobs", "launch", "run_dir", "accept_changes", folder="runs/distill_NAME")
-    options.add_argument(
-        "--overwrite", nargs="?", const="true", default="false", help="start again, and lose the runs of the folder"
-    )
-    options.add_argument("--ckpt-path", metavar="last", help="go on with what is in the folder, as is always done")
-    return options
+def next_steps(run: Path) -> list[str]:
+    """Commands that show a run, and take its student elsewhere."""
+    return [
+        f"tinymim report {run}   # curves, figures and attention on a page",
+        f"tinymim export {run / CHECKPOINT} --to timm   # to use it without tinymim",
+    ]
 
 
 def main(arguments: list[str]) -> int:
@@ -51,6 +39,8 @@ def main(arguments: list[str]) -> int:
     Raises:
         TinymimError: mistakes in the recipe or the command line, changes that are not accepted, or failed fits.
     """
+    verbose = bool(set(VERBOSE) & set(arguments))
+    arguments = [word for word in arguments if word not in VERBOSE]
     if not arguments or arguments[0].startswith("-"):
         arguments = [DEMO, *arguments]
     options = parser()
@@ -59,7 +49,7 @@ def main(arguments: list[str]) -> int:
         args.recipe, overrides, lambda first: plan_options.seeds(args.seeds, first) if args.seeds else [first]
     )
     if compared is None:
-        return _alone(args, overrides)
+        return _alone(args, overrides, verbose)
     place = args.run_dir or Path("runs") / f"distill_{compared.plan.name}"
     keys = [key for keys in compared.cells.values() for key in keys]
     if args.overwrite == "true":
@@ -79,21 +69,20 @@ def main(arguments: list[str]) -> int:
         table = pages.comparison(compared, state, report.records(state, compared.compared, compared.plan), runner.jobs)
     student = place / STUDENT / PRETRAIN / CHECKPOINT
     print(f"\n{table}\nthe page: {place / pages.PAGE}\nall runs: {place}\nthe distilled student: {student}")
+    steps = next_steps(student.parents[1])
     if len(compared.plan.seeds or []) == 1:
-        again = f"tinymim distill {args.recipe} --seeds 3"
-        print(
-            f"next: `{again}` for means and spreads; `tinymim report {student.parents[1]}` for its page; "
-            f"`tinymim export {student} student.safetensors` to use it elsewhere"
-        )
+        there = f" --run-dir {place}" if args.run_dir else ""
+        steps.append(f"tinymim distill {args.recipe}{there} --seeds 3   # means and spreads")
+    print("next:", *steps, sep="\n  ")
     return 0
 
 
-def _alone(args: argparse.Namespace, overrides: list[str]) -> int:
+def _alone(args: argparse.Namespace, overrides: list[str], verbose: bool) -> int:
     """Fit a recipe that is compared with nothing."""
     if words := [f"--{key}" for key in ("seeds", "jobs") if getattr(args, key) is not None]:
         raise TinymimError(f"{', '.join(words)}: {args.recipe} has no `compare`, so it is one fit")
     options = {"run_dir": args.run_dir, "overwrite": args.overwrite, "ckpt_path": args.ckpt_path}
     words = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    place = fit.run("fit", ["--config", args.recipe, *overrides, *words])
-    say(f"the run is in {place}; the student is {place / CHECKPOINT}")
+    place = fit.run("fit", ["--config", args.recipe, *overrides, *words], verbose=verbose)
+    say("\n  ".join([f"the run is in {place}; the student is {place / CHECKPOINT}; next:", *next_steps(place)]))
     return 0

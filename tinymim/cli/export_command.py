@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tinymim.cli.help_page import Page
 from tinymim.errors import TinymimError
 
 FORMS = ("timm", "hf", "onnx", "openvino", "torch-export")
@@ -14,8 +15,8 @@ FORMS = ("timm", "hf", "onnx", "openvino", "torch-export")
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim export CHECKPOINT FILE`` or ``tinymim export CHECKPOINT --to FORM``."""
-    parser = argparse.ArgumentParser(prog="tinymim export", description=__doc__)
-    parser.add_argument("checkpoint", help="a checkpoint of this project, or a teacher card's name")
+    parser = Page(prog="tinymim export", description=__doc__)
+    parser.add_argument("checkpoint", help="a checkpoint, or a teacher card's name")
     parser.add_argument("file", type=Path, nargs="?", help="one file, with the ending .safetensors: our own form")
     parser.add_argument("--to", choices=FORMS, help="a folder in another form")
     parser.add_argument("--out", type=Path, help="that folder; exports/NAME-FORM by default")
@@ -30,9 +31,10 @@ def main(arguments: list[str]) -> int:
         action=argparse.BooleanOptionalAction,
         help="with the classifier it was fine-tuned with; by default if it has one",
     )
+    parser.further().add_argument("--bench", type=Path, help="figures for the card; RUN/bench.json by default")
     parser.add_argument("--push", metavar="REPO", help="upload the folder to the Hugging Face hub as well")
     parser.add_argument("--private", action="store_true", help="let --push make a private repository")
-    group = parser.add_argument_group("int8", "of --to onnx, calibrated on images and judged on others")
+    group = parser.further("int8", "of --to onnx, calibrated on images and judged on others")
     group.add_argument("--quantize", choices=("int8",), help="matrix products of weights in int8")
     group.add_argument("--images", metavar="DATA", help="a folder of images, digits, shapes, or a recipe")
     group.add_argument("--calibration", type=int, metavar="N", help="images to calibrate on (128)")
@@ -49,7 +51,7 @@ def main(arguments: list[str]) -> int:
     if not options.to:
         if options.file is None:
             raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))
-        of_folders = ("out", "blocks", "classifier", "push")
+        of_folders = ("out", "blocks", "classifier", "push", "bench")
         if misused := [f"--{name}" for name in of_folders if getattr(options, name) is not None]:
             raise TinymimError(f"{', '.join(misused)}: only with --to {', '.join(FORMS)}")
         export_file(options.checkpoint, options.file, options.overwrite)
@@ -75,6 +77,7 @@ def main(arguments: list[str]) -> int:
         options.blocks or "trained",
         options.classifier,
         int8 if options.quantize else None,
+        options.bench,
     )
     if hub:
         print(f"pushed to {hub.push(folder)}")

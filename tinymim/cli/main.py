@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-from tinymim import extras
+from tinymim.cli.command import Command
 from tinymim.cli.recipe_commands import names_recipe
 from tinymim.cli.stopping import Stopping
 from tinymim.errors import TinymimError, own_words
@@ -22,48 +20,6 @@ from tinymim.system import FULL
 
 AGAIN = "make room, or name another folder, and give the command again: what is finished is kept"
 HELP = frozenset(("-h", "--help"))
-OVERRIDES = "Further options are overrides of the recipe, such as --trainer.max_epochs 5."
-
-
-class Command(NamedTuple):
-    """A row of the table.
-
-    Args:
-        help: line of ``tinymim --help``.
-        function: ``module:function`` in the project; it gets the arguments, and returns an exit code or ``None`` for 0.
-        builds: whether it builds what its user names, classes of the working folder among them, by its arguments; other
-            commands only look.
-        actions: words that come first, each with a help of its own.
-        packages: that it needs of :data:`tinymim.extras.EXTRAS`.
-        first: name and description of the first argument of a command whose overrides argparse could not tell from
-            options; its help is printed from the table.
-    """
-
-    help: str
-    function: str
-    builds: Callable[[list[str]], bool] = lambda arguments: False
-    actions: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-    first: tuple[str, str] | None = None
-
-    def module(self) -> Any:
-        """Import the module of the function.
-
-        Raises:
-            TinymimError: packages that it needs are not installed.
-        """
-        extras.need("this command needs", *self.packages)
-        return importlib.import_module(f"tinymim.{self.function.partition(':')[0]}")
-
-    def run(self, arguments: list[str]) -> int:
-        """Import the function, and call it."""
-        return getattr(self.module(), self.function.partition(":")[2])(arguments) or 0
-
-    def print_help(self, name: str) -> None:
-        """Print the help of a command with a ``first`` argument."""
-        parser = argparse.ArgumentParser(f"tinymim {name}", description=self.help, epilog=OVERRIDES)
-        parser.add_argument(self.first[0], help=self.first[1])  # type: ignore[index]
-        parser.print_help()
 
 
 def _always(arguments: list[str]) -> bool:
@@ -77,70 +33,89 @@ def _runs_chain(arguments: list[str]) -> bool:
 ANALYSIS = ("matplotlib", "pandas", "scipy")
 """Packages of the commands that read tables of figures, and draw them."""
 
-RECIPE = ("recipe", "a recipe of recipes, or a path")
-
 
 COMMANDS = {
     "fit": Command(
-        "train one recipe: tinymim fit --config relation_digits [--trainer.max_epochs 5 ...]",
+        "train one recipe: tinymim fit relation_digits [--trainer.max_epochs 5 ...]",
         "cli.recipe_commands:fit",
         _always,
+        page="recipe_pages:fit",
+        lightning=True,
     ),
     "validate": Command(
-        "validate a checkpoint: tinymim validate --config RECIPE --ckpt_path FILE",
+        "validate a checkpoint: tinymim validate RECIPE --ckpt_path FILE",
         "cli.recipe_commands:validate",
         _always,
+        page="recipe_pages:validate",
+        lightning=True,
     ),
-    "test": Command("test a checkpoint, likewise", "cli.recipe_commands:test", _always),
+    "test": Command(
+        "test a checkpoint, likewise",
+        "cli.recipe_commands:test",
+        _always,
+        page="recipe_pages:test",
+        lightning=True,
+    ),
     "predict": Command(
         "write features or classes: tinymim predict CHECKPOINT --images FOLDER; of a recipe's images, likewise",
         "cli.recipe_commands:predict",
         names_recipe,
+        page="network_command_options:predict",
     ),
     "distill": Command(
         "run a recipe and what it compares with, and print the table: tinymim distill [RECIPE] [--seeds 3]",
         "cli.distill_command:main",
         _always,
+        page="plan_command_options:distill",
     ),
     "study": Command(
         "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
         "cli.study_command:main",
         _always,
+        page="plan_command_options:study",
     ),
     "search": Command(
         "choose each row's own settings on training images: tinymim search RECIPE, STUDY or CHAIN [ROW ...]",
         "cli.search_command:main",
         _always,
+        page="plan_command_options:search",
     ),
     "chain": Command(
         "run stages that start from each other: tinymim chain run | resume | status | plan",
         "cli.chain_command:main",
         _runs_chain,
         actions=("run", "resume", "status", "plan"),
+        page="plan_command_options:chain",
     ),
     "plan": Command(
-        "what a chain, study, grid or comparison would do, checked: tinymim plan NAME", "cli.plan_command:main"
+        "what a chain, study, grid or comparison would do, checked: tinymim plan NAME",
+        "cli.plan_command:main",
+        page="plan_command_options:plan",
     ),
     "status": Command(
-        "how far the plan in a folder is, while it runs too: tinymim status FOLDER", "cli.plan_command:status"
+        "how far the plan in a folder is, while it runs too: tinymim status FOLDER",
+        "cli.plan_command:status",
+        page="plan_command_options:status",
     ),
     "scaling": Command(
         "sizes, data and lengths of training in a grid, and what they show: tinymim scaling digits [--quick]",
         "cli.scaling_command:main",
         _always,
         packages=ANALYSIS,
+        page="plan_command_options:scaling",
     ),
     "papers": Command(
         "studies, chain, analyses and scaling in one run, and one report: tinymim papers [--quick]",
         "cli.papers_command:main",
         _always,
         packages=ANALYSIS,
+        page="plan_command_options:papers",
     ),
     "resume": Command(
         "go on with what a folder holds, a run or any plan: tinymim resume runs/relation_digits",
         "cli.resume_command:main",
         _always,
-        first=("folder", "of a run, a chain, or another plan"),
+        page="recipe_pages:resume",
     ),
     "recipes": Command(
         "list, print or copy recipes: tinymim recipes [WORD] | show NAME | copy NAME",
@@ -150,19 +125,23 @@ COMMANDS = {
         "check a recipe before it runs: every mistake at once, or sizes, speed and time",
         "cli.recipe_commands:check",
         _always,
-        first=RECIPE,
+        page="recipe_pages:check",
     ),
     "replay": Command(
         "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
         "cli.replay_command:main",
+        page="network_command_options:replay",
     ),
     "report": Command(
-        "one HTML page of a run, beside others: tinymim report runs/relation_digits", "cli.report_command:main"
+        "one HTML page of a run, beside others: tinymim report runs/relation_digits",
+        "cli.report_command:main",
+        page="network_command_options:report",
     ),
     "analyze": Command(
         "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
         "cli.analyze_command:main",
         packages=ANALYSIS,
+        page="network_command_options:analyze",
     ),
     "teachers": Command(
         "what can teach, and its weights: tinymim teachers list | show | fetch | verify | add | save",
@@ -173,6 +152,7 @@ COMMANDS = {
         "what teachers gave for views of images, kept for all runs: tinymim cache list | clear [NAME ...]",
         "cli.cache_command:main",
         actions=("list", "clear"),
+        page="network_command_options:cache",
     ),
     "data": Command(
         "look through a folder of images for what is wrong with it: tinymim data check DIR",
@@ -182,16 +162,13 @@ COMMANDS = {
     "bench": Command(
         "what distilling bought, on this machine: tinymim bench STUDENT [TEACHER] [EXPORT ...] [--data digits]",
         "cli.bench_command:main",
+        page="network_command_options:bench",
     ),
     "export": Command(
         "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
         "cli.export_command:main",
     ),
 }
-
-
-NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)
-"""Errors of a name that a user or a file gives, wherever it is looked at first."""
 
 
 def command() -> NoReturn:
@@ -233,8 +210,10 @@ def main(arguments: list[str] | None = None) -> int:
         from tinymim.config.spec import near
 
         parser.error(f"there is no command {name!r}{near(name, COMMANDS)}")
-    if not HELP.isdisjoint(arguments):  # wherever it stands, nothing else is looked at
-        arguments = [word for word in arguments[:1] if word in COMMANDS[name].actions] + ["--help"]
+    if asked := [place for place, word in enumerate(arguments) if word in HELP]:  # and nothing else is looked at
+        whole = ["all"] if arguments[asked[0] + 1 :][:1] == ["all"] else []
+        action = [word for word in arguments[:1] if word in COMMANDS[name].actions]
+        return COMMANDS[name].print_help([*action, "--help", *whole])
 
     if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -242,9 +221,6 @@ def main(arguments: list[str] | None = None) -> int:
         _reach_working_folder()
     try:
         with Stopping() as stopping:
-            if arguments == ["--help"] and COMMANDS[name].first:
-                COMMANDS[name].print_help(name)
-                return 0
             code = COMMANDS[name].run(arguments)
             if "torch" in sys.modules:
                 from tinymim.training import processes

@@ -16,24 +16,12 @@ from typing import Any
 
 from tinymim.cli import plan_options
 from tinymim.cli.chapters import READERS
+from tinymim.cli.plan_command_options import papers as parser
 from tinymim.config import recipe
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import program, program_report
 from tinymim.experiments.runner import Runner
 from tinymim.training import lock
-
-FURTHER = "Further options are values of the program's vars, such as --teacher runs/mine/checkpoints/last.ckpt."
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of ``tinymim papers``; others are values of the program's ``vars``."""
-    options = plan_options.parser("papers", __doc__, f"{FURTHER}\n\n{program.__doc__}")
-    options.add_argument("name", nargs="?", default=program.SHIPPED, help="a program of recipes/papers, or a path")
-    options.add_argument("--quick", action="store_true", help="the program's short form, in a folder of its own")
-    options.add_argument("--parts", type=lambda names: names.split(","), help="run these parts alone")
-    folder = "runs/papers, of another program runs/papers_NAME; runs/..._quick"
-    plan_options.add(options, "run_dir", "report_only", folder=folder)
-    return options
 
 
 def main(arguments: list[str]) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
-from pathlib import Path
 
-from tinymim.cli import plan_options
+from tinymim.cli import plan_command_options, plan_options
 from tinymim.config import class_paths
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import chain, compare, grid, plan_check, plan_files, program, state, study
@@ -21,13 +20,7 @@ KINDS = ("chain", "study", "scaling study", "program")
 
 def main(arguments: list[str]) -> int:
     """Check a plan and show its stages; nothing is written."""
-    options = plan_options.parser("plan", __doc__)
-    options.add_argument("name", help="of a chain, study, scaling study, program or recipe with `compare`, or a path")
-    options.add_argument("--quick", action="store_true", help="its short form")
-    options.add_argument("--config", action="append", default=[], help="a recipe laid over every fit of a chain")
-    plan_options.add(options, "set", "seeds")
-    inspection.add_argument(options, "a recipe of the plan")
-    args, overrides = plan_options.overrides(options, arguments, "plan")
+    args, overrides = plan_options.overrides(plan_command_options.plan(), arguments, "plan")
     with nullcontext() if args.trust else class_paths.own_only():
         plan = read(args, overrides)
     if isinstance(plan, Plan):
@@ -87,7 +80,5 @@ def shown(plan: Plan, trust: bool) -> int:
 
 def status(arguments: list[str]) -> int:
     """Show how far the plan in a folder is, from its files alone."""
-    options = plan_options.parser("status", "How far the plan in a folder is: a chain, study, comparison or another.")
-    options.add_argument("folder", type=Path, help="of the plan")
-    show_status(state.load(options.parse_args(arguments).folder))
+    show_status(state.load(plan_command_options.status().parse_args(arguments).folder))
     return 0

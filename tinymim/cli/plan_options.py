@@ -5,23 +5,36 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tinymim.cli.help_page import Page
 from tinymim.config import recipe
 from tinymim.config.spec import seed_mistakes
 from tinymim.errors import TinymimError
 
-
-def parser(command: str, about: str, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser of a command's options, whose help shows texts as they are written."""
-    return argparse.ArgumentParser(
-        prog=f"tinymim {command}", description=about, epilog=epilog, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+FURTHER = ("launch", "report_only", "accept_changes")
+"""Common options that the short help page leaves out."""
 
 
-def add(options: argparse.ArgumentParser, *names: str, folder: str = "") -> None:
+def parser(
+    command: str, about: str, whole: Callable[[], str | None] | None = None, examples: tuple[str, ...] = ()
+) -> Page:
+    """A parser of a command's options, see :class:`Page`."""
+    return Page(prog=f"tinymim {command}", description=about, whole=whole, examples=examples, allow_abbrev=False)
+
+
+def add_trust(parser: Page, what: str) -> None:
+    """``--trust``, for ``what``."""
+    parser.further().add_argument(
+        "--trust",
+        action="store_true",
+        help=f"build classes that are not tinymim's own, which {what} names, and ask servers that it names",
+    )
+
+
+def add(options: Page, *names: str, folder: str = "") -> None:
     """Add some of the common options.
 
     Args:
@@ -45,7 +58,8 @@ def add(options: argparse.ArgumentParser, *names: str, folder: str = "") -> None
         },
     }
     for name in filter(names.__contains__, known):
-        options.add_argument(f"--{name.replace('_', '-')}", **known[name])
+        group = options.further() if name in FURTHER else options
+        group.add_argument(f"--{name.replace('_', '-')}", **known[name])
 
 
 def hyphened(options: argparse.ArgumentParser, arguments: list[str]) -> list[str]:

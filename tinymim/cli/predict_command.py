@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tinymim import files
-from tinymim.data.data_module import PER_CORE
+from tinymim.cli.network_command_options import PRECISIONS
+from tinymim.cli.network_command_options import predict as parser
+from tinymim.data.data_module import MOST_WORKERS, PER_CORE
 from tinymim.data.device_augment import unit
 from tinymim.data.image_files import EXTENSIONS, image_files
 from tinymim.data.listed_images import ListedImages
@@ -26,53 +27,24 @@ from tinymim.device import usable_device
 from tinymim.errors import TinymimError
 from tinymim.export import source
 from tinymim.log import say
-from tinymim.precision import AUTO, EXACT, autocast, one_off
+from tinymim.precision import AUTO, autocast, one_off
 from tinymim.safety.console import PlainConsole
 from tinymim.system import cores
 from tinymim.training.predictions import Columns, check_ending, write_table
+from tinymim.training.progress import clock
 from tinymim.vit.taps import LOGITS, Tap
 
-PRECISIONS = {AUTO: AUTO, EXACT: EXACT, "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
-PRECISIONS |= {"32": EXACT, "bf16": "bf16-mixed"}
-"""Values of ``--precision``, a trainer's names and two shorter ones, and the trainer's name for each."""
+EVERY = 10.0
+"""Seconds between two lines on how far it is, where there is no terminal."""
 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim predict CHECKPOINT --images FOLDER``."""
-    beside = "Of a recipe's own held-out images: tinymim predict --config RECIPE --ckpt_path last"
-    parser = argparse.ArgumentParser(prog="tinymim predict", description=__doc__, epilog=beside)
-    parser.add_argument("checkpoint", help="a checkpoint, an exported folder for timm, or a teacher card's name")
-    parser.add_argument("--images", type=folder, required=True, help="folder of images, looked through to any depth")
-    parser.add_argument("--out", type=Path, default=Path("predictions.parquet"), help="ends in .parquet or .npz")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file that is there")
-    parser.add_argument("--batch_size", type=positive, default=64)
-    parser.add_argument("--num_workers", type=int, default=2, help="processes that decode")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
-    parser.add_argument("--precision", choices=PRECISIONS, default=AUTO, help="auto is what is faster here")
-    parser.add_argument("--block", type=positive, help="block to read features from; the output block by default")
-    parser.add_argument("--pool", choices=("mean", "cls"), default="mean", help="mean patch token, or the CLS token")
-    parser.add_argument("--crop_pct", type=float, help="share of the shorter side seen: 0.875 to 224 px, then 1")
-    parser.add_argument("--classes", action="store_true", help="write the classifier's labels, not features")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.classes and (options.block or options.pool != "mean"):
         raise TinymimError("--block, --pool: of features, and --classes writes none; leave them out")
     predict(**vars(options))
     return 0
-
-
-def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def folder(text: str) -> Path:
-    """A folder, for argparse: an empty variable is not the working folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("no folder is named, or a variable that holds its name is empty")
-    return Path(text)
 
 
 def predict(
@@ -81,7 +53,7 @@ def predict(
     out: Path,
     overwrite: bool = False,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | str = 0,
     device: str = "auto",
     precision: str = AUTO,
     block: int | None = None,
@@ -108,6 +80,7 @@ def predict(
     if not names:
         raise TinymimError(f"images: no images in {images}: looked for {', '.join(EXTENSIONS)}, also in its folders")
     most = PER_CORE * cores()
+    num_workers = min(cores(), MOST_WORKERS) if num_workers == "auto" else int(num_workers)
     if not 0 <= num_workers <= most:
         raise TinymimError(f"num_workers: {num_workers} is not from 0 to {most}, {PER_CORE} for each core here")
     for note in passed.notes(str(images)):
@@ -186,7 +159,7 @@ def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: 
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(names))
+        task, done, began, told = bar.add_task("", total=len(names)), 0, time.monotonic(), time.monotonic()
         for items in loader:
             for index, why in items:
                 if isinstance(why, str):
@@ -198,5 +171,9 @@ def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: 
                 shown = [os.fsencode(names[index]).decode(errors="backslashreplace") for index, _ in good]
                 yield {"path": np.array(shown), **reader(torch.stack([image for _, image in good]))}
             bar.advance(task, len(items))
+            done, now = done + len(items), time.monotonic()
+            if not console.is_terminal and now - told > EVERY:
+                told = now
+                say(f"{done} of {len(names)} images, {clock((now - began) / done * (len(names) - done))} left")
     if len(broken) == len(names):
         raise TinymimError(f"images: none of the {len(names)} can be read, from {names[0]} on")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from tinymim.errors import TinymimError
 
+VERBOSE = ("-v", "--verbose")
+"""Asks for all lines before a fit begins."""
+
 
 def fit(arguments: list[str]) -> None:
     """Train a recipe, and say where the run is."""
     from tinymim.log import say
     from tinymim.training.fit import run
 
-    folder = run("fit", _named(arguments))
-    say(f"the run is in {folder}")
+    words = [word for word in arguments if word not in VERBOSE]
+    folder = run("fit", _named(words), verbose=len(words) < len(arguments))
+    say(f"the run is in {folder}; `tinymim report {folder}` makes its page")
 
 
 def validate(arguments: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from rich.table import Table
 
+from tinymim.cli.help_page import Page
 from tinymim.config import recipe
 from tinymim.errors import TinymimError
 from tinymim.safety import text
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     """Run ``tinymim recipes [WORD] | show NAME | copy NAME [--to FOLDER]``."""
     usage = "tinymim recipes [WORD] | show NAME | copy NAME [--to FOLDER]"
     if arguments[:1] in (["show"], ["copy"]):
-        parser = argparse.ArgumentParser(f"tinymim recipes {arguments[0]}")
+        parser = Page(f"tinymim recipes {arguments[0]}")
         parser.add_argument("name", help="a recipe, or FOLDER/NAME as the list has it, or a path")
         if arguments[0] == "copy":
             parser.add_argument("--to", type=Path, default=Path("recipes"), help="by default recipes")
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         path = recipe.find(options.name)
         _show(path) if arguments[0] == "show" else _copy(path, options.name, options.to)
         return 0
-    parser = argparse.ArgumentParser("tinymim recipes", usage=usage, description=__doc__)
+    parser = Page("tinymim recipes", usage=usage, description=__doc__)
     parser.add_argument("word", nargs="?", default="", help="only what has it in its name or description")
     _list(parser.parse_args(arguments).word.lower())
     return 0

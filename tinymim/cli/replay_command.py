@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import warnings
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from rich.table import Table
 
+from tinymim.cli.network_command_options import replay as parser
 from tinymim.config import recipe, references
 from tinymim.errors import TinymimError, misfit
 from tinymim.log import hush
@@ -26,12 +26,8 @@ ROWS = 8
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim replay FILE [--precision 32-true] [overrides]``."""
-    parser = argparse.ArgumentParser(prog="tinymim replay", description=__doc__, allow_abbrev=False)
-    parser.add_argument("file", type=Path, help="RUN/nonfinite/step_N.pt")
-    parser.add_argument("--precision", help="another than it ran in, such as 32-true or auto")
-    inspection.add_argument(parser, "the captured recipe or an override")
     hush()
-    options, overrides = parser.parse_known_args(arguments)
+    options, overrides = parser().parse_known_args(arguments)
     content = captured_step.read(options.file)
     if options.precision:
         overrides = [*overrides, f"--trainer.precision={options.precision}"]

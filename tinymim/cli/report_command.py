@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 from tinymim import extras, files
+from tinymim.cli.network_command_options import report as parser
 from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.report import run_report, runs, watch
 from tinymim.report.run_report import Seen
 from tinymim.report.runs import Run
-from tinymim.training import inspection, lock
+from tinymim.training import lock
 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim report RUN [OTHER ...]``."""
-    parser = argparse.ArgumentParser(prog="tinymim report", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument(
-        "others", type=Path, nargs="*", help="runs to compare with; by default those in the same folder"
-    )
-    parser.add_argument("--out", type=Path, help="where the page goes; RUN/report.html by default")
-    parser.add_argument("--watch", action="store_true", help="follow a run at work: write the page anew until it ends")
-    parser.add_argument("--images", type=Path, help="a folder of images to look at, not the run's own data")
-    parser.add_argument("--count", type=int, default=4, help="how many images (4); 0 leaves all pictures of images out")
-    inspection.add_argument(parser, "the run's recipe")
-    args = parser.parse_args(arguments)
+    args = parser().parse_args(arguments)
     if args.count < 0:
         raise TinymimError(f"count: {args.count} is not a number of images")
     run = runs.read(args.run)

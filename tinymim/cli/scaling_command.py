@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tinymim import files
 from tinymim.cli import plan_options
+from tinymim.cli.plan_command_options import scaling as parser
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import grid, grid_runs
 from tinymim.experiments.grid import Grid
@@ -29,7 +30,6 @@ from tinymim.safety.console import PlainConsole
 from tinymim.scaling import reconstruction_figure, table
 from tinymim.scaling.table import RunRow
 from tinymim.system import INTERRUPTED
-from tinymim.training import inspection
 
 REPORT = "report"
 
@@ -73,24 +73,6 @@ def load(args: argparse.Namespace) -> Grid:
     """The study that a command line asks for."""
     seeds = [f"seeds={plan_options.seeds(args.seeds)}"] if args.seeds else []
     return grid.load(args.study, args.quick, [*args.set, *seeds])
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of ``tinymim scaling``."""
-    options = plan_options.parser("scaling", __doc__, str(grid.__doc__))
-    options.add_argument("study", nargs="?", help="a study of recipes/scaling, or a path")
-    options.add_argument(
-        "--table", type=Path, metavar="FILE.csv",
-        help="a table of finished runs, in a study's place: such a runs.csv, or one with the columns objective, "
-        f"{', '.join(table.NEEDED)} and, for more, accuracy (a share)",
-    )  # fmt: skip
-    options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
-    options.add_argument("--out", type=Path, help="folder of the report; by default report in the run_dir")
-    folder = "runs/scaling_NAME, or runs/scaling_NAME_quick"
-    plan_options.add(options, "set", "seeds", "jobs", "launch", "run_dir", folder=folder)
-    plan_options.add(options, "report_only", "accept_changes")
-    inspection.add_argument(options, "the recipe of a run whose images are restored")
-    return options
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

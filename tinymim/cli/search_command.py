@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from tinymim.cli import plan_options
+from tinymim.cli.plan_command_options import search as parser
 from tinymim.errors import TinymimError, several
-from tinymim.experiments import search, search_source
+from tinymim.experiments import search_source
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.search import Search
 from tinymim.files import write_json
 from tinymim.log import say
 from tinymim.training import run_folder
-
-FURTHER = (
-    "Further options are overrides of every pre-training, such as --trainer.precision 32-true, as they are to a study."
-)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of ``tinymim search``; others are overrides."""
-    options = plan_options.parser("search", __doc__, f"{FURTHER}\n\n{search.__doc__}")
-    options.add_argument("name", help="a recipe with `compare`, a study or a chain with `search`, or a path")
-    options.add_argument("rows", nargs="*", help="these rows alone; by default all")
-    options.add_argument("--quick", action="store_true", help="of a study's short form, which has settings of its own")
-    folder = "runs/search_NAME, or runs/search_NAME_quick"
-    plan_options.add(options, "set", "jobs", "launch", "run_dir", "accept_changes", folder=folder)
-    options.add_argument("--overwrite", dest="accept_changes", action="store_true", help=argparse.SUPPRESS)
-    return options
 
 
 def main(arguments: list[str]) -> int:

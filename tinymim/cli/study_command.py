@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tinymim import extras
 from tinymim.cli import plan_options
+from tinymim.cli.plan_command_options import study as parser
 from tinymim.errors import TinymimError
 from tinymim.experiments import pages, report, study
 from tinymim.experiments.resume import opened
@@ -19,23 +20,6 @@ from tinymim.experiments.state import State
 from tinymim.experiments.study import Study
 from tinymim.log import say
 from tinymim.system import INTERRUPTED
-
-FURTHER = "Further options are overrides of every pre-training, such as --trainer.max_epochs 5."
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of ``tinymim study``; others are overrides of every pre-training recipe."""
-    options = plan_options.parser("study", __doc__, f"{FURTHER}\n\n{study.__doc__}")
-    options.add_argument("name", help="a study of recipes/studies, or a path")
-    options.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
-    options.add_argument("--rows", type=_words, default=[], help="run these rows alone, of those that are asked for")
-    options.add_argument("--questions", type=_words, default=[], help="run the rows of these questions alone")
-    plan_options.add(
-        options, "seeds", "set", "jobs", "launch", "run_dir", folder="runs/study_NAME, or runs/study_NAME_quick"
-    )
-    plan_options.add(options, "report_only", "accept_changes")
-    options.add_argument("--overwrite", dest="accept_changes", action="store_true", help=argparse.SUPPRESS)
-    return options
 
 
 def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
@@ -117,7 +101,3 @@ def _chosen(loaded: Study, rows: list[str], questions: list[str]) -> list[str]:
     if not chosen:
         raise TinymimError(f"--rows: none of {', '.join(rows)} is of the questions {', '.join(questions)}")
     return chosen
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tinymim.cli.help_page import Page
 from tinymim.errors import TinymimError
 from tinymim.files import sha256
 from tinymim.safety.console import PlainConsole
@@ -31,7 +32,7 @@ COLOURS = {
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim teachers [list | show | fetch | verify | add | save]``."""
-    parser = argparse.ArgumentParser(prog="tinymim teachers", description=__doc__)
+    parser = Page(prog="tinymim teachers", description=__doc__)
     actions = parser.add_subparsers(dest="action")
     actions.add_parser("list", help="the cards, and whether each one's weights are here (the default)")
     showing = actions.add_parser("show", help="all that is known of one teacher")

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import math
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from tinymim import extras
@@ -115,6 +116,19 @@ def place_loggers(config: dict[str, Any]) -> None:
             defaults = {"save_dir": folder} if "save_dir" in parameters else {}
             defaults |= {"name": name} if cls == "WandbLogger" else {}
             node["init_args"] = {**defaults, **(node.get("init_args") or {})}
+
+
+def beside_csv(loggers: Any, folder: Path) -> Any:
+    """Loggers of a run, by default TensorBoard's where it is installed, beside a CSV file in its folder, which the report
+    reads; ``False`` where none are wanted."""
+    if loggers is False:
+        return False
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    place: dict[str, Any] = {"save_dir": str(folder), "name": "", "version": ""}
+    if loggers in (None, True):
+        loggers = [TensorBoardLogger(**place)] if extras.installed("tensorboard") else []
+    return [CSVLogger(**place), *(loggers if isinstance(loggers, list) else [loggers])]
 
 
 def option_errors(trainer: Any, fits: bool) -> list[str]:

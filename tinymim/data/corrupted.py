@@ -54,6 +54,7 @@ class CorruptedData(NamedSets):
     def __init__(self, data: ImageData, corruptions: Corruptions):
         super().__init__(data.image_size, data.batch_size, data.num_workers, data.seed)
         self.data, self.corruptions, self.baseline = data, corruptions, corruptions.baseline
+        self.needs_workers = data.needs_workers
 
     @override
     def prepare(self) -> None:

@@ -50,8 +50,8 @@ class ImageData(pl.LightningDataModule):
     Args:
         image_size: side of the square images, in pixels.
         batch_size: of one process; the total batch is this times processes times accumulated batches.
-        num_workers: loading processes; 0 loads in the training process, ``auto`` takes one for each core that this
-            process has, at most 8.
+        num_workers: loading processes; 0 loads in the training process. ``auto`` takes one for each core that this
+            process has, at most 8, and 0 where images lie in memory; for held-out images half of them.
         seed: of the order and the augmentation, which depend on (seed, epoch, index) alone.
         view_seed: of the views where they come again (``model.teacher_cache``).
     """
@@ -74,17 +74,26 @@ class ImageData(pl.LightningDataModule):
     """What of its :meth:`source` may be written down: a fit puts references to the environment in place of values."""
     taken: int | None = None
     """Images that are taken of each batch, ``None`` for all: a check on a CPU begins with few."""
+    needs_workers = True
+    """Whether loading its images is work; where they lie in memory, or are tiny, loading processes only cost."""
     repeatable = False
     """Whether its data sets have ``repeats``, and an ``identity`` that says all that determines their views."""
 
     def __init__(
-        self, image_size: int = 32, batch_size: int = 128, num_workers: Workers = 0, seed: int = 0, view_seed: int = 0
+        self,
+        image_size: int = 32,
+        batch_size: int = 128,
+        num_workers: Workers = "auto",
+        seed: int = 0,
+        view_seed: int = 0,
     ):
         super().__init__()
         self.image_size, self.batch_size, self.num_workers, self.seed = image_size, batch_size, num_workers, seed
         self.view_seed = view_seed
         self.notes: list[str] = []
-        """What is there and is not used, for the data's line."""
+        """What is there and is not used, for people."""
+        self.description = ""
+        """Where its images are from, how many, and which are held out, once they are known."""
         self._noted: dict[str, Any] | None = None
         self._prepared = False
         self._begun = (0, 0)
@@ -134,6 +143,8 @@ class ImageData(pl.LightningDataModule):
         """Loading processes of this process's training loader."""
         if self.num_workers != "auto":
             return self.num_workers
+        if not self.needs_workers:
+            return 0
         return max(min(cores() // (self.trainer.num_devices if self.trainer else 1), MOST_WORKERS), 1)
 
     @override

@@ -89,8 +89,7 @@ def _affine(rng: np.random.Generator, strength: float) -> np.ndarray:
 
 
 class DigitsData(SubsetData):
-    """UCI's handwritten digits, as scikit-learn has them, split by class into training and held-out images. They are in
-    memory, so 0 workers are fastest.
+    """UCI's handwritten digits, as scikit-learn has them, split by class into training and held-out images.
 
     Args:
         held_out: fraction kept from training.
@@ -100,6 +99,7 @@ class DigitsData(SubsetData):
     """
 
     num_classes = 10
+    needs_workers = False
 
     def __init__(self, held_out: float = 0.2, split_seed: int = 0, augmentation: float = 1.0, **options: Any):
         super().__init__(**options)

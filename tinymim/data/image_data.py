@@ -13,13 +13,12 @@ from tinymim.data.datasets import ImageDataset, View
 from tinymim.data.open_image import MAX_PIXELS
 from tinymim.data.transforms import PlainView, TrainView, crop_problems, view_problems, wrong_values
 from tinymim.errors import TinymimError
-from tinymim.log import say
+from tinymim.log import detail, say
 from tinymim.seeds import stream
 
 Positions = NDArray[np.int64]
 
 NAMED = 20  # unreadable files, at the end of a run
-FEW_BATCHES = 4  # an epoch of fewer is worth a word
 NUMBERS = 100_000  # labels that are whole numbers below it are classes as they are
 
 
@@ -95,7 +94,7 @@ class ViewedData(SubsetData):
     def __init__(
         self,
         image_size: int = 224,
-        num_workers: Workers = 2,
+        num_workers: Workers = "auto",
         scale: tuple[float, float] = (0.2, 1.0),
         flip: bool = True,
         color_jitter: float = 0.0,
@@ -177,15 +176,9 @@ class ViewedData(SubsetData):
         if self.classes:
             self.bank = images.some(train[spread(len(train), min(self.bank_size, len(train)))], self.plain())
         kind = f"{self.num_classes} classes" if self.classes else f"no labels ({why})"
-        if batches := len(train) // self.batch_size:
-            if batches < FEW_BATCHES:
-                self.notes.append(
-                    f"an epoch is {batches} x {self.batch_size} images: a smaller data.batch_size has more"
-                )
-        else:
-            self.notes.append(f"fewer than data.batch_size, {self.batch_size}: an epoch is one batch of them all")
-        notes = "".join(f"; {note}" for note in self.notes)
-        say(f"{images.source}: {len(train)} images to train on, {len(held_out)} held out ({whose}); {kind}{notes}")
+        counts = f"{len(train)} images to train on, {len(held_out)} held out ({whose})"
+        self.description = f"{images.source}: {counts}; {kind}"
+        detail("; ".join([self.description, *self.notes]))
 
     @override
     def teardown(self, stage: str) -> None:

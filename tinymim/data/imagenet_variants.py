@@ -118,7 +118,7 @@ class RobustnessData(NamedSets):
         imagenet_c: str | None = None,
         image_size: int = 224,
         batch_size: int = 128,
-        num_workers: Workers = 2,
+        num_workers: Workers = "auto",
         crop_pct: float | None = None,
     ):
         super().__init__(image_size, batch_size, num_workers)

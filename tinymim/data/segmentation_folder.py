@@ -24,7 +24,7 @@ from tinymim.data.sampler import InTurn
 from tinymim.data.segmentation_views import UNLABELLED, CropView, Mask, WholeView
 from tinymim.data.transforms import wrong_values
 from tinymim.errors import TinymimError, several
-from tinymim.log import say
+from tinymim.log import detail
 
 
 @dataclass
@@ -164,7 +164,7 @@ class SegmentationFolderData(ImageData):
         root: str | None = None,
         image_size: int = 512,
         batch_size: int = 16,
-        num_workers: Workers = 4,
+        num_workers: Workers = "auto",
         seed: int = 0,
         classes: int = 150,
         zero_unlabelled: bool = True,
@@ -231,10 +231,9 @@ class SegmentationFolderData(ImageData):
         crop = CropView(self.image_size, self.scale, self.ratio, self.most, self.flip, self.distort)
         self.train = self._files("training", crop, self.seed)
         self.held_out = self._files("validation", WholeView(self.scale))
-        say(
-            f"{self.root}: {len(self.train)} images to train on, {len(self.held_out)} held out; "
-            f"{self.mask_classes} classes of pixels{''.join(f'; {note}' for note in self.notes)}"
-        )
+        counts = f"{len(self.train)} images to train on, {len(self.held_out)} held out"
+        self.description = f"{self.root}: {counts}; {self.mask_classes} classes of pixels"
+        detail("; ".join([self.description, *self.notes]))
 
     def _files(self, part: str, view: View, seed: int = 0) -> SegmentationFiles:
         images, masks, pairs = self._pairs(part)

@@ -136,6 +136,8 @@ class ShapesData(SubsetData):
         options: of :class:`SubsetData`.
     """
 
+    needs_workers = False
+
     def __init__(
         self,
         train_images: int = 10000,

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from tinymim.data import torchvision_images as opening
 from tinymim.data import torchvision_sets as sets
+from tinymim.data.array_images import ArrayImages
 from tinymim.data.image_data import ViewedData
 from tinymim.errors import TinymimError, several
 
@@ -113,6 +114,7 @@ class TorchvisionData(ViewedData):
             raise several("the data cannot be used", problems)
         of = sets.find(self.dataset or "")
         train, *val = (self._opened(of, split) for split in self._splits(of) if split)
+        self.needs_workers = not isinstance(train.images, ArrayImages)
         if train.labels is not None and len(np.unique(train.labels)) > 1:
             last = max(int(train.labels.max()) + 1, len(train.classes or []))
             self.classes = train.classes if train.classes and len(train.classes) == last else _counted(last)

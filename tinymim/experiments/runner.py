@@ -55,8 +55,8 @@ class Runner:
         jobs: stages at once; ``None`` is as :func:`side_by_side.at_once` has it.
         ended: called with the key of each stage that is done or has failed.
         describe: what to say of one that is done.
-        quiet: keep each stage's output in a file of its own, as is always done where several run at once, and do not
-            say that it begins.
+        quiet: keep each stage's output in a file of its own, as is always done where several run at once, and say in
+            few words that it begins.
         shown: what stages say is shown too.
     """
 
@@ -174,12 +174,15 @@ class Runner:
         place = state.place / key
         self._make_ready(key, place)
         log = state.place / "logs" / f"{key.replace('/', '-')}.txt" if self.logged else None
-        if not self.quiet:
+        number = self.keys.index(key) + 1
+        if self.quiet:
+            self._tally.began(key, number, len(self.keys))
+        else:
             what = " ".join(filter(None, (stage.kind, stage.recipe, f"from {stage.start or 'scratch'}")))
             if stage.kind == "command":
                 what = shlex.join(["tinymim", *stage.config["words"]])
             where = f" (its output: {log})" if log and not self.shown else ""
-            say(f"\n== stage {self.keys.index(key) + 1} of {len(self.keys)}, {key}: {what}{where}")
+            say(f"\n== stage {number} of {len(self.keys)}, {key}: {what}{where}")
         entry.inputs = fit_files.inputs(state, key)
         entry.recipe, entry.started = digest(stage), entry.started or now()
         entry.state, entry.ended, entry.exit_code, entry.error, entry.outputs = "running", None, None, None, {}

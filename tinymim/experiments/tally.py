@@ -16,6 +16,10 @@ EVERY = 20.0
 """Seconds between two lines on how far the fits at work are."""
 
 
+FEW = 12
+"""Fits of a command that says of each when it begins."""
+
+
 class Tally:
     """Count fits that end, of those to run."""
 
@@ -25,6 +29,13 @@ class Tally:
         self._took: dict[str, list[float]] = {}
         self._start = self._watched = time.monotonic()
         self._said: dict[Path, str] = {}
+
+    def began(self, key: str, place: int, of: int) -> None:
+        """Say that a fit begins, the one at ``place`` of all, where there are few: of many, their ends say enough."""
+        if of <= FEW:
+            spent = time.monotonic() - self._start
+            about = f"; about {clock(self.left(spent))} left for all" if self._took else ""
+            say(f"stage {place} of {of}: {key}{about}")
 
     def ended(self, key: str, how: str, seconds: float = 0.0) -> None:
         """Say how a fit ended, which took so long."""

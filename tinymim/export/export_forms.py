@@ -17,6 +17,7 @@ from tinymim.errors import TinymimError, first_few
 from tinymim.export import graphs, hf_folder, source, timm_folder
 from tinymim.export.int8 import Int8
 from tinymim.export.model_card import TAG, model_card
+from tinymim.log import say
 from tinymim.teachers import card as cards
 from tinymim.teachers import weights
 
@@ -68,10 +69,11 @@ def export_folder(
     blocks: str = "trained",
     classifier: bool | None = None,
     int8: Callable[[source.Source], Int8] | None = None,
+    bench: Path | None = None,
 ) -> Path:
     """Write ``checkpoint``, a path or a card's name, as a folder in one of :data:`FORMS` with its card, and give it
     back: ``exports/NAME-FORM`` by default. ``blocks`` and ``classifier`` are those of :func:`tinymim.export.source.cut`
-    and ``load``.
+    and ``load``, and ``bench`` that of :func:`tinymim.export.model_card.model_card`.
 
     Raises:
         TinymimError: nothing to read, nothing that the form can express, other outputs, nowhere to write, or a package
@@ -82,6 +84,8 @@ def export_folder(
         raise TinymimError(
             f"blocks: all has no effect on --to {form}, whose graph ends at the output block; leave it out"
         )
+    if bench and not bench.is_file():
+        raise TinymimError(f"bench: there is no {bench}; `tinymim bench` writes one")
     if folder:
         _check_free(folder, overwrite)  # before the minutes that loading may take
     loaded = source.load(checkpoint, classifier)
@@ -90,12 +94,13 @@ def export_folder(
         _check_free(folder, overwrite)
     source.cut(loaded, blocks)
     write = int8(loaded).write if int8 else FORMS[form]
+    say(f"writing {loaded.name} for {form}, and comparing what it gives with the network")
     differences = ""
 
     def fill(temporary: Path) -> None:
         nonlocal differences
         written = write(loaded, temporary)
-        (temporary / "README.md").write_text(model_card(loaded, written))
+        (temporary / "README.md").write_text(model_card(loaded, written, bench))
         differences = written.shown_differences()
 
     try:

@@ -61,6 +61,9 @@ TEMPLATE = """\
 At the end of the run, on held-out images:
 
 {{ figures }}
+{% endif %}{% if bench %}## Size and speed
+
+{{ bench }}
 {% endif %}{% if recipe %}## Recipe and data
 
 {{ recipe }}
@@ -90,8 +93,8 @@ class ExportedForm:
         return ", ".join(f"{name} {value:.1e}" for name, value in self.differences.items())
 
 
-def model_card(source: Source, form: ExportedForm) -> str:
-    """The text of ``README.md``."""
+def model_card(source: Source, form: ExportedForm, bench: Path | None = None) -> str:
+    """The text of ``README.md``; its table of size and speed is of ``bench``, which is the run's by default."""
     config = _saved_recipe(source)
     licence = source.provenance.licence
     restriction = cards.restriction(licence)
@@ -107,6 +110,7 @@ def model_card(source: Source, form: ExportedForm) -> str:
         notes=[*form.notes, *_network_notes(source)],
         origin=_table(("", ""), _origin(source)),
         figures=_figures(source),
+        bench=_bench(bench or _of_run(source, "bench.json")),
         recipe=_recipe(config),
         differences=form.shown_differences(),
         versions=_table(("package", "trained with", "exported with"), _versions(source, form)),
@@ -209,12 +213,41 @@ def _weights(identity: dict[str, str]) -> str:
 
 
 def _figures(source: Source) -> str:
-    path = source.run / "results.json" if source.run else Path()
-    if not path.is_file():
+    path = _of_run(source, "results.json")
+    if not path:
         return ""
     metrics = record_schemas.fit(text.read_json(path, str(path)), run_schemas.Results, str(path)).metrics
     rows = [(markdown(name), f"{value:.4f}") for name, value in metrics.items() if name.startswith(("val/", "test/"))]
     return _table(("figure", "value"), rows)
+
+
+def _of_run(source: Source, name: str) -> Path | None:
+    """A file of the run that a checkpoint is of, where there is one."""
+    path = source.run / name if source.run else Path()
+    return path if path.is_file() else None
+
+
+def _bench(path: Path | None) -> str:
+    """What `tinymim bench` has measured, as a table."""
+    if not path:
+        return ""
+    content = text.mapping(text.read_json(path, str(path)), str(path))
+    bench = record_schemas.fit(content, run_schemas.Bench, str(path))
+    shares = sorted({name for row in bench.networks for name in row.quality})
+    heads = ("network", "form", "parameters", "GMACs", "MB", "ms of one image, p50", "p95", "images/s", "times")
+    rows = [
+        (
+            *(markdown(words) for words in (row.name, row.form)),
+            *(f"{row.parameters:,}", f"{row.gmacs:.2g}", f"{row.size_mb:.1f}"),
+            *(f"{row.latency_p50_ms:.3g}", f"{row.latency_p95_ms:.3g}", f"{row.images_per_second:.4g}"),
+            f"{row.times_the_first:.3g}",
+            *(f"{row.quality[name]:.1%}" if name in row.quality else "-" for name in shares),
+        )
+        for row in bench.networks
+    ]
+    of = f"; {', '.join(map(markdown, shares))} on held-out images of {markdown(bench.data)}" if bench.data else ""
+    about = f"`tinymim bench` on {markdown(bench.machine)}; images/s of {bench.batch} at once, and times the first{of}."
+    return f"{about}\n\n{_table((*heads, *map(markdown, shares)), rows)}"
 
 
 def _saved_recipe(source: Source) -> dict[str, Any]:

@@ -4,39 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tinymim.data.data_module import ImageData
 from tinymim.data.own_batches import as_samples
 from tinymim.errors import TinymimError, several
 from tinymim.evaluation.knn import KNNEvaluator
+from tinymim.methods.checkpoint_record import check_record
 from tinymim.methods.optim import Optim, configure
-from tinymim.safety import text
-from tinymim.teachers import locate, record_schemas
+from tinymim.teachers import card, locate
 from tinymim.teachers.locate import Teacher
 from tinymim.teachers.weights import RECORD, Provenance
 from tinymim.vit import conventions
 from tinymim.vit.backbone import Backbone, on_meta
 from tinymim.vit.conventions import Conventions
 from tinymim.vit.initialise import Init
-
-KINDS = {
-    "student.vit.": "a Distiller's",
-    "encoder.vit.": "an MAEPretrainer's",
-    "model.encoder.vit.": "a SimMIMPretrainer's",
-    "model.backbone.vit.": "a Classifier's",
-    "average.backbone.vit.": "a Classifier's with a running average",
-    "network.backbone.vit.": "a Segmenter's",
-    "readout.backbone.vit.": "a SceneTasks'",
-    "detector.backbone.vit.": "a Detector's",
-}
-"""Prefix of the backbone's weights in each kind of module, by which its checkpoints are known."""
 
 TRANSFER = "transfer_batch_to_device"  # Lightning's hook
 
@@ -115,6 +104,25 @@ class Method(pl.LightningModule):
     def summary(self) -> list[tuple[str, str]]:
         """Lines on what is about to be trained: title and text."""
         return []
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether what is trained starts from no weights."""
+        return self.provenance is None
+
+    def headline(self) -> str:
+        """What is trained, with its size, and what it starts from: one line."""
+        start = "scratch"
+        if weights := self.provenance:
+            path = Path(weights.path)
+            start = f"run {path.parents[1].name}" if path.parent.name == "checkpoints" else weights.name
+        return f"{type(self).__name__} of {size(self.backbone)} parameters, from {start}"
+
+    def remarks(self) -> list[str]:
+        """What a user should know of the weights that this begins with, before it takes its time: sentences."""
+        if not (weights := self.provenance) or not (restriction := card.restriction(weights.licence)):
+            return []
+        return [f"licence: {weights.name} is {weights.licence}, {restriction}"]
 
     def problems(self, image_size: int | None, data: Any = None) -> list[str]:
         """Everything that keeps the recipe from running, each with its remedy: a build on the meta device.
@@ -260,6 +268,12 @@ class Method(pl.LightningModule):
         return {"index": batch["index"], "features": self.backbone.features(batch["image"]).float()}
 
 
+def size(network: nn.Module) -> str:
+    """Number of a network's parameters, for people: ``2.7 M``."""
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return f"{count:,}" if count < 10**4 else f"{count / 1e6:.{0 if count >= 10**7 else 2 if count < 10**6 else 1}f} M"
+
+
 def find(source: str) -> Teacher:
     """Find weights by name or path without loading them; a file may be read for its sizes, on the CPU even in a check.
 
@@ -268,32 +282,3 @@ def find(source: str) -> Teacher:
     """
     with torch.device("cpu"):
         return locate.locate(source)
-
-
-def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str) -> None:
-    """Raise unless a Lightning checkpoint with this record continues this very network.
-
-    Args:
-        record: of the checkpoint; ``None`` where it has none.
-        backbone: the recipe's.
-        prefix: of its weights in the recipe's module: another one means another kind of module.
-
-    Raises:
-        TinymimError: not ours, of another kind, of other sizes, or with another head layout.
-    """
-    if not record:
-        raise TinymimError(
-            "ckpt_path: this file is no checkpoint of tinymim; weights alone are given to a Classifier or as a teacher"
-        )
-    record_schemas.record(text.plain(record, "ckpt_path: its record"), "ckpt_path: its record")
-    if record["prefix"] != prefix:
-        raise TinymimError(
-            f"ckpt_path: this checkpoint is {KINDS.get(record['prefix'], 'of another module')}, and the recipe trains "
-            f"{KINDS[prefix]}; to start from its weights give it as --model.weights (Classifier) or --model.teacher"
-        )
-    stored, ours = record["backbone"]["architecture"], backbone.record()["architecture"]
-    if stored.get("heads") != ours["heads"]:
-        raise TinymimError(f"head layout: the checkpoint has heads {stored.get('heads')}, the recipe {ours['heads']}")
-    sizes = [{"arch": each["arch"], **each.get("options", {}), "num_heads": None} for each in (stored, ours)]
-    if sizes[0] != sizes[1]:
-        raise TinymimError(f"ckpt_path: the checkpoint's network is {sizes[0]}, and the recipe's {sizes[1]}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymim.data.data_module import ImageData
-from tinymim.log import say
+from tinymim.log import detail
 from tinymim.methods.frozen_teacher import FrozenTeacher, Stored, View, computing, given_out
 from tinymim.seeds import seeded
 from tinymim.teacher_cache.cache import Cache, StoredSet
@@ -121,7 +121,7 @@ class CachedTeacher:
             about = {"teacher": name, "data": f"{type(data).__name__}, {title}", "source": source}
             parts.append(StoredSet(key, about, len(dataset), 1 if title in PLAIN else self.views))
         self._cache, self._data = Cache(self.root, self.forms, parts, self._trial), data
-        say(f"teacher cache {self._cache.describe()}; views of an image: {self.views}")
+        detail(f"teacher cache {self._cache.describe()}; views of an image: {self.views}")
         if self._teacher and not any(self._cache.lacking):
             self._let_go()
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from tinymim.methods.base import Errors
+from tinymim.methods.base import Errors, size
 from tinymim.methods.mae_decoder import Reconstruction, Reconstructor
 from tinymim.methods.masking import fixed_keep, random_keep
 from tinymim.methods.optim import Optim
@@ -137,6 +138,22 @@ class Distiller(TeacherStudentMethod):
         self.check_teacher_options(bool(self.mask_ratio), errors)
         if self.reconstruction:
             errors += self.reconstruction.errors(self.mask_ratio)
+
+    @override
+    def headline(self) -> str:
+        assert self.located
+        assert self.provenance
+        taught = f"{self.provenance.name} ({size(self.located.skeleton)} parameters)"
+        by = ", ".join(
+            " ".join((target.name, "+".join(getattr(target, "pairs", ())))).strip() for target in self.targets
+        )
+        return f"{taught} into one of {size(self.backbone)}, by {by}"
+
+    @override
+    def remarks(self) -> list[str]:
+        block, depth = self.backbone.output_block, self.backbone.depth
+        read = f"features: they are read after block {block} of {depth}, as the loss trains only a part of the next"
+        return [*super().remarks(), *([read] if block < depth else [])]
 
     def summary(self) -> list[tuple[str, str]]:
         """Lines on what is about to be trained: title and text."""

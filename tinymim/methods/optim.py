@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from tinymim.data.sampler import step_images
 from tinymim.errors import TinymimError
-from tinymim.log import say
+from tinymim.log import detail, say
 
 
 @dataclass
@@ -120,7 +120,7 @@ def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, 
     batch, nominal = total_batch(trainer), nominal_batch(trainer)
     lr = optim.base_lr * batch / 256
     fewer = f", not {nominal}, as there are no more images in an epoch" if batch < nominal else ""
-    say(f"learning rate: {optim.base_lr:g} x total batch {batch} / 256 = {lr:g}{fewer}")
+    detail(f"learning rate: {optim.base_lr:g} x total batch {batch} / 256 = {lr:.3g}{fewer}")
     steps = int(trainer.estimated_stepping_batches)
     if optim.warmup_steps is not None:
         warmup = min(optim.warmup_steps, steps)

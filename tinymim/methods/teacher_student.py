@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from typing_extensions import override
 
 from tinymim.errors import TinymimError
 from tinymim.methods.base import Errors, Method, find
@@ -146,6 +147,18 @@ class TeacherStudentMethod(Method):
         assert self.located
         lines = [("teacher", self.located.skeleton.describe()), ("", str(self.provenance))]
         return [*lines, ("", how)] if (how := self.frozen.describe()) else lines
+
+    @property
+    @override
+    def from_scratch(self) -> bool:
+        return True  # its provenance is the teacher's
+
+    @override
+    def remarks(self) -> list[str]:
+        assert self.located
+        seen = self.located.card and self.located.card.labels_seen
+        labels = [f"labels: {self.located.card.name} has seen labels, and so has its student"] if seen else []  # type: ignore[union-attr]
+        return [*super().remarks(), *labels]
 
     # The cache of the teacher's readings follows the data, and a shared teacher the other processes
 

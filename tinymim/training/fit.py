@@ -16,10 +16,9 @@ import yaml
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import LearningRateMonitor, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from typing_extensions import override
 
-from tinymim import extras, files, precision
+from tinymim import files, precision
 from tinymim.config import recipe, references, trainer_parts
 from tinymim.config.options import Action, Saving
 from tinymim.config.parser import Parser
@@ -27,7 +26,7 @@ from tinymim.data.corrupted import CorruptedData
 from tinymim.data.corruptions import Corruptions
 from tinymim.data.data_module import ImageData
 from tinymim.errors import TinymimError, several
-from tinymim.log import say
+from tinymim.log import Details, details, say
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
 from tinymim.training import preflight, run_folder, run_results, test_report
@@ -55,6 +54,7 @@ class Attempt:
     rewinding: bool = False  # go on in the run folder, whatever lies there
     corruptions: Corruptions | None = None  # to test under
     kept: list[tuple[references.Place, str]] = field(default_factory=list)  # where the recipe refers to the environment
+    details: Details = field(default_factory=Details)  # lines on it that are not all said
 
 
 class TinymimCLI(LightningCLI):
@@ -171,20 +171,12 @@ class TinymimCLI(LightningCLI):
         if self.checking:
             validates = 0 if trainer.num_sanity_val_steps == 0 else 1
             options |= {"enable_checkpointing": False, "num_sanity_val_steps": validates}
-        if not self._records():
-            options["logger"] = False if self.checking else trainer.logger or False
-        elif trainer.logger is not False:  # the report reads the CSV file, whatever else is written
-            place = {"save_dir": str(self.run_dir), "name": "", "version": ""}
-            others = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-            if trainer.logger in (None, True):
-                others = [TensorBoardLogger(**place)] if extras.installed("tensorboard") else []  # type: ignore[arg-type]
-            options["logger"] = [CSVLogger(**place), *others]  # type: ignore[arg-type]
-        return options
+        beside = trainer_parts.beside_csv(trainer.logger, self.run_dir) if self._records() else trainer.logger or False
+        return {**options, "logger": False if self.checking else beside}
 
     def _callbacks(self) -> list[pl.Callback]:
         if self.checking:
-            watching = [CommonPrecision(), NonFiniteGuard(write=False), preflight.Preflight(stop=True)]
-            return [*watching, MonitoredMetrics()]
+            return [CommonPrecision(), NonFiniteGuard(write=False), preflight.Preflight(stop=True), MonitoredMetrics()]
         config = self.config[self.subcommand]
         trainer = config.trainer
         callbacks = self.config_init[self.subcommand].trainer.callbacks
@@ -207,7 +199,8 @@ class TinymimCLI(LightningCLI):
         last = Checkpoints(self.run_dir, config.checkpoint, self.attempt.preemption, self._elapsed, limit)
         checkpoints = [] if trainer.enable_checkpointing is False else [best, last]
         # in this order: the guard judges a step before anything is written of it, checkpoints come last
-        watching = [CommonPrecision(), exact, self._guard, self._flops, preflight.Preflight(), MonitoredMetrics()]
+        told = preflight.Preflight(details=self.attempt.details)
+        watching = [CommonPrecision(), exact, self._guard, self._flops, told, MonitoredMetrics()]
         return [*watching, *progress, *rates, self._elapsed, *checkpoints]
 
     def after_fit(self) -> None:
@@ -248,13 +241,14 @@ class TinymimCLI(LightningCLI):
         test_report.finish(self.trainer, self.model, self.datamodule, checkpoint, run_dir, self._print_figures)
 
 
-def run(command: str, arguments: list[str], checking: bool = False) -> Path:
+def run(command: str, arguments: list[str], checking: bool = False, verbose: bool = False) -> Path:
     """Run one Lightning command over a recipe.
 
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         arguments: the rest of the command line.
         checking: a fit of a few steps that writes nothing.
+        verbose: say all lines on a fit before it begins, which its folder keeps in any case; a check always says them.
 
     Returns:
         The run folder.
@@ -262,6 +256,11 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
     Raises:
         TinymimError: anything the user can mend, all mistakes of a recipe together.
     """
+    with details(verbose or checking or command != "fit") as kept:
+        return _run(command, arguments, checking, kept)
+
+
+def _run(command: str, arguments: list[str], checking: bool, details: Details) -> Path:
     config, rest = recipe.resolve(arguments)
     help_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
     if config and not help_only and (errors := preflight.problems(config, command == "fit")):
@@ -282,9 +281,10 @@ def run(command: str, arguments: list[str], checking: bool = False) -> Path:
     while True:
         whole = [command, *(["--config", yaml.safe_dump(config)] if config else []), *rest]
         with Preemption() as preemption, ExitStack() as held:
+            attempt = Attempt(preemption, held, checking, rewinding, corrupting, kept, details)
             try:
                 with readable_errors():
-                    return TinymimCLI(whole, Attempt(preemption, held, checking, rewinding, corrupting, kept)).run_dir
+                    return TinymimCLI(whole, attempt).run_dir
             except Rewind as rewind:
                 say(f"tinymim {command}: {rewind}")
                 rewinding = True

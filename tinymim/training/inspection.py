@@ -7,7 +7,6 @@ else; other classes are built where the command says ``--trust``, which names th
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 from tinymim.config import class_paths, references, validation
 from tinymim.config import recipe as recipes
 from tinymim.data import DigitsData, ImageFolderData, SegmentationFolderData, ShapesData, TorchvisionData
+from tinymim.data.open_image import MAX_PIXELS
 from tinymim.errors import TinymimError, several
 from tinymim.log import say
 from tinymim.safety import text
@@ -36,17 +36,9 @@ only a run calls."""
 MOST = 10**7
 """Largest whole number in the options of data that is only looked at."""
 
-MOST_SIDE = 2048
-"""Largest side of its images, in pixels: a picture of them takes 50 MB, and there are a few."""
-
-
-def add_argument(parser: argparse.ArgumentParser, what: str) -> None:
-    """``--trust``, for ``what``."""
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help=f"build classes that are not tinymim's own, which {what} names, and ask servers that it names",
-    )
+LARGEST = {"image_size": 2048, "max_pixels": MAX_PIXELS}
+"""Likewise of single options: the side of its images, of which a picture takes 50 MB, and there are a few; and the
+pixels of a file that is decoded, at most those that are read anyway."""
 
 
 def read(path: Path, what: str) -> recipes.Config:
@@ -162,5 +154,5 @@ def _large(node: Any, name: str = "") -> Iterator[str]:
     if isinstance(node, dict | list):
         for key, inner in node.items() if isinstance(node, dict) else ((name, each) for each in node):
             yield from _large(inner, str(key))
-    elif isinstance(node, int | float) and abs(node) > (most := MOST_SIDE if name == "image_size" else MOST):
+    elif isinstance(node, int | float) and abs(node) > (most := LARGEST.get(name, MOST)):
         yield f"{name} {node:,} is more than {most:,}"

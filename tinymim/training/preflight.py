@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import lightning.pytorch as pl
 import torch
-from rich.table import Table
 from typing_extensions import override
 
 from tinymim.config import recipe, references, trainer_parts, validation
@@ -19,12 +19,16 @@ from tinymim.data.corruptions import Corruptions
 from tinymim.data.data_module import ImageData
 from tinymim.data.named_sets import NamedSets
 from tinymim.errors import TinymimError
+from tinymim.files import write_text
+from tinymim.log import Details, say
 from tinymim.methods.base import Method
 from tinymim.methods.optim import total_batch
 from tinymim.safety import names
 from tinymim.safety.console import PlainConsole
+from tinymim.safety.escaping import terminal
 from tinymim.system import free_memory, peak_memory, start_timer
 from tinymim.teachers.locate import Teacher
+from tinymim.training import overview
 from tinymim.training.measurement import Growth, Measurement
 from tinymim.training.progress import clock
 
@@ -109,29 +113,33 @@ class MeasuredEnough(Exception):  # noqa: N818  # no error
 
 
 class Preflight(pl.Callback):
-    """Print the networks before the first step, and memory, speed and time after the first few.
+    """Print in a few lines what is trained before the first step, and memory, speed and time after the first few; all
+    lines where it only checks, or where all details are asked for. The run folder keeps them.
 
     A check on a CPU takes a few images of each batch, and more as long as time and memory allow.
 
     Args:
         measured: steps that are timed, after what warms up.
         stop: end the run after them, or after :data:`ENOUGH` seconds: ``tinymim check``.
+        details: of the run.
     """
 
-    def __init__(self, measured: int = 5, stop: bool = False):
-        self.measured, self.stop = measured, stop
+    def __init__(self, measured: int = 5, stop: bool = False, details: Details | None = None):
+        self.measured, self.stop, self.details = measured, stop, details or Details()
         self._started = False
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            table = Table.grid(padding=(0, 2))
-            table.add_column(style="bold")
-            table.add_column(overflow="fold")  # long paths are wrapped, not cut
-            summary: list[tuple[str, str]] = getattr(module, "summary", list)()
-            for title, text in [*summary, ("parameters", parameters(module)), ("run", length(trainer))]:
-                table.add_row(title, text)
-            PlainConsole(stderr=True).print(table)
+            short, self._whole = overview.short(trainer, module, self.details), overview.whole(trainer, module)
+            self._remarks = overview.remarks(trainer, module)
+            if self.stop or self.details.shown:
+                overview.print_table(self._whole, PlainConsole(stderr=True))
+            else:
+                for title, text in short:
+                    say(f"{title:<{overview.WIDTH}}{text}")
+            for remark in self._remarks:
+                say(remark)
         whole, growth = _images(trainer), None
         # a compiled network would be compiled anew for each size
         if self.stop and whole and module.device.type == "cpu" and not getattr(module, "compiled", False):
@@ -144,6 +152,8 @@ class Preflight(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and not self.stop:
+            self._write(trainer)
         self._limit_time(trainer, module)
 
     @override
@@ -202,6 +212,8 @@ class Preflight(pl.Callback):
         if not measured:
             what = f"batch of {part}" if growth else "second batch"
             line = f"measured: no {what} ended within {ENOUGH:.0f} s, {used}; the run has {whole:,} steps"
+            if self._started:
+                line += f" and takes {clock(ENOUGH * trainer.accumulate_grad_batches * whole)} at least"
             print(line, file=sys.stderr, flush=True)
             return
         if growth:
@@ -216,7 +228,19 @@ class Preflight(pl.Callback):
             left += filling / views * (lacking(trainer, module) + views)
         rate, of = images / each, f" with {part} a batch, as {growth.limit}" if growth else ""
         speed = f"measured{of}: {rate:.{0 if rate >= 10 else 1}f} images/s{cached}, {used}"
-        print(f"{speed}, about {clock(left)} for the whole run without validation", file=sys.stderr, flush=True)
+        line = f"{speed}, about {clock(left)} for the whole run without validation"
+        if not self.stop:
+            self._write(trainer, line)
+        if not self.stop and not self.details.shown:
+            line = f"{'run':<{overview.WIDTH}}{trainer.default_root_dir}: about {clock(left)} of training ({speed})"
+        print(terminal(line), file=sys.stderr, flush=True)
+
+    def _write(self, trainer: pl.Trainer, *measured: str) -> None:
+        """Keep all lines in the run folder."""
+        width = max(len(title) for title, _ in self._whole) + 2
+        table = [f"{title:<{width}}{text}" for title, text in self._whole]
+        lines = [*self.details.lines, *table, *self._remarks, *measured]
+        write_text(Path(trainer.default_root_dir) / overview.FILE, "\n".join([*lines, ""]))
 
 
 def _images(trainer: pl.Trainer) -> int:
@@ -224,13 +248,6 @@ def _images(trainer: pl.Trainer) -> int:
     if not isinstance(getattr(trainer, "datamodule", None), ImageData):
         return 0
     return total_batch(trainer) // (trainer.world_size * trainer.accumulate_grad_batches)
-
-
-def length(trainer: pl.Trainer) -> str:
-    """Epochs or steps of a run, and what it is computed in."""
-    epochs = f"{trainer.max_epochs} epochs" if trainer.max_epochs != -1 else f"{trainer.max_steps} steps, epochs"
-    epochs += f" of {trainer.num_training_batches} batches"
-    return f"{epochs}, precision {trainer.precision}, {trainer.world_size} process(es)"
 
 
 def _filled(module: pl.LightningModule) -> tuple[int, float]:
@@ -245,20 +262,6 @@ def lacking(trainer: pl.Trainer, module: pl.LightningModule) -> float:
     epochs = -(-int(trainer.estimated_stepping_batches) // max(batches // trainer.accumulate_grad_batches, 1))
     cache = getattr(getattr(module, "frozen", None), "cache", None)
     return cache.missing(0, epochs) / trainer.world_size if cache else 0.0
-
-
-def parameters(module: pl.LightningModule) -> str:
-    """Counts of what is trained, frozen, and out of the loss's reach."""
-    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
-    unreachable = getattr(module, "unreachable", 0)
-    teacher: Any = getattr(module, "teacher", None)
-    text = f"{trained:,} trained, {frozen:,} frozen"
-    if unreachable:
-        text += f" (of them {unreachable:,} that the loss cannot reach)"
-    if teacher:
-        text += f"; teacher {sum(p.numel() for p in teacher.parameters()):,}"
-    return text
 
 
 def memory(module: pl.LightningModule) -> str:

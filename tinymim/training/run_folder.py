@@ -42,14 +42,14 @@ from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.log import say
 from tinymim.safety import text
-from tinymim.training import lock, metrics_log, test_report
+from tinymim.training import lock, metrics_log, overview, test_report
 
 PROGRESS, ENVIRONMENT = "progress.json", "environment.json"
 RESULTS = ("checkpoints", PROGRESS, metrics_log.NAME, "results.json", "predictions.npz", "masks", "nonfinite")
 OURS_BY_ENDING = (".ckpt", ".sha256", ".pt", ".html")
 FOLDERS = ("checkpoints", "masks", "nonfinite")  # the others are files
 KEPT = (*RESULTS, *test_report.FILES)
-WRITTEN = (*KEPT, "config.yaml", ENVIRONMENT, "hparams.yaml")
+WRITTEN = (*KEPT, "config.yaml", ENVIRONMENT, "hparams.yaml", overview.FILE)
 PACKAGES = (
     *("tinymim", "torch", "torchvision", "timm", "lightning"),
     *("torchmetrics", "jsonargparse", "omegaconf", "numpy"),

@@ -115,6 +115,33 @@ class Results(Struct):
     skipped_steps: list[int] = []
 
 
+Amount = Annotated[float, Meta(ge=0, le=1e15)]
+
+
+class BenchRow(Struct):
+    """What was measured of a network, see :class:`tinymim.export.bench.Measured`."""
+
+    name: Line
+    form: Line
+    parameters: Whole
+    gmacs: Amount
+    size_mb: Amount
+    latency_p50_ms: Amount
+    latency_p95_ms: Amount
+    images_per_second: Amount
+    times_the_first: Amount = 1.0
+    quality: Annotated[dict[Line, Amount], Meta(max_length=20)] = {}
+
+
+class Bench(Struct):
+    """``bench.json`` of a run: networks beside each other on one machine."""
+
+    machine: Line
+    batch: Whole
+    networks: Annotated[list[BenchRow], Meta(min_length=1, max_length=100)]
+    data: Line | None = None
+
+
 class Git(Struct):
     """The state of the code."""
 
