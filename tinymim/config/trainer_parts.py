@@ -119,8 +119,8 @@ def place_loggers(config: dict[str, Any]) -> None:
 
 
 def beside_csv(loggers: Any, folder: Path) -> Any:
-    """Loggers of a run, by default TensorBoard's where it is installed, beside a CSV file in its folder, which the report
-    reads; ``False`` where none are wanted."""
+    """Loggers of a run, by default TensorBoard's where it is installed, beside a CSV file in its folder, which the
+    report reads; ``False`` where none are wanted."""
     if loggers is False:
         return False
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
