@@ -61,6 +61,16 @@ SPLITS = {
 }
 """Splits by name, the one to train on first; sets with a flag have its two, and sets without either one split, all."""
 
+HOLDS = {
+    "CelebA": {"all": ("train", "valid", "test")},
+    "FGVCAircraft": {"trainval": ("train", "val")},
+    "INaturalist": {"2021_train": ("2021_train_mini",)},
+    "LFWPeople": {"10fold": ("train", "test")},
+    "Places365": {"train-challenge": ("train-standard",)},
+    "STL10": {"train+unlabeled": ("train", "unlabeled")},
+}
+"""Splits that are in another of the same set."""
+
 UNLABELLED = {"CLEVRClassification": ("test",), "STL10": ("train+unlabeled", "unlabeled")}
 """Splits in which not all images have a label."""
 
