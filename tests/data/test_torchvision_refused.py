@@ -66,6 +66,12 @@ REFUSED = {
     ),
     "no split": ("EuroSAT", {"train_split": "train"}, "EuroSAT has no split 'train'; it has all"),
     "argument": ("STL10", {"arguments": {"fold": 1}}, "STL10 has no argument 'fold'; it takes folds"),
+    "no argument": (
+        "EMNIST",
+        {},
+        "data.arguments: EMNIST needs split, one of byclass, bymerge, balanced, letters, digits, mnist: "
+        "--data.arguments '{split: byclass}'",
+    ),
     "loader": ("STL10", {"arguments": {"root": "/"}}, "STL10 has no argument 'root'; it takes folds"),
     "missing": ("CIFAR100", {}, "has no CIFAR100: looked for cifar-100-python/train"),
     "idx": ("FashionMNIST", {}, "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte"),
@@ -92,8 +98,8 @@ def test_problems__a_file_in_the_place_of_the_folder(tmp_path):
 
 
 def test_download__is_offered_as_an_option_of_ours(tmp_path):
-    line = problem("CelebA", tmp_path)
-    assert line.endswith("Dataset not found or corrupted; --data.download true fetches it")
+    for name in ("CelebA", "Places365"):
+        assert problem(name, tmp_path).endswith("corrupted; --data.download true fetches it")
 
 
 def test_download__without_a_network(tmp_path, monkeypatch):

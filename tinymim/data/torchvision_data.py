@@ -75,6 +75,8 @@ class TorchvisionData(ViewedData):
         if strange := [name for name in self.arguments if name not in of.options]:
             takes = f"it takes {', '.join(of.options)}" if of.options else "there are none to give"
             first.append(f"data.arguments: {self.dataset} has no argument {strange[0]!r}; {takes}")
+        if not self.arguments and of.needed:
+            first.append(f"data.arguments: {of.needed}")
         if self.download and not of.fetched:
             first.append(f"data.download: torchvision fetches no {self.dataset}; put its files into {self._root()}")
         if self._root().is_file():

@@ -244,7 +244,7 @@ def _line(error: Exception) -> str:
     """An error of torchvision's in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:3])[:300] if lines else type(error).__name__
-    return re.sub(r"\.? *You can use download=True to download it", "; --data.download true fetches it", text)
+    return re.sub(r"\.? *You can (use|set) download=True to download it\.?", "; --data.download true fetches it", text)
 
 
 @contextmanager

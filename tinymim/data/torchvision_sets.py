@@ -124,6 +124,17 @@ class TorchvisionSet:
         return [name for name in known if name not in (*OWN_ARGUMENTS, self.argument, "kwargs")]
 
     @property
+    def needed(self) -> str:
+        """Words on the argument of the class that has no default, and its values; empty where all have one."""
+        own = inspect.signature(self.opener.__init__).parameters.values()
+        without = [option.name for option in own if option.default is option.empty and option.name in self.options]
+        if not without:
+            return ""
+        values = getattr(self.opener, "splits", ("...",))  # EMNIST's
+        known = f", one of {', '.join(values)}" if len(values) > 1 else ""
+        return f"{self.name} needs {without[0]}{known}: --data.arguments '{{{without[0]}: {values[0]}}}'"
+
+    @property
     def fetched(self) -> bool:
         """Whether torchvision downloads it."""
         return self.takes("download")
