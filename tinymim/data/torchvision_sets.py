@@ -61,7 +61,7 @@ SPLITS = {
 }
 """Splits by name, the one to train on first; sets with a flag have its two, and sets without either one split, all."""
 
-HOLDS = {
+HOLDS: dict[str, dict[str, tuple[str, ...]]] = {
     "CelebA": {"all": ("train", "valid", "test")},
     "FGVCAircraft": {"trainval": ("train", "val")},
     "INaturalist": {"2021_train": ("2021_train_mini",)},
