@@ -56,7 +56,7 @@ teacher: setup  ## rebuild the digits teacher and its card
 	@$(BIN)/tinymim fit --config mae_digits --overwrite true $(ARGS)
 	@$(BIN)/tinymim teachers save runs/mae_digits/checkpoints/last.ckpt digits_mae
 
-teacher-fashion: setup  ## rebuild the Fashion-MNIST teacher and its card: half an hour of a core
+teacher-fashion: setup  ## rebuild the Fashion-MNIST teacher and its card: an hour of a core
 	@$(BIN)/tinymim fit --config mae_fashion --overwrite true $(ARGS)
 	@$(BIN)/tinymim teachers save runs/mae_fashion/checkpoints/last.ckpt fashion_mae
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.commands import refused, tinymim
 from tests.experiments.compared import write_recipe
-from tinymim.cli import distill_command, plan_options, scaling_command, study_command
+from tinymim.cli import distill_command, plan_options, scaling_command, search_command, study_command
 from tinymim.errors import TinymimError
 
 
@@ -52,6 +52,18 @@ def test_options__have_hyphens_and_are_taken_with_underscores() -> None:
     assert overrides == ["--a.b_c=1", "--d.e_f=2"], "those of recipes stay as they are"
     with pytest.raises(TinymimError, match="--set a: is not KEY=VALUE"):
         plan_options.overrides(study_command.parser(), ["digits", "--set", "a"], "study")
+
+
+@pytest.mark.parametrize("words", [["scratch", "student", "--quick"], ["--quick", "scratch", "student"]])
+def test_rows__stand_before_options_or_behind(words: list[str]) -> None:
+    args, rest = plan_options.overrides(
+        search_command.parser(), ["digits", *words, "--trainer.precision", "32-true"], "search"
+    )
+    assert (args.name, args.rows, args.quick, rest) == (
+        "digits", ["scratch", "student"], True, ["--trainer.precision=32-true"]
+    )  # fmt: skip
+    with pytest.raises(TinymimError, match="no option of a study: scratch"):
+        plan_options.overrides(study_command.parser(), ["digits", "--quick", "scratch"], "study")
 
 
 @pytest.mark.parametrize(

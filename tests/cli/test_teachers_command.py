@@ -293,6 +293,16 @@ def test_add__takes_the_usual_means_by_name(run, home, tmp_path, words, mean):
     )
 
 
+def test_add__for_images_of_another_size(run, home, tmp_path):
+    foreign(tmp_path)
+    asked = ["--name", "found", "--licence", "MIT", "--heads", "6", "--image-size", "24"]
+    code, out, err = run("add", tmp_path / "found.pth", *asked)
+    assert code == 0, err
+    assert "24x24 px, 6x6 patches" in out
+    backbone, _ = locate.locate("found").load()
+    assert (backbone.image_size, backbone.resampled_from) == ((24, 24), 4)
+
+
 def test_add__asks_for_what_the_file_does_not_say(run, home, tmp_path):
     foreign(tmp_path)
     code, _, err = run("add", tmp_path / "found.pth")
@@ -308,6 +318,7 @@ def test_add__asks_for_what_the_file_does_not_say(run, home, tmp_path):
         (["--name", "small"], "there is a card"),
         (["--name", "a/b"], "names no file"),
         (["--name", "new", "--target-block", "4"], "not one of the blocks 1 to 3"),
+        (["--name", "new", "--image-size", "30"], "--image-size: 30 is no multiple of its patches of 4 px"),
         (["--name", "new", "--heads", "5"], "5 does not divide the width 24"),
         (["--name", "new", "--heads", "6", "6"], "2 numbers for the 3 blocks"),
         (["--name", "new", "--arch", "vit_tny"], "timm has no model 'vit_tny'"),

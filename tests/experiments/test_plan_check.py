@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -226,3 +227,10 @@ def test_kind__of_tasks_on_scenes_is_probe_where_they_are_frozen(recipe: str, ki
     found = chain(tmp_path, [MEDIUM, tasks], compare={"title": "a table", "rows": {"a row": ["tasks"]}})
     (wrong,) = plan_check.problems(found, plan_check.check(found), found.stages)
     assert wrong.startswith("tasks: compare.rows: they show accuracy on labels, and this stage is measured otherwise")
+
+
+def test_show__a_test_trains_nothing() -> None:
+    stage: Any = SimpleNamespace(kind="test", start="digits_mae")
+    promise: Any = SimpleNamespace(model=None, leaves=locate.locate("digits_mae"))
+    titles = [title for title, _ in plan_check._lines(stage, promise, {})]
+    assert titles == ["from", "network"], "no epochs, and no licence of a checkpoint that there will not be"

@@ -105,4 +105,7 @@ def test_fine_tuning__of_larger_images_goes_on_from_resampled_positions(teacher_
     again = Classifier(str(tmp_path / "tuned.ckpt"))
     assert again.problems(image_size=24) == again.problems(image_size=16) == []
     scratch = Classifier(architecture=module.backbone.architecture).problems(image_size=16)
-    assert "data.image_size: 16, but the backbone takes 24; make them equal" in scratch[0]
+    told = (
+        "data.image_size: 16, but the backbone takes 24; make them equal, with --model.architecture.options.img_size 16"
+    )
+    assert told in scratch[0]

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tinymim.errors import TinymimError
+from tinymim.tasks.base import resized_backbone
 from tinymim.teachers import locate, weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
@@ -138,6 +139,23 @@ def test_fill__hidden_states_are_those_of_transformers(tmp_path, name):
             assert torch.allclose(found, expected[block], atol=1e-4, rtol=1e-4), (found - expected[block]).abs().max()
         assert read.form == form
         assert left in str(weights.Provenance("x", "x", "0" * 64, False, matched, [], unexpected))
+
+
+@pytest.mark.parametrize("name", ["Dinov2Model", "Dinov2WithRegistersModel"])
+@pytest.mark.parametrize("size", [12, 28])
+@torch.no_grad()
+def test_locate__dinov2_on_images_of_another_size_is_transformers(tmp_path, name, size):
+    network = published(name, tmp_path)
+    network.embeddings.position_embeddings.normal_()
+    network.save_pretrained(tmp_path)
+    colours = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(colours))
+    backbone, _ = locate.locate(str(tmp_path)).load()
+    images = torch.rand(2, 3, size, size)
+    theirs = network(backbone.normalise(images), output_hidden_states=True).hidden_states
+    readings = resized_backbone(backbone, size).read(images, [Tap(block, "ffn_post") for block in (1, 2, 3)])
+    for block in (1, 2, 3):
+        assert torch.allclose(readings[Tap(block, "ffn_post")], theirs[block], atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

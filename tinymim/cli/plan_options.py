@@ -84,6 +84,11 @@ def overrides(
     """
     args, rest = options.parse_known_args(hyphened(options, arguments))
     pairs, unknown = recipe.split(rest)
+    words = [text for text in unknown if not text.startswith("-")]
+    for action in options._actions:  # words behind an option, which argparse gives to no list that may be empty
+        if words and action.nargs == "*" and not getattr(args, action.dest):
+            setattr(args, action.dest, words)
+            unknown = [text for text in unknown if text.startswith("-")]
     if strange := [text for text in unknown if not (flags and text.startswith("-"))]:
         raise TinymimError(f"no option of a {what}: {' '.join(strange)}; {options.prog} --help lists them")
     settings = getattr(args, "set", None) or []

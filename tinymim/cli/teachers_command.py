@@ -74,6 +74,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(COLOURS)
     parser.add_argument("--mean", nargs="+", help=f"of the input, images in [0, 1]: three numbers, or {known}")
     parser.add_argument("--std", nargs="+", help="likewise")
+    parser.add_argument(
+        "--image-size", type=int, help="side of the images it is to see, to which positions are resampled"
+    )
     parser.add_argument("--target-block", type=int, help="to distil from; else by the rule")
     parser.add_argument("--labels-seen", action="store_true", help="labels were used in its training")
     parser.add_argument("--citation", default="none given", help="the paper")
@@ -114,7 +117,7 @@ def add(options: argparse.Namespace) -> None:
     mean, std = (_colour(options, name) for name in ("mean", "std"))
     stated = KnownFacts(options.arch, heads, mean, std, options.licence)
     more = (options.target_block, options.labels_seen, options.citation, options.source, options.copy)
-    print(write_card(options.file, options.name, stated, *more))
+    print(write_card(options.file, options.name, stated, *more, image_size=options.image_size))
 
 
 def verify(source: str) -> None:

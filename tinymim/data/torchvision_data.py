@@ -70,12 +70,19 @@ class TorchvisionData(ViewedData):
             for part in _parts(of, getattr(self, field))
             if part not in of.splits
         ]
+        train, val = self._splits(of)
+        if not first and (shared := sorted(_within(of, train) & _within(of, val))):
+            first.append(f"data.val_split: {val} holds {shared[0]} out, which {train} trains on; name another, or none")
         if strange := [name for name in self.arguments if name not in of.options]:
             takes = f"it takes {', '.join(of.options)}" if of.options else "there are none to give"
             first.append(f"data.arguments: {self.dataset} has no argument {strange[0]!r}; {takes}")
+        if not self.arguments and of.needed:
+            first.append(f"data.arguments: {of.needed}")
         if self.download and not of.fetched:
             first.append(f"data.download: torchvision fetches no {self.dataset}; put its files into {self._root()}")
-        if not self.download and (missing := self._missing(of)):
+        if self._root().is_file():
+            first.append(f"data.root: {self._root()} is a file; name the folder that {self.dataset} lies in")
+        elif not self.download and (missing := self._missing(of)):
             first.append(f"data.root: {missing}")
         return [*first, *problems]
 
@@ -137,7 +144,8 @@ class TorchvisionData(ViewedData):
     def _splits(self, of: sets.TorchvisionSet) -> tuple[str, str | None]:
         """Names of the splits to train on and to hold out."""
         train = self.train_split or next(iter(of.splits))
-        return train, self.val_split or next((name for name in HELD_OUT if name in of.splits and name != train), None)
+        unseen = (name for name in HELD_OUT if name in of.splits and name not in _within(of, train))
+        return train, self.val_split or next(unseen, None)
 
     def _opened(self, of: sets.TorchvisionSet, split: str) -> opening.Split:
         folder = opening.idx_folder(self._idx_folders(of)) if of.name in sets.IDX else None
@@ -172,6 +180,12 @@ class TorchvisionData(ViewedData):
 def _parts(of: sets.TorchvisionSet, split: str | None) -> list[str]:
     """The splits that one with ``+`` names; STL10 has one of its own with that."""
     return [] if split is None else [split] if split in of.splits else split.split("+")
+
+
+def _within(of: sets.TorchvisionSet, split: str | None) -> set[str]:
+    """Splits whose images are all in one."""
+    holds = sets.HOLDS.get(of.name, {})
+    return {name for part in _parts(of, split) for name in (part, *holds.get(part, ()))}
 
 
 def _counted(count: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -242,7 +243,8 @@ def _classes(opened: Any) -> list[str] | None:
 def _line(error: Exception) -> str:
     """An error of torchvision's in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:300] if lines else type(error).__name__
+    text = " ".join(lines[:3])[:300] if lines else type(error).__name__
+    return re.sub(r"\.? *You can (use|set) download=True to download it\.?", "; --data.download true fetches it", text)
 
 
 @contextmanager

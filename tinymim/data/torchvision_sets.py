@@ -61,6 +61,16 @@ SPLITS = {
 }
 """Splits by name, the one to train on first; sets with a flag have its two, and sets without either one split, all."""
 
+HOLDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "CelebA": {"all": ("train", "valid", "test")},
+    "FGVCAircraft": {"trainval": ("train", "val")},
+    "INaturalist": {"2021_train": ("2021_train_mini",)},
+    "LFWPeople": {"10fold": ("train", "test")},
+    "Places365": {"train-challenge": ("train-standard",)},
+    "STL10": {"train+unlabeled": ("train", "unlabeled")},
+}
+"""Splits that are in another of the same set."""
+
 UNLABELLED = {"CLEVRClassification": ("test",), "STL10": ("train+unlabeled", "unlabeled")}
 """Splits in which not all images have a label."""
 
@@ -112,6 +122,17 @@ class TorchvisionSet:
         """Arguments of the class that are the user's to give."""
         known = _parameters(self.opener)
         return [name for name in known if name not in (*OWN_ARGUMENTS, self.argument, "kwargs")]
+
+    @property
+    def needed(self) -> str:
+        """Words on the argument of the class that has no default, and its values; empty where all have one."""
+        own = inspect.signature(self.opener.__init__).parameters.values()
+        without = [option.name for option in own if option.default is option.empty and option.name in self.options]
+        if not without:
+            return ""
+        values = getattr(self.opener, "splits", ("...",))  # EMNIST's
+        known = f", one of {', '.join(values)}" if len(values) > 1 else ""
+        return f"{self.name} needs {without[0]}{known}: --data.arguments '{{{without[0]}: {values[0]}}}'"
 
     @property
     def fetched(self) -> bool:

@@ -160,6 +160,8 @@ def _lines(stage: Stage, promise: Promise, lengths: dict[str, int]) -> list[tupl
             lines.append((target.name, target.describe()))
     count = sum(parameter.numel() for parameter in network.vit.parameters())
     lines.append(("network", f"{network.describe()}, {count:,} parameters"))
+    if stage.kind == "test":  # which trains nothing
+        return lines
     lines.append(("leaves", f"{_trained(promise.leaves)}; licence {promise.leaves.licence}"))
     return [*lines, ("run", _length(stage, promise, lengths))]
 

@@ -177,7 +177,10 @@ def size_errors(backbone: Backbone, image_size: int | None) -> list[str]:
     size = backbone.image_size
     if image_size is None or size == (image_size, image_size):
         return []
-    return [f"data.image_size: {image_size}, but the backbone takes {size[0]}; make them equal"]
+    return [
+        f"data.image_size: {image_size}, but the backbone takes {size[0]}; make them equal, with "
+        f"--model.architecture.options.img_size {image_size}"
+    ]
 
 
 def truncate(backbone: Backbone, blocks: Blocks, frozen: bool) -> None:

@@ -30,6 +30,7 @@ from tinymim.teachers.weights_summary import WeightsSummary
 from tinymim.vit import network_options as network
 from tinymim.vit.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture
 from tinymim.vit.backbone import Backbone, skeleton
+from tinymim.vit.description import Resampling
 from tinymim.vit.positions import TABLE
 
 BASES = {
@@ -62,6 +63,9 @@ PUBLISHED = {
 
 IMAGENET_FORMS = ("MAE", "SimMIM", "iBOT", "DINOv2", "BEiTv2", "TinyMIM*")
 """Forms whose authors normalise images by ImageNet's mean and standard deviation."""
+
+RESAMPLING: dict[str, Resampling] = {"DINOv2": "dinov2", "Hugging Face DINOv2": "transformers"}
+"""Forms whose readers resample positions otherwise than timm; with registers all three do it alike."""
 
 Colour = tuple[float, float, float]
 
@@ -200,9 +204,7 @@ def deduce(path: Path, file: File, facts: KnownFacts) -> tuple[Architecture | No
         return None, unsaid
     options = {**_sizes(network, usual, held, file.state), **facts.options}
     positions: Literal["learned", "sincos"] = "sincos" if fixed else "learned"
-    resampling: Literal["timm", "dinov2"] = "timm"
-    if file.form == "DINOv2" and not held.options.get("reg_tokens"):
-        resampling = "dinov2"
+    resampling = "timm" if held.options.get("reg_tokens") else RESAMPLING.get(file.form, "timm")
     return Architecture(network.architecture.arch, options, heads, positions, mean, std, resampling), []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 
 import yaml
 
@@ -13,6 +14,7 @@ from tinymim.safety import names, text
 from tinymim.teachers import card as cards
 from tinymim.teachers import infer_architecture, record_schemas, weights, weights_file, weights_summary
 from tinymim.teachers.infer_architecture import KnownFacts
+from tinymim.vit.backbone import skeleton
 
 
 def write_card(
@@ -24,6 +26,7 @@ def write_card(
     citation: str = "none given",
     origin: str | None = None,
     copy: bool = False,
+    image_size: int | None = None,
 ) -> str:
     """Write a card into the first folder of cards, and say so in a line; the file of weights stays where it is.
 
@@ -36,6 +39,8 @@ def write_card(
         citation: the paper.
         origin: who trained it, on what.
         copy: copy the file beside the card.
+        image_size: side of the images that it is to see, in pixels, to which positions are resampled; ``None`` is the
+            one it was trained with. A DINOv2 of 518 px has 1370 tokens, and at 224 px 257.
 
     Raises:
         TinymimError: something the weights do not say is not stated, or there is such a card already.
@@ -66,6 +71,11 @@ def write_card(
         raise TinymimError(f"--name: {name!r} names no file; take letters, digits, - and _")
     if other := cards.paths().get(name):
         raise TinymimError(f"--name: there is a card {other} already; take another name, or remove it")
+    if image_size is not None:
+        patch = skeleton(architecture).patch[0]
+        if image_size < patch or image_size % patch:
+            raise TinymimError(f"--image-size: {image_size} is no multiple of its patches of {patch} px")
+        architecture = replace(architecture, options={**architecture.options, "img_size": image_size})
     backbone, _, _ = weights.built(architecture, file)
     if target_block and not 1 <= target_block <= backbone.depth:
         raise TinymimError(f"--target-block: {target_block} is not one of the blocks 1 to {backbone.depth}")

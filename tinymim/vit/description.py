@@ -14,6 +14,9 @@ Init = Literal["published", "timm"]  # rules that a recipe may name
 Pool = Literal["mean", "cls", "cls_dist"]
 
 
+Resampling = Literal["timm", "dinov2", "transformers"]
+
+
 @dataclass
 class Architecture:
     """A timm ViT and everything about it that its weights do not say.
@@ -28,7 +31,8 @@ class Architecture:
             timm's order of channels, rows before columns; theirs, columns first, is the same up to the order, which a
             network that is trained from scratch does not see. That of a file is kept as it is.
         resampling: of a learned embedding to another grid, see :func:`tinymim.vit.positions.fit_positions`: ``timm``'s,
-            or ``dinov2``, as the published code of DINOv2 without registers does it.
+            ``dinov2``, as the published code of DINOv2 without registers does it, or ``transformers``, as its port of
+            that network does.
         mean: input mean of images in [0, 1], one value a channel.
         std: input standard deviation, likewise.
     """
@@ -39,7 +43,7 @@ class Architecture:
     pos_embed: Literal["learned", "sincos"] = "learned"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    resampling: Literal["timm", "dinov2"] = "timm"
+    resampling: Resampling = "timm"
 
     def record(self) -> dict[str, Any]:
         """Its fields in plain types; ``resampling`` is new among them, and noted where it is not timm's."""
