@@ -8,6 +8,7 @@ import torch
 from tests.vit.test_backbone import near, shaken, tiny
 from tests.vit.test_other_backbones import BEIT, DINOV3, EVA, SHARED
 from tinymim.errors import TinymimError
+from tinymim.tasks.base import resized_backbone
 from tinymim.teachers import weights
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.positions import fit_positions
@@ -78,8 +79,10 @@ def test_fill__a_grid_of_as_many_patches_in_another_shape_is_another_grid(tmp_pa
     weights.fill(again, written(tmp_path, shaken({"img_size": 16})))
     assert again.resampled_from is None
     assert "taken as 2x8 patches, as img_size says" in capsys.readouterr().err
+    at_another = resized_backbone(trained, 16)
     trained.vit.set_input_size(img_size=16)
     assert torch.equal(other.vit.pos_embed, trained.vit.pos_embed)
+    assert torch.equal(at_another.vit.pos_embed, trained.vit.pos_embed)
 
 
 def test_fit_positions__a_table_of_no_square_is_not_fitted():
