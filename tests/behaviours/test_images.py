@@ -66,6 +66,14 @@ def test_nearest__is_another_pixel_in_pillow() -> None:
     assert np.asarray(Image.fromarray(row.numpy()).resize((3, 3), Image.Resampling.NEAREST))[0].tolist() == [1, 4, 6]
 
 
+def test_bicubic__of_pillow_is_another_kernel_where_it_moves() -> None:
+    point = Image.fromarray(np.eye(1, 21, 10, dtype=np.float32).repeat(21, 0))
+    moved = point.transform((21, 21), Image.Transform.AFFINE, (1, 0, 0.5, 0, 1, 0), Image.Resampling.BICUBIC)
+    resized = point.resize((20, 21), Image.Resampling.BICUBIC, box=(0.5, 0, 20.5, 21))
+    assert np.asarray(moved)[10, 8:12].tolist() == [-1 / 8, 5 / 8, 5 / 8, -1 / 8]
+    assert np.allclose(np.asarray(resized)[10, 8:12], [-1 / 16, 9 / 16, 9 / 16, -1 / 16])
+
+
 def test_collate__makes_masks_plain_tensors_which_transforms_leave_alone() -> None:
     pair = (tv_tensors.Image(torch.rand(3, 2, 2)), tv_tensors.Mask(torch.tensor([[0, 1], [0, 1]])))
     image, mask = default_collate([pair, pair])

@@ -12,6 +12,7 @@ import timm
 import torch
 import torch.nn.functional as F
 import transformers
+from huggingface_hub import save_torch_model
 from safetensors.torch import load_file
 from timm.layers import build_sincos2d_pos_embed
 from timm.models.naflexvit import checkpoint_filter_fn
@@ -104,6 +105,19 @@ def test_local_dir__another_number_of_classes_loads_leniently(tmp_path: Path) ->
         timm.create_model(place, pretrained=True, num_classes=5)
     read = timm.create_model(place, pretrained=True, num_classes=7)
     assert not torch.equal(read.blocks[0].attn.qkv.weight, network.blocks[0].attn.qkv.weight)
+
+
+def test_shards__timm_reads_the_first(tmp_path: Path) -> None:
+    network = vit(num_classes=5)
+    place = folder_of(network, tmp_path, num_classes=5)
+    for file in (path for path in tmp_path.iterdir() if path.name != "config.json"):
+        file.unlink()
+    save_torch_model(network, tmp_path, max_shard_size=20_000)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    read = timm.create_model(place, pretrained=True, num_classes=7).state_dict()
+    equal = [torch.equal(read[key], value) for key, value in network.state_dict().items() if "blocks" in key]
+    assert any(equal)
+    assert not all(equal)
 
 
 def test_reset_classifier__keeps_the_norm_where_it_was() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
+from multiprocessing.spawn import get_preparation_data
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 from torch.utils.data import DataLoader, TensorDataset
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -57,6 +60,14 @@ def fitted(data: DataLoader[Any], **options: Any) -> Plain:
 @pytest.mark.filterwarnings("ignore:Found .* in eval mode")
 def test_modes__are_left_as_they_were_given() -> None:
     assert fitted(loader(2), max_steps=1).modes == [False]  # as transformers' from_pretrained hands networks over
+
+
+def test_ddp__the_other_ranks_of_a_worker_are_the_parents_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is spawned gets its parent's command line, which Lightning begins again for the other ranks."""
+    monkeypatch.setattr("sys.argv", ["/a/script.py", "--all"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # a script, not `python -m pytest`
+    assert get_preparation_data("worker")["sys_argv"] == ["/a/script.py", "--all"]
+    assert _basic_subprocess_cmd() == [sys.executable, "/a/script.py", "--all"]
 
 
 def test_accumulation__the_incomplete_last_step_is_a_part_of_one() -> None:

@@ -8,6 +8,7 @@ import torch
 from tests.vit.test_backbone import near, shaken, tiny
 from tests.vit.test_other_backbones import BEIT, DINOV3, EVA, SHARED
 from tinymim.errors import TinymimError
+from tinymim.tasks.base import resized_backbone
 from tinymim.teachers import weights
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.positions import fit_positions
@@ -49,7 +50,7 @@ def test_fill__positions_of_another_grid_are_resampled(kind, size, tmp_path):
     trained.vit.blocks[2].register_forward_hook(lambda _, x, y: outputs.append(y))
     trained.vit(trained.normalise(images))
     assert near(other.read(images, [Tap(3, "ffn_post")])[Tap(3, "ffn_post")], outputs[0])
-    assert other.resampled_from == 7
+    assert other.resampled_from == (7, 7)
     assert matched == len([key for key in other.vit.state_dict() if not key.startswith("norm.")])
 
 
@@ -63,13 +64,41 @@ def test_fill__positions_that_fit_or_come_from_the_grid_alone_stay_as_they_are(a
 
 
 @torch.no_grad()
+def test_fill__a_grid_of_as_many_patches_in_another_shape_is_another_grid(tmp_path, capsys):
+    """16 patches are 4 x 4 and 2 x 8: with a record the one is resampled to the other, as timm's set_input_size does;
+    without one they are taken as they are, which is said."""
+    trained = shaken({"img_size": [8, 32]})
+    weights.export(trained, tmp_path / "ours.safetensors", {"teacher": None, "licence": "unknown"})
+    other = Backbone(tiny({"img_size": 16}), initialise=False)
+    weights.fill(other, weights.read(tmp_path / "ours.safetensors"))
+    again = Backbone(tiny({"img_size": [8, 32]}), initialise=False)
+    weights.fill(again, weights.read(tmp_path / "ours.safetensors"))
+    assert (other.resampled_from, again.resampled_from) == ((2, 8), None)
+    assert torch.equal(again.vit.pos_embed, trained.vit.pos_embed)
+    assert capsys.readouterr().err == ""
+    weights.fill(again, written(tmp_path, shaken({"img_size": 16})))
+    assert again.resampled_from is None
+    assert "taken as 2x8 patches, as img_size says" in capsys.readouterr().err
+    at_another = resized_backbone(trained, 16)
+    trained.vit.set_input_size(img_size=16)
+    assert torch.equal(other.vit.pos_embed, trained.vit.pos_embed)
+    assert torch.equal(at_another.vit.pos_embed, trained.vit.pos_embed)
+
+
+def test_fit_positions__a_table_of_no_square_is_not_fitted():
+    trained, other = shaken({"img_size": [8, 32]}, arch=BEIT), skeleton(tiny({"img_size": [32, 8]}, arch=BEIT))
+    with pytest.raises(TinymimError, match="relative positions of 2x8 patches cannot be resampled to 8x2"):
+        fit_positions(other.vit, trained.vit.state_dict(), trained_on=(2, 8))
+
+
+@torch.no_grad()
 def test_fit_positions__the_prefix_keeps_its_own_and_a_plane_stays_a_plane():
     trained, other = shaken({"img_size": 32}), skeleton(tiny({"img_size": 16}))
     plane = torch.arange(8.0).view(8, 1, 1) + torch.zeros(8, 8, 24)  # grows from row to row
     trained.vit.pos_embed[:, 1:] = plane.view(1, 64, 24)
     fitted, side = fit_positions(other.vit, trained.vit.state_dict())
     rows = fitted["pos_embed"][0, 1:].view(4, 4, 24)
-    assert side == 8
+    assert side == (8, 8)
     assert torch.equal(fitted["pos_embed"][:, 0], trained.vit.pos_embed[:, 0])
     assert torch.allclose(rows[1:3].mean((1, 2)), torch.tensor([2.5, 4.5]), atol=0.05)
     assert trained.vit.pos_embed.shape == (1, 65, 24)
@@ -91,7 +120,7 @@ def test_fit_positions__fixed_ones_are_resampled_like_learned_ones(tmp_path):
     trained = shaken({"img_size": 32}, pos_embed="sincos")
     other = Backbone(tiny(pos_embed="sincos"), initialise=False)
     weights.fill(other, written(tmp_path, trained))
-    assert other.resampled_from == 8
+    assert other.resampled_from == (8, 8)
     anew = Backbone(tiny(pos_embed="sincos")).vit.pos_embed
     assert not torch.allclose(other.vit.pos_embed, anew, atol=0.1)
 

@@ -203,8 +203,8 @@ class CachedTeacher:
         """For people: what is stored of it."""
         dtype = f"computes in {str(self.dtype).removeprefix('torch.')}, " if self.dtype else ""
         resampled = ""
-        if self._teacher and (side := self._teacher.backbone.resampled_from) is not None:
-            resampled = f", positions resampled from {side}x{side} patches"
+        if self._teacher and (old := self._teacher.backbone.resampled_from) is not None:
+            resampled = f", positions resampled from {old[0]}x{old[1]} patches"
         kinds = {True: "float32", False: "int8"}
         stored = ", ".join(f"{form.name.replace('_', ' ')} in {kinds[form.exact]}" for form in self.forms)
         return f"{dtype}run once for each of {self.views} view(s), then read from the cache: {stored}{resampled}"

@@ -162,8 +162,9 @@ class FrozenTeacher:
     def describe(self) -> str:
         """For people, what is not as usual; empty if nothing is."""
         parts = [f"computes in {str(self.dtype).removeprefix('torch.')}"] if self.dtype else []
-        if (side := self.backbone.resampled_from) is not None:
-            parts.append(f"positions resampled from {side}x{side} patches to {'x'.join(map(str, self.backbone.grid))}")
+        if (old := self.backbone.resampled_from) is not None:
+            new = self.backbone.grid
+            parts.append(f"positions resampled from {old[0]}x{old[1]} patches to {new[0]}x{new[1]}")
         if self.processes > 1:
             parts.append(f"shared by {self.processes} processes, {held(self.backbone):,} weights in each")
         return ", ".join(parts)

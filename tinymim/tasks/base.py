@@ -168,8 +168,9 @@ def _check_heads(architecture: Architecture, start: Backbone, source: str) -> No
 
 def resampling(backbone: Backbone) -> str:
     """Words for positions that were fitted to another grid than they were trained on."""
-    side, grid = backbone.resampled_from, "x".join(map(str, backbone.grid))
-    return f"resampled from {side}x{side} patches to {grid}"
+    assert backbone.resampled_from
+    old, new = ("x".join(map(str, grid)) for grid in (backbone.resampled_from, backbone.grid))
+    return f"resampled from {old} patches to {new}"
 
 
 def size_errors(backbone: Backbone, image_size: int | None) -> list[str]:
@@ -234,5 +235,5 @@ def resized_backbone(backbone: Backbone, size: int) -> Backbone:
     record["architecture"]["options"]["img_size"] = size
     with next(backbone.parameters()).device:
         other = from_record({"backbone": record})
-    other.vit.load_state_dict(other.fit(backbone.vit.state_dict()))
+    other.vit.load_state_dict(other.fit(backbone.vit.state_dict(), backbone.grid))
     return other

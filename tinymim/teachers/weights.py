@@ -29,6 +29,7 @@ from tinymim.vit import conventions
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.classifier_head import Head, HeadForm
+from tinymim.vit.positions import square
 from tinymim.vit.taps import QKV
 
 RECORD = "tinymim"  # key of the record in a Lightning checkpoint and in a safetensors header
@@ -168,7 +169,7 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
             )
     whole = backbone.vit.state_dict()
     sizes.check_bytes(file.path, [*file.state.values(), *file.classifier.values()], backbone)
-    state = backbone.fit(formats.fitted(file.state, whole))
+    state = backbone.fit(formats.fitted(file.state, whole), _trained_on(file, backbone))
     needed = {key: value for key, value in whole.items() if not key.startswith(FOREIGN)}
     _check_fit(file, backbone, "encoder", needed, state)
     head: State = {}
@@ -180,11 +181,23 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
         _check_fit(file, backbone, "classifier", needed, state)
     if next(backbone.parameters()).is_meta:  # sizes alone were asked for
         return 0, []
+    grid, other = backbone.grid, square(backbone.patches)
+    if not (file.record or backbone.resampled_from) and other not in (None, grid) and "pos_embed" in state:
+        say(f"{file.path}: its positions are taken as {grid[0]}x{grid[1]} patches, as img_size says, not as a square")
     if backbone.classifier and head:
         backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
     backbone.vit.load_state_dict({key: state[key] for key in needed}, strict=False)
     check_finite(file.path, [(backbone.vit, needed), *([(backbone.classifier, head)] if head else [])])
     return len(needed) + len(head), sorted(state.keys() - needed.keys())
+
+
+def _trained_on(file: File, backbone: Backbone) -> tuple[int, int] | None:
+    """The grid that a file's positions were trained on, as its record says; ``None`` without one."""
+    if not file.record:
+        return None
+    stored = Architecture(**file.record["backbone"]["architecture"])
+    same = stored.options.get("img_size") == backbone.architecture.options.get("img_size")
+    return backbone.grid if same else skeleton(stored).grid
 
 
 def check_finite(path: Path, parts: Iterable[tuple[Any, State]]) -> None:

@@ -72,8 +72,8 @@ class Backbone(Geometry, nn.Module):
         self.output_block = output_block or self.depth
         self.trained_qkv = list(trained_qkv)
         self.classifier: Head | None = None
-        self.resampled_from: int | None = None
-        """Side of the grid its positions were trained on, where they had to be resampled to this one's."""
+        self.resampled_from: tuple[int, int] | None = None
+        """The grid its positions were trained on, where they had to be resampled to this one's."""
         self.checkpointing = False
         """Recompute blocks in the backward pass instead of keeping what they computed: less memory, more time."""
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, -1, 1, 1), persistent=False)
@@ -240,9 +240,10 @@ class Backbone(Geometry, nn.Module):
             text += f": the loss does not train all of block {self.output_block + 1}, so kNN and probes read before it"
         return text
 
-    def fit(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``state`` with its positions resampled to this network's grid (see :func:`fit_positions`); it is noted."""
-        fitted, self.resampled_from = fit_positions(self.vit, state, self.architecture.resampling)
+    def fit(self, state: dict[str, Tensor], trained_on: tuple[int, int] | None = None) -> dict[str, Tensor]:
+        """``state`` with its positions resampled to this network's grid from the one they were ``trained_on`` (see
+        :func:`fit_positions`); it is noted."""
+        fitted, self.resampled_from = fit_positions(self.vit, state, self.architecture.resampling, trained_on)
         return fitted
 
     def record(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from timm.models import Beit, Eva, VisionTransformer
 from torch import Tensor
 
+from tinymim.errors import TinymimError
 from tinymim.vit.description import Resampling
 
 ViT = VisionTransformer | Eva | Beit  # the families the reader knows
@@ -69,53 +70,78 @@ def relative(vit: ViT) -> bool:
 
 
 def fit_positions(
-    vit: ViT, state: dict[str, Tensor], resampling: Resampling = "timm"
-) -> tuple[dict[str, Tensor], int | None]:
+    vit: ViT,
+    state: dict[str, Tensor],
+    resampling: Resampling = "timm",
+    trained_on: tuple[int, int] | None = None,
+) -> tuple[dict[str, Tensor], tuple[int, int] | None]:
     """Fit the positions in a state dict to the grid of ``vit``, of which sizes are enough, where they were trained on
-    another (taken to be square).
+    another.
 
     Embeddings are resampled bicubically, antialiased as timm does, or as :func:`_without_antialias`; tables as BEiT's
     authors do, on a grid that is finer around the middle, by timm's linear interpolation; the prefix keeps its own. A
     fixed sine-cosine embedding is resampled like a learned one, as MAE's authors do: made anew for a larger grid it
     would hold positions that the weights have never seen. Rotations come from the grid alone and are in no file. What
-    does not look like positions of another square grid stays as it is.
+    does not look like positions of another grid stays as it is.
+
+    Args:
+        vit: the network that is to have them.
+        state: its weights, positions included.
+        resampling: of an embedding.
+        trained_on: rows and columns of the grid of ``state``, where they are known. Two grids may have one number of
+            patches, as 14 x 14 and 7 x 28. Without it, positions of another number are taken to be square.
 
     Returns:
-        ``state`` with its positions fitted, and the side of the grid they were resampled from, if they were.
+        ``state`` with its positions fitted, and the grid they were resampled from, if they were.
+
+    Raises:
+        TinymimError: tables of a grid that is not square are to be fitted to another.
     """
-    grid, fitted, trained_on = tuple(vit.patch_embed.grid_size), dict(state), 0
+    grid, fitted, resampled_from = tuple(vit.patch_embed.grid_size), dict(state), None
+    if trained_on == grid:
+        return fitted, None
     for key, ours in vit.state_dict().items():
         stored = state.get(key, ours)
-        if stored.shape == ours.shape or stored.dim() != ours.dim() or stored.shape[-1] != ours.shape[-1]:
+        alike = stored.shape == ours.shape and not trained_on
+        if alike or stored.dim() != ours.dim() or stored.shape[-1] != ours.shape[-1]:
             continue
         if key == "pos_embed":
             prefix = ours.shape[1] - grid[0] * grid[1]
-            if side := _side(stored.shape[1] - prefix):
+            count = stored.shape[1] - prefix
+            if old := trained_on if trained_on and math.prod(trained_on) == count else square(count):
                 if resampling == "timm":
-                    fitted[key] = resample_abs_pos_embed(stored, list(grid), [side, side], prefix)
+                    fitted[key] = resample_abs_pos_embed(stored, list(grid), list(old), prefix)
                 else:
-                    fitted[key] = _without_antialias(stored, grid, side, prefix, 0.1 * (resampling == "dinov2"))
-                trained_on = side
-        elif key.endswith(TABLE) and (offsets := _side(len(stored) - 3)) % 2:  # 3 rows are the prefix's
-            with warnings.catch_warnings(action="ignore"):  # of how timm indexes
-                fitted[key] = resize_rel_pos_bias_table(stored, grid, tuple(ours.shape))
-            trained_on = (offsets + 1) // 2
-    return fitted, trained_on or None
+                    fitted[key] = _without_antialias(stored, grid, old, prefix, 0.1 * (resampling == "dinov2"))
+                resampled_from = old
+        elif key.endswith(TABLE):
+            if trained_on and trained_on[0] != trained_on[1]:
+                raise TinymimError(
+                    f"relative positions of {trained_on[0]}x{trained_on[1]} patches cannot be resampled to "
+                    f"{grid[0]}x{grid[1]}: only a square grid's can; keep the img_size they were trained at"
+                )
+            if (offsets := square(len(stored) - 3)) and offsets[0] % 2:  # 3 rows are the prefix's
+                with warnings.catch_warnings(action="ignore"):  # of how timm indexes
+                    fitted[key] = resize_rel_pos_bias_table(stored, grid, tuple(ours.shape))
+                resampled_from = ((offsets[0] + 1) // 2,) * 2
+    return fitted, resampled_from
 
 
-def _side(count: int) -> int:
-    """Side of a square of ``count`` cells; 0 where there is none."""
+def square(count: int) -> tuple[int, int] | None:
+    """Rows and columns of a square of ``count`` cells, if there is one."""
     side = math.isqrt(max(count, 0))
-    return side if side * side == count else 0
+    return (side, side) if side and side * side == count else None
 
 
-def _without_antialias(stored: Tensor, new: tuple[int, int], old: int, prefix: int, offset: float) -> Tensor:
-    """``(1, prefix + N, D)`` positions of ``old`` x ``old`` patches on another grid, as two read DINOv2 without
-    registers (arXiv 2304.07193, ``interpolate_pos_encoding``): its own code with an ``offset`` of a tenth of a patch in
+def _without_antialias(
+    stored: Tensor, new: tuple[int, int], old: tuple[int, int], prefix: int, offset: float
+) -> Tensor:
+    """``(1, prefix + N, D)`` positions of ``old`` rows and columns of patches on another grid, as two read DINOv2
+    without registers (arXiv 2304.07193, ``interpolate_pos_encoding``): its own code with an ``offset`` of a tenth of a patch in
     the scale, transformers without. For 37 x 37 patches taken to 16 x 16 its weights' differ by 7 % from each other,
     and by 22 % from timm's, which are antialiased."""
-    patches = stored[:, prefix:].float().unflatten(1, (old, old)).permute(0, 3, 1, 2)
-    scale = tuple((after + offset) / old for after in new)
+    patches = stored[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)
+    scale = tuple((after + offset) / before for after, before in zip(new, old, strict=True))
     # the size is floor(side x scale), which rounding may bring one below what is meant; without an offset it is given
     sizes: dict[str, Any] = {"scale_factor": scale} if offset else {"size": new}
     patches = F.interpolate(patches, mode="bicubic", **sizes).permute(0, 2, 3, 1).flatten(1, 2)
