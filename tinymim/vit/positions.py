@@ -137,9 +137,9 @@ def _without_antialias(
     stored: Tensor, new: tuple[int, int], old: tuple[int, int], prefix: int, offset: float
 ) -> Tensor:
     """``(1, prefix + N, D)`` positions of ``old`` rows and columns of patches on another grid, as two read DINOv2
-    without registers (arXiv 2304.07193, ``interpolate_pos_encoding``): its own code with an ``offset`` of a tenth of a patch in
-    the scale, transformers without. For 37 x 37 patches taken to 16 x 16 its weights' differ by 7 % from each other,
-    and by 22 % from timm's, which are antialiased."""
+    without registers (arXiv 2304.07193, ``interpolate_pos_encoding``): its own code with an ``offset`` of a tenth of a
+    patch in the scale, transformers without. For 37 x 37 patches taken to 16 x 16 its weights' differ by 7 % from each
+    other, and by 22 % from timm's, which are antialiased."""
     patches = stored[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)
     scale = tuple((after + offset) / before for after, before in zip(new, old, strict=True))
     # the size is floor(side x scale), which rounding may bring one below what is meant; without an offset it is given
