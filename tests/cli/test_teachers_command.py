@@ -300,7 +300,7 @@ def test_add__for_images_of_another_size(run, home, tmp_path):
     assert code == 0, err
     assert "24x24 px, 6x6 patches" in out
     backbone, _ = locate.locate("found").load()
-    assert (backbone.image_size, backbone.resampled_from) == ((24, 24), 4)
+    assert (backbone.image_size, backbone.resampled_from) == ((24, 24), (4, 4))
 
 
 def test_add__asks_for_what_the_file_does_not_say(run, home, tmp_path):
