@@ -38,7 +38,7 @@ def said(runs: Path) -> dict[str, Any]:
         "no token": ["finetune_digits", f"--model.deit={{teacher: {last['teacher']}}}"],
     }
     commands = {
-        name: ["fit", "--config", recipe, *SHORT, *arguments, "--run_dir", str(runs / name)]
+        name: ["fit", "-v", "--config", recipe, *SHORT, *arguments, "--run_dir", str(runs / name)]
         for name, (recipe, *arguments) in fits.items()
     }
     predict = ["predict", "--config", "finetune_star_digits", *taught, "--ckpt_path", last["hard"]]

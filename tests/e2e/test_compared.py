@@ -17,7 +17,7 @@ from tinymim.errors import TinymimError
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where the toy was searched, and compared from one seed."""
     folder = tmp_path_factory.mktemp("compared")
-    recipe = write_recipe(folder, folder / "own.yaml")
+    recipe = write_recipe(folder, folder / "own.yaml", teacher="knn_digits")
     search_command.main([str(recipe), "--run_dir", str(folder / "search")])
     distill_command.main([str(recipe), "--run_dir", str(folder / "run")])
     return folder
@@ -42,7 +42,7 @@ def test_search__chooses_on_training_images_and_is_kept(place: Path, capsys: pyt
 
 def test_distill__the_table_has_each_rows_settings(place: Path) -> None:
     table = json.loads((place / "run" / "table.json").read_text())
-    assert table["rows"].keys() == {"scratch", "student"}
+    assert table["rows"].keys() == {"scratch", "student", "teacher"}
     written = yaml.safe_load((place / "own.yaml").read_text())["rows"]
     for row, known in (("scratch", "scratch"), ("student", "toy")):
         config = yaml.safe_load((place / "run" / row / "few" / "config.yaml").read_text())

@@ -183,6 +183,7 @@ def _logged(state: State, compared: Comparison, records: Records) -> Logged:
         logged[row] = {}
         for seed, record in by_seed.items():
             if record["status"] == "done":
-                keys = {role: state.plan.key(compared.rows[row][role], seed) for role in stages}
+                fits = compared.rows[row]  # of a frozen teacher, only what judges it
+                keys = {role: state.plan.key(fits[role], seed) for role in stages & fits.keys()}
                 logged[row][seed] = {role: metrics_log.read(state.place / str(key)) for role, key in keys.items()}
     return logged
