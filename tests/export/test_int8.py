@@ -17,6 +17,7 @@ import torch
 
 from tests.conftest import tiny
 from tests.training.made import checkpoint, network
+from tinymim.cli import bench_command
 from tinymim.cli.main import main
 from tinymim.data import DigitsData
 from tinymim.errors import TinymimError
@@ -125,11 +126,20 @@ def test_judge__is_the_vote_of_labelled_neighbours_and_of_the_classifier() -> No
 
 
 def test_bench__measures_each_form_and_writes_it_down(
-    exported: tuple[Path, Backbone, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported: tuple[Path, Backbone, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     path, made, folder = exported
     out = tmp_path / "bench.json"
     assert main([*map(str, ("bench", path, folder, "--seconds", "0.01", "--threads", 1, "--out", out))]) == 0
+    assert "ratio" in capsys.readouterr().out
+    rows = [
+        bench.Measured(
+            "student", "onnx int8", 5_500_000, 1.2, 6.3, 15.7, 16.2, 47.8, 2.2, {"10-NN": 0.992, "top-1": 0.99}
+        )
+    ]
+    monkeypatch.setenv("COLUMNS", "80")
+    bench_command.print_table(rows)
+    assert {"images/s", "10-NN", "99.2%", "top-1"} <= set(capsys.readouterr().out.split())
     first, second = json.loads(out.read_text())["networks"]
     assert (first["form"], second["form"]) == ("torch", "onnx int8")
     assert first["parameters"] == second["parameters"] == sum(p.numel() for p in made.parameters())
@@ -140,7 +150,6 @@ def test_bench__measures_each_form_and_writes_it_down(
     assert second["size_mb"] < first["size_mb"] * 2
     assert first["times_the_first"] == 1
     assert 0 < first["latency_p50_ms"] <= first["latency_p95_ms"]
-    assert "images/s" in capsys.readouterr().out
     assert main(["export", str(path), "--to", "timm", "--out", str(tmp_path / "timm"), "--bench", str(out)]) == 0
     card = (tmp_path / "timm" / "README.md").read_text()
     assert f"| onnx int8 | {second['parameters']:,} |" in card

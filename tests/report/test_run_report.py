@@ -174,6 +174,9 @@ def test_mistakes(tmp_path: Path, relation: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(TinymimError, match=r"has no config\.yaml"):
         runs.read(tmp_path)
     assert main(["report", str(relation), "--count", "-1"]) == 1
+    assert main(["report", str(relation), "--images", str(tmp_path / "nosuch")]) == 1
+    assert "images: " in (err := capsys.readouterr().err), err
+    assert "nosuch is no folder" in err
 
 
 @pytest.mark.parametrize("prefix", ["CLS", "none"])

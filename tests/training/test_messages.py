@@ -7,6 +7,7 @@ import errno
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tinymim.errors import TinymimError
 from tinymim.training.messages import SWITCH, readable_errors
@@ -27,6 +28,16 @@ def test_groups__of_another_recipe_are_one_line(groups: int) -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
+        (
+            MisconfigurationException("No supported gpu backend found!"),
+            "trainer.accelerator: gpu, but this machine has none",
+        ),
+        (
+            MisconfigurationException(
+                "`MPSAccelerator` can not run on your system since the accelerator is not there."
+            ),
+            "trainer.accelerator: mps, but this machine has none",
+        ),
         (RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "), "fewer of them take less"),
         (RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"), "a loading process has ended"),
         (RuntimeError("[gloo/x.cc:1] Connection closed by peer"), "another rank died"),

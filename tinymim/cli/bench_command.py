@@ -52,20 +52,28 @@ def main(arguments: list[str]) -> int:
 
 
 def print_table(rows: list[bench.Measured]) -> None:
-    """Print a row a network."""
-    names = sorted({name for row in rows for name in row.quality})
-    heads = ("params", "GMACs", "MB", "p50", "p95", "images/s", "ratio", *names)
+    """Print a row a network; what features are worth stands in a table of its own, for which any terminal has room."""
+    table = _table("params", "GMACs", "MB", "p50", "p95", "images/s", "ratio")
+    for row in rows:
+        sizes = (f"{row.parameters / 1e6:.2f}M", f"{row.gmacs:.2g}", f"{row.size_mb:.1f}")
+        times = (f"{row.latency_p50_ms:.3g}", f"{row.latency_p95_ms:.3g}", f"{row.images_per_second:.4g}")
+        table.add_row(row.name, row.form, *sizes, *times, f"{row.times_the_first:.3g}")
+    PlainConsole().print(table)
+    if names := sorted({name for row in rows for name in row.quality}):
+        table = _table(*names)
+        for row in rows:
+            quality = (f"{row.quality[name]:.1%}" if name in row.quality else "-" for name in names)
+            table.add_row(row.name, row.form, *quality)
+        PlainConsole().print(table)
+
+
+def _table(*heads: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("network", overflow="fold", min_width=10)
     table.add_column("form", overflow="fold", min_width=8)
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
-    for row in rows:
-        sizes = (f"{row.parameters / 1e6:.2f}M", f"{row.gmacs:.2g}", f"{row.size_mb:.1f}")
-        times = (f"{row.latency_p50_ms:.3g}", f"{row.latency_p95_ms:.3g}", f"{row.images_per_second:.4g}")
-        quality = [f"{row.quality[name]:.1%}" if name in row.quality else "-" for name in names]
-        table.add_row(row.name, row.form, *sizes, *times, f"{row.times_the_first:.3g}", *quality)
-    PlainConsole().print(table)
+    return table
 
 
 def _of_run(source: str) -> Path | None:

@@ -17,7 +17,7 @@ from tinymim.safety import text
 from tinymim.safety.console import PlainConsole
 
 COMMANDS = {
-    "": "tinymim fit --config NAME, or tinymim distill NAME",
+    "": "tinymim fit NAME, or tinymim distill NAME",
     "chains": "tinymim chain run NAME",
     "studies": "tinymim study NAME",
     "scaling": "tinymim scaling NAME",

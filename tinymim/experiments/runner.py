@@ -176,7 +176,8 @@ class Runner:
         log = state.place / "logs" / f"{key.replace('/', '-')}.txt" if self.logged else None
         number = self.keys.index(key) + 1
         if self.quiet:
-            self._tally.began(key, number, len(self.keys))
+            begun = sum(each in self._tried or self.state.entries[each].state == "done" for each in self.keys)
+            self._tally.began(key, begun, len(self.keys))
         else:
             what = " ".join(filter(None, (stage.kind, stage.recipe, f"from {stage.start or 'scratch'}")))
             if stage.kind == "command":

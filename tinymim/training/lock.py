@@ -111,7 +111,7 @@ def _locked(folder: Path, what: str, patience: float) -> tuple[FileLock, list[Pa
         except BaseException:
             flock.release()
             raise
-    raise TinymimError(f"{what}: {folder} is taken away again and again; give another folder")
+    raise TinymimError(f"{what}: {folder} cannot be made, or is taken away again and again; give another folder")
 
 
 def _remove(folder: Path, made: list[Path]) -> None:

@@ -26,6 +26,9 @@ LOST = re.compile(r"(Connection (closed|reset) by|Broken pipe|\[.*gloo|NCCL|Watc
 WORKER = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
 """PyTorch's loader, when one of its processes is gone."""
 
+ABSENT = re.compile(r"No supported (gpu) backend found|`(\w+)Accelerator` can not run on your system")
+"""Lightning's words on a kind of device that is not here."""
+
 UNMADE = re.compile(r"Problem with given class_path '([^']+)':\s*(.+?)\s*(?:- Expected|Given value|$)", re.DOTALL)
 """jsonargparse's words on a class that it could not make, among those on all that it tried."""
 
@@ -81,6 +84,9 @@ def _message(error: Exception) -> str | None:
             f"rank {rank()}: another rank died; its error may be printed above ({text.strip().splitlines()[0][:200]}). "
             "--ckpt_path last goes on from the newest checkpoint"
         )
+    if absent := ABSENT.search(text):
+        wanted = (absent[1] or absent[2]).lower()
+        return f"trainer.accelerator: {wanted}, but this machine has none that PyTorch can use; give cpu or auto"
     if problem := UNMADE.search(text):
         return f"{problem[1].rpartition('.')[2]}: {problem[2]}"
     if "Original Traceback" in text or not _of_libraries_alone(error):
