@@ -235,7 +235,7 @@ def test_grids__agreement_is_resampled_or_left_out_and_all_else_goes_on(
     assert set(zip(found.cka["model_a"], found.cka["model_b"], strict=True)) == {*zip("aabbca", "abbccc", strict=True)}
     found.write(tmp_path)
     monkeypatch.setattr(figures, "save", lambda drawn, stem: b"")
-    models, distance, *_ = analysis_page.sections(tmp_path)
+    distance, *_, models = analysis_page.sections(tmp_path)
     assert models.remarks[0].startswith("Relation agreement of a and b: the teacher's 4x4 patches are resampled")
     assert "in proportion to uniform attention" in distance.pictures[1].text
 
