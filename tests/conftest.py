@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import yaml
 from huggingface_hub import constants
 
 from tinymim import files
+from tinymim.data.data_module import ImageData
 from tinymim.teachers import card, weights
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
@@ -104,3 +106,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     for folder in vars(places).values():
         folder.mkdir()
     return places
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_loading_processes() -> Iterator[None]:
+    """Let ``num_workers: auto`` be 0 within the tests' own process: what a fit that was broken off leaves behind is
+    waited for by whichever test collects it, 5 s for each process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageData, "needs_workers", False)
+        yield

@@ -22,6 +22,7 @@ def trained_by(data: Any, processes: int = 1, fn: str = "fit") -> Any:
 @pytest.mark.parametrize(("cores", "processes", "workers"), [(1, 1, 1), (6, 1, 6), (64, 1, 8), (6, 2, 3), (2, 8, 1)])
 def test_workers__auto_follows_cores_and_processes(monkeypatch, cores, processes, workers):
     monkeypatch.setattr(data_module, "cores", lambda: cores)
+    monkeypatch.setattr(data_module.ImageData, "needs_workers", True)
     assert trained_by(ImageFolderData("images"), processes).workers() == workers
     assert trained_by(DigitsData(), processes).workers() == 0, "they lie in memory"
     assert DigitsData(num_workers=3).workers() == 3
@@ -29,6 +30,7 @@ def test_workers__auto_follows_cores_and_processes(monkeypatch, cores, processes
 
 def test_workers__of_evaluation_have_half_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(data_module, "cores", lambda: 6)
+    monkeypatch.setattr(data_module.ImageData, "needs_workers", True)
     data = prepared(class_folders(tmp_path), num_workers="auto")
     assert [loader.num_workers for loader in (data.train_dataloader(), *data.val_dataloader())] == [6, 3, 3]
 
