@@ -17,8 +17,6 @@ def main(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     if args.count < 0:
         raise TinymimError(f"count: {args.count} is not a number of images")
-    if args.images and not args.images.is_dir():  # a page does without pictures, but not in place of what was asked for
-        raise TinymimError(f"images: {args.images} is no folder")
     run = runs.read(args.run)
     others = [runs.read(place) for place in args.others] or runs.beside(run)
     out = args.out or args.run / "report.html"

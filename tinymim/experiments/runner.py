@@ -174,7 +174,6 @@ class Runner:
         place = state.place / key
         self._make_ready(key, place)
         log = state.place / "logs" / f"{key.replace('/', '-')}.txt" if self.logged else None
-        number = self.keys.index(key) + 1
         if self.quiet:
             begun = sum(each in self._tried or self.state.entries[each].state == "done" for each in self.keys)
             self._tally.began(key, begun, len(self.keys))
@@ -183,7 +182,7 @@ class Runner:
             if stage.kind == "command":
                 what = shlex.join(["tinymim", *stage.config["words"]])
             where = f" (its output: {log})" if log and not self.shown else ""
-            say(f"\n== stage {number} of {len(self.keys)}, {key}: {what}{where}")
+            say(f"\n== stage {self.keys.index(key) + 1} of {len(self.keys)}, {key}: {what}{where}")
         entry.inputs = fit_files.inputs(state, key)
         entry.recipe, entry.started = digest(stage), entry.started or now()
         entry.state, entry.ended, entry.exit_code, entry.error, entry.outputs = "running", None, None, None, {}

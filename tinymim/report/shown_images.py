@@ -39,9 +39,14 @@ class ShownImages:
         folder: to take images from.
         count: how many, spread evenly.
         trust: the data of the run's recipe may be any class, and is built.
+
+    Raises:
+        TinymimError: there is no such ``folder``. A page does without pictures, but not in place of what was asked for.
     """
 
     def __init__(self, run: Run, folder: Path | None, count: int, trust: bool):
+        if folder and not folder.is_dir():
+            raise TinymimError(f"images: {folder} is no folder")
         self.run, self.folder, self.count, self.trust = run, folder, count, trust
         self.notes: list[str] = []
 
@@ -89,8 +94,6 @@ class ShownImages:
 
 
 def _from_folder(folder: Path, count: int) -> list[Tensor]:
-    if not folder.is_dir():
-        raise TinymimError(f"images: {folder} is no folder")
     files = ListedImages(str(folder), sorted(image_files(str(folder))), SIDE)
     if not files.names:
         raise TinymimError(f"images: {folder} holds no images")
