@@ -27,7 +27,7 @@ CHOSEN = {"scratch": {"few": {"model.optim.base_lr": 0.5, "model.optim.layer_dec
 def write_settings(folder: Path, rows: dict[str, Any]) -> Path:
     """A file of settings."""
     path = folder / "own.yaml"
-    settings.write(path, Settings("", "tinymim search toy", "two of each.", rows))
+    settings.write(path, Settings("", "tinymim search toy", "two of each.", {}, rows))
     return path
 
 
@@ -101,6 +101,20 @@ def test_remarks__state_the_settings_and_name_the_rows_without(tmp_path: Path) -
     assert told[1] == "Each row has its own, chosen by `tinymim search toy`: two of each."
     assert "*from scratch* (probe), *student of toy*;" in told[2]
     assert f"`tinymim search {recipe}`" in told[2]
+
+
+def test_remarks__a_row_at_an_end_of_what_was_tried_is_told() -> None:
+    tried = {"probe": {"model.optim.base_lr": [0.1, 0.2, 0.4]}, "tune": {"model.a": [1, 2], "model.b": ["x", "y", "z"]}}
+    best = {"one": 0.4, "two": 0.2, "three": 0.1, "four": 0.4}
+    rows = {row: {"probe": {"model.optim.base_lr": rate}, "tune": {"model.a": 1}} for row, rate in best.items()}
+    chosen = Settings("", "tinymim search toy", "two of each.", tried, rows)
+    assert chosen.at_ends({row: row for row in rows}, ["probe", "tune"]) == [
+        "At an end of what was tried; a wider `search.grid` may find better: "
+        "probe base_lr 0.1 of *three*; probe base_lr 0.4 of *one*, *four*."
+    ]
+    assert chosen.at_ends({"two": "two"}, ["probe"]) == []
+    many = Settings("", "", "", tried, {str(row): {"probe": {"model.optim.base_lr": 0.4}} for row in range(5)})
+    assert many.at_ends({row: row for row in many.rows}, ["probe"])[0].endswith("probe base_lr 0.4 of 5 of 5 rows.")
 
 
 def test_chain__a_rows_settings_reach_its_own_stages(tmp_path: Path) -> None:

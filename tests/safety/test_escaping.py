@@ -48,7 +48,9 @@ def test_names__that_are_long_are_cut_in_the_message() -> None:
 
 
 def test_settings__how_and_command_are_paragraphs_in_the_table() -> None:
-    made = settings.Settings("own.yaml", "tinymim [a](http://b)", "# so\n\n<script>", {"one": {"probe": {"a.b": 1}}})
+    made = settings.Settings(
+        "own.yaml", "tinymim [a](http://b)", "# so\n\n<script>", {}, {"one": {"probe": {"a.b": 1}}}
+    )
     section = Section("t", remarks=made.remarks({"one": "# One <b>"}, ["probe"], "tinymim search x"))
     written = section.markdown()
     assert "<script>" not in written

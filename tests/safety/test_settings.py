@@ -93,7 +93,7 @@ def test_names__longer_than_a_files_are_one_line(tmp_path: Path, capsys: pytest.
 
 def test_chain__is_read_with_the_settings_it_was_begun_with(tmp_path: Path) -> None:
     rows: dict[str, Any] = {"one": {"finetune": {"model.optim.base_lr": 0.5}}}
-    settings.write(tmp_path / "own.yaml", settings.Settings("", "tinymim search toy", "two", rows))
+    settings.write(tmp_path / "own.yaml", settings.Settings("", "tinymim search toy", "two", {}, rows))
     stage = {"name": "a", "kind": "finetune", "recipe": "finetune_digits", "weights": None}
     compared = {"title": "Which?", "rows": {"one": ["a"]}}
     content = {"stages": [stage], "compare": compared, "settings": str(tmp_path / "own.yaml")}

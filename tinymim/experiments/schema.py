@@ -66,6 +66,7 @@ class SettingsText(Struct, forbid_unknown_fields=True):
 
     command: Text = ""
     how: Text = ""
+    tried: dict[Line, Tried] | None = None
     rows: dict[Line, dict[Line, Chosen]] | None = None
 
 

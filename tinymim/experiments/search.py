@@ -132,7 +132,10 @@ class Search:
                 title, figure = self.figure(role)
                 figures = ", ".join(f"{shown(score['set'])}: {figure.shown([score[title]])}" for score in tried)
                 say(f"{rows[row].title}, {role}: {figures}")
-        settings.write(path, Settings(str(path), command, how, kept))
+        chosen = Settings(str(path), command, how, self.grid, kept)
+        settings.write(path, chosen)
+        for line in chosen.at_ends({rows[row].known: rows[row].title for row in scores}, list(self.grid)):
+            say(line.replace("*", ""))
         return path
 
     def _how(self) -> str:

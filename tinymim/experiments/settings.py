@@ -3,6 +3,7 @@
 recipes/settings/NAME.yaml:
 command   that chose them
 how       a sentence on what was tried, and on which images
+tried     STAGE: ``{dotted.key: [values]}``, of which a row that took the lowest or highest is told under the table
 rows      ROW: ``{STAGE: {dotted.key: value}}``, overrides of that stage's recipe for that row alone
 """
 
@@ -31,13 +32,15 @@ class Settings:
     Args:
         source: the file, for people; empty where a comparison names none.
         command: that chose them.
-        how: what it tried.
+        how: what it tried, in words.
+        tried: by stage, the values of each dotted key.
         rows: by row and stage, values by dotted key.
     """
 
     source: Line = ""
     command: schema.Text = ""
     how: schema.Text = ""
+    tried: dict[Line, schema.Tried] = field(default_factory=dict)
     rows: dict[Line, dict[Line, schema.Chosen]] = field(default_factory=dict)
 
     def texts(self, row: str, stage: str) -> list[str]:
@@ -65,12 +68,36 @@ class Settings:
                 without.append(f"*{title}*" + (f" ({', '.join(missing)})" if parts else ""))
         if lines:
             lines.append(f"Each row has its own, chosen by `{self.command}`: {self.how}")
+            lines += self.at_ends(rows, stages)
         if without:
             lines.append(
                 f"Without settings of their own, which is no fair comparison: {', '.join(without)}; the recipe's were "
                 f"taken. `{search}` searches them."
             )
         return lines
+
+    def at_ends(self, rows: dict[str, str], stages: list[str]) -> list[str]:
+        """The line on rows whose best is the lowest or highest value tried, so that better may lie beyond, see
+        ``remarks``."""
+        told = []
+        for stage in stages:
+            for key, values in self.tried.get(stage, {}).items():
+                for end in ends(values):
+                    at = [title for row, title in rows.items() if self._chosen(row, stage).get(key) == end]
+                    who = ", ".join(f"*{title}*" for title in at) if len(at) < 4 else f"{len(at)} of {len(rows)} rows"
+                    told += [f"{stage} {shown({key: end})} of {who}"] if at else []
+        return (
+            [f"At an end of what was tried; a wider `search.grid` may find better: {'; '.join(told)}."] if told else []
+        )
+
+    def _chosen(self, row: str, stage: str) -> schema.Chosen:
+        return self.rows.get(row, {}).get(stage, {})
+
+
+def ends(values: list[schema.Value]) -> list[float]:
+    """The lowest and the highest of three numbers or more; none of fewer, or of words: a choice and no range."""
+    numbers = {each for each in values if isinstance(each, int | float) and not isinstance(each, bool)}
+    return [min(numbers), max(numbers)] if len(numbers) == len(values) > 2 else []
 
 
 def shown(values: dict[str, Any]) -> str:
@@ -100,7 +127,13 @@ def load(name: str | None, missing: bool = False) -> Settings:
     content = spec.read(path, "settings", "command and rows")
     if errors := schema.mistakes(content, schema.SettingsText):
         raise several(f"{path} has {len(errors)} mistake(s)", errors)
-    return Settings(str(path), content.get("command", ""), content.get("how", ""), content.get("rows") or {})
+    return Settings(
+        str(path),
+        content.get("command", ""),
+        content.get("how", ""),
+        content.get("tried") or {},
+        content.get("rows") or {},
+    )
 
 
 def place(name: str) -> Path:
@@ -128,5 +161,6 @@ def write(path: Path, settings: Settings) -> None:
         f"# Settings of each row, chosen by `{settings.command}`, which writes this file.\n"
         "# On a part of the training images; no held-out image was read.\n"
     )
-    content = {"command": settings.command, "how": settings.how, "rows": settings.rows}
+    tried = {"tried": settings.tried} if settings.tried else {}
+    content = {"command": settings.command, "how": settings.how, **tried, "rows": settings.rows}
     write_text(path, head + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True))
