@@ -62,6 +62,15 @@ def test_check__sizes_that_are_none(options: dict[str, Any], word: str) -> None:
     assert problem.startswith(word)
 
 
+def test_check__mappings_as_recipes_have_them_are_told_together() -> None:
+    mappings: dict[str, Any] = {"architecture": {"arch": "vit_tiny_patch16_224"}, "optim": {"base_lr": 1e-3}}
+    assert Classifier(num_classes=3, **mappings).problems(32) == [
+        "optim: a mapping, as recipes have; in Python it is tinymim.Optim(base_lr=...)",
+        "architecture: a mapping, as recipes have; in Python it is tinymim.Architecture(arch, options={...}), "
+        "a Distiller's student too",
+    ]
+
+
 def test_run__a_check_before_it_changes_no_weight_and_no_order(teacher_card: Path, tmp_path: Path) -> None:
     plain, checked = (modules()["distiller"] for _ in range(2))
     assert checked.problems(16) == []

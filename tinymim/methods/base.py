@@ -27,6 +27,13 @@ from tinymim.vit.backbone import Backbone, on_meta
 from tinymim.vit.conventions import Conventions
 from tinymim.vit.initialise import Init
 
+OBJECTS = {
+    "optim": "tinymim.Optim(base_lr=...)",
+    "architecture": "tinymim.Architecture(arch, options={...}), a Distiller's student too",
+    "reconstruction": "Reconstruction(weight=...)",
+}
+"""Attributes that are mappings in recipes, and that a script of one's own gives as objects."""
+
 TRANSFER = "transfer_batch_to_device"  # Lightning's hook
 
 
@@ -131,6 +138,9 @@ class Method(pl.LightningModule):
             image_size: of the data, in pixels.
             data: the data module, which need not be set up.
         """
+        mappings = [name for name in OBJECTS if isinstance(vars(self).get(name), dict)]
+        if mappings:
+            return [f"{name}: a mapping, as recipes have; in Python it is {OBJECTS[name]}" for name in mappings]
         errors = Errors()
         with torch.device("meta"), torch.random.fork_rng(devices=[]):  # a check draws no number of the run
             self.checking = True
