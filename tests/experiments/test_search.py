@@ -33,6 +33,8 @@ def write_settings(folder: Path, rows: dict[str, Any]) -> Path:
 
 def test_points__are_all_combinations() -> None:
     assert search.points({"a.b": [1, 2], "c": [3]}) == [{"a.b": 1, "c": 3}, {"a.b": 2, "c": 3}]
+    of_each = search.points([{"a": [1], "b": [5]}, {"a": [1, 2], "b": [5]}, {"b": [6]}])
+    assert of_each == [{"a": 1, "b": 5}, {"a": 2, "b": 5}, {"b": 6}], "each once"
 
 
 def options(found: Search, part: str = "data") -> list[dict[str, Any]]:
@@ -169,6 +171,7 @@ def test_settings__mistakes_in_the_form_are_told_together(tmp_path: Path) -> Non
         ({"seeds": [0, 1, 1]}, "search.seeds: seed 1 stands twice"),
         ({"grid": {"fwe": {"model.a": [1]}}}, "search.grid.fwe: no such stage; did you mean few"),
         ({"grid": {"few": {"a": 1}}}, "search.grid.few: .* is not a mapping such as"),
+        ({"grid": {"few": [{"a": 1}]}}, "search.grid.few: .* is not a mapping such as"),
         ({"by": {"few": "10-NN"}}, "search.by.few: '10-NN' is no figure of this stage"),
         ({"grids": {}}, "search.grids: no such key; did you mean grid"),
     ],

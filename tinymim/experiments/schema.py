@@ -59,6 +59,10 @@ Tried = Annotated[
     dict[Option, Annotated[list[Value], Meta(min_length=1, max_length=1000)]],
     Meta(description="a mapping such as {model.optim.base_lr: [0.002, 0.008]}, of options and numbers"),
 ]
+Grids = Annotated[
+    Tried | Annotated[list[Tried], Meta(min_length=1, max_length=100)],
+    Meta(description="a mapping such as {model.optim.base_lr: [0.002, 0.008]}, of options and numbers, or several"),
+]
 
 
 class SettingsText(Struct, forbid_unknown_fields=True):
@@ -75,7 +79,7 @@ class SearchText(Struct, forbid_unknown_fields=True):
 
     share: Annotated[float, Meta(gt=0, lt=1, description="a share of the training images between 0 and 1")] = 0.2
     seeds: Seeds = msgspec.field(default_factory=lambda: [0])
-    grid: dict[Line, Tried] | None = None
+    grid: dict[Line, Grids] | None = None
     by: dict[Line, Line | None] | None = None
 
 

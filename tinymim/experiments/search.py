@@ -4,7 +4,8 @@ search
   share   of the training images that every fit of the search leaves out, its pre-training too, and that settings are
           judged on; 0.2 by default. No held-out image is read
   seeds   list; each combination is fitted once for each; [0] by default
-  grid    STAGE: ``{dotted.key: [values]}``: all combinations of the values, the same ones for every row
+  grid    STAGE: ``{dotted.key: [values]}``: all combinations of the values, the same ones for every row; or a list of
+          such mappings, where not every combination makes sense
   by      STAGE: title of the figure that decides; by default the stage's last. Of equals, the lower loss
 
 RUN/cells/ROW/pretrain, RUN/cells/ROW/STAGE/COMBINATION/seedN     the fits; finished ones are kept by the same command
@@ -41,12 +42,23 @@ BRIEF = {
 Point = dict[str, Any]
 """A combination: values by dotted key."""
 
+Grid = dict[str, list[Any]]
+"""Values to combine, by dotted key."""
+
 DEFAULT_SHARE = 0.2
 
 
-def points(tried: dict[str, list[Any]]) -> list[Point]:
-    """All combinations of the values."""
-    return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
+def mappings(tried: Grid | list[Grid]) -> list[Grid]:
+    """The mappings of a stage's grid, of which there may be one."""
+    return tried if isinstance(tried, list) else [tried]
+
+
+def points(tried: Grid | list[Grid]) -> list[Point]:
+    """All combinations of the values of each mapping, each once."""
+    found = [
+        dict(zip(grid, each, strict=True)) for grid in mappings(tried) for each in itertools.product(*grid.values())
+    ]
+    return [point for number, point in enumerate(found) if point not in found[:number]]
 
 
 class Search:
@@ -61,7 +73,7 @@ class Search:
         if wrong := [row for row in rows if row not in compared.compared.rows]:
             raise TinymimError(f"no row {wrong[0]!r} in {name}{near(wrong[0], compared.compared.rows)}")
         self.compared, self.rows = compared, rows or list(compared.compared.rows)
-        self.grid: dict[str, dict[str, list[Any]]] = compared.search["grid"]
+        self.grid: dict[str, Grid | list[Grid]] = compared.search["grid"]
         self.seeds: list[int] = compared.search.get("seeds", [0])
         self.tried: dict[str, tuple[Stage, Point]] = {}
         self.plan = self._plan()
@@ -132,7 +144,7 @@ class Search:
                 title, figure = self.figure(role)
                 figures = ", ".join(f"{shown(score['set'])}: {figure.shown([score[title]])}" for score in tried)
                 say(f"{rows[row].title}, {role}: {figures}")
-        chosen = Settings(str(path), command, how, self.grid, kept)
+        chosen = Settings(str(path), command, how, {role: _values(tried) for role, tried in self.grid.items()}, kept)
         settings.write(path, chosen)
         for line in chosen.at_ends({rows[row].known: rows[row].title for row in scores}, list(self.grid)):
             say(line.replace("*", ""))
@@ -142,7 +154,10 @@ class Search:
         """The budget, in words."""
         parts = []
         for role, tried in self.grid.items():
-            values = "; ".join(f"{key.rpartition('.')[2]} {', '.join(map(str, each))}" for key, each in tried.items())
+            values = " or ".join(
+                "; ".join(f"{key.rpartition('.')[2]} {', '.join(map(str, each))}" for key, each in grid.items())
+                for grid in mappings(tried)
+            )
             parts.append(f"{role} {len(points(tried))} ({values})")
         share = self.compared.search.get("share", DEFAULT_SHARE)
         return (
@@ -150,6 +165,15 @@ class Search:
             f"as many epochs for every row, fitted on {1 - share:.0%} of the training images and judged on the other "
             f"{share:.0%}."
         )
+
+
+def _values(tried: Grid | list[Grid]) -> Grid:
+    """Every value of each key, whatever it was combined with."""
+    values: Grid = {}
+    for grid in mappings(tried):
+        for key, each in grid.items():
+            values.setdefault(key, []).extend(value for value in each if value not in values.get(key, []))
+    return values
 
 
 def _metrics(state: State, key: str) -> dict[str, float]:
