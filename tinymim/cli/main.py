@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     name, arguments = parser.parse_args(arguments[:1]).command, arguments[1:]
     if name not in COMMANDS:
-        from tinymim.config.spec import near
+        from tinymim.near_names import near
 
         parser.error(f"there is no command {name!r}{near(name, COMMANDS)}")
     if asked := [place for place, word in enumerate(arguments) if word in HELP]:  # and nothing else is looked at

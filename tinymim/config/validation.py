@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import difflib
 import functools
 import inspect
 import re
@@ -21,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from tinymim.config import class_paths, options, trainer_parts
 from tinymim.config.class_paths import classes_in
-from tinymim.config.spec import near
 from tinymim.errors import TinymimError
+from tinymim.near_names import near, nearest
 from tinymim.safety import text
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def check_class(node: Any, path: str, errors: list[str], bases: tuple[type, ...]
         if "." not in class_path and option in trainer_parts.MODULES:
             errors.append(f"{path}: Lightning has no {class_path}{near(class_path, trainer_parts.class_paths(option))}")
             return False
-        nearest = class_paths.nearest(class_path)
+        nearest = class_paths.nearest_class(class_path)
         errors.append(f"{path}.class_path: {class_path} cannot be imported ({error}){nearest}")
         return False
     if not inspect.isclass(cls) or not issubclass(cls, bases or object):
@@ -200,7 +199,7 @@ def check_values(
 def drop_unknown(node: Config, path: str, allowed: set[str], owner: str, errors: list[str]) -> None:
     """Take keys of ``node`` that are not ``allowed`` out of it; each is an error with the nearest one that is."""
     for key in [key for key in node if key not in allowed]:
-        match = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
+        match = nearest(key, allowed, 1)
         hint = f"did you mean {match[0]}?" if match else f"it has {', '.join(sorted(allowed))}"
         errors.append(f"{path}.{key}".lstrip(".") + f": no such option of {owner}; {hint}")
         del node[key]

@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.config import options, spec
-from tinymim.config.spec import near, texts, unknown
+from tinymim.config.spec import texts, unknown
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import schema
 from tinymim.experiments import settings as settings_file
 from tinymim.experiments.plan import CHECKPOINT, SETTLED, Plan, Stage, in_order, resolved
+from tinymim.near_names import near
 from tinymim.teachers import card, locate
 
 Written = dict[str, Any]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.config import recipe, spec
-from tinymim.config.spec import near
 from tinymim.errors import TinymimError
+from tinymim.near_names import near
 
 KEYS = {"questions": "study", "objectives": "scaling study", "parts": "program"}
 """A key of each kind that no other has."""

@@ -36,11 +36,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tinymim.config import spec as outline
-from tinymim.config.spec import near, shortened, unknown
+from tinymim.config.spec import shortened, unknown
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import schema, state
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage
 from tinymim.experiments.state import Entry, State
+from tinymim.near_names import near
 from tinymim.safety.text import WRONG, brief, json_or_empty, unreadable
 from tinymim.teachers.record_schemas import Line
 

@@ -19,7 +19,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from tinymim.config.spec import near, texts
+from tinymim.config.spec import texts
 from tinymim.errors import TinymimError
 from tinymim.experiments import settings, study
 from tinymim.experiments.plan import Fit, Plan, Stage
@@ -28,6 +28,7 @@ from tinymim.experiments.settings import Settings, shown
 from tinymim.experiments.state import State
 from tinymim.experiments.study import Study, Written
 from tinymim.log import say
+from tinymim.near_names import near
 from tinymim.safety.text import json_or_empty
 
 BRIEF = {

@@ -50,6 +50,7 @@ from tinymim.experiments.plan import CHECKPOINT, Fit, Plan, Stage, in_order, res
 from tinymim.experiments.questions import FIGURES, PRETRAIN, Claim, Comparison, Curve, Figure, Question
 from tinymim.experiments.settings import Settings
 from tinymim.experiments.study_check import PREPARED
+from tinymim.near_names import near
 
 SHARED = ("data", "vars", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
 """Overrides that every fit takes, whichever recipe they were given for."""
@@ -249,7 +250,7 @@ def _unknown_stages(chosen: Settings, rows: dict[str, Row], stages: list[str]) -
     """Rows in the file of settings that are not of this study are of another; of its own rows, stages that it lacks are
     mistakes."""
     return [
-        f"{chosen.source}: rows.{row.known}.{stage}: no such stage{outline.near(stage, stages)}"
+        f"{chosen.source}: rows.{row.known}.{stage}: no such stage{near(stage, stages)}"
         for row in rows.values()
         for stage in chosen.rows.get(row.known, {})
         if stage not in stages
