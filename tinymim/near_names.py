@@ -53,8 +53,9 @@ def _likeness(word: str, name: str) -> float:
     begun = len(short) >= SHORTEST and f"_{short}" in f"_{long}"
     # a name within a longer word is near if it is most of it, as `distill` of `distillation`
     part = (whole or begun) and short and (short == word or 2 * len(short) >= len(long))
+    headed = begun and long.startswith(short) and short == word
     turned = len(word) >= SHORTEST and sorted(word) == sorted(name)
     matcher = difflib.SequenceMatcher(None, name, word)
     if not part and not turned and matcher.real_quick_ratio() < LIKE:
         return 0.0
-    return max(matcher.ratio(), LIKE if part else 0.0, 0.9 if turned else 0.0)
+    return max(matcher.ratio(), LIKE if part else 0.0, 0.9 if turned or headed else 0.0)

@@ -219,7 +219,7 @@ def test_check__lists_every_mistake_at_once() -> None:
         "did you mean max_epochs?",
         "did you mean base_lr?",
         "no card 'digits_mea'; near it: digits_mae",
-        "data.init_args.batch_size: 'many' is not int",
+        "data.init_args.batch_size: 'many' is not a whole number",
     )
 
 

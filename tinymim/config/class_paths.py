@@ -124,4 +124,6 @@ def nearest_class(class_path: str) -> str:
             names = nearest(name, classes, 1)
             return f"; did you mean {module}.{names[0]}?" if names else ""
         module = module.rpartition(".")[0]
-    return ""
+    own = [other for part in ("data", "modules") for other in importlib.import_module(f"{OWN}{part}").__all__]
+    names = nearest(name, own, 1) if name == class_path else []
+    return f"; did you mean {names[0]}?" if names else ""

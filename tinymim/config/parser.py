@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
-from tinymim.config import validation
+from tinymim.config import value_types
 from tinymim.errors import TinymimError
 
 
@@ -28,7 +28,7 @@ def whole_numbers_first(function: Callable[..., Any]) -> None:
 
 
 whole_numbers_first(pl.Trainer.__init__)
-validation.start_no_python()
+value_types.start_no_python()
 
 
 class Parser(LightningArgumentParser):
