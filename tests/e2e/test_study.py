@@ -127,7 +127,7 @@ def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: p
     (beside / "go").touch()
     study_command.main(arguments)
     out, err = capsys.readouterr()
-    assert "1 cell(s) to run" in err
+    assert "1 cell to run" in err
     assert "cells/slow/seed0/probe: 10-NN " in err
     assert states(place) == {"scratch": "done", "slow": "done"}
     assert record.stat().st_mtime_ns == before
@@ -173,10 +173,10 @@ def test_study__another_definition_is_never_mixed_in(place: Path, capsys: pytest
     ):
         study_command.main(arguments)
     study_command.main([*arguments, "--rows", "scratch"])
-    assert "0 cell(s) to run" in capsys.readouterr().err
+    assert "0 cells to run" in capsys.readouterr().err
     assert states(place) == {"scratch": "done"}, "the other cell is of another definition now, and not shown"
     study_command.main([*arguments, "--overwrite"])
-    assert "1 cell(s) to run" in capsys.readouterr().err
+    assert "1 cell to run" in capsys.readouterr().err
     assert json.loads((place / "cells/cls/seed0/pretrain/results.json").read_text())["epochs"] == 2
     assert {path.parts[-4] for path, then in first.items() if path.stat().st_mtime_ns == then} == {"scratch"}
 

@@ -116,7 +116,7 @@ def test_chain__goes_on_with_the_stage_that_waits(old: User) -> None:
 def test_study__keeps_its_finished_cells(old: User) -> None:
     with undrawn():
         said = old("study", "start", "--run_dir", "runs/study")
-    assert "0 cell(s) to run" in said
+    assert "0 cells to run" in said
     tables = {path.stem: table(path) for path in sorted((old.place / "runs/study/tables").glob("*.csv"))}
     cells = [
         {key: cell[key] for key in ("row", "seed", "status", "figures")}

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tinymim.errors import counted
 from tinymim.experiments import headline, questions, report, tables
 from tinymim.experiments.compare import SCRATCH, STUDENT
 from tinymim.experiments.questions import Figure, Question
@@ -51,7 +52,12 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
     done, failed = states.count("done"), states.count("failed")
     rows, seeds = len(of.compared.rows), len(of.plan.seeds or [])
     settings = [("how figures read", tables.READING)]
-    settings.append(("cells", f"{done} done, {failed} failed; {rows} rows x {seeds} seeds are {rows * seeds}"))
+    settings.append(
+        (
+            "cells",
+            f"{done} done, {failed} failed; {counted(rows, 'row')} x {counted(seeds, 'seed')} make {rows * seeds}",
+        )
+    )
     settings.append(("pre-training", ", ".join(f"{key} {value}" for key, value in of.budget.items())))
     for role, fit in of.later.items():
         texts = [text.removeprefix("--").replace("=", " ") for text in fit.overrides]
@@ -63,7 +69,7 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
             *report.sections(state, of.compared, records, state.place, draw),
         ],
         about=f"{of.plan.about.rstrip('.')}." if of.plan.about else "",
-        warning=f"{failed} cell(s) failed: the rows they are of have fewer seeds." if failed else "",
+        warning=f"{counted(failed, 'cell')} failed: rows of such have fewer seeds." if failed else "",
         settings=settings,
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tinymim import precision
 from tinymim.config import references
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, counted, several
 from tinymim.experiments import fit_files, fit_processes, side_by_side
 from tinymim.experiments.fit_processes import Process
 from tinymim.experiments.plan_changes import digest
@@ -147,13 +147,13 @@ class Runner:
             done = sum(entry.state == "done" for entry in entries.values())
             for failure in failures:
                 say(f"failed: {failure}")
-            how_far = f"interrupted, {done} of {len(entries)} stages are done"
+            how_far = f"interrupted, {done} of {counted(len(entries), 'stage')} done"
             say(f"{plan.kind} {plan.name}: {how_far}; go on with: {self.again}")
             return self._signals.code
         if failures:
             waiting = sum(entry.state == "waiting" for entry in entries.values())
             also = f", and {waiting} that start from them wait" if waiting else ""
-            what = f"{len(failures)} of {len(entries)} stages failed{also}"
+            what = f"{len(failures)} of {counted(len(entries), 'stage')} failed{also}"
             raise several(f"{what}; try again with: {self.again}", failures)
         return 0
 

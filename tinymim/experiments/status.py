@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.experiments.fit_files import EXPORTED, RESULTS, outputs, promised
 from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.state import Entry, State
@@ -42,7 +42,8 @@ def status(state: State, console: PlainConsole | None = None) -> None:
             table.add_row(f"seed {seed}", style="bold")
         table.add_row(plan.fits[key].stage if by_seed else key, *_row(state, key, entry, bool(owner)))
     console.print(
-        f"{plan.kind} {plan.name} in {state.place}: {done} of {len(state.entries)} stages done\n", soft_wrap=True
+        f"{plan.kind} {plan.name} in {state.place}: {done} of {counted(len(state.entries), 'stage')} done\n",
+        soft_wrap=True,
     )
     console.print(table)
     console.print(f"\nat work: {owner}" if owner else "\nnobody is at work on it", soft_wrap=True)

@@ -43,7 +43,7 @@ from typing import Any
 
 from tinymim.config import spec as outline
 from tinymim.config.spec import shortened, texts
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, mistaken
 from tinymim.experiments import settings as settings_file
 from tinymim.experiments import study_check
 from tinymim.experiments.plan import CHECKPOINT, Fit, Plan, Stage, in_order, resolved
@@ -165,7 +165,7 @@ def parse(
         TinymimError: mistakes in it, all of them together.
     """
     if errors := study_check.mistakes(content):
-        raise several(f"{source} has {len(errors)} mistake(s)", errors)
+        raise mistaken(str(source), errors)
     shared = [text for text in overrides if text.removeprefix("--").startswith(SHARED)]
     budget = content.get("budget") or {}
     rows = {id: _row(id, spec, texts(budget), overrides) for id, spec in content["rows"].items()}
@@ -183,7 +183,7 @@ def parse(
         except TinymimError as error:
             errors.append(f"{stage}: {error}")
     if errors:
-        raise several(f"{source} has {len(errors)} mistake(s)", list(dict.fromkeys(errors)))
+        raise mistaken(str(source), list(dict.fromkeys(errors)))
     stages = in_order(stages)
     seeds = seeds or content["seeds"]
     cells = {

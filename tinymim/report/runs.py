@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.config import references
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.log import say
 from tinymim.safety import text
 from tinymim.teachers import record_schemas
@@ -76,7 +76,7 @@ class Run:
             state = f"cut off; `tinymim resume {self.place}` goes on"
         parts = [state]
         if {"epoch", "epochs"} <= self.progress.keys():
-            parts.append("{epoch} of {epochs} epochs".format(**self.progress))
+            parts.append(f"{self.progress['epoch']} of {counted(self.progress['epochs'], 'epoch')}")
         seconds = self.results.get("seconds") or self.progress.get("seconds")
         return ", ".join(parts if seconds is None else [*parts, clock(seconds)])
 
