@@ -93,9 +93,7 @@ def test_run__resume_begins_where_nothing_is(short: Written, fake: Fake) -> None
 
 def test_run__a_mistake_leaves_nothing_behind(short: Written) -> None:
     short.write(stages=[MEDIUM, {**TINY, "recipe": "cls_digits"}], compare=None)
-    with pytest.raises(
-        TinymimError, match=r"1 mistake\(s\): tiny: cls.teacher_block: block 6's ffn_post were not trained"
-    ):
+    with pytest.raises(TinymimError, match=r"1 mistake: tiny: cls.teacher_block: block 6's ffn_post were not trained"):
         short.run()
     assert not short.place.exists()
     short.write()

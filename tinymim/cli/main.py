@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tinymim.cli.closed_pipe import until_closed
 from tinymim.cli.command import Command
 from tinymim.cli.recipe_commands import names_recipe
 from tinymim.cli.stopping import Stopping
@@ -173,6 +174,7 @@ COMMANDS = {
 
 def command() -> NoReturn:
     """Run the command line as a process of its own, and end it."""
+    until_closed()
     try:
         code: Any = main()
     except SystemExit as ended:
