@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tinymim.errors import counted
-from tinymim.experiments import headline, questions, report, tables
+from tinymim.experiments import fits_shown, headline, questions, report, tables
 from tinymim.experiments.compare import SCRATCH, STUDENT
 from tinymim.experiments.questions import Figure, Question
 from tinymim.experiments.state import State
@@ -22,15 +22,19 @@ PAGE = "index.html"
 """Name of a page in the folder of what was compared."""
 
 
-def chain(state: State) -> str | None:
-    """Write the comparison of a chain's finished stages, ``table.md``, ``table.json`` and its page, if it has one."""
+def chain(state: State, draw: bool = True) -> str | None:
+    """Write a chain's page and, where it has one, the comparison of its finished stages: ``table.md``, whose text is
+    returned, and ``table.json``. ``draw`` also the curves of a chain that compares nothing."""
     compared = questions.of_chain(state.plan)
+    every = fits_shown.section(state, state.place)
     if compared is None:
+        made = [every, *([fits_shown.drawn(state)] if draw else [])]
+        Document(f"Chain {state.plan.name}", made, about=state.plan.about).write(state.place / PAGE)
         return None
     records = report.records(state, compared)
     section = report.section(compared, compared.questions["table"], records)
     text = f"{section.markdown()}\n{tables.READING}\n"
-    made = [*headline.sections(compared, records), section]
+    made = [*headline.sections(compared, records), section, every]
     settings = [("how figures read", tables.READING)]
     Document(f"Chain {state.plan.name}", made, settings=settings).write(state.place / PAGE)
     write_text(state.place / "table.md", text)
@@ -67,6 +71,7 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
         sections=[
             *(headline.sections(of.compared, records) if draw else []),
             *report.sections(state, of.compared, records, state.place, draw),
+            *([fits_shown.section(state, state.place)] if draw else []),
         ],
         about=f"{of.plan.about.rstrip('.')}." if of.plan.about else "",
         warning=f"{counted(failed, 'cell')} failed: rows of such have fewer seeds." if failed else "",
@@ -98,8 +103,9 @@ def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
     )
     text = made.markdown()
     write_text(state.place / "table.md", text)
+    every = fits_shown.section(state, state.place)
     shown = report.drawn(made, state, of.compared, "compared", records)
-    page = Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), shown])
+    page = Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), shown, every])
     page.write(state.place / PAGE)
     content = {
         "environment": run_folder.environment(),

@@ -21,6 +21,9 @@ from tinymim.training.run_folder import PROGRESS
 PLANS = ("plan.json", "chain.json")
 """Files of a folder of many runs: a study's, a comparison's, a chain's."""
 
+PAGE = "report.html"
+"""Name of a run's page in its folder."""
+
 DEPTH = 5
 """Folders above a run's own in which they are looked for."""
 
