@@ -240,9 +240,11 @@ def main(arguments: list[str] | None = None) -> int:
         file, code = file if len(file) < 200 else f"{file[:100]}...", 1
         again = f" cannot be written ({error.strerror}); {AGAIN}" if error.errno in FULL else f": {error.strerror}"
         words = f"{file}{again}"
+    from tinymim.log import first_to_say
     from tinymim.safety.escaping import terminal
 
-    print(f"tinymim {name}: {terminal(words)}", file=sys.stderr)
+    if first_to_say(words):
+        print(f"tinymim {name}: {terminal(words)}", file=sys.stderr, flush=True)
     return code
 
 
