@@ -21,7 +21,7 @@ for words in ("data.root: none", f"rank {os.environ['LOCAL_RANK']}: another rank
 
 
 def test_first_to_say__of_one_process_is_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in log.SIZES:
+    for name in (*log.SIZES, "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert [log.first_to_say("a"), log.first_to_say("a")] == [True, True]
 
@@ -42,7 +42,8 @@ def test_first_to_say__lightnings_first_process_is_the_launcher(
 ) -> None:
     for name in ("RANK", "SLURM_PROCID", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in log.SIZES:
+        monkeypatch.delenv(name, raising=False)  # as after Lightning's teardown
     monkeypatch.setattr(log.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert log.first_to_say("a")

@@ -104,8 +104,8 @@ def first_to_say(text: str) -> bool:
     and where they write to. A file in the folder of temporary ones says that one was first, even before they are
     connected.
     """
-    sizes = (os.environ.get(name, "") for name in SIZES)
-    if next((int(size) for size in sizes if size.isdecimal()), 1) < 2:
+    sizes = [int(size) for name in SIZES if (size := os.environ.get(name, "")).isdecimal()]
+    if max(sizes, default=2 if "LOCAL_RANK" in os.environ else 1) < 2:  # Lightning takes its WORLD_SIZE away in the end
         return True
     outside = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "RANK"))
     first = not outside and os.environ.get("LOCAL_RANK", "0") == "0"
@@ -113,7 +113,8 @@ def first_to_say(text: str) -> bool:
     with suppress(OSError, ValueError):
         place = str(os.fstat(sys.stderr.fileno())[1:3])
     words = re.sub(r"rank \d+", "rank", text)
-    key = hashlib.sha256(f"{os.getpid() if first else os.getppid()} {place} {words}".encode()).hexdigest()[:32]
+    launcher = f"{os.getpid() if first else os.getppid()} {os.environ.get('TORCHELASTIC_RESTART_COUNT')}"
+    key = hashlib.sha256(f"{launcher} {place} {words}".encode()).hexdigest()[:32]
     path = Path(tempfile.gettempdir()) / f"{SAID}{key}"
     with suppress(OSError):
         for old in path.parent.glob(f"{SAID}*"):
