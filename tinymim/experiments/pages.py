@@ -33,9 +33,9 @@ def chain(state: State, draw: bool = True) -> str | None:
         return None
     records = report.records(state, compared)
     section = report.section(compared, compared.questions["table"], records)
-    text = f"{section.markdown()}\n{tables.READING}\n"
+    text = f"{section.markdown()}\n{tables.reading(records)}\n"
     made = [*headline.sections(compared, records), section, every]
-    settings = [("how figures read", tables.READING)]
+    settings = [("how figures read", tables.reading(records))]
     Document(f"Chain {state.plan.name}", made, settings=settings).write(state.place / PAGE)
     write_text(state.place / "table.md", text)
     rows = {
@@ -55,7 +55,7 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
     states = [record["status"] for by_seed in records.values() for record in by_seed.values()]
     done, failed = states.count("done"), states.count("failed")
     rows, seeds = len(of.compared.rows), len(of.plan.seeds or [])
-    settings = [("how figures read", tables.READING)]
+    settings = [("how figures read", tables.reading(records))]
     settings.append(
         (
             "cells",
