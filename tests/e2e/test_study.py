@@ -186,7 +186,7 @@ def test_study__another_definition_is_never_mixed_in(place: Path, capsys: pytest
     [
         (["digits", "--rows", "relatoin"], "--rows: no relatoin in study digits; there are scratch, "),
         (["digits", "--questions", "t7"], "--questions: no t7 .* there are strategy"),
-        (["digits", "--rows", "scratch", "--jobs", "0"], "--jobs: 0 is not 1 or more"),
+        (["digits", "--rows", "scratch", "--jobs", "0"], "--jobs: 0 is not a whole number, 1 or more"),
         (["digits", "more"], "no option of a study: more"),
         (["digits", "--rows", "relation", "--model.drop_paht", "1"], r"relation/pretrain: .*drop_path\?"),
     ],

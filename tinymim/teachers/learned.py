@@ -32,6 +32,4 @@ def check_values(path: Path, parts: Iterable[tuple[Any, dict[str, Tensor]]]) -> 
         )
     matrices = [value for key, value in loaded.items() if value.ndim > 1 and key.endswith("weight")]
     if matrices and not any(bool(value.any()) for value in matrices):  # which ends at the first one that has weights
-        raise TinymimError(
-            f"{path} holds only zeros where weights belong, so it learned nothing; take another copy"
-        )
+        raise TinymimError(f"{path} holds only zeros where weights belong, so it learned nothing; take another copy")
