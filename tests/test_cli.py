@@ -70,7 +70,7 @@ for words in (["teachers"], ["teachers", "fetch", "digits_mae"], *helps):
 def test_actions__are_those_of_the_commands() -> None:
     for name, command in COMMANDS.items():
         result = tinymim(name, "nosuchaction", "--nosuchoption")
-        told = re.search(r"invalid choice: 'nosuchaction' \(choose from (.*)\)", result.stderr)
+        told = re.search(r"'nosuchaction' is none of (.*)", result.stderr)
         assert tuple(re.findall(r"\w+", told[1]) if told else ()) == command.actions, name
 
 

@@ -34,6 +34,23 @@ def misfit(error: Exception) -> str:
     return "; ".join(line.strip() for line in lines[1:4] or lines)[:300]
 
 
+def mistaken(what: str, problems: list[str]) -> TinymimError:
+    """One error on ``what``, such as a recipe, that lists all its ``problems``, and says how many there are."""
+    return several(f"{what} has {counted(len(problems), 'mistake')}", problems)
+
+
+def plural(count: int, noun: str, others: str = "") -> str:
+    """``noun`` as it stands behind ``count``: ``image`` behind 1, else ``images``, or ``others`` of verbs."""
+    if count == 1:
+        return noun
+    return others or (f"{noun}es" if noun.endswith(("s", "x", "sh", "tch")) else f"{noun}s")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with what it is of: ``1 image``, ``2,000 images``."""
+    return f"{count:,} {plural(count, noun)}"
+
+
 def first_few(names: list[str], most: int = 3) -> str:
     """The first names, and how many more."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

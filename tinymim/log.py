@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 import sys
+import tempfile
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
@@ -29,6 +34,12 @@ EXPECTED = (
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Variables of launchers that hold the rank, in the order in which Lightning reads them."""
+
+SIZES = ("WORLD_SIZE", "SLURM_NTASKS")
+"""Variables of launchers that hold the number of processes."""
+
+SAID, STALE = "tinymim-said-", 600.0
+"""Beginning of the names of files that mark what was said, and seconds for which they count."""
 
 
 def say(text: str) -> None:
@@ -83,6 +94,39 @@ def _rank() -> int:
     """Rank of the process: Lightning's, and before that is imported, which takes seconds, the launcher's."""
     launched = (os.environ.get(name, "") for name in RANKS)
     return int(getattr(rank_zero_only, "rank", None) or next(filter(str.isdecimal, launched), 0))
+
+
+def first_to_say(text: str) -> bool:
+    """Whether no other process of this run has said ``text`` on this machine, so that an error that all of them meet is
+    told once, and one of a single process by that one.
+
+    The processes of a run have their launcher in common, which is the first of them where Lightning started the others,
+    and where they write to. A file in the folder of temporary ones says that one was first, even before they are
+    connected.
+    """
+    sizes = [int(size) for name in SIZES if (size := os.environ.get(name, "")).isdecimal()]
+    if max(sizes, default=2 if "LOCAL_RANK" in os.environ else 1) < 2:  # Lightning takes its WORLD_SIZE away in the end
+        return True
+    outside = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID", "RANK"))
+    first = not outside and os.environ.get("LOCAL_RANK", "0") == "0"
+    place = "unknown"
+    with suppress(OSError, ValueError):
+        place = str(os.fstat(sys.stderr.fileno())[1:3])
+    words = re.sub(r"rank \d+", "rank", text)
+    launcher = f"{os.getpid() if first else os.getppid()} {os.environ.get('TORCHELASTIC_RESTART_COUNT')}"
+    key = hashlib.sha256(f"{launcher} {place} {words}".encode()).hexdigest()[:32]
+    path = Path(tempfile.gettempdir()) / f"{SAID}{key}"
+    with suppress(OSError):
+        for old in path.parent.glob(f"{SAID}*"):
+            if time.time() - old.stat().st_mtime > STALE:
+                old.unlink()
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    except OSError:  # better twice than never
+        return True
+    return True
 
 
 def hush() -> None:

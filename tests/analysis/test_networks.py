@@ -24,6 +24,7 @@ from tinymim.data.open_image import read_rgb
 from tinymim.data.transforms import PlainView
 from tinymim.errors import TinymimError
 from tinymim.report import figures
+from tinymim.teachers.provenance import SCRATCH
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.taps import Tap
 
@@ -107,8 +108,11 @@ def test_random__of_a_swin() -> None:
 
 def test_licence__of_weights_from_scratch_there_is_none_to_warn_of(tmp_path: Path) -> None:
     started = {"start": {"name": "a.ckpt", "sha256": "1"}}
-    for name, origin, said in (("own", {}, ""), ("other", started, "unknown")):
-        path = checkpoint(tmp_path / f"{name}.ckpt", network(tiny(24, 4)), licence="unknown", **origin)
+    for name, origin, said in (
+        ("own", {"licence": SCRATCH}, ""),
+        ("other", {"licence": "unknown", **started}, "unknown"),
+    ):
+        path = checkpoint(tmp_path / f"{name}.ckpt", network(tiny(24, 4)), **origin)
         assert networks.load([str(path)], 0)[0].licence == said
 
 

@@ -197,7 +197,7 @@ def test_csv__numbers_read_back_as_they_were(tmp_path: Path) -> None:
         (["=digits_mae"], "models: '=digits_mae' is not TITLE=MODEL"),
         (["digits_mae", "--data", "nowhere"], "data: nowhere is no folder of images, neither digits nor shapes"),
         (["digits_mae", "--data", "empty"], "data: no images in empty: looked for .jpg"),
-        (["digits_mae", "--data", "broken"], "data: none of the 1 images can be read, from a.png on"),
+        (["digits_mae", "--data", "broken"], "data: no image of 1 can be read, from a.png on"),
         (
             ["digits_mae", "--data", "relation_vits"],
             "data: relation_vits cannot be used; a folder of images is named by",

@@ -66,7 +66,7 @@ def test_check__duplicates_leaks_and_contradictions(folder, capsys):
     shutil.copy(folder / "train/a/1.jpg", folder / "train/b/other.jpg")
     shutil.copy(folder / "train/b/2.jpg", folder / "val/b/leak.jpg")
     assert run(folder) == 1
-    assert f"{folder}: 1 images are in train/ and in val/" in capsys.readouterr().out
+    assert f"{folder}: 1 image both in train/ and in val/" in capsys.readouterr().out
     found = check(str(folder), 1, 32)
     assert len(found.duplicates) == 3
     assert found.leaks == [["train/b/2.jpg", "val/b/leak.jpg"]]

@@ -54,11 +54,11 @@ def states(here: Path) -> dict[str, str]:
 def test_papers__a_failed_part_is_reported_and_tried_again_and_the_others_are_kept(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(TinymimError, match=r"1 of 2 part\(s\) failed.*no such chain"):
+    with pytest.raises(TinymimError, match=r"1 of 2 parts failed.*no such chain"):
         papers_command.main(["mine.yaml"])
     assert states(here) == {"chain": "failed", "scaling": "done"}
     page = (here / "runs/papers_mine/report.html").read_text()
-    assert "1 part(s) failed: Chains" in page
+    assert "1 part failed: Chains" in page
     assert "Do big models on small data end below smaller ones?" in page
 
     (here / "mended").touch()

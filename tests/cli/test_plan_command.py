@@ -10,7 +10,9 @@ import pytest
 from tests.commands import refused, tinymim
 from tests.experiments.compared import write_recipe
 from tinymim.cli import distill_command, plan_options, scaling_command, search_command, study_command
+from tinymim.cli.plan_command import KINDS
 from tinymim.errors import TinymimError
+from tinymim.experiments import plan_files
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,17 @@ def test_plan__of_a_comparison_and_of_one_that_cannot_run(tmp_path: Path) -> Non
     refused(tinymim("plan", recipe, "--data.batch_size", "0"), "comparison toy cannot run yet", "batch_size: 0 is not")
     refused(tinymim("plan", "mae_digits"), "mae_digits is one fit, without `compare`")
     refused(tinymim("plan", "nosuch"), "'nosuch' is no recipe, chain, study, scaling study or program")
+
+
+def test_find__says_how_to_reach_what_has_the_same_name(capsys: pytest.CaptureFixture[str]) -> None:
+    kind, _, path = plan_files.find("fashion", KINDS)
+    assert (kind, path.parent.name) == ("study", "studies")
+    said = capsys.readouterr().err
+    other = said.rpartition(" as ")[2].strip()
+    assert said == f"fashion is a study here; name the scaling study of that name as {other}\n"
+    assert plan_files.find(other, KINDS)[0] == "scaling study"
+    plan_files.find("digits_l_m_s", KINDS)
+    assert capsys.readouterr().err == ""
 
 
 def test_status__of_no_plan(tmp_path: Path) -> None:
@@ -73,7 +86,7 @@ def test_rows__stand_before_options_or_behind(words: list[str]) -> None:
         (["--trainer.max_epochs", "5", "--jobs", "2"], "relation_digits ['--trainer.max_epochs=5']"),
         (["cls_digits", "--print_config"], "cls_digits ['--print_config']"),
         (["--seeds", "2", "cls_digits"], "no option of a comparison: cls_digits; tinymim distill --help lists them"),
-        (["--jobs", "0"], "--jobs: 0 is not 1 or more"),
+        (["--jobs", "0"], "--jobs: 0 is not a whole number, 1 or more"),
     ],
 )
 def test_distill__without_a_recipe_is_the_demo(words: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:

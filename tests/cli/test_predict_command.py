@@ -240,8 +240,8 @@ def test_passed_over__is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "images/c.png").rename(tmp_path / "images/c.txt")
     predict(str(tmp_path / "student.ckpt"), tmp_path / "images", tmp_path / "out.npz")
     said = capsys.readouterr().err
-    assert f"images: 1 images of other kinds in {tmp_path}/images are not read (1 .tif)" in said
-    assert f"images: 1 files in .txt in {tmp_path}/images are not read, and c.txt begins as an image does" in said
+    assert f"images: 1 image of other kinds in {tmp_path}/images is not read (1 .tif)" in said
+    assert f"images: 1 file in .txt in {tmp_path}/images is not read, and c.txt begins as an image does" in said
     with pytest.raises(SystemExit):
         main.main(["predict", "student.ckpt", "--images", ""])
     assert "no folder is named, or a variable that holds its name is empty" in capsys.readouterr().err

@@ -345,12 +345,12 @@ def wrong(changes):
 INIT = "model.init_args"
 MISTAKES = {
     "trainer key": ({"trainer.max_epoch": 3}, "trainer.max_epoch:", "did you mean max_epochs?"),
-    "trainer value": ({"trainer.max_epochs": "three"}, "trainer.max_epochs:", "'three' is not int"),
+    "trainer value": ({"trainer.max_epochs": "three"}, "trainer.max_epochs:", "'three' is not a whole number"),
     "trainer choice": ({"trainer.precision": "bf17"}, "trainer.precision:", "bf16-mixed"),
     "init_arg": ({f"{INIT}.taecher": "x"}, f"{INIT}.taecher:", "did you mean teacher?"),
-    "type": ({"data.init_args.batch_size": "many"}, "data.init_args.batch_size:", "'many' is not int"),
+    "type": ({"data.init_args.batch_size": "many"}, "data.init_args.batch_size:", "'many' is not a whole number"),
     "dataclass key": ({f"{INIT}.optim.base_rl": 1}, f"{INIT}.optim.base_rl:", "did you mean base_lr?"),
-    "dataclass value": ({f"{INIT}.student.heads": "some"}, f"{INIT}.student.heads:", "'some' is not int"),
+    "dataclass value": ({f"{INIT}.student.heads": "some"}, f"{INIT}.student.heads:", "'some' is not a whole number"),
     "target's class": (
         {f"{INIT}.targets.0.class_path": "tinymim.targets.Relatoin"},
         f"{INIT}.targets[0].class_path:",
@@ -364,7 +364,7 @@ MISTAKES = {
     "target's value": (
         {f"{INIT}.targets.0.init_args.softmax": "perhaps"},
         f"{INIT}.targets[0].init_args.softmax:",
-        "is not bool",
+        "is not true or false",
     ),
     "option above": (
         {"data": {"class_path": "tinymim.data.ImageFolderData", "init_args": {"root": "a", "flipp": True}}},
@@ -374,7 +374,7 @@ MISTAKES = {
     "value above": (
         {"data": {"class_path": "tinymim.data.ShardsData", "init_args": {"train": "a", "window": 2, "bank_size": "x"}}},
         "data.init_args.bank_size:",
-        "'x' is not int",
+        "'x' is not a whole number",
     ),
     "module": ({"data.class_path": "tinymim.dta.DigitsData"}, "data.class_path:", "cannot be imported"),
     "class": ({"data.class_path": "tinymim.data.DigitData"}, "data.class_path:", "tinymim.data.DigitsData?"),

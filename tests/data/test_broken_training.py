@@ -66,5 +66,5 @@ def test_fit__three_broken_of_a_thousand(tmp_path, capfd, precision):
     named = [line for line in said if line.startswith("skipping ")]
     assert sorted(line.split(":")[0][-7:] for line in named) == sorted(broken)
     (summary,) = [line for line in said if "could not be read" in line]
-    assert summary.startswith("3 of 1001 images could not be read")
+    assert summary.startswith("3 of 1,001 images could not be read")
     assert all(f"{tmp_path}/images/train/{name}" in summary for name in broken)

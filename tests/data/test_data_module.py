@@ -38,16 +38,16 @@ def test_workers__of_evaluation_have_half_of_them(tmp_path, monkeypatch):
 def test_workers__more_than_a_machine_can_use_are_refused(monkeypatch):
     monkeypatch.setattr(data_module, "cores", lambda: 2)
     (problem,) = DigitsData(num_workers=500).problems()
-    assert problem == "data.num_workers: 500 is not 0 or more, up to 16 for each of the 2 cores here, or auto"
+    assert problem == "data.num_workers: 500 is not 0 or more, up to 32 (16 for each core here), or auto"
     assert DigitsData(num_workers=32).problems() == []
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"held_out": 0.05}, "1 held-out images (see data.held_out) for 2 processes"),
-        ({"held_out": 0.5, "bank_size": 1}, "1 images in the bank of neighbours (see data.bank_size) for 2 processes"),
-        ({"held_out": 0.9}, "1 images to train on for 2 processes"),
+        ({"held_out": 0.05}, "1 held-out image (see data.held_out) for 2 processes"),
+        ({"held_out": 0.5, "bank_size": 1}, "1 image in the bank of neighbours (see data.bank_size) for 2 processes"),
+        ({"held_out": 0.9}, "1 image to train on for 2 processes"),
     ],
 )
 def test_shares__an_empty_one_is_refused_before_anything_waits(tmp_path, options, words):

@@ -88,7 +88,7 @@ def test_layout__val_of_an_unlabelled_train(tmp_path):
 
 def test_layout__val_with_a_class_that_train_lacks(tmp_path):
     class_folders(tmp_path / "train", "ab"), class_folders(tmp_path / "val", "abq")
-    with pytest.raises(TinymimError, match=r"val has 1 classes that train/ lacks, such as q"):
+    with pytest.raises(TinymimError, match=r"val has 1 class that train/ lacks, such as q"):
         prepared(tmp_path)
 
 

@@ -134,9 +134,7 @@ def test_labels__no_such_column(tmp_path, capsys):
 
 def test_labels__of_the_held_out_rows_that_the_others_lack(tmp_path):
     path = saved(tmp_path / "d", train=table(), validation=table(names=("cat", "bird")))
-    with pytest.raises(
-        TinymimError, match=r"\(validation\) has 1 classes that the training images lack, such as 'bird'"
-    ):
+    with pytest.raises(TinymimError, match=r"\(validation\) has 1 class that the training images lack, such as 'bird'"):
         prepared(path)
 
 

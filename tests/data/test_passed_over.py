@@ -20,12 +20,12 @@ def root(tmp_path):
 
 
 OTHERS = {
-    "bmp": (lambda root: write(root / "a/x.BMP"), "1 images of other kinds in {root} are not read (1 .bmp)", True),
+    "bmp": (lambda root: write(root / "a/x.BMP"), "1 image of other kinds in {root} is not read (1 .bmp)", True),
     "class of tif": (lambda root: write(root / "c/x.tif"), "no images in c/", True),
     "empty class": (lambda root: (root / "c").mkdir(), "no images in c/", True),
-    "pipe": (lambda root: os.mkfifo(root / "a/z.jpg"), "1 pipes or devices in {root} are no images, such as a/z", True),
-    "device": (lambda root: (root / "a/z.jpg").symlink_to("/dev/zero"), "1 pipes or devices in {root}", True),
-    "text": (lambda root: (root / "labels.csv").touch(), "1 other files in {root} are not read (1 .csv)", False),
+    "pipe": (lambda root: os.mkfifo(root / "a/z.jpg"), "1 pipe or device in {root} is no image, such as a/z", True),
+    "device": (lambda root: (root / "a/z.jpg").symlink_to("/dev/zero"), "1 pipe or device in {root}", True),
+    "text": (lambda root: (root / "labels.csv").touch(), "1 other file in {root} is not read (1 .csv)", False),
     "no ending": (lambda root: (root / "LICENSE").touch(), "(1 without ending)", False),
     "an image's bytes": (lambda root: shutil.move(write(root / "a/x.png"), root / "a/x"), "and a/x begins as an", True),
     "an image's backup": (lambda root: shutil.move(write(root / "a/x.png"), root / "a/x.png~"), "(1 .png~)", False),
@@ -110,7 +110,7 @@ def test_check__masks_without_a_labelled_pixel(tmp_path):
         Image.new("L", (48, 40), 255).save(tmp_path / f"annotations/{part}/1.png")
     findings = check(str(tmp_path), 1, 32)
     assert findings.unlabelled == ["annotations/training/1.png", "annotations/validation/1.png"]
-    words = "1 of 1 masks in annotations/{}/ have no pixel but 0 and 255, which mean no class"
+    words = "1 of 1 mask in annotations/{}/ without a pixel but 0 and 255, which mean no class"
     assert findings.mistakes == [words.format("training"), words.format("validation")]
     for part in ("training", "validation"):
         write(tmp_path / f"images/{part}/2.jpg", 10 * len(part))
@@ -120,16 +120,16 @@ def test_check__masks_without_a_labelled_pixel(tmp_path):
 
 
 PAIRS = {
-    "no mask": (lambda root: write(root / "images/training/9.jpg"), "1 images in images/training/ have no PNG"),
+    "no mask": (lambda root: write(root / "images/training/9.jpg"), "1 image in images/training/ without a PNG"),
     "no image": (
         lambda root: write(root / "annotations/training/9.png"),
-        "masks in annotations/training/ have no image",
+        "mask in annotations/training/ without an image",
     ),
     "another ending": (lambda root: write(root / "annotations/training/1.jpg"), None),
-    "colours": (lambda root: write(root / "annotations/validation/1.png"), "1 masks have no single number a pixel"),
+    "colours": (lambda root: write(root / "annotations/validation/1.png"), "1 mask without a single number a pixel"),
     "size": (
         lambda root: Image.new("L", (4, 4), 1).save(root / "annotations/validation/1.png"),
-        "1 masks have another size than their image, such as annotations/validation/1.png",
+        "1 mask of another size than the image, such as annotations/validation/1.png",
     ),
     "twice": (lambda root: write(root / "images/training/1.png"), "have one mask, and the last alone is read"),
     "part": (
@@ -186,7 +186,7 @@ def test_check__what_keeps_a_classifier_from_training(tmp_path, capsys):
     (tmp_path / "train/cover.jpg").unlink()
     assert check(str(tmp_path), 1, 32).faults() == ""
     write(tmp_path / "val/c/1.jpg", 99)
-    assert "val has 1 classes that train/ lacks, such as c" in check(str(tmp_path), 1, 32).faults()
+    assert "val has 1 class that train/ lacks, such as c" in check(str(tmp_path), 1, 32).faults()
     assert main(["data", "check", ""]) == 1
     assert "tinymim data: no folder is named, or a variable that holds its name is empty" in capsys.readouterr().err
 

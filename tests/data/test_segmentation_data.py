@@ -201,8 +201,8 @@ def test_folder__names_what_it_passes_over(tmp_path, capsys):
     (tmp_path / "images/training/1.tif").touch(), (tmp_path / "annotations/training/info.txt").touch()
     prepared(tmp_path)
     line = capsys.readouterr().err
-    assert f"1 images of other kinds in {tmp_path}/images/training are not read (1 .tif)" in line
-    assert f"1 other files in {tmp_path}/annotations/training are not read (1 .txt)" in line
+    assert f"1 image of other kinds in {tmp_path}/images/training is not read (1 .tif)" in line
+    assert f"1 other file in {tmp_path}/annotations/training is not read (1 .txt)" in line
 
 
 def test_folder__a_broken_pair_gives_way_to_the_next_and_is_named_once(tmp_path, caplog):
@@ -218,13 +218,13 @@ def test_folder__a_broken_pair_gives_way_to_the_next_and_is_named_once(tmp_path,
 
 
 MISTAKES = {
-    "image alone": ("images/training/extra.jpg", "", "1 files in .*images/training have no PNG .* such as extra"),
+    "image alone": ("images/training/extra.jpg", "", "1 file in .*images/training without a PNG .* such as extra"),
     "mask alone": (
         "annotations/validation/b.png",
         "",
-        "1 files in .*annotations/validation have no image .* such as b",
+        "1 file in .*annotations/validation without an image .* such as b",
     ),
-    "jpeg mask": ("annotations/training/ADE_tra_0.jpg", "ADE_tra_0.png", "no PNG of the same name.*such as ADE_tra_0"),
+    "jpeg mask": ("annotations/training/ADE_tra_0.jpg", "ADE_tra_0.png", "a PNG of the same name.*such as ADE_tra_0"),
 }
 
 

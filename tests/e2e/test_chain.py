@@ -89,4 +89,4 @@ def test_chain__mistakes_before_anything_runs(tmp_path: Path) -> None:
     )
     result = tinymim("chain", "rum", path)
     assert result.returncode == 2
-    assert "invalid choice: 'rum'" in result.stderr
+    assert "'rum' is none of run, resume" in result.stderr

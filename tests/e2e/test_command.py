@@ -214,12 +214,12 @@ def test_check__lists_every_mistake_at_once() -> None:
             "--model.init_args.teacher=digits_mea",
             "--data.init_args.batch_size=many",
         ),
-        "4 mistake(s)",
+        "4 mistakes",
         "trainer.max_epoch: no such option",
         "did you mean max_epochs?",
         "did you mean base_lr?",
         "no card 'digits_mea'; near it: digits_mae",
-        "data.init_args.batch_size: 'many' is not int",
+        "data.init_args.batch_size: 'many' is not a whole number",
     )
 
 

@@ -160,6 +160,6 @@ def test_on_nonfinite__is_checked_with_the_rest_of_the_recipe(capsys: pytest.Cap
     assert main(["check", "relation_digits", *overrides]) == 1
     said = capsys.readouterr().err
     assert "on_nonfinite: 'rewnd' is not one of stop, rewind" in said
-    assert "max_rewinds: 'many' is not int" in said
+    assert "max_rewinds: 'many' is not a whole number" in said
     assert main(["check", "relation_digits", "--on_nonfinite", "rewind", "--trainer.strategy", "ddp_spawn"]) == 1
     assert "cannot restart the processes of strategy ddp_spawn" in capsys.readouterr().err

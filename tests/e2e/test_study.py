@@ -127,7 +127,7 @@ def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: p
     (beside / "go").touch()
     study_command.main(arguments)
     out, err = capsys.readouterr()
-    assert "1 cell(s) to run" in err
+    assert "1 cell to run" in err
     assert "cells/slow/seed0/probe: 10-NN " in err
     assert states(place) == {"scratch": "done", "slow": "done"}
     assert record.stat().st_mtime_ns == before
@@ -173,10 +173,10 @@ def test_study__another_definition_is_never_mixed_in(place: Path, capsys: pytest
     ):
         study_command.main(arguments)
     study_command.main([*arguments, "--rows", "scratch"])
-    assert "0 cell(s) to run" in capsys.readouterr().err
+    assert "0 cells to run" in capsys.readouterr().err
     assert states(place) == {"scratch": "done"}, "the other cell is of another definition now, and not shown"
     study_command.main([*arguments, "--overwrite"])
-    assert "1 cell(s) to run" in capsys.readouterr().err
+    assert "1 cell to run" in capsys.readouterr().err
     assert json.loads((place / "cells/cls/seed0/pretrain/results.json").read_text())["epochs"] == 2
     assert {path.parts[-4] for path, then in first.items() if path.stat().st_mtime_ns == then} == {"scratch"}
 
@@ -186,7 +186,7 @@ def test_study__another_definition_is_never_mixed_in(place: Path, capsys: pytest
     [
         (["digits", "--rows", "relatoin"], "--rows: no relatoin in study digits; there are scratch, "),
         (["digits", "--questions", "t7"], "--questions: no t7 .* there are strategy"),
-        (["digits", "--rows", "scratch", "--jobs", "0"], "--jobs: 0 is not 1 or more"),
+        (["digits", "--rows", "scratch", "--jobs", "0"], "--jobs: 0 is not a whole number, 1 or more"),
         (["digits", "more"], "no option of a study: more"),
         (["digits", "--rows", "relation", "--model.drop_paht", "1"], r"relation/pretrain: .*drop_path\?"),
     ],

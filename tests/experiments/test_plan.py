@@ -173,7 +173,7 @@ def test_load__settings_that_mean_nothing(setting: str, words: str, tmp_path: Pa
 
 
 def test_load__all_mistakes_at_once_and_unknown_names(tmp_path: Path) -> None:
-    with pytest.raises(TinymimError, match=r"2 mistake\(s\)(.|\n)*medium\.kind(.|\n)*tiny\.recipie"):
+    with pytest.raises(TinymimError, match=r"2 mistakes(.|\n)*medium\.kind(.|\n)*tiny\.recipie"):
         chain(tmp_path, [{**MEDIUM, "kind": "x"}, {**TINY, "recipie": 1}])
     with pytest.raises(TinymimError, match="unknown chain 'digits'; there are: digits_l_m_s"):
         chains.load("digits")

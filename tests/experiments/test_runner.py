@@ -125,8 +125,7 @@ def test_run__a_preempted_stage_interrupts_the_chain(
     fake.plan("tiny", how)
     assert Runner(state).run() == Preempted.code == 75
     assert (
-        f"interrupted, 1 of 6 stages are done; go on with: tinymim chain resume {state.place}\n"
-        in capsys.readouterr().err
+        f"interrupted, 1 of 6 stages done; go on with: tinymim chain resume {state.place}\n" in capsys.readouterr().err
     )
     assert (states(state)["tiny"], states(state)["other"]) == ("interrupted", "waiting")
     fake.calls()

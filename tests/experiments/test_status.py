@@ -14,6 +14,7 @@ from tinymim.experiments import pages, status
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, begin, load
+from tinymim.experiments.status import failures
 from tinymim.safety.console import PlainConsole
 from tinymim.training import lock
 
@@ -114,3 +115,13 @@ def test_compare__columns_that_no_row_could_fill_are_left_out(state: State) -> N
     assert "| row | fine-tuned | seeds |" in str(pages.chain(state))
     state.plan.compare = {}
     assert pages.chain(state) is None
+
+
+def test_failures__with_one_reason_are_told_once(state: State) -> None:
+    for key, why in (("medium", "data.root: none"), ("tiny", "data.root: none"), ("probe", "disk full")):
+        state.entries[key].state = "failed"
+        state.entries[key].error = f"ended with exit code 1: {why} (logs/{key}.txt)"
+    assert failures(state.entries) == {
+        "medium, tiny": "ended with exit code 1: data.root: none (logs/medium.txt)",
+        "probe": "ended with exit code 1: disk full (logs/probe.txt)",
+    }

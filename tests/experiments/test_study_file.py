@@ -123,7 +123,7 @@ def test_load__says_what_is_wrong(changes: dict[str, object], words: str, tmp_pa
 
 def test_load__all_mistakes_at_once_and_unknown_names(tmp_path: Path) -> None:
     questions = {"q": {"title": "t", "rows": ["one", "two"]}}
-    with pytest.raises(TinymimError, match=r"2 mistake\(s\)(.|\n)*'one'(.|\n)*'two'"):
+    with pytest.raises(TinymimError, match=r"2 mistakes(.|\n)*'one'(.|\n)*'two'"):
         study.load(written(tmp_path, questions=questions))
     with pytest.raises(TinymimError, match="unknown study 'digit'; there are: digits"):
         study.load("digit")

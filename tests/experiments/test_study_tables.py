@@ -222,7 +222,7 @@ def test_run__other_figures_of_finished_cells_need_no_new_run(again: Path, capsy
     questions = {"all": {"title": "Again?", "rows": ["random", "mae"]}}
     arguments = ["--run_dir", str(again)]
     study_command.main([str(written(again.parent, figures=figures, questions=questions)), *arguments])
-    assert "0 cell(s) to run" in capsys.readouterr().err
+    assert "0 cells to run" in capsys.readouterr().err
     assert "| mae | 3.695 ± 0.0071 | 2 |" in (again / "tables" / "all.md").read_text()
     wrong = {"top 9": {"stage": "tuned", "metric": "val/top9"}}
     with pytest.raises(TinymimError, match=r"figures\.top 9\.metric: tuned has no val/top9; it has val/error, val/l"):
@@ -247,5 +247,5 @@ def test_resume__of_a_study_runs_what_is_left_with_the_options_it_was_begun_with
     assert resume_command.main([str(place)]) == 0
     err = capsys.readouterr().err
     assert f"going on with: tinymim study {tmp_path / 'free.yaml'} --rows random,card" in err
-    assert "1 cell(s) to run" in err
+    assert "1 cell to run" in err
     assert {entry.state for key, entry in load(place).entries.items() if "random" in key or "card" in key} == {"done"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tinymim.experiments import tables
-from tinymim.experiments.questions import FIGURES, Question
+from pathlib import Path
+
+from tinymim.experiments import loss_curves, tables
+from tinymim.experiments.questions import FIGURES, Curve, Question
 
 ROWS = {"a": "way A", "b": "way B", "c": "way C"}
 FINE = "fine-tuned"
@@ -90,3 +92,20 @@ def test_agreement__without_the_papers_figures() -> None:
     text = tables.agreement(question(), found, FINE, FIGURES[FINE])
     assert text == "fine-tuned: best *way A*, worst *way B*; difference 15.0 ± 7.1 (outside the spread)."
     assert tables.agreement(question(), records(a={0: 0.6}), FINE, FIGURES[FINE]) == ""
+
+
+def test_reading__of_one_seed_has_no_spread() -> None:
+    assert "standard deviation" in tables.reading(records(a={0: 1.0, 1: 1.0}, b={0: 1.0}))
+    assert "standard deviation" in tables.reading({"a": {}})
+    assert "of one seed" in tables.reading(records(a={0: 1.0}, b={0: 1.0}))
+    assert "standard deviation" not in tables.reading(records(a={0: 1.0}))
+
+
+def test_curves__of_one_seed_have_no_band(tmp_path: Path) -> None:
+    asked = Question("Which way?", {"a": "way A"}, "", "", {})
+    line = {"val/loss": ([1.0, 2.0], [0.5, 0.25])}
+    for seeds in (1, 2):
+        logged = {"a": {seed: {"fit": line} for seed in range(seeds)}}
+        picture = loss_curves.draw(asked, Curve("fit", "loss", "loss"), logged, tmp_path / f"{seeds}", "curves")
+        assert picture
+        assert ("standard deviation" in picture.text) == (seeds == 2)

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins import CheckpointIO, PrecisionPlugin
 import tinymim
 from tinymim.cli.main import COMMANDS
 from tinymim.config import recipe
-from tinymim.config.validation import bases_of
+from tinymim.config.value_types import bases_of
 from tinymim.experiments import chain, study
 from tinymim.experiments.settings import Settings
 from tinymim.ops import relation_kl

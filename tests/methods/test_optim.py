@@ -121,7 +121,7 @@ def test_total_batch__what_would_not_hold_is_refused():
     with pytest.raises(TinymimError, match=r"6 batches .* no multiple of accumulate_grad_batches, 4, .* take 4"):
         total_batch(runner)
     runner.datamodule.train, runner.world_size = range(3), 4
-    with pytest.raises(TinymimError, match=r"3 image\(s\) to train on, and 4 processes"):
+    with pytest.raises(TinymimError, match=r"3 images to train on, and 4 processes"):
         total_batch(runner)
 
 

@@ -51,7 +51,7 @@ def _file(own: Backbone, path: Path, **options: Any) -> Path:
         ("checkpoint_path", "other.pth", "options.checkpoint_path: no option that makes a network"),
         ("pretrained_cfg", {"file": "x", "hf_hub_id": "y"}, "options.pretrained_cfg: no option"),
         ("cache_dir", "here", "options.cache_dir: no option"),
-        ("embed_dim", 50331648, "options.embed_dim: 50331648 is not what it takes"),
+        ("embed_dim", 50331648, "options.embed_dim: 50331648 is not a whole number, 16384 or less"),
         ("embed_dim", 384, "its record says width 384, its weights 12"),
         ("depth", 200, "its record says depth 200, its weights 3"),
         ("patch_size", 2, "its record says patch 2, its weights 4"),

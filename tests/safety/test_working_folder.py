@@ -12,7 +12,7 @@ import pytest
 from tests.commands import tinymim
 from tests.safety import captures
 from tinymim.cli.main import builds
-from tinymim.config import validation
+from tinymim.config import validation, value_types
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_parser__starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
     monkeypatch.setattr(typeshed_client.finder.subprocess, "check_output", lambda *a, **k: started.append(a) or b"[]")
     monkeypatch.setattr(stubs, "stubs_resolver", None)
-    parser = validation.parser()
+    parser = value_types.parser()
     parser.add_class_arguments(random.Random, "part")
     parser.parse_object({"part": {}})
     assert stubs.stubs_resolver is not None, "stubs were looked for"

@@ -371,7 +371,7 @@ def test_load__a_file_of_ours_that_is_not_finite(tmp_path):
     content["state_dict"]["model.head.weight"][0, 0] = torch.nan
     path = saved(tmp_path / "x.ckpt", content)
     assert weights.load(path)[0].depth == 3, "the backbone alone is right"
-    with pytest.raises(TinymimError, match=r"holds 1 weights that are not finite .* of classifier: "):
+    with pytest.raises(TinymimError, match=r"holds 1 weight that is not finite .* of classifier: "):
         weights.load(path, classifier=True)
 
 
@@ -437,3 +437,13 @@ def test_read__says_that_there_is_an_average_beside_the_weights(tmp_path, capsys
     assert "(model_ema)" in capsys.readouterr().err
     weights.read(saved(tmp_path / "z.pth", {"model": state, "ema": 0.9999}))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("spared", [(), ("norm", "bias", "token", "pos_embed")])
+def test_fill__weights_that_are_all_zero_are_refused(tmp_path, spared):
+    state = {key: value if any(part in key for part in spared) else value * 0 for key, value in encoder(tiny()).items()}
+    path = saved(tmp_path / "x.pth", state)
+    with pytest.raises(TinymimError, match=r"x\.pth holds only zeros where weights belong.*; take another copy"):
+        weights.fill(tiny(1), weights.read(path))
+    state["blocks.2.mlp.fc2.weight"][0, 0] = 1.0
+    assert weights.fill(tiny(1), weights.read(saved(path, state)))

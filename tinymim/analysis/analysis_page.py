@@ -8,6 +8,7 @@ from pathlib import Path
 from tinymim.analysis import analysis_figures, captions, findings, results
 from tinymim.analysis.analysis_figures import DISTANCE, DIVERSITY, ENTROPY, RELATIVE
 from tinymim.analysis.results import AnalysisResults
+from tinymim.errors import counted
 from tinymim.report.document import Document, Section, Table, moved
 from tinymim.teachers import card
 
@@ -29,7 +30,8 @@ def document(folder: Path) -> Document:
     return Document(
         f"What {findings.together(analysed.titles)} learned",
         [*_cards(analysed), *sections(folder)],
-        f"{len(analysed.models)} networks, analysed on the same {images['used']} images ({images['what']}).",
+        f"{counted(len(analysed.models), 'network')}, analysed on the same {counted(images['used'], 'image')} "
+        f"({images['what']}).",
         _warning(analysed),
         settings,
     )

@@ -20,7 +20,7 @@ from tinymim.seeds import seeded
 from tinymim.tasks.base import resampling, resized_backbone
 from tinymim.teachers import card, locate, timm_hub
 from tinymim.teachers.locate import Teacher, freeze
-from tinymim.teachers.weights import Provenance
+from tinymim.teachers.provenance import SCRATCH, Provenance
 from tinymim.training import inspection
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
@@ -31,9 +31,6 @@ RANDOM = "random:"
 
 MOST = 1 << 29
 """Bytes of random weights of a network that a file describes: a ViT-B has 0.35 GB."""
-
-ORIGINS = ("start", "teacher", "deit")
-"""Keys of a checkpoint's record that name the weights it was made from; without them nobody else's licence holds."""
 
 
 @dataclass
@@ -202,8 +199,8 @@ def _load(title: str, source: str, seed: int, init: Init | None) -> AnalysedNetw
     located = _locate(name)
     backbone, weights = located.load()
     record = located.record or {}
-    from_scratch = bool(record) and weights.licence == "unknown" and not any(record.get(key) for key in ORIGINS)
-    return AnalysedNetwork(title, source, backbone, "" if from_scratch else weights.licence, weights, record)
+    licence = "" if weights.licence == SCRATCH else weights.licence
+    return AnalysedNetwork(title, source, backbone, licence, weights, record)
 
 
 def _random(name: str, init: Init | None) -> tuple[Backbone | Swin, Init]:

@@ -17,7 +17,7 @@ from tinymim.data.listed_images import ListedImages
 from tinymim.data.passed_over import PassedOver
 from tinymim.data.sampler import Draw
 from tinymim.data.split_folders import splits
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.log import say
 from tinymim.training import named_data
 
@@ -64,7 +64,7 @@ class SampleImages:
         if batch:
             yield torch.stack(batch)
         if not self.used:
-            raise TinymimError(f"data: none of the {len(self.chosen)} images can be read, from {self.unreadable[0]} on")
+            raise TinymimError(f"data: no image of {len(self.chosen)} can be read, from {self.unreadable[0]} on")
 
     def _read(self, index: int) -> tuple[Tensor, str, str]:
         """An image's pixels or, of an unreadable one, its name and the reason."""
@@ -107,7 +107,7 @@ def find(source: str, count: int, size: int, trust: bool = False) -> SampleImage
             say(f"data: {note}")
         chosen = evenly(len(names), count)
         return SampleImages(
-            f"{len(chosen)} of {len(names)} images in {folder}", ListedImages(folder, names, size), chosen
+            f"{len(chosen)} of {counted(len(names), 'image')} in {folder}", ListedImages(folder, names, size), chosen
         )
     data, name = named_data.find(source, size, trust)
     data.setup("predict")

@@ -15,6 +15,7 @@ from tinymim.analysis.layers import Layer, distances
 from tinymim.errors import TinymimError
 from tinymim.teachers import timm_hub, weights
 from tinymim.teachers.card import Card
+from tinymim.teachers.learned import check_values
 from tinymim.teachers.locate import is_published
 from tinymim.teachers.weights import Provenance
 from tinymim.vit.architecture import Architecture
@@ -124,7 +125,7 @@ def load(card: Card) -> tuple[Swin, Provenance]:
             f"{', '.join(wrong[:4])}"
         )
     network.vit.load_state_dict(state, strict=False)
-    weights.check_finite(path, [(network.vit, state)])
+    check_values(path, [(network.vit, state)])
     sha256 = files.sha256(path)
     return network, Provenance(
         card.name, str(path), sha256, "", len(state), [], left_over, card.licence, "Swin Transformer"

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tinymim import files
 from tinymim.cli.network_command_options import bench as parser
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.export import bench, judge
 from tinymim.safety.console import PlainConsole
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
             images.check(network.name, network.skeleton.classes)
     rows = bench.measure(networks, options.seconds, images)
     print_table(rows)
-    machine = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} thread(s)"
+    machine = f"{torch.backends.cpu.get_cpu_capability()}, {counted(torch.get_num_threads(), 'thread')}"
     each = f"p50, p95: ms of one image; images/s: {bench.BATCH} at once; ratio: to the first; in turn, on {machine}"
     print(each + (f"; held-out images of {images.what}" if images else ""))
     if place := options.out or _of_run(options.networks[0]):

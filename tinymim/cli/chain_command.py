@@ -52,13 +52,13 @@ def _settings(args: argparse.Namespace) -> list[str]:
 
 
 def _run(state: State, jobs: int | None) -> int:
+    code = 1  # of an error
     try:
         code = Runner(state, jobs=jobs).run()
     finally:
-        table = pages.chain(state)
+        table = pages.chain(state, draw=code == 0)
     if code == 0:
         if table:
             PlainConsole().print(Markdown(terminal(table), hyperlinks=False))
-        page = f"; the page: {state.place / pages.PAGE}" if table else ""
-        print(f"\nchain {state.plan.name} is done: {state.place}{page}")
+        print(f"\nchain {state.plan.name} is done: {state.place}; the page: {state.place / pages.PAGE}")
     return code

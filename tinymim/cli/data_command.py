@@ -10,7 +10,7 @@ from rich.table import Table
 from tinymim.cli.help_page import Page
 from tinymim.data.folder_check import FolderFindings, check
 from tinymim.data.open_image import MAX_PIXELS
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.files import write_json
 from tinymim.safety.console import PlainConsole
 
@@ -56,15 +56,15 @@ def show(findings: FolderFindings, crop: int) -> None:
         counts = sorted(classes.values())
         spread = f" {next(iter(classes))}"
         if len(classes) > 1:
-            spread = f" in {len(classes)} classes, {counts[0]} to {counts[-1]} in each"
-        table.add_row(split, f"{sum(counts)} images{spread}")
+            spread = f" in {counted(len(classes), 'class')}, {counts[0]} to {counts[-1]} in each"
+        table.add_row(split, f"{counted(sum(counts), 'image')}{spread}")
         if 1 < len(classes) <= SHOWN:
             table.add_row("", ", ".join(f"{label} {count}" for label, count in classes.items()))
     for name, sizes in (("width", findings.widths), ("height", findings.heights)):
         table.add_row(name, f"{sizes[0]:g} to {sizes[2]:g} pixels, median {sizes[1]:g}" if sizes else "-")
     table.add_row("smaller", f"{len(findings.small)} have a side below {crop} pixels and are enlarged in every crop")
-    for name, counted in (("formats", findings.forms), ("modes", findings.modes)):
-        table.add_row(name, ", ".join(f"{what} {count}" for what, count in counted.items()) or "-")
+    for name, kinds in (("formats", findings.forms), ("modes", findings.modes)):
+        table.add_row(name, ", ".join(f"{what} {count}" for what, count in kinds.items()) or "-")
     console.print(table)
 
     groups = {

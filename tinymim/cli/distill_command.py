@@ -13,7 +13,7 @@ from tinymim.cli import plan_options
 from tinymim.cli.plan_command_options import DEMO
 from tinymim.cli.plan_command_options import distill as parser
 from tinymim.cli.recipe_commands import VERBOSE
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.experiments import compare, pages, report
 from tinymim.experiments.compare import STUDENT
 from tinymim.experiments.plan import CHECKPOINT
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
         runner = Runner(
             state, keys, args.jobs, describe=lambda key: report.describe(state, compared.compared, key), quiet=True
         )
-        say(f"{left} fits, {runner.jobs} at once, in {place}")
+        say(f"{counted(left, 'fit')}, {runner.jobs} at once, in {place}")
         if code := runner.run():
             return code
         table = pages.comparison(compared, state, report.records(state, compared.compared, compared.plan), runner.jobs)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from typing_extensions import override
+
+from tinymim.config.argument_errors import in_words
 
 FURTHER = "further options"
 
@@ -80,6 +83,20 @@ class Page(argparse.ArgumentParser):
         formatter.add_text(self.epilog)
         return formatter.format_help()
 
+    @override
+    def error(self, message: str) -> NoReturn:
+        """End with what is wrong, an example where words are missing, and the usage in a line."""
+        shown = self._usage(self._get_formatter()) or self.format_usage().removeprefix("usage: ")
+        usage, example = " ".join(shown.replace("%(prog)s", self.prog).split()), ""
+        if missing := re.match(r"the following arguments are required: (.*)", message):
+            optional = {action.dest for action in self._actions if action.nargs == "*"}
+            names = [name for name in missing[1].split(", ") if name not in optional]
+            example = f", as in: {self._examples[0].partition('  #')[0].strip()}" if self._examples else ""
+            words = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing{example}"
+        else:
+            words = in_words(message, [text for action in self._actions for text in action.option_strings])
+        self.exit(2, f"{self.prog}: {words}\nusage: {usage} (`{self.prog} --help` says more)\n")
+
     def _usage(self, formatter: argparse.HelpFormatter) -> str | None:
         """The usage in a line, in place of all options."""
         if self.usage or self._subparsers:
@@ -104,10 +121,9 @@ class _Help(argparse.Action):
 
 def positive(text: str) -> int:
     """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
 
 
 def some(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tinymim.cli.closed_pipe import until_closed
 from tinymim.cli.command import Command
 from tinymim.cli.recipe_commands import names_recipe
 from tinymim.cli.stopping import Stopping
@@ -173,6 +174,7 @@ COMMANDS = {
 
 def command() -> NoReturn:
     """Run the command line as a process of its own, and end it."""
+    until_closed()
     try:
         code: Any = main()
     except SystemExit as ended:
@@ -207,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     name, arguments = parser.parse_args(arguments[:1]).command, arguments[1:]
     if name not in COMMANDS:
-        from tinymim.config.spec import near
+        from tinymim.near_names import near
 
         parser.error(f"there is no command {name!r}{near(name, COMMANDS)}")
     if asked := [place for place, word in enumerate(arguments) if word in HELP]:  # and nothing else is looked at
@@ -238,9 +240,11 @@ def main(arguments: list[str] | None = None) -> int:
         file, code = file if len(file) < 200 else f"{file[:100]}...", 1
         again = f" cannot be written ({error.strerror}); {AGAIN}" if error.errno in FULL else f": {error.strerror}"
         words = f"{file}{again}"
+    from tinymim.log import first_to_say
     from tinymim.safety.escaping import terminal
 
-    print(f"tinymim {name}: {terminal(words)}", file=sys.stderr)
+    if first_to_say(words):
+        print(f"tinymim {name}: {terminal(words)}", file=sys.stderr, flush=True)
     return code
 
 

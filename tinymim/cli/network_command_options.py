@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -141,6 +142,8 @@ def bench() -> Page:
 
 
 def _workers(text: str) -> int | str:
+    if text != "auto" and not re.fullmatch(r"\s*-?\d+\s*", text):  # the range is told with its end
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more, or auto")
     return text if text == "auto" else int(text)
 
 

@@ -18,7 +18,7 @@ from tinymim.cli import plan_options
 from tinymim.cli.chapters import READERS
 from tinymim.cli.plan_command_options import papers as parser
 from tinymim.config import recipe
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, counted, several
 from tinymim.experiments import program, program_report
 from tinymim.experiments.runner import Runner
 from tinymim.training import lock
@@ -64,8 +64,8 @@ def main(arguments: list[str]) -> int:
                 if not failures:
                     raise
                 raise several(
-                    f"{len(failures)} of {len(parts)} part(s) failed, and the report says which; the same command "
-                    "tries them again, and a part's own command, which stands there, takes its own options",
+                    f"{len(failures)} of {counted(len(parts), 'part')} failed, and the report says which; the same "
+                    "command tries them again, and a part's own command, which stands there, takes its own options",
                     failures,
                 ) from None
     print(f"\nthe report: {place / program_report.PAGE} (and {place / program_report.TEXT})")

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 from tinymim.cli import plan_command_options, plan_options
 from tinymim.config import class_paths
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, counted, several
 from tinymim.experiments import chain, compare, grid, plan_check, plan_files, program, state, study
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.status import status as show_status
@@ -74,7 +74,7 @@ def shown(plan: Plan, trust: bool) -> int:
             if not errors:
                 raise
     if errors:
-        raise several(f"{plan.kind} {plan.name} cannot run yet, {len(errors)} mistake(s)", errors)
+        raise several(f"{plan.kind} {plan.name} cannot run yet, {counted(len(errors), 'mistake')}", errors)
     return 0
 
 

@@ -164,6 +164,6 @@ def seeds(text: str, first: int | None = None) -> list[int]:
 
 def number(text: str) -> int:
     """The number of fits that ``--jobs`` gives."""
-    if (jobs := int(text)) < 1:
-        raise TinymimError(f"--jobs: {jobs} is not 1 or more")
-    return jobs
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise TinymimError(f"--jobs: {text} is not a whole number, 1 or more")
+    return int(text)

@@ -24,7 +24,7 @@ from tinymim.data.listed_images import ListedImages
 from tinymim.data.passed_over import PassedOver
 from tinymim.data.transforms import crop_problems
 from tinymim.device import usable_device
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.export import source
 from tinymim.log import say
 from tinymim.precision import AUTO, autocast, one_off
@@ -101,7 +101,7 @@ def predict(
     read = len(names) - len(broken)
     rate = read / (time.perf_counter() - start)
     left = f"; {len(broken)} unreadable, left out" if broken else ""
-    say(f"wrote {out}: {reader.describe()} of {read} images, {rate:.0f} images/s{left}")
+    say(f"wrote {out}: {reader.describe()} of {counted(read, 'image')}, {rate:.0f} images/s{left}")
 
 
 class Reader:
@@ -174,6 +174,7 @@ def _batches(loader: DataLoader[Any], reader: Reader, names: list[str], broken: 
             done, now = done + len(items), time.monotonic()
             if not console.is_terminal and now - told > EVERY:
                 told = now
-                say(f"{done} of {len(names)} images, {clock((now - began) / done * (len(names) - done))} left")
+                left = clock((now - began) / done * (len(names) - done))
+                say(f"{done} of {counted(len(names), 'image')}, {left} left")
     if len(broken) == len(names):
         raise TinymimError(f"images: none of the {len(names)} can be read, from {names[0]} on")

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
         raise TinymimError(f"count: {args.count} is not a number of images")
     run = runs.read(args.run)
     others = [runs.read(place) for place in args.others] or runs.beside(run)
-    out = args.out or args.run / "report.html"
+    out = args.out or args.run / runs.PAGE
 
     for line in extras.missing("curves need", "matplotlib"):
         say(f"report: {line}")

@@ -18,7 +18,7 @@ from rich.table import Table
 from tinymim import files
 from tinymim.cli import plan_options
 from tinymim.cli.plan_command_options import scaling as parser
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, counted, mistaken
 from tinymim.experiments import grid, grid_runs
 from tinymim.experiments.grid import Grid
 from tinymim.experiments.resume import opened
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     study.plan.command = plan_options.again(options, args)
     place = args.run_dir or Path("runs") / f"scaling_{study.name}{'_quick' if args.quick else ''}"
     if not holds(place) and (errors := grid.too_small(study)):
-        raise several(f"scaling study {study.name} has {len(errors)} mistake(s)", errors)
+        raise mistaken(f"scaling study {study.name}", errors)
     with opened(place, study.plan, args.launch, args.accept_changes) as state:
         code, failed = 0, None
         if not args.report_only:
@@ -85,7 +85,7 @@ def _run(study: Grid, state: State, jobs: int | None) -> tuple[int, TinymimError
     """Run what is left; the exit code, and what went wrong."""
     places = grid_runs.keys(study, state)
     left = sum(entry.state != "done" for entry in state.entries.values())
-    say(f"scaling study {study.name}: {left} of {len(state.entries)} runs are left, in {state.place}")
+    say(f"scaling study {study.name}: {left} of {counted(len(state.entries), 'run')} left, in {state.place}")
 
     def describe(key: str) -> str:
         by_key = {places[grid_runs.identity(row)]: row for row in grid_runs.rows(study, state)}

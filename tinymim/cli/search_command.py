@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tinymim.cli import plan_options
 from tinymim.cli.plan_command_options import search as parser
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, counted, several
 from tinymim.experiments import search_source
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
@@ -33,7 +33,10 @@ def main(arguments: list[str]) -> int:
     with opened(place, whole.plan, args.launch, args.accept_changes, keys, whole.tried) as state:
         left = sum(state.entries[key].state != "done" for key in keys)
         runner = Runner(state, keys, args.jobs, describe=lambda key: whole.describe(state, key), quiet=True)
-        say(f"search of {len(whole.rows)} row(s): {left} of {len(keys)} fits to run, {runner.jobs} at once, in {place}")
+        say(
+            f"search of {counted(len(whole.rows), 'row')}: {left} of {counted(len(keys), 'fit')} to run, "
+            f"{runner.jobs} at once, in {place}"
+        )
         failed: list[str] = []
         try:
             if code := runner.run():

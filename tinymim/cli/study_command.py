@@ -12,7 +12,7 @@ from pathlib import Path
 from tinymim import extras
 from tinymim.cli import plan_options
 from tinymim.cli.plan_command_options import study as parser
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.experiments import pages, report, study
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
@@ -71,7 +71,7 @@ def _run(loaded: Study, state: State, keys: list[str], jobs: int | None) -> int:
         pages.write_study(loaded, state, report.records(state, loaded.compared, loaded.plan))
 
     runner = Runner(state, wanted, jobs, ended, lambda key: report.describe(state, loaded.compared, key), quiet=True)
-    say(f"study {loaded.plan.name}: {len(left)} cell(s) to run, {runner.jobs} at once, in {state.place}")
+    say(f"study {loaded.plan.name}: {counted(len(left), 'cell')} to run, {runner.jobs} at once, in {state.place}")
     write()
     code = 1  # of an error
     try:

@@ -5,7 +5,6 @@ Within :func:`own_only` no classes but the project's are imported: so are recipe
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+
+from tinymim.near_names import nearest
 
 OWN = "tinymim."
 """Beginning of the names of the project's own modules."""
@@ -108,7 +109,7 @@ def options_of(class_path: str) -> set[str]:
     return names
 
 
-def nearest(class_path: str) -> str:
+def nearest_class(class_path: str) -> str:
     """End of a message: a class of the project, or of what is imported already, that may have been meant."""
     module, _, name = class_path.rpartition(".")
     while module:
@@ -120,7 +121,9 @@ def nearest(class_path: str) -> str:
             classes = [attribute for attribute in dir(imported) if attribute[:1].isupper()]
             if f"{module}.{name}" == class_path and name in classes:
                 return ""  # it is there, and is none that may be taken
-            near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5)
-            return f"; did you mean {module}.{near[0]}?" if near else ""
+            names = nearest(name, classes, 1)
+            return f"; did you mean {module}.{names[0]}?" if names else ""
         module = module.rpartition(".")[0]
-    return ""
+    own = [other for part in ("data", "modules") for other in importlib.import_module(f"{OWN}{part}").__all__]
+    names = nearest(name, own, 1) if name == class_path else []
+    return f"; did you mean {names[0]}?" if names else ""

@@ -44,11 +44,20 @@ class Saving:
 
 def run_hints() -> dict[str, Any]:
     """Types of the options of a run."""
+    from jsonargparse.typing import NonNegativeInt
+
     from tinymim.data.corruptions import Corruptions
 
     return {
+        "seed_everything": bool | int | None,
+        "run_dir": str | None,
+        "overwrite": bool,
+        "compare": dict | None,
+        "ckpt_path": str | None,
+        "weights_only": bool | None,
+        "verbose": bool,
         "on_nonfinite": Action,
-        "max_rewinds": int,
+        "max_rewinds": NonNegativeInt,
         "checkpoint": Saving,
         "corruptions": Corruptions | None,
     }

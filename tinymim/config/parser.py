@@ -11,7 +11,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
-from tinymim.config import validation
+from tinymim.config import value_types
+from tinymim.config.argument_errors import in_words
 from tinymim.errors import TinymimError
 
 
@@ -28,7 +29,7 @@ def whole_numbers_first(function: Callable[..., Any]) -> None:
 
 
 whole_numbers_first(pl.Trainer.__init__)
-validation.start_no_python()
+value_types.start_no_python()
 
 
 class Parser(LightningArgumentParser):
@@ -39,4 +40,5 @@ class Parser(LightningArgumentParser):
         lines = [line for line in message.splitlines() if "Subtypes" not in line and "NoneType" not in line]
         if "fit.data" in message or ("required: " in message and "Union subtypes" not in message):
             lines = ["no recipe: name one with --config, such as --config relation_digits"]
+        lines[:1] = [in_words(line) for line in lines[:1]]
         raise TinymimError("\n".join(lines[:12])) from None

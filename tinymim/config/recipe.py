@@ -8,7 +8,6 @@ overrides, and ``vars``, values that exist to be pointed at.
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import io
 import re
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tinymim.config import class_paths, references, trainer_parts
 from tinymim.errors import TinymimError
 from tinymim.files import shipped
+from tinymim.near_names import nearest
 from tinymim.safety import text
 
 Config = dict[str, Any]
@@ -57,8 +57,8 @@ def find(name: str) -> Path:
     for folder in folders():
         if (path := folder / f"{name}.yaml").is_file():
             return path
-    near = difflib.get_close_matches(Path(name).stem, names(), n=3, cutoff=0.5)
-    close = f"; near it: {', '.join(near)}" if near else ""
+    names_near = nearest(Path(name).stem, names())
+    close = f"; near it: {', '.join(names_near)}" if names_near else ""
     raise TinymimError(f"unknown recipe {name!r}{close} (`tinymim recipes` lists them all)")
 
 

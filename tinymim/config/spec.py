@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from tinymim.config import recipe
 from tinymim.errors import TinymimError
+from tinymim.near_names import near
 from tinymim.safety import text
 
 FOLDERS = {
@@ -91,13 +91,6 @@ def unknown(node: dict[str, Any], path: str, allowed: Iterable[str]) -> list[str
     """The keys of ``node`` that are not ``allowed``, a line each, with the nearest one that is."""
     wrong = [key for key in node if key not in allowed]
     return [f"{path}.{key}".lstrip(".") + f": no such key{near(key, allowed)}" for key in wrong]
-
-
-def near(word: str, words: Iterable[str]) -> str:
-    """The end of a message on a ``word`` that is none of ``words``."""
-    known = list(dict.fromkeys(words))
-    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
-    return f"; did you mean {match[0]}?" if match else f"; there are {', '.join(sorted(known))}"
 
 
 MOST_SEEDS = 1000

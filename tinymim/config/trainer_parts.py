@@ -196,7 +196,7 @@ def _devices_errors(devices: Any, on_cpu: bool) -> list[str]:
         return [f"trainer.devices: {text.brief(given)} is not {what}, or auto"]
     most = PER_CORE * cores()
     if on_cpu and _whole(devices) > most:
-        return [f"trainer.devices: {given} processes are more than {PER_CORE} for each of the {cores()} cores here"]
+        return [f"trainer.devices: {given} processes are more than {most} ({PER_CORE} for each core here)"]
     return []
 
 

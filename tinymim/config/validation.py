@@ -6,54 +6,22 @@ among the options of a network, it is a mistake.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import difflib
-import functools
 import inspect
 import re
-import sysconfig
 import types
 import typing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tinymim.config import class_paths, options, trainer_parts
+from tinymim.config import class_paths, options, trainer_parts, value_types
 from tinymim.config.class_paths import classes_in
-from tinymim.config.spec import near
+from tinymim.config.value_types import SCALARS, alternatives, bases_of, dataclass_of
 from tinymim.errors import TinymimError
+from tinymim.near_names import near, nearest
 from tinymim.safety import text
 
-if TYPE_CHECKING:
-    import jsonargparse
-
 Config = dict[str, Any]
-
-SCALARS = (str, int, float, bool, type(None), Path)
-"""Types of options whose texts no parser reads as YAML of mappings."""
-
-
-def parser(**options: Any) -> jsonargparse.ArgumentParser:
-    """A parser of jsonargparse's that starts no process: see :func:`start_no_python`."""
-    import jsonargparse
-
-    start_no_python()
-    return jsonargparse.ArgumentParser(exit_on_error=False, **options)
-
-
-def start_no_python() -> None:
-    """Look for stubs where packages are installed. By default jsonargparse's finder of stubs asks another Python
-    for its path, which runs a ``json.py`` of the working folder."""
-    with contextlib.suppress(ImportError):
-        import typeshed_client
-
-        search_context: Any = typeshed_client.get_search_context
-        if not isinstance(search_context, functools.partial):
-            installed = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")]
-            typeshed_client.get_search_context = functools.partial(  # type: ignore[assignment]
-                search_context, search_path=list(dict.fromkeys(installed))
-            )
 
 
 def mistakes(config: Config) -> tuple[list[str], Config]:
@@ -65,9 +33,7 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
     config = copy.deepcopy(config)
     errors: list[str] = []
     drop_unknown(config, "", options.KEYS | options.COMMAND_KEYS, "a recipe", errors)
-    hints = options.run_hints()
-    for key in hints.keys() & config:
-        check_values({key: config[key]}, hints, "", errors)
+    _check_run(config, errors)
     for part, base in (("model", pl.LightningModule), ("data", pl.LightningDataModule)):
         if part not in config:
             errors.append(f"{part}: missing; a recipe names its class with {part}.class_path")
@@ -76,8 +42,26 @@ def mistakes(config: Config) -> tuple[list[str], Config]:
     if precision.is_auto(config):  # ours, and none of Lightning's
         del config["trainer"]["precision"]
     check_signature([pl.Trainer.__init__], config.get("trainer") or {}, "trainer", "lightning's Trainer", errors)
-    errors = [f"{line} or {precision.AUTO}" if line.startswith("trainer.precision: ") else line for line in errors]
+    ours = f", {precision.AUTO}, null"
+    errors = [line.replace(", null", ours) if line.startswith("trainer.precision: ") else line for line in errors]
     return errors, config
+
+
+def _check_run(config: Config, errors: list[str]) -> None:
+    """Check the options of a run; wrong ones are taken out, and the seed also where the recipe points at it."""
+    hints = options.run_hints()
+    run = {key: config.pop(key) for key in hints if key in config}
+    seed = run.get("seed_everything")
+    check_values(run, hints, "", errors)
+    if beyond := trainer_parts.seed_errors(run.get("seed_everything")):
+        errors += beyond
+        del run["seed_everything"]
+    config |= run
+    if seed is not None and "seed_everything" not in run:
+        for part in ("model", "data"):
+            arguments = config[part].get("init_args") if isinstance(config.get(part), dict) else None
+            if isinstance(arguments, dict) and arguments.get("seed") == seed:
+                del arguments["seed"]
 
 
 def check_class(node: Any, path: str, errors: list[str], bases: tuple[type, ...] = ()) -> bool:
@@ -101,7 +85,7 @@ def check_class(node: Any, path: str, errors: list[str], bases: tuple[type, ...]
         if "." not in class_path and option in trainer_parts.MODULES:
             errors.append(f"{path}: Lightning has no {class_path}{near(class_path, trainer_parts.class_paths(option))}")
             return False
-        nearest = class_paths.nearest(class_path)
+        nearest = class_paths.nearest_class(class_path)
         errors.append(f"{path}.class_path: {class_path} cannot be imported ({error}){nearest}")
         return False
     if not inspect.isclass(cls) or not issubclass(cls, bases or object):
@@ -137,7 +121,11 @@ def check_signature(functions: list[Any], arguments: Any, path: str, owner: str,
     for function in functions:
         parameters = inspect.signature(function).parameters.values()
         names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
-        hints = _hints(inspect.unwrap(function)) | hints
+        known = _hints(inspect.unwrap(function))
+        unset = {p.name for p in parameters if p.default is None}
+        # which is no type where none is known, so that `| None` would not do
+        known |= {name: typing.Optional[known[name]] for name in unset & known.keys()}  # noqa: UP045
+        hints = known | hints
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             drop_unknown(arguments, path, names, owner, errors)
             break
@@ -167,7 +155,7 @@ def check_values(
     others = "." in owner and not owner.startswith((class_paths.OWN, "lightning."))
     for key, value in list(arguments.items()):
         place, hint = f"{path}.{key}".lstrip("."), hints.get(key, Any)
-        bases, dataclass = bases_of(hint), _dataclass(hint)
+        bases, dataclass = bases_of(hint), dataclass_of(hint)
         values = value if isinstance(value, list) else [value]
         if values and all(map(_is_class, values)) and (bases or others):
             places = [f"{place}[{number}]" for number in range(len(values))] if isinstance(value, list) else [place]
@@ -189,10 +177,13 @@ def check_values(
         elif quoted := _quoted(value, hint):
             errors.append(f"{place}: {text.brief(quoted)} is a text, and no list or mapping; write it without quotes")
             del arguments[key]
-        elif bases and str not in _alternatives(hint) and (path_like := _class_or_file(values, hint)):
-            errors.append(f"{place}: {path_like!r} is not {_type_name(hint)}; give class_path, and init_args beside it")
+        elif bases and str not in alternatives(hint) and (path_like := _class_or_file(values, hint)):
+            words = value_types.in_words(hint)
+            errors.append(f"{place}: {path_like!r} is not {words}; give class_path, and init_args beside it")
             del arguments[key]
-        elif problem := _type_problem(hint, value):
+        elif value is None and others:
+            continue
+        elif problem := value_types.problem(hint, value):
             errors.append(f"{place}: {problem}")
             del arguments[key]
 
@@ -200,20 +191,10 @@ def check_values(
 def drop_unknown(node: Config, path: str, allowed: set[str], owner: str, errors: list[str]) -> None:
     """Take keys of ``node`` that are not ``allowed`` out of it; each is an error with the nearest one that is."""
     for key in [key for key in node if key not in allowed]:
-        match = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
+        match = nearest(key, allowed, 1)
         hint = f"did you mean {match[0]}?" if match else f"it has {', '.join(sorted(allowed))}"
         errors.append(f"{path}.{key}".lstrip(".") + f": no such option of {owner}; {hint}")
         del node[key]
-
-
-def bases_of(hint: Any) -> tuple[type, ...]:
-    """The classes that a value of this type is made from by a class path: ``Target`` of ``list[Target] | None``."""
-    if typing.get_origin(hint) in (typing.Literal, type):
-        return ()
-    if arguments := typing.get_args(hint):
-        return tuple(dict.fromkeys(base for argument in arguments for base in bases_of(argument)))
-    plain = not isinstance(hint, type) or hint.__module__ in ("builtins", "collections.abc", "pathlib", "datetime")
-    return () if plain else (hint,)
 
 
 def _misplaced(node: Any, path: str) -> list[str]:
@@ -224,13 +205,13 @@ def _misplaced(node: Any, path: str) -> list[str]:
 
 def _class_or_file(values: list[Any], hint: Any) -> str | None:
     """The first of ``values`` that a parser might take for the path of a class or of a file, and look for that."""
-    texts = [value for value in values if isinstance(value, str) and value not in _alternatives(hint)]
+    texts = [value for value in values if isinstance(value, str) and value not in alternatives(hint)]
     return next((each for each in texts if "." in each or "/" in each or not class_paths.takes_strangers()), None)
 
 
 def _quoted(value: Any, hint: Any) -> str | None:
     """The first text in ``value`` that a parser would read as a list or mapping, which may name classes."""
-    if all(part in SCALARS or isinstance(part, SCALARS) for part in _alternatives(hint)):
+    if all(part in SCALARS or isinstance(part, SCALARS) for part in alternatives(hint)):
         return None
     waiting = [value]
     while waiting:
@@ -247,49 +228,5 @@ def _quoted(value: Any, hint: Any) -> str | None:
     return None
 
 
-def _alternatives(hint: Any) -> list[Any]:
-    """The types of which ``hint`` takes any."""
-    return [part for argument in typing.get_args(hint) for part in _alternatives(argument)] or [hint]
-
-
-def _dataclass(hint: Any) -> type | None:
-    return next((part for part in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(part)), None)  # type: ignore[return-value]
-
-
 def _is_class(value: Any) -> bool:
     return isinstance(value, dict) and "class_path" in value
-
-
-def _type_problem(hint: Any, value: Any) -> str | None:
-    """The reason why the parser would refuse ``value`` for an option of this type; within lists it converts numbers."""
-    if hint is Any or hint is inspect.Parameter.empty:
-        return None
-    if isinstance(value, SCALARS) and len(str(value)) < 200 and not bases_of(hint):  # a class may come to be known
-        with contextlib.suppress(TypeError):  # a type that cannot be a key
-            return _refusal(hint, value, str(hint))
-    return _refusal.__wrapped__(hint, value)
-
-
-@functools.lru_cache(10_000, typed=True)  # its parser is most of a check, and recipes repeat each other's values
-def _refusal(hint: Any, value: Any, order: str = "") -> str | None:
-    import jsonargparse
-
-    values = parser()
-    try:
-        values.add_argument("--value", type=hint)
-        values.parse_object({"value": value})
-    except jsonargparse.ArgumentError:
-        return f"{value!r} is not {_type_name(hint)}"
-    except ValueError:  # a type the parser does not know: left to the class itself
-        return None
-    return None
-
-
-def _type_name(hint: Any) -> str:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_type_name(part) for part in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(str(choice) for choice in typing.get_args(hint))
-    if hint is type(None):
-        return "null"
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")

@@ -18,16 +18,19 @@ from tinymim.data.device_augment import finished
 from tinymim.data.repeated import Repeats
 from tinymim.data.sampler import EpochSampler, InTurn, Order
 from tinymim.data.transforms import wrong_values
-from tinymim.errors import TinymimError, first_few
+from tinymim.errors import TinymimError, first_few, plural
 from tinymim.log import say
 from tinymim.system import PER_CORE, SIGNALS, cores
 
 MOST_WORKERS = 8  # that are chosen where the recipe says auto
 
 PARTS = {
-    "train": "images to train on",
-    "held_out": "held-out images (see data.held_out)",
-    "bank": "images in the bank of neighbours (see data.bank_size)",
+    "train": ("image to train on", "images to train on"),
+    "held_out": ("held-out image (see data.held_out)", "held-out images (see data.held_out)"),
+    "bank": (
+        "image in the bank of neighbours (see data.bank_size)",
+        "images in the bank of neighbours (see data.bank_size)",
+    ),
 }
 
 Workers = int | Literal["auto"]
@@ -108,7 +111,7 @@ class ImageData(pl.LightningDataModule):
             num_workers=(
                 workers == "auto" or 0 <= workers <= most,
                 workers,
-                f"0 or more, up to {PER_CORE} for each of the {cores()} cores here, or auto",
+                f"0 or more, up to {most} ({PER_CORE} for each core here), or auto",
             ),
         )
 
@@ -134,8 +137,9 @@ class ImageData(pl.LightningDataModule):
         needed = {"train": stage == "fit", "held_out": True, "bank": True}
         for part, dataset in self.parts().items():
             if needed[part] and dataset is not None and len(dataset) < processes:
+                what = plural(len(dataset), *PARTS[part])
                 raise TinymimError(
-                    f"data: {len(dataset)} {PARTS[part]} for {processes} processes, and each needs one: take more "
+                    f"data: {len(dataset)} {what} for {processes} processes, and each needs one: take more "
                     "images, or fewer processes"
                 )
 

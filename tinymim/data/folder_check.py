@@ -20,7 +20,7 @@ from tinymim.data.integrity import whole
 from tinymim.data.mask_pairs import IMAGES, MASKS
 from tinymim.data.open_image import MASK_MODES, MAX_PIXELS, contents, open_image, unreadable
 from tinymim.data.split_folders import hidden_splits, pairs
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.safety.console import PlainConsole
 from tinymim.system.workers import processes
 
@@ -81,9 +81,9 @@ class FolderFindings:
         """Faults that a training should not begin with, in words; empty where there are none."""
         faults = list(self.mistakes)
         if self.broken:
-            faults.append(f"{len(self.broken)} of {self.images} images cannot be read")
+            faults.append(f"{len(self.broken)} of {counted(self.images, 'image')} cannot be read")
         if self.leaks:
-            faults.append(f"{len(self.leaks)} images are in train/ and in val/")
+            faults.append(f"{counted(len(self.leaks), 'image')} both in train/ and in val/")
         return " and ".join(faults)
 
 

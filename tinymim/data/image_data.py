@@ -12,7 +12,7 @@ from tinymim.data.data_module import ImageData, Workers
 from tinymim.data.datasets import ImageDataset, View
 from tinymim.data.open_image import MAX_PIXELS
 from tinymim.data.transforms import PlainView, TrainView, crop_problems, view_problems, wrong_values
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.log import detail, say
 from tinymim.seeds import stream
 
@@ -175,8 +175,8 @@ class ViewedData(SubsetData):
         self.bank = None
         if self.classes:
             self.bank = images.some(train[spread(len(train), min(self.bank_size, len(train)))], self.plain())
-        kind = f"{self.num_classes} classes" if self.classes else f"no labels ({why})"
-        counts = f"{len(train)} images to train on, {len(held_out)} held out ({whose})"
+        kind = counted(self.num_classes or 0, "class") if self.classes else f"no labels ({why})"
+        counts = f"{counted(len(train), 'image')} to train on, {len(held_out)} held out ({whose})"
         self.description = f"{images.source}: {counts}; {kind}"
         detail("; ".join([self.description, *self.notes]))
 
@@ -186,7 +186,7 @@ class ViewedData(SubsetData):
             return
         shown = ", ".join(broken[:NAMED]) + (f" and {len(broken) - NAMED} more" if len(broken) > NAMED else "")
         say(
-            f"{len(broken)} of {sum(map(len, self._read))} images could not be read, and their neighbours were shown "
+            f"{len(broken)} of {counted(sum(map(len, self._read)), 'image')} could not be read; neighbours were shown "
             f"instead: {shown}{self.advice()}"
         )
 
@@ -256,11 +256,11 @@ def numbered(labels: list[str], classes: list[str], where: str) -> NDArray[np.in
     number = {name: i for i, name in enumerate(classes)}
     if lacking := labels.count(""):
         raise TinymimError(
-            f"{where} has {lacking} of {len(labels)} images without a label, and the training images all"
+            f"{where} has {lacking} of {counted(len(labels), 'image')} without a label, and the training images all"
         )
     if strange := sorted(set(labels) - number.keys()):
         raise TinymimError(
-            f"{where} has {len(strange)} classes that the training images lack, such as {strange[0]!r}: "
+            f"{where} has {counted(len(strange), 'class')} that the training images lack, such as {strange[0]!r}: "
             "its labels must be theirs"
         )
     return np.array([number[label] for label in labels], dtype=np.int64)

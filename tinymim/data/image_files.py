@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymim.data.passed_over import PassedOver, counted
+from tinymim.data.passed_over import PassedOver, by_ending
 from tinymim.data.split_folders import LEAVINGS, SPLITS, TEST, TRAIN, VAL, folders_in, hidden_splits, pairs, splits
-from tinymim.errors import TinymimError, first_few
+from tinymim.errors import TinymimError, counted, first_few
 from tinymim.safety.signatures import HEAD, form
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -80,7 +80,7 @@ def root_problems(root: str) -> list[str]:
     for folder in filter(None, splits(path)):
         passed = PassedOver()
         if next(image_files(folder, passed), None) is None:
-            there = f"; it holds {counted(passed.endings)}" if passed.endings else ""
+            there = f"; it holds {by_ending(passed.endings)}" if passed.endings else ""
             remedy = next((f". {words}" for ending, words in _ELSEWHERE.items() if passed.endings[ending]), "")
             problems.append(
                 f"no images in {folder}: looked for {', '.join(EXTENSIONS)}, also in its folders{there}{remedy}"
@@ -167,7 +167,7 @@ class ImageFolder:
             )
         if strange := sorted({file.partition("/")[0] for file in self.val_files} - set(self.classes)):
             return (
-                f"{self.val} has {len(strange)} classes that train/ lacks, such as {strange[0]}: "
+                f"{self.val} has {counted(len(strange), 'class')} that train/ lacks, such as {strange[0]}: "
                 "its folders must be named as train/'s"
             )
         return None

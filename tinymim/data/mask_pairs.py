@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from tinymim.data.open_image import MASK_MODES
-from tinymim.errors import first_few
+from tinymim.errors import counted, first_few
 
 IMAGES, MASKS = "images", "annotations"
 PARTS = ("training", "validation")
@@ -51,26 +51,28 @@ def faults(files: Mapping[str, Read]) -> tuple[list[str], list[str]]:
         for paths in images.values():
             if len(paths) > 1:
                 mistakes.append(f"{' and '.join(paths)} have one mask, and the last alone is read")
-        for what, alone, other in (
-            (f"images in {IMAGES}/{part}/ have no PNG", images.keys() - masks.keys(), MASKS),
-            (f"masks in {MASKS}/{part}/ have no image", masks.keys() - images.keys(), IMAGES),
+        for noun, where, alone, other in (
+            ("image", f"in {IMAGES}/{part}/ without a PNG", images.keys() - masks.keys(), MASKS),
+            ("mask", f"in {MASKS}/{part}/ without an image", masks.keys() - images.keys(), IMAGES),
         ):
-            words = f"{what} of the same name in {other}/{part}/"
+            words = f"{where} of the same name in {other}/{part}/"
             if alone:
-                mistakes.append(f"{len(alone)} {words}, such as {first_few(sorted(alone))}")
+                mistakes.append(f"{counted(len(alone), noun)} {words}, such as {first_few(sorted(alone))}")
         whole = {stem: masks[stem][0] for stem in sorted(masks) if not files[masks[stem][0]].error}
         pairs = [(images[stem][0], path) for stem, path in whole.items() if stem in images]
         pairs = [(image, mask) for image, mask in pairs if not files[image].error]
         if odd := [mask for image, mask in pairs if files[image].size != files[mask].size]:
-            mistakes.append(f"{len(odd)} masks have another size than their image, such as {odd[0]}")
+            mistakes.append(f"{counted(len(odd), 'mask')} of another size than the image, such as {odd[0]}")
         if odd := [path for path in whole.values() if files[path].mode not in MASK_MODES]:
             mode = files[odd[0]].mode
-            mistakes.append(f"{len(odd)} masks have no single number a pixel, its class, such as {odd[0]} ({mode})")
+            mistakes.append(
+                f"{counted(len(odd), 'mask')} without a single number a pixel, its class, such as {odd[0]} ({mode})"
+            )
         if blank := [path for path in whole.values() if not files[path].labelled]:
-            words = f"{len(blank)} of {len(whole)} masks in {MASKS}/{part}/ have no pixel but 0 and 255"
+            words = f"{len(blank)} of {counted(len(whole), 'mask')} in {MASKS}/{part}/ without a pixel but 0 and 255"
             (mistakes if len(blank) == len(whole) else remarks).append(f"{words}, which mean no class")
     if others := sorted(files.keys() - read):
-        remarks.append(f"{len(others)} files are in none of the folders that are read, such as {others[0]}")
+        remarks.append(f"{counted(len(others), 'file')} in none of the folders that are read, such as {others[0]}")
     return mistakes, remarks
 
 

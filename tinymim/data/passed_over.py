@@ -8,7 +8,7 @@ import stat
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tinymim.errors import first_few
+from tinymim.errors import counted, first_few, plural
 
 _OTHERS = """
 .bmp .gif .tif .tiff .jfif .jpe .jp2 .j2k .jpf .jpx .j2c .jxl .jxr .avif .avifs .heic .heif .apng .qoi .ico .svg
@@ -54,21 +54,22 @@ class PassedOver:
         meant = OTHER_IMAGES.union(self._misnamed(where))
         if not (others := Counter({ending: n for ending, n in self.endings.items() if ending not in meant})):
             return self.faults(where)
-        return [*self.faults(where), f"{others.total()} other files in {where} are not read ({counted(others)})"]
+        return [*self.faults(where), _not_read(others, "other file", where)]
 
     def faults(self, where: str) -> list[str]:
         """Those of them that were surely meant to be read: images of other kinds, pipes under the names of images."""
         faults = []
         if images := Counter({ending: n for ending, n in self.endings.items() if ending in OTHER_IMAGES}):
-            faults.append(f"{images.total()} images of other kinds in {where} are not read ({counted(images)})")
+            faults.append(_not_read(images, "image", where, " of other kinds"))
         for ending, example in self._misnamed(where).items():
             kind = f"in {ending}" if ending else "without ending"
             faults.append(
-                f"{self.endings[ending]} files {kind} in {where} are not read, and {example} begins as an image does: "
-                "give them its ending"
+                f"{counted(count := self.endings[ending], 'file')} {kind} in {where} {plural(count, 'is', 'are')} not "
+                f"read, and {example} begins as an image does: give {plural(count, 'it', 'them')} its ending"
             )
         if self.special:
-            faults.append(f"{len(self.special)} pipes or devices in {where} are no images, such as {self.special[0]}")
+            are = plural(len(self.special), "pipe or device in {} is no image", "pipes or devices in {} are no images")
+            faults.append(f"{len(self.special)} {are.format(where)}, such as {self.special[0]}")
         return faults
 
     def _misnamed(self, where: str) -> dict[str, str]:
@@ -78,6 +79,12 @@ class PassedOver:
             for ending, path in sorted(self.first.items())
             if not ending.endswith(SPARED) and _begins_as_an_image(f"{where}/{path}")
         }
+
+
+def _not_read(endings: Counter[str], what: str, where: str, kinds: str = "") -> str:
+    count = endings.total()
+    are = plural(count, "is", "are")
+    return f"{counted(count, what)}{kinds} in {where} {are} not read ({by_ending(endings)})"
 
 
 def _begins_as_an_image(path: str) -> bool:
@@ -90,6 +97,6 @@ def _begins_as_an_image(path: str) -> bool:
         return False
 
 
-def counted(endings: Counter[str]) -> str:
+def by_ending(endings: Counter[str]) -> str:
     """The commonest endings and how many files have each, in words."""
     return first_few([f"{count} {ending or 'without ending'}" for ending, count in endings.most_common()], 4)

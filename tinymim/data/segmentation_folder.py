@@ -23,7 +23,7 @@ from tinymim.data.open_image import MASK_MODES, MAX_PIXELS, open_image, rgb
 from tinymim.data.sampler import InTurn
 from tinymim.data.segmentation_views import UNLABELLED, CropView, Mask, WholeView
 from tinymim.data.transforms import wrong_values
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, counted, several
 from tinymim.log import detail
 
 
@@ -215,11 +215,13 @@ class SegmentationFolderData(ImageData):
         marks = _by_stem(name for name in listed_masks if name.lower().endswith(".png"))
         self.notes = list(dict.fromkeys([*self.notes, *passed.notes(str(images)), *other_masks.notes(str(masks))]))
         for what, alone in (
-            (f"in {images} have no PNG of the same name in {masks}", pictures.keys() - marks.keys()),
-            (f"in {masks} have no image of the same name in {images}", marks.keys() - pictures.keys()),
+            (f"in {images} without a PNG of the same name in {masks}", pictures.keys() - marks.keys()),
+            (f"in {masks} without an image of the same name in {images}", marks.keys() - pictures.keys()),
         ):
             if alone:
-                raise TinymimError(f"data.root: {len(alone)} files {what}, such as {', '.join(sorted(alone)[:3])}")
+                raise TinymimError(
+                    f"data.root: {counted(len(alone), 'file')} {what}, such as {', '.join(sorted(alone)[:3])}"
+                )
         if not pictures:
             raise TinymimError(f"data.root: no images in {images}")
         return images, masks, {stem: (pictures[stem], marks[stem]) for stem in sorted(pictures)}
@@ -231,7 +233,7 @@ class SegmentationFolderData(ImageData):
         crop = CropView(self.image_size, self.scale, self.ratio, self.most, self.flip, self.distort)
         self.train = self._files("training", crop, self.seed)
         self.held_out = self._files("validation", WholeView(self.scale))
-        counts = f"{len(self.train)} images to train on, {len(self.held_out)} held out"
+        counts = f"{counted(len(self.train), 'image')} to train on, {len(self.held_out)} held out"
         self.description = f"{self.root}: {counts}; {self.mask_classes} classes of pixels"
         detail("; ".join([self.description, *self.notes]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from tinymim.errors import TinymimError, first_few
+from tinymim.near_names import nearest
 
 IDX = ("MNIST", "FashionMNIST", "KMNIST")
 """Sets whose files are read as IDX, whatever folder they lie in."""
@@ -201,13 +201,10 @@ def find(name: str) -> TorchvisionSet:
             "folders of images are read by ImageFolderData (--data tinymim.data.ImageFolderData --data.root FOLDER)"
         )
         raise TinymimError(f"data.dataset: {name} is not read with torchvision; {remedy}")
-    known = {
-        other.lower(): other for other in datasets.__all__ if other[0].isupper() and other not in (*kinds, *NOT_READ)
-    }
-    if name not in known.values():
-        plain = name.lower().replace("-", "").replace("_", "")
-        near = difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(known[match] for match in near)}?" if near else ", such as CIFAR10"
+    known = [other for other in datasets.__all__ if other[0].isupper() and other not in (*kinds, *NOT_READ)]
+    if name not in known:
+        names = nearest(name, known)
+        hint = f"; did you mean {' or '.join(names)}?" if names else ", such as CIFAR10"
         raise TinymimError(f"data.dataset: torchvision has no image classification set {name!r}{hint}")
     parameters = _parameters(getattr(datasets, name))
     if name in SPLITS:

@@ -55,6 +55,8 @@ class KNNEvaluator(pl.Callback):
 
     def __init__(self, k: int = 10, temperature: float = 0.07) -> None:
         self.k, self.temperature = k, temperature
+        self.queries = 0
+        """Images that the last figure is of, over all processes."""
         self._features: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def add(self, backbone: Backbone, batch: dict[str, Any], loader: int) -> None:
@@ -72,7 +74,8 @@ class KNNEvaluator(pl.Callback):
         bank = _joined(_of_all_processes(_joined(features[BANK])))  # loaders share samples without padding: each once
         right = knn_top1(*bank, queries, labels, self.k, self.temperature) * len(labels)
         counts = _of_all_processes((right, len(labels)))
-        return sum(right for right, _ in counts) / sum(count for _, count in counts)
+        self.queries = sum(count for _, count in counts)
+        return sum(right for right, _ in counts) / self.queries
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

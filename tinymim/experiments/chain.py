@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.config import options, spec
-from tinymim.config.spec import near, texts, unknown
-from tinymim.errors import TinymimError, several
+from tinymim.config.spec import texts, unknown
+from tinymim.errors import TinymimError, mistaken
 from tinymim.experiments import schema
 from tinymim.experiments import settings as settings_file
 from tinymim.experiments.plan import CHECKPOINT, SETTLED, Plan, Stage, in_order, resolved
+from tinymim.near_names import near
 from tinymim.teachers import card, locate
 
 Written = dict[str, Any]
@@ -71,7 +72,7 @@ def build(
         overrides, errors = settle(settings or [], content)
         errors += start_mistakes(content["stages"])
     if errors:
-        raise several(f"{source} has {len(errors)} mistake(s)", errors)
+        raise mistaken(str(source), errors)
     chosen = settings_file.load(content.get("settings"))
     rows = (content.get("compare") or {}).get("rows") or {}
     stages = {}
@@ -89,7 +90,7 @@ def build(
         except TinymimError as error:
             errors.append(f"stages.{written['name']}: {error}")
     if errors:
-        raise several(f"{source} has {len(errors)} mistake(s)", errors)
+        raise mistaken(str(source), errors)
     about = (content.get("about") or "").strip()
     kept = chosen if content.get("settings") or content.get("search") else None
     return Plan(name, in_order(stages), about, content.get("seeds"), content.get("compare") or {}, kept)

@@ -24,7 +24,7 @@ import lightning.pytorch as pl
 
 from tinymim.config import recipe, spec
 from tinymim.config.spec import shortened
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, mistaken
 from tinymim.experiments import chain, grid_check, plan_check
 from tinymim.experiments.grid_check import TUNED, Written
 from tinymim.experiments.plan import Plan, seeded
@@ -101,7 +101,7 @@ def load(name: str, quick: bool = False, settings: list[str] | None = None) -> G
             "are the most; shorten their ids"
         )
     if errors:
-        raise several(f"{path} has {len(errors)} mistake(s)", errors)
+        raise mistaken(str(path), errors)
     about = (content.get("about") or "").strip()
     configs = {
         id: grid_check.resolved(objective["recipe"], {**(content.get("set") or {}), **(objective.get("set") or {})})

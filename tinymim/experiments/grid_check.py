@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from tinymim.config import recipe as recipes
-from tinymim.config.spec import near, texts
+from tinymim.config.spec import texts
 from tinymim.errors import TinymimError
 from tinymim.experiments import schema
+from tinymim.near_names import near
 
 Written = dict[str, Any]
 

@@ -12,7 +12,8 @@ from tinymim.report.document import Picture
 from tinymim.training.metrics_log import Line
 
 SETS = {"train": "training", "val": "held out"}
-ABOUT = "Mean over seeds; the band is ± one standard deviation. Training images are augmented, and logged by the batch."
+SPREAD, ONE_SEED = "Mean over seeds; the band is ± one standard deviation.", "One seed."
+ABOUT = "Training images are augmented, and logged by the batch."
 
 
 def draw(question: Question, curve: Curve, logged: Logged, stem: Path, beside: str) -> Picture | None:
@@ -58,7 +59,9 @@ def draw(question: Question, curve: Curve, logged: Logged, stem: Path, beside: s
     ]
     csv_files.write(stem.with_suffix(".csv"), written)
     files = [f"{beside}/{stem.name}{suffix}" for suffix in (".png", ".svg", ".csv")]
-    return Picture(curve.title, svg, files, ABOUT, wide=len(drawn) > 1)
+    several = any(len(seeds) > 1 for by_row in drawn.values() for seeds in by_row.values())
+    text = f"{SPREAD if several else ONE_SEED} {ABOUT}"
+    return Picture(curve.title, svg, files, text, wide=len(drawn) > 1)
 
 
 def band(lines: list[Line]) -> tuple[list[float], list[float], list[float]]:

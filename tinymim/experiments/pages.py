@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from tinymim.experiments import headline, questions, report, tables
+from tinymim.errors import counted
+from tinymim.experiments import fits_shown, headline, questions, report, tables
 from tinymim.experiments.compare import SCRATCH, STUDENT
 from tinymim.experiments.questions import Figure, Question
 from tinymim.experiments.state import State
@@ -21,16 +22,20 @@ PAGE = "index.html"
 """Name of a page in the folder of what was compared."""
 
 
-def chain(state: State) -> str | None:
-    """Write the comparison of a chain's finished stages, ``table.md``, ``table.json`` and its page, if it has one."""
+def chain(state: State, draw: bool = True) -> str | None:
+    """Write a chain's page and, where it has one, the comparison of its finished stages: ``table.md``, whose text is
+    returned, and ``table.json``. ``draw`` also the curves of a chain that compares nothing."""
     compared = questions.of_chain(state.plan)
+    every = fits_shown.section(state, state.place)
     if compared is None:
+        made = [every, *([fits_shown.drawn(state)] if draw else [])]
+        Document(f"Chain {state.plan.name}", made, about=state.plan.about).write(state.place / PAGE)
         return None
     records = report.records(state, compared)
     section = report.section(compared, compared.questions["table"], records)
-    text = f"{section.markdown()}\n{tables.READING}\n"
-    made = [*headline.sections(compared, records), section]
-    settings = [("how figures read", tables.READING)]
+    text = f"{section.markdown()}\n{tables.reading(records)}\n"
+    made = [*headline.sections(compared, records), section, every]
+    settings = [("how figures read", tables.reading(records))]
     Document(f"Chain {state.plan.name}", made, settings=settings).write(state.place / PAGE)
     write_text(state.place / "table.md", text)
     rows = {
@@ -50,8 +55,13 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
     states = [record["status"] for by_seed in records.values() for record in by_seed.values()]
     done, failed = states.count("done"), states.count("failed")
     rows, seeds = len(of.compared.rows), len(of.plan.seeds or [])
-    settings = [("how figures read", tables.READING)]
-    settings.append(("cells", f"{done} done, {failed} failed; {rows} rows x {seeds} seeds are {rows * seeds}"))
+    settings = [("how figures read", tables.reading(records))]
+    settings.append(
+        (
+            "cells",
+            f"{done} done, {failed} failed; {counted(rows, 'row')} x {counted(seeds, 'seed')} make {rows * seeds}",
+        )
+    )
     settings.append(("pre-training", ", ".join(f"{key} {value}" for key, value in of.budget.items())))
     for role, fit in of.later.items():
         texts = [text.removeprefix("--").replace("=", " ") for text in fit.overrides]
@@ -61,9 +71,10 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
         sections=[
             *(headline.sections(of.compared, records) if draw else []),
             *report.sections(state, of.compared, records, state.place, draw),
+            *([fits_shown.section(state, state.place)] if draw else []),
         ],
         about=f"{of.plan.about.rstrip('.')}." if of.plan.about else "",
-        warning=f"{failed} cell(s) failed: the rows they are of have fewer seeds." if failed else "",
+        warning=f"{counted(failed, 'cell')} failed: rows of such have fewer seeds." if failed else "",
         settings=settings,
     )
 
@@ -92,8 +103,9 @@ def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
     )
     text = made.markdown()
     write_text(state.place / "table.md", text)
+    every = fits_shown.section(state, state.place)
     shown = report.drawn(made, state, of.compared, "compared", records)
-    page = Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), shown])
+    page = Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), shown, every])
     page.write(state.place / PAGE)
     content = {
         "environment": run_folder.environment(),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tinymim.config import validation
 from tinymim.data.sampler import step_images
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.experiments.chain import SOURCES
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage, keeps_checkpoint, seeded
 from tinymim.methods.distillation import Distiller
@@ -141,7 +141,7 @@ def show(plan: Plan, promises: dict[str, Promise]) -> None:
             table.add_row(f"  {title}", text)
     console = PlainConsole()
     seeds = "" if plan.seeds is None else f", each from seeds {', '.join(map(str, plan.seeds))}"
-    console.print(f"{plan.kind} {plan.name}: {len(plan.stages)} stages{seeds}")
+    console.print(f"{plan.kind} {plan.name}: {counted(len(plan.stages), 'stage')}{seeds}")
     console.print(table)
 
 
@@ -183,7 +183,7 @@ def _length(stage: Stage, promise: Promise, lengths: dict[str, int]) -> str:
     processes = (len(devices) if isinstance(devices, list) else devices) if not isinstance(devices, str) else 1
     accumulate = trainer.get("accumulate_grad_batches") or 1
     step = promise.data.batch_size, max(int(processes), 1) * nodes, accumulate
-    length = f"{epochs} epochs" if epochs != -1 else f"{most:,} steps"
+    length = counted(epochs, "epoch") if epochs != -1 else f"{most:,} steps"
     text = f"{length}, total batch {step_images(*step)[0]}"
     if min(step) < 1:  # one of the mistakes
         return text

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.config import recipe, spec
-from tinymim.config.spec import near
 from tinymim.errors import TinymimError
+from tinymim.log import say
+from tinymim.near_names import near
 
 KEYS = {"questions": "study", "objectives": "scaling study", "parts": "program"}
 """A key of each kind that no other has."""
@@ -29,13 +30,19 @@ def find(name: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any], Path]:
         kind = next((kind for key, kind in KEYS.items() if key in content and kind in kinds), "recipe")
         return "chain" if isinstance(content.get("stages"), list) else kind, content, Path(name)
     known: list[str] = []
+    paths: dict[str, Path] = {}
     for kind in kinds:
         try:
-            path = spec.find(kind, name)
-            return kind, spec.read(path, kind, "stages"), path
+            paths[kind] = spec.find(kind, name)
         except TinymimError:
             known += [path.stem for base in recipe.folders() for path in (base / spec.FOLDERS[kind]).glob("*.yaml")]
-    if name not in recipe.names():
+    if name in recipe.names():
+        paths["recipe"] = recipe.find(name)
+    if not paths:
         *first, last = ["recipe", *kinds]
         raise TinymimError(f"{name!r} is no {', '.join(first)} or {last}{near(name, [*recipe.names(), *known])}")
-    return "recipe", {}, recipe.find(name)
+    (chosen, path), *others = paths.items()
+    if others:
+        also = ", ".join(f"the {kind} of that name as {place}" for kind, place in others)
+        say(f"{name} is a {chosen} here; name {also}")
+    return chosen, spec.read(path, chosen, "stages") if chosen != "recipe" else {}, path

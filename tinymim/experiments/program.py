@@ -36,11 +36,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tinymim.config import spec as outline
-from tinymim.config.spec import near, shortened, unknown
-from tinymim.errors import TinymimError, several
+from tinymim.config.spec import shortened, unknown
+from tinymim.errors import TinymimError, mistaken, plural, several
 from tinymim.experiments import schema, state
 from tinymim.experiments.plan import CHECKPOINT, Plan, Stage
 from tinymim.experiments.state import Entry, State
+from tinymim.near_names import near
 from tinymim.safety.text import WRONG, brief, json_or_empty, unreadable
 from tinymim.teachers.record_schemas import Line
 
@@ -132,13 +133,14 @@ def load(name: str, place: Path, quick: bool = False, settings: dict[str, Any] |
     known = list(content.get("vars") or {})
     if wrong := [key for key in variables if key not in known]:
         raise several(
-            f"{path} has no such value(s) in vars", [f"vars.{key}: no such key{near(key, known)}" for key in wrong]
+            f"{path} has no such {plural(len(wrong), 'value')} in vars",
+            [f"vars.{key}: no such key{near(key, known)}" for key in wrong],
         )
     for key, value in variables.items():
         content.vars[key] = value
     errors = _mistakes(cast(dict[str, Any], OmegaConf.to_container(content, resolve=False)))
     if errors:
-        raise several(f"{path} has {len(errors)} mistake(s)", errors)
+        raise mistaken(str(path), errors)
     places = {str(id): str(place / str(id)) for id in content.parts}
     parts, values = [], {}
     try:

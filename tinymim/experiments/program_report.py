@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.experiments import program
 from tinymim.experiments.program import Part, Program
 from tinymim.experiments.state import State
@@ -42,7 +42,7 @@ def write(whole: Program, current: State, readers: Readers) -> None:
 def document(whole: Program, current: State, readers: Readers) -> Document:
     """The report."""
     answers: dict[str, list[Finding]] = {}
-    counted: list[Finding] = []
+    judged: list[Finding] = []
     sections, missing, failed = [], [], []
     for part in whole.parts:
         went, _ = program.how(current, part)
@@ -56,7 +56,7 @@ def document(whole: Program, current: State, readers: Readers) -> Document:
         counts = went in ("done", "not run")  # by its own command, then
         title = part.title if counts else f"{part.title} ({went})"
         if counts:
-            counted += chapter.findings
+            judged += chapter.findings
         else:
             missing.append(f"{title}: what is shown of it may be of before, and is not counted.")
         answers[title] = chapter.findings
@@ -68,28 +68,28 @@ def document(whole: Program, current: State, readers: Readers) -> Document:
         about = f"The short form: it shows that everything runs, and says little about the questions. {about}"
     return Document(
         "Three papers, repeated",
-        [_summary(answers, counted, missing), *sections, _parts(whole.parts, current)],
+        [_summary(answers, judged, missing), *sections, _parts(whole.parts, current)],
         about,
-        f"{len(failed)} part(s) failed: {', '.join(failed)}. See the end of the page." if failed else "",
+        f"{counted(len(failed), 'part')} failed: {', '.join(failed)}. See the end of the page." if failed else "",
         [("program", whole.name), *((f"vars.{key}", str(value)) for key, value in whole.vars.items())],
     )
 
 
-def _summary(answers: dict[str, list[Finding]], counted: list[Finding], missing: list[str]) -> Section:
+def _summary(answers: dict[str, list[Finding]], judged: list[Finding], missing: list[str]) -> Section:
     """Every question, and how often the answers that count agree."""
-    agree = sum(answer.verdict == finding.AGREES for answer in counted)
-    partly = sum(answer.verdict.startswith(f"{finding.AGREES} in") for answer in counted)
-    otherwise = sum(answer.verdict.startswith(finding.DISAGREES) for answer in counted)
-    open_ = len(counted) - agree - partly - otherwise
-    single = sum(answer.seeds == "1" and answer.verdict != finding.OPEN for answer in counted)
+    agree = sum(answer.verdict == finding.AGREES for answer in judged)
+    partly = sum(answer.verdict.startswith(f"{finding.AGREES} in") for answer in judged)
+    otherwise = sum(answer.verdict.startswith(finding.DISAGREES) for answer in judged)
+    open_ = len(judged) - agree - partly - otherwise
+    single = sum(answer.seeds == "1" and answer.verdict != finding.OPEN for answer in judged)
     text = (
-        f"Of {len(counted)} questions, {agree} are answered here as in the papers, {partly} in part, {otherwise} "
+        f"Of {len(judged)} questions, {agree} are answered here as in the papers, {partly} in part, {otherwise} "
         f"otherwise, and {open_} cannot be told from these runs."
     )
     text += f" {single} of the answers rest on one seed: another may turn them round." if single else ""
-    cards = {"questions": len(counted), "as in the papers": agree, "in part": partly, "otherwise": otherwise}
+    cards = {"questions": len(judged), "as in the papers": agree, "in part": partly, "otherwise": otherwise}
     cards["cannot be told"] = open_
-    made = [Table(list(cards), [[str(number) for number in cards.values()]], cards=True)] if counted else []
+    made = [Table(list(cards), [[str(number) for number in cards.values()]], cards=True)] if judged else []
     made += [finding.table(findings, title) for title, findings in answers.items() if findings]
     return Section("The questions", [text], made, remarks=missing)
 

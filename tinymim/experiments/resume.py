@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, mistaken, several
 from tinymim.experiments import fit_files, old_folders, plan_changes, plan_check, state
 from tinymim.experiments.plan import Plan, Stage
 from tinymim.experiments.state import State
@@ -125,7 +125,7 @@ def _check(plan: Plan, stages: Iterable[str]) -> None:
     wanted = set(stages)
     promises = plan_check.check(plan, wanted)
     if errors := plan_check.problems(plan, promises, [name for name in promises if name in wanted]):
-        raise several(f"{plan.kind} {plan.name} has {len(errors)} mistake(s)", errors)
+        raise mistaken(f"{plan.kind} {plan.name}", errors)
 
 
 def _written(current: State) -> State:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from tinymim import precision
 from tinymim.config import references
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, counted, several
 from tinymim.experiments import fit_files, fit_processes, side_by_side
 from tinymim.experiments.fit_processes import Process
 from tinymim.experiments.plan_changes import digest
 from tinymim.experiments.state import State, now
-from tinymim.experiments.status import headline
+from tinymim.experiments.status import failures, headline
 from tinymim.experiments.stop_signals import StopSignals
 from tinymim.experiments.tally import Tally
 from tinymim.files import unwritten
@@ -140,21 +140,22 @@ class Runner:
 
     def _verdict(self) -> int:
         plan, entries = self.state.plan, {key: self.state.entries[key] for key in self.keys}
-        failures = [f"{key}: {entry.error}" for key, entry in entries.items() if entry.state == "failed"]
+        failed = sum(entry.state == "failed" for entry in entries.values())
+        why = [f"{keys}: {reason}" for keys, reason in failures(entries).items()]
         if self._trouble:
             raise self._trouble
         if self._signals.count:
             done = sum(entry.state == "done" for entry in entries.values())
-            for failure in failures:
+            for failure in why:
                 say(f"failed: {failure}")
-            how_far = f"interrupted, {done} of {len(entries)} stages are done"
+            how_far = f"interrupted, {done} of {counted(len(entries), 'stage')} done"
             say(f"{plan.kind} {plan.name}: {how_far}; go on with: {self.again}")
             return self._signals.code
-        if failures:
+        if why:
             waiting = sum(entry.state == "waiting" for entry in entries.values())
             also = f", and {waiting} that start from them wait" if waiting else ""
-            what = f"{len(failures)} of {len(entries)} stages failed{also}"
-            raise several(f"{what}; try again with: {self.again}", failures)
+            what = f"{failed} of {counted(len(entries), 'stage')} failed{also}"
+            raise several(f"{what}; try again with: {self.again}", why)
         return 0
 
     def _next(self) -> str | None:

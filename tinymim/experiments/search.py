@@ -20,8 +20,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from tinymim.config.spec import near, texts
-from tinymim.errors import TinymimError
+from tinymim.config.spec import texts
+from tinymim.errors import TinymimError, counted
 from tinymim.experiments import settings, study
 from tinymim.experiments.plan import Fit, Plan, Stage
 from tinymim.experiments.questions import PRETRAIN, Figure
@@ -29,6 +29,7 @@ from tinymim.experiments.settings import Settings, shown
 from tinymim.experiments.state import State
 from tinymim.experiments.study import Study, Written
 from tinymim.log import say
+from tinymim.near_names import near
 from tinymim.safety.text import json_or_empty
 
 BRIEF = {
@@ -160,10 +161,10 @@ class Search:
             )
             parts.append(f"{role} {len(points(tried))} ({values})")
         share = self.compared.search.get("share", DEFAULT_SHARE)
+        seeds = counted(len(self.seeds), "seed")
         return (
-            f"the best of the same combinations for every row, {', '.join(parts)}, {len(self.seeds)} seed(s) each and "
-            f"as many epochs for every row, fitted on {1 - share:.0%} of the training images and judged on the other "
-            f"{share:.0%}."
+            f"the best of the same combinations for every row, {', '.join(parts)}, {seeds} each and as many epochs for "
+            f"every row, fitted on {1 - share:.0%} of the training images and judged on the other {share:.0%}."
         )
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 
 from tinymim.config import recipe as recipes
 from tinymim.config import spec
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, mistaken
 from tinymim.experiments import chain, compare, plan_files, settings, study, study_check
 from tinymim.experiments.questions import FIGURES
 from tinymim.experiments.search import DEFAULT_SHARE
@@ -34,7 +34,7 @@ def read(name: str, quick: bool, overrides: list[str]) -> tuple[Study, str]:
         named = recipes.resolve(["--config", name, *overrides])[0].get("compare")
         content = {"search": plain.search if plain else {}, "settings": (named or {}).get("settings")}
     if errors:
-        raise several(f"{path} has {len(errors)} mistake(s)", errors)
+        raise mistaken(str(path), errors)
     if not content.get("search") or not content.get("settings"):
         raise TinymimError(f"{name} has no `search` that says what to try, and `settings` that it goes into")
     settings.check_place(str(content["settings"]), path.parent)

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from tinymim.config import spec
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, mistaken
 from tinymim.experiments import schema
 from tinymim.files import write_text
 from tinymim.safety import names
@@ -126,7 +126,7 @@ def load(name: str | None, missing: bool = False) -> Settings:
         raise
     content = spec.read(path, "settings", "command and rows")
     if errors := schema.mistakes(content, schema.SettingsText):
-        raise several(f"{path} has {len(errors)} mistake(s)", errors)
+        raise mistaken(str(path), errors)
     return Settings(
         str(path),
         content.get("command", ""),

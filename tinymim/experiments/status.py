@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted, first_few
 from tinymim.experiments.fit_files import EXPORTED, RESULTS, outputs, promised
 from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.state import Entry, State
@@ -42,15 +43,24 @@ def status(state: State, console: PlainConsole | None = None) -> None:
             table.add_row(f"seed {seed}", style="bold")
         table.add_row(plan.fits[key].stage if by_seed else key, *_row(state, key, entry, bool(owner)))
     console.print(
-        f"{plan.kind} {plan.name} in {state.place}: {done} of {len(state.entries)} stages done\n", soft_wrap=True
+        f"{plan.kind} {plan.name} in {state.place}: {done} of {counted(len(state.entries), 'stage')} done\n",
+        soft_wrap=True,
     )
     console.print(table)
     console.print(f"\nat work: {owner}" if owner else "\nnobody is at work on it", soft_wrap=True)
-    for key, entry in state.entries.items():
-        if entry.error:
-            console.print(f"{key} failed: {one_line(entry.error)}", soft_wrap=True)
+    for keys, reason in failures(state.entries).items():
+        console.print(f"{keys} failed: {one_line(reason)}", soft_wrap=True)
     if not owner and done < len(state.entries):
         console.print(f"go on with: {state.again}", soft_wrap=True)
+
+
+def failures(entries: dict[str, Entry]) -> dict[str, str]:
+    """Reasons of what failed, by the names of the first fits that share one, such as a folder that is not there."""
+    by_reason: dict[str, list[str]] = {}
+    for key, entry in entries.items():
+        if entry.state == "failed":
+            by_reason.setdefault(re.sub(r" \([^()]*\.txt\)$", "", str(entry.error)), []).append(key)
+    return {first_few(keys): str(entries[keys[0]].error) for keys in by_reason.values()}
 
 
 def headline(state: State, key: str) -> str:

@@ -43,13 +43,14 @@ from typing import Any
 
 from tinymim.config import spec as outline
 from tinymim.config.spec import shortened, texts
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, mistaken
 from tinymim.experiments import settings as settings_file
 from tinymim.experiments import study_check
 from tinymim.experiments.plan import CHECKPOINT, Fit, Plan, Stage, in_order, resolved
 from tinymim.experiments.questions import FIGURES, PRETRAIN, Claim, Comparison, Curve, Figure, Question
 from tinymim.experiments.settings import Settings
 from tinymim.experiments.study_check import PREPARED
+from tinymim.near_names import near
 
 SHARED = ("data", "vars", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision")
 """Overrides that every fit takes, whichever recipe they were given for."""
@@ -164,7 +165,7 @@ def parse(
         TinymimError: mistakes in it, all of them together.
     """
     if errors := study_check.mistakes(content):
-        raise several(f"{source} has {len(errors)} mistake(s)", errors)
+        raise mistaken(str(source), errors)
     shared = [text for text in overrides if text.removeprefix("--").startswith(SHARED)]
     budget = content.get("budget") or {}
     rows = {id: _row(id, spec, texts(budget), overrides) for id, spec in content["rows"].items()}
@@ -182,7 +183,7 @@ def parse(
         except TinymimError as error:
             errors.append(f"{stage}: {error}")
     if errors:
-        raise several(f"{source} has {len(errors)} mistake(s)", list(dict.fromkeys(errors)))
+        raise mistaken(str(source), list(dict.fromkeys(errors)))
     stages = in_order(stages)
     seeds = seeds or content["seeds"]
     cells = {
@@ -249,7 +250,7 @@ def _unknown_stages(chosen: Settings, rows: dict[str, Row], stages: list[str]) -
     """Rows in the file of settings that are not of this study are of another; of its own rows, stages that it lacks are
     mistakes."""
     return [
-        f"{chosen.source}: rows.{row.known}.{stage}: no such stage{outline.near(stage, stages)}"
+        f"{chosen.source}: rows.{row.known}.{stage}: no such stage{near(stage, stages)}"
         for row in rows.values()
         for stage in chosen.rows.get(row.known, {})
         if stage not in stages

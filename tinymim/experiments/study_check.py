@@ -9,10 +9,10 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from tinymim.config.spec import near
 from tinymim.experiments import schema
 from tinymim.experiments.convergence import titles
 from tinymim.experiments.questions import FIGURES, PRETRAIN
+from tinymim.near_names import near
 
 COMBINATIONS = 10_000
 PREPARED = re.compile(r"\$\{prepare\.(\w+)\}")

@@ -15,10 +15,20 @@ Records = dict[str, dict[int, dict[str, Any]]]
 
 READING = (
     "Figures are of held-out images, in per cent unless the head of the column says otherwise (↓: lower is better), "
-    "mean ± standard deviation over seeds; `-` is not there yet. A difference between two rows is taken seed by seed, "
-    "and ± is the standard deviation of those differences: it is within the spread where its mean is not larger than "
-    "that."
+    "{}; `-` is not there yet. {}"
 )
+SEEDS = (
+    "mean ± standard deviation over seeds",
+    "A difference between two rows is taken seed by seed, and ± is the standard deviation of those differences: it is "
+    "within the spread where its mean is not larger than that.",
+)
+ONE_SEED = ("of one seed", "One seed has no spread: a difference of a point or two may be chance.")
+
+
+def reading(records: Records) -> str:
+    """How figures read, of several seeds or of one."""
+    single = max((len(by_seed) for by_seed in records.values()), default=0) == 1
+    return READING.format(*(ONE_SEED if single else SEEDS))
 
 
 def values(records: Records, row: str, figure: str) -> dict[int, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.export import graphs
 from tinymim.export.judge import Judge, Reading
 from tinymim.export.model_card import ExportedForm
@@ -70,9 +70,9 @@ class Int8:
             f"{name} {100 * before.figures[name]:.1f} -> {100 * value:.1f} %" for name, value in after.figures.items()
         ]
         return (
-            f"Matrix products of weights are in int8, calibrated on {self.images} images of {self.judge.what}. On "
-            f"{len(before.features)} held-out images, against float32: mean cosine of the features "
-            f"{after.cosine(before):.4f}{''.join(f', {figure}' for figure in figures)}."
+            f"Matrix products of weights are in int8, calibrated on {counted(self.images, 'image')} of "
+            f"{self.judge.what}. On {len(before.features)} held-out images, against float32: mean cosine of the "
+            f"features {after.cosine(before):.4f}{''.join(f', {figure}' for figure in figures)}."
         )
 
 

@@ -19,6 +19,7 @@ from tinymim.safety import text
 from tinymim.safety.escaping import fenced, markdown
 from tinymim.teachers import card as cards
 from tinymim.teachers import record_schemas
+from tinymim.teachers.provenance import SCRATCH
 from tinymim.training import run_schemas
 
 HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
@@ -134,7 +135,7 @@ def _front_matter(source: Source, form: ExportedForm, config: dict[str, Any]) ->
 
 def _hub_licence(licence: str) -> tuple[str, str | None]:
     """The hub's identifier of a licence, and the name of one that it has none for."""
-    name = re.sub(r"[^a-z0-9.]+", "-", text.folded(licence)).strip("-")[:80] or "unknown"
+    name = re.sub(r"[^a-z0-9.]+", "-", text.folded(licence.replace(SCRATCH, ""))).strip("-")[:80] or "unknown"
     return (name, None) if name in HUB_LICENCES or name == "unknown" else ("other", name)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymim.data.data_module import ImageData
+from tinymim.errors import counted
 from tinymim.log import detail
 from tinymim.methods.frozen_teacher import FrozenTeacher, Stored, View, computing, given_out
 from tinymim.seeds import seeded
@@ -207,7 +208,9 @@ class CachedTeacher:
             resampled = f", positions resampled from {old[0]}x{old[1]} patches"
         kinds = {True: "float32", False: "int8"}
         stored = ", ".join(f"{form.name.replace('_', ' ')} in {kinds[form.exact]}" for form in self.forms)
-        return f"{dtype}run once for each of {self.views} view(s), then read from the cache: {stored}{resampled}"
+        return (
+            f"{dtype}run once for each of {counted(self.views, 'view')}, then read from the cache: {stored}{resampled}"
+        )
 
 
 def cache_errors(data: Any) -> list[str]:

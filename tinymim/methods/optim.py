@@ -14,7 +14,7 @@ from torch import nn
 from typing_extensions import override
 
 from tinymim.data.sampler import step_images
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.log import detail, say
 
 
@@ -91,7 +91,9 @@ def total_batch(trainer: pl.Trainer) -> int:
     if not isinstance(images, Sized):
         return nominal
     if len(images) < world:
-        raise TinymimError(f"data: {len(images)} image(s) to train on, and {world} processes; take no more processes")
+        raise TinymimError(
+            f"data: {counted(len(images), 'image')} to train on, and {world} processes; take no more processes"
+        )
     limit = getattr(trainer, "limit_train_batches", None)
     held, batches = step_images(data.batch_size, world, accumulated, len(images), limit)  # type: ignore[union-attr]
     if batches > accumulated and batches % accumulated:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tinymim.config.spec import differences
 from tinymim.report.curves import KNOWN, says, title_of
 from tinymim.report.document import Link, Section, Table
-from tinymim.report.runs import Run
+from tinymim.report.runs import PAGE, Run
 
 FIGURES = ("val/top1", "val/top5", "val/knn_top1", "val/miou", "val/map", "val/loss")
 """Figures at the top and in the table, in this order."""
@@ -88,5 +88,5 @@ def _table(runs: list[Run], run: Run, out: Path, folded: str = "") -> Table:
 
 def _linked(run: Run, out: Path) -> str | Link:
     """The run's name, which leads to its page where there is one."""
-    page = run.place / "report.html"
+    page = run.place / PAGE
     return Link(run.name, os.path.relpath(page, out)) if page.is_file() else run.name

@@ -13,6 +13,7 @@ from tinymim import extras, precision
 from tinymim.data.device_augment import unit
 from tinymim.data.image_files import evenly
 from tinymim.data.sampler import Draw
+from tinymim.errors import counted
 from tinymim.report import figures, hover
 from tinymim.report.document import Picture, Section, Table
 from tinymim.report.runs import Run
@@ -97,7 +98,9 @@ def section(result: Classified, pool: Any) -> Section:
     """The matrix, the worst mistakes and each class's figures."""
     wrong = result.labels != result.said
     count, errors = len(wrong), int(wrong.sum())
-    of = f"{count:,} held-out images" if count == result.all_images else f"{count:,} of {result.all_images:,} images"
+    of = (
+        counted(count, "held-out image") if count == result.all_images else f"{count:,} of {result.all_images:,} images"
+    )
     text = [f"{errors:,} of {of} are taken for another class ({errors / max(count, 1):.1%}), by the newest checkpoint."]
     missing = extras.missing("the matrix needs", "matplotlib")
     pictures = [_drawn(result)] if len(result.classes) <= DRAWN and not missing else []

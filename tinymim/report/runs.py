@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.config import references
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.log import say
 from tinymim.safety import text
 from tinymim.teachers import record_schemas
@@ -20,6 +20,9 @@ from tinymim.training.run_folder import PROGRESS
 
 PLANS = ("plan.json", "chain.json")
 """Files of a folder of many runs: a study's, a comparison's, a chain's."""
+
+PAGE = "report.html"
+"""Name of a run's page in its folder."""
 
 DEPTH = 5
 """Folders above a run's own in which they are looked for."""
@@ -76,7 +79,7 @@ class Run:
             state = f"cut off; `tinymim resume {self.place}` goes on"
         parts = [state]
         if {"epoch", "epochs"} <= self.progress.keys():
-            parts.append("{epoch} of {epochs} epochs".format(**self.progress))
+            parts.append(f"{self.progress['epoch']} of {counted(self.progress['epochs'], 'epoch')}")
         seconds = self.results.get("seconds") or self.progress.get("seconds")
         return ", ".join(parts if seconds is None else [*parts, clock(seconds)])
 

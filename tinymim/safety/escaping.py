@@ -36,7 +36,8 @@ def markdown(text: str) -> str:
 
 
 def _begins_nothing(line: str) -> str:
-    """A line of Markdown that is no heading, list, quote, rule, reference or block of code."""
+    """A line of Markdown that is no heading, list, quote, rule, reference or block of code, and ends no heading."""
+    line = re.sub(r"(^|(?<=\s))(#+)$", r"\1\\\2", line)
     line = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", line)
     return re.sub(r"^(#{1,6}(?=\s|$)|[>|\[]|[=+-](?=\s|$)|-{3,}|={2,}|`{3}|~{3})", r"\\\1", line)
 

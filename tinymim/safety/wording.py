@@ -26,6 +26,32 @@ def in_words(error: msgspec.ValidationError | str) -> str:
     return words[:1].lower() + words[1:]
 
 
+PLAIN = {
+    r"int >= (\d+)": r"a whole number, \1 or more",
+    r"int <= (\d+)": r"a whole number, \1 or less",
+    r"float (>=?|<=?) (\S+)": r"a number \1 \2",
+    r"\bint\b": "a whole number",
+    r"\bfloat\b": "a number",
+    r"\bbool\b": "true, false",
+    r"\bstr\b": "a text",
+    r"\barray\b": "a list",
+    r"\bobject\b": "a mapping",
+    r" \| ": " or ",
+}
+"""msgspec's types, and what they take in words."""
+
+
+def taken(error: msgspec.ValidationError) -> str:
+    """What would be right, to stand behind ``is not``, in words for people who write recipes."""
+    words = in_words(error)
+    if not words.startswith("expected "):
+        return f"what it takes: {words}"
+    words = words.removeprefix("expected ").partition(", got ")[0]
+    for pattern, plain in PLAIN.items():
+        words = re.sub(pattern, plain, words)
+    return words
+
+
 def message(error: msgspec.ValidationError, value: Any = None, schema: Any = None) -> str:
     """msgspec's error as this project says such things: the field first. Entries of mappings, which msgspec does not
     name, are looked for in the ``value`` that was converted to ``schema``."""

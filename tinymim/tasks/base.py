@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tinymim.errors import TinymimError
 from tinymim.methods.base import Errors, Method, find
 from tinymim.methods.optim import configure
+from tinymim.teachers.provenance import SCRATCH
 from tinymim.teachers.weights import from_record
 from tinymim.vit.architecture import Architecture, set_heads
 from tinymim.vit.backbone import Backbone, on_meta, skeleton
@@ -67,7 +68,7 @@ class SupervisedTask(Method):
     @property
     def licence(self) -> str:
         """Combined licence of all source weights."""
-        return self.located.licence if self.located else "unknown"
+        return self.located.licence if self.located else SCRATCH
 
     def start(self) -> Backbone:
         """The network it starts from; on the meta device its sizes alone.

@@ -7,7 +7,6 @@ A card is ``teachers/NAME.yaml``. Cards are looked for in ``$TINYMIM_TEACHERS``,
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import unicodedata
@@ -20,6 +19,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from tinymim import files
 from tinymim.errors import TinymimError
+from tinymim.near_names import nearest
 from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
 from tinymim.vit.description import Architecture
@@ -168,8 +168,8 @@ def find(name: str) -> Card:
     cards = paths()
     if name in cards:
         return read(cards[name])
-    near = difflib.get_close_matches(name, cards, n=3, cutoff=0.3)
-    close = f"; near it: {', '.join(near)}" if near else ""
+    names = nearest(name, cards)
+    close = f"; near it: {', '.join(names)}" if names else ""
     raise TinymimError(
         f"teacher: no card {name!r}{close}. `tinymim teachers` lists them; "
         "a checkpoint is named by its path, and timm's weights as timm:NAME"

@@ -16,7 +16,7 @@ from tinymim import files
 from tinymim.errors import TinymimError
 from tinymim.teachers import infer_architecture, timm_hub, weights, weights_file
 from tinymim.teachers.card import Card, find
-from tinymim.teachers.provenance import Provenance
+from tinymim.teachers.provenance import Provenance, licence_of
 from tinymim.teachers.weights import File
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone, skeleton
 
@@ -142,7 +142,7 @@ def promised(source: str, record: dict[str, Any]) -> Teacher:
     """The teacher that a checkpoint with ``record`` is, whether it lies at ``source`` or is yet to be written there."""
     with torch.device("meta"):
         network = weights.from_record(record, classifier=True)
-    return Teacher(source, network, None, record.get("licence", "unknown"), record=record)
+    return Teacher(source, network, None, licence_of(record), record=record)
 
 
 def freeze(backbone: Backbone) -> Backbone:

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tinymim.errors import TinymimError
 from tinymim.safety import names
 from tinymim.teachers import weights_summary
 
 OURS = "tinymim"  # the form of this project's own files
+
+
+ORIGINS = ("start", "teacher", "deit")
+"""Fields of a checkpoint's record that name what its weights were made from."""
+
+SCRATCH = "of whoever trained it"
+"""Licence of weights that were made from no others and state none: nobody else's terms are in them."""
+
+
+def licence_of(record: dict[str, Any]) -> str:
+    """The licence in the record of a checkpoint of ours: ``unknown`` is that of weights of others alone.
+
+    Pre-training states none, and a classifier names what it started from; other tasks state a licence and name nothing.
+    """
+    licence, alone = str(record.get("licence", "unknown")), "licence" not in record or "classifier" in record
+    return SCRATCH if licence == "unknown" and alone and not any(record.get(key) for key in ORIGINS) else licence
 
 
 @dataclass

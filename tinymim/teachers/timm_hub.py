@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import timm
@@ -11,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from timm.models import get_pretrained_cfg
 
 from tinymim.errors import TinymimError
+from tinymim.near_names import nearest
 from tinymim.teachers.card import Card, folders
 from tinymim.teachers.download import PATIENCE, unreachable
 from tinymim.vit.architecture import Architecture
@@ -31,8 +31,9 @@ def card(source: str) -> Card:
     name = source.removeprefix(PREFIX)
     arch, _, tag = name.partition(".")
     if not timm.is_model(arch):
-        near = difflib.get_close_matches(arch, timm.list_models(), n=3) or ["vit_base_patch16_224"]
-        raise TinymimError(f"teacher: timm has no model {arch!r}; near it: {', '.join(near)}")
+        names = nearest(arch, timm.list_models())
+        close = f"near it: {', '.join(names)}" if names else "one is vit_base_patch16_224"
+        raise TinymimError(f"teacher: timm has no model {arch!r}; {close}")
     tags = [known.partition(".")[2] for known in timm.list_models(f"{arch}.*", pretrained=True)]
     published = get_pretrained_cfg(name, allow_unregistered=False) if tag in ("", *tags) else None
     if published is None or not published.hf_hub_id:

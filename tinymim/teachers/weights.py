@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from tinymim.log import say
 from tinymim.safety import text
 from tinymim.teachers import formats, record_schemas, safe_pickle, sizes, weights_summary
 from tinymim.teachers.formats import State
-from tinymim.teachers.provenance import OURS, Provenance
+from tinymim.teachers.learned import check_values
+from tinymim.teachers.provenance import OURS, Provenance, licence_of
 from tinymim.vit import conventions
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
@@ -187,7 +187,7 @@ def fill(backbone: Backbone, file: File, classifier: bool = False) -> tuple[int,
     if backbone.classifier and head:
         backbone.classifier.load_state_dict({key: file.classifier[key] for key in head})
     backbone.vit.load_state_dict({key: state[key] for key in needed}, strict=False)
-    check_finite(file.path, [(backbone.vit, needed), *([(backbone.classifier, head)] if head else [])])
+    check_values(file.path, [(backbone.vit, needed), *([(backbone.classifier, head)] if head else [])])
     return len(needed) + len(head), sorted(state.keys() - needed.keys())
 
 
@@ -198,18 +198,6 @@ def _trained_on(file: File, backbone: Backbone) -> tuple[int, int] | None:
     stored = Architecture(**file.record["backbone"]["architecture"])
     same = stored.options.get("img_size") == backbone.architecture.options.get("img_size")
     return backbone.grid if same else skeleton(stored).grid
-
-
-def check_finite(path: Path, parts: Iterable[tuple[Any, State]]) -> None:
-    """Raise where networks, with weights of ``path`` under these keys, have some that are not finite."""
-    loaded = {key: value for network, keys in parts for key, value in network.state_dict().items() if key in keys}
-    if broken := [key for key, value in loaded.items() if not bool(value.isfinite().all())]:
-        count = sum(int((~loaded[key].isfinite()).sum()) for key in broken)
-        raise TinymimError(
-            f"{path} holds {count:,} weights that are not finite (NaN or infinite in float32), of "
-            f"{weights_summary.by_meaning(broken)}: the training that wrote it had diverged, or it is damaged; take "
-            "another copy, or a checkpoint of before"
-        )
 
 
 def built(architecture: Architecture, file: File, classifier: bool = False) -> tuple[Backbone, int, list[str]]:
@@ -282,7 +270,7 @@ def load(path: Path, classifier: bool = False, file: File | None = None) -> tupl
         fill(from_record(file.record, classifier), file, classifier)
     backbone = from_record(file.record, classifier)
     matched, unexpected = fill(backbone, file, classifier)
-    licence, digest = file.record.get("licence", "unknown"), sha256(path)
+    licence, digest = licence_of(file.record), sha256(path)
     verified = noted(path, digest)
     return backbone, Provenance(path.name, str(path), digest, verified, matched, [], unexpected, licence), file.record
 

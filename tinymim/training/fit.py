@@ -25,7 +25,7 @@ from tinymim.config.parser import Parser
 from tinymim.data.corrupted import CorruptedData
 from tinymim.data.corruptions import Corruptions
 from tinymim.data.data_module import ImageData
-from tinymim.errors import TinymimError, several
+from tinymim.errors import TinymimError, mistaken
 from tinymim.log import Details, details, say
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
@@ -264,7 +264,7 @@ def _run(command: str, arguments: list[str], checking: bool, details: Details) -
     config, rest = recipe.resolve(arguments)
     help_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
     if config and not help_only and (errors := preflight.problems(config, command == "fit")):
-        raise several(f"{config.get('name', 'recipe')} has {len(errors)} mistake(s)", errors)
+        raise mistaken(config.get("name", "recipe"), errors)
     kept, config = list(references.places(config)), references.filled(config)
     if precision.is_auto(config):  # the settled one is saved, so that the run goes on in it
         kept = [(place, text) for place, text in kept if place != ("trainer", "precision")]

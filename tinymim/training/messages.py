@@ -87,14 +87,23 @@ def _message(error: Exception) -> str | None:
     if absent := ABSENT.search(text):
         wanted = (absent[1] or absent[2]).lower()
         return f"trainer.accelerator: {wanted}, but this machine has none that PyTorch can use; give cpu or auto"
-    if problem := UNMADE.search(text):
-        return f"{problem[1].rpartition('.')[2]}: {problem[2]}"
+    if UNMADE.search(text):
+        return unmade(error)
     if "Original Traceback" in text or not _of_libraries_alone(error):
         return None
     if "Traceback (most recent call last)" in text:  # of a process that was started
         text = text.strip().splitlines()[-1]
     words = " ".join(text.split())[:500] or type(error).__name__
     return f"{_part(error)}{words} ({type(error).__name__}; {SWITCH}=1 shows where)"
+
+
+def unmade(error: Exception) -> str:
+    """The sentence for an error of a class that a recipe names, without the values that it was given."""
+    words = str(error).strip()
+    if problem := UNMADE.search(words):
+        return f"{problem[1].rpartition('.')[2]}: {' '.join(problem[2].split())}"
+    lines = [line.strip(" -") for line in words.splitlines() if not re.match(r"\W*(Given value|Expected|Sub)", line)]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _of_libraries_alone(error: Exception) -> bool:

@@ -9,10 +9,10 @@ import torch
 from torchmetrics import Metric
 from typing_extensions import override
 
-from tinymim.config.spec import near
 from tinymim.errors import TinymimError
 from tinymim.evaluation.knn import KNNEvaluator
 from tinymim.log import say
+from tinymim.near_names import near
 from tinymim.training.checkpoints import BestCheckpoint
 from tinymim.training.flops import sample_batch, unchanged
 

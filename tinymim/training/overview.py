@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 from rich.table import Table
 
 from tinymim.data.data_module import ImageData
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.log import Details
 from tinymim.methods.base import Method, size
 from tinymim.methods.optim import total_batch
@@ -57,17 +57,17 @@ def images(trainer: pl.Trainer) -> Lines:
     if data.description:
         return [("images", data.description)]
     counts = {name: len(part) for name, part in data.parts().items() if part is not None}
-    classes = f"; {data.num_classes} classes" if data.num_classes else ""
+    classes = f"; {counted(data.num_classes, 'class')}" if data.num_classes else ""
     held_out = f", {counts['held_out']} held out" if "held_out" in counts else ""
-    return [("images", f"{type(data).__name__}: {counts['train']} images to train on{held_out}{classes}")]
+    return [("images", f"{type(data).__name__}: {counted(counts['train'], 'image')} to train on{held_out}{classes}")]
 
 
 def schedule(trainer: pl.Trainer, why: str | None = None) -> str:
     """Epochs, steps, learning rate and precision; ``why`` it is that one, where the recipe leaves it open."""
     per_step, batch = steps_of_epoch(trainer), _batch(trainer)
-    epochs = f"{_counted(trainer.max_epochs or 0, 'epoch')} x {_counted(per_step, 'step')}"
+    epochs = f"{counted(trainer.max_epochs or 0, 'epoch')} x {counted(per_step, 'step')}"
     if trainer.max_epochs == -1:
-        epochs = f"{trainer.max_steps} steps, epochs of {per_step}"
+        epochs = f"{counted(trainer.max_steps, 'step')}, epochs of {per_step}"
     parts = [f"{epochs} of {batch}" if batch else epochs]
     if (rate := _rate(trainer)) is not None:
         parts.append(f"learning rate {rate:.2g}")
@@ -91,7 +91,7 @@ def _on_steps(trainer: pl.Trainer) -> list[str]:
         smaller = max(2 ** ((count // (ENOUGH_A_EPOCH * max(others, 1))).bit_length() - 1), 1)
         more = f"; --data.batch_size {smaller} makes {count // (smaller * max(others, 1))} of it"
         lines.append(
-            f"few steps: an epoch of {count} images is {_counted(of_epoch, 'step')} of {batch}, and the run {steps:,}"
+            f"few steps: an epoch of {count} images is {counted(of_epoch, 'step')} of {batch}, and the run {steps:,}"
             f"{more if smaller < data.batch_size else ''}"  # type: ignore[union-attr]
         )
     elif steps < FEW_STEPS:
@@ -103,10 +103,6 @@ def _on_steps(trainer: pl.Trainer) -> list[str]:
             f"(optim.base_lr x {batch} / 256), so raise --model.optim.base_lr"
         )
     return lines
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def steps_of_epoch(trainer: pl.Trainer) -> int:
@@ -130,9 +126,11 @@ def _rate(trainer: pl.Trainer) -> float | None:
 
 def length(trainer: pl.Trainer) -> str:
     """Epochs or steps of a run, and what it is computed in."""
-    epochs = f"{trainer.max_epochs} epochs" if trainer.max_epochs != -1 else f"{trainer.max_steps} steps, epochs"
-    epochs += f" of {trainer.num_training_batches} batches"
-    return f"{epochs}, precision {trainer.precision}, {trainer.world_size} process(es)"
+    epochs = counted(trainer.max_epochs or 0, "epoch")
+    if trainer.max_epochs == -1:
+        epochs = f"{counted(trainer.max_steps, 'step')}, epochs"
+    batches, processes = counted(int(trainer.num_training_batches), "batch"), counted(trainer.world_size, "process")
+    return f"{epochs} of {batches}, precision {trainer.precision}, {processes}"
 
 
 def parameters(module: pl.LightningModule) -> str:

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
-from tinymim.config import recipe, references, trainer_parts, validation
+from tinymim.config import causes, recipe, references, trainer_parts, validation, value_types
 from tinymim.config.options import Saving
 from tinymim.data.corruptions import Corruptions
 from tinymim.data.data_module import ImageData
@@ -30,6 +30,7 @@ from tinymim.system import free_memory, peak_memory, start_timer
 from tinymim.teachers.locate import Teacher
 from tinymim.training import overview
 from tinymim.training.measurement import Growth, Measurement
+from tinymim.training.messages import unmade
 from tinymim.training.progress import clock
 
 ENOUGH = 10.0
@@ -69,16 +70,17 @@ def inspect(config: recipe.Config, start: Teacher | None = None, fits: bool = Tr
     if "name" in config:
         names.check(config["name"], "name")
     errors, pruned = validation.mistakes(config)
-    errors += trainer_parts.option_errors(pruned.get("trainer"), fits)
-    errors += trainer_parts.seed_errors(pruned.get("seed_everything"))
+    errors += causes.alone(trainer_parts.option_errors(pruned.get("trainer"), fits), errors)
     data = build(pl.LightningDataModule, pruned.get("data"), errors)
     model = build(pl.LightningModule, pruned.get("model"), errors)
     if start and isinstance(model, Method):
         model.use_source(start)
     if hasattr(data, "problems"):
-        errors += data.problems()
+        errors += causes.alone(data.problems(), errors)
     if isinstance(model, Method):
-        errors += model.problems(getattr(data, "image_size", None) or 224, data)
+        known = not {"data", "data.image_size"} & causes.fields(errors)  # else the network's own
+        size = (getattr(data, "image_size", None) or 224) if known else None
+        errors += causes.alone(model.problems(size, data), errors)
     if isinstance(saving := pruned.get("checkpoint"), dict):
         errors += Saving(**saving).problems()
     if isinstance(corruptions := pruned.get("corruptions"), dict):
@@ -96,7 +98,7 @@ def inspect(config: recipe.Config, start: Teacher | None = None, fits: bool = Tr
 
 def build(base: type, node: Any, errors: list[str]) -> Any:
     """Build the object that a recipe describes; ``None`` where its description was too wrong, which is an error."""
-    parser = validation.parser()
+    parser = value_types.parser()
     parser.add_subclass_arguments(base, "part")
     try:
         return parser.instantiate(parser.parse_object({"part": references.filled(node)})).part
@@ -104,7 +106,7 @@ def build(base: type, node: Any, errors: list[str]) -> Any:
         errors.append(str(error))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
         if not errors:
-            errors.append(str(error).strip().splitlines()[-1])
+            errors.append(unmade(error))
     return None
 
 

@@ -16,8 +16,14 @@ from rich.table import Table
 
 from tinymim import files
 from tinymim.data.named_sets import Figures, NamedSets, Report
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, counted
 from tinymim.safety.console import PlainConsole
+
+SHARES = ("top1", "top5", "knn_top1")
+"""Figures that are shares of the held-out images."""
+
+FEW = 100
+"""Images below which one is more than a point of a share."""
 
 FILES = ("test.json", "test.md")
 
@@ -50,6 +56,7 @@ def finish(
         content |= {"definitions": report.notes}
     else:
         report = Report([("figures", ["figure", "value"], [[name, f"{value:.6f}"] for name, value in metrics.items()])])
+        report.notes += _few(metrics, module, data)
     if folder:
         files.write_json(folder / FILES[0], content)
         files.write_text(folder / FILES[1], markdown(report, checkpoint))
@@ -64,6 +71,18 @@ def finish(
         console.print(f"- {note}")
     if folder:
         console.print(f"written to {folder / FILES[0]}")
+
+
+def _few(metrics: dict[str, float], module: Any, data: Any) -> list[str]:
+    """A line where shares are of so few images that one of them is a point or more, or of fewer than there are
+    classes."""
+    held_out = getattr(data, "held_out", None)
+    count = getattr(getattr(module, "knn", None), "queries", 0)
+    count = count or (len(held_out) if isinstance(held_out, Sized) else 0)
+    shares = [name for name in metrics if name.rpartition("/")[2] in SHARES]
+    if not shares or not 0 < count < max(FEW, getattr(data, "num_classes", None) or 0):
+        return []
+    return [f"few images: {', '.join(shares)} of {counted(count, 'held-out image')}, each {100 / count:.3g} points"]
 
 
 def _limited(data: NamedSets, figures: dict[str, Figures]) -> list[str]:

@@ -15,6 +15,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from tinymim.errors import TinymimError
+from tinymim.near_names import nearest
 from tinymim.seeds import shared_rand
 from tinymim.vit.description import DEVIATION, IMAGENET_MEAN, IMAGENET_STD, Architecture  # noqa: F401
 from tinymim.vit.network_options import check
@@ -88,8 +89,9 @@ def _check_normalisation(architecture: Architecture) -> None:
 def _as_published(arch: str) -> ViT:
     """timm's network without any options, on the meta device: what the options are laid over."""
     if not timm.is_model(arch):
-        near = ", ".join(timm.list_models(f"{arch[:8]}*")[:5]) or "vit_tiny_patch16_224"
-        raise TinymimError(f"arch: timm has no model {arch!r}; near it: {near}")
+        names = nearest(arch, timm.list_models())
+        close = f"near it: {', '.join(names)}" if names else "one is vit_tiny_patch16_224"
+        raise TinymimError(f"arch: timm has no model {arch!r}; {close}")
     with torch.device("meta"):
         try:
             network = timm.create_model(arch, pretrained=False)

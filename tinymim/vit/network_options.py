@@ -7,15 +7,15 @@ this list before timm sees them.
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from tinymim.errors import TinymimError, several
+from tinymim.near_names import nearest
 from tinymim.safety.text import brief
-from tinymim.safety.wording import in_words
+from tinymim.safety.wording import taken
 
 Size = Annotated[int, Meta(ge=1, le=1 << 14)]  # size of an image in pixels, or of a token in channels
 
@@ -127,7 +127,7 @@ def _problem(name: Any, value: Any, field: str) -> str | None:
         try:
             msgspec.convert(list(value) if isinstance(value, tuple) else value, OPTIONS[name], strict=True)
         except msgspec.ValidationError as error:
-            return f"{where}: {brief(value)} is not what it takes: {in_words(error)}"
+            return f"{where}: {brief(value)} is not {taken(error)}"
         return None
-    near = difflib.get_close_matches(str(name), OPTIONS, n=1, cutoff=0.7)
-    return f"{where}: no option that makes a network" + (f"; did you mean {near[0]}?" if near else "")
+    names = nearest(str(name), OPTIONS, 1)
+    return f"{where}: no option that makes a network" + (f"; did you mean {names[0]}?" if names else "")
