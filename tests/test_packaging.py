@@ -43,7 +43,7 @@ def test_extras__are_those_of_the_page() -> None:
 
 
 def test_import__brings_nothing_but_pythons_own() -> None:
-    code = "import sys; known = set(sys.modules); import tinymim; print(*set(sys.modules) - known, dir(tinymim), sep='\\n')"
+    code = "import sys; had = set(sys.modules); import tinymim; print(*set(sys.modules) - had, dir(tinymim), sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *brought, public = done.stdout.splitlines()
     roots = {name.partition(".")[0] for name in brought}
