@@ -7,13 +7,16 @@ by the documents' own commands.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 from tests.commands import PROJECT
@@ -91,6 +94,33 @@ def build(folder: Path) -> tuple[Path, Path]:
     return wheel, source
 
 
+def carried(wheel: Path) -> None:
+    """The wheel has what is tracked of package, recipes and teachers, its licence, and nothing else."""
+    tracked = git("ls-files", "tinymim", "recipes", "teachers").decode().splitlines()
+    expected = {path if path.startswith("tinymim/") else f"tinymim/shipped/{path}" for path in tracked}
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == expected, held ^ expected
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
+    size = f"The wheel is {wheel.stat().st_size / 1e6:.0f} MB"
+    assert size in (PROJECT / "docs" / "installing.md").read_text(), f"docs/installing.md does not say: {size}"
+
+
+def archive(folder: Path) -> None:
+    """Build the commit's archive, which has no git: its version is a tag's, or the one for where there is none."""
+    files, built = folder / "files", folder / "built"
+    with tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD"))) as packed:
+        packed.extractall(files, filter="data")
+    subprocess.run([UV, "build", "-q", "--wheel", "--python", sys.executable, "--out-dir", built, files], check=True)
+    (wheel,) = built.glob("*.whl")
+    tagged = "describe-name: v" in (files / ".git_archival.txt").read_text()
+    assert (wheel.name.split("-")[1] == "0.0") != tagged, wheel.name
+
+
+def git(*words: str) -> bytes:
+    """What git says of this project."""
+    return subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, check=True).stdout
+
+
 def publishable(version: str) -> str:
     """Words on whether this may be published: by its tag, which the documents know of."""
     if "dev" in version or version == "0.0":
@@ -136,6 +166,8 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         built = build(place / "dist")
+        carried(built[0])
+        archive(place)
         here = Installed(place, built[0], options.python)
         packages = here.packages()
         assert not packages & LOST, packages & LOST

@@ -41,6 +41,8 @@ def written(tmp_path, backbone):
 def test_fill__positions_of_another_grid_are_resampled(kind, size, tmp_path):
     arch, options = WITH_POSITIONS[kind]
     trained = shaken({"img_size": 28, **options}, arch=arch)  # 7 x 7 patches
+    if not hasattr(trained.vit, "set_input_size"):
+        pytest.skip("timm resizes no BEiT before 1.0.31, so there is nothing to compare with")
     other = Backbone(tiny({"img_size": size, **options}, arch=arch), initialise=False).eval()
     matched, _ = weights.fill(other, written(tmp_path, trained))
     with ignored():
