@@ -85,7 +85,11 @@ def remarks(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
 
 
 def _on_held_out(data: object) -> list[str]:
-    if not isinstance(data, ViewedData) or not data.num_classes or (count := len(data.held_out or ())) >= FEW_HELD_OUT:
+    if (
+        not isinstance(data, ViewedData)
+        or not data.num_classes
+        or (count := len(data.parts()["held_out"] or ())) >= FEW_HELD_OUT
+    ):
         return []
     more = "; --data.held_out 0.2 holds a fifth of all out" if data.is_split else ""
     return [f"few held-out images: each of the {count} is {100 / max(count, 1):.1f} points of accuracy{more}"]
