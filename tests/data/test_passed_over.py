@@ -183,7 +183,11 @@ def test_check__what_keeps_a_classifier_from_training(tmp_path, capsys):
         write(tmp_path / folder / "x.jpg")
     assert main(["data", "check", str(tmp_path), "--workers", "1"]) == 1
     assert f"{tmp_path}: no image has a label: cover.jpg is not in a class folder" in capsys.readouterr().out
-    (tmp_path / "train/cover.jpg").unlink()
+    (tmp_path / "train/a/june").mkdir()
+    (tmp_path / "train/cover.jpg").rename(tmp_path / "train/a/june/1.jpg")
+    assert main(["data", "check", str(tmp_path), "--workers", "1"]) == 1
+    assert "no image has a label: a/june/1.jpg is deeper than a class folder" in capsys.readouterr().out
+    (tmp_path / "train/a/june/1.jpg").unlink(), (tmp_path / "train/a/june").rmdir()
     assert check(str(tmp_path), 1, 32).faults() == ""
     write(tmp_path / "val/c/1.jpg", 99)
     assert "val has 1 class that train/ lacks, such as c" in check(str(tmp_path), 1, 32).faults()

@@ -101,6 +101,12 @@ def test_blocks__outside_the_backbone(student: Path, tmp_path: Path) -> None:
         fit(classifier(weights=str(student), blocks=4), tmp_path, epochs=0)
 
 
+def test_heads__of_other_blocks_than_the_checkpoints_are_refused(student: Path) -> None:
+    deeper = Architecture(options={**tiny(12, 3).options, "depth": 4}, heads=3)
+    with pytest.raises(TinymimError, match=r"has 3 blocks, and the recipe's network 4; --model.architecture null"):
+        classifier(weights=str(student), architecture=deeper).start()
+
+
 def test_heads__other_than_the_checkpoints_are_refused(student: Path, tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match=r"head layout.*\[3, 3, 3\].*\[6, 6, 6\]"):
         fit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,12 @@ def test_distill__of_a_folder_by_name_of_timm_with_several_targets(tmp_path: Pat
         Image.fromarray(image).save(tmp_path / f"photos/{number}.png")
     targets = ["relation", {"class_path": "tinymim.targets.Feature", "init_args": {"weight": 0.5}}]
     options = {"trainer.max_steps": 1, "model.student.options.depth": 2}
-    student = call(tmp_path / "photos", student="vit_tiny_patch16_224", targets=targets, options=options)
+    more = {"batch_size": 2, "num_workers": 1}  # so it ends within an epoch, and validates what it ended with
+    student = call(tmp_path / "photos", student="vit_tiny_patch16_224", targets=targets, options=options, **more)
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+    assert left == [], "a loading process that is left is waited for when Python ends"
     assert student.image_size == (32, 32)
     assert (student.grid, student.width, student.depth) == ((8, 8), 192, 2)
     assert student.architecture.mean == [0.5, 0.5, 0.5]  # the teacher's

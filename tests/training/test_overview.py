@@ -49,15 +49,20 @@ def trainer(data: Any, epochs: int = 10, world: int = 1, rate: float = 1e-3, **m
 def test_remarks__few_steps_and_the_batch_that_makes_more(batch: int, world: int, said: list[str], tmp_path) -> None:
     class_folders(tmp_path / "train", "ab", each=8)
     class_folders(tmp_path / "val", "ab", each=1)
-    assert overview.remarks(trainer(prepared(tmp_path, batch_size=batch), world=world), pl.LightningModule()) == said
+    few, *lines = overview.remarks(trainer(prepared(tmp_path, batch_size=batch), world=world), pl.LightningModule())
+    assert few == "few held-out images: each of the 2 is 50.0 points of accuracy"
+    assert lines == said
 
 
 def test_remarks__a_rate_at_which_nothing_is_learnt(tmp_path) -> None:
     class_folders(tmp_path, "ab", each=8)
     data = prepared(tmp_path, batch_size=1)
-    (line,) = overview.remarks(trainer(data, 100, rate=2.3e-6, from_scratch=True), pl.LightningModule())
+    few, line = overview.remarks(trainer(data, 100, rate=2.3e-6, from_scratch=True), pl.LightningModule())
+    assert few.endswith("points of accuracy; --data.held_out 0.2 holds a fifth of all out")
     assert line.startswith("low learning rate: 2.3e-06 ")
-    assert overview.remarks(trainer(data, 100, rate=2.3e-6), pl.LightningModule()) == [], "fine-tuning wants low ones"
+    assert overview.remarks(trainer(data, 100, rate=2.3e-6), pl.LightningModule()) == [few], (
+        "fine-tuning wants low ones"
+    )
 
 
 def test_schedule__epochs_steps_rate_and_precision(tmp_path) -> None:

@@ -63,7 +63,7 @@ def test_claim__resuming_clears_away_what_a_killed_run_left_half_written(tmp_pat
 def test_changed__says_what_it_means_to_a_run_that_goes_on() -> None:
     before = {"model": {"init_args": {"init": "timm", "compile": False, "drop_path": 0.1}}}
     now = {"model": {"init_args": {"init": "published", "compile": True, "drop_path": 0.2}}}
-    init, compiled, drop_path = changed(before, now)
+    init, compiled, drop_path = changed({**before, "run_dir": None}, {**now, "run_dir": "runs/its_name"})
     assert init.endswith('"timm", now "published" (which has no effect on weights that are already trained)')
     assert "compile: false, now true (compiled code draws other random numbers" in compiled
     assert drop_path == "model.init_args.drop_path: 0.1, now 0.2"

@@ -166,7 +166,7 @@ COMMANDS = {
         page="network_command_options:bench",
     ),
     "export": Command(
-        "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, torch-export",
+        "write a checkpoint for others: tinymim export CHECKPOINT FILE | --to timm, hf, onnx, openvino",
         "cli.export_command:main",
     ),
 }

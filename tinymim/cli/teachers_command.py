@@ -186,7 +186,9 @@ def show(source: str) -> None:
         "input": "mean {}, standard deviation {}".format(
             *(", ".join(f"{value:.4g}" for value in values) for values in (stated.mean, stated.std))
         ),
-        "target block": f"{block} of {network.depth}" if block else "by rule: the last, or 3/4 of a deeper network's",
+        "target block": f"{block} of {network.depth}"
+        if block
+        else "by rule: the last of a network as deep as the student, else 3/4 of the depth",
         "relations": f"{heads} heads of {network.width // heads} channels there; a student's width has to divide by "
         f"{heads}, or relation.heads names a number that divides {network.width} and the student's",
         "classes": str(located.classes or "none: no logits to distil"),

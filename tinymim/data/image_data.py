@@ -90,6 +90,8 @@ class ViewedData(SubsetData):
     """
 
     classes: list[str] | None = None
+    is_split = False
+    """Whether the held-out images are some of those to train on, as there are no others."""
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class ViewedData(SubsetData):
             part.max_pixels = self.max_pixels
         self.num_classes = len(self.classes) if self.classes else None
         whose = held_out.source if held_out is not None else "a split"
-        train = np.arange(len(images))
+        train, self.is_split = np.arange(len(images)), held_out is None
         if held_out is None:
             if len(images) < 2:
                 raise TinymimError(
@@ -159,9 +161,11 @@ class ViewedData(SubsetData):
                 )
             train, held = divided(len(images), images.labels, self.held_out_fraction, self.split_seed)
             held_out = images.some(held, self.plain())
+        all_of_them = len(train)
         train, chosen = self.choose(train, images.labels, self.split_seed)
         if chosen is not None:
             held_out, whose = images.some(chosen, self.plain()), "a part of the training images"
+            self.is_split = False
         view = TrainView(
             self.image_size,
             self.scale,
@@ -176,7 +180,10 @@ class ViewedData(SubsetData):
         if self.classes:
             self.bank = images.some(train[spread(len(train), min(self.bank_size, len(train)))], self.plain())
         kind = counted(self.num_classes or 0, "class") if self.classes else f"no labels ({why})"
-        counts = f"{counted(len(train), 'image')} to train on, {len(held_out)} held out ({whose})"
+        some = (
+            f"{len(train):,} of {counted(all_of_them, 'image')}" if self.fraction < 1 else counted(len(train), "image")
+        )
+        counts = f"{some} to train on, {len(held_out):,} held out ({whose})"
         self.description = f"{images.source}: {counts}; {kind}"
         detail("; ".join([self.description, *self.notes]))
 

@@ -153,7 +153,7 @@ class ImageFolder:
         """The reason why there are no classes."""
         folders = sorted({file.partition("/")[0] for file in self.files})
         if odd := stray(self.files):
-            return f"{odd} is not in a class folder"
+            return f"{odd} is {'deeper than' if odd.count('/') > 1 else 'not in'} a class folder"
         return f"{', '.join(folders)} are splits, not classes" if len(folders) > 1 else "fewer than two class folders"
 
     def val_problem(self) -> str | None:

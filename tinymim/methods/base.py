@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,17 +118,14 @@ class Method(pl.LightningModule):
 
     def headline(self) -> str:
         """What is trained, with its size, and what it starts from: one line."""
-        start = "scratch"
-        if weights := self.provenance:
-            path = Path(weights.path)
-            start = f"run {path.parents[1].name}" if path.parent.name == "checkpoints" else weights.name
+        start = self.provenance.title if self.provenance else "scratch"
         return f"{type(self).__name__} of {size(self.backbone)} parameters, from {start}"
 
     def remarks(self) -> list[str]:
         """What a user should know of the weights that this begins with, before it takes its time: sentences."""
         if not (weights := self.provenance) or not (restriction := card.restriction(weights.licence)):
             return []
-        return [f"licence: {weights.name} is {weights.licence}, {restriction}"]
+        return [f"licence: {weights.title} is {weights.licence}, {restriction}"]
 
     def problems(self, image_size: int | None, data: Any = None) -> list[str]:
         """Everything that keeps the recipe from running, each with its remedy: a build on the meta device.

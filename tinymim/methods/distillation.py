@@ -143,7 +143,7 @@ class Distiller(TeacherStudentMethod):
     def headline(self) -> str:
         assert self.located
         assert self.provenance
-        taught = f"{self.provenance.name} ({size(self.located.skeleton)} parameters)"
+        taught = f"{self.provenance.title} ({size(self.located.skeleton)} parameters)"
         by = ", ".join(
             " ".join((target.name, "+".join(getattr(target, "pairs", ())))).strip() for target in self.targets
         )

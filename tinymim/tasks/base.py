@@ -157,13 +157,18 @@ class SupervisedTask(Method):
 def _check_heads(architecture: Architecture, start: Backbone, source: str) -> None:
     """Raise where the recipe's heads are not those that the weights were trained with."""
     recipe, adapted = skeleton(architecture).heads, start.output_block
+    if len(recipe) != start.depth:
+        raise TinymimError(
+            f"architecture: {source} has {start.depth} blocks, and the recipe's network {len(recipe)}; "
+            "--model.architecture null follows the weights"
+        )
     expected = list(recipe)
     if isinstance(architecture.heads, int):  # of all blocks but the one that has its teacher's number
         expected[adapted : adapted + 1] = start.heads[adapted : adapted + 1]
     if expected != start.heads:
         raise TinymimError(
             f"head layout: {source} was trained with heads {start.heads}, and architecture.heads asks for {recipe}; "
-            "leave it out to follow the weights"
+            "--model.architecture null follows the weights"
         )
 
 

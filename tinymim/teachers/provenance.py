@@ -53,6 +53,12 @@ class Provenance:
             f"missing {len(self.missing)}, unexpected {len(self.unexpected)}{extra}, licence {self.licence}"
         )
 
+    @property
+    def title(self) -> str:
+        """Their name for people: of a checkpoint its run's, since they are all called ``last.ckpt``."""
+        path = Path(self.path)
+        return f"run {path.parents[1].name}" if path.parent.name == "checkpoints" else self.name
+
     def identity(self) -> dict[str, str]:
         """Name and sha256, which a checkpoint keeps of a teacher with these weights."""
         return {"name": self.name, "sha256": self.sha256}

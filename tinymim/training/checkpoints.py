@@ -160,17 +160,28 @@ class Checkpoints(Checkpoint):
         raise Preempted(f"ended by {self.preemption.reason} at {where}; {saved}", self.preemption.received)
 
 
+def total_steps(trainer: pl.Trainer) -> int:
+    """Steps of the whole run. To be asked before a later validation, which takes the training images away: the trainer
+    would then begin to load them anew, in processes that nobody ends."""
+    return int(trainer.estimated_stepping_batches)
+
+
 def write_progress(
-    run: Path, state: Literal["running", "preempted", "done"], trainer: pl.Trainer, elapsed: Elapsed
+    run: Path,
+    state: Literal["running", "preempted", "done"],
+    trainer: pl.Trainer,
+    elapsed: Elapsed,
+    steps: int | None = None,
 ) -> None:
-    """Write ``progress.json``; ``epoch`` is the one the run is in, from 1, where it counts them."""
+    """Write ``progress.json``; ``epoch`` is the one the run is in, from 1, where it counts them, and ``steps`` the
+    :func:`total_steps`."""
     epochs = trainer.max_epochs or 1
     counted = {"epoch": min(trainer.current_epoch + 1, epochs), "epochs": trainer.max_epochs} if epochs > 0 else {}
     content = {
         "state": state,
         **counted,
         "step": trainer.global_step,
-        "steps": int(trainer.estimated_stepping_batches),
+        "steps": total_steps(trainer) if steps is None else steps,
         "seconds": round(elapsed.seconds, 1),
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
     }

@@ -31,7 +31,7 @@ from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
 from tinymim.training import preflight, run_folder, run_results, test_report
 from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, problem_of
-from tinymim.training.checkpoints import BestCheckpoint, Checkpoints, write_progress
+from tinymim.training.checkpoints import BestCheckpoint, Checkpoints, total_steps, write_progress
 from tinymim.training.exact_resume import ExactResume
 from tinymim.training.flops import FlopCount
 from tinymim.training.messages import readable_errors
@@ -217,14 +217,14 @@ class TinymimCLI(LightningCLI):
             if not self._inside(trainer.ckpt_path):
                 run_folder.clear(self.run_dir, resume=False)  # of what loggers have begun
                 raise TinymimError(done)
-        metrics, seconds = dict(trainer.callback_metrics), self._elapsed.seconds
+        metrics, seconds, steps = dict(trainer.callback_metrics), self._elapsed.seconds, total_steps(trainer)
         if self._elapsed.validated != trainer.global_step:
             trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
             metrics |= trainer.callback_metrics
         if trainer.is_global_zero:
             content = run_results.of(trainer, self.model, metrics, seconds, self._flops.flops, self._guard.skipped)
             files.write_json(self.run_dir / "results.json", references.without_values(content, self.attempt.kept))
-            write_progress(self.run_dir, "done", trainer, self._elapsed)
+            write_progress(self.run_dir, "done", trainer, self._elapsed, steps)
 
     def after_validate(self) -> None:
         """Show the figures."""

@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 from rich.table import Table
 
 from tinymim.data.data_module import ImageData
+from tinymim.data.image_data import ViewedData
 from tinymim.errors import TinymimError, counted
 from tinymim.log import Details
 from tinymim.methods.base import Method, size
@@ -18,6 +19,7 @@ FILE = "summary.txt"
 FEW_A_EPOCH = 4  # steps of an epoch, fewer of which are worth a word
 ENOUGH_A_EPOCH = 8  # that the batch which is proposed has at least
 FEW_STEPS = 100  # of a whole run
+FEW_HELD_OUT = 50  # labelled images, of fewer of which a figure says little
 LOW_RATE = 1e-5  # of a run from scratch, which hardly moves at a lower one
 
 WIDTH = 11
@@ -79,7 +81,18 @@ def remarks(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
     """What a user should know before the run takes its time: of the data, its steps, and the networks."""
     data = getattr(trainer, "datamodule", None)
     lines = [f"images: {note}" for note in data.notes] if isinstance(data, ImageData) else []
-    return [*lines, *_on_steps(trainer), *(module.remarks() if isinstance(module, Method) else [])]
+    return [*lines, *_on_held_out(data), *_on_steps(trainer), *(module.remarks() if isinstance(module, Method) else [])]
+
+
+def _on_held_out(data: object) -> list[str]:
+    if (
+        not isinstance(data, ViewedData)
+        or not data.num_classes
+        or (count := len(data.parts()["held_out"] or ())) >= FEW_HELD_OUT
+    ):
+        return []
+    more = "; --data.held_out 0.2 holds a fifth of all out" if data.is_split else ""
+    return [f"few held-out images: each of the {count} is {100 / max(count, 1):.1f} points of accuracy{more}"]
 
 
 def _on_steps(trainer: pl.Trainer) -> list[str]:

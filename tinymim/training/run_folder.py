@@ -142,7 +142,9 @@ NOTES = {
 
 
 def changed(before: recipes.Config, now: recipes.Config) -> list[str]:
-    """Differences between the recipe that a run had and the one it goes on with, and whether they have any effect."""
+    """Differences between the recipe that a run had and the one it goes on with, and whether they have any effect.
+    the run lies is none: `tinymim resume` names its folder, which a first command may have left to the rule."""
+    before, now = ({name: value for name, value in each.items() if name != "run_dir"} for each in (before, now))
     return [line + NOTES.get(line.partition(":")[0], "") for line in differences(before, now)]
 
 
