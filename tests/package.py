@@ -130,11 +130,16 @@ def publishable(version: str) -> str:
     return f"{version} can be published: uv publish dist/*"
 
 
+def named_next(said: str) -> list[str]:
+    """The page and the export among the next steps, without their remarks and the program's name."""
+    return re.findall(r"^  tinymim ((?:report|export) .+?)(?: +#.*)?$", said, re.MULTILINE)
+
+
 def demo(here: Installed, overrides: list[str]) -> None:
     """The first command, and the page and the export that it names at its end."""
     said = here.tinymim("distill", *overrides)
     print(said[said.index("\nall runs") - 900 :], flush=True)
-    page, export = re.findall(r"`tinymim ((?:report|export) [^`]+)`", said)
+    page, export = named_next(said)
     assert "curves need matplotlib, not installed here: pip install 'tinymim[report]'" in here.tinymim(*page.split())
     here.tinymim(*export.split())
     assert {"runs", "student.safetensors"} <= {path.name for path in here.folder.iterdir()}

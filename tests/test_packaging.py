@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tinymim
+from tests import package
 from tests.commands import PROJECT
+from tinymim.cli import distill_command
 
 DECLARED: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 INSTALLING = (PROJECT / "docs" / "installing.md").read_text()
@@ -56,3 +59,11 @@ def test_import__what_is_not_there_is_named() -> None:
     assert callable(tinymim.relation_kl)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = tinymim.nothing
+
+
+def test_package__finds_the_next_steps_as_the_demo_says_them() -> None:
+    steps = distill_command.next_steps(Path("runs/a"))
+    assert package.named_next("\n  ".join(["next:", *steps])) == [
+        "report runs/a",
+        "export runs/a/checkpoints/last.ckpt --to timm",
+    ]
