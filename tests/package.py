@@ -142,7 +142,7 @@ def demo(here: Installed, overrides: list[str]) -> None:
     page, export = named_next(said)
     assert "curves need matplotlib, not installed here: pip install 'tinymim[report]'" in here.tinymim(*page.split())
     here.tinymim(*export.split())
-    assert {"runs", "student.safetensors"} <= {path.name for path in here.folder.iterdir()}
+    assert {"runs", "exports"} <= {path.name for path in here.folder.iterdir()}
 
 
 def own_folder(here: Installed) -> None:
