@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import tiny
 from tests.training.made import checkpoint, network
@@ -125,6 +126,23 @@ def test_judge__is_the_vote_of_labelled_neighbours_and_of_the_classifier() -> No
         digits.check("mine", 5)
 
 
+def test_judge__calibrates_on_training_images_without_labels_too(tmp_path: Path) -> None:
+    for number in range(12):
+        Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    found = judge.find(str(tmp_path), 16)
+    held = len(found.data.held_out)
+    assert 0 < held < 12
+    assert found.calibrates_on(128) == 12 - held
+    assert sum(map(len, found.calibration(128))) == 12 - held
+    kept = {round(float(image[0, 0, 0] * 255)) for batch in found.calibration(128) for image in batch}
+    assert len(kept) == 12 - held, "each training image, and no held-out one"
+
+
+def test_refusal__of_few_images_says_what_each_is_worth() -> None:
+    assert "each of 24 held-out images is 4.2 points" in int8._remedy(24).lower()
+    assert "--calibration" in int8._remedy(500)
+
+
 def test_bench__measures_each_form_and_writes_it_down(
     exported: tuple[Path, Backbone, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
@@ -139,7 +157,12 @@ def test_bench__measures_each_form_and_writes_it_down(
     ]
     monkeypatch.setenv("COLUMNS", "80")
     bench_command.print_table(rows)
-    assert {"images/s", "10-NN", "99.2%", "top-1"} <= set(capsys.readouterr().out.split())
+    told = capsys.readouterr().out
+    assert {"images/s", "10-NN", "99.2%", "top-1", "2.2"} <= set(told.split())
+    long = replace(rows[0], name="relation_fashion/seed0", parameters=304_000_000, gmacs=61.6, size_mb=1216.9)
+    slow = replace(long, latency_p50_ms=1250.5, latency_p95_ms=1310.2, images_per_second=1801, times_the_first=0.0532)
+    bench_command.print_table([slow])
+    assert {"ratio", "304M", "1217", "1801", "0.0532"} <= set(capsys.readouterr().out.split()), "nothing is cut"
     first, second = json.loads(out.read_text())["networks"]
     assert (first["form"], second["form"]) == ("torch", "onnx int8")
     assert first["parameters"] == second["parameters"] == sum(p.numel() for p in made.parameters())

@@ -141,6 +141,7 @@ def test_search__keeps_its_finished_fits_and_its_choice(old: User) -> None:
     assert "0 of " in old("search", "compared", "--run_dir", "runs/search")
     assert old.json("runs/search/search.json")["rows"] == before["rows"]
     again = yaml.safe_load((old.place / "recipes/settings/compared.yaml").read_text())
+    assert again.pop("tried") == {"probe": {"model.optim.base_lr": [0.02, 0.05]}}, "what older files do not say"
     assert again == yaml.safe_load(chosen.replace("1 seed(s)", "1 seed"))
 
 

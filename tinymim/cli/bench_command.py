@@ -55,9 +55,9 @@ def print_table(rows: list[bench.Measured]) -> None:
     """Print a row a network; what features are worth stands in a table of its own, for which any terminal has room."""
     table = _table("params", "GMACs", "MB", "p50", "p95", "images/s", "ratio")
     for row in rows:
-        sizes = (f"{row.parameters / 1e6:.2f}M", f"{row.gmacs:.2g}", f"{row.size_mb:.1f}")
-        times = (f"{row.latency_p50_ms:.3g}", f"{row.latency_p95_ms:.3g}", f"{row.images_per_second:.4g}")
-        table.add_row(row.name, row.form, *sizes, *times, f"{row.times_the_first:.3g}")
+        sizes = (f"{_brief(row.parameters / 1e6)}M", _brief(row.gmacs), _brief(row.size_mb))
+        times = (_brief(row.latency_p50_ms), _brief(row.latency_p95_ms), _brief(row.images_per_second))
+        table.add_row(row.name, row.form, *sizes, *times, _brief(row.times_the_first))
     PlainConsole().print(table)
     if names := sorted({name for row in rows for name in row.quality}):
         table = _table(*names)
@@ -67,8 +67,13 @@ def print_table(rows: list[bench.Measured]) -> None:
         PlainConsole().print(table)
 
 
+def _brief(value: float) -> str:
+    """Three digits, or the whole ones: no more room than that is there."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def _table(*heads: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("network", overflow="fold", min_width=10)
     table.add_column("form", overflow="fold", min_width=8)
     for head in heads:

@@ -6,6 +6,7 @@ The same command goes on where it was cut off: finished fits are kept.
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def main(arguments: list[str]) -> int:
     steps = next_steps(student.parents[1])
     if len(compared.plan.seeds or []) == 1:
         there = f" --run-dir {place}" if args.run_dir else ""
-        steps.append(f"tinymim distill {args.recipe}{there} --seeds 3   # means and spreads")
+        own = f" {shlex.join(overrides)}" if overrides else ""
+        steps.append(f"tinymim distill {args.recipe}{there} --seeds 3{own}   # means and spreads")
     print("next:", *steps, sep="\n  ")
     return 0
 

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tinymim.data import ImageFolderData
 from tinymim.data.data_module import ImageData
+from tinymim.data.datasets import ImageDataset
 from tinymim.data.device_augment import finished
+from tinymim.data.image_data import ViewedData
 from tinymim.data.image_files import evenly
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
@@ -58,11 +61,19 @@ class Judge:
     def __post_init__(self) -> None:
         self._held = self.data.held_out or self.data.train
         self._bank = self.data.bank
+        train = self.data.train
+        self._known = self._bank or self._held
+        if self._bank is None and isinstance(self.data, ViewedData) and isinstance(train, ImageDataset):
+            self._known = train.some(np.arange(len(train)), self.data.plain())
 
     def calibration(self, count: int) -> Iterator[Tensor]:
-        """Training images as they are evaluated, a batch at a time: no held-out image, where there are labels."""
-        for batch, _ in self._batches(self._bank or self._held, count):
+        """Training images as they are evaluated, a batch at a time: no held-out image, where any are held out."""
+        for batch, _ in self._batches(self._known, count):
             yield batch
+
+    def calibrates_on(self, count: int) -> int:
+        """Number of images that :meth:`calibration` has of so many."""
+        return min(count, len(cast(Sized, self._known)))
 
     def check(self, name: str, classes: int | None) -> None:
         """Raise where a network has a classifier of other classes than the data."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tinymim.errors import TinymimError, misfit
 from tinymim.export.model_card import ExportedForm
 from tinymim.export.source import WEIGHTS, Source, difference, resized_side, sample
-from tinymim.files import write_json
+from tinymim.files import write_atomically, write_json
 from tinymim.teachers.weights import FOREIGN, RECORD, State
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone
@@ -154,7 +154,8 @@ def _named(backbone: Backbone, head: State, network: Backbone) -> State:
 def write_weights(state: State, folder: Path, header: dict[str, str]) -> None:
     """``model.safetensors`` in ``folder``; timm and transformers ask for its header to say ``pt``."""
     whole = {key: value.detach().float().contiguous() for key, value in state.items()}
-    save_file(whole, folder / WEIGHTS, metadata={"format": "pt", **header})
+    # by itself safetensors leaves a file that its owner alone may read
+    write_atomically(folder / WEIGHTS, lambda file: save_file(whole, file, metadata={"format": "pt", **header}))
 
 
 def _config(source: Source, network: Backbone) -> dict[str, Any]:

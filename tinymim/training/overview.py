@@ -91,7 +91,7 @@ def _on_held_out(data: object) -> list[str]:
         or (count := len(data.parts()["held_out"] or ())) >= FEW_HELD_OUT
     ):
         return []
-    more = "; --data.held_out 0.2 holds a fifth of all out" if data.is_split else ""
+    more = "; --data.held_out 0.2 holds a fifth of all out" if data.is_split and data.held_out_fraction < 0.2 else ""
     return [f"few held-out images: each of the {count} is {100 / max(count, 1):.1f} points of accuracy{more}"]
 
 
