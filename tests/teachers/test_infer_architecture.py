@@ -311,6 +311,7 @@ def test_locate__what_is_no_vit_is_named(home, tmp_path):
 
 
 INSTEAD = {
+    "graph": ("model.onnx", "model.onnx is a graph that another program runs, as its README.md shows: name the check"),
     "run": ("checkpoints/last.ckpt", "it is a run: name a checkpoint in it, such as .*/checkpoints/last.ckpt"),
     "parts": ("model.safetensors.index.json", "its weights lie in several parts"),
     "dcp": (".metadata", "it is a distributed checkpoint of PyTorch: .*dcp_to_torch"),

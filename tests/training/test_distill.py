@@ -47,6 +47,15 @@ def test_distill__is_a_run_that_ends_once_and_gives_its_student(capsys: pytest.C
     assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
+def test_distill__types_that_nothing_can_be_made_of_are_told_together() -> None:
+    with pytest.raises(TinymimError) as raised:
+        call(None, student=torch.nn.Linear(1, 1), epochs="ten")
+    told = str(raised.value)
+    assert "student: an object of Linear; give timm's name of a ViT, or tinymim.Architecture(...)" in told
+    assert "data: None is neither a folder nor a map-style data set" in told
+    assert "epochs: 'ten' is not a number" in told
+
+
 def test_distill__of_a_folder_by_name_of_timm_with_several_targets(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for number, image in enumerate(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)):

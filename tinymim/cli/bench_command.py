@@ -14,6 +14,7 @@ from tinymim.cli.network_command_options import bench as parser
 from tinymim.errors import TinymimError, counted
 from tinymim.export import bench, judge
 from tinymim.safety.console import PlainConsole
+from tinymim.safety.text import json_or_empty
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +40,10 @@ def main(arguments: list[str]) -> int:
     machine = f"{torch.backends.cpu.get_cpu_capability()}, {counted(torch.get_num_threads(), 'thread')}"
     each = f"p50, p95: ms of one image; images/s: {bench.BATCH} at once; ratio: to the first; in turn, on {machine}"
     print(each + (f"; held-out images of {images.what}" if images else ""))
-    if place := options.out or _of_run(options.networks[0]):
+    place = options.out or _of_run(options.networks[0])
+    if place and not options.out and not images and _has_quality(place):
+        print(f"{place} stays as it is: it has accuracies, and this has none; --out FILE writes it elsewhere")
+    elif place:
         content = {
             "machine": machine,
             "batch": bench.BATCH,
@@ -79,6 +83,12 @@ def _table(*heads: str) -> Table:
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     return table
+
+
+def _has_quality(place: Path) -> bool:
+    """Whether a file of figures has what networks were worth on data."""
+    networks = json_or_empty(place).get("networks")
+    return isinstance(networks, list) and any(isinstance(row, dict) and row.get("quality") for row in networks)
 
 
 def _of_run(source: str) -> Path | None:

@@ -101,7 +101,10 @@ def section(result: Classified, pool: Any) -> Section:
     of = (
         counted(count, "held-out image") if count == result.all_images else f"{count:,} of {result.all_images:,} images"
     )
-    text = [f"{errors:,} of {of} are taken for another class ({errors / max(count, 1):.1%}), by the newest checkpoint."]
+    text = [
+        f"{errors:,} of {of} are taken for another class ({errors / max(count, 1):.1%}), by the newest checkpoint, "
+        "in float32."
+    ]
     missing = extras.missing("the matrix needs", "matplotlib")
     pictures = [_drawn(result)] if len(result.classes) <= DRAWN and not missing else []
     tables = [_worst(result, pool)] if errors else []

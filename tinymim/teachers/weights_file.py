@@ -11,6 +11,9 @@ from tinymim.teachers import card as cards
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights in a folder of timm's, of transformers' and of our exports."""
 
+GRAPHS = ("model.onnx", "model.xml", "model.pt2")
+"""Names of exports that are no weights."""
+
 
 def weights_in(source: str) -> Path | None:
     """The file of weights that ``source`` is, or that lies in that folder; ``None`` where it is no path of either.
@@ -59,5 +62,8 @@ def _in_its_place(folder: Path) -> str:
         )
     if (folder / "data.pkl").is_file() or next(folder.glob("*/data.pkl"), None):
         return "; it is a file of PyTorch's that was unpacked: name the file itself, which is a zip and stays one"
+    if graphs := [folder / name for name in GRAPHS if (folder / name).is_file()]:
+        runs = f"{graphs[0].name} is a graph that another program runs, as its README.md shows"
+        return f"; {runs}: name the checkpoint that it was made of"
     files = [place for ending in names.WEIGHTS for place in sorted(folder.glob(f"*{ending}"))]
     return f"; name the file itself, such as {files[0]}" if files else ""

@@ -13,7 +13,7 @@ import yaml
 from torch.utils.data import DataLoader
 
 from tinymim.data import opened
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, several
 from tinymim.teachers import locate
 from tinymim.training import fit
 from tinymim.vit.backbone import Backbone
@@ -78,6 +78,8 @@ def distill(
     Raises:
         TinymimError: a mistake in the arguments, with its remedy; all mistakes together, before anything runs.
     """
+    if errors := _mistakes(student, data, {"epochs": epochs, "base_lr": base_lr}):
+        raise several("tinymim.distill cannot run", errors)
     out = Path(out)
     network, size = _student(str(teacher), student, image_size)
     listed = [targets] if isinstance(targets, str | Mapping) else targets
@@ -122,6 +124,23 @@ def load(source: str | Path) -> Backbone:
     located = locate.locate(str(source))
     backbone, _ = located.load(classifier=bool(located.classes))
     return backbone.requires_grad_()
+
+
+def _mistakes(student: object, data: object, numbers: dict[str, object]) -> list[str]:
+    """Arguments of types that nothing could be made of; what a recipe can hold is checked with the recipe."""
+    errors = (
+        []
+        if isinstance(student, str | Architecture)
+        else [
+            f"student: an object of {type(student).__name__}; give timm's name of a ViT, or tinymim.Architecture(...)"
+        ]
+    )
+    if not isinstance(data, str | Path | DataLoader | pl.LightningDataModule) and not hasattr(data, "__getitem__"):
+        errors.append(f"data: {data!r} is neither a folder nor a map-style data set")
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            errors.append(f"{name}: {value!r} is not a number")
+    return errors
 
 
 def _student(teacher: str, student: str | Architecture, image_size: int | None) -> tuple[Architecture, int]:
