@@ -6,7 +6,6 @@ The same command goes on where it was cut off: finished fits are kept.
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 from pathlib import Path
 
@@ -72,9 +71,8 @@ def main(arguments: list[str]) -> int:
     print(f"\n{table}\nthe page: {place / pages.PAGE}\nall runs: {place}\nthe distilled student: {student}")
     steps = next_steps(student.parents[1])
     if len(compared.plan.seeds or []) == 1:
-        there = f" --run-dir {place}" if args.run_dir else ""
-        own = f" {shlex.join(overrides)}" if overrides else ""
-        steps.append(f"tinymim distill {args.recipe}{there} --seeds 3{own}   # means and spreads")
+        args.seeds = "3"
+        steps.append(f"{plan_options.again(options, args, overrides)}   # means and spreads")
     print("next:", *steps, sep="\n  ")
     return 0
 

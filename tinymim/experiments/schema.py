@@ -232,6 +232,11 @@ class StudyText(Struct, forbid_unknown_fields=True):
     search: SearchText | None = None
 
 
+def mappings(tried: Tried | list[Tried]) -> list[Tried]:
+    """The mappings of a stage's grid, of which there may be one."""
+    return tried if isinstance(tried, list) else [tried]
+
+
 def mistakes(value: Any, schema: Any, path: str = "") -> list[str]:
     """Every way in which plain data is not what a type has, a line each, which the field leads.
 

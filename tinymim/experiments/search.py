@@ -22,7 +22,7 @@ from typing import Any
 
 from tinymim.config.spec import texts
 from tinymim.errors import TinymimError, counted
-from tinymim.experiments import settings, study
+from tinymim.experiments import schema, settings, study
 from tinymim.experiments.plan import Fit, Plan, Stage
 from tinymim.experiments.questions import PRETRAIN, Figure
 from tinymim.experiments.settings import Settings, shown
@@ -49,15 +49,12 @@ Grid = dict[str, list[Any]]
 DEFAULT_SHARE = 0.2
 
 
-def mappings(tried: Grid | list[Grid]) -> list[Grid]:
-    """The mappings of a stage's grid, of which there may be one."""
-    return tried if isinstance(tried, list) else [tried]
-
-
 def points(tried: Grid | list[Grid]) -> list[Point]:
     """All combinations of the values of each mapping, each once."""
     found = [
-        dict(zip(grid, each, strict=True)) for grid in mappings(tried) for each in itertools.product(*grid.values())
+        dict(zip(grid, each, strict=True))
+        for grid in schema.mappings(tried)
+        for each in itertools.product(*grid.values())
     ]
     return [point for number, point in enumerate(found) if point not in found[:number]]
 
@@ -158,7 +155,7 @@ class Search:
         for role, tried in self.grid.items():
             values = " or ".join(
                 "; ".join(f"{key.rpartition('.')[2]} {', '.join(map(str, each))}" for key, each in grid.items())
-                for grid in mappings(tried)
+                for grid in schema.mappings(tried)
             )
             parts.append(f"{role} {len(points(tried))} ({values})")
         share = self.compared.search.get("share", DEFAULT_SHARE)
@@ -172,7 +169,7 @@ class Search:
 def _values(tried: Grid | list[Grid]) -> Grid:
     """Every value of each key, whatever it was combined with."""
     values: Grid = {}
-    for grid in mappings(tried):
+    for grid in schema.mappings(tried):
         for key, each in grid.items():
             values.setdefault(key, []).extend(value for value in each if value not in values.get(key, []))
     return values

@@ -89,8 +89,7 @@ def _search(content: dict[str, Any]) -> list[str]:
             errors.append(f"search.by.{stage}: {by[stage]!r} is no figure of this stage")
         elif all(figure["stage"] != stage for figure in figures.values()):
             errors.append(f"{where}: no figure is of this stage, so none can choose")
-        grids = tried if isinstance(tried, list) else [tried]
-        if (count := sum(math.prod(map(len, grid.values())) for grid in grids)) > COMBINATIONS:
+        if (count := sum(math.prod(map(len, grid.values())) for grid in schema.mappings(tried))) > COMBINATIONS:
             errors.append(f"{where}: {count:,} combinations, and each is fitted; at most {COMBINATIONS:,} are taken")
     return errors
 

@@ -65,8 +65,8 @@ class Int8:
                 f"{'; '.join(errors)}. {_remedy(len(before.features))}, or say --force"
             )
         form.differences = graphs.compare(outputs, onnx_run(file), float("inf"), "int8")
-        form.notes += [self._note(before, after), PORTABLE]
-        say(form.notes[-2])
+        say(note := self._note(before, after))
+        form.notes += [note, PORTABLE]
         return form
 
     def _note(self, before: Reading, after: Reading) -> str:
