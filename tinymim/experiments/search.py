@@ -132,8 +132,9 @@ class Search:
         """Lay the best of each row over the file of settings, where that is of the same search."""
         path, how, rows = settings.place(name), self._how(), self.compared.rows
         before = settings.load(str(path)) if path.is_file() else Settings()
-        older = re.sub(r"(\d) seeds? each", r"\1 seed(s) each", how)  # as files said it before
-        kept = before.rows if before.how in (how, older) else {}
+        # Older files leave the ending of "seed" open.
+        said, now = (re.sub(r"seed\S* each", "seed each", text) for text in (before.how, how))
+        kept = before.rows if said == now else {}
         if gone := [row for row in before.rows if row not in kept and row not in {rows[r].known for r in scores}]:
             others = f"{', '.join(gone)} had settings of another search"
             say(f"{path}: {others}, which is no fair comparison: they are left out")
