@@ -72,6 +72,16 @@ def test_read__a_chain_with_several_recipes_a_stage_is_refused_with_the_remedy()
     assert "`extends: [finetune_digits, parts/digits]`" in told
 
 
+@pytest.mark.parametrize(
+    ("row", "before"), [("scratch", []), ("chain", ["prepare/medium/fit", "cells/chain/pretrain"])]
+)
+def test_read__what_some_rows_need_alone_is_prepared(row: str, before: list[str]) -> None:
+    compared, _ = search_source.read("fashion", False, [])
+    tried = [key for key in Search(compared, [row]).plan.fits if key not in before]
+    assert {key.split("/")[1] for key in tried} == {row}
+    assert len(tried) == 3 + 4 + 4 + 6
+
+
 def test_opened__old_runs_without_a_record_are_not_taken_for_the_same(tmp_path: Path) -> None:
     compared = compare.read(str(write_recipe(tmp_path, search={})), [])
     assert compared

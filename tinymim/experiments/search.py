@@ -14,6 +14,7 @@ RUN/search.json                                                  what each combi
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import statistics
@@ -77,7 +78,7 @@ class Search:
         self.plan = self._plan()
 
     def _plan(self) -> Plan:
-        """Plan what rows need, their pre-trainings, and each combination in each stage from each seed."""
+        """Plan what these rows need, their pre-trainings, and each combination in each stage from each seed."""
         old = self.compared.plan
         stages = {name: stage for name, stage in old.stages.items() if name.startswith("prepare/")}
         fits = {name: Fit(name, 0) for name in stages}
@@ -95,7 +96,12 @@ class Search:
                     stages[name] = Written(written[role].recipe, overrides).stage(name, row)
                     self.tried[name] = old.stages[f"{row}/{role}"], point
                     later |= {f"cells/{name}/seed{seed}": Fit(name, seed) for seed in self.seeds}
-        return Plan(old.name, stages, "", self.seeds, kind="search", fits=fits | later)
+        plan = Plan(old.name, stages, "", self.seeds, kind="search", fits=fits | later)
+        needed = plan.with_sources(key for key in plan.fits if key.startswith("cells/"))
+        fits = {key: fit for key, fit in plan.fits.items() if key in needed}
+        used = {fit.stage for fit in fits.values()}
+        stages = {name: stage for name, stage in plan.stages.items() if name in used}
+        return dataclasses.replace(plan, stages=stages, fits=fits)
 
     def figure(self, role: str) -> tuple[str, Figure]:
         """Title of the figure that decides in a stage, and the figure."""
