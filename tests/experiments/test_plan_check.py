@@ -120,7 +120,7 @@ def test_check__a_stage_by_itself(stage: dict[str, Any], words: str, tmp_path: P
 
 def test_check__a_stage_without_checkpoint_starts_nothing(tmp_path: Path) -> None:
     off = {"set": {"trainer.enable_checkpointing": False}}
-    assert "and another stage starts from its checkpoint" in " ".join(mistakes(tmp_path, {**MEDIUM, **off}, TINY))
+    assert "and another stage needs its checkpoint" in " ".join(mistakes(tmp_path, {**MEDIUM, **off}, TINY))
     assert mistakes(tmp_path, MEDIUM, {**TINY, **off}) == []
 
 

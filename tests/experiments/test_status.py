@@ -104,7 +104,9 @@ def test_compare__each_row_from_its_stages_once_they_are_done(fake: Fake, tmp_pa
     printed = str(pages.chain(state))
     assert not set(printed) & set("\\*|#"), "no Markdown"
     lines = [line.split("  ") for line in printed.splitlines()]
-    assert ["measured", "25.0 %", "50.0 %", "50.0 %", "1, 1 failed", "-"] in [[*filter(None, map(str.strip, line))] for line in lines]
+    assert ["measured", "25.0 %", "50.0 %", "50.0 %", "1, 1 failed", "-"] in [
+        [*filter(None, map(str.strip, line))] for line in lines
+    ]
     assert "`-` is not there yet" in printed
     text = (tmp_path / "table.md").read_text()
     assert "`-` is not there yet" in text

@@ -102,7 +102,9 @@ def test_code__of_ours_keeps_its_marks_and_names_of_files_are_escaped():
 
 
 def test_plain_text__has_neither_marks_nor_escapes():
-    table = Table(["row", "`a_b`", "x"], [["_a|b_ <c>", "1.0", "-"], [Link("l_", "p/q"), "22.00", ""]], "T_", "see *it*")
+    table = Table(
+        ["row", "`a_b`", "x"], [["_a|b_ <c>", "1.0", "-"], [Link("l_", "p/q"), "22.00", ""]], "T_", "see *it*"
+    )
     section = Section("One & *two*", [CODE, "a\x1b[1m\nb"], [table], facts=[("a_", "# b")], remarks=["1. [x](y)"])
     made = Document("Top", [section], "About `it`.", settings=[("seed", "0")])
     assert plain_text.document(made).splitlines() == [

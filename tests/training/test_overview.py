@@ -13,6 +13,8 @@ from tests.training.conftest import Recipe
 from tinymim.methods.base import size
 from tinymim.training import overview
 
+FOUR = ["training", "images", "schedule", "run"]
+
 
 def trainer(data: Any, epochs: int = 10, world: int = 1, rate: float = 1e-3, **module: Any) -> Any:
     """A trainer of so many processes that is about to begin."""
@@ -84,7 +86,14 @@ def test_fit__says_few_lines_and_keeps_all(tiny_fit: Recipe) -> None:
     assert done.returncode == 0, done.stderr
     assert "keys matched" not in done.stderr
     titles = [line.split()[0] for line in done.stderr.splitlines() if line]
-    assert titles[:3] == ["training", "images", "schedule"]
+    assert [title for title in titles if title in FOUR] == FOUR, "of a run of two steps, too"
+    assert " 0:00 of training (measured: " in done.stderr
+    (line,) = [
+        line
+        for line in tiny_fit("--trainer.limit_train_batches=1", run="one").stderr.splitlines()
+        if line[:4] == "run "
+    ]
+    assert line.split() == ["run", "one"]
     kept = (tiny_fit.place / "brief" / overview.FILE).read_text()
     assert "keys matched" in kept
     assert "learning rate: " in kept

@@ -1,4 +1,4 @@
-"""``tinymim chain run | resume | status | plan``: stages that start from each other."""
+"""``tinymim chain run | resume | status | plan``: stages that build on each other."""
 
 from __future__ import annotations
 

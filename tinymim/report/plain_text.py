@@ -18,7 +18,10 @@ def document(shown: Document) -> str:
     """A whole report; pictures are left out."""
     settings = [Section("How it was made", facts=shown.settings)] if shown.settings else []
     head = [line(shown.title), line(shown.about), line(shown.warning)]
-    return "\n\n".join([*filter(None, head), *(section(part).rstrip("\n") for part in [*shown.sections, *settings])]) + "\n"
+    return (
+        "\n\n".join([*filter(None, head), *(section(part).rstrip("\n") for part in [*shown.sections, *settings])])
+        + "\n"
+    )
 
 
 def section(shown: Section) -> str:

@@ -56,9 +56,11 @@ class Run:
         """The class of its module."""
         self.arguments: dict[str, Any] = model.get("init_args") or {}
         self.data_options: dict[str, Any] = data.get("init_args") or {}
+        self.taught = bool(self.arguments.get("teacher"))
+        """Whether it learnt from a teacher."""
         self.source: str | None = self.arguments.get("teacher") or self.arguments.get("weights")
         """The teacher, or the weights it started from, as the recipe names them."""
-        self.start = f"from {self.source}" if self.source else "from scratch"
+        self.start = f"{'taught by' if self.taught else 'from'} {self.source}" if self.source else "from scratch"
         root = self.data_options.get("root")
         self.data = data_class + (f" of {root}" if root else "")
         """The class of its data module, and its folder if it has one."""
