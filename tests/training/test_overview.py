@@ -52,7 +52,7 @@ def test_remarks__few_steps_and_the_batch_that_makes_more(batch: int, world: int
     class_folders(tmp_path / "train", "ab", each=8)
     class_folders(tmp_path / "val", "ab", each=1)
     few, *lines = overview.remarks(trainer(prepared(tmp_path, batch_size=batch), world=world), pl.LightningModule())
-    assert few == "few held-out images: each of the 2 is 50.0 points of accuracy"
+    assert few == "few held-out images: 2, each 50 points of accuracy, known to ±69 (95 %)"
     assert lines == said
 
 
@@ -60,7 +60,7 @@ def test_remarks__a_rate_at_which_nothing_is_learnt(tmp_path) -> None:
     class_folders(tmp_path, "ab", each=8)
     data = prepared(tmp_path, batch_size=1)
     few, line = overview.remarks(trainer(data, 100, rate=2.3e-6, from_scratch=True), pl.LightningModule())
-    assert few.endswith("points of accuracy; --data.held_out 0.2 holds a fifth of all out")
+    assert few.endswith("(95 %); --data.held_out 0.2 holds a fifth of all out")
     assert line.startswith("low learning rate: 2.3e-06 ")
     assert overview.remarks(trainer(data, 100, rate=2.3e-6), pl.LightningModule()) == [few], (
         "fine-tuning wants low ones"

@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
     machine = f"{torch.backends.cpu.get_cpu_capability()}, {counted(torch.get_num_threads(), 'thread')}"
     each = f"p50, p95: ms of one image; images/s: {bench.BATCH} at once; ratio: to the first; in turn, on {machine}"
     print(each + (f"; held-out images of {images.what}" if images else ""))
+    if images and any(row.quality for row in rows) and (few := images.few()):
+        print(few)
     place = options.out or _of_run(options.networks[0])
     if place and not options.out and not images and _has_quality(place):
         print(f"{place} stays as it is: it has accuracies, and this has none; --out FILE writes it elsewhere")

@@ -21,6 +21,7 @@ from tinymim.data.image_data import ViewedData
 from tinymim.data.image_files import evenly
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
+from tinymim.evaluation.few_images import few_images
 from tinymim.evaluation.knn import knn_top1
 from tinymim.training import named_data
 
@@ -74,6 +75,11 @@ class Judge:
     def calibrates_on(self, count: int) -> int:
         """Number of images that :meth:`calibration` has of so many."""
         return min(count, len(cast(Sized, self._known)))
+
+    def few(self) -> str:
+        """The line on shares of few held-out images, see :func:`few_images`; empty where they are enough."""
+        count = min(self.queries, len(cast(Sized, self._held)))
+        return few_images(count, self.data.num_classes)
 
     def check(self, name: str, classes: int | None) -> None:
         """Raise where a network has a classifier of other classes than the data."""

@@ -13,19 +13,14 @@ from tinymim.errors import TinymimError, counted
 from tinymim.log import say
 from tinymim.safety import text
 from tinymim.teachers import record_schemas
+from tinymim.teachers.provenance import DEPTH, PLANS
 from tinymim.training import inspection, lock, metrics_log, run_schemas
 from tinymim.training.metrics_log import Curves
 from tinymim.training.progress import clock
 from tinymim.training.run_folder import PROGRESS
 
-PLANS = ("plan.json", "chain.json")
-"""Files of a folder of many runs: a study's, a comparison's, a chain's."""
-
 PAGE = "report.html"
 """Name of a run's page in its folder."""
-
-DEPTH = 5
-"""Folders above a run's own in which they are looked for."""
 
 
 @dataclass
