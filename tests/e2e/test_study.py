@@ -133,7 +133,7 @@ def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: p
     assert record.stat().st_mtime_ns == before
     assert "resuming from" in (place / "logs" / "cells-slow-seed0-pretrain.txt").read_text()
     assert json.loads((place / "cells/slow/seed0/pretrain/results.json").read_text())["steps"] == 2
-    assert "## All" in out
+    assert "\nAll\n" in out, "no Markdown"
     assert "the paper's best" in out
     with (place / "tables" / "all.csv").open() as stream:
         assert [row["seeds"] for row in csv.DictReader(stream)] == ["1", "1"]
