@@ -47,6 +47,8 @@ def brought(extra: str) -> set[str]:
 def test_extras__are_those_that_are_declared() -> None:
     declared = {name: extra for extra in OPTIONAL if extra != "dev" for name in names(OPTIONAL[extra])}
     assert declared == EXTRAS
+    assert {extra: brought(extra) - {extra} for extra in extras.BRINGS} == {a: {b} for a, b in extras.BRINGS.items()}
+    assert {extra for extra in OPTIONAL if brought(extra) != {extra}} == {*extras.BRINGS, "all", "dev"}
     assert brought("all") == OPTIONAL.keys() - {"dev"}
     assert "all" in brought("dev")
 
@@ -77,7 +79,7 @@ def test_dependencies__each_has_its_reason() -> None:
 WITHOUT = [
     ("pandas", "analysis", ["analyze", "digits_mae", "--data", "digits"]),
     ("scipy", "analysis", ["scaling", "digits", "--quick"]),
-    ("matplotlib", "report", ["papers", "--quick"]),
+    ("matplotlib", "analysis", ["papers", "--quick"]),
     ("pyarrow", "parquet", ["predict", "digits_mae", "--images", ".", "--out", "features.parquet"]),
     ("transformers", "hf", ["export", "digits_mae", "--to", "hf"]),
     ("onnxscript", "onnx", ["export", "digits_mae", "--to", "onnx"]),
@@ -111,5 +113,15 @@ def test_missing__several_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "installed", lambda package: package == "onnx")
     assert extras.missing("it needs", "onnx") == []
     assert extras.missing("it needs", "onnx", "onnxscript", "openvino") == [
-        "it needs onnxscript and openvino, not installed here: pip install 'tinymim[onnx,openvino]'"
+        "it needs onnxscript and openvino, not installed here: pip install 'tinymim[openvino]'"
     ]
+    for packages, extra in (
+        (("onnxscript", "datasets"), "hf,onnx"),
+        (("onnxscript", "onnx"), "onnx"),
+        (("onnxscript", "openvino"), "openvino"),
+        (("matplotlib",), "report"),
+        (("matplotlib", "pandas", "scipy"), "analysis"),
+    ):
+        assert extras.missing("it needs", *packages)[0].endswith(f"pip install 'tinymim[{extra}]'")
+    monkeypatch.setattr(extras, "installed", lambda package: package != "matplotlib")
+    assert extras.missing("it needs", "matplotlib", "pandas", "scipy")[0].endswith("'tinymim[analysis]'")

@@ -14,6 +14,9 @@ EXTRAS = {
 }
 """The extra of pyproject.toml that brings a package; ``tinymim[all]`` brings all."""
 
+BRINGS = {"analysis": "report", "openvino": "onnx"}
+"""Extras that bring another one, too."""
+
 
 def installed(package: str) -> bool:
     """Whether a package can be imported; it is not."""
@@ -26,6 +29,9 @@ def installed(package: str) -> bool:
 def missing(what: str, *packages: str) -> list[str]:
     """The line that says what to install for what needs all of ``packages``; none where they are there.
 
+    It names the extra of all that is needed, whichever part of that is lacking: an analysis without matplotlib alone is
+    told ``analysis``, as its documents say, and not ``report``, which that brings.
+
     Args:
         what: needs them, and the verb, as ``HFData needs``.
         packages: of :data:`EXTRAS`.
@@ -33,7 +39,9 @@ def missing(what: str, *packages: str) -> list[str]:
     lacking = [package for package in packages if not installed(package)]
     if not lacking:
         return []
-    extras = ",".join(dict.fromkeys(EXTRAS[package] for package in lacking))
+    wanted, needed = ({EXTRAS[package] for package in each} for each in (lacking, packages))
+    whole = {BRINGS[extra]: extra for extra in sorted(needed & BRINGS.keys())}
+    extras = ",".join(dict.fromkeys(whole.get(extra, extra) for extra in sorted(wanted)))
     return [f"{what} {' and '.join(lacking)}, not installed here: pip install 'tinymim[{extras}]'"]
 
 

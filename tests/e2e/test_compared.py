@@ -59,7 +59,10 @@ def test_distill__more_seeds_keep_what_is_done(place: Path, capsys: pytest.Captu
     options = [str(place / "toy.yaml"), "--run_dir", str(place / "run"), "--seeds", "2"]
     before = (place / "run/student/few/results.json").stat().st_mtime_ns
     distill_command.main([*options, "--ckpt_path", "last"])
-    assert "5 fits, " in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "5 fits, " in err
+    assert "taken. `tinymim search " in " ".join(out.split()), "a command is named as it is"
+    assert not set(out) & set("\\*|"), "what is printed is no Markdown"
     assert (place / "run/student/few/results.json").stat().st_mtime_ns == before
     table = json.loads((place / "run" / "table.json").read_text())
     assert table["seeds"] == [0, 1]

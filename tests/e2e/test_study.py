@@ -133,7 +133,7 @@ def test_study__killed_in_the_middle_goes_on_where_it_was(place: Path, capsys: p
     assert record.stat().st_mtime_ns == before
     assert "resuming from" in (place / "logs" / "cells-slow-seed0-pretrain.txt").read_text()
     assert json.loads((place / "cells/slow/seed0/pretrain/results.json").read_text())["steps"] == 2
-    assert "## All" in out
+    assert "\nAll\n" in out, "no Markdown"
     assert "the paper's best" in out
     with (place / "tables" / "all.csv").open() as stream:
         assert [row["seeds"] for row in csv.DictReader(stream)] == ["1", "1"]
@@ -152,7 +152,7 @@ def test_study__one_failing_cell_does_not_lose_the_others(place: Path) -> None:
     with pytest.raises(TinymimError) as raised:
         study_command.main([str(path), "--run_dir", str(place), "--jobs", "2"])
     said = str(raised.value)
-    assert "3 of 12 stages failed, and 7 that start from them wait" in said
+    assert "3 of 12 stages failed, and 7 that build on them wait" in said
     assert "exit code 1: ValueError: so it goes" in said
     assert "cells/killed/seed0/pretrain: was ended by signal 9" in said
     assert "prepare/broken/fit, cells/wrong/seed0/pretrain: ended with exit code 1" in said, "one reason, one line"

@@ -78,7 +78,7 @@ def test_command__a_failed_cell_is_told_and_the_rest_goes_on(
     place, pages = tmp_path / "run", []
     monkeypatch.setattr(scaling_page, "write", lambda rows, out, *_: pages.append((rows, out)))
     monkeypatch.setenv("FAIL", "MAE-S-10-100")
-    with pytest.raises(TinymimError, match=r"1 of 4 stages failed, and 1 that start from them wait"):
+    with pytest.raises(TinymimError, match=r"1 of 4 stages failed, and 1 that build on them wait"):
         scaling_command.main([study, "--run_dir", str(place), "--jobs", "2"])
     said = capsys.readouterr()
     assert "seed2/MAE-S-10-100: failed: ended with exit code 1: tinymim fit: the loss is not finite" in said.err

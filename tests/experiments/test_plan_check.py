@@ -120,7 +120,7 @@ def test_check__a_stage_by_itself(stage: dict[str, Any], words: str, tmp_path: P
 
 def test_check__a_stage_without_checkpoint_starts_nothing(tmp_path: Path) -> None:
     off = {"set": {"trainer.enable_checkpointing": False}}
-    assert "and another stage starts from its checkpoint" in " ".join(mistakes(tmp_path, {**MEDIUM, **off}, TINY))
+    assert "and another stage needs its checkpoint" in " ".join(mistakes(tmp_path, {**MEDIUM, **off}, TINY))
     assert mistakes(tmp_path, MEDIUM, {**TINY, **off}) == []
 
 
@@ -234,3 +234,11 @@ def test_show__a_test_trains_nothing() -> None:
     promise: Any = SimpleNamespace(model=None, leaves=locate.locate("digits_mae"))
     titles = [title for title, _ in plan_check._lines(stage, promise, {})]
     assert titles == ["from", "network"], "no epochs, and no licence of a checkpoint that there will not be"
+
+
+def test_show__a_student_has_a_teacher_and_starts_from_nothing_of_it() -> None:
+    promise: Any = SimpleNamespace(model=None, leaves=None)
+    stage: Any = SimpleNamespace(kind="distill", start="digits_mae")
+    assert plan_check._lines(stage, promise, {})[0] == ("teacher", "digits_mae")
+    stage = SimpleNamespace(kind="finetune", start="digits_mae")
+    assert plan_check._lines(stage, promise, {})[0] == ("from", "digits_mae")

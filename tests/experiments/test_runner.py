@@ -103,7 +103,7 @@ def test_run__a_failure_stops_what_starts_from_it_alone(
     fake.plan("tiny", "fail", "killed", "empty", "done")
     with pytest.raises(TinymimError) as raised:
         Runner(state).run()
-    assert "1 of 6 stages failed, and 3 that start from them wait" in str(raised.value)
+    assert "1 of 6 stages failed, and 3 that build on them wait" in str(raised.value)
     assert f"tinymim chain resume {state.place}: tiny: ended with exit code 1; what it said is above" in str(
         raised.value
     )

@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from tests.conftest import tiny
 from tests.training.made import checkpoint, network
+from tinymim import data as data_modules
 from tinymim.cli import bench_command
 from tinymim.cli.main import main
 from tinymim.data import DigitsData
+from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
 from tinymim.export import bench, graphs, int8, judge, network_runs, source
 from tinymim.export.export_forms import export_folder
@@ -138,9 +141,46 @@ def test_judge__calibrates_on_training_images_without_labels_too(tmp_path: Path)
     assert len(kept) == 12 - held, "each training image, and no held-out one"
 
 
+def sums(dataset: Any) -> tuple[int, list[float]]:
+    """The length of a data set, and its first images as sums of their values."""
+    return len(dataset), [float(dataset[Draw(0, index)]["image"].double().sum()) for index in range(5)]
+
+
+@pytest.mark.parametrize("named", ["folder", "recipe", "digits"])
+def test_judge__holds_out_what_the_run_held_out(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"held_out": 0.4, "split_seed": 5, "fraction": 0.5}
+    kind = "DigitsData" if named == "digits" else "ImageFolderData"
+    if named != "digits":
+        for label in "ab":
+            (tmp_path / "images" / label).mkdir(parents=True)
+            for number in range(10):
+                Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(tmp_path / "images" / label / f"{number}.png")
+        options["root"] = str(tmp_path / "images")
+    written = {"class_path": f"tinymim.data.{kind}", "init_args": options}
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.yaml").write_text(yaml.safe_dump({"data": written}))
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({"data": {**written, "init_args": {"root": "images"}}}))
+    source = {"folder": "images", "recipe": "other.yaml", "digits": "digits"}[named]
+    own: Any = getattr(data_modules, kind)(image_size=16, num_workers=0, **options)
+    own.setup("test")
+    judged: Any = judge.find(source, 16, run=tmp_path / "runs" / "mine")
+    assert judged.what == f"{source}, divided as in run mine"
+    for part in ("held_out", "bank"):
+        assert sums(getattr(judged.data, part)) == sums(getattr(own, part)), part
+    alone: Any = judge.find(source, 16)
+    assert sums(alone.data.held_out) != sums(own.held_out)
+    other = judge.find("shapes", 16, run=tmp_path / "runs" / "mine")
+    assert other.what == "shapes"
+
+
 def test_refusal__of_few_images_says_what_each_is_worth() -> None:
-    assert "each of 24 held-out images is 4.2 points" in int8._remedy(24).lower()
-    assert "--calibration" in int8._remedy(500)
+    judged = int8.Int8(images(count=24))
+    few = judged._remedy(judge.Reading(torch.eye(24), {"10-NN": 0.9}))
+    assert few.startswith("Few held-out images: 24, each 4.17 points of accuracy, known to ±20 (95 %): judge on more")
+    enough = int8.Int8(images(count=100))._remedy(judge.Reading(torch.eye(100), {"10-NN": 0.9}))
+    without_labels = judged._remedy(judge.Reading(torch.eye(24)))
+    assert enough == without_labels == "Calibrate on more images like those it will see (--calibration)"
 
 
 def test_bench__measures_each_form_and_writes_it_down(

@@ -38,7 +38,7 @@ def run(folder: Path, config: dict[str, Any], **record: Any) -> Path:
     made = network(tiny(12, 3), taps=[Tap(3, "q"), Tap(3, "k"), Tap(3, "v")])
     source = checkpoint(folder / "checkpoints/last.ckpt", made, **record)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    metrics = {"train/loss": 0.5, "val/loss": 0.25, "val/knn_top1": 0.875}
+    metrics = {"train/loss": 0.5, "val/loss": 0.25, "val/knn_top1": 0.875, "val/top5": 1.0}
     (folder / "results.json").write_text(json.dumps({"metrics": metrics}))
     (folder / "environment.json").write_text(json.dumps({"packages": {"torch": "2.9.0", "timm": "1.0.20"}}))
     return source
@@ -68,6 +68,7 @@ def test_card__of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "Attention heads of the blocks: 3, 3." in text
     assert "| val/knn_top1 | 0.8750 |" in text
     assert "train/loss" not in text
+    assert "top5" not in text
     assert "| timm | 1.0.20 | " in text
     assert "| torch | 2.9.0 | - |" in text
     recipe = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])

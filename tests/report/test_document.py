@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from matplotlib import font_manager
 from PIL import Image
 
-from tinymim.report import figures
-from tinymim.report.document import Document, Picture, Section, Table
+from tinymim.report import figures, plain_text
+from tinymim.report.document import Document, Link, Picture, Section, Table
 from tinymim.safety import escaping
 
 
@@ -64,25 +64,54 @@ def test_document__markdown_holds_the_same(tmp_path):
     assert "- seed: 0" in text
 
 
-TAGS = {"h1", "h2", "p", "em", "div", "table", "thead", "tbody", "tr", "th", "td"}
+TAGS = {"h1", "h2", "p", "em", "code", "div", "table", "thead", "tbody", "tr", "th", "td"}
 MARKS = st.text("*_`~[]()<>&!|\\#+-=.:1a '\"", max_size=30)
 
 
 @given(st.one_of(MARKS, st.text(max_size=40)))
-def test_texts__are_shown_as_they_are_but_for_emphasis(written):
-    """In a paragraph, a cell and a heading: no link, tag, code, rule, list, entity or further cell."""
+def test_texts__are_shown_as_they_are_but_for_emphasis_and_code(written):
+    """In a paragraph, a cell and a heading: no link, tag, rule, list, entity or further cell."""
     line = escaping.one_line(written)
     section = Section(written, [f"a: {written}", written], [Table(["x", "y"], [[f"b: {written}", written]])])
     page = Document("t", [section]).html()
     body = page[page.index("<h1>") : page.index("<footer>")]
     found = re.findall(r"<(p|td|h2)[^>]*>(.*?)</\1>", body, re.DOTALL)
-    texts = [html.unescape(re.sub("</?em>", "", text)).replace("*", "") for _, text in found]
+    texts = [re.sub("[*`]", "", html.unescape(re.sub("</?(em|code)>", "", text))) for _, text in found]
     expected = [line, f"a: {line}", line, f"b: {line}", line]
-    bare = [text.replace("*", "").strip() for text in expected]
+    bare = [re.sub("[*`]", "", text).strip() for text in expected]
     assert [text.strip() for text in texts if text.strip()] == [text for text in bare if text]
     assert {tag.strip("/") for tag in re.findall("<(/?[a-z0-9]+)", body)} <= TAGS
-    if "*" not in line:
-        assert "<em>" not in body
+    for sign, tag in ("*", "<em>"), ("`", "<code>"):
+        assert sign in line or tag not in body
+
+
+CODE = "chosen by `tinymim search a_b --x 1`, of *`a`*: `-` is 'x_y' *a_b*."
+HOSTILE = "`<b>x</b>` `a|b` `[x](y)` `a\\` `` `b`` ` ` a` `&lt;` ![x](y)"
+
+
+def test_code__of_ours_keeps_its_marks_and_names_of_files_are_escaped():
+    section = Section("", [CODE], [Table(["`a`"], [[HOSTILE]])])
+    text = section.markdown()
+    assert text.startswith(CODE + "\n")
+    assert "| `a` |" in text
+    page = Document("t", [section]).html()
+    assert "chosen by <code>tinymim search a_b --x 1</code>, of <em><code>a</code></em>: <code>-</code> is" in page
+    (cell,) = re.findall("<td[^>]*>(.*?)</td>", page)
+    assert html.unescape(cell) == HOSTILE
+    assert "<code>" not in cell
+
+
+def test_plain_text__has_neither_marks_nor_escapes():
+    table = Table(
+        ["row", "`a_b`", "x"], [["_a|b_ <c>", "1.0", "-"], [Link("l_", "p/q"), "22.00", ""]], "T_", "see *it*"
+    )
+    section = Section("One & *two*", [CODE, "a\x1b[1m\nb"], [table], facts=[("a_", "# b")], remarks=["1. [x](y)"])
+    made = Document("Top", [section], "About `it`.", settings=[("seed", "0")])
+    assert plain_text.document(made).splitlines() == [
+        "Top", "", "About `it`.", "", "One & two", "", CODE.replace("*", ""), "", "a[1m b", "", "a_: # b", "", "T_", "",
+        "row        `a_b`  x", "_a|b_ <c>    1.0  -", "l_         22.00", "", "see it", "", "1. [x](y)", "",
+        "How it was made", "", "seed: 0",
+    ]  # fmt: skip
 
 
 def test_figures__are_the_same_bytes_from_the_same_data():

@@ -12,7 +12,7 @@ import torch
 
 from tests.report.test_run_report import small
 from tinymim.cli.main import main
-from tinymim.report import against, curves, figures, hover, runs, watch
+from tinymim.report import against, curves, figures, hover, run_report, runs, watch
 from tinymim.report.confusion import Classified, section
 from tinymim.report.document import Document, Link, Picture, Section, Table
 from tinymim.report.inline_svg import both, inline
@@ -81,6 +81,18 @@ def test_links__are_paths_whatever_a_folder_is_called() -> None:
 def run(place: Path, data: str = "tinymim.data.DigitsData", **files: str) -> runs.Run:
     recipe = f"model: {{class_path: tinymim.tasks.Classifier}}\ndata: {{class_path: {data}}}"
     return runs.read(small(place, **{"config.yaml": recipe, **files}))
+
+
+def test_origin__is_a_teacher_or_what_a_run_starts_from(tmp_path: Path) -> None:
+    for option, fact, start in (
+        ("teacher", ("teacher", "mae_vitb"), "taught by mae_vitb"),
+        ("weights", ("starts from", "mae_vitb"), "from mae_vitb"),
+        ("other", ("starts from", "scratch"), "from scratch"),
+    ):
+        recipe = f"model: {{class_path: tinymim.tasks.Classifier, init_args: {{{option}: mae_vitb}}}}"
+        made = runs.read(small(tmp_path / option, **{"config.yaml": recipe}))
+        assert made.start == start
+        assert run_report._facts(made)[0] == fact
 
 
 def results(value: float, top5: float = 1.0) -> str:

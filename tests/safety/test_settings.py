@@ -175,10 +175,12 @@ def test_cache__is_listed_as_its_keys_say_in_plain_text(tmp_path: Path, capsys: 
 
 def test_cache__is_listed_whole_a_line_an_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = f"/data/{'a_long_name_' * 12}"
-    for name, precision in (("0_1", "bfloat16"), ("1_1", "float32")):
+    made = (("0_1", "bfloat16", "digits_mae"), ("1_1", "float32", "digits_mae"), ("3_1", "float32", "run medium"))
+    for name, precision, teacher in made:
         (tmp_path / name).mkdir()
-        about = {"teacher": "digits_mae", "data": "ImageFolderData, train", "source": source}
-        (tmp_path / name / "key.json").write_text(json.dumps({"key": {"precision": precision}, "about": about}))
+        about = {"teacher": teacher, "data": "ImageFolderData, train", "source": source}
+        key = {"precision": precision, "teacher": {"sha256": "ab" * 32}}
+        (tmp_path / name / "key.json").write_text(json.dumps({"key": key, "about": about}))
     (tmp_path / "2_1").mkdir()
     (tmp_path / "2_1" / "key.json").write_text("{")
     cache_command.main(["list", "--dir", str(tmp_path)])
@@ -186,7 +188,10 @@ def test_cache__is_listed_whole_a_line_an_entry(tmp_path: Path, capsys: pytest.C
     (one,) = [line for line in lines if line.startswith("0_1 ")]
     for word in ("digits_mae", " bfloat16 ", "ImageFolderData, train", f" {source} "):
         assert word in one
-    assert sum("digits_mae" in line for line in lines) == sum(source in line for line in lines) == 2
+    assert sum("digits_mae" in line for line in lines) == 2
+    assert sum(source in line for line in lines) == 3
+    (of_run,) = [line for line in lines if line.startswith("3_1 ")]
+    assert " run medium, sha256 abababababab " in of_run
     (damaged,) = [line for line in lines if line.startswith("2_1 ")]
     assert "its key.json is damaged" in damaged
 

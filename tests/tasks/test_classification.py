@@ -47,7 +47,7 @@ def fit(module: Classifier, folder: Path, epochs: int = 1) -> dict[str, float]:
 def test_classifier__learns_labels_from_scratch(tmp_path: Path) -> None:
     metrics = fit(classifier(architecture=tiny(24, 3)), tmp_path, epochs=25)
     assert metrics["val/top1"] > 0.9, "the held-out images are the training images here"
-    assert metrics["val/top5"] == 1.0
+    assert "val/top5" not in metrics, "of three classes it is 1 by definition"
 
 
 def test_classifier__starts_from_the_students_weights_with_all_its_blocks(student: Path, tmp_path: Path) -> None:

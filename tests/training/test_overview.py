@@ -13,6 +13,8 @@ from tests.training.conftest import Recipe
 from tinymim.methods.base import size
 from tinymim.training import overview
 
+FOUR = ["training", "images", "schedule", "run"]
+
 
 def trainer(data: Any, epochs: int = 10, world: int = 1, rate: float = 1e-3, **module: Any) -> Any:
     """A trainer of so many processes that is about to begin."""
@@ -50,7 +52,7 @@ def test_remarks__few_steps_and_the_batch_that_makes_more(batch: int, world: int
     class_folders(tmp_path / "train", "ab", each=8)
     class_folders(tmp_path / "val", "ab", each=1)
     few, *lines = overview.remarks(trainer(prepared(tmp_path, batch_size=batch), world=world), pl.LightningModule())
-    assert few == "few held-out images: each of the 2 is 50.0 points of accuracy"
+    assert few == "few held-out images: 2, each 50 points of accuracy, known to ±69 (95 %)"
     assert lines == said
 
 
@@ -58,7 +60,7 @@ def test_remarks__a_rate_at_which_nothing_is_learnt(tmp_path) -> None:
     class_folders(tmp_path, "ab", each=8)
     data = prepared(tmp_path, batch_size=1)
     few, line = overview.remarks(trainer(data, 100, rate=2.3e-6, from_scratch=True), pl.LightningModule())
-    assert few.endswith("points of accuracy; --data.held_out 0.2 holds a fifth of all out")
+    assert few.endswith("(95 %); --data.held_out 0.2 holds a fifth of all out")
     assert line.startswith("low learning rate: 2.3e-06 ")
     assert overview.remarks(trainer(data, 100, rate=2.3e-6), pl.LightningModule()) == [few], (
         "fine-tuning wants low ones"
@@ -84,7 +86,14 @@ def test_fit__says_few_lines_and_keeps_all(tiny_fit: Recipe) -> None:
     assert done.returncode == 0, done.stderr
     assert "keys matched" not in done.stderr
     titles = [line.split()[0] for line in done.stderr.splitlines() if line]
-    assert titles[:3] == ["training", "images", "schedule"]
+    assert [title for title in titles if title in FOUR] == FOUR, "of a run of two steps, too"
+    assert " 0:00 of training (measured: " in done.stderr
+    (line,) = [
+        line
+        for line in tiny_fit("--trainer.limit_train_batches=1", run="one").stderr.splitlines()
+        if line[:4] == "run "
+    ]
+    assert line.split() == ["run", "one"]
     kept = (tiny_fit.place / "brief" / overview.FILE).read_text()
     assert "keys matched" in kept
     assert "learning rate: " in kept

@@ -38,6 +38,22 @@ def test_fit_lines__ten_in_a_run_with_loss_metric_speed_and_time(capsys: pytest.
     assert lines[-1].endswith(" images/s, 0:00 left")
 
 
+@pytest.mark.parametrize("bar", [FitLines(), TerminalProgress()], ids=["lines", "terminal"])
+def test_figures__of_an_epoch_that_is_over_say_which(bar: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    running = trainer(state=SimpleNamespace(fn="other"))
+    bar._trainer = running
+    bar.on_train_start(running, None)
+    shown = []
+    for epoch in range(6):
+        running.current_epoch = epoch
+        if epoch in (2, 5):
+            bar.on_validation_end(running, None)
+        shown.append(bar._pace.figures(running)["10-NN"])
+    getattr(bar, "_stop_progress", list)()
+    assert shown == ["50.0%", "50.0%", "50.0%", "50.0% (epoch 3)", "50.0% (epoch 3)", "50.0%"]
+    assert bar._pace.figures(running)["loss"] == "1.2500"
+
+
 def test_fit_lines__a_run_of_steps_and_another_rank(capsys: pytest.CaptureFixture[str]) -> None:
     bar, running = FitLines(), trainer(max_epochs=-1, estimated_stepping_batches=20)
     bar.on_train_start(running, None)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from tinymim import files
 from tinymim.cli.network_command_options import bench as parser
 from tinymim.errors import TinymimError, counted
 from tinymim.export import bench, judge
+from tinymim.export.source import run_of
 from tinymim.safety.console import PlainConsole
 from tinymim.safety.text import json_or_empty
 
@@ -32,7 +33,8 @@ def main(arguments: list[str]) -> int:
             raise TinymimError(
                 f"--data: the networks take images of different sizes, {sorted(sizes)}; measure each alone"
             )
-        images = judge.find(options.data, sizes.pop()[0], options.trust)
+        run = next(filter(None, map(run_of, map(Path, options.networks))), None)
+        images = judge.find(options.data, sizes.pop()[0], options.trust, run)
         for network in networks:
             images.check(network.name, network.skeleton.classes)
     rows = bench.measure(networks, options.seconds, images)
@@ -40,6 +42,8 @@ def main(arguments: list[str]) -> int:
     machine = f"{torch.backends.cpu.get_cpu_capability()}, {counted(torch.get_num_threads(), 'thread')}"
     each = f"p50, p95: ms of one image; images/s: {bench.BATCH} at once; ratio: to the first; in turn, on {machine}"
     print(each + (f"; held-out images of {images.what}" if images else ""))
+    if images and any(row.quality for row in rows) and (few := images.few()):
+        print(few)
     place = options.out or _of_run(options.networks[0])
     if place and not options.out and not images and _has_quality(place):
         print(f"{place} stays as it is: it has accuracies, and this has none; --out FILE writes it elsewhere")
@@ -93,5 +97,5 @@ def _has_quality(place: Path) -> bool:
 
 def _of_run(source: str) -> Path | None:
     """The file of figures in the folder of the run that a checkpoint is of."""
-    folder = Path(source).resolve().parent.parent
-    return folder / "bench.json" if Path(source).is_file() and (folder / "config.yaml").is_file() else None
+    folder = run_of(Path(source))
+    return folder / "bench.json" if folder else None

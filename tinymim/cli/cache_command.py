@@ -47,6 +47,8 @@ def show(root: Path) -> None:
 
 def _row(entry: CacheFolder) -> list[str]:
     teacher, data = (entry.about.get(name, "its key.json is damaged") for name in ("teacher", "data"))
+    if teacher.startswith("run ") or teacher.endswith(".ckpt"):  # a later run in its folder is another teacher
+        teacher += f", sha256 {entry.sha256[:12] or 'unknown'}"
     made = (teacher, entry.precision or "-", data, entry.about.get("source") or "-")
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
     stored = ", ".join(tap.replace("_", " ") for tap in entry.taps)

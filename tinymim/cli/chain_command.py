@@ -1,12 +1,10 @@
-"""``tinymim chain run | resume | status | plan``: stages that start from each other."""
+"""``tinymim chain run | resume | status | plan``: stages that build on each other."""
 
 from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
-
-from rich.markdown import Markdown
 
 from tinymim.cli import plan_command, plan_options
 from tinymim.cli.help_page import Page
@@ -19,8 +17,6 @@ from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, load
 from tinymim.experiments.status import status
-from tinymim.safety.console import PlainConsole
-from tinymim.safety.escaping import terminal
 
 
 def main(arguments: list[str]) -> int:
@@ -58,7 +54,6 @@ def _run(state: State, jobs: int | None) -> int:
     finally:
         table = pages.chain(state, draw=code == 0)
     if code == 0:
-        if table:
-            PlainConsole().print(Markdown(terminal(table), hyperlinks=False))
-        print(f"\nchain {state.plan.name} is done: {state.place}; the page: {state.place / pages.PAGE}")
+        print(table or "")
+        print(f"chain {state.plan.name} is done: {state.place}; the page: {state.place / pages.PAGE}")
     return code

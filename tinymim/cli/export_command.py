@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         from tinymim.export.int8 import Int8
         from tinymim.export.judge import find
 
-        images = find(options.images, source.backbone.image_size[0], options.trust)
+        images = find(options.images, source.backbone.image_size[0], options.trust, source.run)
         return Int8(images, options.calibration or Int8.images, options.force)
 
     hub = Hub(options.push, options.private) if options.push else None

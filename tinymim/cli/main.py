@@ -82,7 +82,7 @@ COMMANDS = {
         page="plan_command_options:search",
     ),
     "chain": Command(
-        "run stages that start from each other: tinymim chain run | resume | status | plan",
+        "run stages that build on each other: tinymim chain run | resume | status | plan",
         "cli.chain_command:main",
         _runs_chain,
         actions=("run", "resume", "status", "plan"),

@@ -150,7 +150,7 @@ def status() -> Page:
 
 def chain() -> Page:
     """The options of ``tinymim chain``."""
-    page = Page(prog="tinymim chain", description="Run stages that start from each other.", allow_abbrev=False)
+    page = Page(prog="tinymim chain", description="Run stages that build on each other.", allow_abbrev=False)
     actions = page.add_subparsers(dest="action", required=True, metavar="run | resume | status | plan")
     run = actions.add_parser("run", help="run a chain", allow_abbrev=False)
     going_on = actions.add_parser("resume", help="go on with the chain in a folder", allow_abbrev=False)

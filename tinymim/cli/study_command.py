@@ -67,8 +67,8 @@ def _run(loaded: Study, state: State, keys: list[str], jobs: int | None) -> int:
         if all(state.entries[other].state in ("done", "failed") for other in cells[key]):
             write()
 
-    def write() -> None:
-        pages.write_study(loaded, state, report.records(state, loaded.compared, loaded.plan))
+    def write() -> str:
+        return pages.write_study(loaded, state, report.records(state, loaded.compared, loaded.plan))
 
     runner = Runner(state, wanted, jobs, ended, lambda key: report.describe(state, loaded.compared, key), quiet=True)
     say(f"study {loaded.plan.name}: {counted(len(left), 'cell')} to run, {runner.jobs} at once, in {state.place}")
@@ -77,9 +77,9 @@ def _run(loaded: Study, state: State, keys: list[str], jobs: int | None) -> int:
     try:
         code = runner.run()
     finally:
-        write()
+        written = write()
         if code not in INTERRUPTED:
-            print((state.place / "study.md").read_text())
+            print(written)
             records = report.records(state, loaded.compared, loaded.plan)
             pages.study(loaded, state, records).write(state.place / pages.PAGE)
     return code

@@ -15,6 +15,7 @@ from tinymim.experiments.state import State
 from tinymim.experiments.study import Study
 from tinymim.experiments.tables import Records
 from tinymim.files import write_json, write_text
+from tinymim.report import plain_text
 from tinymim.report.document import Document, Section, Table
 from tinymim.training import run_folder
 
@@ -23,8 +24,8 @@ PAGE = "index.html"
 
 
 def chain(state: State, draw: bool = True) -> str | None:
-    """Write a chain's page and, where it has one, the comparison of its finished stages: ``table.md``, whose text is
-    returned, and ``table.json``. ``draw`` also the curves of a chain that compares nothing."""
+    """Write a chain's page and, where it has one, the comparison of its finished stages: ``table.json`` and
+    ``table.md``, which is returned as it is printed. ``draw`` also the curves of a chain that compares nothing."""
     compared = questions.of_chain(state.plan)
     every = fits_shown.section(state, state.place)
     if compared is None:
@@ -33,11 +34,11 @@ def chain(state: State, draw: bool = True) -> str | None:
         return None
     records = report.records(state, compared)
     section = report.section(compared, compared.questions["table"], records)
-    text = f"{section.markdown()}\n{tables.reading(records)}\n"
+    reading = tables.reading(records)
     made = [*headline.sections(compared, records), section, every]
-    settings = [("how figures read", tables.reading(records))]
+    settings = [("how figures read", reading)]
     Document(f"Chain {state.plan.name}", made, settings=settings).write(state.place / PAGE)
-    write_text(state.place / "table.md", text)
+    write_text(state.place / "table.md", f"{section.markdown()}\n{reading}\n")
     rows = {
         title: {
             str(seed): {"status": record["status"], "figures": record["figures"]}
@@ -47,7 +48,7 @@ def chain(state: State, draw: bool = True) -> str | None:
         for title, by_seed in records.items()
     }
     write_json(state.place / "table.json", {"chain": state.plan.name, "rows": rows})
-    return text
+    return f"{plain_text.section(section)}\n{reading}\n"
 
 
 def study(of: Study, state: State, records: Records, draw: bool = True) -> Document:
@@ -79,17 +80,19 @@ def study(of: Study, state: State, records: Records, draw: bool = True) -> Docum
     )
 
 
-def write_study(of: Study, state: State, records: Records) -> None:
-    """Write every table of a study, each file whole or not at all."""
-    study(of, state, records, draw=False).write(state.place / "study.md")
+def write_study(of: Study, state: State, records: Records) -> str:
+    """Write every table of a study, each file whole or not at all; all of them as they are printed."""
+    made = study(of, state, records, draw=False)
+    made.write(state.place / "study.md")
     seeds = ((row, seed, record) for row, by_seed in records.items() for seed, record in sorted(by_seed.items()))
     cells = [{"row": row, "seed": seed, **record} for row, seed, record in seeds]
     write_json(state.place / "study.json", {"environment": run_folder.environment(), "cells": cells})
+    return plain_text.document(made)
 
 
 def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
     """Write ``table.md``, ``table.json`` and the page of a student beside the same network from scratch; the table as
-    Markdown."""
+    it is printed."""
     seeds = of.plan.seeds or []
     question, named = of.compared.questions["compared"], "seeds " + ", ".join(map(str, seeds))
     spread = ", mean ± standard deviation."
@@ -101,8 +104,7 @@ def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
         [_costs(question, records, of.compared.figures)],
         remarks=[f"Held-out images, in per cent; {named}{spread}", *of.compared.remarks(question)],
     )
-    text = made.markdown()
-    write_text(state.place / "table.md", text)
+    write_text(state.place / "table.md", made.markdown())
     every = fits_shown.section(state, state.place)
     shown = report.drawn(made, state, of.compared, "compared", records)
     page = Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), shown, every])
@@ -119,7 +121,7 @@ def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
         "settings": made.remarks,
     }
     write_json(state.place / "table.json", content)
-    return text
+    return plain_text.section(made)
 
 
 def _costs(question: Question, records: Records, figures: dict[str, Figure]) -> Table:

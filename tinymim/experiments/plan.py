@@ -1,4 +1,4 @@
-"""A plan: fits that start from each other, each with its resolved recipe, its seed and its folder.
+"""A plan: fits that build on each other, each with its resolved recipe, its seed and its folder.
 
 Every file that lists fits is read into one (``chain.py``, ``study.py``, ``grid.py``, ``compare.py``, ``search.py``),
 and every plan is checked (``plan_check.py``), run (``runner.py``) and gone on with (``state.py``) in the same way.
@@ -47,8 +47,9 @@ class Stage:
             others.
         recipe: its name, for people.
         config: the resolved recipe; :data:`SEED` stands wherever it uses the seed. Empty for an export.
-        start: what it starts from, as written: nothing, a card's name, a file's path, or the name of :attr:`parent`.
-        parent: the stage whose checkpoint it starts from, if it is one.
+        start: its teacher, or the weights it starts from, as written: nothing, a card's name, a file's path, or the
+            name of :attr:`parent`.
+        parent: the stage whose checkpoint that is, if it is one.
         sources: the stages whose checkpoints it reads, by the path that stands for each in ``config``.
     """
 
@@ -131,7 +132,7 @@ class Plan:
         return {path: source for path, source in keys.items() if source}
 
     def parent(self, key: str) -> str | None:
-        """The fit that ``key`` starts from."""
+        """The fit whose checkpoint ``key`` takes as its teacher or its first weights."""
         stage = self.stage(key)
         return self.key(stage.parent, self.fits[key].seed) if stage.parent else None
 

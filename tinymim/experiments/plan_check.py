@@ -98,7 +98,7 @@ def _use_problems(plan: Plan, stage: Stage, promise: Promise) -> list[str]:
     if isinstance(promise.model, DensePredictionTask) and any(stage.name in row for row in rows):
         errors.append("compare.rows: they show accuracy on labels, and this stage is measured otherwise; take it out")
     if not keeps_checkpoint(stage) and any(stage.name in other.sources.values() for other in plan.stages.values()):
-        errors.append("trainer.enable_checkpointing: false, and another stage starts from its checkpoint; leave it out")
+        errors.append("trainer.enable_checkpointing: false, and another stage needs its checkpoint; leave it out")
     return errors
 
 
@@ -147,7 +147,8 @@ def show(plan: Plan, promises: dict[str, Promise]) -> None:
 
 def _lines(stage: Stage, promise: Promise, lengths: dict[str, int]) -> list[tuple[str, str]]:
     """The lines of a stage in the plan: title and text of each."""
-    lines = [("from", stage.start or "scratch")]
+    taught = stage.kind == "distill" or isinstance(promise.model, Distiller)
+    lines = [("teacher", stage.start or "the recipe's") if taught else ("from", stage.start or "scratch")]
     if stage.kind == "export":
         return [*lines, ("writes", f"{stage.name}/student.safetensors")]
     if promise.leaves is None:
@@ -155,7 +156,7 @@ def _lines(stage: Stage, promise: Promise, lengths: dict[str, int]) -> list[tupl
     network = promise.leaves.skeleton
     if isinstance(promise.model, Distiller):
         start = cast(Teacher, promise.model.located)
-        lines.append(("teacher", f"{start.skeleton.describe()}; {_trained(start)}; licence {start.licence}"))
+        lines.append(("", f"{start.skeleton.describe()}; {_trained(start)}; licence {start.licence}"))
         for target in cast(list[Target], promise.model.targets):
             lines.append((target.name, target.describe()))
     count = sum(parameter.numel() for parameter in network.vit.parameters())

@@ -15,7 +15,7 @@ from tinymim.experiments.state import State
 from tinymim.log import say
 from tinymim.training import lock, run_folder
 
-ACCEPT = "--accept-changes runs these again and all that starts from them, and keeps the rest"
+ACCEPT = "--accept-changes runs these again and all that builds on them, and keeps the rest"
 LONGEST = 20
 """Lines of what has changed that are shown."""
 

@@ -1,6 +1,6 @@
 """Run what is left of a plan, several stages at once where they do not need each other.
 
-A stage that fails keeps those that start from it from running; other branches go on. A signal stops everything: every
+A stage that fails keeps those that build on it from running; other branches go on. A signal stops everything: every
 stage at work is asked to save.
 """
 
@@ -153,7 +153,7 @@ class Runner:
             return self._signals.code
         if why:
             waiting = sum(entry.state == "waiting" for entry in entries.values())
-            also = f", and {waiting} that start from them wait" if waiting else ""
+            also = f", and {waiting} that build on them wait" if waiting else ""
             what = f"{failed} of {counted(len(entries), 'stage')} failed{also}"
             raise several(f"{what}; try again with: {self.again}", why)
         return 0

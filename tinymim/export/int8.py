@@ -23,9 +23,6 @@ from tinymim.log import say
 LEAST_COSINE = 0.99
 """Mean cosine of features below which an int8 graph is refused."""
 
-FEW = 100
-"""Held-out images of fewer than these are more than a point each, and a network is judged by chance."""
-
 MOST_LOST = 0.01
 """Share of the held-out images that 10-NN or top-1 may lose."""
 
@@ -62,7 +59,7 @@ class Int8:
         if (errors := losses(before, after)) and not self.force:
             raise TinymimError(
                 f"quantize: int8 loses too much on the {len(before.features)} held-out images of {self.judge.what}: "
-                f"{'; '.join(errors)}. {_remedy(len(before.features))}, or say --force"
+                f"{'; '.join(errors)}. {self._remedy(before)}, or say --force"
             )
         form.differences = graphs.compare(outputs, onnx_run(file), float("inf"), "int8")
         say(note := self._note(before, after))
@@ -75,29 +72,28 @@ class Int8:
             f"{name} {100 * before.figures[name]:.1f} -> {100 * value:.1f} %" for name, value in after.figures.items()
         ]
         calibrated, count = self.judge.calibrates_on(self.images), len(before.features)
-        few = f" {_few(count)}, so these figures say little." if count < FEW else ""
+        few = self._few(before)
         return (
             f"Matrix products of weights are in int8, calibrated on {counted(calibrated, 'image')} of "
             f"{self.judge.what}. On {counted(count, 'held-out image')}, against float32: mean cosine of the "
-            f"features {after.cosine(before):.4f}{''.join(f', {figure}' for figure in figures)}.{few}"
+            f"features {after.cosine(before):.4f}{''.join(f', {figure}' for figure in figures)}{few and f'; {few}'}."
         )
+
+    def _few(self, before: Reading) -> str:
+        """The line on shares of few images, where there are shares; see :meth:`Judge.few`."""
+        return self.judge.few() if before.figures else ""
+
+    def _remedy(self, before: Reading) -> str:
+        """What to do where too much is lost; of few images each may be more than is allowed."""
+        if few := self._few(before):
+            return f"{few[0].upper()}{few[1:]}: judge on more (--images, a folder or a recipe that holds more out)"
+        return "Calibrate on more images like those it will see (--calibration)"
 
 
 PORTABLE = (
     "Weights take 7 of 8 bits, so that sums of products do not overflow on processors without VNNI instructions, where "
     "8 bits would give other outputs."
 )
-
-
-def _few(count: int) -> str:
-    return f"Each of {counted(count, 'held-out image')} is {100 / count:.1f} points"
-
-
-def _remedy(count: int) -> str:
-    """What to do where too much is lost on so many images; of few of them each is more than is allowed."""
-    if count < FEW:
-        return f"{_few(count)}: judge on more (--images, a folder or a recipe that holds more out)"
-    return "Calibrate on more images like those it will see (--calibration)"
 
 
 def losses(before: Reading, after: Reading) -> list[str]:

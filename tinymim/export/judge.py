@@ -3,6 +3,7 @@ worth."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,10 @@ from tinymim.data.image_data import ViewedData
 from tinymim.data.image_files import evenly
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
+from tinymim.evaluation.few_images import few_images
 from tinymim.evaluation.knn import knn_top1
-from tinymim.training import named_data
+from tinymim.teachers.provenance import run_name
+from tinymim.training import inspection, named_data
 
 Run = Callable[[Tensor], dict[str, Tensor]]
 """A network: ``features`` ``(B, D)`` and perhaps ``logits`` ``(B, classes)`` of ``(B, 3, S, S)`` images in [0, 1]."""
@@ -75,6 +78,11 @@ class Judge:
         """Number of images that :meth:`calibration` has of so many."""
         return min(count, len(cast(Sized, self._known)))
 
+    def few(self) -> str:
+        """The line on shares of few held-out images, see :func:`few_images`; empty where they are enough."""
+        count = min(self.queries, len(cast(Sized, self._held)))
+        return few_images(count, self.data.num_classes)
+
     def check(self, name: str, classes: int | None) -> None:
         """Raise where a network has a classifier of other classes than the data."""
         of_data = self.data.num_classes
@@ -115,13 +123,15 @@ class Judge:
             yield batch, torch.tensor(labels) if labels else None
 
 
-def find(source: str, size: int, trust: bool = False) -> Judge:
-    """The images of a folder, of ``digits`` or ``shapes``, or of a recipe.
+def find(source: str, size: int, trust: bool = False, run: Path | None = None) -> Judge:
+    """The images of a folder, of ``digits`` or ``shapes``, or of a recipe; where ``run`` trained on the same ones, held
+    out are those that it held out, as others would be images that it has seen.
 
     Args:
         source: as the command line names it.
         size: side they are read in, in pixels.
-        trust: a recipe's data may be of any class.
+        trust: a recipe's data may be of any class, and so may the run's.
+        run: folder of the run that the judged network is of.
 
     Raises:
         TinymimError: nothing of that name, or no image there.
@@ -132,5 +142,24 @@ def find(source: str, size: int, trust: bool = False) -> Judge:
             raise several(f"data: {source} cannot be used", problems)
     else:
         data, _ = named_data.find(source, size, trust)
+    what = source
+    if run and (divided := _as_divided(run, data, size, trust)):
+        data, what = divided, f"{source}, divided as in run {run_name(run.absolute())}"
     data.setup("test")
-    return Judge(source, data)
+    return Judge(what, data)
+
+
+def _as_divided(run: Path, data: ImageData, size: int, trust: bool) -> ImageData | None:
+    """The data module of a run with its seed and shares of the split, not set up; ``None`` where its images are others
+    than those of ``data``, or it cannot be built here."""
+    try:
+        recipe = inspection.read(run / "config.yaml", "data")
+        its: ImageData = inspection.data(recipe, trust, "data", image_size=size, num_workers=0)
+        same = type(its) is type(data) and _set(its) == _set(data)
+        return its if same and not its.problems() else None
+    except TinymimError:  # the run's data are nobody's concern but where they are these
+        return None
+
+
+def _set(data: ImageData) -> tuple[str, Any]:
+    return os.path.realpath(data.source()), getattr(data, "dataset", None)

@@ -218,7 +218,8 @@ def _figures(source: Source) -> str:
     if not path:
         return ""
     metrics = record_schemas.fit(text.read_json(path, str(path)), run_schemas.Results, str(path)).metrics
-    rows = [(markdown(name), f"{value:.4f}") for name, value in metrics.items() if name.startswith(("val/", "test/"))]
+    says = {name: value for name, value in metrics.items() if run_schemas.says(name, [value])}
+    rows = [(markdown(name), f"{value:.4f}") for name, value in says.items() if name.startswith(("val/", "test/"))]
     return _table(("figure", "value"), rows)
 
 

@@ -35,8 +35,7 @@ class Source:
     @property
     def run(self) -> Path | None:
         """The run folder that its checkpoint lies in, if it lies in one."""
-        folder = Path(self.provenance.path).resolve().parent.parent
-        return folder if not self.card and (folder / "config.yaml").is_file() else None
+        return None if self.card else run_of(Path(self.provenance.path))
 
     @property
     def classes(self) -> list[str] | None:
@@ -50,6 +49,12 @@ class Source:
         return (
             {"licence": self.provenance.licence} | {key: self.record[key] for key in KEPT if key in self.record} | named
         )
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in, if it lies in one."""
+    folder = checkpoint.resolve().parent.parent
+    return folder if checkpoint.is_file() and (folder / "config.yaml").is_file() else None
 
 
 def load(source: str, classifier: bool | None = None) -> Source:

@@ -41,7 +41,7 @@ def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str)
     if record["prefix"] != prefix:
         raise TinymimError(
             f"ckpt_path: this checkpoint is {KINDS.get(record['prefix'], 'of another module')}, and the recipe trains "
-            f"{KINDS[prefix]}; to start from its weights give it as --model.weights (Classifier) or --model.teacher"
+            f"{KINDS[prefix]}; its network is given as --model.weights (a Classifier starts from it) or --model.teacher"
         )
     stored, ours = record["backbone"]["architecture"], backbone.record()["architecture"]
     if stored.get("heads") != ours["heads"]:

@@ -182,7 +182,7 @@ class TeacherStudentMethod(Method):
         if errors := cache_errors(data):
             raise TinymimError(errors[0])
         assert self.provenance
-        self._frozen.open(data, self.provenance.name, self.provenance.sha256)
+        self._frozen.open(data, self.provenance.title, self.provenance.sha256)
 
     def teardown(self, stage: str) -> None:
         """Let whoever has the data next see new views in every epoch."""

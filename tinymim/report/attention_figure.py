@@ -77,7 +77,7 @@ def _networks(run: Run, network: Backbone, shown: ShownImages) -> list[ShownNetw
     networks = [ShownNetwork("this run", network, student_block)]
     with shown.noted(f"{run.source} cannot be shown beside it"):
         if run.source:
-            title = "teacher" if run.arguments.get("teacher") else "what it started from"
+            title = "teacher" if run.taught else "what it started from"
             with asking_nobody(not shown.trust):
                 before, _ = inspection.located(run.source).load()
             networks.insert(0, ShownNetwork(title, before, min(teacher_block, before.depth)))

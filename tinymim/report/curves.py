@@ -12,6 +12,7 @@ from tinymim import extras
 from tinymim.report import figures, hover
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
+from tinymim.training import run_schemas
 from tinymim.training.metrics_log import Line
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def title_of(name: str) -> str:
 def says(run: Run, name: str) -> bool:
     """Whether a figure says anything: the right class is always among five of five or fewer."""
     values = [*run.curves.get(name, ([], []))[1], *([run.metrics[name]] if name in run.metrics else [])]
-    return name != "val/top5" or not values or min(values) < 1
+    return run_schemas.says(name, values)
 
 
 def chart(name: str, run: Run, others: list[Run], wide: bool = False) -> Picture:

@@ -1,6 +1,7 @@
 """Report documents: sections of text, tables and pictures as Markdown, from which the one HTML page is rendered.
 
-Texts are plain: whatever is in them is shown as it is, but for ``*words*``, which are emphasised.
+Texts are plain: whatever is in them is shown as it is, but for ``*words*``, which are emphasised, and for code between
+backticks, such as a command; a name out of a file that holds signs of Markdown is no code.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from tinymim.safety import escaping
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+EMPHASIS = re.compile(r"\*(\S|\S[^*]*[^*\s])\*")
+CODE = re.compile(r"(?<!`)`((?! )[^`*\[\]|<>&\\]+(?<! ))`(?!`)")
+"""Code in a text: nothing in it could be a tag, a link, an entity or the end of a cell, were it read otherwise."""
 
 
 @dataclass
@@ -221,12 +226,18 @@ def _cell(cell: Any) -> str:
 
 
 def inline(text: str) -> str:
-    """A line of text as Markdown that shows it as it is, but for ``*words*``."""
-    line, parts = escaping.one_line(text), []
-    for number, part in enumerate(re.split(r"\*(\S|\S[^*]*[^*\s])\*", line)):
+    """A line of text as Markdown that shows it as it is, but for ``*words*`` and code."""
+    parts = EMPHASIS.split(escaping.one_line(text))
+    return "".join(f"*{_coded(part)}*" if number % 2 else _coded(part) for number, part in enumerate(parts))
+
+
+def _coded(text: str) -> str:
+    """Text without emphasis as Markdown: code stays code, whose signs mean nothing; all else is escaped."""
+    parts = []
+    for number, part in enumerate(CODE.split(text)):
         before, after = part[: len(part) - len(part.lstrip())], part[len(part.rstrip()) :]
         escaped = f"{before}{escaping.markdown(part)}{after}" if part.strip() else part
-        parts.append(f"*{escaped}*" if number % 2 else escaped)
+        parts.append(f"`{part}`" if number % 2 else escaped)
     return "".join(parts)
 
 

@@ -86,7 +86,7 @@ def render(run: Run, others: list[Run], looked: Seen, out: Path | None = None, a
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     results = run.results
-    facts = [("starts from", run.source or "scratch")]
+    facts = [("teacher" if run.taught else "starts from", run.source or "scratch")]
     if backbone := msgspec.convert(results, Results).backbone:
         architecture: Any = backbone.architecture
         options = ", ".join(f"{name} {value}" for name, value in architecture.options.items())
@@ -112,7 +112,7 @@ def _origin(run: Run) -> list[tuple[str, str]]:
     packages = (environment.get("packages") or {}).items()
     weights = run.results.get("weights")
     return [
-        *([("weights", weights)] if weights else []),
+        *([("the teacher's weights" if run.taught else "first weights", weights)] if weights else []),
         ("command", environment.get("command", "unknown")),
         ("revision", revision),
         ("packages", ", ".join(f"{name} {version}" for name, version in packages)),

@@ -13,19 +13,14 @@ from tinymim.errors import TinymimError, counted
 from tinymim.log import say
 from tinymim.safety import text
 from tinymim.teachers import record_schemas
+from tinymim.teachers.provenance import DEPTH, PLANS
 from tinymim.training import inspection, lock, metrics_log, run_schemas
 from tinymim.training.metrics_log import Curves
 from tinymim.training.progress import clock
 from tinymim.training.run_folder import PROGRESS
 
-PLANS = ("plan.json", "chain.json")
-"""Files of a folder of many runs: a study's, a comparison's, a chain's."""
-
 PAGE = "report.html"
 """Name of a run's page in its folder."""
-
-DEPTH = 5
-"""Folders above a run's own in which they are looked for."""
 
 
 @dataclass
@@ -56,9 +51,11 @@ class Run:
         """The class of its module."""
         self.arguments: dict[str, Any] = model.get("init_args") or {}
         self.data_options: dict[str, Any] = data.get("init_args") or {}
+        self.taught = bool(self.arguments.get("teacher"))
+        """Whether it learnt from a teacher."""
         self.source: str | None = self.arguments.get("teacher") or self.arguments.get("weights")
         """The teacher, or the weights it started from, as the recipe names them."""
-        self.start = f"from {self.source}" if self.source else "from scratch"
+        self.start = f"{'taught by' if self.taught else 'from'} {self.source}" if self.source else "from scratch"
         root = self.data_options.get("root")
         self.data = data_class + (f" of {root}" if root else "")
         """The class of its data module, and its folder if it has one."""

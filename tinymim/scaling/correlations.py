@@ -33,9 +33,18 @@ def pearson(first: ArrayLike, second: ArrayLike) -> Any:
 def spearman(first: ArrayLike, second: ArrayLike) -> Any:
     """Spearman's rank correlation along the last axis, ties sharing their mean rank; 0 where all of one side are
     equal."""
+    return pearson(_ranks(np.asarray(first)), _ranks(np.asarray(second)))
+
+
+def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Ranks along the last axis; of a single list without SciPy, which a study's tables do without."""
+    if values.ndim == 1:
+        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return (counts.cumsum() - (counts - 1) / 2)[places]
     from scipy.stats import rankdata
 
-    return pearson(rankdata(first, axis=-1), rankdata(second, axis=-1))
+    ranks: NDArray[np.float64] = rankdata(values, axis=-1)
+    return ranks
 
 
 def spearman_text(first: ArrayLike, second: ArrayLike) -> str:

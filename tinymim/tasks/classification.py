@@ -145,9 +145,8 @@ class Classifier(SupervisedTask):
             self.average = averaged_copy(self.model)
         if self._deit:
             self._deit.load(str(self.trainer.precision), self.trainer.strategy.root_device)
-        self.metrics = nn.ModuleDict(
-            {f"top{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
-        )
+        shares = (1, 5) if classes > 5 else (1,)  # the right class is always among five of five or fewer
+        self.metrics = nn.ModuleDict({f"top{k}": MulticlassAccuracy(classes, top_k=k, average="micro") for k in shares})
         names = getattr(data, "classes", None)
         if names and len(names) < classes:
             say(f"num_classes: {classes}, and the data has {len(names)} classes: the others are never right")

@@ -177,6 +177,7 @@ class CacheFolder:
     # names of teacher and data, and where the data lies; empty where its key is missing or damaged
     about: dict[str, str]
     precision: str  # that the teacher computed in; likewise
+    sha256: str  # of its weights; likewise
     size: int  # bytes on disk
     taps: list[str] = field(default_factory=list)  # names of what is stored
     views: int = 0  # how many
@@ -198,7 +199,9 @@ def _is_folder(path: Path) -> bool:
 def _entry(path: Path) -> CacheFolder:
     noted = read_key(path) or {}
     about, key = (_texts(noted.get(part)) for part in ("about", "key"))
-    entry = CacheFolder(path, about, key.get("precision", ""), occupied(path), used=path.stat().st_mtime)
+    whole = noted.get("key")
+    sha256 = _texts(whole.get("teacher") if isinstance(whole, dict) else None).get("sha256", "")
+    entry = CacheFolder(path, about, key.get("precision", ""), sha256, occupied(path), used=path.stat().st_mtime)
     with contextlib.suppress(OSError):
         entry.used = (path / KEY).stat().st_mtime
     shares = dict(_stored(path))

@@ -9,12 +9,19 @@ from typing import Any
 from tinymim.errors import TinymimError
 from tinymim.safety import names
 from tinymim.teachers import weights_summary
+from tinymim.teachers.weights_file import IN_FOLDER
 
 OURS = "tinymim"  # the form of this project's own files
 
 
 ORIGINS = ("start", "teacher", "deit")
 """Fields of a checkpoint's record that name what its weights were made from."""
+
+PLANS = ("plan.json", "chain.json")
+"""Files of a folder of many runs: a study's, a comparison's, a chain's."""
+
+DEPTH = 5
+"""Folders from a run's own up in which one is looked for."""
 
 SCRATCH = "of whoever trained it"
 """Licence of weights that were made from no others and state none: nobody else's terms are in them."""
@@ -27,6 +34,15 @@ def licence_of(record: dict[str, Any]) -> str:
     """
     licence, alone = str(record.get("licence", "unknown")), "licence" not in record or "classifier" in record
     return SCRATCH if licence == "unknown" and alone and not any(record.get(key) for key in ORIGINS) else licence
+
+
+def run_name(folder: Path) -> str:
+    """Name of a run by its folder, an absolute path: of a chain, study or comparison with that of the whole, since
+    stages have the same names in all of them."""
+    for whole in folder.parents[: DEPTH - 1]:
+        if any((whole / name).is_file() for name in PLANS):
+            return folder.relative_to(whole.parent).as_posix()
+    return folder.name
 
 
 @dataclass
@@ -55,18 +71,21 @@ class Provenance:
 
     @property
     def title(self) -> str:
-        """Their name for people: of a checkpoint its run's, since they are all called ``last.ckpt``."""
-        path = Path(self.path)
-        return f"run {path.parents[1].name}" if path.parent.name == "checkpoints" else self.name
+        """Their name for people: a card's; of a checkpoint its run's, since they are all called ``last.ckpt``; and of
+        an exported file its folder's likewise."""
+        path = Path(self.path).absolute()
+        if self.name == path.name and path.parent.name == "checkpoints":
+            return f"run {run_name(path.parents[1])}"
+        return path.parent.name if self.name == path.name and self.name in IN_FOLDER else self.name
 
     def identity(self) -> dict[str, str]:
-        """Name and sha256, which a checkpoint keeps of a teacher with these weights."""
-        return {"name": self.name, "sha256": self.sha256}
+        """Title and sha256, which a checkpoint keeps of a teacher with these weights."""
+        return {"name": self.title, "sha256": self.sha256}
 
     def check_same(self, stored: dict[str, str], how: str) -> None:
         """Raise unless the identity ``stored`` in a checkpoint is that of these weights; ``how`` begins the error."""
         if stored.get("sha256") != self.sha256:
             raise TinymimError(
-                f"{how} {stored['name']} (sha256 {stored.get('sha256')}), and the recipe names {self.name} "
+                f"{how} {stored['name']} (sha256 {stored.get('sha256')}), and the recipe names {self.title} "
                 f"(sha256 {self.sha256}); resume with the same teacher"
             )

@@ -8,6 +8,7 @@ from rich.table import Table
 from tinymim.data.data_module import ImageData
 from tinymim.data.image_data import ViewedData
 from tinymim.errors import TinymimError, counted
+from tinymim.evaluation.few_images import few_images
 from tinymim.log import Details
 from tinymim.methods.base import Method, size
 from tinymim.methods.optim import total_batch
@@ -19,7 +20,6 @@ FILE = "summary.txt"
 FEW_A_EPOCH = 4  # steps of an epoch, fewer of which are worth a word
 ENOUGH_A_EPOCH = 8  # that the batch which is proposed has at least
 FEW_STEPS = 100  # of a whole run
-FEW_HELD_OUT = 50  # labelled images, of fewer of which a figure says little
 LOW_RATE = 1e-5  # of a run from scratch, which hardly moves at a lower one
 
 WIDTH = 11
@@ -85,14 +85,11 @@ def remarks(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
 
 
 def _on_held_out(data: object) -> list[str]:
-    if (
-        not isinstance(data, ViewedData)
-        or not data.num_classes
-        or (count := len(data.parts()["held_out"] or ())) >= FEW_HELD_OUT
-    ):
+    if not isinstance(data, ViewedData) or not data.num_classes:
         return []
+    line = few_images(len(data.parts()["held_out"] or ()), data.num_classes)
     more = "; --data.held_out 0.2 holds a fifth of all out" if data.is_split and data.held_out_fraction < 0.2 else ""
-    return [f"few held-out images: each of the {count} is {100 / max(count, 1):.1f} points of accuracy{more}"]
+    return [f"{line}{more}"] if line else []
 
 
 def _on_steps(trainer: pl.Trainer) -> list[str]:

@@ -148,7 +148,10 @@ class Preflight(pl.Callback):
             trained = sum(4 * parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
             growth = Growth(whole, ENOUGH / (self.measured + 3), free_memory(), 3 * trained)
             trainer.datamodule.taken = growth.images  # type: ignore[attr-defined]
-        self._measurement = Measurement(whole or 1, self.measured * trainer.accumulate_grad_batches, growth)
+        most = self.measured * trainer.accumulate_grad_batches
+        if not self.stop:  # a run of few batches is measured by all but the first
+            most = max(min(most, int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches - 1), 1)
+        self._measurement = Measurement(whole or 1, most, growth)
         self._began, self._ended, self._filling = time.monotonic(), time.monotonic(), _filled(module)
         self._limit_time(trainer, module)
 
@@ -183,8 +186,12 @@ class Preflight(pl.Callback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.stop and not self._measurement.done and self._measurement.end():  # a run of a few batches
+        if self._measurement.done:
+            return
+        if self.stop and self._measurement.end():  # a run of a few batches
             self._report(trainer, module)
+        elif not self.stop and trainer.is_global_zero:  # it went on for too little to measure
+            say(f"{'run':<{overview.WIDTH}}{trainer.default_root_dir}")
 
     @override
     def teardown(self, *args: Any, **kwargs: Any) -> None:

@@ -89,6 +89,7 @@ class TerminalProgress(RichProgressBar):
         )
         self._figures: dict[str, str] = {}
         self._read = 0.0
+        self._pace: Pace | None = None
 
     @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -96,9 +97,16 @@ class TerminalProgress(RichProgressBar):
         super().on_train_start(trainer, module)
 
     @override
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._pace:
+            self._pace.validated(trainer)
+        super().on_validation_end(trainer, module)
+
+    @override
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         now = time.monotonic()
         if now - self._read > 0.25 and not trainer.sanity_checking:
+            assert self._pace
             self._read, self._figures = now, self._pace.figures(trainer)
         return dict(self._figures)
 
@@ -127,6 +135,8 @@ class ProgressLines(ProgressBar):
 class FitLines(ProgressLines):
     """A line with the figures of :class:`Pace` whenever another tenth of a fit is done."""
 
+    _pace: Pace | None = None
+
     @override
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._pace, self._printed = Pace(trainer), trainer.global_step
@@ -145,7 +155,13 @@ class FitLines(ProgressLines):
         if epochs > 0 and self.is_due(done, epochs):
             self._print(f"epoch {done}/{epochs}", trainer)
 
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._pace:
+            self._pace.validated(trainer)
+
     def _print(self, position: str, trainer: pl.Trainer) -> None:
+        assert self._pace
         figures = self._pace.figures(trainer)
         speed = [f"{figures.pop(name)} {name}" for name in ("images/s", "left") if name in figures]
         text = ", ".join([f"{name} {value}" for name, value in figures.items()] + speed)
@@ -183,14 +199,23 @@ class Pace:
 
     def __init__(self, trainer: pl.Trainer):
         self.start, self.first_step = time.monotonic(), trainer.global_step
+        self._validated = -1
+
+    def validated(self, trainer: pl.Trainer) -> None:
+        """Note that figures of held-out images are of this epoch, from here on."""
+        self._validated = trainer.current_epoch
 
     def figures(self, trainer: pl.Trainer) -> dict[str, str]:
-        """Figures by short name; reading the loss waits for the device."""
+        """Figures by short name, those of held-out images with the epoch they were measured in where that is over;
+        reading the loss waits for the device."""
         figures = {}
+        old = 0 <= self._validated < trainer.current_epoch
         for name, label in METRICS.items():
             if name in trainer.callback_metrics:
                 value = float(trainer.callback_metrics[name])
                 figures[label] = f"{value:.4f}" if label == "loss" else f"{value:.1%}"
+                if old and name.startswith("val/"):
+                    figures[label] += f" (epoch {self._validated + 1})"
         seconds, steps = time.monotonic() - self.start, trainer.global_step - self.first_step
         if steps:
             left = seconds / steps * max(int(trainer.estimated_stepping_batches) - trainer.global_step, 0)

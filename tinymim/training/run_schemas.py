@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -175,3 +176,9 @@ class Recipe(Struct):
     data: RecipePart | None = None
     trainer: Plain | None = None
     name: Line | int | float | None = None
+
+
+def says(name: str, values: Iterable[float]) -> bool:
+    """Whether the values of a metric say anything: those of runs from before top-5 was left out of five classes or
+    fewer are all 1."""
+    return not name.endswith("/top5") or min(values, default=0.0) < 1

@@ -16,14 +16,13 @@ from rich.table import Table
 
 from tinymim import files
 from tinymim.data.named_sets import Figures, NamedSets, Report
-from tinymim.errors import TinymimError, counted
+from tinymim.errors import TinymimError
+from tinymim.evaluation.few_images import few_images
+from tinymim.safety import escaping
 from tinymim.safety.console import PlainConsole
 
 SHARES = ("top1", "top5", "knn_top1")
 """Figures that are shares of the held-out images."""
-
-FEW = 100
-"""Images below which one is more than a point of a share."""
 
 FILES = ("test.json", "test.md")
 
@@ -74,15 +73,13 @@ def finish(
 
 
 def _few(metrics: dict[str, float], module: Any, data: Any) -> list[str]:
-    """A line where shares are of so few images that one of them is a point or more, or of fewer than there are
-    classes."""
+    """The line on shares of few images, where there are shares."""
     held_out = getattr(data, "held_out", None)
     count = getattr(getattr(module, "knn", None), "queries", 0)
     count = count or (len(held_out) if isinstance(held_out, Sized) else 0)
-    shares = [name for name in metrics if name.rpartition("/")[2] in SHARES]
-    if not shares or not 0 < count < max(FEW, getattr(data, "num_classes", None) or 0):
-        return []
-    return [f"few images: {', '.join(shares)} of {counted(count, 'held-out image')}, each {100 / count:.3g} points"]
+    shares = any(name.rpartition("/")[2] in SHARES for name in metrics)
+    line = few_images(count, getattr(data, "num_classes", None)) if shares else ""
+    return [line] if line else []
 
 
 def _limited(data: NamedSets, figures: dict[str, Figures]) -> list[str]:
@@ -93,12 +90,18 @@ def _limited(data: NamedSets, figures: dict[str, Figures]) -> list[str]:
 
 
 def markdown(report: Report, checkpoint: str | None) -> str:
-    """The tables and definitions of a report."""
-    parts = [f"`{checkpoint}`" if checkpoint else "the weights of the recipe"]
+    """The tables and definitions of a report; names of sets, classes and files may be of any signs."""
+    shown = escaping.markdown
+    parts = [shown(checkpoint) if checkpoint else "the weights of the recipe"]
     for title, heads, rows in report.tables:
-        lines = [f"**{title}**", "", f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-        parts.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
-    parts.append("\n".join(f"- {note}" for note in report.notes))
+        lines = [
+            f"**{shown(title)}**",
+            "",
+            f"| {' | '.join(map(shown, heads))} |",
+            "|---|" + "---:|" * (len(heads) - 1),
+        ]
+        parts.append("\n".join([*lines, *(f"| {' | '.join(map(shown, row))} |" for row in rows)]))
+    parts.append("\n".join(f"- {shown(note)}" for note in report.notes))
     return "\n\n".join(parts) + "\n"
 
 
