@@ -110,7 +110,7 @@ def _origin(run: Run) -> list[tuple[str, str]]:
     if git.get("revision"):
         revision = git["revision"][:12] + (" with changes" if git.get("changed") else "")
     packages = (environment.get("packages") or {}).items()
-    weights = run.results.get("weights")
+    weights = str(run.results.get("weights") or "").removeprefix("weights ")
     return [
         *([("the teacher's weights" if run.taught else "first weights", weights)] if weights else []),
         ("command", environment.get("command", "unknown")),
