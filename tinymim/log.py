@@ -58,7 +58,7 @@ def reworded(wording: Callable[[str], str]) -> Iterator[None]:
 
 def say(text: str) -> None:
     """Print one line, its control characters spelt out."""
-    if _rank() == 0:
+    if is_first():
         print(terminal(_wording(text)), file=sys.stderr, flush=True)
 
 
@@ -102,6 +102,11 @@ def detail(text: str, **reasons: str) -> None:
 def keeps_details() -> bool:
     """Whether :func:`detail` keeps its lines for a run."""
     return _details is not None
+
+
+def is_first() -> bool:
+    """Whether this is the first process of a run, or the only one."""
+    return _rank() == 0
 
 
 def _rank() -> int:

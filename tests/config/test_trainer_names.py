@@ -23,9 +23,9 @@ def registered() -> Iterator[None]:
 def test_names__unknown_ones_are_told_together_with_near_ones() -> None:
     errors = trainer_parts.option_errors({"accelerator": "cpuu", "strategy": "ddpp", "profiler": "simpel"}, fits=True)
     assert errors == [
-        "trainer.accelerator: cpuu is none that Lightning knows; did you mean cpu?",
-        "trainer.strategy: ddpp is none that Lightning knows; did you mean ddp?",
-        "trainer.profiler: simpel is none that Lightning knows; did you mean simple?",
+        "trainer.accelerator: 'cpuu' is none that Lightning knows; did you mean cpu?",
+        "trainer.strategy: 'ddpp' is none that Lightning knows; did you mean ddp?",
+        "trainer.profiler: 'simpel' is none that Lightning knows; did you mean simple?",
     ]
     (error,) = trainer_parts.option_errors({"accelerator": "abacus"}, fits=False)
     assert "there are auto, cpu, cuda, gpu" in error

@@ -12,6 +12,7 @@ from tests.data.images import class_folders, prepared
 from tests.training.conftest import Recipe
 from tinymim.methods.base import size
 from tinymim.training import overview
+from tinymim.training.run_folder import SUMMARY
 
 
 def trainer(data: Any, epochs: int = 10, world: int = 1, rate: float = 1e-3, **module: Any) -> Any:
@@ -85,7 +86,7 @@ def test_fit__says_few_lines_and_keeps_all(tiny_fit: Recipe) -> None:
     assert "keys matched" not in done.stderr
     titles = [line.split()[0] for line in done.stderr.splitlines() if line]
     assert titles[:3] == ["training", "images", "schedule"]
-    kept = (tiny_fit.place / "brief" / overview.FILE).read_text()
+    kept = (tiny_fit.place / "brief" / SUMMARY).read_text()
     assert "keys matched" in kept
     assert "learning rate: " in kept
     assert "keys matched" in tiny_fit("-v", run="whole").stderr

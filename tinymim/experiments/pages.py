@@ -16,7 +16,7 @@ from tinymim.experiments.study import Study
 from tinymim.experiments.tables import Records
 from tinymim.files import write_json, write_text
 from tinymim.report.document import Document, Section, Table
-from tinymim.training import run_folder
+from tinymim.training import run_record
 
 PAGE = "index.html"
 """Name of a page in the folder of what was compared."""
@@ -84,7 +84,7 @@ def write_study(of: Study, state: State, records: Records) -> None:
     study(of, state, records, draw=False).write(state.place / "study.md")
     seeds = ((row, seed, record) for row, by_seed in records.items() for seed, record in sorted(by_seed.items()))
     cells = [{"row": row, "seed": seed, **record} for row, seed, record in seeds]
-    write_json(state.place / "study.json", {"environment": run_folder.environment(), "cells": cells})
+    write_json(state.place / "study.json", {"environment": run_record.environment(), "cells": cells})
 
 
 def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
@@ -108,7 +108,7 @@ def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
     page = Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), shown, every])
     page.write(state.place / PAGE)
     content = {
-        "environment": run_folder.environment(),
+        "environment": run_record.environment(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "jobs": jobs,
         "seeds": seeds,

@@ -22,7 +22,7 @@ from tinymim.data.image_files import evenly
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.evaluation.knn import knn_top1
-from tinymim.training import named_data
+from tinymim.training import data_source, named_data
 
 Run = Callable[[Tensor], dict[str, Tensor]]
 """A network: ``features`` ``(B, D)`` and perhaps ``logits`` ``(B, classes)`` of ``(B, 3, S, S)`` images in [0, 1]."""
@@ -126,7 +126,7 @@ def find(source: str, size: int, trust: bool = False) -> Judge:
     Raises:
         TinymimError: nothing of that name, or no image there.
     """
-    if source not in named_data.BUILT_IN and Path(source).is_dir():
+    if source not in data_source.BUILT_IN and Path(source).is_dir():
         data: ImageData = ImageFolderData(source, image_size=size, num_workers=0)
         if problems := data.problems():
             raise several(f"data: {source} cannot be used", problems)

@@ -18,14 +18,13 @@ from tinymim import files
 from tinymim.data.named_sets import Figures, NamedSets, Report
 from tinymim.errors import TinymimError, counted
 from tinymim.safety.console import PlainConsole
+from tinymim.training.run_folder import TESTED
 
 SHARES = ("top1", "top5", "knn_top1")
 """Figures that are shares of the held-out images."""
 
 FEW = 100
 """Images below which one is more than a point of a share."""
-
-FILES = ("test.json", "test.md")
 
 
 def finish(
@@ -58,8 +57,8 @@ def finish(
         report = Report([("figures", ["figure", "value"], [[name, f"{value:.6f}"] for name, value in metrics.items()])])
         report.notes += _few(metrics, module, data)
     if folder:
-        files.write_json(folder / FILES[0], content)
-        files.write_text(folder / FILES[1], markdown(report, checkpoint))
+        files.write_json(folder / TESTED[0], content)
+        files.write_text(folder / TESTED[1], markdown(report, checkpoint))
     if not shown:
         return
     console = PlainConsole(soft_wrap=True)
@@ -70,7 +69,7 @@ def finish(
     for note in report.notes:
         console.print(f"- {note}")
     if folder:
-        console.print(f"written to {folder / FILES[0]}")
+        console.print(f"written to {folder / TESTED[0]}")
 
 
 def _few(metrics: dict[str, float], module: Any, data: Any) -> list[str]:
