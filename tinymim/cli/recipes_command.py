@@ -27,10 +27,9 @@ COMMANDS = {
 }
 """What each folder of recipes is for, as a command."""
 
-KEYS = tuple(
-    ["model", "data", "trainer", "extends", "vars", "compare", "corruptions", "stages", "rows", "objectives", "parts"]
-)
-"""Keys of which every such file has one."""
+KEYS = ("model", "data", "trainer", "extends", "vars", "compare", "corruptions")
+LISTING = ("stages", "rows", "objectives", "parts")
+"""Keys of which every recipe or part of one has one, and every file that lists fits."""
 
 ACTIONS = ("list", "show", "copy")
 
@@ -56,9 +55,9 @@ def main(arguments: list[str]) -> int:
 def _check_kind(path: Path) -> None:
     """Raise unless a file has a key by which recipes, parts of them, or files that list fits are known."""
     content = text.mapping(text.read_yaml(path, str(path)), str(path))
-    if not content.keys() & KEYS:
+    if not content.keys() & {*KEYS, *LISTING}:
         raise TinymimError(
-            f"{path} is no recipe, nor a chain, study, program or part: it has none of the keys {', '.join(KEYS)}; "
+            f"{path} is no recipe, nor a chain, study, program or part: it has none of the keys {', '.join((*KEYS, *LISTING))}; "
             "`tinymim recipes` lists those that are"
         )
 
