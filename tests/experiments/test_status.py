@@ -58,7 +58,7 @@ def test_status__of_a_single_run(tmp_path: Path) -> None:
         "nobody is at work on it",
         f"its page: tinymim report {tmp_path}",
     ]
-    with pytest.raises(TinymimError, match="holds no chain: .*; it holds a run, of which `tinymim status"):
+    with pytest.raises(TinymimError, match=r"holds no chain: .*; it holds a run, of which `tinymim status"):
         load(tmp_path)
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from tinymim import log
 from tinymim.analysis.captions import RANDOM
-from tinymim.cli import network_command_options, plan_command_options
+from tinymim.cli import network_command_options, plan_command_options, plan_options
 from tinymim.cli.recipe_commands import VERBOSE, named, names_recipe
-from tinymim.config import recipe, references
+from tinymim.config import recipe, references, spec
 from tinymim.errors import TinymimError, several
 from tinymim.experiments import state
+from tinymim.safety import text
+from tinymim.scaling import table
 from tinymim.teachers import weights_file
 from tinymim.training import data_source, run_folder
 
@@ -47,6 +49,31 @@ def _may_begin(config: recipe.Config) -> None:
     place, name, checkpoint = (references.filled(config.get(key)) for key in ("run_dir", "name", "ckpt_path"))
     folder = Path(str(place)) if place else Path("runs") / str(name)
     run_folder.look(folder, run_folder.goes_on(folder, checkpoint), config.get("overwrite") is True)
+
+
+def study(arguments: list[str]) -> None:
+    """Raise where there is no study of that name."""
+    args, _ = plan_options.overrides(plan_command_options.study(), arguments, "study")
+    spec.find("study", args.name)
+
+
+def chain(arguments: list[str]) -> None:
+    """Raise where there is no chain of that name, or none in the folder."""
+    args = plan_command_options.read_chain(arguments)
+    if args.action in ("run", "plan"):
+        spec.find("chain", args.chain)
+    else:
+        state.load(args.folder)
+
+
+def scaling(arguments: list[str]) -> None:
+    """Raise where there is no study of that name, or no table."""
+    options = plan_command_options.scaling()
+    args = options.parse_args(plan_options.hyphened(options, arguments))
+    if args.table:
+        text.contents(args.table, f"table: {args.table}", table.MOST_BYTES)
+    elif args.study:
+        spec.find("scaling study", args.study)
 
 
 def predict(arguments: list[str]) -> None:

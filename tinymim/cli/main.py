@@ -78,6 +78,7 @@ COMMANDS = {
         "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
         "cli.study_command:main",
         _always,
+        look="study",
         page="plan_command_options:study",
     ),
     "search": Command(
@@ -91,6 +92,7 @@ COMMANDS = {
         "cli.chain_command:main",
         _runs_chain,
         actions=("run", "resume", "status", "plan"),
+        look="chain",
         page="plan_command_options:chain",
     ),
     "plan": Command(
@@ -109,6 +111,7 @@ COMMANDS = {
         "cli.scaling_command:main",
         _always,
         packages=ANALYSIS,
+        look="scaling",
         page="plan_command_options:scaling",
     ),
     "papers": Command(

@@ -177,5 +177,12 @@ def chain() -> Page:
     return page
 
 
+def read_chain(arguments: list[str]) -> argparse.Namespace:
+    """Options of :func:`chain`, with underscores or hyphens."""
+    spelt = Page()
+    plan_options.add(spelt, "run_dir", "accept_changes")
+    return chain().parse_args(plan_options.hyphened(spelt, arguments))
+
+
 def _words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]

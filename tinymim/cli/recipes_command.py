@@ -57,8 +57,8 @@ def _check_kind(path: Path) -> None:
     content = text.mapping(text.read_yaml(path, str(path)), str(path))
     if not content.keys() & {*KEYS, *LISTING}:
         raise TinymimError(
-            f"{path} is no recipe, nor a chain, study, program or part: it has none of the keys {', '.join((*KEYS, *LISTING))}; "
-            "`tinymim recipes` lists those that are"
+            f"{path} is no recipe or part of one, with {', '.join(KEYS)}, and no file that lists fits, with "
+            f"{', '.join(LISTING)}; `tinymim recipes` lists those that are"
         )
 
 
