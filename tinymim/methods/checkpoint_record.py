@@ -47,7 +47,8 @@ def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str)
     if record["prefix"] != prefix:
         raise TinymimError(
             f"ckpt_path: this checkpoint is {KINDS.get(record['prefix'], 'of another module')}, and the recipe trains "
-            f"{KINDS[prefix]}; to start from its weights give it to a Classifier as weights, to a Distiller as teacher"
+            f"{KINDS[prefix]}; to start from its weights give it to a Classifier as model.weights, to a Distiller as "
+            "model.teacher"
         )
     stored, ours = record["backbone"]["architecture"], backbone.record()["architecture"]
     if stored.get("heads") != ours["heads"]:
