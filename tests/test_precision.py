@@ -17,7 +17,7 @@ from tinymim import precision
 from tinymim.config import recipe, validation
 from tinymim.device import Device, device_of
 from tinymim.precision import Choice
-from tinymim.training import run_folder
+from tinymim.training import run_record
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 UNITS = "avx512_bf16" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else "")
@@ -162,9 +162,9 @@ def test_recipes__all_say_auto() -> None:
 def test_before__is_in_the_run_that_is_gone_on_with(written: str, before: str | None, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(written)
     own = {"run_dir": str(tmp_path), "ckpt_path": "last"}
-    assert run_folder.precision_before(own) == before
-    assert run_folder.precision_before({"ckpt_path": str(tmp_path / "checkpoints" / "last.ckpt")}) == before
-    assert run_folder.precision_before({"run_dir": str(tmp_path)}) is None
+    assert run_record.precision_before(own) == before
+    assert run_record.precision_before({"ckpt_path": str(tmp_path / "checkpoints" / "last.ckpt")}) == before
+    assert run_record.precision_before({"run_dir": str(tmp_path)}) is None
 
 
 RANK = """

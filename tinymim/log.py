@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,10 +42,24 @@ SAID, STALE = "tinymim-said-", 600.0
 """Beginning of the names of files that mark what was said, and seconds for which they count."""
 
 
+_wording: Callable[[str], str] = str
+
+
+@contextmanager
+def reworded(wording: Callable[[str], str]) -> Iterator[None]:
+    """Put what is said within it in other words."""
+    global _wording
+    before, _wording = _wording, wording
+    try:
+        yield
+    finally:
+        _wording = before
+
+
 def say(text: str) -> None:
     """Print one line, its control characters spelt out."""
-    if _rank() == 0:
-        print(terminal(text), file=sys.stderr, flush=True)
+    if is_first():
+        print(terminal(_wording(text)), file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -88,6 +102,11 @@ def detail(text: str, **reasons: str) -> None:
 def keeps_details() -> bool:
     """Whether :func:`detail` keeps its lines for a run."""
     return _details is not None
+
+
+def is_first() -> bool:
+    """Whether this is the first process of a run, or the only one."""
+    return _rank() == 0
 
 
 def _rank() -> int:

@@ -51,7 +51,7 @@ def test_find__says_how_to_reach_what_has_the_same_name(capsys: pytest.CaptureFi
 
 
 def test_status__of_no_plan(tmp_path: Path) -> None:
-    refused(tinymim("status", tmp_path), "holds no chain: there is no", "plan.json of another plan")
+    refused(tinymim("status", tmp_path), "holds neither a plan (chain.json or plan.json) nor a run (config.yaml)")
 
 
 def test_options__have_hyphens_and_are_taken_with_underscores() -> None:

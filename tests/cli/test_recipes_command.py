@@ -28,6 +28,17 @@ def test_list__has_every_recipe_and_what_it_is(capsys: pytest.CaptureFixture[str
     assert [str(path) for path, text in about.items() if not text.endswith((".", "?"))] == []
 
 
+def test_list__is_also_asked_for_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    recipes_command.main([])
+    printed = capsys.readouterr().out
+    recipes_command.main(["list"])
+    assert capsys.readouterr().out == printed
+    recipes_command.main(["list", "reconstruction"])
+    assert "masked_mae_digits" in capsys.readouterr().out
+    with pytest.raises(TinymimError, match="did you mean `tinymim recipes list`"):
+        recipes_command.main(["lst"])
+
+
 def test_list__of_a_word_has_what_it_is_in(capsys: pytest.CaptureFixture[str]) -> None:
     recipes_command.main(["reconstruction"])
     printed = capsys.readouterr().out
@@ -40,6 +51,20 @@ def test_list__of_a_word_has_what_it_is_in(capsys: pytest.CaptureFixture[str]) -
 def test_show__composes_what_the_recipe_extends(capsys: pytest.CaptureFixture[str]) -> None:
     recipes_command.main(["show", "relation_digits"])
     assert yaml.safe_load(capsys.readouterr().out)["vars"]["teacher"] == "digits_mae"
+
+
+@pytest.mark.parametrize("action", ["show", "copy"])
+@pytest.mark.parametrize("content", ["services: {web: 1}", "[1]", "text"])
+def test_show__refuses_what_is_no_recipe(action: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(content)
+    with pytest.raises(TinymimError, match=r"compose\.yaml"):
+        recipes_command.main([action, "compose.yaml"])
+    assert not (tmp_path / "recipes").exists()
+
+
+def test_show__knows_every_shipped_file() -> None:
+    for path in files.shipped("recipes").rglob("*.yaml"):
+        recipes_command._check_kind(path)
 
 
 def test_copy__is_taken_first_and_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ def heard() -> Iterator[None]:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, act: object) -> None:
-    """``tinymim report`` does that."""
+    """``tinymim recipes`` does that."""
     monkeypatch.setattr(main.Command, "module", lambda *_: SimpleNamespace(main=act))
 
 
@@ -45,9 +45,11 @@ def test_main__ends_in_a_line_at_a_signal_also_where_it_comes_twice_from_make(
             cleaned.append(True)
 
     command(monkeypatch, work)
-    assert main.main(["report"]) == (130 if number == signal.SIGINT else 75)
+    assert main.main(["recipes"]) == (130 if number == signal.SIGINT else 75)
     assert cleaned, "what is half written is taken away"
-    assert capsys.readouterr().err.startswith(f"tinymim report: stopped by {number.name}; nothing is left half written")
+    assert capsys.readouterr().err.startswith(
+        f"tinymim recipes: stopped by {number.name}; nothing is left half written"
+    )
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
@@ -63,7 +65,7 @@ def test_main__ends_at_once_at_the_second_signal(monkeypatch: pytest.MonkeyPatch
     command(monkeypatch, work)
     if (child := os.fork()) == 0:
         try:
-            main.main(["report"])
+            main.main(["recipes"])
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
@@ -84,7 +86,7 @@ def test_main__says_nothing_of_what_was_half_made(
 
     command(monkeypatch, work)
     complain = sys.unraisablehook
-    assert main.main(["report"]) == 130
+    assert main.main(["recipes"]) == 130
     assert "_shutdown" not in capfd.readouterr().err
     assert sys.unraisablehook is complain
 
@@ -92,7 +94,7 @@ def test_main__says_nothing_of_what_was_half_made(
 def test_main__leaves_ignored_signals_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     command(monkeypatch, lambda arguments: os.kill(os.getpid(), signal.SIGHUP))
-    assert main.main(["report"]) == 0
+    assert main.main(["recipes"]) == 0
 
 
 @pytest.mark.parametrize("number", main.FULL)
@@ -103,11 +105,11 @@ def test_main__a_full_disk_is_a_line(
         raise OSError(number, os.strerror(number), "here/table.csv")
 
     command(monkeypatch, work)
-    assert main.main(["report"]) == 1
-    assert f"tinymim report: here/table.csv cannot be written ({os.strerror(number)})" in capsys.readouterr().err
+    assert main.main(["recipes"]) == 1
+    assert f"tinymim recipes: here/table.csv cannot be written ({os.strerror(number)})" in capsys.readouterr().err
     command(monkeypatch, lambda arguments: open(os.devnull + "/x"))  # noqa: SIM115, PTH123
     with pytest.raises(OSError, match=os.strerror(errno.ENOTDIR)):
-        main.main(["report"])
+        main.main(["recipes"])
 
 
 def test_main__a_misspelt_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

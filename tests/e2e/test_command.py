@@ -168,9 +168,7 @@ def test_resume__refused_leaves_the_records_as_they_were(run: Path, tmp_path: Pa
 
 def test_checkpoint__of_another_kind_or_of_random_weights_is_refused(run: Path) -> None:
     checkpoint = run / "checkpoints" / "last.ckpt"
-    refused(
-        tinymim("test", "--config", "finetune_digits", "--ckpt_path", checkpoint), "a Distiller's", "--model.weights"
-    )
+    refused(tinymim("test", "--config", "finetune_digits", "--ckpt_path", checkpoint), "a Distiller's", "model.weights")
     refused(tinymim("predict", "--config", "relation_digits", "--run_dir", run), "weights are random")
 
 

@@ -15,6 +15,7 @@ from tinymim.experiments.plan import Plan
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, begin, load
 from tinymim.experiments.status import failures
+from tinymim.report import runs
 from tinymim.safety.console import PlainConsole
 from tinymim.training import lock
 
@@ -42,6 +43,23 @@ def test_status__how_far_each_stage_is(state: State, fake: Fake) -> None:
     assert lines[0] == f"chain branched in {state.place}: 2 of 6 stages done"
     assert "other failed: ended with exit code 1; what it said is above" in lines
     assert lines[-1] == f"go on with: tinymim chain resume {state.place}"
+
+
+def test_status__of_a_single_run(tmp_path: Path) -> None:
+    recipe = {"name": "tiny", "model": {"class_path": "tinymim.methods.Distiller", "init_args": {"teacher": "big"}}}
+    (tmp_path / "config.yaml").write_text(json.dumps({**recipe, "data": {"class_path": "tinymim.data.DigitsData"}}))
+    progress = {"state": "running", "epoch": 2, "epochs": 5, "seconds": 61.0, "metrics": {"val/loss": 0.5}}
+    (tmp_path / "progress.json").write_text(json.dumps(progress))
+    console = PlainConsole(file=io.StringIO(), width=80)
+    status.of_run(runs.read(tmp_path), console)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        f"run tiny in {tmp_path}: Distiller from big, DigitsData",
+        f"cut off; `tinymim resume {tmp_path}` goes on, 2 of 5 epochs, 1:01, loss 0.5000",
+        "nobody is at work on it",
+        f"its page: tinymim report {tmp_path}",
+    ]
+    with pytest.raises(TinymimError, match=r"holds no chain: .*; it holds a run, of which `tinymim status"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_bench__measures_each_form_and_writes_it_down(
         (["--to", "timm", "--quantize", "int8"], "--quantize: int8 is of --to onnx, and this is --to timm"),
         (["--to", "onnx", "--quantize", "int8"], "--quantize: int8 is calibrated on images; give --images"),
         (["--to", "onnx", "--images", "digits", "--force"], "--images, --force: only with --quantize int8"),
-        (["--to", "onnx", "--quantize", "int8", "--images", "nowhere"], "data: nowhere is no folder of images"),
+        (["--to", "onnx", "--quantize", "int8", "--images", "nowhere"], "--images: nowhere is no folder of images"),
         (["--to", "onnx", "--quantize", "int8", "--images", "digits", "--calibration", "0"], "--calibration: 0 is no"),
     ],
 )

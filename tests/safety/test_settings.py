@@ -19,7 +19,7 @@ from tinymim.experiments import chain, fit_processes, schema, settings, state, s
 from tinymim.experiments.plan import Plan, Stage
 from tinymim.teacher_cache import records
 from tinymim.teacher_cache.storage import entries
-from tinymim.training import run_folder
+from tinymim.training import run_record
 
 
 @pytest.mark.parametrize(
@@ -143,24 +143,24 @@ def test_process__of_a_stage_is_a_number(tmp_path: Path) -> None:
 def test_precision__of_the_environment_is_settled_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PRECISION", "bf16-mixed")
     (tmp_path / "config.yaml").write_text("trainer: {precision: '${oc.env:PRECISION}'}")
-    assert run_folder.precision_in([tmp_path]) == "bf16-mixed"
+    assert run_record.precision_in([tmp_path]) == "bf16-mixed"
     monkeypatch.delenv("PRECISION")
-    assert run_folder.precision_in([tmp_path]) is None
+    assert run_record.precision_in([tmp_path]) is None
     (tmp_path / "config.yaml").write_text("trainer: {precision: !!python/name:os.system ''}")
-    assert run_folder.precision_in([tmp_path]) is None
+    assert run_record.precision_in([tmp_path]) is None
 
 
 def test_changed__first_weights_have_no_effect_on_a_run_that_goes_on() -> None:
     before = {"model": {"init_args": {"init": "published", "weights": None, "drop_path": 0.1}}}
     now = {"model": {"init_args": {"init": "timm", "weights": "digits_mae", "drop_path": 0.2}}}
     late = " (which has no effect on weights that are already trained)"
-    assert run_folder.changed(before, before) == []
-    assert run_folder.changed(before, now) == [
+    assert run_record.changed(before, before) == []
+    assert run_record.changed(before, now) == [
         f'model.init_args.init: "published", now "timm"{late}',
         f'model.init_args.weights: null, now "digits_mae"{late}',
         "model.init_args.drop_path: 0.1, now 0.2",
     ]
-    assert run_folder.changed({}, {"model": {"init_args": {"init": "timm"}}}) != []
+    assert run_record.changed({}, {"model": {"init_args": {"init": "timm"}}}) != []
 
 
 def test_cache__is_listed_as_its_keys_say_in_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

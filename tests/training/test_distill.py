@@ -37,7 +37,9 @@ def call(data: Any, **arguments: Any) -> Any:
 def test_distill__is_a_run_that_ends_once_and_gives_its_student(capsys: pytest.CaptureFixture[str]) -> None:
     data = TensorDataset(PIXELS)
     student = call(data, epochs=2)
-    assert "nothing to resume in run" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "nothing to resume in run" in said
+    assert "; batch_size=1 makes" in said
     again = call(data, epochs=2)
     assert "nothing to train: the checkpoint is at epoch 2 of 2" in capsys.readouterr().err
     loaded = tinymim.load("run/checkpoints/last.ckpt")
@@ -45,6 +47,10 @@ def test_distill__is_a_run_that_ends_once_and_gives_its_student(capsys: pytest.C
     assert torch.equal(student.features(PIXELS), again.features(PIXELS))
     assert torch.equal(student.features(PIXELS), loaded.features(PIXELS))
     assert all(parameter.requires_grad for parameter in loaded.parameters())
+    with pytest.raises(TinymimError, match=r"^out: .*targets.0.*; .* out='ANOTHER_FOLDER'; .* overwrite=True$"):
+        call(data, targets="feature")
+    call(data, targets="feature", overwrite=True)
+    assert "Feature" in Path("run/config.yaml").read_text()
 
 
 def test_distill__types_that_nothing_can_be_made_of_are_told_together() -> None:
@@ -77,11 +83,12 @@ def test_distill__of_a_folder_by_name_of_timm_with_several_targets(tmp_path: Pat
     ("arguments", "says"),
     [
         ({"data": DataLoader(PIXELS)}, "data: a DataLoader; give its data set"),
-        ({"data": "nowhere"}, "data.root: nowhere does not exist"),
+        ({"data": "nowhere"}, "data: nowhere does not exist"),
         ({"data": "nowhere", "held_out": "other"}, "held_out: a folder's own val/"),
         ({"data": TensorDataset(PIXELS), "targets": "relations"}, "targets: 'relations' is none of relation, feature"),
         ({"data": TensorDataset(PIXELS), "targets": []}, "targets"),
         ({"data": TensorDataset(PIXELS), "options": {"model.drop_pth": 0.1}}, "drop_pth"),
+        ({"data": TensorDataset(PIXELS), "batch_size": 0}, "run has 1 mistake: batch_size: 0 is not 1 or more"),
         ({"data": TensorDataset(PIXELS), "student": "resnet18"}, "resnet18"),
     ],
 )
@@ -89,6 +96,11 @@ def test_distill__mistakes_in_a_line(arguments: dict[str, Any], says: str) -> No
     with pytest.raises(TinymimError, match=says):
         call(**arguments)
     assert not Path("run").exists()
+
+
+def test_load__names_its_own_argument() -> None:
+    with pytest.raises(TinymimError, match=r"^source: no card 'digits_mea'; near it: digits_mae"):
+        tinymim.load("digits_mea")
 
 
 @pytest.mark.parametrize(

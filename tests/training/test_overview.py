@@ -12,6 +12,7 @@ from tests.data.images import class_folders, prepared
 from tests.training.conftest import Recipe
 from tinymim.methods.base import size
 from tinymim.training import overview
+from tinymim.training.run_folder import SUMMARY
 
 FOUR = ["training", "images", "schedule", "run"]
 
@@ -94,7 +95,7 @@ def test_fit__says_few_lines_and_keeps_all(tiny_fit: Recipe) -> None:
         if line[:4] == "run "
     ]
     assert line.split() == ["run", "one"]
-    kept = (tiny_fit.place / "brief" / overview.FILE).read_text()
+    kept = (tiny_fit.place / "brief" / SUMMARY).read_text()
     assert "keys matched" in kept
     assert "learning rate: " in kept
     assert "keys matched" in tiny_fit("-v", run="whole").stderr

@@ -267,9 +267,10 @@ def test_refused__what_is_no_classifier_and_what_is_no_test(folder: Path, capsys
     part = ["--config", "parts/corruptions"]
     assert main(["test", "--config", "mae_digits", *part, "--ckpt_path", "last"]) == 1
     assert "corruptions: they are for a classifier, and model is MAEPretrainer" in capsys.readouterr().err
-    assert main(["fit", "--config", str(folder / "ten.yaml"), *part, "--corruptions.severities=[6]"]) == 1
+    elsewhere = ["--run_dir", str(folder / "elsewhere")]
+    assert main(["fit", "--config", str(folder / "ten.yaml"), *part, *elsewhere, "--corruptions.severities=[6]"]) == 1
     assert "corruptions.severities: [6] is not a list of some of 1, 2, 3, 4, 5" in capsys.readouterr().err
-    assert main(["fit", "--config", str(folder / "ten.yaml"), *part]) == 1
+    assert main(["fit", "--config", str(folder / "ten.yaml"), *part, *elsewhere]) == 1
     assert "corruptions: they are for `tinymim test`" in capsys.readouterr().err
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tinymim.errors import TinymimError
-from tinymim.training.run_folder import changed, check, clear
+from tinymim.training.run_folder import check, clear
+from tinymim.training.run_record import changed
 
 
 def claim(folder: Path, resume: bool, overwrite: bool) -> None:

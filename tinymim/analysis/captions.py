@@ -1,5 +1,8 @@
 """Captions of the measures: what each is, and what the paper found for three kinds of training."""
 
+RANDOM = "random:"
+"""Begins the source of a network with random weights."""
+
 MEASURES = ("heads", "cka", "relations")
 """What can be measured."""
 

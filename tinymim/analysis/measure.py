@@ -19,7 +19,7 @@ from tinymim.analysis.networks import AnalysedNetwork
 from tinymim.analysis.results import AnalysisResults
 from tinymim.analysis.sample_images import SampleImages
 from tinymim.errors import TinymimError
-from tinymim.training.run_folder import environment
+from tinymim.training.run_record import environment
 from tinymim.vit.backbone import Backbone
 
 

@@ -12,6 +12,7 @@ import timm
 import torch
 
 from tinymim.analysis import swin
+from tinymim.analysis.captions import RANDOM
 from tinymim.analysis.swin import Swin
 from tinymim.errors import TinymimError, several
 from tinymim.files import shipped
@@ -26,8 +27,6 @@ from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.initialise import Init, initialise, truncated, xavier
 from tinymim.vit.taps import Tap
-
-RANDOM = "random:"
 
 MOST = 1 << 29
 """Bytes of random weights of a network that a file describes: a ViT-B has 0.35 GB."""

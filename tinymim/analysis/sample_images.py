@@ -19,7 +19,7 @@ from tinymim.data.sampler import Draw
 from tinymim.data.split_folders import splits
 from tinymim.errors import TinymimError, counted
 from tinymim.log import say
-from tinymim.training import named_data
+from tinymim.training import data_source, named_data
 
 
 @dataclass
@@ -95,7 +95,7 @@ def find(source: str, count: int, size: int, trust: bool = False) -> SampleImage
     """
     if not source:
         raise TinymimError(
-            f"data: nothing is named; give a folder of images, {', '.join(named_data.BUILT_IN)} or a recipe"
+            f"data: nothing is named; give a folder of images, {', '.join(data_source.BUILT_IN)} or a recipe"
         )
     if Path(source).is_dir():
         train, val = splits(Path(source))

@@ -20,7 +20,7 @@ from tinymim.teachers.locate import is_published
 from tinymim.teachers.weights import Provenance
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.attention_maps import watched
-from tinymim.vit.backbone import resized
+from tinymim.vit.images import resized
 
 FAMILIES: dict[type[nn.Module], Any] = {
     swin_transformer.SwinTransformer: swin_transformer,

@@ -7,8 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tinymim.cli import plan_command, plan_options
-from tinymim.cli.help_page import Page
-from tinymim.cli.plan_command_options import chain as parser
+from tinymim.cli.plan_command_options import read_chain
 from tinymim.config import class_paths
 from tinymim.errors import TinymimError
 from tinymim.experiments import chain as chains
@@ -21,9 +20,7 @@ from tinymim.experiments.status import status
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim chain``, and return its exit code: as the command's, or 75 where it was interrupted."""
-    spelt = Page()
-    plan_options.add(spelt, "run_dir", "accept_changes")
-    args = parser().parse_args(plan_options.hyphened(spelt, arguments))
+    args = read_chain(arguments)
     if args.action == "status":
         status(load(args.folder))
         return 0

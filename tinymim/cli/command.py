@@ -19,6 +19,7 @@ class Command(NamedTuple):
             commands only look.
         actions: words that come first, each with a help of its own.
         packages: that it needs of :data:`tinymim.extras.EXTRAS`.
+        look: function of :mod:`tinymim.cli.first_look` that tells mistakes before anything heavy is imported.
         page: ``module:function`` in the folder of commands that gives its help page, of one whose work imports much.
         lightning: its whole help page is Lightning's.
     """
@@ -28,6 +29,7 @@ class Command(NamedTuple):
     builds: Callable[[list[str]], bool] = lambda arguments: False
     actions: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    look: str = ""
     page: str = ""
     lightning: bool = False
 
@@ -39,6 +41,11 @@ class Command(NamedTuple):
         """
         extras.need("this command needs", *self.packages)
         return importlib.import_module(f"tinymim.{self.function.partition(':')[0]}")
+
+    def first_look(self, arguments: list[str]) -> None:
+        """Raise where the arguments cannot be meant, before :meth:`run` imports what takes seconds."""
+        if self.look:
+            getattr(importlib.import_module("tinymim.cli.first_look"), self.look)(arguments)
 
     def run(self, arguments: list[str]) -> int:
         """Import the function, and call it."""

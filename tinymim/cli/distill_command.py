@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 from tinymim.cli import plan_options
-from tinymim.cli.plan_command_options import DEMO
 from tinymim.cli.plan_command_options import distill as parser
+from tinymim.cli.plan_command_options import read_distill
 from tinymim.cli.recipe_commands import VERBOSE
 from tinymim.errors import TinymimError, counted
 from tinymim.experiments import compare, pages, report
@@ -41,10 +41,8 @@ def main(arguments: list[str]) -> int:
     """
     verbose = bool(set(VERBOSE) & set(arguments))
     arguments = [word for word in arguments if word not in VERBOSE]
-    if not arguments or arguments[0].startswith("-"):
-        arguments = [DEMO, *arguments]
     options = parser()
-    args, overrides = plan_options.overrides(options, arguments, "comparison", flags=True)
+    args, overrides = read_distill(arguments)
     compared = compare.read(
         args.recipe, overrides, lambda first: plan_options.seeds(args.seeds, first) if args.seeds else [first]
     )

@@ -9,6 +9,8 @@ from typing import Any
 
 from tinymim.cli.help_page import Page
 from tinymim.errors import TinymimError
+from tinymim.teachers import weights_file
+from tinymim.training import data_source
 
 FORMS = ("timm", "hf", "onnx", "openvino", "torch-export")
 
@@ -43,23 +45,14 @@ def main(arguments: list[str]) -> int:
     )
     group.add_argument("--trust", action="store_true", help="build classes that are none of tinymim's own, of a recipe")
     options = parser.parse_args(arguments)
-    _check_int8(options)
+    _check(options)
     from tinymim.export.export_forms import export_file, export_folder
     from tinymim.export.push import Hub
     from tinymim.export.source import Source
 
     if not options.to:
-        if options.file is None:
-            raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))
-        of_folders = ("out", "blocks", "classifier", "push", "bench")
-        if misused := [f"--{name}" for name in of_folders if getattr(options, name) is not None]:
-            raise TinymimError(f"{', '.join(misused)}: only with --to {', '.join(FORMS)}")
         export_file(options.checkpoint, options.file, options.overwrite)
         return 0
-    if options.file is not None:
-        raise TinymimError(f"file: {options.file}: with --to a folder is written; name it with --out")
-    if options.private and not options.push:
-        raise TinymimError("--private: only with --push")
 
     def int8(source: Source) -> Any:
         from tinymim.export.int8 import Int8
@@ -82,6 +75,26 @@ def main(arguments: list[str]) -> int:
     if hub:
         print(f"pushed to {hub.push(folder)}")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise unless the options go together and what they name is there, before anything heavy is imported."""
+    _check_int8(options)
+    if not options.to:
+        if options.file is None:
+            raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))
+        of_folders = ("out", "blocks", "classifier", "push", "bench")
+        if misused := [f"--{name}" for name in of_folders if getattr(options, name) is not None]:
+            raise TinymimError(f"{', '.join(misused)}: only with --to {', '.join(FORMS)}")
+    elif options.file is not None:
+        raise TinymimError(f"file: {options.file}: with --to a folder is written; name it with --out")
+    if options.private and not options.push:
+        raise TinymimError("--private: only with --push")
+    weights_file.check_named(options.checkpoint)
+    if options.images:
+        data_source.check(options.images, "--images")
+    if options.bench and not options.bench.is_file():
+        raise TinymimError(f"bench: there is no {options.bench}; `tinymim bench` writes one")
 
 
 def _check_int8(options: argparse.Namespace) -> None:

@@ -40,6 +40,7 @@ COMMANDS = {
         "train one recipe: tinymim fit relation_digits [--trainer.max_epochs 5 ...]",
         "cli.recipe_commands:fit",
         _always,
+        look="fit",
         page="recipe_pages:fit",
         lightning=True,
     ),
@@ -47,6 +48,7 @@ COMMANDS = {
         "validate a checkpoint: tinymim validate RECIPE --ckpt_path FILE",
         "cli.recipe_commands:validate",
         _always,
+        look="of_recipe",
         page="recipe_pages:validate",
         lightning=True,
     ),
@@ -54,6 +56,7 @@ COMMANDS = {
         "test a checkpoint, likewise",
         "cli.recipe_commands:test",
         _always,
+        look="of_recipe",
         page="recipe_pages:test",
         lightning=True,
     ),
@@ -61,18 +64,21 @@ COMMANDS = {
         "write features or classes: tinymim predict CHECKPOINT --images FOLDER; of a recipe's images, likewise",
         "cli.recipe_commands:predict",
         names_recipe,
+        look="predict",
         page="network_command_options:predict",
     ),
     "distill": Command(
         "run a recipe and what it compares with, and print the table: tinymim distill [RECIPE] [--seeds 3]",
         "cli.distill_command:main",
         _always,
+        look="distill",
         page="plan_command_options:distill",
     ),
     "study": Command(
         "run the rows of a study over seeds, and write its tables: tinymim study digits [--quick]",
         "cli.study_command:main",
         _always,
+        look="study",
         page="plan_command_options:study",
     ),
     "search": Command(
@@ -86,6 +92,7 @@ COMMANDS = {
         "cli.chain_command:main",
         _runs_chain,
         actions=("run", "resume", "status", "plan"),
+        look="chain",
         page="plan_command_options:chain",
     ),
     "plan": Command(
@@ -94,8 +101,9 @@ COMMANDS = {
         page="plan_command_options:plan",
     ),
     "status": Command(
-        "how far the plan in a folder is, while it runs too: tinymim status FOLDER",
+        "how far the run or the plan in a folder is, while it runs too: tinymim status FOLDER",
         "cli.plan_command:status",
+        look="status",
         page="plan_command_options:status",
     ),
     "scaling": Command(
@@ -103,6 +111,7 @@ COMMANDS = {
         "cli.scaling_command:main",
         _always,
         packages=ANALYSIS,
+        look="scaling",
         page="plan_command_options:scaling",
     ),
     "papers": Command(
@@ -116,32 +125,37 @@ COMMANDS = {
         "go on with what a folder holds, a run or any plan: tinymim resume runs/relation_digits",
         "cli.resume_command:main",
         _always,
+        look="resume",
         page="recipe_pages:resume",
     ),
     "recipes": Command(
-        "list, print or copy recipes: tinymim recipes [WORD] | show NAME | copy NAME",
+        "list, print or copy recipes: tinymim recipes [list] [WORD] | show NAME | copy NAME",
         "cli.recipes_command:main",
     ),
     "check": Command(
         "check a recipe before it runs: every mistake at once, or sizes, speed and time",
         "cli.recipe_commands:check",
         _always,
+        look="of_recipe",
         page="recipe_pages:check",
     ),
     "replay": Command(
         "run a captured step again that was not finite: tinymim replay RUN/nonfinite/step_N.pt",
         "cli.replay_command:main",
+        look="replay",
         page="network_command_options:replay",
     ),
     "report": Command(
         "one HTML page of a run, beside others: tinymim report runs/relation_digits",
         "cli.report_command:main",
+        look="report",
         page="network_command_options:report",
     ),
     "analyze": Command(
         "where heads look, what blocks share: tinymim analyze digits_mae random:digits_mae --data digits",
         "cli.analyze_command:main",
         packages=ANALYSIS,
+        look="analyze",
         page="network_command_options:analyze",
     ),
     "teachers": Command(
@@ -163,6 +177,7 @@ COMMANDS = {
     "bench": Command(
         "what distilling bought, on this machine: tinymim bench STUDENT [TEACHER] [EXPORT ...] [--data digits]",
         "cli.bench_command:main",
+        look="bench",
         page="network_command_options:bench",
     ),
     "export": Command(
@@ -219,10 +234,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    if builds(name, arguments):
-        _reach_working_folder()
     try:
         with Stopping() as stopping:
+            COMMANDS[name].first_look(arguments)
+            if builds(name, arguments):
+                _reach_working_folder()
             code = COMMANDS[name].run(arguments)
             if "torch" in sys.modules:
                 from tinymim.training import processes

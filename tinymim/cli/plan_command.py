@@ -10,8 +10,10 @@ from tinymim.config import class_paths
 from tinymim.errors import TinymimError, counted, several
 from tinymim.experiments import chain, compare, grid, plan_check, plan_files, program, state, study
 from tinymim.experiments.plan import Plan
+from tinymim.experiments.status import of_run
 from tinymim.experiments.status import status as show_status
 from tinymim.log import say
+from tinymim.report import runs
 from tinymim.safety import text
 from tinymim.training import inspection
 
@@ -79,6 +81,11 @@ def shown(plan: Plan, trust: bool) -> int:
 
 
 def status(arguments: list[str]) -> int:
-    """Show how far the plan in a folder is, from its files alone."""
-    show_status(state.load(plan_command_options.status().parse_args(arguments).folder))
+    """Show how far the run or the plan in a folder is, from its files alone."""
+    folder = plan_command_options.status().parse_args(arguments).folder
+    state.check_held(folder)
+    if state.holds(folder):
+        show_status(state.load(folder))
+    else:
+        of_run(runs.read(folder))
     return 0

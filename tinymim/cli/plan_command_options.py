@@ -41,6 +41,13 @@ def distill() -> Page:
     return page
 
 
+def read_distill(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Options of :func:`distill`, with its demo where no recipe is named; and overrides."""
+    if not arguments or arguments[0].startswith("-"):
+        arguments = [DEMO, *arguments]
+    return plan_options.overrides(distill(), arguments, "comparison", flags=True)
+
+
 def study() -> Page:
     """The options of ``tinymim study``; others are overrides of every pre-training recipe."""
     further = "Further options are overrides of every pre-training, such as --trainer.max_epochs 5."
@@ -143,8 +150,8 @@ def plan() -> Page:
 
 def status() -> Page:
     """The options of ``tinymim status``."""
-    page = plan_options.parser("status", "Tell how far the plan in a folder is: a chain, study, comparison or another.")
-    page.add_argument("folder", type=Path, help="of the plan")
+    page = plan_options.parser("status", "Tell how far a run is, or a plan of several: a chain, a study or another.")
+    page.add_argument("folder", type=Path, help="of the run or the plan")
     return page
 
 
@@ -168,6 +175,13 @@ def chain() -> Page:
     for action in (run, going_on):
         plan_options.add(action, "launch", "jobs", "accept_changes")
     return page
+
+
+def read_chain(arguments: list[str]) -> argparse.Namespace:
+    """Options of :func:`chain`, with underscores or hyphens."""
+    spelt = Page()
+    plan_options.add(spelt, "run_dir", "accept_changes")
+    return chain().parse_args(plan_options.hyphened(spelt, arguments))
 
 
 def _words(text: str) -> list[str]:

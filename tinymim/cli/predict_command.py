@@ -30,6 +30,7 @@ from tinymim.log import say
 from tinymim.precision import AUTO, autocast, one_off
 from tinymim.safety.console import PlainConsole
 from tinymim.system import cores
+from tinymim.training import data_source
 from tinymim.training.predictions import Columns, check_ending, write_table
 from tinymim.training.progress import clock
 from tinymim.vit.taps import LOGITS, Tap
@@ -73,8 +74,7 @@ def predict(
         raise TinymimError(errors[0].removeprefix("data."))
     if out.exists() and not overwrite:
         raise TinymimError(f"out: {out} is there already; give another, or --overwrite")
-    if not images.is_dir():
-        raise TinymimError(f"images: {images} is no folder")
+    data_source.check_folder(images)
     passed = PassedOver()
     names = sorted(image_files(str(images), passed))
     if not names:

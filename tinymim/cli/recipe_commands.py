@@ -14,7 +14,7 @@ def fit(arguments: list[str]) -> None:
     from tinymim.training.fit import run
 
     words = [word for word in arguments if word not in VERBOSE]
-    folder = run("fit", _named(words), verbose=len(words) < len(arguments))
+    folder = run("fit", named(words), verbose=len(words) < len(arguments))
     say(f"the run is in {folder}; `tinymim report {folder}` makes its page")
 
 
@@ -22,14 +22,14 @@ def validate(arguments: list[str]) -> None:
     """Validate a checkpoint on its recipe's held-out images."""
     from tinymim.training.fit import run
 
-    run("validate", _named(arguments))
+    run("validate", named(arguments))
 
 
 def test(arguments: list[str]) -> None:
     """Test a checkpoint, and write its figures into its run folder."""
     from tinymim.training.fit import run
 
-    run("test", _named(arguments))
+    run("test", named(arguments))
 
 
 def predict(arguments: list[str]) -> int | None:
@@ -55,10 +55,10 @@ def check(arguments: list[str]) -> None:
 
     if not arguments or arguments[0].startswith("-"):
         raise TinymimError("name a recipe first: tinymim check relation_digits [--trainer.max_epochs 5 ...]")
-    run("fit", _named(arguments), checking=True)
+    run("fit", named(arguments), checking=True)
     print(f"{arguments[0]}: ready to run")
 
 
-def _named(arguments: list[str]) -> list[str]:
+def named(arguments: list[str]) -> list[str]:
     """Arguments with ``--config`` before a recipe that comes first."""
     return ["--config", *arguments] if arguments and not arguments[0].startswith("-") else arguments

@@ -13,6 +13,7 @@ from rich.table import Table
 from tinymim.cli.help_page import Page
 from tinymim.config import recipe
 from tinymim.errors import TinymimError
+from tinymim.near_names import nearest
 from tinymim.safety import text
 from tinymim.safety.console import PlainConsole
 
@@ -26,10 +27,16 @@ COMMANDS = {
 }
 """What each folder of recipes is for, as a command."""
 
+KEYS = ("model", "data", "trainer", "extends", "vars", "compare", "corruptions")
+LISTING = ("stages", "rows", "objectives", "parts")
+"""Keys of which every recipe or part of one has one, and every file that lists fits."""
+
+ACTIONS = ("list", "show", "copy")
+
 
 def main(arguments: list[str]) -> int:
-    """Run ``tinymim recipes [WORD] | show NAME | copy NAME [--to FOLDER]``."""
-    usage = "tinymim recipes [WORD] | show NAME | copy NAME [--to FOLDER]"
+    """Run ``tinymim recipes [list] [WORD] | show NAME | copy NAME [--to FOLDER]``."""
+    usage = "tinymim recipes [list] [WORD] | show NAME | copy NAME [--to FOLDER]"
     if arguments[:1] in (["show"], ["copy"]):
         parser = Page(f"tinymim recipes {arguments[0]}")
         parser.add_argument("name", help="a recipe, or FOLDER/NAME as the list has it, or a path")
@@ -41,8 +48,18 @@ def main(arguments: list[str]) -> int:
         return 0
     parser = Page("tinymim recipes", usage=usage, description=__doc__)
     parser.add_argument("word", nargs="?", default="", help="only what has it in its name or description")
-    _list(parser.parse_args(arguments).word.lower())
+    _list(parser.parse_args(arguments[1:] if arguments[:1] == ["list"] else arguments).word.lower())
     return 0
+
+
+def _check_kind(path: Path) -> None:
+    """Raise unless a file has a key by which recipes, parts of them, or files that list fits are known."""
+    content = text.mapping(text.read_yaml(path, str(path)), str(path))
+    if not content.keys() & {*KEYS, *LISTING}:
+        raise TinymimError(
+            f"{path} is no recipe or part of one, with {', '.join(KEYS)}, and no file that lists fits, with "
+            f"{', '.join(LISTING)}; `tinymim recipes` lists those that are"
+        )
 
 
 def _list(word: str) -> None:
@@ -59,7 +76,8 @@ def _list(word: str) -> None:
         for name, about in rows:
             table.add_row(f"  {folder}/{name}" if folder else f"  {name}", about)
     if not table.row_count:
-        raise TinymimError(f"no recipe has {word!r} in its name or description; `tinymim recipes` lists all")
+        meant = "".join(f"; did you mean `tinymim recipes {action}`?" for action in nearest(word, ACTIONS, 1))
+        raise TinymimError(f"no recipe has {word!r} in its name or description; `tinymim recipes` lists all{meant}")
     PlainConsole().print(table)
 
 
@@ -75,6 +93,7 @@ def _about(path: Path) -> str:
 
 def _show(path: Path) -> None:
     """Print a recipe with what it extends, its references as they are written."""
+    _check_kind(path)
     print(yaml.safe_dump(OmegaConf.to_container(recipe.compose(path)), sort_keys=False, width=120), end="")
 
 
@@ -83,6 +102,7 @@ def _copy(path: Path, name: str, folder: Path) -> None:
     target = folder / (path.name if Path(name).is_file() else f"{name}.yaml")
     if target.exists():
         raise TinymimError(f"{target} is there already; --to names another folder")
+    _check_kind(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
     shadows = ", which commands here now take first" if folder == Path("recipes") else ""

@@ -40,11 +40,7 @@ def main(arguments: list[str]) -> int:
         words = plan_options.begun(module.parser(), plan.command, str(place))
         say(f"going on with: tinymim {shlex.join([name, *words, *further])}")
         return module.main([*words, *further])
-    if not (place / "config.yaml").is_file():
-        raise TinymimError(
-            f"{place} holds neither a plan ({state.NAME} or {state.OTHERS}) nor a run (config.yaml); name the folder "
-            "that a command wrote, such as runs/relation_digits"
-        )
+    state.check_held(place)
     from tinymim.cli.recipe_commands import fit
 
     fit(["--config", str(place / "config.yaml"), "--run_dir", str(place), "--ckpt_path", "last", *further])

@@ -13,7 +13,7 @@ from tinymim.experiments.runner import Runner
 from tinymim.experiments.search import Search
 from tinymim.files import write_json
 from tinymim.log import say
-from tinymim.training import run_folder
+from tinymim.training import run_record
 
 
 def main(arguments: list[str]) -> int:
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
             if not failed:
                 raise
         scores = whole.scores(state)
-        write_json(place / "search.json", {"environment": run_folder.environment(), "rows": scores})
+        write_json(place / "search.json", {"environment": run_record.environment(), "rows": scores})
         without = [
             f"{row}, {role}: no fit went through" for row in scores for role in scores[row] if not scores[row][role]
         ]

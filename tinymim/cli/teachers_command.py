@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: Page) -> None:
     """Add the options of ``tinymim teachers add``."""
     parser.add_argument("file", help="the weights, or a folder of timm's or transformers' with config.json")
     parser.add_argument("--name", help="of the card; needed")
@@ -78,10 +78,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, help="side of the images it is to see, to which positions are resampled"
     )
     parser.add_argument("--target-block", type=int, help="to distil from; else by the rule")
-    parser.add_argument("--labels-seen", action="store_true", help="labels were used in its training")
-    parser.add_argument("--citation", default="none given", help="the paper")
-    parser.add_argument("--source", help="who trained it, on what")
-    parser.add_argument("--copy", action="store_true", help="copy the file beside the card")
+    further = parser.further().add_argument
+    further("--labels-seen", action="store_true", help="labels were used in its training")
+    further("--citation", default="none given", help="the paper")
+    further("--source", help="who trained it, on what")
+    further("--copy", action="store_true", help="copy the file beside the card")
 
 
 def _colour(options: argparse.Namespace, name: str) -> Any:
@@ -101,7 +102,7 @@ def _colour(options: argparse.Namespace, name: str) -> Any:
 
 
 def _named(source: str) -> Card:
-    if not source.startswith("timm:"):
+    if not source.startswith(cards.TIMM):
         return cards.find(source)
     from tinymim.teachers import timm_hub
 

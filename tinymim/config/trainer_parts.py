@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tinymim import extras
+from tinymim.near_names import near
 from tinymim.safety import text
 from tinymim.system import PER_CORE, cores
 
@@ -146,6 +148,7 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
         if type(trainer.get(name)) in (int, float) and not trainer[name] >= least
     ]
     errors += _devices_errors(trainer.get("devices"), trainer.get("accelerator") == "cpu")
+    errors += _name_errors(trainer)
     errors += [f"trainer.{name}: {why}" for name, why in SETTLED.items() if trainer.get(name) is True]
     errors += _time_errors(trainer)
     if fits and (fast := trainer.get("fast_dev_run")):
@@ -173,6 +176,26 @@ def option_errors(trainer: Any, fits: bool) -> list[str]:
         if name in REFUSED and module.startswith("lightning."):
             errors.append(f"trainer.callbacks: {name} {REFUSED[name]}")
     return errors
+
+
+def _name_errors(trainer: dict[str, Any]) -> list[str]:
+    """Names of kinds of devices, strategies and profilers that Lightning has not, nor anybody has registered with it;
+    which of them are here is Lightning's to say."""
+    from lightning.pytorch.accelerators import AcceleratorRegistry  # recipes are listed without it
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    profilers = {name.removesuffix("Profiler").lower() for name in class_paths("profiler")} - {"", "passthrough"}
+    known: dict[str, Iterable[str]] = {
+        "accelerator": {"auto", "gpu", *AcceleratorRegistry.available_accelerators()},
+        "strategy": {"auto", *StrategyRegistry.available_strategies()},
+        "profiler": profilers,
+    }
+    lower = {"strategy", "profiler"}  # as Lightning reads them
+    return [
+        f"trainer.{option}: {text.brief(name)} is none that Lightning knows{near(name, names)}"
+        for option, names in known.items()
+        if isinstance(name := trainer.get(option), str) and (name.lower() if option in lower else name) not in names
+    ]
 
 
 def _devices_errors(devices: Any, on_cpu: bool) -> list[str]:

@@ -17,7 +17,7 @@ from tinymim.experiments.tables import Records
 from tinymim.files import write_json, write_text
 from tinymim.report import plain_text
 from tinymim.report.document import Document, Section, Table
-from tinymim.training import run_folder
+from tinymim.training import run_record
 
 PAGE = "index.html"
 """Name of a page in the folder of what was compared."""
@@ -86,7 +86,7 @@ def write_study(of: Study, state: State, records: Records) -> str:
     made.write(state.place / "study.md")
     seeds = ((row, seed, record) for row, by_seed in records.items() for seed, record in sorted(by_seed.items()))
     cells = [{"row": row, "seed": seed, **record} for row, seed, record in seeds]
-    write_json(state.place / "study.json", {"environment": run_folder.environment(), "cells": cells})
+    write_json(state.place / "study.json", {"environment": run_record.environment(), "cells": cells})
     return plain_text.document(made)
 
 
@@ -110,7 +110,7 @@ def comparison(of: Study, state: State, records: Records, jobs: int) -> str:
     page = Document(f"Distilled: {question.title}", [*headline.sections(of.compared, records), shown, every])
     page.write(state.place / PAGE)
     content = {
-        "environment": run_folder.environment(),
+        "environment": run_record.environment(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "jobs": jobs,
         "seeds": seeds,

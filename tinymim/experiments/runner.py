@@ -29,7 +29,7 @@ from tinymim.files import unwritten
 from tinymim.log import say
 from tinymim.safety.text import json_or_empty
 from tinymim.system import INTERRUPTED, KILLED, PREEMPTED, cores
-from tinymim.training import lock, run_folder
+from tinymim.training import lock, run_folder, run_record
 from tinymim.training.run_folder import PROGRESS
 
 
@@ -210,7 +210,7 @@ class Runner:
         """The precision that ``auto`` means: what it was for an earlier stage, maybe on another machine; or what it is
         here, once for all stages, unless a launcher may take them elsewhere."""
         alike = [other for other in self.state.entries if precision.is_auto(self.state.plan.stage(other).config)]
-        before = run_folder.precision_in(self.state.place / other for other in (key, *alike))
+        before = run_record.precision_in(self.state.place / other for other in (key, *alike))
         if before or self.state.launch:
             return before
         if self._precision is None:

@@ -34,6 +34,7 @@ from tinymim.files import write_json, write_text
 from tinymim.safety import text
 from tinymim.teachers import record_schemas
 from tinymim.teachers.record_schemas import Line, Plain
+from tinymim.training.run_folder import RECIPE
 
 NAME, OTHERS = "chain.json", "plan.json"
 FORMS = (1, 2)
@@ -158,6 +159,15 @@ def holds(place: Path) -> bool:
     return any((place / name).is_file() for name in (NAME, OTHERS))
 
 
+def check_held(place: Path) -> None:
+    """Raise where a folder holds neither a plan nor a run."""
+    if not holds(place) and not (place / RECIPE).is_file():
+        raise TinymimError(
+            f"{place} holds neither a plan ({NAME} or {OTHERS}) nor a run ({RECIPE}); name the folder that a command "
+            "wrote, such as runs/relation_digits"
+        )
+
+
 def load(place: Path) -> State:
     """Read the folder of a plan.
 
@@ -166,7 +176,8 @@ def load(place: Path) -> State:
     """
     path = next((place / name for name in (NAME, OTHERS) if (place / name).is_file()), None)
     if path is None:
-        raise TinymimError(f"{place} holds no chain: there is no {place / NAME}, and no {OTHERS} of another plan")
+        run = f"; it holds a run, of which `tinymim status {place}` tells" if (place / RECIPE).is_file() else ""
+        raise TinymimError(f"{place} holds no chain: there is no {place / NAME}, and no {OTHERS} of another plan{run}")
     content = text.mapping(text.read_json(path, str(path)), str(path))
     if (form := content.get("form", FORMS[0])) not in FORMS:
         raise TinymimError(f"{path} has form {form}, and this version of tinymim reads {' and '.join(map(str, FORMS))}")

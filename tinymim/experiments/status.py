@@ -1,4 +1,4 @@
-"""Progress of a plan: the table of its stages, from files alone."""
+"""Progress of a plan, the table of its stages, and that of a single run: from files alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tinymim.errors import TinymimError, counted, first_few
 from tinymim.experiments.fit_files import EXPORTED, RESULTS, outputs, promised
 from tinymim.experiments.plan import CHECKPOINT
 from tinymim.experiments.state import Entry, State
+from tinymim.report.runs import Run
 from tinymim.safety.console import PlainConsole
 from tinymim.safety.escaping import one_line
 from tinymim.safety.text import json_or_empty
@@ -52,6 +53,21 @@ def status(state: State, console: PlainConsole | None = None) -> None:
         console.print(f"{keys} failed: {one_line(reason)}", soft_wrap=True)
     if not owner and done < len(state.entries):
         console.print(f"go on with: {state.again}", soft_wrap=True)
+
+
+def of_run(run: Run, console: PlainConsole | None = None) -> None:
+    """Print what a run is, how far it is, and what can be done with it."""
+    console, owner = console or PlainConsole(), lock.owner(run.place)
+    figure, resumed = _metric(run.metrics), f"tinymim resume {run.place}"
+    lines = [
+        f"run {run.recipe.get('name') or run.name} in {run.place}: {run.kind} {run.start}, {run.data}",
+        run.state + (f", {figure}" if figure != "-" else ""),
+        f"at work: {owner}" if owner else "nobody is at work on it",
+        *([] if owner or run.results or resumed in run.state else [f"go on with: {resumed}"]),
+        f"its page: tinymim report {run.place}",
+    ]
+    for line in lines:
+        console.print(one_line(line), soft_wrap=True)
 
 
 def failures(entries: dict[str, Entry]) -> dict[str, str]:

@@ -84,8 +84,6 @@ def export_folder(
         raise TinymimError(
             f"blocks: all has no effect on --to {form}, whose graph ends at the output block; leave it out"
         )
-    if bench and not bench.is_file():
-        raise TinymimError(f"bench: there is no {bench}; `tinymim bench` writes one")
     if folder:
         _check_free(folder, overwrite)  # before the minutes that loading may take
     loaded = source.load(checkpoint, classifier)

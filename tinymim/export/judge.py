@@ -25,7 +25,7 @@ from tinymim.errors import TinymimError, several
 from tinymim.evaluation.few_images import few_images
 from tinymim.evaluation.knn import knn_top1
 from tinymim.teachers.provenance import run_name
-from tinymim.training import inspection, named_data
+from tinymim.training import data_source, inspection, named_data
 
 Run = Callable[[Tensor], dict[str, Tensor]]
 """A network: ``features`` ``(B, D)`` and perhaps ``logits`` ``(B, classes)`` of ``(B, 3, S, S)`` images in [0, 1]."""
@@ -136,7 +136,7 @@ def find(source: str, size: int, trust: bool = False, run: Path | None = None) -
     Raises:
         TinymimError: nothing of that name, or no image there.
     """
-    if source not in named_data.BUILT_IN and Path(source).is_dir():
+    if source not in data_source.BUILT_IN and Path(source).is_dir():
         data: ImageData = ImageFolderData(source, image_size=size, num_workers=0)
         if problems := data.problems():
             raise several(f"data: {source} cannot be used", problems)

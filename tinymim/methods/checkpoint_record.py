@@ -21,6 +21,12 @@ KINDS = {
 }
 """Prefix of the backbone's weights in each kind of module, by which its checkpoints are known."""
 
+OTHER_RUN = (
+    "go on with the recipe that the run began with; or keep it, and give --run_dir ANOTHER_FOLDER; or start again and "
+    "lose it: --overwrite true in place of --ckpt_path last"
+)
+"""What to do where a run's checkpoint does not fit the recipe that is to go on with it."""
+
 
 def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str) -> None:
     """Raise unless a Lightning checkpoint with this record continues this very network.
@@ -41,11 +47,16 @@ def check_record(record: dict[str, Any] | None, backbone: Backbone, prefix: str)
     if record["prefix"] != prefix:
         raise TinymimError(
             f"ckpt_path: this checkpoint is {KINDS.get(record['prefix'], 'of another module')}, and the recipe trains "
-            f"{KINDS[prefix]}; its network is given as --model.weights (a Classifier starts from it) or --model.teacher"
+            f"{KINDS[prefix]}; its network is given to a Classifier, which starts from it, as model.weights, to a "
+            "Distiller as model.teacher"
         )
     stored, ours = record["backbone"]["architecture"], backbone.record()["architecture"]
     if stored.get("heads") != ours["heads"]:
-        raise TinymimError(f"head layout: the checkpoint has heads {stored.get('heads')}, the recipe {ours['heads']}")
+        raise TinymimError(
+            f"head layout: the checkpoint has heads {stored.get('heads')}, the recipe {ours['heads']}; {OTHER_RUN}"
+        )
     sizes = [{"arch": each["arch"], **each.get("options", {}), "num_heads": None} for each in (stored, ours)]
     if sizes[0] != sizes[1]:
-        raise TinymimError(f"ckpt_path: the checkpoint's network is {sizes[0]}, and the recipe's {sizes[1]}")
+        raise TinymimError(
+            f"ckpt_path: the checkpoint's network is {sizes[0]}, and the recipe's {sizes[1]}; {OTHER_RUN}"
+        )

@@ -16,7 +16,8 @@ from tinymim.methods.pairing import HeadLayout, bind, size_errors
 from tinymim.methods.teacher_student import TeacherStudentMethod
 from tinymim.targets.base import Target, target_block
 from tinymim.vit.architecture import Architecture, set_drop_path
-from tinymim.vit.backbone import Backbone, on_meta, resized, skeleton
+from tinymim.vit.backbone import Backbone, on_meta, skeleton
+from tinymim.vit.images import resized
 from tinymim.vit.initialise import initialise
 from tinymim.vit.taps import Tap
 

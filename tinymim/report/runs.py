@@ -17,7 +17,7 @@ from tinymim.teachers.provenance import DEPTH, PLANS
 from tinymim.training import inspection, lock, metrics_log, run_schemas
 from tinymim.training.metrics_log import Curves
 from tinymim.training.progress import clock
-from tinymim.training.run_folder import PROGRESS
+from tinymim.training.run_folder import PROGRESS, check_run
 
 PAGE = "report.html"
 """Name of a run's page in its folder."""
@@ -85,15 +85,9 @@ def read(place: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        TinymimError: no run there; where it is a chain's or a demo's folder, the message names the runs in it.
+        TinymimError: no run there, see :func:`tinymim.training.run_folder.check_run`, or one that cannot be read.
     """
-    if not (place / "config.yaml").is_file():
-        inside = sorted(path.parent for path in place.glob("**/config.yaml")) if place.is_dir() else []
-        if inside:
-            shown = ", ".join(str(path) for path in inside[:6]) + (", ..." if len(inside) > 6 else "")
-            raise TinymimError(f"run: {place} holds {len(inside)} runs; name one: {shown}")
-        what = "has no config.yaml, so it is no run folder" if place.is_dir() else "is no folder"
-        raise TinymimError(f"run: {place} {what}; give one that `tinymim fit` wrote, such as runs/relation_digits")
+    check_run(place)
     try:
         recipe = inspection.read(place / "config.yaml", f"run: {place / 'config.yaml'}")
         curves = metrics_log.read(place)

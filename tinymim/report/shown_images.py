@@ -22,7 +22,7 @@ from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.report.document import Picture
 from tinymim.report.runs import Run
-from tinymim.training import inspection
+from tinymim.training import data_source, inspection
 
 SIDE = 224
 """Pixels of a picture on the page."""
@@ -45,8 +45,8 @@ class ShownImages:
     """
 
     def __init__(self, run: Run, folder: Path | None, count: int, trust: bool):
-        if folder and not folder.is_dir():
-            raise TinymimError(f"images: {folder} is no folder")
+        if folder:
+            data_source.check_folder(folder)
         self.run, self.folder, self.count, self.trust = run, folder, count, trust
         self.notes: list[str] = []
 

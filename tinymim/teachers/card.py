@@ -24,6 +24,9 @@ from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
 from tinymim.vit.description import Architecture
 
+TIMM = "timm:"
+"""Begins the names of weights that timm knows, of which no card is here."""
+
 NEEDED = ("architecture", "file", "licence", "citation", "source")  # fields that a card must have besides its name
 NONCOMMERCIAL = re.compile(
     r"\bnc\b|\bby n c\b|\bcc ?by ?nc|non ?commercial|\bno(t for)? commercial use|"

@@ -11,11 +11,11 @@ from timm.models import get_pretrained_cfg
 
 from tinymim.errors import TinymimError
 from tinymim.near_names import nearest
-from tinymim.teachers.card import Card, folders
+from tinymim.teachers.card import TIMM, Card, folders
 from tinymim.teachers.download import PATIENCE, unreachable
 from tinymim.vit.architecture import Architecture
 
-PREFIX = "timm:"
+PREFIX = TIMM
 SAFETENSORS = "model.safetensors"  # name of a file of weights on timm's pages of the hub
 LABELLED = {"in1k", "in12k", "in21k", "in22k"}
 UNLABELLED = {"mim", "mae", "dino", "ijepa"}

@@ -8,7 +8,6 @@ teacher card.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from tinymim.errors import TinymimError, first_few
 from tinymim.files import noted, sha256, write_atomically
 from tinymim.log import say
 from tinymim.safety import text
-from tinymim.teachers import formats, record_schemas, safe_pickle, sizes, weights_summary
+from tinymim.teachers import formats, record_schemas, safe_pickle, sizes, weights_file, weights_summary
 from tinymim.teachers.formats import State
 from tinymim.teachers.learned import check_values
 from tinymim.teachers.provenance import OURS, Provenance, licence_of
@@ -71,7 +70,7 @@ def read(path: Path) -> File:
     Raises:
         TinymimError: missing, truncated, carrying code, or holding no weights.
     """
-    _check_place(path)
+    weights_file.check_file(path)
     if not _is_safetensors(path):  # whatever its ending
         return _unwrap(path, safe_pickle.load(path, mapped=True))
     try:
@@ -88,21 +87,6 @@ def read(path: Path) -> File:
     record = record_schemas.record(text.json_data(header, what), what)
     sizes.compare(path, state, record)
     return File(path, state, record)
-
-
-def _check_place(path: Path) -> None:
-    """Raise unless there is a file, which is whole as far as its name says it."""
-    if path.is_dir():
-        raise TinymimError(f"no weights file at {path}: that is a folder")
-    if path.is_symlink() and not path.exists():
-        raise TinymimError(f"no weights file at {path}: that is a link to {path.readlink()}, where there is none")
-    if not path.is_file():
-        raise TinymimError(f"no weights file at {path}{': that is no regular file' if path.exists() else ''}")
-    if part := re.search(r"-(\d{5})-of-(\d{5})\.", path.name):
-        raise TinymimError(
-            f"{path} is part {int(part[1])} of {int(part[2])} of some weights, and one file is read: transformers' "
-            'from_pretrained of its folder, then save_pretrained(..., max_shard_size="100GB"), makes one of them'
-        )
 
 
 def _is_safetensors(path: Path) -> bool:

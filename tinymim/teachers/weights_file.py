@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from tinymim.errors import TinymimError
@@ -67,3 +69,32 @@ def _in_its_place(folder: Path) -> str:
         return f"; {runs}: name the checkpoint that it was made of"
     files = [place for ending in names.WEIGHTS for place in sorted(folder.glob(f"*{ending}"))]
     return f"; name the file itself, such as {files[0]}" if files else ""
+
+
+def check_file(path: Path) -> None:
+    """Raise unless there is a file, which is whole as far as its name says it."""
+    if path.is_dir():
+        raise TinymimError(f"no weights file at {path}: that is a folder")
+    if path.is_symlink() and not path.exists():
+        raise TinymimError(f"no weights file at {path}: that is a link to {path.readlink()}, where there is none")
+    if not path.is_file():
+        raise TinymimError(f"no weights file at {path}{': that is no regular file' if path.exists() else ''}")
+    if part := re.search(r"-(\d{5})-of-(\d{5})\.", path.name):
+        raise TinymimError(
+            f"{path} is part {int(part[1])} of {int(part[2])} of some weights, and one file is read: transformers' "
+            'from_pretrained of its folder, then save_pretrained(..., max_shard_size="100GB"), makes one of them'
+        )
+
+
+def check_named(source: str) -> None:
+    """Raise where nothing is there by the name of a network; what is there is left to whoever opens it.
+
+    Raises:
+        TinymimError: neither a path, nor a card's name, nor ``timm:NAME``.
+    """
+    if source.startswith(cards.TIMM) or os.path.exists(os.path.expanduser(source)):  # noqa: PTH110, PTH111  # of any length
+        return
+    if path := weights_in(source):
+        check_file(path)
+    else:
+        cards.find(source)

@@ -20,6 +20,7 @@ from tinymim.files import write_atomically
 from tinymim.seeds import snapshot
 from tinymim.teachers import record_schemas, safe_pickle
 from tinymim.training import run_schemas
+from tinymim.training.run_folder import check_capture
 from tinymim.vit.conventions import CONVENTIONS, Conventions
 
 FORMAT = 1
@@ -107,8 +108,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         TinymimError: no such file, or none that a guard wrote.
     """
-    if not path.is_file():
-        raise TinymimError(f"there is no file at {path}; captures lie in the run folder, as nonfinite/step_N.pt")
+    check_capture(path)
     try:
         content = safe_pickle.load(path, mapped=True)
     except TinymimError as error:

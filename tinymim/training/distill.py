@@ -16,11 +16,22 @@ from tinymim.data import opened
 from tinymim.errors import TinymimError, several
 from tinymim.teachers import locate
 from tinymim.training import fit
+from tinymim.training.python_arguments import in_python
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.description import Architecture
 
 TARGETS = {"relation": "Relation", "feature": "Feature", "attention": "AttentionMap", "cls": "CLS", "logits": "Logits"}
 """Targets of the project by short name."""
+
+ARGUMENTS = {
+    **{f"data.{name}": name for name in ("image_size", "batch_size", "num_workers")},
+    **{f"model.{name}": name for name in ("teacher", "student", "targets", "teacher_cache")},
+    **{f"trainer.{name}": name for name in ("devices", "precision")},
+    **{"data.root": "data", "data.dataset": "data", "data.val_dataset": "held_out", "model.optim.base_lr": "base_lr"},
+    **{"trainer.max_epochs": "epochs", "seed_everything": "seed", "overwrite": "overwrite"},
+    **{"run_dir": "out", "ckpt_path": "out"},  # the checkpoint is the newest one there
+}
+"""Arguments of :func:`distill` by the fields of the recipe that they become."""
 
 WARMUP = 0.05
 """Share of the epochs in which the learning rate rises: 15 of 300, as in the paper."""
@@ -34,6 +45,7 @@ def distill(
     targets: str | Sequence[str | Mapping[str, Any]] = "relation",
     epochs: int = 100,
     out: str | Path = "runs/distilled",
+    overwrite: bool = False,
     held_out: Any = None,
     image_size: int | None = None,
     batch_size: int = 128,
@@ -60,6 +72,7 @@ def distill(
             arguments as recipes have them: ``{"class_path": "mine.Gram", "init_args": {...}}``.
         epochs: passes over the images.
         out: folder of the run.
+        overwrite: begin again in a folder that holds a run, and lose that.
         held_out: a data set of ``data``'s kind to measure on; ``None`` keeps some of ``data`` from training.
         image_size: side of the images in pixels; ``None`` is the teacher's.
         batch_size: images in a step of one device.
@@ -105,7 +118,9 @@ def distill(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{out.name}.yaml"
         path.write_text(yaml.safe_dump(json.loads(json.dumps(recipe))))
-        fit.run("fit", ["--config", str(path), "--run_dir", str(out), "--ckpt_path", "last", *words])
+        begin = ["--overwrite", "true"] if overwrite else ["--ckpt_path", "last"]
+        with in_python(ARGUMENTS):
+            fit.run("fit", ["--config", str(path), "--run_dir", str(out), *begin, *words])
     return load(out / "checkpoints" / "last.ckpt")
 
 
@@ -121,8 +136,9 @@ def load(source: str | Path) -> Backbone:
     Raises:
         TinymimError: nothing there, or weights that do not say what they are.
     """
-    located = locate.locate(str(source))
-    backbone, _ = located.load(classifier=bool(located.classes))
+    with in_python({"teacher": "source"}):
+        located = locate.locate(str(source))
+        backbone, _ = located.load(classifier=bool(located.classes))
     return backbone.requires_grad_()
 
 

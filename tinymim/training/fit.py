@@ -29,7 +29,7 @@ from tinymim.errors import TinymimError, mistaken
 from tinymim.log import Details, details, say
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
-from tinymim.training import preflight, run_folder, run_results, test_report
+from tinymim.training import preflight, run_folder, run_record, run_results, test_report
 from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, problem_of
 from tinymim.training.checkpoints import BestCheckpoint, Checkpoints, total_steps, write_progress
 from tinymim.training.exact_resume import ExactResume
@@ -41,7 +41,7 @@ from tinymim.training.predictions import MaskFiles, PredictionArrays
 from tinymim.training.preemption import Preempted, Preemption, end_workers
 from tinymim.training.processes import CommonPrecision, end_with_parent, rank, started_by_lightning
 from tinymim.training.progress import Elapsed, progress_bar
-from tinymim.training.run_folder import SaveRecipe
+from tinymim.training.run_record import SaveRecipe
 
 
 @dataclass
@@ -118,7 +118,7 @@ class TinymimCLI(LightningCLI):
         self._check_weights(checkpoint)
         self._resolve_checkpoint(config)
         if self._records() and rank() == 0:
-            resume = self.attempt.rewinding or checkpoint == "last" or self._inside(checkpoint)
+            resume = self.attempt.rewinding or run_folder.goes_on(self.run_dir, checkpoint)
             run_folder.claim(self.run_dir, resume, config.overwrite, self.attempt.held)
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks()}
         return super().instantiate_trainer(**kwargs, **self._trainer_options(self.config_init[self.subcommand].trainer))
@@ -126,10 +126,6 @@ class TinymimCLI(LightningCLI):
     def _records(self) -> bool:
         """Whether this command writes a run: a fit that is not only checked."""
         return self.subcommand == "fit" and not self.checking
-
-    def _inside(self, checkpoint: Any) -> bool:
-        """Whether a checkpoint is one of this run's."""
-        return bool(checkpoint) and self.run_dir.resolve() in Path(str(checkpoint)).resolve().parents
 
     def _check_weights(self, checkpoint: str | None) -> None:
         """Raise where the model has nothing to train, or a test no weights."""
@@ -214,7 +210,7 @@ class TinymimCLI(LightningCLI):
             if (self.run_dir / "results.json").is_file():
                 say(done)
                 return
-            if not self._inside(trainer.ckpt_path):
+            if not run_folder.goes_on(self.run_dir, trainer.ckpt_path):
                 run_folder.clear(self.run_dir, resume=False)  # of what loggers have begun
                 raise TinymimError(done)
         metrics, seconds, steps = dict(trainer.callback_metrics), self._elapsed.seconds, total_steps(trainer)
@@ -268,7 +264,7 @@ def _run(command: str, arguments: list[str], checking: bool, details: Details) -
     kept, config = list(references.places(config)), references.filled(config)
     if precision.is_auto(config):  # the settled one is saved, so that the run goes on in it
         kept = [(place, text) for place, text in kept if place != ("trainer", "precision")]
-    config = precision.settle(config, run_folder.precision_before(config) if command == "fit" else None)
+    config = precision.settle(config, run_record.precision_before(config) if command == "fit" else None)
     trainer_parts.place_loggers(config)
     if started_by_lightning():
         end_with_parent()

@@ -17,6 +17,7 @@ from lightning.pytorch.profilers import Profiler
 import tinymim
 from tinymim.errors import TinymimError, misfit
 from tinymim.log import hush
+from tinymim.methods.checkpoint_record import OTHER_RUN
 from tinymim.system import FULL, NO_ROOM
 from tinymim.training.processes import rank
 
@@ -69,11 +70,11 @@ def _message(error: Exception) -> str | None:
         return f"{reason}{where}; checkpoints are untouched. Make room, and go on with --ckpt_path last"
     if isinstance(error, ValueError) and "parameter group" in text:
         return (
-            f"ckpt_path: the checkpoint's optimizer does not fit this recipe: {misfit(error)}; go on with the recipe "
-            "that the run began with, or start from the weights alone"
+            f"ckpt_path: the checkpoint's optimizer does not fit this recipe: {misfit(error)}; {OTHER_RUN}; or start "
+            "from the weights alone"
         )
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in text:
-        return f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}"
+        return f"ckpt_path: the checkpoint does not fit this recipe: {misfit(error)}; {OTHER_RUN}"
     if isinstance(error, RuntimeError) and WORKER.search(text):
         return (
             f"data.num_workers: a loading process has ended ({text.splitlines()[0].strip()}), perhaps for its memory; "

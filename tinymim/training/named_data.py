@@ -11,9 +11,10 @@ from tinymim.data.data_module import ImageData
 from tinymim.data.named_sets import NamedSets
 from tinymim.errors import TinymimError, several
 from tinymim.training import inspection
+from tinymim.training.data_source import BUILT_IN, recipe_of
 
-BUILT_IN: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
-"""Data that need no file."""
+CLASSES: dict[str, Callable[..., ImageData]] = {"digits": DigitsData, "shapes": ShapesData}
+"""Data modules of :data:`BUILT_IN`."""
 
 
 def find(source: str, size: int, trust: bool = False) -> tuple[ImageData, str]:
@@ -28,14 +29,9 @@ def find(source: str, size: int, trust: bool = False) -> tuple[ImageData, str]:
         TinymimError: nothing of that name, test sets alone, or mistakes in it.
     """
     if source in BUILT_IN:
-        data, name = BUILT_IN[source](image_size=size), source
+        data, name = CLASSES[source](image_size=size), source
     else:
-        try:
-            recipe = recipes.find(source)
-        except TinymimError as error:
-            raise TinymimError(
-                f"data: {source} is no folder of images, neither {' nor '.join(BUILT_IN)}, and no recipe ({error})"
-            ) from None
+        recipe = recipe_of(source)
         with inspection.trusted(None, trust, str(recipe)):  # a class in another's place is looked up already
             resolved = recipes.resolve(["--config", str(recipe)])[0]
         if not resolved.get("data"):

@@ -14,9 +14,6 @@ from tinymim.methods.base import Method, size
 from tinymim.methods.optim import total_batch
 from tinymim.safety.console import PlainConsole
 
-FILE = "summary.txt"
-"""All lines, in the run folder."""
-
 FEW_A_EPOCH = 4  # steps of an epoch, fewer of which are worth a word
 ENOUGH_A_EPOCH = 8  # that the batch which is proposed has at least
 FEW_STEPS = 100  # of a whole run

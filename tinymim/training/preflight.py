@@ -32,6 +32,7 @@ from tinymim.training import overview
 from tinymim.training.measurement import Growth, Measurement
 from tinymim.training.messages import unmade
 from tinymim.training.progress import clock
+from tinymim.training.run_folder import SUMMARY
 
 ENOUGH = 10.0
 """Seconds that a check may spend, from when all is built, on each of: a batch to validate, loading the first one to
@@ -249,7 +250,7 @@ class Preflight(pl.Callback):
         width = max(len(title) for title, _ in self._whole) + 2
         table = [f"{title:<{width}}{text}" for title, text in self._whole]
         lines = [*self.details.lines, *table, *self._remarks, *measured]
-        write_text(Path(trainer.default_root_dir) / overview.FILE, "\n".join([*lines, ""]))
+        write_text(Path(trainer.default_root_dir) / SUMMARY, "\n".join([*lines, ""]))
 
 
 def _images(trainer: pl.Trainer) -> int:

@@ -20,11 +20,10 @@ from tinymim.errors import TinymimError
 from tinymim.evaluation.few_images import few_images
 from tinymim.safety import escaping
 from tinymim.safety.console import PlainConsole
+from tinymim.training.run_folder import TESTED
 
 SHARES = ("top1", "top5", "knn_top1")
 """Figures that are shares of the held-out images."""
-
-FILES = ("test.json", "test.md")
 
 
 def finish(
@@ -57,8 +56,8 @@ def finish(
         report = Report([("figures", ["figure", "value"], [[name, f"{value:.6f}"] for name, value in metrics.items()])])
         report.notes += _few(metrics, module, data)
     if folder:
-        files.write_json(folder / FILES[0], content)
-        files.write_text(folder / FILES[1], markdown(report, checkpoint))
+        files.write_json(folder / TESTED[0], content)
+        files.write_text(folder / TESTED[1], markdown(report, checkpoint))
     if not shown:
         return
     console = PlainConsole(soft_wrap=True)
@@ -69,7 +68,7 @@ def finish(
     for note in report.notes:
         console.print(f"- {note}")
     if folder:
-        console.print(f"written to {folder / FILES[0]}")
+        console.print(f"written to {folder / TESTED[0]}")
 
 
 def _few(metrics: dict[str, float], module: Any, data: Any) -> list[str]:

@@ -11,7 +11,6 @@ from operator import call
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +18,7 @@ from tinymim.errors import TinymimError
 from tinymim.vit.architecture import Architecture, build, set_heads
 from tinymim.vit.classifier_head import Head
 from tinymim.vit.geometry import Geometry
+from tinymim.vit.images import check_images, resized
 from tinymim.vit.positions import Positions, embed_positions, fit_positions
 from tinymim.vit.taps import (
     ATTENTION,
@@ -86,7 +86,6 @@ class Backbone(Geometry, nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] to the values this network's weights expect."""
-        assert images.is_floating_point(), "bytes become floats in ImageData.on_after_batch_transfer"
         return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
 
     def denormalise(self, values: Tensor) -> Tensor:
@@ -102,6 +101,9 @@ class Backbone(Geometry, nn.Module):
             images: ``(B, 3, H, W)`` in [0, 1]; resized where the network takes another size.
             keep: ``(B, K)`` indices of the patches to keep; the others are dropped. ``None`` keeps all.
             replace: what to make of the ``(B, N, D)`` patches before they get their positions.
+
+        Raises:
+            TinymimError: other ``images``, see :func:`tinymim.vit.images.check_images`.
         """
         return self._embed(images, keep, replace)[0]
 
@@ -111,6 +113,7 @@ class Backbone(Geometry, nn.Module):
         """Like :meth:`embed`, plus each block's keyword arguments."""
         if keep is not None and not self.maskable:
             raise TinymimError(f"{self.architecture.arch} {NOT_MASKABLE}")
+        check_images(images, cast(Tensor, self.mean))
         x = self.vit.patch_embed(self.normalise(resized(images, self.image_size)))
         x, positions = embed_positions(self.vit, replace(x) if replace else x, keep)
         choose_attention(self._blocks, x)
@@ -128,7 +131,7 @@ class Backbone(Geometry, nn.Module):
             ``(B, prefix + N, D)`` for each tap, ``(B, classes)`` for ``logits``.
 
         Raises:
-            TinymimError: a tap outside the network, or the logits of one without classifier.
+            TinymimError: other ``images``, a tap outside the network, or the logits of one without classifier.
         """
         return {
             Tap(number, name): part
@@ -165,7 +168,8 @@ class Backbone(Geometry, nn.Module):
         return self.classifier(tokens) if self.classifier else self.vit.forward_head(self.vit.norm(tokens))
 
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
-        """Mean of the patch tokens that ``block`` (default: the output block) gives out, ``(B, D)``."""
+        """Mean of the patch tokens that ``block`` (default: the output block) gives out, ``(B, D)``; ``images`` as for
+        :meth:`read`."""
         tap = Tap(block or self.output_block, "ffn_post")
         return self.read(images, [tap])[tap][:, self.prefix :].mean(dim=1)
 
@@ -263,10 +267,3 @@ def skeleton(architecture: Architecture) -> Backbone:
     """The network on the meta device: all its sizes, no memory and no weights."""
     with torch.device("meta"):
         return Backbone(architecture, initialise=False)
-
-
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """``(B, 3, H, W)`` images in [0, 1] in another size, bicubic and antialiased; as they are where they fit."""
-    if images.shape[-2:] == size:
-        return images
-    return F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
