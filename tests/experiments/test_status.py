@@ -53,7 +53,7 @@ def test_status__of_a_single_run(tmp_path: Path) -> None:
     console = PlainConsole(file=io.StringIO(), width=80)
     status.of_run(runs.read(tmp_path), console)
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
-        f"run tiny in {tmp_path}: Distiller from big, DigitsData",
+        f"run tiny in {tmp_path}: Distiller taught by big, DigitsData",
         f"cut off; `tinymim resume {tmp_path}` goes on, 2 of 5 epochs, 1:01, loss 0.5000",
         "nobody is at work on it",
         f"its page: tinymim report {tmp_path}",
