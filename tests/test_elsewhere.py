@@ -137,7 +137,7 @@ def test_run__as_elsewhere_with_the_core_alone(tmp_path: Path) -> None:
     assert "lacking:\n- analysis without pandas\n- cli without pandas\n- scaling without pandas\n$" in said
     codes = [int(line.removeprefix("exit code ")) for line in said.splitlines() if line.startswith("exit code ")]
     assert codes == [0, 0, 0, 0, 0, 1], said
-    assert "needs matplotlib and pandas and scipy, not installed here: pip install 'tinymim[report,analysis]'" in said
+    assert "needs matplotlib and pandas and scipy, not installed here: pip install 'tinymim[analysis]'" in said
     page = (tmp_path / "run" / "report.html").read_text()
     assert "curves need matplotlib, not installed here: pip install" in page
     assert "attention of teacher" in page

@@ -71,7 +71,7 @@ def test_fit__a_star_student_is_distilled_and_fine_tuned_deit_style(said: dict[s
     for name in ("hard", "soft"):
         assert f"{name} distillation, weight 0.5: vit_tiny_patch16_224: width 192, depth 6" in said[name][1]
         assert "CLS and distillation token, neck of 320 channels, 10 classes" in said[name][1]
-        assert record(runs / name)["deit"] == {"teacher": {"name": "last.ckpt", "sha256": taught}, "kind": name}
+        assert record(runs / name)["deit"] == {"teacher": {"name": "run teacher", "sha256": taught}, "kind": name}
         state = torch.load(runs / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         parts = {key.split(".")[1] for key in state if key.startswith("model.")}
         assert parts == {"backbone", "neck", "norm", "head", "head_dist"}
