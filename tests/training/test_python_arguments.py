@@ -8,7 +8,7 @@ import pytest
 
 from tinymim import log
 from tinymim.methods.checkpoint_record import OTHER_RUN
-from tinymim.training.distill import ARGUMENTS
+from tinymim.training.call_mistakes import ARGUMENTS
 from tinymim.training.preemption import Preempted
 from tinymim.training.python_arguments import in_python, worded
 
