@@ -146,9 +146,9 @@ def _unlike(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]
     """Places where two resolved recipes differ, and both values. Options that the version before did not have are
     passed over; a network's own are not."""
     if isinstance(old, dict) and isinstance(new, dict):
-        classes = [each.get("class_path") for each in (old, new)]
-        if all(classes) and not class_paths.same_class(*classes):
-            yield path, *classes
+        before, now = old.get("class_path"), new.get("class_path")
+        if before and now and not class_paths.same_class(str(before), str(now)):
+            yield path, before, now
             return
         for name in dict.fromkeys([*old, *new]) if path.endswith("options") else new.keys() & old.keys():
             inner = path if name == "init_args" else f"{path}.{name}".lstrip(".")
