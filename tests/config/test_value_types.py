@@ -61,6 +61,8 @@ def test_alone__leaves_out_what_another_mistake_causes() -> None:
     assert causes.alone([caused, other, "data.image_sizes: none"], first) == [other, "data.image_sizes: none"]
     assert causes.alone([caused, other], ["data.class_path: x.Y cannot be imported"]) == [other]
     assert causes.alone([caused, other], [other]) == [caused]
+    left = "targets: the list is empty"
+    assert causes.alone([left, other], ["model.init_args.targets[0].class_path: x.Y cannot be imported"]) == [other]
     assert causes.alone(["data.root is not set: give one"], ["data.init_args.root: 5 is not a text"]) == []
 
 

@@ -57,8 +57,13 @@ def test_picture__is_the_same_in_any_form(item: Any) -> None:
     ("item", "says"),
     [
         (TENSOR.float(), r"values from 0 to \d+.* leave Normalize out"),
-        (torch.zeros(5, 4, 4), r"holds ndarray of float32 \(4, 4, 5\)|uint8 \(4, 4, 5\)"),
+        (torch.zeros(5, 4, 4), r"holds Tensor of float32 \(5, 4, 4\)"),
         ({"pixels": BYTES}, "an item has no 'image'"),
+        (torch.zeros(32, 32, 3), r"holds Tensor of float32 \(32, 32, 3\)"),
+        (torch.full((3, 4, 4), torch.nan), "no numbers"),
+        (torch.zeros(3, 0, 0), "holds Tensor"),
+        (None, "an item holds None"),
+        ((), "an item holds None"),
         (3, "holds int where an image belongs"),
     ],
 )

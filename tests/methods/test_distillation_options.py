@@ -171,6 +171,22 @@ def test_half_teacher__follows_the_precision_of_the_run(teacher_card: Path, tmp_
     assert kept == [torch.float32, torch.bfloat16]
 
 
+@pytest.mark.parametrize(
+    ("student", "targets", "optim", "message"),
+    [
+        ("vit_tiny", [Relation()], None, r"^student: 'vit_tiny' is a name; give tinymim.Architecture\('vit_tiny', opt"),
+        (None, [Relation()], None, "^student: an object of NoneType; give tinymim.Arch"),
+        (tiny(12, 3), Relation(), None, r"^targets: Relation is no list; give one, such as \[Relation\(\)\]"),
+        (tiny(12, 3), "relation", None, "^targets: str is no list"),
+        (tiny(12, 3), ["relation"], None, "^targets: 'relation' is no target; give objects"),
+        (tiny(12, 3), [Relation()], 1e-3, "^optim: an object of float; give tinymim.Optim"),
+    ],
+)
+def test_parts__of_other_types(student: Any, targets: Any, optim: Any, message: str) -> None:
+    with pytest.raises(TinymimError, match=message):
+        Distiller("tiny_teacher", student, targets, optim)
+
+
 @pytest.mark.parametrize(("precision", "run"), [("bfloat16", "32-true"), ("float32", "bf16-mixed")])
 def test_teacher_precision__is_its_own(precision: Any, run: str, teacher_card: Path, tmp_path: Path) -> None:
     module = built(tmp_path, Relation(), Feature(), precision=run, teacher_precision=precision, drop_path=0.0)

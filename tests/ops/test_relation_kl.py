@@ -148,6 +148,8 @@ def test_relation_kl__names_the_option_that_is_wrong(form):
     for temperature in (0, -1.0, math.nan, math.inf):
         with pytest.raises(TinymimError, match=r"relation_kl.temperature: .* must be a number above 0"):
             relation_kl(*tokens, temperature, form)
+    with pytest.raises(TinymimError, match=r"relation_kl.tq: int is no tensor; give \(B, H, N, D\)"):
+        relation_kl(1, 2, 3, 4)  # type: ignore[arg-type]
     with pytest.raises(TinymimError, match=rf"relation_kl.form: '{form}s' is none of auto, reference"):
         relation_kl(*tokens, form=form + "s")
     with pytest.raises(TinymimError, match=r"relation_kl.sq: torch.int64 is no floating-point type"):

@@ -29,8 +29,9 @@ def _place(tmp_path: Path) -> Any:
 
 
 def call(data: Any, **arguments: Any) -> Any:
-    options = {"trainer.accelerator": "cpu", "trainer.precision": "32-true", **arguments.pop("options", {})}
-    defaults = {"epochs": 1, "batch_size": 4, "num_workers": 0, "out": "run", "options": options}
+    options = {"trainer.accelerator": "cpu", **arguments.pop("options", {})}
+    sizes = {"epochs": 1, "batch_size": 4, "num_workers": 0}
+    defaults = {**sizes, "out": "run", "precision": "32-true", "options": options}
     return tinymim.distill("digits_mae", arguments.pop("student", STUDENT), data, **{**defaults, **arguments})
 
 
@@ -40,15 +41,17 @@ def test_distill__is_a_run_that_ends_once_and_gives_its_student(capsys: pytest.C
     said = capsys.readouterr().err
     assert "nothing to resume in run" in said
     assert "; batch_size=1 makes" in said
-    again = call(data, epochs=2)
+    again = call(TensorDataset(PIXELS.clone()), epochs=2)
     assert "nothing to train: the checkpoint is at epoch 2 of 2" in capsys.readouterr().err
     loaded = tinymim.load("run/checkpoints/last.ckpt")
     assert not student.training
     assert torch.equal(student.features(PIXELS), again.features(PIXELS))
-    assert torch.equal(student.features(PIXELS), loaded.features(PIXELS))
+    assert torch.equal(student.features(PIXELS), loaded(PIXELS))
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     with pytest.raises(TinymimError, match=r"^out: .*targets.0.*; .* out='ANOTHER_FOLDER'; .* overwrite=True$"):
-        call(data, targets="feature")
+        call(data, targets="feature", epochs=2)
+    with pytest.raises(TinymimError, match=r"^data: .*have changed \(others of the same number\)"):
+        call(TensorDataset(1 - PIXELS), epochs=2)
     call(data, targets="feature", overwrite=True)
     assert "Feature" in Path("run/config.yaml").read_text()
 
@@ -59,7 +62,7 @@ def test_distill__types_that_nothing_can_be_made_of_are_told_together() -> None:
     told = str(raised.value)
     assert "student: an object of Linear; give timm's name of a ViT, or tinymim.Architecture(...)" in told
     assert "data: None is neither a folder nor a map-style data set" in told
-    assert "epochs: 'ten' is not a number" in told
+    assert "epochs: 'ten' is no whole number" in told
 
 
 def test_distill__of_a_folder_by_name_of_timm_with_several_targets(tmp_path: Path) -> None:
@@ -88,14 +91,27 @@ def test_distill__of_a_folder_by_name_of_timm_with_several_targets(tmp_path: Pat
         ({"data": TensorDataset(PIXELS), "targets": "relations"}, "targets: 'relations' is none of relation, feature"),
         ({"data": TensorDataset(PIXELS), "targets": []}, "targets"),
         ({"data": TensorDataset(PIXELS), "options": {"model.drop_pth": 0.1}}, "drop_pth"),
-        ({"data": TensorDataset(PIXELS), "batch_size": 0}, "run has 1 mistake: batch_size: 0 is not 1 or more"),
+        ({"data": TensorDataset(PIXELS), "batch_size": 0}, "cannot run: batch_size: 0 is not 1 or more"),
         ({"data": TensorDataset(PIXELS), "student": "resnet18"}, "resnet18"),
+        ({"data": TensorDataset(PIXELS), "held_out": TensorDataset(PIXELS[:0])}, "TensorDataset is empty"),
+        (
+            {"data": TensorDataset(PIXELS), "targets": {"class_path": "no.X"}},
+            r"1 mistake: targets\[0\].class_path: no.X",
+        ),
+        ({"data": TensorDataset(PIXELS), "options": {"model.drop_path": PIXELS}}, "holds plain values"),
     ],
 )
 def test_distill__mistakes_in_a_line(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(TinymimError, match=says):
         call(**arguments)
     assert not Path("run").exists()
+
+
+def test_distill__leaves_a_folder_of_other_files(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").touch()
+    with pytest.raises(TinymimError, match=r"^out: photos holds other files \(a.jpg\); give a new folder"):
+        call(TensorDataset(PIXELS), out="photos")
 
 
 def test_load__names_its_own_argument() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tinymim import log
 from tinymim.methods.checkpoint_record import OTHER_RUN
-from tinymim.training.distill import ARGUMENTS
+from tinymim.training.call_mistakes import ARGUMENTS
 from tinymim.training.preemption import Preempted
 from tinymim.training.python_arguments import in_python, worded
 
@@ -28,6 +28,8 @@ WORDED = {
     "student.options.img_size: 32, and data.image_size is": "student.options.img_size: 32, and image_size is",
     "model.init_args.teacher_cache: 'x' is not": "teacher_cache: 'x' is not",
     "data.root: no images in emp/data.root: looked": "data: no images in emp/data.root: looked",
+    "teacher_cache: 'x' is not a number, null": "teacher_cache: 'x' is not a number, None",
+    "writes to /dev/null": "writes to /dev/null",
     "trainer.accelerator: 'cpuu' is none": "trainer.accelerator: 'cpuu' is none",
     "`tinymim fit --run_dir x`, --trust, --mean half": "`tinymim fit --run_dir x`, --trust, --mean half",
     f"ckpt_path: no; {OTHER_RUN}": "out: no; go on with the recipe that the run began with; or keep it, and give "

@@ -18,6 +18,8 @@ def alone(errors: list[str], causes: list[str]) -> list[str]:
 
     A class that cannot be made stands for all of its options; so does a part of the recipe.
     """
+    lists = {name.partition("[")[0].removeprefix("model.") for name in fields(causes) if "[" in name}
+    errors = [error for error in errors if not fields([error]) & lists]  # of what is left of a list
     wrong = [rf"{re.escape(name)}(?!\w)" for name in fields(causes) if "." in name]
     wrong += [rf"{name}\.[a-z]" for name in fields(causes) if "." not in name]
     if not wrong:

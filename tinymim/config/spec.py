@@ -21,6 +21,26 @@ FOLDERS = {
 }
 
 
+FREE = {
+    "trainer": (
+        "accelerator",
+        "strategy",
+        "logger",
+        "log_every_n_steps",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "num_sanity_val_steps",
+        "check_val_every_n_epoch",
+        "profiler",
+        "default_root_dir",
+    ),
+    "data": ("num_workers",),
+    "model": ("gradient_checkpointing", "compile"),
+}
+"""Options that change how a run is done and not what it comes to, but for the order in which numbers are added. The
+precision is not among them, nor the folder of the images, of which nobody knows whether it holds the same ones."""
+
+
 def find(kind: str, name: str) -> Path:
     """The file of a study or chain.
 

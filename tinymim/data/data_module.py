@@ -97,6 +97,8 @@ class ImageData(pl.LightningDataModule):
         """What is there and is not used, for people."""
         self.description = ""
         """Where its images are from, how many, and which are held out, once they are known."""
+        self.same_images = False
+        """Whether a run may go on with none but the images that it began with."""
         self._noted: dict[str, Any] | None = None
         self._prepared = False
         self._begun = (0, 0)
@@ -174,6 +176,10 @@ class ImageData(pl.LightningDataModule):
                 f"{first_few(list(map(str, strange)))}: give the run its own images, or begin another with its weights"
             )
         for line in images_of_run.changes(self.parts(), state_dict, now):
+            if self.same_images and images_of_run.CERTAIN in line:
+                raise TinymimError(
+                    f"data: {line}; give the run its own images, or begin another: --run_dir ANOTHER_FOLDER"
+                )
             say(f"data: {line}")
 
     def parts(self) -> dict[str, Any]:

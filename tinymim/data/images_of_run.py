@@ -1,7 +1,8 @@
 """The images that a run is of: what its checkpoints note of them, and what is said where it goes on with others.
 
-Noted are the number, a hash of names and labels, a hash of the files' sizes, and when the newest was written. Sizes
-come before times, for a copied folder has other times: those tell something only where few files are newer.
+Noted are the number, a hash of names and labels, a hash of the files' sizes, and when the newest was written; of
+tensors in memory a hash of some images. Sizes come before times, for a copied folder has other times: those tell
+something only where few files are newer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ PARTS = {
 """Parts of a data module: for people, and what follows from others."""
 
 
+CERTAIN = "have changed"
+"""Words of a change that is one for certain."""
+
+
 def notes(parts: dict[str, Any]) -> dict[str, Any]:
     """Number, contents, sizes and newest time, in nanoseconds, of the data sets of a data module, by part; ``None``
     where one has no such. Looks at up to :data:`LOOKED_AT` files of each."""
@@ -33,6 +38,8 @@ def _noted(images: Any) -> dict[str, Any]:
         note["contents"] = contents()
         if len(files := images.looked_at(LOOKED_AT)):
             note |= {"sizes": content_hash(files[:, 0]), "newest": int(files[:, 1].max())}
+    if sampled := getattr(images, "sampled", None):
+        note["sampled"] = sampled()
     return note
 
 
@@ -48,18 +55,20 @@ def changes(parts: dict[str, Any], before: dict[str, Any], now: dict[str, Any]) 
     for part, (what, then) in PARTS.items():
         old, new = before.get(part, before if part == "train" else None), now.get(part)  # older ones have that alone
         if isinstance(old, dict) and new and (how := _difference(parts[part], old, new)):
-            certain = "may have" if how.endswith("sizes as before") else "have"
-            lines.append(f"{what} {certain} changed ({how}): {'if so, ' * (certain != 'have')}{then}")
+            uncertain = how.endswith("sizes as before")
+            lines.append(
+                f"{what} {'may have changed' if uncertain else CERTAIN} ({how}): {'if so, ' * uncertain}{then}"
+            )
     return lines
 
 
 def _difference(images: Any, old: dict[str, Any], new: dict[str, Any]) -> str:
     def differs(name: str) -> bool:
-        return old.get(name) is not None and new[name] is not None and old[name] != new[name]
+        return old.get(name) is not None and new.get(name) is not None and old[name] != new[name]
 
     if differs("images"):
         return f"{old['images']} before, {new['images']} now"
-    if differs("contents"):
+    if differs("contents") or differs("sampled"):
         return "others of the same number"
     if differs("sizes"):
         return "files of the same names have other sizes"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Subset, TensorDataset
 from typing_extensions import override
 
 from tinymim.data import opened
@@ -18,8 +19,12 @@ from tinymim.data.array_images import ArrayImages
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData
 from tinymim.data.open_image import open_image
+from tinymim.data.repeated import content_hash
 from tinymim.data.torchvision_images import labels_of, pixels_of
 from tinymim.errors import TinymimError, several
+
+SAMPLED = 64
+"""Images by which a run that goes on knows those of a tensor."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -43,6 +48,16 @@ class ObjectImages(ImageDataset):
     @override
     def places(self) -> list[Any]:
         return [len(self.opened), self.rows]
+
+    def sampled(self) -> str | None:
+        """Hash of up to :data:`SAMPLED` images, evenly spread, of a set that holds them as one tensor or array, and so
+        gives them alike each time; ``None`` of any other."""
+        held = self.opened.tensors[0] if type(self.opened) is TensorDataset else self.opened
+        if not isinstance(held, Tensor | np.ndarray):
+            return None
+        some = self.rows[np.linspace(0, len(self.rows) - 1, min(SAMPLED, len(self.rows))).astype(int)]
+        pixels = torch.stack([torch.as_tensor(held[int(row)]).cpu() for row in some])
+        return content_hash([str(held.dtype), *held.shape[1:]], pixels.contiguous().view(torch.uint8).numpy())
 
 
 class ObjectData(ViewedData):
@@ -129,29 +144,45 @@ def picture(item: Any) -> Image.Image:
     Raises:
         TinymimError: it is none.
     """
-    value = item.get("image") if isinstance(item, dict) else item[0] if isinstance(item, tuple | list) else item
+    value = (
+        item.get("image")
+        if isinstance(item, dict)
+        else next(iter(item), None)
+        if isinstance(item, tuple | list)
+        else item
+    )
     if isinstance(value, Image.Image):
         return value
     if isinstance(value, str | bytes):
         return open_image(value)
+    given = value
     if isinstance(value, Tensor) and value.ndim in (2, 3):
         value = value.permute(1, 2, 0).squeeze(-1).numpy() if value.ndim == 3 else value.numpy()
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size and _is_form(value):
+        if np.isnan(value).any():
+            raise TinymimError("data: an image has values that are no numbers (nan); give floats in [0, 1]")
         if value.min() < 0 or value.max() > 1:
             raise TinymimError(
                 f"data: an image with values from {value.min():.3g} to {value.max():.3g}, and floats are to be in "
                 "[0, 1]; leave Normalize out, as each network normalises by itself"
             )
         value = np.rint(value * 255).astype(np.uint8)
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[2:] in ((), (1,), (3,)):
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.size and _is_form(value):
         return Image.fromarray(value.reshape(value.shape[:2]) if value.shape[2:] == (1,) else value)
-    if value is None:
-        raise TinymimError("data: an item has no 'image'; give images alone, first in a tuple, or under that name")
-    shape = f" of {getattr(value, 'dtype', '')} {tuple(value.shape)}" if hasattr(value, "shape") else ""
+    if given is None:
+        what = "has no 'image'" if isinstance(item, dict) else "holds None"
+        raise TinymimError(f"data: an item {what}; give images alone, first in a tuple, or under 'image'")
+    kind = str(getattr(given, "dtype", "")).removeprefix("torch.")
+    shape = f" of {kind} {tuple(given.shape)}" if hasattr(given, "shape") else ""
     raise TinymimError(
-        f"data: an item holds {type(value).__name__}{shape} where an image belongs: Pillow's, bytes (H, W, 3), or a "
+        f"data: an item holds {type(given).__name__}{shape} where an image belongs: Pillow's, bytes (H, W, 3), or a "
         "tensor (3, H, W)"
     )
+
+
+def _is_form(value: NDArray[Any]) -> bool:
+    """Whether an array has the shape of an image, channels last."""
+    return value.ndim in (2, 3) and value.shape[2:] in ((), (1,), (3,))
 
 
 def _classes(dataset: Any, labels: NDArray[np.int64]) -> list[str]:

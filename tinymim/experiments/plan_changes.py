@@ -13,30 +13,11 @@ from tinymim.config import class_paths, recipe, spec
 from tinymim.data.sampler import step_images
 from tinymim.experiments.plan import SEED, Plan, Stage, seeded
 
-FREE = {
-    "trainer": (
-        "accelerator",
-        "strategy",
-        "logger",
-        "log_every_n_steps",
-        "enable_progress_bar",
-        "enable_model_summary",
-        "num_sanity_val_steps",
-        "check_val_every_n_epoch",
-        "profiler",
-        "default_root_dir",
-    ),
-    "data": ("num_workers",),
-    "model": ("gradient_checkpointing", "compile"),
-}
-"""Options that change how a run is done and not what it comes to, but for the order in which numbers are added. The
-precision is not among them, nor the folder of the images, of which nobody knows whether it holds the same ones."""
-
 
 def decisive(stage: Stage) -> dict[str, Any]:
     """All that decides the results of a stage but its seed. Processes and batches count by the total batch alone."""
     config = _named(copy.deepcopy(stage.config))
-    for part, names in FREE.items():
+    for part, names in spec.FREE.items():
         for name in names:
             _options(config, part).pop(name, None)
     config.pop("checkpoint", None)

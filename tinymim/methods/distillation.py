@@ -12,7 +12,7 @@ from tinymim.methods.base import Errors, size
 from tinymim.methods.mae_decoder import Reconstruction, Reconstructor
 from tinymim.methods.masking import fixed_keep, random_keep
 from tinymim.methods.optim import Optim
-from tinymim.methods.pairing import HeadLayout, bind, size_errors
+from tinymim.methods.pairing import HeadLayout, bind, check_parts, size_errors
 from tinymim.methods.teacher_student import TeacherStudentMethod
 from tinymim.targets.base import Target, target_block
 from tinymim.vit.architecture import Architecture, set_drop_path
@@ -42,6 +42,9 @@ class Distiller(TeacherStudentMethod):
         reconstruction: an auxiliary loss on the dropped patches; needs a ``mask_ratio``.
         gradient_checkpointing: recompute the student's blocks in the backward pass: less memory, more time.
         options: how the teacher is run, see :class:`TeacherStudentMethod`.
+
+    Raises:
+        TinymimError: a student, targets or an optimiser of other types.
     """
 
     prefix = "student.vit."
@@ -59,6 +62,7 @@ class Distiller(TeacherStudentMethod):
         gradient_checkpointing: bool = False,
         **options: Any,
     ):
+        check_parts(student, targets, optim)
         super().__init__(teacher, **options)
         self.architecture, self.optim = student, optim or Optim()
         self.drop_path, self.head_layout = drop_path, head_layout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -97,9 +98,11 @@ def _no_triton_on(device: torch.device) -> str:
 def _check(tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float, form: str) -> None:
     if form not in get_args(Form):
         raise TinymimError(f"relation_kl.form: {form!r} is none of {', '.join(get_args(Form))}")
-    if not 0 < temperature < float("inf"):
-        raise TinymimError(f"relation_kl.temperature: {temperature} must be a number above 0; 1 is the paper's")
+    if not isinstance(temperature, Real | Tensor) or not 0 < temperature < float("inf"):
+        raise TinymimError(f"relation_kl.temperature: {temperature!r} must be a number above 0; 1 is the paper's")
     for name, x in (("tq", tq), ("tk", tk), ("sq", sq), ("sk", sk)):
+        if not isinstance(x, Tensor):
+            raise TinymimError(f"relation_kl.{name}: {type(x).__name__} is no tensor; give (B, H, N, D) of floats")
         if x.dim() != 4 or 0 in x.shape:
             raise TinymimError(f"relation_kl.{name}: shape {tuple(x.shape)} is not (B, H, N, D), all at least 1")
         if not x.is_floating_point():

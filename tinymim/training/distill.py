@@ -9,29 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy
 import yaml
 from torch.utils.data import DataLoader
 
 from tinymim.data import opened
 from tinymim.errors import TinymimError, several
+from tinymim.safety import text
 from tinymim.teachers import locate
-from tinymim.training import fit
+from tinymim.training import fit, run_folder
+from tinymim.training.call_mistakes import ARGUMENTS, mistakes
 from tinymim.training.python_arguments import in_python
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.description import Architecture
 
 TARGETS = {"relation": "Relation", "feature": "Feature", "attention": "AttentionMap", "cls": "CLS", "logits": "Logits"}
 """Targets of the project by short name."""
-
-ARGUMENTS = {
-    **{f"data.{name}": name for name in ("image_size", "batch_size", "num_workers")},
-    **{f"model.{name}": name for name in ("teacher", "student", "targets", "teacher_cache")},
-    **{f"trainer.{name}": name for name in ("devices", "precision")},
-    **{"data.root": "data", "data.dataset": "data", "data.val_dataset": "held_out", "model.optim.base_lr": "base_lr"},
-    **{"trainer.max_epochs": "epochs", "seed_everything": "seed", "overwrite": "overwrite"},
-    **{"run_dir": "out", "ckpt_path": "out"},  # the checkpoint is the newest one there
-}
-"""Arguments of :func:`distill` by the fields of the recipe that they become."""
 
 WARMUP = 0.05
 """Share of the epochs in which the learning rate rises: 15 of 300, as in the paper."""
@@ -60,7 +53,9 @@ def distill(
     """Distil a teacher into a student, and return the student (TinyMIM, arXiv 2301.01296).
 
     It is a run of ``tinymim fit`` in the folder ``out``: called again with the same arguments it goes on where it was
-    cut off, exactly, and returns at once where it is done.
+    cut off, exactly, and returns at once where it is done; with more ``epochs`` it goes on, and with other arguments,
+    or other images, it is refused. Not looked at are how it is done (workers, accelerator, loggers), and of images all
+    but their number, labels, names and files' sizes, and some pixels of a ``TensorDataset``.
 
     Args:
         teacher: a card's name (``tinymim teachers``), ``timm:NAME``, or the path of a checkpoint.
@@ -71,7 +66,7 @@ def distill(
         targets: names (``relation``, ``feature``, ``attention``, ``cls``, ``logits``), or class paths with their
             arguments as recipes have them: ``{"class_path": "mine.Gram", "init_args": {...}}``.
         epochs: passes over the images.
-        out: folder of the run.
+        out: folder of the run; a new or an empty one, or that of a run.
         overwrite: begin again in a folder that holds a run, and lose that.
         held_out: a data set of ``data``'s kind to measure on; ``None`` keeps some of ``data`` from training.
         image_size: side of the images in pixels; ``None`` is the teacher's.
@@ -83,7 +78,8 @@ def distill(
         devices: of the accelerator; more than one only for a folder of images.
         precision: Lightning's, or ``auto``, the fastest here.
         seed: of everything random.
-        options: of the recipe by dotted name, such as ``{"model.drop_path": 0.0, "trainer.max_steps": 100}``.
+        options: of the recipe by dotted name, such as ``{"model.drop_path": 0.0, "trainer.max_steps": 100}``; none
+            that is an argument here.
 
     Returns:
         The student in eval mode, on the CPU; see :func:`load`.
@@ -91,9 +87,11 @@ def distill(
     Raises:
         TinymimError: a mistake in the arguments, with its remedy; all mistakes together, before anything runs.
     """
-    if errors := _mistakes(student, data, {"epochs": epochs, "base_lr": base_lr}):
+    if errors := mistakes(dict(locals())):
         raise several("tinymim.distill cannot run", errors)
     out = Path(out)
+    with in_python(ARGUMENTS):
+        run_folder.check(out, resume=False, overwrite=True)  # other files, and no run, are no place for one
     network, size = _student(str(teacher), student, image_size)
     listed = [targets] if isinstance(targets, str | Mapping) else targets
     common = {"image_size": size, "batch_size": batch_size, "num_workers": num_workers, "seed": seed}
@@ -117,18 +115,19 @@ def distill(
     words = [f"--{name}={_flow(value)}" for name, value in (options or {}).items()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{out.name}.yaml"
-        path.write_text(yaml.safe_dump(json.loads(json.dumps(recipe))))
+        path.write_text(yaml.safe_dump(_plain(recipe)))
         begin = ["--overwrite", "true"] if overwrite else ["--ckpt_path", "last"]
         with in_python(ARGUMENTS):
-            fit.run("fit", ["--config", str(path), "--run_dir", str(out), *begin, *words])
+            fit.run("fit", ["--config", str(path), "--run_dir", str(out), *begin, *words], same=True)
     return load(out / "checkpoints" / "last.ckpt")
 
 
 def load(source: str | Path) -> Backbone:
     """Load a network, as a plain ``torch.nn.Module`` in eval mode on the CPU, which can be trained.
 
-    Its ``features(images)`` are ``(B, D)``, the mean patch token of its output block, and ``read(images, taps)`` gives
-    tokens by :class:`Tap`, of images ``(B, 3, H, W)`` in [0, 1]; ``vit`` is timm's network inside of it.
+    Its ``features(images)``, or the network called, are ``(B, D)``, the mean patch token of its output block, and
+    ``read(images, taps)`` gives tokens by :class:`Tap`, of images ``(B, 3, H, W)`` in [0, 1]; ``vit`` is
+    timm's network inside of it.
 
     Args:
         source: a card's name (``tinymim teachers``), ``timm:NAME``, or the path of a checkpoint or of an export.
@@ -136,33 +135,18 @@ def load(source: str | Path) -> Backbone:
     Raises:
         TinymimError: nothing there, or weights that do not say what they are.
     """
+    if not isinstance(source, str | Path):
+        raise TinymimError(f"source: {source!r} is neither a text nor a path")
     with in_python({"teacher": "source"}):
         located = locate.locate(str(source))
         backbone, _ = located.load(classifier=bool(located.classes))
     return backbone.requires_grad_()
 
 
-def _mistakes(student: object, data: object, numbers: dict[str, object]) -> list[str]:
-    """Arguments of types that nothing could be made of; what a recipe can hold is checked with the recipe."""
-    errors = (
-        []
-        if isinstance(student, str | Architecture)
-        else [
-            f"student: an object of {type(student).__name__}; give timm's name of a ViT, or tinymim.Architecture(...)"
-        ]
-    )
-    if not isinstance(data, str | Path | DataLoader | pl.LightningDataModule) and not hasattr(data, "__getitem__"):
-        errors.append(f"data: {data!r} is neither a folder nor a map-style data set")
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            errors.append(f"{name}: {value!r} is not a number")
-    return errors
-
-
 def _student(teacher: str, student: str | Architecture, image_size: int | None) -> tuple[Architecture, int]:
     """The student's architecture, and the side of its images: both follow the teacher where they are left open."""
     taught = locate.locate(teacher).skeleton
-    size = image_size or taught.image_size[0]
+    size = taught.image_size[0] if image_size is None else image_size
     if isinstance(student, Architecture):
         return student, size
     grid = {"img_size": size, "patch_size": taught.image_size[0] // taught.grid[0]}
@@ -190,13 +174,26 @@ def _data(data: Any, held_out: Any) -> dict[str, Any]:
             "which takes any loader"
         )
     if type(data).__module__.partition(".")[0] != "datasets":
-        names = {"dataset": opened.name_of(data), "val_dataset": held_out and opened.name_of(held_out)}
+        names = {"dataset": opened.name_of(data), "val_dataset": None if held_out is None else opened.name_of(held_out)}
         return {"class_path": "tinymim.data.ObjectData", "init_args": names}
     if held_out is not None:
         data = {"train": data, "validation": held_out}
     return {"class_path": "tinymim.data.HFData", "init_args": {"dataset": opened.name_of(data)}}
 
 
+def _plain(value: Any) -> Any:
+    """A value as text can hold it, numbers of NumPy among them as Python's."""
+
+    def number(other: Any) -> Any:
+        if isinstance(other, Path):
+            return str(other)
+        if isinstance(other, numpy.generic):
+            return other.item()
+        raise TinymimError(f"{type(other).__name__}: a recipe holds plain values, and {text.brief(other)} is none")
+
+    return json.loads(json.dumps(value, default=number))
+
+
 def _flow(value: Any) -> str:
     """A value in one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+    return yaml.safe_dump(_plain(value), default_flow_style=True, width=10**6).removesuffix("...\n").strip()

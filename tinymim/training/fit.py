@@ -55,6 +55,7 @@ class Attempt:
     corruptions: Corruptions | None = None  # to test under
     kept: list[tuple[references.Place, str]] = field(default_factory=list)  # where the recipe refers to the environment
     details: Details = field(default_factory=Details)  # lines on it that are not all said
+    same: bool = False  # go on with a run of this very recipe and these images alone
 
 
 class TinymimCLI(LightningCLI):
@@ -117,6 +118,8 @@ class TinymimCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         self._check_weights(checkpoint)
         self._resolve_checkpoint(config)
+        if self.attempt.same and config.ckpt_path:
+            run_record.check_same(self.run_dir, self._parser(self.subcommand), config, self.datamodule)
         if self._records() and rank() == 0:
             resume = self.attempt.rewinding or run_folder.goes_on(self.run_dir, checkpoint)
             run_folder.claim(self.run_dir, resume, config.overwrite, self.attempt.held)
@@ -237,7 +240,7 @@ class TinymimCLI(LightningCLI):
         test_report.finish(self.trainer, self.model, self.datamodule, checkpoint, run_dir, self._print_figures)
 
 
-def run(command: str, arguments: list[str], checking: bool = False, verbose: bool = False) -> Path:
+def run(command: str, arguments: list[str], checking: bool = False, verbose: bool = False, same: bool = False) -> Path:
     """Run one Lightning command over a recipe.
 
     Args:
@@ -245,6 +248,7 @@ def run(command: str, arguments: list[str], checking: bool = False, verbose: boo
         arguments: the rest of the command line.
         checking: a fit of a few steps that writes nothing.
         verbose: say all lines on a fit before it begins, which its folder keeps in any case; a check always says them.
+        same: go on with a run of this very recipe and these images alone, but for more epochs or steps.
 
     Returns:
         The run folder.
@@ -253,10 +257,10 @@ def run(command: str, arguments: list[str], checking: bool = False, verbose: boo
         TinymimError: anything the user can mend, all mistakes of a recipe together.
     """
     with details(verbose or checking or command != "fit") as kept:
-        return _run(command, arguments, checking, kept)
+        return _run(command, arguments, checking, kept, same)
 
 
-def _run(command: str, arguments: list[str], checking: bool, details: Details) -> Path:
+def _run(command: str, arguments: list[str], checking: bool, details: Details, same: bool) -> Path:
     config, rest = recipe.resolve(arguments)
     help_only = any(argument.startswith(("--print_config", "--help")) or argument == "-h" for argument in rest)
     if config and not help_only and (errors := preflight.problems(config, command == "fit")):
@@ -271,13 +275,12 @@ def _run(command: str, arguments: list[str], checking: bool, details: Details) -
     corruptions = config.pop("corruptions", None)
     if corruptions is not None and command != "test":
         raise TinymimError("corruptions: they are for `tinymim test`; leave them out")
-    corrupting = Corruptions(**corruptions) if corruptions is not None else None
+    rewinding, corrupting = False, Corruptions(**corruptions) if corruptions is not None else None
 
-    rewinding = False
     while True:
         whole = [command, *(["--config", yaml.safe_dump(config)] if config else []), *rest]
         with Preemption() as preemption, ExitStack() as held:
-            attempt = Attempt(preemption, held, checking, rewinding, corrupting, kept, details)
+            attempt = Attempt(preemption, held, checking, rewinding, corrupting, kept, details, same)
             try:
                 with readable_errors():
                     return TinymimCLI(whole, attempt).run_dir

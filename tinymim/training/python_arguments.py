@@ -18,6 +18,8 @@ PHRASES = {" in place of --ckpt_path last": "", "--ckpt_path last": "the same ca
 VALUE = r"[A-Z][A-Z_]+\b|'[^']*'|-?\d(?:[\w.-]*\w)?|(?:true|false|null|auto|rewind|cpu)\b|\w+(?:\.\w+)+"
 """A value behind an option, told from prose: a placeholder, a quoted text, a number, a known word, a class path."""
 
+NULL = re.compile(r"(?<![\w./'-])null(?![\w./'-])")
+
 OPTION = re.compile(rf"--([a-z]\w*(?:\.\w+)*)(?:[ =]({VALUE}))?")
 
 
@@ -44,7 +46,7 @@ def worded(text: str, arguments: Mapping[str, str]) -> str:
     """A message with the arguments of a call in place of options of the command line, ``--data.batch_size 8``, and of
     fields of a recipe, ``data.batch_size``; commands in backticks stay."""
     return "".join(
-        part if part.startswith("`") else _fields(_options(part, arguments), arguments)
+        part if part.startswith("`") else NULL.sub("None", _fields(_options(part, arguments), arguments))
         for part in re.split(r"(`[^`\n]*`)", text)
     )
 

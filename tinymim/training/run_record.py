@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from lightning.pytorch.cli import SaveConfigCallback
 from typing_extensions import override
 
 from tinymim import precision
+from tinymim.config import class_paths, references
 from tinymim.config import recipe as recipes
-from tinymim.config import references
-from tinymim.config.spec import differences
+from tinymim.config.spec import FREE, differences
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.log import say
+from tinymim.methods.checkpoint_record import OTHER_RUN
 from tinymim.safety import text
 from tinymim.training.run_folder import ENVIRONMENT
 
@@ -40,6 +41,19 @@ NOTES = {
     "model.init_args.compile": " (compiled code draws other random numbers, so drop path and masks are not the same)",
 }
 """Options that mean something else to a run that goes on."""
+
+
+_FREE = [
+    *(f"{part}.{name}" for part, names in FREE.items() for name in names),
+    *("name", "run_dir", "ckpt_path", "overwrite", "on_nonfinite", "max_rewinds", "checkpoint", "compare"),
+    *("trainer.devices", "trainer.num_nodes", "trainer.accumulate_grad_batches", "data.batch_size", "trainer.max_time"),
+    *("data.root", "model.teacher_cache_dir"),
+]
+UNLOOKED = re.compile(rf"({'|'.join(map(re.escape, _FREE))})(?!\w)")
+"""Options that may be others in a call that goes on with a run. Of images, and of their number in a step, its
+checkpoint knows more."""
+
+LENGTHS = ("trainer.max_epochs", "trainer.max_steps")
 
 
 def changed(before: recipes.Config, now: recipes.Config) -> list[str]:
@@ -72,9 +86,7 @@ class SaveRecipe(SaveConfigCallback):
     @override
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
-        recipe = self.parser.dump(self.config, skip_unset=False)
-        # defaults that no text holds, such as a callback's device, are left to it
-        recipe = re.sub(r"^[ -]*\w+: Unable to serialize instance .*\n", "", recipe, flags=re.MULTILINE)
+        recipe = dumped(self.parser, self.config)
         for line in ("ckpt_path: null", "overwrite: false"):  # options of this command alone
             recipe = re.sub(rf"^{line.partition(':')[0]}: .*$", line, recipe, flags=re.MULTILINE)
         if self.kept:
@@ -92,6 +104,70 @@ class SaveRecipe(SaveConfigCallback):
         if now["device"] == "cpu" and before.get("threads", now["threads"]) != now["threads"]:
             say(f"threads: the run had {before['threads']}, and now has {now['threads']}: sums are rounded otherwise")
         write_json(folder / ENVIRONMENT, now)
+
+
+def dumped(parser: Any, config: Any) -> str:
+    """A parsed recipe as YAML, without defaults that no text holds, such as a callback's device."""
+    written: str = parser.dump(config, skip_unset=False)
+    return re.sub(r"^[ -]*\w+: Unable to serialize instance .*\n", "", written, flags=re.MULTILINE)
+
+
+def check_same(folder: Path, parser: Any, config: Any, data: Any) -> None:
+    """Check that a recipe, which is to go on with the run in ``folder``, comes to that run's results; its images are
+    compared once they are known.
+
+    More epochs or steps are none of the differences, nor is how it is done (:data:`UNLOOKED`).
+
+    Args:
+        folder: of the run.
+        parser: of the recipe.
+        config: the recipe, parsed.
+        data: its data module.
+
+    Raises:
+        TinymimError: it does not; the message names what differs.
+    """
+    data.same_images = True
+    if not (folder / "config.yaml").is_file():
+        return
+    before = text.read_yaml(folder / "config.yaml", "the recipe that the run had")
+    now = text.yaml_data(dumped(parser, config), "the recipe")
+    unlike = {path: values for path, *values in _unlike(before, now) if not UNLOOKED.match(path)}
+    for name in LENGTHS:
+        if name in unlike and _longer(*unlike[name]):
+            del unlike[name]
+            unlike.pop("model.optim.warmup_epochs", None)  # which follows them
+    if unlike:
+        lines = [f"{path}: {json.dumps(old)}, now {json.dumps(new)}" for path, (old, new) in unlike.items()]
+        raise TinymimError(f"run_dir: {folder} holds another run ({'; '.join(lines)}); {OTHER_RUN}")
+
+
+def _unlike(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Places where two resolved recipes differ, and both values. Options that the version before did not have are
+    passed over; a network's own are not."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        before, now = old.get("class_path"), new.get("class_path")
+        if before and now and not class_paths.same_class(str(before), str(now)):
+            yield path, before, now
+            return
+        for name in dict.fromkeys([*old, *new]) if path.endswith("options") else new.keys() & old.keys():
+            inner = path if name == "init_args" else f"{path}.{name}".lstrip(".")
+            if name != "class_path":
+                yield from _unlike(old.get(name), new.get(name), inner)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, pair in enumerate(zip(old, new, strict=True)):
+            yield from _unlike(*pair, f"{path}[{number}]")
+    elif old != new and [_nameless(old)] != [_nameless(new)]:
+        yield path, old, new
+
+
+def _nameless(value: Any) -> Any:
+    """A data set of a Python program without the number that this process gave it."""
+    return re.sub(r"^object:\d+:", "", value) if isinstance(value, str) else value
+
+
+def _longer(old: Any, new: Any) -> bool:
+    return new in (None, -1) or (isinstance(old, int) and isinstance(new, int) and -1 != old < new)
 
 
 def _environment_before(folder: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from tinymim.vit.taps import (
     TAPS,
     Readings,
     Tap,
+    as_taps,
     choose_attention,
     kept_tokens,
     routes,
@@ -170,8 +171,12 @@ class Backbone(Geometry, nn.Module):
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
         """Mean of the patch tokens that ``block`` (default: the output block) gives out, ``(B, D)``; ``images`` as for
         :meth:`read`."""
-        tap = Tap(block or self.output_block, "ffn_post")
+        tap = Tap(self.output_block if block is None else block, "ffn_post")
         return self.read(images, [tap])[tap][:, self.prefix :].mean(dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """:meth:`features` of the output block, ``(B, D)``."""
+        return self.features(images)
 
     def reached(self, taps: Iterable[Tap]) -> set[str]:
         """Names of the parameters on which a read of ``taps`` depends, known from the reader's own route."""
@@ -214,7 +219,7 @@ class Backbone(Geometry, nn.Module):
 
     def check(self, taps: Iterable[Tap]) -> set[Tap]:
         """``taps`` as a set, or an error that names the one outside the network."""
-        wanted = set(taps)
+        wanted = as_taps(taps)
         if not wanted:
             raise TinymimError("nothing to read: no tap is named")
         for block, name in wanted:

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
+from tinymim.errors import TinymimError
 from tinymim.precision import cpu_ratio
 from tinymim.vit.positions import Positions
 
@@ -52,6 +53,22 @@ class Tap(NamedTuple):
 
     block: int
     name: str
+
+
+def as_taps(taps: Iterable[Tap]) -> set[Tap]:
+    """``taps`` as a set, pairs of a number and a name among them as taps.
+
+    Raises:
+        TinymimError: one tap alone, or what is none.
+    """
+    if isinstance(taps, Tap | str) or not isinstance(taps, Iterable):
+        raise TinymimError(f"taps: {taps!r} is no list; give one, such as [tinymim.Tap(6, 'q')]")
+    wanted = set()
+    for tap in taps:
+        if not (isinstance(tap, tuple) and len(tap) == 2 and hasattr(tap[0], "__index__") and isinstance(tap[1], str)):
+            raise TinymimError(f"taps: {tap!r} is no number of a block with a name; give such as tinymim.Tap(6, 'q')")
+        wanted.add(Tap(*tap))
+    return wanted
 
 
 Readings = dict[Tap, Tensor]
