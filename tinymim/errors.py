@@ -1,5 +1,8 @@
 """Errors for users: printed without a traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 MOST = 100
 """Mistakes that are shown at once: a file of others' may have thousands."""
 
@@ -11,6 +14,17 @@ class TinymimError(Exception):
     """
 
     code = 1
+
+
+@contextmanager
+def field_called(name: str, other: str = "teacher") -> Iterator[None]:
+    """Within it, messages on the field ``other`` name the argument ``name`` of a command that has no such field."""
+    try:
+        yield
+    except TinymimError as error:
+        if str(error).startswith(f"{other}: "):
+            error.args = (f"{name}: {str(error).removeprefix(f'{other}: ')}",)
+        raise
 
 
 def several(heading: str, problems: list[str]) -> TinymimError:

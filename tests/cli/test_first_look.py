@@ -30,6 +30,11 @@ print(json.dumps(said))
 MISTAKES = {
     "fit relation_digits": "runs/relation_digits holds a run already. Go on with it: --ckpt_path last.",
     "fit relation_digits -v --trainer.max_epochs 1": "runs/relation_digits holds a run already",
+    "fit relation_digits --trainer.max_epoch 3 --nmae x": (
+        "the command has 3 mistakes:\n  - nmae: no such option of a recipe; did you mean name?\n"
+        "  - trainer.max_epoch: no such option of lightning's Trainer; did you mean max_epochs?\n"
+        "  - run_dir: runs/relation_digits holds a run already"
+    ),
     "fit relation_digits --name thesis --trainer.max_epochs 1": "runs/thesis holds other files (thesis.tex)",
     "distill knn_digits --name thesis": "runs/thesis holds other files (thesis.tex)",
     "fit relation_digts": "unknown recipe 'relation_digts'; near it: relation_digits",
@@ -42,7 +47,11 @@ MISTAKES = {
     "scaling --table nowhere.csv": "table: nowhere.csv",
     "predict --config nosuch": "unknown recipe 'nosuch'",
     "predict digits_mae --images nowhere": "images: nowhere is no folder",
-    "predict digits_mea --images photos": "no card 'digits_mea'; near it: digits_mae",
+    "test runs/whole --ckpt_path last": "runs/whole is the folder of a run; give its recipe, --config runs/whole/conf",
+    "fit digits_l_m_s": "what runs many: tinymim chain run digits_l_m_s",
+    "bench nope": "bench: NETWORK: no card 'nope'",
+    "export nope --to onnx": "export: checkpoint: no card 'nope'",
+    "predict digits_mea --images photos": "checkpoint: no card 'digits_mea'; near it: digits_mae",
     "predict digits_mae --images photos --pool maen": "did you mean mean?",
     "report nowhere": "run: nowhere is no folder",
     "report runs/whole --images nowhere": "images: nowhere is no folder",

@@ -86,6 +86,9 @@ def test_rows__stand_before_options_or_behind(words: list[str]) -> None:
         (["--trainer.max_epochs", "5", "--jobs", "2"], "relation_digits ['--trainer.max_epochs=5']"),
         (["cls_digits", "--print_config"], "cls_digits ['--print_config']"),
         (["--seeds", "2", "cls_digits"], "no option of a comparison: cls_digits; tinymim distill --help lists them"),
+        (["relation_digits", "--nope"], "--nope: no such option; tinymim distill --help lists them"),
+        (["--seed"], "--seed: no such option; did you mean --seeds?"),
+        (["relation_digits", "--trainer.max_epochs"], "--trainer.max_epochs: its value is missing"),
         (["--jobs", "0"], "--jobs: 0 is not a whole number, 1 or more"),
     ],
 )

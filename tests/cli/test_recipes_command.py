@@ -53,6 +53,28 @@ def test_show__composes_what_the_recipe_extends(capsys: pytest.CaptureFixture[st
     assert yaml.safe_load(capsys.readouterr().out)["vars"]["teacher"] == "digits_mae"
 
 
+def test_show__takes_the_name_of_a_chain_or_study_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    recipes_command.main(["show", "chains/digits_l_m_s"])
+    printed = capsys.readouterr().out
+    recipes_command.main(["show", "digits_l_m_s"])
+    assert capsys.readouterr().out == printed
+    recipes_command.main(["copy", "digits_l_m_s"])
+    assert (tmp_path / "recipes" / "chains" / "digits_l_m_s.yaml").is_file()
+    with pytest.raises(TinymimError, match="digits: there are studies/digits and scaling/digits; name one"):
+        recipes_command.main(["show", "digits"])
+    with pytest.raises(TinymimError, match="unknown recipe 'digits_l_m'; near it: chains/digits_l_m_s"):
+        recipes_command.main(["show", "digits_l_m"])
+
+
+def test_find__of_a_run_or_of_what_runs_many(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.yaml").touch()
+    with pytest.raises(TinymimError, match="runs/mine is the folder of a run; give its recipe, --config runs/mine/con"):
+        recipe.find("runs/mine")
+    with pytest.raises(TinymimError, match="what runs many: tinymim chain run digits_l_m_s"):
+        recipe.find("digits_l_m_s")
+
+
 @pytest.mark.parametrize("action", ["show", "copy"])
 @pytest.mark.parametrize("content", ["services: {web: 1}", "[1]", "text"])
 def test_show__refuses_what_is_no_recipe(action: str, content: str, tmp_path: Path) -> None:

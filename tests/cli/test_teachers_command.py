@@ -319,6 +319,13 @@ def test_add__asks_for_what_the_file_does_not_say(run, home, tmp_path):
         (["--name", "a/b"], "names no file"),
         (["--name", "new", "--target-block", "4"], "not one of the blocks 1 to 3"),
         (["--name", "new", "--image-size", "30"], "--image-size: 30 is no multiple of its patches of 4 px"),
+        (
+            ["--name", "new", "--mean", "128", "128", "128"],
+            "--mean: 128 is not in [0, 1], as the images are; divide by",
+        ),
+        (["--name", "new", "--mean", "0", "0", "-0.5"], "--mean: -0.5 is not in [0, 1], as the images are"),
+        (["--name", "new", "--std", "58.4", "57.1", "57.4"], "10 at most; divide by 255"),
+        (["--name", "new", "--std", "0.5", "0.5", "0"], "--std: 0 is not a spread of images in [0, 1], above 0"),
         (["--name", "new", "--heads", "5"], "5 does not divide the width 24"),
         (["--name", "new", "--heads", "6", "6"], "2 numbers for the 3 blocks"),
         (["--name", "new", "--arch", "vit_tny"], "timm has no model 'vit_tny'"),

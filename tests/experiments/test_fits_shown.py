@@ -24,11 +24,13 @@ def finished(state: State, key: str) -> Path:
 def test_section__leads_to_the_pages_that_are_there(state: State, tmp_path: Path) -> None:
     write_text(finished(state, "medium") / runs.PAGE, "<p>")
     finished(state, "tiny")
+    state.entries["tiny"].started, state.entries["tiny"].ended = "2026-01-01T00:00:00+0000", "2026-01-01T09:00:00+0000"
     text = fits_shown.section(state, tmp_path / "a b#").markdown()
     assert "[medium](./../chain/medium/report.html)" in text or "[medium](../chain/medium/report.html)" in text
     assert "10-NN 25.0%" in text
     assert "| tiny | distill | done |" in text
-    assert "| probe | probe | waiting | - | 0:00 |" in text
+    assert "| probe | probe | waiting | - | - |" in text
+    assert "| tiny | distill | done | 10-NN 25.0% | 1:01 |" in text, "as `tinymim status` has it"
 
 
 def test_chain__that_compares_nothing_has_a_page(state: State) -> None:

@@ -64,6 +64,20 @@ def test_agreement__the_same_best_row() -> None:
     assert "Spearman +1.00" in text
 
 
+def test_agreement__equal_rows_are_told_as_equal() -> None:
+    even = records(a={0: 0.9}, b={0: 0.9}, c={0: 0.7})
+    for paper in ({"a": 3, "b": 2, "c": 1}, {"a": 2, "b": 3, "c": 1}):
+        text = tables.agreement(question(**paper), even, FINE, FIGURES[FINE])
+        assert "are equal here, best of all, with a difference of 0.0 (one seed" in text
+        assert "best here too" not in text
+    nearly = records(a={0: 0.9}, b={0: 0.90001})
+    assert "are equal here" in tables.agreement(question(a=2, b=1), nearly, FINE, FIGURES[FINE]), "as they are shown"
+    assert tables.agreement(question(), records(a={0: 0.9}, b={0: 0.9}), FINE, FIGURES[FINE]).endswith("in all rows.")
+    assert "best *way A* and *way B*, worst *way C*" in tables.agreement(question(), even, FINE, FIGURES[FINE])
+    figures = {title: FIGURES[title] for title in ("10-NN", FINE)}
+    assert "*way A* and *way B* are best in both" in tables.against(question(), even, figures)
+
+
 def test_agreement__another_best_row() -> None:
     found = records(a={0: 0.90, 1: 0.92}, b={0: 0.99, 1: 0.84}, c={0: 0.7, 1: 0.7})
     text = tables.agreement(question(a=3, b=2, c=1), found, FINE, FIGURES[FINE])

@@ -86,6 +86,8 @@ def test_int8__opens_with_onnxruntime_alone_and_is_a_quarter(exported: tuple[Pat
 def test_card__says_what_int8_costs(exported: tuple[Path, Backbone, Path]) -> None:
     card = (exported[2] / "README.md").read_text()
     assert re.search(r"calibrated on 20 images of digits. On 40 held-out images, .* cosine of the features 0\.99", card)
+    assert "few held-out images: 40, each 2.5 points of accuracy" in card
+    assert "few images to calibrate on: 20, whose values may not span those of others." in card
     assert re.search(r"10-NN \d+\.\d -> \d+\.\d %, top-1 \d+\.\d -> \d+\.\d %", card)
 
 
@@ -126,7 +128,7 @@ def test_judge__is_the_vote_of_labelled_neighbours_and_of_the_classifier() -> No
     assert 0 < reading.figures["top-1"] < 0.3
     assert reading.cosine(reading) == pytest.approx(1)
     with pytest.raises(TinymimError, match="data: digits has 10 classes, and the classifier of mine 5"):
-        digits.check("mine", 5)
+        digits.check("mine", 5, "leave it out")
 
 
 def test_judge__calibrates_on_training_images_without_labels_too(tmp_path: Path) -> None:
@@ -139,6 +141,16 @@ def test_judge__calibrates_on_training_images_without_labels_too(tmp_path: Path)
     assert sum(map(len, found.calibration(128))) == 12 - held
     kept = {round(float(image[0, 0, 0] * 255)) for batch in found.calibration(128) for image in batch}
     assert len(kept) == 12 - held, "each training image, and no held-out one"
+
+
+def test_note__of_few_images_without_labels_speaks_of_no_accuracy(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    reading = judge.Reading(torch.eye(4)[:1])
+    note = int8.Int8(judge.find(str(tmp_path), 16))._note(reading, reading)
+    assert "few held-out images: 1, whose mean cosine says little of others" in note
+    assert re.search(r"few images to calibrate on: \d, whose values may not span those of others\.$", note)
+    assert "accuracy" not in note
 
 
 def sums(dataset: Any) -> tuple[int, list[float]]:

@@ -114,6 +114,24 @@ def test_plain_text__has_neither_marks_nor_escapes():
     ]  # fmt: skip
 
 
+def test_plain_text__of_a_wide_table_breaks_heads_and_names_of_rows_in_a_terminal(monkeypatch):
+    heads = ["row", "10-NN", "linear probe", "fine-tuned on all labels", "seeds", "parameters", "seconds of training"]
+    cells = ["91.0 ± 1.4", "90.0 ± 1.4", "95.0 ± 0.4", "3", "2,691,648", "123"]
+    made = Table(heads, [["student of relation_digits", *cells], ["from scratch", *cells]])
+    piped = plain_text.table(made).splitlines()
+    assert len(piped) == 3
+    assert max(map(len, piped)) > 100
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for width in (100, 90, 80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        shown = plain_text.table(made)
+        assert max(map(len, shown.splitlines())) <= width, shown
+        words = " ".join([*heads, *(cell for row in made.rows for cell in row)]).split()
+        assert sorted(shown.split()) == sorted(words), "nothing is cut"
+    monkeypatch.setenv("COLUMNS", "30")
+    assert "2,691,648" in plain_text.table(made), "figures are never broken"
+
+
 def test_figures__are_the_same_bytes_from_the_same_data():
     assert drawn() == drawn()
 

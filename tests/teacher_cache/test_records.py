@@ -141,7 +141,17 @@ def test_cache__checksums_are_read_once_when_it_is_opened(tmp_path, monkeypatch)
     one.store(tags(*range(10)), {FORM.name: tokens(range(10))})
     assert (other.missing(0), other.lacking[0]) == (9, 17)
     trial = Cache(tmp_path, [FORM], [StoredSet({"k": "a"}, {}, 10, 2)], trial=True)
-    assert trial.lacking == [trial.missing(0)] == [20], "a trial has an empty place"
+    assert trial.lacking == [trial.missing(0)] == [9], "a trial says what is there"
+    assert trial.fetch(tags(3))[1] == [0], "and has an empty place"
+    trial.store(tags(1, 2, view=1), {FORM.name: tokens([1, 2])})
+    assert (trial.missing(0), other.missing(0)) == (7, 9)
+    one.store(tags(*range(10), view=1), {FORM.name: tokens(range(10))})
+    whole = Cache(tmp_path, [FORM], [StoredSet({"k": "a"}, {}, 10, 2)], trial=True)
+    assert whole.describe().endswith(" 100% of it there")
+    assert (whole.missing(0), whole.fetch(tags(3, 4, view=1))[1]) == (0, []), (
+        "what is whole it reads, and writes nothing"
+    )
+    assert not whole.storing
 
 
 def test_cache__many_views_keep_few_files_open_and_are_told_by_size_at_once(tmp_path):

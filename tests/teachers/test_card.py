@@ -121,6 +121,13 @@ def test_cards__authors_files_share_one_table_of_relative_positions(name):
     assert tables == ["rel_pos_bias.relative_position_bias_table"]
 
 
+def test_read__input_of_pixel_values_is_refused(home):
+    for name, value, words in (("mean", 123.7, "is not in"), ("std", 58.4, "10 at most; divide by 255")):
+        path = write(home.cwd, {"architecture": {**CARD["architecture"], name: [value] * 3}})
+        with pytest.raises(TinymimError, match=rf"architecture\.{name}: {value} .*{words}"):
+            cards.read(path)
+
+
 def test_read__fields(home):
     path = write(home.cwd, {"target_block": 2, "labels_seen": True, "note": "small"})
     expected = {**CARD, "architecture": Architecture(**CARD["architecture"]), "path": path}

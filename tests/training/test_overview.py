@@ -11,6 +11,7 @@ import pytest
 from tests.data.images import class_folders, prepared
 from tests.training.conftest import Recipe
 from tinymim.methods.base import size
+from tinymim.methods.optim import Optim
 from tinymim.training import overview
 from tinymim.training.run_folder import SUMMARY
 
@@ -66,6 +67,24 @@ def test_remarks__a_rate_at_which_nothing_is_learnt(tmp_path) -> None:
     assert overview.remarks(trainer(data, 100, rate=2.3e-6), pl.LightningModule()) == [few], (
         "fine-tuning wants low ones"
     )
+
+
+def test_remarks__a_warm_up_that_outlasts_the_run(tmp_path) -> None:
+    class_folders(tmp_path, "ab", each=8)
+    data = prepared(tmp_path, batch_size=1)
+    optim = Optim(1e-3, warmup_epochs=20)
+    _, few, line = overview.remarks(trainer(data, 2, optim=optim), pl.LightningModule())
+    steps = 2 * len(data.train)
+    assert few.startswith("few steps: ")
+    assert line == (
+        f"long warm-up: the learning rate rises for {10 * steps} steps, and the run has {steps}, so it ends at "
+        f"{1e-3 * (steps - 1) / (10 * steps):.2g} and never reaches 0.001; lower --model.optim.warmup_epochs"
+    )
+    assert (
+        "lower --model.optim.warmup_steps"
+        in overview._on_warmup(trainer(data, 2, optim=Optim(1e-3, warmup_steps=steps)), steps, 1e-3)[0]
+    )
+    assert overview._on_warmup(trainer(data, 40, optim=optim), 20 * steps, 1e-3) == []
 
 
 def test_schedule__epochs_steps_rate_and_precision(tmp_path) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tinymim import files
 from tinymim.cli.network_command_options import bench as parser
-from tinymim.errors import TinymimError, counted
+from tinymim.errors import TinymimError, counted, field_called
 from tinymim.export import bench, judge
 from tinymim.export.source import run_of
 from tinymim.safety.console import PlainConsole
@@ -25,7 +25,8 @@ def main(arguments: list[str]) -> int:
         raise TinymimError(f"--seconds: {options.seconds} is not between 0 and 3600")
     if options.threads:
         torch.set_num_threads(options.threads)
-    networks = [bench.find(source) for source in options.networks]
+    with field_called("NETWORK"):
+        networks = [bench.find(source) for source in options.networks]
     images = None
     if options.data:
         sizes = {network.skeleton.image_size for network in networks}
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
         run = next(filter(None, map(run_of, map(Path, options.networks))), None)
         images = judge.find(options.data, sizes.pop()[0], options.trust, run)
         for network in networks:
-            images.check(network.name, network.skeleton.classes)
+            images.check(network.name, network.skeleton.classes, "export it with --no-classifier and bench that")
     rows = bench.measure(networks, options.seconds, images)
     print_table(rows)
     machine = f"{torch.backends.cpu.get_cpu_capability()}, {counted(torch.get_num_threads(), 'thread')}"

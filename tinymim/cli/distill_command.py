@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> int:
     )
     if compared is None:
         return _alone(args, overrides, verbose)
+    if "--print_config" in overrides:
+        raise TinymimError(f"--print_config: of one recipe, as in: tinymim fit {args.recipe} --print_config")
     place = args.run_dir or Path("runs") / f"distill_{compared.plan.name}"
     keys = [key for keys in compared.cells.values() for key in keys]
     if args.overwrite == "true":

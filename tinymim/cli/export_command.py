@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymim.cli.help_page import Page
-from tinymim.errors import TinymimError
+from tinymim.errors import TinymimError, field_called
 from tinymim.teachers import weights_file
 from tinymim.training import data_source
 
@@ -45,6 +45,11 @@ def main(arguments: list[str]) -> int:
     )
     group.add_argument("--trust", action="store_true", help="build classes that are none of tinymim's own, of a recipe")
     options = parser.parse_args(arguments)
+    with field_called("checkpoint"):
+        return _export(options)
+
+
+def _export(options: argparse.Namespace) -> int:
     _check(options)
     from tinymim.export.export_forms import export_file, export_folder
     from tinymim.export.push import Hub

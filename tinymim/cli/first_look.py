@@ -13,8 +13,9 @@ from tinymim import log
 from tinymim.analysis.captions import RANDOM
 from tinymim.cli import network_command_options, plan_command_options, plan_options
 from tinymim.cli.recipe_commands import VERBOSE, named, names_recipe
-from tinymim.config import recipe, references, spec
-from tinymim.errors import TinymimError, several
+from tinymim.config import recipe, references, spec, trainer_parts
+from tinymim.config.options import COMMAND_KEYS, KEYS
+from tinymim.errors import TinymimError, field_called, mistaken, several
 from tinymim.experiments import state
 from tinymim.safety import text
 from tinymim.scaling import table
@@ -48,7 +49,23 @@ def distill(arguments: list[str]) -> None:
 def _may_begin(config: recipe.Config) -> None:
     place, name, checkpoint = (references.filled(config.get(key)) for key in ("run_dir", "name", "ckpt_path"))
     folder = Path(str(place)) if place else Path("runs") / str(name)
-    run_folder.look(folder, run_folder.goes_on(folder, checkpoint), config.get("overwrite") is True)
+    try:
+        run_folder.look(folder, run_folder.goes_on(folder, checkpoint), config.get("overwrite") is True)
+    except TinymimError as error:  # by whose advice a run may be lost, and the next word be of a misspelling
+        if wrong := _unknown(config):
+            raise mistaken("the command", [*wrong, str(error)]) from None
+        raise
+
+
+def _unknown(config: recipe.Config) -> list[str]:
+    """Keys of a recipe and options of its trainer that there are not, a line each; classes stay unopened."""
+    from tinymim.config import validation
+
+    errors: list[str] = []
+    validation.drop_unknown(dict(config), "", KEYS | COMMAND_KEYS, "a recipe", errors)
+    if isinstance(trainer := config.get("trainer"), dict) and (known := trainer_parts.written_options()):
+        validation.drop_unknown(dict(trainer), "trainer", known, "lightning's Trainer", errors)
+    return errors
 
 
 def study(arguments: list[str]) -> None:
@@ -82,7 +99,9 @@ def predict(arguments: list[str]) -> None:
         return of_recipe(arguments)
     options = network_command_options.predict().parse_args(arguments)
     data_source.check_folder(options.images)
-    return weights_file.check_named(options.checkpoint)
+    with field_called("checkpoint"):
+        weights_file.check_named(options.checkpoint)
+    return None
 
 
 def report(arguments: list[str]) -> None:
@@ -97,8 +116,9 @@ def report(arguments: list[str]) -> None:
 def bench(arguments: list[str]) -> None:
     """Raise where networks or data are not there."""
     options = network_command_options.bench().parse_args(arguments)
-    for source in options.networks:
-        weights_file.check_named(source)
+    with field_called("NETWORK"):
+        for source in options.networks:
+            weights_file.check_named(source)
     data_source.check(options.data or "")
 
 

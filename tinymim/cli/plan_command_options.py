@@ -45,7 +45,7 @@ def read_distill(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Options of :func:`distill`, with its demo where no recipe is named; and overrides."""
     if not arguments or arguments[0].startswith("-"):
         arguments = [DEMO, *arguments]
-    return plan_options.overrides(distill(), arguments, "comparison", flags=True)
+    return plan_options.overrides(distill(), arguments, "comparison", flags=("--print_config",))
 
 
 def study() -> Page:

@@ -11,6 +11,8 @@ from typing import Any
 
 from tinymim.cli.help_page import Page
 from tinymim.config import recipe
+from tinymim.config.argument_errors import in_words
+from tinymim.config.options import COMMAND_KEYS, KEYS
 from tinymim.config.spec import seed_mistakes
 from tinymim.errors import TinymimError
 
@@ -74,10 +76,10 @@ def hyphened(options: argparse.ArgumentParser, arguments: list[str]) -> list[str
 
 
 def overrides(
-    options: argparse.ArgumentParser, arguments: list[str], what: str, flags: bool = False
+    options: argparse.ArgumentParser, arguments: list[str], what: str, flags: tuple[str, ...] = ()
 ) -> tuple[argparse.Namespace, list[str]]:
-    """A command's own options, and the others as overrides of recipes; those of ``--set`` among them, and flags where
-    they are taken.
+    """A command's own options, and the others as overrides of recipes; those of ``--set`` among them, and of options
+    without a value the ``flags``.
 
     Raises:
         TinymimError: arguments that are neither.
@@ -89,12 +91,23 @@ def overrides(
         if words and action.nargs == "*" and not getattr(args, action.dest):
             setattr(args, action.dest, words)
             unknown = [text for text in unknown if text.startswith("-")]
-    if strange := [text for text in unknown if not (flags and text.startswith("-"))]:
+    strange = [text for text in unknown if text not in flags]
+    if alone := [text for text in strange if text.startswith("-")]:
+        known = [text for action in options._actions for text in action.option_strings]
+        raise TinymimError(f"{_without_value(alone[0], known)}; {options.prog} --help lists them")
+    if strange:
         raise TinymimError(f"no option of a {what}: {' '.join(strange)}; {options.prog} --help lists them")
     settings = getattr(args, "set", None) or []
     if wrong := [text for text in settings if "=" not in text]:
         raise TinymimError(f"--set {wrong[0]}: is not KEY=VALUE")
     return args, [*(f"--{text}" for text in settings), *(f"--{key}={value}" for key, value in pairs), *unknown]
+
+
+def _without_value(flag: str, known: list[str]) -> str:
+    """Words on an option without a value that is none of a command's own, which are ``known``."""
+    if "." in flag or flag.lstrip("-") in KEYS | COMMAND_KEYS:
+        return f"{flag}: its value is missing"
+    return in_words(f"unrecognized arguments: {flag}", [*known, *KEYS])
 
 
 ONCE = ("help", "accept_changes", "overwrite", "report_only", "launch", "ckpt_path", "trust")

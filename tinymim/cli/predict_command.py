@@ -24,7 +24,7 @@ from tinymim.data.listed_images import ListedImages
 from tinymim.data.passed_over import PassedOver
 from tinymim.data.transforms import crop_problems
 from tinymim.device import usable_device
-from tinymim.errors import TinymimError, counted
+from tinymim.errors import TinymimError, counted, field_called
 from tinymim.export import source
 from tinymim.log import say
 from tinymim.precision import AUTO, autocast, one_off
@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     if options.classes and (options.block or options.pool != "mean"):
         raise TinymimError("--block, --pool: of features, and --classes writes none; leave them out")
-    predict(**vars(options))
+    with field_called("checkpoint"):
+        predict(**vars(options))
     return 0
 
 

@@ -39,17 +39,37 @@ def main(arguments: list[str]) -> int:
     usage = "tinymim recipes [list] [WORD] | show NAME | copy NAME [--to FOLDER]"
     if arguments[:1] in (["show"], ["copy"]):
         parser = Page(f"tinymim recipes {arguments[0]}")
-        parser.add_argument("name", help="a recipe, or FOLDER/NAME as the list has it, or a path")
+        parser.add_argument("name", help="of the list, or FOLDER/NAME where two have it, or a path")
         if arguments[0] == "copy":
             parser.add_argument("--to", type=Path, default=Path("recipes"), help="by default recipes")
         options = parser.parse_args(arguments[1:])
-        path = recipe.find(options.name)
-        _show(path) if arguments[0] == "show" else _copy(path, options.name, options.to)
+        name = _in_folder(options.name)
+        path = recipe.find(name)
+        _show(path) if arguments[0] == "show" else _copy(path, name, options.to)
         return 0
     parser = Page("tinymim recipes", usage=usage, description=__doc__)
     parser.add_argument("word", nargs="?", default="", help="only what has it in its name or description")
     _list(parser.parse_args(arguments[1:] if arguments[:1] == ["list"] else arguments).word.lower())
     return 0
+
+
+def _in_folder(name: str) -> str:
+    """A name as the list has it, of what has no other recipe, chain, study or program beside it of that name."""
+    if Path(name).is_file() or any((base / f"{name}.yaml").is_file() for base in recipe.folders()):
+        return name
+    found = [f"{folder}/{name}" for folder in recipe.elsewhere(name)]
+    if len(found) > 1:
+        raise TinymimError(f"{name}: there are {' and '.join(found)}; name one")
+    known = [
+        f"{folder}/{path.stem}"
+        for folder in recipe.PLANS
+        for at in recipe.folders()
+        for path in (at / folder).glob("*.yaml")
+    ]
+    stems = {listed.rpartition("/")[2]: listed for listed in known} | {stem: stem for stem in recipe.names()}
+    if not found and (near := nearest(Path(name).stem, stems)):
+        raise TinymimError(f"unknown recipe {name!r}; near it: {', '.join(stems[stem] for stem in near)}")
+    return found[0] if found else name
 
 
 def _check_kind(path: Path) -> None:

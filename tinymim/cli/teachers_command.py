@@ -16,7 +16,7 @@ from tinymim.safety.text import unreadable
 from tinymim.teachers import card as cards
 from tinymim.teachers.card import Card
 from tinymim.teachers.download import fetch_weights
-from tinymim.vit.description import IMAGENET_MEAN, IMAGENET_STD
+from tinymim.vit.description import IMAGENET_MEAN, IMAGENET_STD, colour_problem
 
 # what needs torch, seconds of time, is imported where it is used: `tinymim teachers` and its help read cards alone
 
@@ -98,6 +98,8 @@ def _colour(options: argparse.Namespace, name: str) -> Any:
         raise TinymimError(
             f"--{name}: {' '.join(words)} is not three numbers, such as 0.5 0.5 0.5, nor one of {', '.join(COLOURS)}"
         )
+    if problem := colour_problem(name, numbers):
+        raise TinymimError(f"--{problem}")
     return numbers
 
 

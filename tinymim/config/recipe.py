@@ -30,6 +30,9 @@ Config = dict[str, Any]
 VALUES = 10_000
 """Values of a recipe: as many as OmegaConf takes. The largest of the project has 300."""
 
+PLANS = {"chains": "chain run", "studies": "study", "scaling": "scaling", "papers": "papers"}
+"""Folders beside the recipes whose files list many fits, and the command that runs them."""
+
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 LONGEST = 10**6
@@ -46,6 +49,14 @@ def names() -> list[str]:
     return sorted({path.stem for folder in folders() for path in folder.glob("*.yaml")})
 
 
+def elsewhere(name: str) -> list[str]:
+    """The folders of :data:`PLANS` that have a file of that name."""
+    known = name.isprintable() and len(name) < 200
+    return [
+        folder for folder in PLANS if known and any((base / folder / f"{name}.yaml").is_file() for base in folders())
+    ]
+
+
 def find(name: str) -> Path:
     """The recipe called ``name``, or the file at that path.
 
@@ -57,6 +68,10 @@ def find(name: str) -> Path:
     for folder in folders():
         if (path := folder / f"{name}.yaml").is_file():
             return path
+    if (inside := Path(name) / "config.yaml").is_file():
+        raise TinymimError(f"recipe: {name} is the folder of a run; give its recipe, --config {inside}")
+    if of_many := [f"tinymim {PLANS[folder]} {name}" for folder in elsewhere(name)]:
+        raise TinymimError(f"unknown recipe {name!r}; of that name there is what runs many: {', or '.join(of_many)}")
     names_near = nearest(Path(name).stem, names())
     close = f"; near it: {', '.join(names_near)}" if names_near else ""
     raise TinymimError(f"unknown recipe {name!r}{close} (`tinymim recipes` lists them all)")

@@ -5,7 +5,9 @@ Names and classes are Lightning's own, so that those of a new version are known 
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import inspect
 import math
 from collections.abc import Iterable
@@ -66,6 +68,22 @@ SETTLED = {
     "use_distributed_sampler": "the data shares its images among processes itself; leave it out",
 }
 """Options that cannot be true, and why."""
+
+
+def written_options() -> set[str]:
+    """Names of the options of Lightning's Trainer as its file has them, which is not imported, as that takes seconds;
+    none where it is written in another way."""
+    spec = importlib.util.find_spec("lightning")
+    places = [
+        Path(place) / "pytorch" / "trainer" / "trainer.py" for place in (spec and spec.submodule_search_locations) or []
+    ]
+    for place in places:
+        if place.is_file():
+            for node in ast.walk(ast.parse(place.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef) and node.name == "Trainer":
+                    made = (part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__")
+                    return {each.arg for part in made for each in (*part.args.args, *part.args.kwonlyargs)} - {"self"}
+    return set()
 
 
 def class_paths(option: str) -> dict[str, str]:

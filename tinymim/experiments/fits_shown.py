@@ -9,15 +9,17 @@ from pathlib import Path
 from tinymim import extras
 from tinymim.errors import TinymimError, counted
 from tinymim.experiments.state import State
-from tinymim.experiments.status import headline
+from tinymim.experiments.status import headline, training_time
 from tinymim.report import curves, runs
 from tinymim.report.document import Link, Picture, Section, Table
-from tinymim.training.progress import clock
 
 FEW = 12
 """Fits that are listed open, and drawn; the table of more is folded away."""
 
-PAGES = "The page of a run is written by `tinymim report RUN`, and linked here when this page is written next."
+PAGES = (
+    "Training is the time that a fit has trained, in all its pieces. The page of a run is written by "
+    "`tinymim report RUN`, and linked here when this page is written next."
+)
 
 
 def section(state: State, beside: Path) -> Section:
@@ -27,9 +29,9 @@ def section(state: State, beside: Path) -> Section:
         page = state.place / key / runs.PAGE
         name = Link(key, os.path.relpath(page, beside)) if page.is_file() else key
         figure = headline(state, key) if entry.state == "done" else "-"
-        rows.append([name, state.plan.stage(key).kind, entry.state, figure, clock(entry.seconds)])
+        rows.append([name, state.plan.stage(key).kind, entry.state, figure, training_time(state, key)])
     folded = counted(len(rows), "run") if len(rows) > FEW else ""
-    table = Table(["run", "kind", "state", "figure", "time"], rows, text=PAGES, folded=folded)
+    table = Table(["run", "kind", "state", "figure", "training"], rows, text=PAGES, folded=folded)
     return Section("Every run", tables=[table])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 from tinymim import extras
+from tinymim.errors import first_few
 from tinymim.experiments import tables
 from tinymim.experiments.questions import Comparison, Figure
 from tinymim.experiments.tables import Records
@@ -33,8 +34,10 @@ def sections(compared: Comparison, records: Records) -> list[Section]:
     heads, cells = [], []
     for title, rows in measured.items():
         figure = compared.figures[title]
-        best = max(rows, key=lambda row: figure.sign * statistics.mean(rows[row]))
-        heads.append(f"best {figure.head(title)}: {titles[best]}")
+        means = {row: figure.sign * statistics.mean(shown) for row, shown in rows.items()}
+        best = max(means, key=lambda row: means[row])
+        level = [titles[row] for row in means if tables.equal(means, row, best, figure)]
+        heads.append(f"best {figure.head(title)}: {first_few(level)}")
         cells.append(figure.shown(rows[best]))
     made = [Section("", tables=[Table(heads, [cells], cards=True)])]
     title, rows = max(reversed(measured.items()), key=lambda each: len(each[1]))

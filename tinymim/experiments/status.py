@@ -34,7 +34,7 @@ def status(state: State, console: PlainConsole | None = None) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)  # every column at its widest makes 80 columns
     table.add_column("stage", overflow="fold")
     table.add_column("state", no_wrap=True)
-    for column in ("epoch", "metric", "time", "sha256"):
+    for column in ("epoch", "metric", "training", "sha256"):
         table.add_column(column, justify="right", no_wrap=True)
     seed: int | None = None
     by_seed = all(key.endswith(fit.stage) for key, fit in plan.fits.items())  # as folders of chains are
@@ -109,11 +109,22 @@ def _row(state: State, key: str, entry: Entry, at_work: bool) -> list[str | Text
     epoch = str(results.get("epochs") or "-")
     if None not in (progress.get("epoch"), progress.get("epochs")):
         epoch = f"{progress['epoch']}/{progress['epochs']}"
-    spent = results.get("seconds", progress.get("seconds"))
     sha = entry.outputs.get(CHECKPOINT, entry.outputs.get(EXPORTED, "-"))[:12]
     metric = _metric(results.get("metrics") or progress.get("metrics") or {})
-    took = "-" if spent is None else clock(spent)
-    return [Text(shown, COLOURS.get(shown, "")), epoch, metric, took, sha]
+    return [Text(shown, COLOURS.get(shown, "")), epoch, metric, _clock(results, progress), sha]
+
+
+def training_time(state: State, key: str) -> str:
+    """Time that a fit has trained, over all pieces of a resumed one; ``-`` of what does not train, such as a test, and
+    while a fit waits. Wherever a plan's fits are listed it is this, as one may lie still between its pieces."""
+    if state.entries[key].state == "waiting":
+        return "-"
+    return _clock(_figures(state.place / key / RESULTS), _figures(state.place / key / PROGRESS))
+
+
+def _clock(results: dict[str, Any], progress: dict[str, Any]) -> str:
+    spent = results.get("seconds", progress.get("seconds"))
+    return "-" if spent is None else clock(spent)
 
 
 def _metric(metrics: dict[str, float]) -> str:

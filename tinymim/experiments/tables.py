@@ -165,22 +165,44 @@ def agreement(question: Question, records: Records, title: str, figure: Figure) 
         if len(ranked) < 2:
             return ""
         best, worst = max(ranked, key=lambda row: ranked[row]), min(ranked, key=lambda row: ranked[row])
-        if best == worst:
+        if equal(ranked, best, worst, figure):
             return f"{title}: the same in all rows."
-        names = f"best {_name(question, best)}, worst {_name(question, worst)}"
+        last = _named(question, [row for row in ranked if equal(ranked, row, worst, figure)])
+        names = f"best {_best_of(question, list(ranked), ranked, figure)}, worst {last}"
         return f"{title}: {names}; difference {difference(best, worst)}."
     theirs, ours = max(papers, key=lambda row: papers[row]), max(papers, key=lambda row: ranked[row])
     rows = list(papers)
     correlation = spearman([papers[row] for row in rows], [ranked[row] for row in rows])
     order = f"; order of {len(rows)} rows against the paper's: Spearman {correlation:+.2f}" if len(rows) > 2 else ""
-    if theirs == ours:
-        second = max((row for row in rows if row != ours), key=lambda row: ranked[row])
+    level = [row for row in rows if row != theirs and equal(ranked, row, theirs, figure)]
+    second = max((row for row in rows if row != theirs), key=lambda row: ranked[row])
+    if level and equal(ranked, theirs, ours, figure):
+        text = (
+            f"the paper's best, {_name(question, theirs)}, and {_named(question, level)} are equal here, best of all, "
+        )
+        text += f"with a difference of {difference(theirs, second)}"
+    elif theirs == ours:
         text = f"the paper's best, {_name(question, theirs)}, is best here too, over {_name(question, second)} by "
         text += difference(ours, second)
     else:
         text = f"the paper's best is {_name(question, theirs)}; here {_name(question, ours)} is, by "
         text += difference(ours, theirs)
     return f"{title}: {text}{order}."
+
+
+def equal(means: dict[str, float], row: str, other: str, figure: Figure) -> bool:
+    """Whether two rows have one mean, in the digits that are shown."""
+    return not float(figure.number(means[row] - means[other]))
+
+
+def _named(question: Question, rows: list[str]) -> str:
+    return " and ".join(_name(question, row) for row in rows)
+
+
+def _best_of(question: Question, rows: list[str], means: dict[str, float], figure: Figure) -> str:
+    """The best of ``rows``, with those that equal it."""
+    best = max(rows, key=lambda row: means[row])
+    return _named(question, [row for row in rows if equal(means, row, best, figure)])
 
 
 def against(question: Question, records: Records, figures: dict[str, Figure]) -> str:
@@ -190,8 +212,9 @@ def against(question: Question, records: Records, figures: dict[str, Figure]) ->
     if len(rows) < 3:
         return ""
     first, second = ([ranked[row] for row in rows] for ranked in means)
-    best = [_name(question, rows[ranked.index(max(ranked))]) for ranked in (first, second)]
-    whose = f"{best[0]} is best in both" if best[0] == best[1] else f"best are {best[0]} and {best[1]}"
+    best = [_best_of(question, rows, ranked, figure) for ranked, figure in zip(means, figures.values(), strict=True)]
+    are = "are" if " and " in best[0] else "is"
+    whose = f"{best[0]} {are} best in both" if best[0] == best[1] else f"best are {best[0]}, and {best[1]}"
     named = " against ".join(figures)
     return f"{named}: order of {len(rows)} rows, Spearman {spearman(first, second):+.2f}; {whose}."
 

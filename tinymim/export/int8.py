@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from tinymim.errors import TinymimError, counted
+from tinymim.evaluation.few_images import FEW
 from tinymim.export import graphs
 from tinymim.export.judge import Judge, Reading
 from tinymim.export.model_card import ExportedForm
@@ -47,7 +48,7 @@ class Int8:
         Raises:
             TinymimError: it loses more than is allowed, and is not forced.
         """
-        self.judge.check(source.name, source.backbone.classes)
+        self.judge.check(source.name, source.backbone.classes, "leave the classifier out with --no-classifier")
         form = graphs.write_onnx(source, folder)
         file = folder / graphs.ONNX
         with tempfile.TemporaryDirectory(dir=folder.parent) as place:
@@ -72,12 +73,21 @@ class Int8:
             f"{name} {100 * before.figures[name]:.1f} -> {100 * value:.1f} %" for name, value in after.figures.items()
         ]
         calibrated, count = self.judge.calibrates_on(self.images), len(before.features)
-        few = self._few(before)
+        few = "; ".join(self._few_lines(before))
         return (
             f"Matrix products of weights are in int8, calibrated on {counted(calibrated, 'image')} of "
             f"{self.judge.what}. On {counted(count, 'held-out image')}, against float32: mean cosine of the "
             f"features {after.cosine(before):.4f}{''.join(f', {figure}' for figure in figures)}{few and f'; {few}'}."
         )
+
+    def _few_lines(self, before: Reading) -> list[str]:
+        """What is judged, and calibrated, on few images, a line each; without labels there are no shares."""
+        judged, calibrated = len(before.features), self.judge.calibrates_on(self.images)
+        few = self._few(before)
+        if not few and not before.figures and judged < FEW:
+            few = f"few held-out images: {judged}, whose mean cosine says little of others"
+        ranges = f"few images to calibrate on: {calibrated}, whose values may not span those of others"
+        return list(filter(None, [few, ranges if calibrated < FEW else ""]))
 
     def _few(self, before: Reading) -> str:
         """The line on shares of few images, where there are shares; see :meth:`Judge.few`."""

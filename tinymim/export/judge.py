@@ -83,13 +83,14 @@ class Judge:
         count = min(self.queries, len(cast(Sized, self._held)))
         return few_images(count, self.data.num_classes)
 
-    def check(self, name: str, classes: int | None) -> None:
-        """Raise where a network has a classifier of other classes than the data."""
+    def check(self, name: str, classes: int | None, otherwise: str) -> None:
+        """Raise where a network has a classifier of other classes than the data; the message has what to do
+        ``otherwise``."""
         of_data = self.data.num_classes
         if classes and of_data and classes != of_data:
             raise TinymimError(
                 f"data: {self.what} has {of_data} classes, and the classifier of {name} {classes}; give the images "
-                "that it was fine-tuned on, or leave the classifier out"
+                f"that it was fine-tuned on, or {otherwise}"
             )
 
     def read(self, run: Run) -> Reading:

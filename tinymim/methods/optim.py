@@ -117,6 +117,13 @@ class Schedule(torch.optim.lr_scheduler.LambdaLR):
         self._last_lr = [group["lr"] for group in groups]
 
 
+def warmup_steps(optim: Optim, trainer: pl.Trainer) -> int:
+    """Steps in which the learning rate rises to the full one; they may be more than the run has."""
+    if optim.warmup_steps is not None:
+        return optim.warmup_steps
+    return round(optim.warmup_epochs / max(trainer.max_epochs or 1, 1) * int(trainer.estimated_stepping_batches))
+
+
 def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, Any]:
     """Optimiser and schedule of ``model``, as ``configure_optimizers`` returns them."""
     batch, nominal = total_batch(trainer), nominal_batch(trainer)
@@ -124,14 +131,11 @@ def configure(model: nn.Module, optim: Optim, trainer: pl.Trainer) -> dict[str, 
     fewer = f", not {nominal}, as there are no more images in an epoch" if batch < nominal else ""
     detail(f"learning rate: {optim.base_lr:g} x total batch {batch} / 256 = {lr:.3g}{fewer}")
     steps = int(trainer.estimated_stepping_batches)
-    if optim.warmup_steps is not None:
-        warmup = min(optim.warmup_steps, steps)
-    elif trainer.max_epochs == -1 and optim.warmup_epochs:
+    if optim.warmup_steps is None and trainer.max_epochs == -1 and optim.warmup_epochs:
         raise TinymimError(
             "optim.warmup_epochs: trainer.max_epochs is -1, so the run is counted in steps; give optim.warmup_steps"
         )
-    else:
-        warmup = round(min(optim.warmup_epochs / max(trainer.max_epochs or 1, 1), 1.0) * steps)
+    warmup = min(warmup_steps(optim, trainer), steps)
     floor = optim.min_lr / lr if lr else 0.0
     if floor > 1:
         say(f"optim.min_lr: {optim.min_lr:g} is above that, so the rate rises to it; lower it, or raise optim.base_lr")

@@ -46,8 +46,8 @@ class StoredSet:
 
 class Cache:
     """Stored readings of a teacher, in the ``forms`` of each view, for the data sets in ``parts``, by their number;
-    ``None`` is one that is not stored. A ``trial`` uses another, empty place, which is removed in the end; for speed
-    and sizes alone.
+    ``None`` is one that is not stored. A ``trial``, for speed and sizes alone, writes nothing: it reads what is there
+    where nothing is lacking, and else uses another, empty place, which is removed in the end.
 
     Raises:
         TinymimError: the disk has less room than is needed, or a folder does not hold what its name says.
@@ -55,16 +55,19 @@ class Cache:
 
     def __init__(self, root: Path, forms: list[Form], parts: list[StoredSet | None], trial: bool = False):
         self.root, self.forms, self.parts = root, forms, parts
-        self.storing = True
-        self._trial = tempfile.TemporaryDirectory(prefix="tinymim_cache_") if trial else None
         records = sum(form.size + 4 for form in forms)
         self.whole = sum(part.images * part.views * records for part in parts if part)
-        there = Path(self._trial.name) if self._trial else root
         counts = [self._counts(self.root / name_of(part.key, part.images), part) if part else [] for part in parts]
         self._room(counts)
+        whole = not any(
+            _lacking(each, part.views, part.images) for each, part in zip(counts, parts, strict=True) if part
+        )
+        self.storing = not (trial and whole)
+        self._trial = tempfile.TemporaryDirectory(prefix="tinymim_cache_") if trial and not whole else None
+        there = Path(self._trial.name) if self._trial else root
         self._folders = [self._folder(there, part) for part in parts]
         self.lacking = [
-            _lacking(filled_views if folder and not trial else [], part.views, part.images) if part else 0
+            _lacking(filled_views if folder else [], part.views, part.images) if part else 0
             for filled_views, folder, part in zip(counts, self._folders, parts, strict=True)
         ]
         """Of each part, the views of images that lacked some record when it was opened."""
@@ -157,13 +160,14 @@ class Cache:
 
     def missing(self, part: int, views: int | None = None) -> int:
         """Views of images of a part that lack some record now, of the first ``views``; all where they cannot be
-        opened."""
-        data = self.parts[part]
+        opened. For a trial those that it has computed count as there."""
+        data, folder = self.parts[part], self._folders[part]
         if data is None:
             return 0
         count = data.views if views is None else min(data.views, views)
-        folder = self._folders[part]
-        return _lacking(self._counts(folder.path, data) if folder else [], count, data.images)
+        places = [folder.path, *([self.root / folder.path.name] if self._trial else [])] if folder else []
+        there = sum(count * data.images - _lacking(self._counts(path, data), count, data.images) for path in places)
+        return max(count * data.images - there, 0)
 
     def describe(self) -> str:
         """Place, size, and how much was there when it was opened, for people."""

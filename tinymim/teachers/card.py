@@ -22,7 +22,7 @@ from tinymim.errors import TinymimError
 from tinymim.near_names import nearest
 from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
-from tinymim.vit.description import Architecture
+from tinymim.vit.description import Architecture, colour_problem
 
 TIMM = "timm:"
 """Begins the names of weights that timm knows, of which no card is here."""
@@ -193,7 +193,11 @@ def read(path: Path) -> Card:
     if missing := [name for name in ("name", *NEEDED) if not content.get(name)]:
         raise TinymimError(f"{what}: {', '.join(missing)} missing or empty")
     record_schemas.fit(content, record_schemas.CardFields, what)
-    content["architecture"] = record_schemas.architecture(content["architecture"], f"{what}: architecture")
+    architecture = record_schemas.architecture(content["architecture"], f"{what}: architecture")
+    for name in ("mean", "std"):
+        if problem := colour_problem(name, getattr(architecture, name)):
+            raise TinymimError(f"{what}: architecture.{problem}")
+    content["architecture"] = architecture
     if wrong := _problem(content["file"], content.get("hub") or "", content.get("url") or ""):
         raise TinymimError(f"{what}: {wrong}")
     return Card(**content, path=path)

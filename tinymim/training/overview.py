@@ -11,7 +11,7 @@ from tinymim.errors import TinymimError, counted
 from tinymim.evaluation.few_images import few_images
 from tinymim.log import Details
 from tinymim.methods.base import Method, size
-from tinymim.methods.optim import total_batch
+from tinymim.methods.optim import Optim, total_batch, warmup_steps
 from tinymim.safety.console import PlainConsole
 
 FEW_A_EPOCH = 4  # steps of an epoch, fewer of which are worth a word
@@ -109,7 +109,19 @@ def _on_steps(trainer: pl.Trainer) -> list[str]:
             f"low learning rate: {rate:.2g} hardly moves a network from scratch; it follows the batch "
             f"(optim.base_lr x {batch} / 256), so raise --model.optim.base_lr"
         )
-    return lines
+    return [*lines, *_on_warmup(trainer, steps, rate)]
+
+
+def _on_warmup(trainer: pl.Trainer, steps: int, rate: float | None) -> list[str]:
+    """A warm-up that outlasts the run: the full rate, which the line on the schedule has, is never reached."""
+    optim = getattr(trainer.lightning_module, "optim", None)
+    if not isinstance(optim, Optim) or not rate or (rising := warmup_steps(optim, trainer)) < steps or rising < 2:
+        return []
+    option = "warmup_epochs" if optim.warmup_steps is None else "warmup_steps"
+    return [
+        f"long warm-up: the learning rate rises for {counted(rising, 'step')}, and the run has {steps:,}, so it ends "
+        f"at {rate * (steps - 1) / rising:.2g} and never reaches {rate:.2g}; lower --model.optim.{option}"
+    ]
 
 
 def steps_of_epoch(trainer: pl.Trainer) -> int:

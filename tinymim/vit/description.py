@@ -4,14 +4,32 @@ once."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DEVIATION = (1e-6, 1e6)  # least and greatest standard deviation of images in [0, 1]; a mean is as far from 0 at most
+MOST_STD = 10.0
+"""Greatest standard deviation of images in [0, 1] that a teacher may state. Theirs is 0.5 at most and 1 divides by
+nothing; that of pixel values up to 255, taken for it, is 50 or so. Between them lies what somebody may have meant."""
+
 Init = Literal["published", "timm"]  # rules that a recipe may name
 Pool = Literal["mean", "cls", "cls_dist"]
+
+
+def colour_problem(name: str, values: Sequence[float]) -> str | None:
+    """Why the ``mean`` or ``std`` of a teacher's input cannot be that of images in [0, 1]; ``None`` where it can."""
+    least, most = (0.0, 1.0) if name == "mean" else (DEVIATION[0], MOST_STD)
+    wrong = next((value for value in values if not least <= value <= most), None)
+    if wrong is None:
+        return None
+    if name == "mean":
+        what = f"{wrong:g} is not in [0, 1], as the images are"
+    else:
+        what = f"{wrong:g} is not a spread of images in [0, 1], above 0 and {MOST_STD:g} at most"
+    return f"{name}: {what}{'; divide by 255' if 1 < wrong <= 255 else ''}"
 
 
 Resampling = Literal["timm", "dinov2", "transformers"]
