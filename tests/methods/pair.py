@@ -14,6 +14,7 @@ import torch
 from tests.conftest import tiny
 from tests.methods.test_distillation import Noise, NoiseData, trainer
 from tests.ops.tokens import draw
+from tinymim.data.data_module import ImageData
 from tinymim.data.named_sets import NamedSet, NamedSets, Report
 from tinymim.methods import Distiller, Optim
 from tinymim.methods.frozen_teacher import held
@@ -141,6 +142,7 @@ def gradient(rank: int) -> torch.Tensor | None:
 def main(folder: Path) -> None:
     """Run all of it, and write what came out to ``FOLDER/RANK.pt``."""
     rank = int(os.environ["LOCAL_RANK"])
+    ImageData.needs_workers = False  # a fork beside gloo's threads can hang in CPython itself
     found = {"probe": fit(probe(), folder)}
     found["probe"]["counted"] = counted(folder, devices=2, strategy="ddp")
     for name, options in VARIANTS.items():
