@@ -26,6 +26,7 @@ from tinymim.evaluation.few_images import few_images
 from tinymim.evaluation.knn import knn_top1
 from tinymim.teachers.provenance import run_name
 from tinymim.training import data_source, inspection, named_data
+from tinymim.training.run_folder import RECIPE
 
 Run = Callable[[Tensor], dict[str, Tensor]]
 """A network: ``features`` ``(B, D)`` and perhaps ``logits`` ``(B, classes)`` of ``(B, 3, S, S)`` images in [0, 1]."""
@@ -154,7 +155,7 @@ def _as_divided(run: Path, data: ImageData, size: int, trust: bool) -> ImageData
     """The data module of a run with its seed and shares of the split, not set up; ``None`` where its images are others
     than those of ``data``, or it cannot be built here."""
     try:
-        recipe = inspection.read(run / "config.yaml", "data")
+        recipe = inspection.read(run / RECIPE, "data")
         its: ImageData = inspection.data(recipe, trust, "data", image_size=size, num_workers=0)
         same = type(its) is type(data) and _set(its) == _set(data)
         return its if same and not its.problems() else None

@@ -14,6 +14,7 @@ from tinymim.errors import TinymimError
 from tinymim.teachers import card as cards
 from tinymim.teachers import locate
 from tinymim.teachers.provenance import Provenance
+from tinymim.training.run_folder import RECIPE
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
 from tinymim.vit.taps import LOGITS, Tap
 
@@ -54,7 +55,7 @@ class Source:
 def run_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it lies in one."""
     folder = checkpoint.resolve().parent.parent
-    return folder if checkpoint.is_file() and (folder / "config.yaml").is_file() else None
+    return folder if checkpoint.is_file() and (folder / RECIPE).is_file() else None
 
 
 def load(source: str, classifier: bool | None = None) -> Source:

@@ -28,7 +28,7 @@ from tinymim.files import write_json, write_text
 from tinymim.log import say
 from tinymim.methods.checkpoint_record import OTHER_RUN
 from tinymim.safety import text
-from tinymim.training.run_folder import ENVIRONMENT
+from tinymim.training.run_folder import ENVIRONMENT, RECIPE
 
 PACKAGES = (
     *("tinymim", "torch", "torchvision", "timm", "lightning"),
@@ -58,7 +58,7 @@ LENGTHS = ("trainer.max_epochs", "trainer.max_steps")
 
 def changed(before: recipes.Config, now: recipes.Config) -> list[str]:
     """Differences between the recipe that a run had and the one it goes on with, and whether they have any effect.
-    the run lies is none: `tinymim resume` names its folder, which a first command may have left to the rule."""
+    Where the run lies is none: `tinymim resume` names its folder, which a first command may have left to the rule."""
     before, now = ({name: value for name, value in each.items() if name != "run_dir"} for each in (before, now))
     return [line + NOTES.get(line.partition(":")[0], "") for line in differences(before, now)]
 
@@ -91,7 +91,7 @@ class SaveRecipe(SaveConfigCallback):
             recipe = re.sub(rf"^{line.partition(':')[0]}: .*$", line, recipe, flags=re.MULTILINE)
         if self.kept:
             recipe = yaml.safe_dump(references.put_back(yaml.safe_load(recipe), self.kept), sort_keys=False)
-        path = folder / "config.yaml"
+        path = folder / RECIPE
         if path.exists():
             try:
                 changes = changed(text.read_yaml(path, "the recipe that the run had"), yaml.safe_load(recipe))
@@ -128,9 +128,9 @@ def check_same(folder: Path, parser: Any, config: Any, data: Any) -> None:
         TinymimError: it does not; the message names what differs.
     """
     data.same_images = True
-    if not (folder / "config.yaml").is_file():
+    if not (folder / RECIPE).is_file():
         return
-    before = text.read_yaml(folder / "config.yaml", "the recipe that the run had")
+    before = text.read_yaml(folder / RECIPE, "the recipe that the run had")
     now = text.yaml_data(dumped(parser, config), "the recipe")
     unlike = {path: values for path, *values in _unlike(before, now) if not UNLOOKED.match(path)}
     for name in LENGTHS:
@@ -190,7 +190,7 @@ def precision_in(folders: Iterable[Path]) -> str | None:
     """Precision in the first of these run folders that holds a recipe."""
     for folder in folders:
         try:
-            recipe = text.read_yaml(folder / "config.yaml", "a recipe")
+            recipe = text.read_yaml(folder / RECIPE, "a recipe")
             trainer = references.filled(recipe.get("trainer")) if isinstance(recipe, dict) else None
         except TinymimError:
             continue
