@@ -68,6 +68,9 @@ FLAGS = {
 }
 """A value of each that is not the default; of those that are known to break a run, the one that does."""
 
+KNOWN = inspect.signature(pl.Trainer.__init__).parameters.keys() - {"self"}
+"""What the installed Trainer takes; older ones lack some of the flags."""
+
 REFUSED = {"barebones", "check_val_every_n_epoch", "default_root_dir", "devices", "limit_val_batches", "max_epochs"}
 REFUSED |= {"fast_dev_run", "num_nodes", "use_distributed_sampler"}
 
@@ -95,10 +98,10 @@ def refusal(result: Completed) -> str:
 
 
 def test_flags__are_all_known() -> None:
-    assert FLAGS.keys() == inspect.signature(pl.Trainer.__init__).parameters.keys() - {"self"}
+    assert FLAGS.keys() >= KNOWN
 
 
-@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag in KNOWN])
 def test_flag__works_or_is_refused_before_the_first_step(flag: str, tiny_fit: Recipe) -> None:
     line = refusal(tiny_fit(f"--trainer.{flag}", FLAGS[flag]))
     assert bool(line) == (flag in REFUSED), line
