@@ -33,6 +33,11 @@ def next_steps(run: Path) -> list[str]:
     ]
 
 
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse a command line: its options, and overrides."""
+    return read_distill([word for word in arguments if word not in VERBOSE])
+
+
 def main(arguments: list[str]) -> int:
     """Fit a recipe, then what its ``compare`` names, and print the table; the exit code.
 
@@ -40,9 +45,8 @@ def main(arguments: list[str]) -> int:
         TinymimError: mistakes in the recipe or the command line, changes that are not accepted, or failed fits.
     """
     verbose = bool(set(VERBOSE) & set(arguments))
-    arguments = [word for word in arguments if word not in VERBOSE]
     options = parser()
-    args, overrides = read_distill(arguments)
+    args, overrides = parse(arguments)
     compared = compare.read(
         args.recipe, overrides, lambda first: plan_options.seeds(args.seeds, first) if args.seeds else [first]
     )

@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
         name = BEGUN_BY[plan.kind]
         module = COMMANDS[name].module()
         words = plan_options.begun(module.parser(), plan.command, str(place))
+        module.parse([*words, *further])  # a slip of the keys is told before anything is said to go on
         say(f"going on with: tinymim {shlex.join([name, *words, *further])}")
         return module.main([*words, *further])
     state.check_held(place)
