@@ -22,7 +22,7 @@ from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import OTHERS
 from tinymim.log import say
-from tinymim.training import fit, lock
+from tinymim.training import fit, lock, run_folder
 
 
 def next_steps(run: Path) -> list[str]:
@@ -57,6 +57,7 @@ def main(arguments: list[str]) -> int:
     place = args.run_dir or Path("runs") / f"distill_{compared.plan.name}"
     keys = [key for keys in compared.cells.values() for key in keys]
     if args.overwrite == "true":
+        run_folder.goes_on(place, args.ckpt_path, overwrite=True)
         with lock.hold(place, "run_dir"):
             for folder in {place / key.split("/")[0] for key in keys}:
                 shutil.rmtree(folder, ignore_errors=True)
