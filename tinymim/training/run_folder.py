@@ -83,9 +83,7 @@ def goes_on(folder: Path, checkpoint: object, overwrite: bool = False) -> bool:
     Raises:
         TinymimError: it is, and that run is to be overwritten.
     """
-    its_own = checkpoint == "last" or (
-        bool(checkpoint) and folder.resolve() in Path(str(checkpoint)).resolve().parents
-    )
+    its_own = checkpoint == "last" or (bool(checkpoint) and folder.resolve() in Path(str(checkpoint)).resolve().parents)
     if its_own and overwrite:
         raise TinymimError(
             f"--overwrite true and --ckpt_path {checkpoint} contradict each other: one loses the run in {folder} and "
