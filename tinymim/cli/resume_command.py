@@ -10,6 +10,7 @@ from tinymim.cli.main import COMMANDS
 from tinymim.errors import TinymimError
 from tinymim.experiments import state
 from tinymim.log import say
+from tinymim.training.run_folder import RECIPE
 
 BEGUN_BY = {
     "scaling study": "scaling",
@@ -44,5 +45,5 @@ def main(arguments: list[str]) -> int:
     state.check_held(place)
     from tinymim.cli.recipe_commands import fit
 
-    fit(["--config", str(place / "config.yaml"), "--run_dir", str(place), "--ckpt_path", "last", *further])
+    fit(["--config", str(place / RECIPE), "--run_dir", str(place), "--ckpt_path", "last", *further])
     return 0
