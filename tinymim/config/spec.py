@@ -146,7 +146,7 @@ def unlike(old: Any, new: Any, path: str = "", any_version: bool = False) -> Ite
         if old != new:
             yield path, old, new
         return
-    names, lacking = [*dict.fromkeys([*old, *new])], "nothing"
+    names, lacking = [*dict.fromkeys([*old, *new])], None if any_version else "nothing"
     if any_version:
         before, now = old.get("class_path"), new.get("class_path")
         if before and now and not class_paths.same_class(str(before), str(now)):
@@ -155,7 +155,6 @@ def unlike(old: Any, new: Any, path: str = "", any_version: bool = False) -> Ite
         names = [
             name for name in names if name != "class_path" and (path.endswith("options") or name in old.keys() & new)
         ]
-        lacking = None
     for name in names:
         inner = path if any_version and name == "init_args" else f"{path}.{name}".lstrip(".")
         yield from unlike(old.get(name, lacking), new.get(name, lacking), inner, any_version)

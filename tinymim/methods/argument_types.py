@@ -48,7 +48,7 @@ def _error(name: str, value: Any, hint: Any) -> str:
     """Why a value cannot be one of a type, with a remedy; empty where it can."""
     if _fits(value, hint):
         return ""
-    made = next((part for part in _parts(hint) if is_dataclass(part)), None)
+    made: Any = next((part for part in _parts(hint) if is_dataclass(part)), None)
     if made is None:
         what = text.brief(value) if isinstance(value, (str, Sequence, Mapping, Real, NoneType)) else _object(value)
         return f"{name}: {what} is not {' or '.join(dict.fromkeys(map(_words, _parts(hint))))}"
