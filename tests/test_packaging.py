@@ -27,6 +27,18 @@ def test_fallback_version__is_read_by_the_pattern_of_tags() -> None:
     assert {tag: match and match["version"] for tag in tags for match in [pattern.match(tag)]} == tags
 
 
+def test_readme__of_an_index_names_no_file_of_a_clone() -> None:
+    hook = DECLARED["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    (fragment,) = hook["fragments"]
+    readme = (PROJECT / fragment["path"]).read_text()
+    shown = readme
+    for each in hook["substitutions"]:
+        shown = re.sub(each["pattern"], each["replacement"], shown)
+    assert not re.search(r"<(img|picture|p)\b", shown)
+    assert [link for link in re.findall(r"\]\(([^)]+)\)", shown) if not link.startswith("https://")] == []
+    assert len(shown.splitlines()) > len(readme.splitlines()) - 8, "what is left out is more than the pictures"
+
+
 def test_pythons__are_the_same_everywhere() -> None:
     versions = re.findall(r"Python :: (3\.\d+)'", str(DECLARED["project"]["classifiers"]))
     assert DECLARED["project"]["requires-python"] == f">={versions[0]}"

@@ -28,6 +28,7 @@ print(json.dumps(said))
 """
 
 MISTAKES = {
+    "fit relation_digits --overwrite true --ckpt_path last": "--overwrite true and --ckpt_path last contradict each",
     "fit relation_digits": "runs/relation_digits holds a run already. Go on with it: --ckpt_path last.",
     "fit relation_digits -v --trainer.max_epochs 1": "runs/relation_digits holds a run already",
     "fit relation_digits --trainer.max_epoch 3 --nmae x": (

@@ -93,6 +93,17 @@ def test_resume__of_each_kind(
     assert f"going on with: tinymim {name} own " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ASKED)
+def test_resume__refuses_an_unknown_option_before_it_says_to_go_on(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(tmp_path, Plan("p", {}, kind=kind, command=f"tinymim {BEGUN_BY[kind]} own")).save()  # type: ignore[arg-type]
+    with pytest.raises((TinymimError, SystemExit)) as refused:
+        resume_command.main([str(tmp_path), "--nope"])
+    assert "--nope" in f"{refused.value}{(said := capsys.readouterr().err)}"
+    assert "going on" not in said
+
+
 def test_resume__of_neither_a_plan_nor_a_run(tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match=r"holds neither a plan \(chain.json or plan.json\) nor a run \(config.yaml"):
         resume_command.main([str(tmp_path)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision.datasets import FakeData
 
-from tinymim.data import HFData, ObjectData, opened
+from tinymim.data import HFData, ObjectData, images_of_run, opened
 from tinymim.data.object_data import picture
 from tinymim.errors import TinymimError
 
@@ -100,6 +101,44 @@ def test_transform__of_torchvision_is_left_out() -> None:
     module = data(FakeData(size=4, image_size=(3, 8, 8), transform=fails))
     module.setup("fit")
     assert next(iter(module.train_dataloader()))["image"].shape == (2, 3, 8, 8)
+
+
+def noted(dataset: Any) -> Any:
+    module = (HFData if hasattr(dataset, "column_names") else ObjectData)(opened.name_of(dataset), num_workers=0)
+    module.setup("fit")
+    return {part: note for part, note in module.state_dict().items() if part == "train"}
+
+
+def test_sampled__tells_other_pixels_of_the_same_number_in_data_of_any_kind() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(image) for image in pixels]
+    others = [*map(Image.fromarray, 255 - pixels)]
+    kinds: list[Any] = [
+        list,
+        lambda images: [(image, 0) for image in images],
+        lambda images: Subset(images, range(9)),
+        lambda images: datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()})),
+        lambda images: Squares(9, data=np.stack([*map(np.asarray, images)])),  # torchvision's form in memory
+    ]
+    for kind in kinds:
+        before = noted(kind(pictures))
+        assert noted(kind([*map(Image.Image.copy, pictures)])) == before
+        (change,) = images_of_run.changes({"train": kind(others)}, before, noted(kind(others)))
+        assert change.certain
+        assert "have changed (others of the same number)" in change.line
+
+
+def test_sampled__of_a_set_that_augments_is_nothing_and_draws_no_number_of_the_program() -> None:
+    class Noise(Squares):
+        def __getitem__(self, index: int) -> Any:
+            return torch.rand(3, 8, 8)
+
+    torch.manual_seed(0)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert noted(Noise(9))["train"]["sampled"] is None
+    assert torch.rand(1) == drawn
 
 
 def test_views__come_again_of_bytes_alone() -> None:

@@ -14,3 +14,8 @@ def test_site__searches_without_a_server_by_a_script_of_its_own() -> None:
     assert any("iframe-worker" in script for script in scripts), "or the plugin names one of another's server"
     for script in scripts:
         assert "://" not in (PROJECT / "docs" / script).read_text()
+
+
+def test_pages__of_two_sections_or_more_list_them() -> None:
+    hidden = [path.name for path in (PROJECT / "docs").rglob("*.md") if "hide: [toc]" in path.read_text()]
+    assert hidden == ["index.md"]  # the start page, of pictures

@@ -6,17 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.conftest import tiny
 from tests.methods.test_distillation import NoiseData, distiller, trainer
 from tinymim.errors import TinymimError
-from tinymim.methods import MAEPretrainer
+from tinymim.methods import MAEPretrainer, SimMIMPretrainer
 from tinymim.methods.base import Errors, Method
 from tinymim.methods.mae_decoder import Reconstruction
 from tinymim.targets import CLS, Feature, Target
-from tinymim.tasks import Classifier, Detector, SceneTasks, Segmenter
+from tinymim.tasks import Classifier, Detector, Knn, SceneTasks, Segmenter
 from tinymim.teachers import weights
 from tinymim.vit.backbone import Backbone
 
@@ -69,6 +71,45 @@ def test_check__mappings_as_recipes_have_them_are_told_together() -> None:
         "architecture: a mapping, as recipes have; in Python it is tinymim.Architecture(arch, options={...}), "
         "a Distiller's student too",
     ]
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "says"),
+    [
+        (
+            MAEPretrainer,
+            {"architecture": "vit_tiny"},
+            "architecture: 'vit_tiny' is a name; give tinymim.Architecture('",
+        ),
+        (MAEPretrainer, {"optim": 1e-3}, "optim: an object of float; give tinymim.Optim(...)"),
+        (MAEPretrainer, {"mask_ratio": "high"}, "mask_ratio: 'high' is not a number"),
+        (SimMIMPretrainer, {"mask_unit": 8.5}, "mask_unit: 8.5 is not a whole number"),
+        (SimMIMPretrainer, {"train_loss": "no"}, "train_loss: 'no' is not True or False"),
+        (Classifier, {"weights": nn.Linear(1, 1)}, "weights: an object of Linear is not a text or None"),
+        (Classifier, {"pool": "max"}, "pool: 'max' is not one of 'mean', 'cls', 'cls_dist'"),
+        (Classifier, {"num_classes": True}, "num_classes: True is not a whole number or None"),
+        (Classifier, {"deit": "digits_mae"}, "deit: an object of str; give tinymim.tasks.deit.Deit(...)"),
+        (Segmenter, {"blocks": ["last"]}, "blocks: ['last'] is not a list of whole numbers or None"),
+        (Detector, {"scales": 2.0}, "scales: 2.0 is not a list of numbers or None"),
+        (SceneTasks, {"tasks": "shape"}, "tasks: 'shape' is not a list of texts"),
+        (Knn, {"k": None}, "k: None is not a whole number"),
+        (distiller, {"drop_path": "0.1"}, "drop_path: '0.1' is not a number"),
+        (distiller, {"reconstruction": True}, "reconstruction: an object of bool; give tinymim.methods.mae_decoder.R"),
+        (distiller, {"teacher_view": None}, "teacher_view: None is not one of 'visible', 'whole'"),
+    ],
+)
+def test_arguments__of_other_types_are_told_in_a_line(module: Any, options: dict[str, Any], says: str) -> None:
+    needed = {MAEPretrainer: {"architecture": tiny(12, 3)}, SimMIMPretrainer: {"architecture": tiny(12, 3)}}
+    with pytest.raises(TinymimError) as raised:
+        module(**{**needed.get(module, {}), **options})
+    assert str(raised.value).startswith(says)
+
+
+def test_arguments__of_other_types_are_told_together() -> None:
+    with pytest.raises(
+        TinymimError, match=r"^Classifier cannot be built:\n  - blocks: .* or a whole number\n  - ema: "
+    ):
+        Classifier(Path("student.safetensors"), blocks=None, ema="slow", neck=np.int64(3))  # type: ignore[arg-type]
 
 
 def test_run__a_check_before_it_changes_no_weight_and_no_order(teacher_card: Path, tmp_path: Path) -> None:

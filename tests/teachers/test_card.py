@@ -309,10 +309,22 @@ def test_restriction__is_the_same_whatever_shows_nothing(between):
 
 
 def test_record_sha256__changes_that_line_alone(home):
-    path = write(home.own)
+    path = write(home.env)
     before = path.read_text()
-    cards.read(path).record_sha256("ab" * 32)
+    assert cards.read(path).record_sha256("ab" * 32) == path
     assert path.read_text() == re.sub("sha256: null", f"sha256: {'ab' * 32}", before)
     card = cards.read(write(home.own, {"name": "other", "sha256": ...}))
     with pytest.raises(TinymimError, match=r"other\.yaml has no sha256 line"):
         card.record_sha256("ab" * 32)
+
+
+def test_folder__of_a_card_of_the_package_is_the_users(home, monkeypatch):
+    """Nothing is asked to be put into an installation, nor written there."""
+    path = write(home.own)
+    before, card = path.read_text(), cards.read(path)
+    assert f"put it at {home.env / 'small.pth'} " in card.how_to_get()
+    assert card.record_sha256("ab" * 32) == home.env / "small.yaml"
+    assert path.read_text() == before
+    assert cards.find("small").sha256 == "ab" * 32
+    monkeypatch.delenv("TINYMIM_TEACHERS")
+    assert card.place == cards.Path("teachers/small.pth")

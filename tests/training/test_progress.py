@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tinymim.training import progress
 from tinymim.training.progress import EvaluationLines, FitLines, TerminalProgress, clock, progress_bar
 
 
@@ -69,14 +70,24 @@ def test_fit_lines__a_run_of_steps_and_another_rank(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
-def test_evaluation_lines__count_over_all_loaders(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = EvaluationLines()
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.1, []),
+        (12, ["2 of 5, 0:36", "4 of 5, 0:12"]),
+        (60, ["1 of 5, 4:00", "2 of 5, 3:00", "3 of 5, 2:00", "4 of 5, 1:00", "5 of 5, 0:00"]),
+    ],
+)
+def test_evaluation_lines__count_over_all_loaders_and_are_apart(
+    seconds: float, said: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar, now = EvaluationLines(), 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     bar.on_test_start(SimpleNamespace(num_test_batches=[3, 2]), None)  # type: ignore[arg-type]
     for _ in range(5):
+        now += seconds
         bar.on_test_batch_end()
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(",")[0] for line in lines] == [f"test: batch {n} of 5" for n in range(1, 6)]
-    assert lines[-1].endswith("0:00 left")
+    assert capsys.readouterr().err.splitlines() == [f"test: batch {line} left" for line in said]
 
 
 def test_terminal__epochs_from_one_and_the_figures_of_the_run() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tinymim.errors import TinymimError
-from tinymim.training.run_folder import check, clear
+from tinymim.training.run_folder import check, clear, goes_on
 from tinymim.training.run_record import changed
 
 
@@ -27,6 +27,13 @@ def test_claim__a_run_is_kept_unless_a_flag_says_otherwise(tmp_path: Path) -> No
         claim(tmp_path, resume=False, overwrite=False)
     claim(tmp_path, resume=True, overwrite=False)
     assert (tmp_path / "results.json").exists()
+
+
+def test_goes_on__with_a_run_that_is_to_be_overwritten_is_a_contradiction(tmp_path: Path) -> None:
+    for checkpoint in ("last", str(tmp_path / "checkpoints/last.ckpt")):
+        with pytest.raises(TinymimError, match=r"--overwrite true and --ckpt_path \S+ contradict each other"):
+            goes_on(tmp_path, checkpoint, overwrite=True)
+    assert not goes_on(tmp_path, "elsewhere/last.ckpt", overwrite=True)
 
 
 def test_claim__overwriting_removes_our_files_alone(tmp_path: Path) -> None:

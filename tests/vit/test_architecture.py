@@ -149,3 +149,15 @@ def test_arch__not_a_vit_that_can_be_read(arch):
 def test_options__that_timm_cannot_build(name, value):
     with pytest.raises(TinymimError, match=rf"{name}.*{value}|heads: {value}|{name}: no option that makes a network"):
         skeleton(tiny({name: value}))
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"img_size": 32}, r"no argument img_size; timm's own .* Architecture\(..., options=\{'img_size': 32\}\)$"),
+        ({"pos_embd": "sincos"}, r"no argument pos_embd; did you mean pos_embed\?$"),
+    ],
+)
+def test_architecture__argument_of_another_name_in_a_line(named, says):
+    with pytest.raises(TinymimError, match=says):
+        Architecture("vit_tiny_patch16_224", **named)

@@ -23,6 +23,7 @@ from tinymim.teachers import card, locate, timm_hub
 from tinymim.teachers.locate import Teacher, freeze
 from tinymim.teachers.provenance import SCRATCH, Provenance
 from tinymim.training import inspection
+from tinymim.training.run_folder import RECIPE
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
 from tinymim.vit.initialise import Init, initialise, truncated, xavier
@@ -96,7 +97,7 @@ class AnalysedNetwork:
         beside its checkpoint."""
         if self.provenance is None or "teacher" not in self.record or isinstance(self.network, Swin):
             return []
-        recipe = Path(self.provenance.path).resolve().parent.parent / "config.yaml"
+        recipe = Path(self.provenance.path).resolve().parent.parent / RECIPE
         try:
             return inspection.compared(inspection.read(recipe, f"recipe {recipe}"), self.network)
         except TinymimError:  # no recipe there, or none of a distillation

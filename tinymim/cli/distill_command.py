@@ -22,7 +22,7 @@ from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import OTHERS
 from tinymim.log import say
-from tinymim.training import fit, lock
+from tinymim.training import fit, lock, run_folder
 
 
 def next_steps(run: Path) -> list[str]:
@@ -33,6 +33,11 @@ def next_steps(run: Path) -> list[str]:
     ]
 
 
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse a command line: its options, and overrides."""
+    return read_distill([word for word in arguments if word not in VERBOSE])
+
+
 def main(arguments: list[str]) -> int:
     """Fit a recipe, then what its ``compare`` names, and print the table; the exit code.
 
@@ -40,9 +45,8 @@ def main(arguments: list[str]) -> int:
         TinymimError: mistakes in the recipe or the command line, changes that are not accepted, or failed fits.
     """
     verbose = bool(set(VERBOSE) & set(arguments))
-    arguments = [word for word in arguments if word not in VERBOSE]
     options = parser()
-    args, overrides = read_distill(arguments)
+    args, overrides = parse(arguments)
     compared = compare.read(
         args.recipe, overrides, lambda first: plan_options.seeds(args.seeds, first) if args.seeds else [first]
     )
@@ -53,6 +57,7 @@ def main(arguments: list[str]) -> int:
     place = args.run_dir or Path("runs") / f"distill_{compared.plan.name}"
     keys = [key for keys in compared.cells.values() for key in keys]
     if args.overwrite == "true":
+        run_folder.goes_on(place, args.ckpt_path, overwrite=True)
         with lock.hold(place, "run_dir"):
             for folder in {place / key.split("/")[0] for key in keys}:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -50,7 +50,8 @@ def _may_begin(config: recipe.Config) -> None:
     place, name, checkpoint = (references.filled(config.get(key)) for key in ("run_dir", "name", "ckpt_path"))
     folder = Path(str(place)) if place else Path("runs") / str(name)
     try:
-        run_folder.look(folder, run_folder.goes_on(folder, checkpoint), config.get("overwrite") is True)
+        overwrite = config.get("overwrite") is True
+        run_folder.look(folder, run_folder.goes_on(folder, checkpoint, overwrite), overwrite)
     except TinymimError as error:  # by whose advice a run may be lost, and the next word be of a misspelling
         if wrong := _unknown(config):
             raise mistaken("the command", [*wrong, str(error)]) from None

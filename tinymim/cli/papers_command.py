@@ -24,6 +24,21 @@ from tinymim.experiments.runner import Runner
 from tinymim.training import lock
 
 
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
+    """Parse a command line: its options, and values of the program's ``vars`` as typed.
+
+    Raises:
+        TinymimError: arguments that are neither.
+    """
+    options = parser()
+    options_given, values = _apart(options, plan_options.hyphened(options, arguments))
+    args, rest = options.parse_known_args(options_given)
+    pairs, flags = recipe.split(values)
+    if unknown := [*rest, *flags]:
+        raise TinymimError(f"no option of a program: {' '.join(unknown)}; tinymim papers --help lists them")
+    return args, pairs
+
+
 def main(arguments: list[str]) -> int:
     """Run a program, or go on with it where it was left; the exit code.
 
@@ -31,12 +46,7 @@ def main(arguments: list[str]) -> int:
         TinymimError: mistakes in the program, or failed parts at the end.
     """
     options = parser()
-    options_given, values = _apart(options, plan_options.hyphened(options, arguments))
-    args, rest = options.parse_known_args(options_given)
-    pairs, flags = recipe.split(values)
-    unknown = [*rest, *flags]
-    if unknown:
-        raise TinymimError(f"no option of a program: {' '.join(unknown)}; tinymim papers --help lists them")
+    args, pairs = parse(arguments)
     place = args.run_dir or program.folder(Path(args.name).stem, args.quick)
     whole = program.load(args.name, place, args.quick, {key: _value(value) for key, value in pairs})
     ids = [part.id for part in whole.parts]

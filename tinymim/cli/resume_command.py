@@ -10,6 +10,7 @@ from tinymim.cli.main import COMMANDS
 from tinymim.errors import TinymimError
 from tinymim.experiments import state
 from tinymim.log import say
+from tinymim.training.run_folder import RECIPE
 
 BEGUN_BY = {
     "scaling study": "scaling",
@@ -38,10 +39,11 @@ def main(arguments: list[str]) -> int:
         name = BEGUN_BY[plan.kind]
         module = COMMANDS[name].module()
         words = plan_options.begun(module.parser(), plan.command, str(place))
+        module.parse([*words, *further])  # a slip of the keys is told before anything is said to go on
         say(f"going on with: tinymim {shlex.join([name, *words, *further])}")
         return module.main([*words, *further])
     state.check_held(place)
     from tinymim.cli.recipe_commands import fit
 
-    fit(["--config", str(place / "config.yaml"), "--run_dir", str(place), "--ckpt_path", "last", *further])
+    fit(["--config", str(place / RECIPE), "--run_dir", str(place), "--ckpt_path", "last", *further])
     return 0

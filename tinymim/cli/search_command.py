@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from tinymim.cli import plan_options
@@ -16,6 +17,11 @@ from tinymim.log import say
 from tinymim.training import run_record
 
 
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse a command line: its options, and overrides."""
+    return plan_options.overrides(parser(), arguments, "search")
+
+
 def main(arguments: list[str]) -> int:
     """Search the settings of rows, write them, and say where; the exit code.
 
@@ -23,7 +29,7 @@ def main(arguments: list[str]) -> int:
         TinymimError: unknown rows, mistakes in a recipe, or a row none of whose fits went through.
     """
     options = parser()
-    args, overrides = plan_options.overrides(options, arguments, "search")
+    args, overrides = parse(arguments)
     compared, chosen = search_source.read(args.name, args.quick, overrides)
     whole = Search(compared, args.rows)
     whole.plan.command = plan_options.again(options, args, overrides)

@@ -22,6 +22,11 @@ from tinymim.log import say
 from tinymim.system import INTERRUPTED
 
 
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse a command line: its options, and overrides."""
+    return plan_options.overrides(parser(), arguments, "study")
+
+
 def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
     """Read a command line: its options, the study, and the study's folder.
 
@@ -29,7 +34,7 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
         TinymimError: mistakes in the study or the command line.
     """
     options = parser()
-    args, overrides = plan_options.overrides(options, arguments, "study")
+    args, overrides = parse(arguments)
     seeds = plan_options.seeds(args.seeds) if args.seeds else None
     loaded = study.load(args.name, args.quick, overrides, seeds)
     place = args.run_dir or Path("runs") / f"study_{loaded.plan.name}{'_quick' if args.quick else ''}"

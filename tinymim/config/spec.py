@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tinymim.config import recipe
+from tinymim.config import class_paths, recipe
 from tinymim.errors import TinymimError
 from tinymim.near_names import near
 from tinymim.safety import text
@@ -127,13 +127,44 @@ def seed_mistakes(seeds: Any, field: str) -> list[str]:
     return [f"{field}: seed {twice[0]} stands twice in {seeds}"] if twice else []
 
 
+def unlike(old: Any, new: Any, path: str = "", any_version: bool = False) -> Iterator[tuple[str, Any, Any]]:
+    """Places where two mappings differ, and both values.
+
+    Args:
+        old: a recipe, or a part of one.
+        new: another.
+        path: of both, before the names in them.
+        any_version: they are resolved recipes, perhaps of different versions: classes are compared by what their paths
+            mean, lists entry by entry, and options that one of the two does not have are passed over, but a network's
+            own; ``init_args`` is left out of the places.
+    """
+    if any_version and isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, pair in enumerate(zip(old, new, strict=True)):
+            yield from unlike(*pair, f"{path}[{number}]", any_version)
+        return
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new:
+            yield path, old, new
+        return
+    names, lacking = [*dict.fromkeys([*old, *new])], None if any_version else "nothing"
+    if any_version:
+        before, now = old.get("class_path"), new.get("class_path")
+        if before and now and not class_paths.same_class(str(before), str(now)):
+            yield path, before, now
+            return
+        names = [
+            name for name in names if name != "class_path" and (path.endswith("options") or name in old.keys() & new)
+        ]
+    for name in names:
+        inner = path if any_version and name == "init_args" else f"{path}.{name}".lstrip(".")
+        yield from unlike(old.get(name, lacking), new.get(name, lacking), inner, any_version)
+
+
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Differences of two mappings, a line each, as ``pretrain.trainer.max_epochs: 10, now 15``."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{path}: {json.dumps(old)}, now {json.dumps(new)}"]
-    keys = dict.fromkeys([*old, *new])
-    return [
-        line
-        for key in keys
-        for line in differences(old.get(key, "nothing"), new.get(key, "nothing"), f"{path}.{key}".lstrip("."))
-    ]
+    return [in_line(*each) for each in unlike(old, new, path)]
+
+
+def in_line(path: str, old: Any, new: Any) -> str:
+    """A difference as people read it."""
+    return f"{path}: {json.dumps(old)}, now {json.dumps(new)}"

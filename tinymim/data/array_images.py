@@ -17,6 +17,7 @@ from tinymim.data.data_module import Sample
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.device_augment import colours, crop_box, erased_box, finished
 from tinymim.data.repeated import content_hash
+from tinymim.data.sampled_pixels import pixels_hash
 from tinymim.data.sampler import Draw
 from tinymim.data.transforms import PlainView, TrainView
 from tinymim.seeds import stream
@@ -46,6 +47,10 @@ class ArrayImages(ImageDataset):
         if not self._pixel_hash:  # shared by all that was chosen from these images
             self._pixel_hash.append(content_hash(self.pixels))
         return [self._pixel_hash[0], self.rows]
+
+    def sampled(self) -> str:
+        """Hash of some images' pixels."""
+        return pixels_hash(self)
 
     @torch.autocast("cpu", enabled=False)
     def __getitems__(self, draws: list[Draw]) -> list[Sample]:

@@ -175,12 +175,12 @@ class ImageData(pl.LightningDataModule):
                 f"data: the run has {len(before)} classes, and the data now {len(classes)}; they differ in "
                 f"{first_few(list(map(str, strange)))}: give the run its own images, or begin another with its weights"
             )
-        for line in images_of_run.changes(self.parts(), state_dict, now):
-            if self.same_images and images_of_run.CERTAIN in line:
+        for change in images_of_run.changes(self.parts(), state_dict, now):
+            if self.same_images and change.certain:
                 raise TinymimError(
-                    f"data: {line}; give the run its own images, or begin another: --run_dir ANOTHER_FOLDER"
+                    f"data: {change.line}; give the run its own images, or begin another: --run_dir ANOTHER_FOLDER"
                 )
-            say(f"data: {line}")
+            say(f"data: {change.line}")
 
     def parts(self) -> dict[str, Any]:
         """The datasets by name, ``None`` where one is missing; their places here are what samples call their part."""

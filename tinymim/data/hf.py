@@ -18,6 +18,7 @@ from tinymim.data import opened
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData, class_names, numbered
 from tinymim.data.open_image import open_image
+from tinymim.data.sampled_pixels import pixels_hash
 from tinymim.data.split_folders import VAL
 from tinymim.errors import TinymimError, first_few, several
 from tinymim.safety.signatures import HEAD, form
@@ -52,6 +53,10 @@ class TableImages(ImageDataset):
     @override
     def places(self) -> list[Any]:
         return [len(self.column), self.rows]
+
+    def sampled(self) -> str:
+        """Hash of some images' pixels."""
+        return pixels_hash(self)
 
 
 class HFData(ViewedData):

@@ -1,13 +1,13 @@
 """The images that a run is of: what its checkpoints note of them, and what is said where it goes on with others.
 
 Noted are the number, a hash of names and labels, a hash of the files' sizes, and when the newest was written; of
-tensors in memory a hash of some images. Sizes come before times, for a copied folder has other times: those tell
+data without files a hash of some images. Sizes come before times, for a copied folder has other times: those tell
 something only where few files are newer.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinymim.data.repeated import content_hash
 
@@ -22,8 +22,16 @@ PARTS = {
 """Parts of a data module: for people, and what follows from others."""
 
 
-CERTAIN = "have changed"
-"""Words of a change that is one for certain."""
+class Change(NamedTuple):
+    """Other images than before.
+
+    Args:
+        line: of it, for people.
+        certain: false where files were written anew, and may hold what they held.
+    """
+
+    line: str
+    certain: bool
 
 
 def notes(parts: dict[str, Any]) -> dict[str, Any]:
@@ -43,38 +51,39 @@ def _noted(images: Any) -> dict[str, Any]:
     return note
 
 
-def changes(parts: dict[str, Any], before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Changes between two :func:`notes`, a line each.
+def changes(parts: dict[str, Any], before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
+    """Changes between two :func:`notes`, one a part at most.
 
     Args:
         parts: the data sets as they are now.
         before: as a checkpoint has them, which may be an older one that lacks some.
         now: the notes on ``parts``.
     """
-    lines = []
+    differing = []
     for part, (what, then) in PARTS.items():
         old, new = before.get(part, before if part == "train" else None), now.get(part)  # older ones have that alone
         if isinstance(old, dict) and new and (how := _difference(parts[part], old, new)):
-            uncertain = how.endswith("sizes as before")
-            lines.append(
-                f"{what} {'may have changed' if uncertain else CERTAIN} ({how}): {'if so, ' * uncertain}{then}"
-            )
-    return lines
+            text, certain = how
+            line = f"have changed ({text}): {then}" if certain else f"may have changed ({text}): if so, {then}"
+            differing.append(Change(f"{what} {line}", certain))
+    return differing
 
 
-def _difference(images: Any, old: dict[str, Any], new: dict[str, Any]) -> str:
+def _difference(images: Any, old: dict[str, Any], new: dict[str, Any]) -> tuple[str, bool] | None:
+    """Words on how two notes of a part differ, and whether its images then do for certain."""
+
     def differs(name: str) -> bool:
         return old.get(name) is not None and new.get(name) is not None and old[name] != new[name]
 
     if differs("images"):
-        return f"{old['images']} before, {new['images']} now"
+        return f"{old['images']} before, {new['images']} now", True
     if differs("contents") or differs("sampled"):
-        return "others of the same number"
+        return "others of the same number", True
     if differs("sizes"):
-        return "files of the same names have other sizes"
+        return "files of the same names have other sizes", True
     if differs("newest") and isinstance(old["newest"], int):
         times = images.looked_at(LOOKED_AT)[:, 1]
         newer = int((times > old["newest"]).sum())
         if 0 < newer <= len(times) / 2:  # else the folder was copied
-            return f"{newer} of {len(times)} files were written since, in sizes as before"
-    return ""
+            return f"{newer} of {len(times)} files were written since, in sizes as before", False
+    return None

@@ -20,6 +20,7 @@ from tinymim.data.datasets import ImageDataset
 from tinymim.data.image_data import ViewedData
 from tinymim.data.open_image import open_image
 from tinymim.data.repeated import content_hash
+from tinymim.data.sampled_pixels import pixels_hash_if_fixed
 from tinymim.data.torchvision_images import labels_of, pixels_of
 from tinymim.errors import TinymimError, several
 
@@ -50,11 +51,11 @@ class ObjectImages(ImageDataset):
         return [len(self.opened), self.rows]
 
     def sampled(self) -> str | None:
-        """Hash of up to :data:`SAMPLED` images, evenly spread, of a set that holds them as one tensor or array, and so
-        gives them alike each time; ``None`` of any other."""
+        """Hash of some images, evenly spread: up to :data:`SAMPLED` that the set holds as one tensor or array, fewer
+        that it has to open; ``None`` where it gives others each time."""
         held = self.opened.tensors[0] if type(self.opened) is TensorDataset else self.opened
         if not isinstance(held, Tensor | np.ndarray):
-            return None
+            return pixels_hash_if_fixed(self)
         some = self.rows[np.linspace(0, len(self.rows) - 1, min(SAMPLED, len(self.rows))).astype(int)]
         pixels = torch.stack([torch.as_tensor(held[int(row)]).cpu() for row in some])
         return content_hash([str(held.dtype), *held.shape[1:]], pixels.contiguous().view(torch.uint8).numpy())

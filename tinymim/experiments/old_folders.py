@@ -17,6 +17,7 @@ from tinymim.experiments.plan_changes import decisive
 from tinymim.experiments.state import Entry, State, begin
 from tinymim.experiments.study import CELL
 from tinymim.safety.text import json_or_empty
+from tinymim.training.run_folder import RECIPE
 
 RECORD = "cell.json"
 
@@ -51,7 +52,7 @@ def read(place: Path, plan: Plan, tried: dict[str, tuple[Stage, dict[str, Any]]]
             outputs = fit_files.outputs(state, key)
             if outputs.keys() - {CHECKPOINT}:  # those of finished ones may have been removed
                 state.entries[key] = Entry("done", outputs=outputs)
-            elif (place / key / "config.yaml").is_file():
+            elif (place / key / RECIPE).is_file():
                 state.entries[key].state = "interrupted"
         else:
             state.plan.stages[fit.stage] = dataclasses.replace(plan.stages[fit.stage], config=before)

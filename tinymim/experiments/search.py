@@ -14,7 +14,6 @@ RUN/search.json                                                  what each combi
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 import statistics
@@ -80,8 +79,8 @@ class Search:
     def _plan(self) -> Plan:
         """Plan what these rows need, their pre-trainings, and each combination in each stage from each seed."""
         old = self.compared.plan
-        stages = {name: stage for name, stage in old.stages.items() if name.startswith("prepare/")}
-        fits = {name: Fit(name, 0) for name in stages}
+        stages: dict[str, Stage] = {}
+        fits: dict[str, Fit] = {}
         later: dict[str, Fit] = {}
         for row in self.rows:
             if before := old.stages.get(f"{row}/{PRETRAIN}"):
@@ -96,12 +95,10 @@ class Search:
                     stages[name] = Written(written[role].recipe, overrides).stage(name, row)
                     self.tried[name] = old.stages[f"{row}/{role}"], point
                     later |= {f"cells/{name}/seed{seed}": Fit(name, seed) for seed in self.seeds}
-        plan = Plan(old.name, stages, "", self.seeds, kind="search", fits=fits | later)
-        needed = plan.with_sources(key for key in plan.fits if key.startswith("cells/"))
-        fits = {key: fit for key, fit in plan.fits.items() if key in needed}
-        used = {fit.stage for fit in fits.values()}
-        stages = {name: stage for name, stage in plan.stages.items() if name in used}
-        return dataclasses.replace(plan, stages=stages, fits=fits)
+        for name in reversed([name for name in old.stages if name.startswith("prepare/")]):
+            if any(name in stage.sources.values() for stage in stages.values()):
+                stages, fits = {name: old.stages[name], **stages}, {name: Fit(name, 0), **fits}
+        return Plan(old.name, stages, "", self.seeds, kind="search", fits=fits | later)
 
     def figure(self, role: str) -> tuple[str, Figure]:
         """Title of the figure that decides in a stage, and the figure."""

@@ -19,6 +19,7 @@ from tinymim.export.judge import Judge, Run
 from tinymim.export.source import Outputs
 from tinymim.safety import text
 from tinymim.teachers import locate, record_schemas, weights
+from tinymim.teachers.provenance import run_name
 from tinymim.vit.backbone import Backbone
 
 BATCH = 32
@@ -89,12 +90,11 @@ def find(source: str) -> Network:
 
 
 def _name(source: str) -> str:
-    """A short name: of a checkpoint in a run, the run's folders below ``runs``."""
-    path = Path(source)
-    if path.parent.name != "checkpoints":
-        return path.name if path.exists() else source
-    parts = path.parent.parent.parts
-    return "/".join(parts[parts.index("runs") + 1 :] if "runs" in parts else parts[-1:]) or path.name
+    """A short name: of a checkpoint in a run, the run's."""
+    path = Path(source).absolute()
+    if path.parent.name == "checkpoints":
+        return run_name(path.parents[1])
+    return path.name if path.exists() else source
 
 
 def _graph(file: Path, folder: Path) -> Network:

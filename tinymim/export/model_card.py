@@ -21,6 +21,7 @@ from tinymim.teachers import card as cards
 from tinymim.teachers import record_schemas
 from tinymim.teachers.provenance import SCRATCH
 from tinymim.training import run_schemas
+from tinymim.training.run_folder import RECIPE
 
 HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
 """Identifiers that the hub knows, of those that teachers have; another one is ``other`` with its name."""
@@ -255,7 +256,7 @@ def _bench(path: Path | None) -> str:
 def _saved_recipe(source: Source) -> dict[str, Any]:
     if not source.run:
         return {}
-    path = source.run / "config.yaml"
+    path = source.run / RECIPE
     saved = text.mapping(text.read_yaml(path, str(path)) or {}, str(path))
     record_schemas.fit(saved, run_schemas.Recipe, str(path))
     return saved

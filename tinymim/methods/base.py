@@ -287,4 +287,4 @@ def find(source: str) -> Teacher:
         TinymimError: nothing there, or a file that does not say enough of itself.
     """
     with torch.device("cpu"):
-        return locate.locate(source)
+        return locate.locate(str(source))  # a path of a Python program's, too

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors, size
 from tinymim.methods.mae_decoder import Reconstruction, Reconstructor
 from tinymim.methods.masking import fixed_keep, random_keep
 from tinymim.methods.optim import Optim
-from tinymim.methods.pairing import HeadLayout, bind, check_parts, size_errors
+from tinymim.methods.pairing import HeadLayout, bind, check_targets, size_errors
 from tinymim.methods.teacher_student import TeacherStudentMethod
 from tinymim.targets.base import Target, target_block
 from tinymim.vit.architecture import Architecture, set_drop_path
@@ -44,7 +45,7 @@ class Distiller(TeacherStudentMethod):
         options: how the teacher is run, see :class:`TeacherStudentMethod`.
 
     Raises:
-        TinymimError: a student, targets or an optimiser of other types.
+        TinymimError: arguments of other types.
     """
 
     prefix = "student.vit."
@@ -62,7 +63,8 @@ class Distiller(TeacherStudentMethod):
         gradient_checkpointing: bool = False,
         **options: Any,
     ):
-        check_parts(student, targets, optim)
+        check_targets(targets)
+        check_types(Distiller, locals())
         super().__init__(teacher, **options)
         self.architecture, self.optim = student, optim or Optim()
         self.drop_path, self.head_layout = drop_path, head_layout

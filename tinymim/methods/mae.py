@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.mae_decoder import Decoder, decoder_errors, patchify, reconstruction_loss, statistics_of
 from tinymim.methods.masking import keep_smallest
 from tinymim.methods.mim import MaskedPretrainer
@@ -43,6 +44,7 @@ class MAEPretrainer(MaskedPretrainer):
         optim: Optim | None = None,
         **options: Any,
     ):
+        check_types(MAEPretrainer, locals())
         super().__init__(architecture, mask_ratio, optim or Optim(warmup_epochs=40), **options)
         self.decoder_sizes, self.norm_pix = (decoder_width, decoder_depth, decoder_heads), norm_pix
         self.encoder: Backbone | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors, Method
 from tinymim.methods.masking import fixed_noise
 from tinymim.methods.optim import Optim
@@ -40,6 +41,7 @@ class MaskedPretrainer(Method):
         train_loss: bool = False,
         init: Init = "published",
     ):
+        check_types(MaskedPretrainer, locals())
         super().__init__()
         self.architecture, self.mask_ratio, self.optim = architecture, mask_ratio, optim
         self.mask_seeds, self.train_loss, self.init = mask_seeds, train_loss, init

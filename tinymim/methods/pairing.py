@@ -9,29 +9,21 @@ import torch
 
 from tinymim.errors import TinymimError
 from tinymim.methods.frozen_teacher import View
-from tinymim.methods.optim import Optim
 from tinymim.targets.base import Target
-from tinymim.vit.architecture import Architecture, set_heads
+from tinymim.vit.architecture import set_heads
 from tinymim.vit.backbone import NOT_MASKABLE, Backbone, on_meta
 
 HeadLayout = Literal["uniform", "published"]
 
 
-def check_parts(student: object, targets: object, optim: object) -> None:
-    """Raise where a Python program gives a method parts of other types than recipes do. Mappings are told with the
-    mistakes of the recipe."""
-    if isinstance(student, str):
-        raise TinymimError(f"student: {student!r} is a name; give tinymim.Architecture({student!r}, options={{...}})")
-    if not isinstance(student, Architecture | Mapping):
-        raise TinymimError(f"student: an object of {type(student).__name__}; give tinymim.Architecture(...)")
+def check_targets(targets: object) -> None:
+    """Raise where a Python program gives a method anything but a list of targets."""
     if not isinstance(targets, Iterable) or isinstance(targets, str | Mapping | Target):
         raise TinymimError(f"targets: {type(targets).__name__} is no list; give one, such as [Relation()]")
     for target in targets:
         if not isinstance(target, Target):
             what = repr(target) if isinstance(target, str) else f"an object of {type(target).__name__}"
             raise TinymimError(f"targets: {what} is no target; give objects, such as [tinymim.targets.Relation()]")
-    if not isinstance(optim, Optim | Mapping | None):
-        raise TinymimError(f"optim: an object of {type(optim).__name__}; give tinymim.Optim(base_lr=...)")
 
 
 def size_errors(teacher: Backbone, student: Backbone, image_size: int | None, masked: View | None) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.mae_decoder import patchify
 from tinymim.methods.masking import mask_smallest, masked_count
 from tinymim.methods.mim import MaskedPretrainer
@@ -65,6 +66,7 @@ class SimMIMPretrainer(MaskedPretrainer):
         optim: Optim | None = None,
         **options: Any,
     ):
+        check_types(SimMIMPretrainer, locals())
         optim = optim or Optim(base_lr=5e-5, betas=(0.9, 0.999), warmup_epochs=10)
         super().__init__(architecture, mask_ratio, optim, **options)
         self.mask_unit, self.drop_path = mask_unit, drop_path

@@ -11,6 +11,7 @@ import torch
 from typing_extensions import override
 
 from tinymim.errors import TinymimError
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors, Method, find
 from tinymim.methods.cached_teacher import CachedTeacher, cache_errors, clashes, precision_name
 from tinymim.methods.frozen_teacher import FrozenTeacher, Precision, View, teacher_dtype
@@ -64,6 +65,7 @@ class TeacherStudentMethod(Method):
         teacher_cache: int | None = None,
         teacher_cache_dir: str | None = None,
     ):
+        check_types(TeacherStudentMethod, locals())
         super().__init__()
         self.source, self.train_loss, self.init = teacher, train_loss, init
         self.drop_path_ramp, self.teacher_drop_path, self.teacher_view = drop_path_ramp, teacher_drop_path, teacher_view

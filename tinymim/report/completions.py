@@ -24,6 +24,7 @@ from tinymim.teachers import sizes, weights
 from tinymim.teachers.download import asking_nobody
 from tinymim.training import inspection, preflight
 from tinymim.training.checkpoint_files import SafeCheckpointIO, newest
+from tinymim.training.run_folder import RECIPE
 
 GREY = 0.5
 """The value of masked patches in a picture."""
@@ -76,9 +77,9 @@ def load(title: str, place: Path, trust: bool = False) -> RestoringRun:
     Raises:
         TinymimError: no run that restores images, data that cannot be built, no checkpoint, or one that does not fit.
     """
-    if not (place / "config.yaml").is_file():
-        raise TinymimError(f"run: {place} has no config.yaml, so it is no run folder")
-    recipe = inspection.read(place / "config.yaml", f"recipe {place / 'config.yaml'}")
+    if not (place / RECIPE).is_file():
+        raise TinymimError(f"run: {place} has no {RECIPE}, so it is no run folder")
+    recipe = inspection.read(place / RECIPE, f"recipe {place / RECIPE}")
     parts: recipes.Config = {part: recipe[part] for part in ("model", "data") if part in recipe}
     inspection.data(parts, trust, f"run {place}")
     with inspection.trusted(parts, trust, f"run {place}"), asking_nobody(not trust):
@@ -91,7 +92,7 @@ def load(title: str, place: Path, trust: bool = False) -> RestoringRun:
     if checkpoint is None:
         raise TinymimError(f"run: {place} has no checkpoint yet")
     weights.read(checkpoint)  # which looks at its record
-    content, misfit_ = SafeCheckpointIO().load_checkpoint(checkpoint), f"run: {checkpoint} does not fit its config.yaml"
+    content, misfit_ = SafeCheckpointIO().load_checkpoint(checkpoint), f"run: {checkpoint} does not fit its {RECIPE}"
     state = {key: value for key, value in (content.get("state_dict") or {}).items() if isinstance(value, Tensor)}
     if not trust:  # one's own may do what needs numbers
         sizes.check_built(functools.partial(_built, copy.deepcopy(module), content), state, misfit_)

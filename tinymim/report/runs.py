@@ -17,7 +17,7 @@ from tinymim.teachers.provenance import DEPTH, PLANS
 from tinymim.training import inspection, lock, metrics_log, run_schemas
 from tinymim.training.metrics_log import Curves
 from tinymim.training.progress import clock
-from tinymim.training.run_folder import PROGRESS, check_run
+from tinymim.training.run_folder import PROGRESS, RECIPE, check_run
 
 PAGE = "report.html"
 """Name of a run's page in its folder."""
@@ -89,7 +89,7 @@ def read(place: Path) -> Run:
     """
     check_run(place)
     try:
-        recipe = inspection.read(place / "config.yaml", f"run: {place / 'config.yaml'}")
+        recipe = inspection.read(place / RECIPE, f"run: {place / RECIPE}")
         curves = metrics_log.read(place)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise TinymimError(f"run: {place} cannot be read: {error}") from None
@@ -115,7 +115,7 @@ def beside(run: Run, most: int = 60) -> list[Run]:
             break
     newest = sorted(results, key=lambda path: path.stat().st_mtime, reverse=True)
     others = []
-    for place in (path.parent for path in newest[:most] if (path.parent / "config.yaml").is_file()):
+    for place in (path.parent for path in newest[:most] if (path.parent / RECIPE).is_file()):
         try:
             others.append(read(place))
         except TinymimError as error:

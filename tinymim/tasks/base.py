@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from tinymim.errors import TinymimError
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors, Method, find
 from tinymim.methods.optim import configure
 from tinymim.teachers.provenance import SCRATCH
@@ -48,6 +49,7 @@ class SupervisedTask(Method):
     """Whether training normalises over the images of a step, of which it then needs two."""
 
     def __init__(self, weights: str | None, architecture: Architecture | None, init: Init = "published"):
+        check_types(SupervisedTask, locals())
         super().__init__()
         self.source, self.architecture, self.init = weights, architecture, init
         self.knn = None

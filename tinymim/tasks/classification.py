@@ -17,6 +17,7 @@ from tinymim.errors import TinymimError
 from tinymim.evaluation.knn import KNNEvaluator
 from tinymim.evaluation.test_sets import TestSetEvaluator
 from tinymim.log import say
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import Blocks, HeadLayout, SupervisedTask, regroup_heads, size_errors, truncate
@@ -89,18 +90,17 @@ class Classifier(SupervisedTask):
         ema: float | None = None,
         init: Init = "published",
     ):
+        check_types(Classifier, locals())
         super().__init__(weights, architecture, init)
-        self.blocks, self.linear_probe, self.drop_path = blocks, linear_probe, drop_path
-        self.frozen = self.batch_norm = linear_probe
+        self.blocks, self.drop_path, self.num_classes = blocks, drop_path, num_classes
+        self.linear_probe = self.frozen = self.batch_norm = linear_probe
         self.knn = KNNEvaluator() if linear_probe else None
         self.mixing = {"mixup_alpha": mixup, "cutmix_alpha": cutmix, "label_smoothing": label_smoothing}
-        self.num_classes = num_classes
         self.head_layout, self.pool, self.neck, self.fc_norm, self.deit = head_layout, pool, neck, fc_norm, deit
         self.optim = optim or Optim(base_lr=5e-4, betas=(0.9, 0.999), warmup_epochs=5, min_lr=1e-6, layer_decay=0.65)
         self.class_names: list[str] | None = None
         self.ema = self.taken_ema = ema
-        if ema is not None:
-            self.prefix = "average.backbone.vit."
+        self.prefix = self.prefix if ema is None else "average.backbone.vit."
         self._deit: DeitTeacher | None = None
         self.average: BackboneWithHead | None = None
         self.test_sets = TestSetEvaluator()

@@ -11,6 +11,7 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from tinymim import extras
 from tinymim.errors import TinymimError
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import Blocks, truncate
@@ -70,6 +71,7 @@ class Detector(DensePredictionTask):
         optim: Optim | None = None,
         init: Init = "published",
     ):
+        check_types(Detector, locals())
         super().__init__(weights, architecture, init)
         self.blocks, self.frozen = blocks, frozen
         self.scales = list(FACTORS) if scales is None else [float(scale) for scale in scales]

@@ -9,6 +9,7 @@ from torch import Tensor
 from tinymim.errors import TinymimError
 from tinymim.evaluation.knn import KNNEvaluator
 from tinymim.log import say
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.tasks.base import Blocks, SupervisedTask, resampling, truncate
 from tinymim.teachers.locate import freeze
@@ -44,6 +45,7 @@ class Knn(SupervisedTask):
         k: int = 10,
         temperature: float = 0.07,
     ):
+        check_types(Knn, locals())
         super().__init__(weights, architecture)
         self.blocks, self.k, self.temperature = blocks, k, temperature
         self.knn = KNNEvaluator(k, temperature)

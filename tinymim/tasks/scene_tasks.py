@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import Blocks, truncate
@@ -68,6 +69,7 @@ class SceneTasks(DensePredictionTask):
         optim: Optim | None = None,
         init: Init = "published",
     ):
+        check_types(SceneTasks, locals())
         super().__init__(weights, architecture, init)
         self.tasks, self.blocks, self.drop_path = tasks, blocks, drop_path
         self.frozen = self.batch_norm = frozen

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from tinymim import extras
 from tinymim.data.segmentation_views import UNLABELLED
 from tinymim.errors import TinymimError
+from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import truncate
@@ -74,6 +75,7 @@ class Segmenter(DensePredictionTask):
         optim: Optim | None = None,
         init: Init = "published",
     ):
+        check_types(Segmenter, locals())
         super().__init__(weights, architecture, init)
         self.blocks, self.decoder_width, self.stride, self.num_classes = blocks, decoder_width, stride, num_classes
         self.auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight

@@ -1,7 +1,8 @@
 """Teacher cards: what a teacher is, whose it is, and where its weights are.
 
 A card is ``teachers/NAME.yaml``. Cards are looked for in ``$TINYMIM_TEACHERS``, ``./teachers`` and the project's own
-``teachers/``; a weights file lies beside its card, in any of these folders, or in the Hugging Face hub's cache.
+``teachers/``; a weights file lies beside its card, in any of these folders, or in the Hugging Face hub's cache. It is
+written into the user's: an installed package holds no files of its users.
 """
 
 from __future__ import annotations
@@ -66,9 +67,16 @@ class Card:
     path: Path = Path()  # of the card itself
 
     @property
+    def folder(self) -> Path:
+        """The folder where its weights file belongs, and what is noted in it: its own, or, of a card that came with the
+        package, the user's, so that nothing is written into an installation."""
+        packaged = self.path.parent == files.shipped("teachers")
+        return folders()[0] if packaged else self.path.parent
+
+    @property
     def place(self) -> Path:
         """The place where its weights file belongs."""
-        return self.path.parent / self.file
+        return self.folder / self.file
 
     def check_writable(self) -> None:
         """Raise unless its weights may be written: ``file`` is a plain name of weights, in the card's own folder."""
@@ -91,7 +99,7 @@ class Card:
         Raises:
             TinymimError: a place where it may be cannot be looked at.
         """
-        places = [self.place, *(folder / self.file for folder in folders())]
+        places = [folder / self.file for folder in (self.path.parent, *folders())]
         if self.hub and isinstance(cached := try_to_load_from_cache(*self.on_hub), str):
             places.append(Path(cached))
         try:
@@ -120,10 +128,13 @@ class Card:
     def _written(self) -> str:
         return text.contents(self.path, f"card {self.path}")
 
-    def record_sha256(self, digest: str) -> None:
-        """Write the weights' sha256 into the card's file, which must have a line for it."""
+    def record_sha256(self, digest: str) -> Path:
+        """Write the weights' sha256 into the card's file, which must have a line for it; of a card that came with the
+        package, into a copy in the user's folder, which is found before it. Returns what was written."""
         self.check_recordable()
-        files.write_text(self.path, SHA256_LINE.sub(f"sha256: {digest}", self._written()))
+        path = self.folder / self.path.name
+        files.write_text(path, SHA256_LINE.sub(f"sha256: {digest}", self._written()))
+        return path
 
 
 def terms(licence: str) -> str:

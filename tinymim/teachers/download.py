@@ -189,7 +189,6 @@ def fetch_weights(card: cards.Card, record: bool) -> None:
         raise TinymimError(f"{card.name}: the download was interrupted, and nothing of it is left") from None
     check = "as its card says" if card.sha256 else "which its card does not say"
     if record and not card.sha256:
-        card.record_sha256(digest)
-        check = f"now written into {card.path}"
+        check = f"now written into {card.record_sha256(digest)}"
     print(f"wrote {card.place} ({card.place.stat().st_size / 1e6:.1f} MB), sha256 {digest}, {check}")
     print(f"licence {cards.terms(card.licence)}")

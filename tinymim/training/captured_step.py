@@ -20,7 +20,7 @@ from tinymim.files import write_atomically
 from tinymim.seeds import snapshot
 from tinymim.teachers import record_schemas, safe_pickle
 from tinymim.training import run_schemas
-from tinymim.training.run_folder import check_capture
+from tinymim.training.run_folder import RECIPE, check_capture
 from tinymim.vit.conventions import CONVENTIONS, Conventions
 
 FORMAT = 1
@@ -79,7 +79,7 @@ class Step:
             state: its state dict, with the parameters as they were before this step.
             faults: ``loss``, ``gradients`` and ``weights`` of a :class:`tinymim.training.run_schemas.Capture`.
         """
-        recipe = Path(trainer.default_root_dir) / "config.yaml"
+        recipe = Path(trainer.default_root_dir) / RECIPE
         data = getattr(trainer, "datamodule", None)
         content = {
             "tinymim_capture": FORMAT,

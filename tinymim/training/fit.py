@@ -121,7 +121,7 @@ class TinymimCLI(LightningCLI):
         if self.attempt.same and config.ckpt_path:
             run_record.check_same(self.run_dir, self._parser(self.subcommand), config, self.datamodule)
         if self._records() and rank() == 0:
-            resume = self.attempt.rewinding or run_folder.goes_on(self.run_dir, checkpoint)
+            resume = self.attempt.rewinding or run_folder.goes_on(self.run_dir, checkpoint, config.overwrite)
             run_folder.claim(self.run_dir, resume, config.overwrite, self.attempt.held)
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks()}
         return super().instantiate_trainer(**kwargs, **self._trainer_options(self.config_init[self.subcommand].trainer))

@@ -24,7 +24,10 @@ METRICS = {
 """Metrics that are shown, and their short names."""
 
 LINES = 10
-"""Lines that a whole fit or test prints where there is no terminal."""
+"""Lines that a whole fit or test prints where there is no terminal, at most."""
+
+APART = 20.0
+"""Seconds between two lines of a test, at least: a short one says nothing before its figures."""
 
 
 class Elapsed(pl.Callback):
@@ -169,7 +172,8 @@ class FitLines(ProgressLines):
 
 
 class EvaluationLines(ProgressLines):
-    """A line with batches done and time left whenever another tenth of a test or validation, all loaders, is done."""
+    """A line with batches done and time left where another tenth of a test or validation, all loaders, is done, and
+    :data:`APART` seconds have gone by."""
 
     @override
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -181,13 +185,14 @@ class EvaluationLines(ProgressLines):
 
     def _begin(self, command: str, batches: list[int | float]) -> None:
         self._command, self._done, self._batches = command, 0, int(sum(batches))
-        self._start = time.monotonic()
+        self._start = self._said = time.monotonic()
 
     @override
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._done += 1
-        if self.is_due(self._done, self._batches):
-            left = (time.monotonic() - self._start) / self._done * (self._batches - self._done)
+        now = time.monotonic()
+        if self.is_due(self._done, self._batches) and now - self._said >= APART:
+            self._said, left = now, (now - self._start) / self._done * (self._batches - self._done)
             line = f"{self._command}: batch {self._done} of {self._batches}, {clock(left)} left"
             print(line, file=sys.stderr, flush=True)
 

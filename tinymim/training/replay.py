@@ -23,6 +23,7 @@ from tinymim.log import say
 from tinymim.seeds import restore
 from tinymim.teachers import record_schemas, sizes
 from tinymim.training import captured_step, inspection, preflight, run_schemas
+from tinymim.training.run_folder import RECIPE
 from tinymim.vit import conventions
 
 MOST_CLASSES, MOST_STEPS = 32, 256
@@ -36,7 +37,7 @@ def captured_recipe(content: dict[str, Any]) -> recipe.Config:
         TinymimError: there is none, or its parts are of other types.
     """
     if not content["recipe"]:
-        raise TinymimError("the run folder held no config.yaml when this step was captured; it cannot be built again")
+        raise TinymimError(f"the run folder held no {RECIPE} when this step was captured; it cannot be built again")
     return inspection.checked(content["recipe"], "the captured recipe")
 
 

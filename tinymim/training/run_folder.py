@@ -77,9 +77,19 @@ def check(folder: Path, resume: bool, overwrite: bool) -> None:
         )
 
 
-def goes_on(folder: Path, checkpoint: object) -> bool:
-    """Whether a checkpoint is one of the run in ``folder``, or ``last``."""
-    return checkpoint == "last" or (bool(checkpoint) and folder.resolve() in Path(str(checkpoint)).resolve().parents)
+def goes_on(folder: Path, checkpoint: object, overwrite: bool = False) -> bool:
+    """Whether a checkpoint is one of the run in ``folder``, or ``last``.
+
+    Raises:
+        TinymimError: it is, and that run is to be overwritten.
+    """
+    its_own = checkpoint == "last" or (bool(checkpoint) and folder.resolve() in Path(str(checkpoint)).resolve().parents)
+    if its_own and overwrite:
+        raise TinymimError(
+            f"--overwrite true and --ckpt_path {checkpoint} contradict each other: one loses the run in {folder} and "
+            "begins again, the other goes on with it; leave one of the two out"
+        )
+    return its_own
 
 
 def look(folder: Path, resume: bool, overwrite: bool) -> None:

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from lightning.pytorch.cli import SaveConfigCallback
 from typing_extensions import override
 
 from tinymim import precision
-from tinymim.config import class_paths, references
 from tinymim.config import recipe as recipes
-from tinymim.config.spec import FREE, differences
+from tinymim.config import references
+from tinymim.config.spec import FREE, differences, in_line, unlike
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.log import say
@@ -132,33 +132,18 @@ def check_same(folder: Path, parser: Any, config: Any, data: Any) -> None:
         return
     before = text.read_yaml(folder / RECIPE, "the recipe that the run had")
     now = text.yaml_data(dumped(parser, config), "the recipe")
-    unlike = {path: values for path, *values in _unlike(before, now) if not UNLOOKED.match(path)}
+    others = {
+        path: (old, new)
+        for path, old, new in unlike(before, now, any_version=True)
+        if not UNLOOKED.match(path) and [_nameless(old)] != [_nameless(new)]
+    }
     for name in LENGTHS:
-        if name in unlike and _longer(*unlike[name]):
-            del unlike[name]
-            unlike.pop("model.optim.warmup_epochs", None)  # which follows them
-    if unlike:
-        lines = [f"{path}: {json.dumps(old)}, now {json.dumps(new)}" for path, (old, new) in unlike.items()]
+        if name in others and _longer(*others[name]):
+            del others[name]
+            others.pop("model.optim.warmup_epochs", None)  # which follows them
+    if others:
+        lines = [in_line(path, *values) for path, values in others.items()]
         raise TinymimError(f"run_dir: {folder} holds another run ({'; '.join(lines)}); {OTHER_RUN}")
-
-
-def _unlike(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Places where two resolved recipes differ, and both values. Options that the version before did not have are
-    passed over; a network's own are not."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        before, now = old.get("class_path"), new.get("class_path")
-        if before and now and not class_paths.same_class(str(before), str(now)):
-            yield path, before, now
-            return
-        for name in dict.fromkeys([*old, *new]) if path.endswith("options") else new.keys() & old.keys():
-            inner = path if name == "init_args" else f"{path}.{name}".lstrip(".")
-            if name != "class_path":
-                yield from _unlike(old.get(name), new.get(name), inner)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for number, pair in enumerate(zip(old, new, strict=True)):
-            yield from _unlike(*pair, f"{path}[{number}]")
-    elif old != new and [_nameless(old)] != [_nameless(new)]:
-        yield path, old, new
 
 
 def _nameless(value: Any) -> Any:
