@@ -3,7 +3,7 @@
 RECIPE ?= relation_digits
 CHAIN ?= digits_l_m_s
 ARGS ?=
-MINIMUM ?= tests/test_extras.py tests/config tests/vit tests/targets tests/methods/test_distillation.py tests/tasks/test_classification.py tests/tasks/test_detection.py tests/training/test_lock.py tests/training/test_checkpoints.py tests/training/test_exact_resume.py tests/training/test_lightning_surface.py tests/data/test_hf_data.py tests/data/test_shards.py tests/cli/test_predict_command.py tests/export/test_export_forms.py tests/export/test_int8.py tests/report/test_run_report.py tests/scaling/test_correlations.py tests/safety/test_schemas.py
+MINIMUM ?= tests/test_extras.py tests/config tests/vit tests/targets tests/methods/test_distillation.py tests/tasks/test_classification.py tests/tasks/test_detection.py tests/training/test_lock.py tests/training/test_checkpoints.py tests/training/test_exact_resume.py tests/training/test_lightning_surface.py tests/data/test_hf_data.py tests/data/test_shards.py tests/cli/test_predict_command.py tests/export/test_export_forms.py tests/export/test_int8.py tests/export/test_products.py tests/report/test_run_report.py tests/scaling/test_correlations.py tests/safety/test_schemas.py
 NEWEST ?= tests/behaviours $(MINIMUM)
 PYTHON ?= python3
 BIN := .venv/bin

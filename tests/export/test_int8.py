@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from tinymim.errors import TinymimError
 from tinymim.export import bench, graphs, int8, judge, network_runs, source
 from tinymim.export.export_forms import export_folder
 from tinymim.export.model_card import ExportedForm
+from tinymim.export.products import plain_products
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.classifier_head import HeadForm
 
@@ -48,9 +50,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, B
     made = network(ARCHITECTURE, HeadForm(10))
     path = checkpoint(folder / "made.ckpt", made)
     (folder / "exact").mkdir()
-    form = graphs.write_onnx(source.load(str(path)), folder / "exact")
+    form, asked = graphs.write_onnx(source.load(str(path)), folder / "exact", plain_products), []
 
-    def write(loaded: source.Source, place: Path) -> ExportedForm:
+    def write(loaded: source.Source, place: Path, rewrite: Any = None) -> ExportedForm:
+        asked.append(rewrite)
         shutil.copytree(folder / "exact", place, dirs_exist_ok=True)
         return copy.deepcopy(form)
 
@@ -59,6 +62,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, B
         place = export_folder(
             str(path), "onnx", folder / "out", int8=lambda loaded: int8.Int8(images(), images=20, force=True)
         )
+        assert asked == [plain_products]
         yield path, made, place
 
 
@@ -81,6 +85,22 @@ def test_int8__opens_with_onnxruntime_alone_and_is_a_quarter(exported: tuple[Pat
     values = np.concatenate([onnx.numpy_helper.to_array(t).ravel() for t in weights])
     assert values.min() >= -64
     assert values.max() <= 64
+
+
+def test_int8__each_product_of_weights_is_one_kernel(exported: tuple[Path, Backbone, Path], tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "run.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(str(exported[2] / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    run = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    depth = exported[1].depth
+    assert run["QGemm"] == run["QuantizeLinear"] == 4 * depth + 1, "its input is quantised, and its bias added inside"
+    assert run["MatMul"] + run["FusedMatMul"] == 2 * depth, "attention's own"
+    assert run["Add"] == 2 * depth + 1, "residual connections and positions"
+    assert not {"DequantizeLinear", "QLinearMatMul", "MatMulInteger", "Gemm"} & {*run}
 
 
 def test_card__says_what_int8_costs(exported: tuple[Path, Backbone, Path]) -> None:

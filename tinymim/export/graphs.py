@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,17 @@ def write(source: Source, folder: Path) -> ExportedForm:
     )
 
 
-def write_onnx(source: Source, folder: Path) -> ExportedForm:
-    """Fill ``folder`` with ``model.onnx`` and ``config.json``, and try the graph with onnxruntime."""
+def write_onnx(
+    source: Source, folder: Path, rewrite: Callable[[ExportedProgram], ExportedProgram] | None = None
+) -> ExportedForm:
+    """Fill ``folder`` with ``model.onnx`` and ``config.json``, and try the graph with onnxruntime; of a program that
+    ``rewrite`` gives for the traced one, where it is given."""
     outputs = Outputs(source.backbone)
+    program = rewrite(traced(outputs)) if rewrite else traced(outputs)
     with _quietly():
-        program = torch.onnx.export(traced(outputs), input_names=["images"], output_names=outputs.names, dynamo=True)
-    assert program is not None
-    program.save(folder / ONNX)
+        graph = torch.onnx.export(program, input_names=["images"], output_names=outputs.names, dynamo=True)
+    assert graph is not None
+    graph.save(folder / ONNX)
     write_config(source, outputs, folder)
     return ExportedForm(
         library="onnx",

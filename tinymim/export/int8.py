@@ -18,6 +18,7 @@ from tinymim.export import graphs
 from tinymim.export.judge import Judge, Reading
 from tinymim.export.model_card import ExportedForm
 from tinymim.export.network_runs import onnx_run, torch_run
+from tinymim.export.products import plain_products
 from tinymim.export.source import Outputs, Source
 from tinymim.log import say
 
@@ -26,6 +27,9 @@ LEAST_COSINE = 0.99
 
 MOST_LOST = 0.01
 """Share of the held-out images that 10-NN or top-1 may lose."""
+
+PRODUCTS = ("MatMul", "Gemm")
+"""ONNX operators that are quantised where their second input is a weight."""
 
 
 @dataclass
@@ -49,7 +53,7 @@ class Int8:
             TinymimError: it loses more than is allowed, and is not forced.
         """
         self.judge.check(source.name, source.backbone.classes, "leave the classifier out with --no-classifier")
-        form = graphs.write_onnx(source, folder)
+        form = graphs.write_onnx(source, folder, plain_products)
         file = folder / graphs.ONNX
         with tempfile.TemporaryDirectory(dir=folder.parent) as place:
             exact = Path(place) / graphs.ONNX
@@ -120,7 +124,9 @@ def losses(before: Reading, after: Reading) -> list[str]:
 def quantise(exact: Path, file: Path, images: Iterator[Tensor]) -> None:
     """Write ``file``, the graph of ``exact`` with its products of weights in int8.
 
-    Products of activations with each other, as in attention, stay in float32: they are small, and most of the error.
+    Inputs of these products are quantised; their sums are not: they become float32 in the kernel itself, which takes
+    less time and loses less. Products of activations with each other, as in attention, stay in float32: they are
+    small, and most of the error.
 
     Args:
         exact: a graph in float32 with the input ``images``.
@@ -149,9 +155,7 @@ def quantise(exact: Path, file: Path, images: Iterator[Tensor]) -> None:
         quant_pre_process(str(exact), str(prepared), skip_symbolic_shape=True)
         graph = onnx.load(prepared).graph
         constants = {tensor.name for tensor in graph.initializer}
-        products = [
-            node.name for node in graph.node if node.op_type in ("MatMul", "Gemm") and constants & {*node.input}
-        ]
+        products = [node.name for node in graph.node if node.op_type in PRODUCTS and node.input[1] in constants]
         quantize_static(
             str(prepared),
             str(file),
@@ -163,6 +167,7 @@ def quantise(exact: Path, file: Path, images: Iterator[Tensor]) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
         )
     finally:
         logging.disable(before)
