@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tinymim.errors import TinymimError
     from tinymim.methods import Distiller, Optim
     from tinymim.ops import relation_kl
     from tinymim.training.distill import distill, load
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Architecture", "Distiller", "Optim", "Tap", "distill", "load", "relation_kl"]
+__all__ = ["Architecture", "Distiller", "Optim", "Tap", "TinymimError", "distill", "load", "relation_kl"]
 
 # Imported when they are asked for: `import tinymim` takes milliseconds, and PyTorch seconds.
-_MODULES = ("vit.description", "methods", "methods", "vit.taps", "training.distill", "training.distill", "ops")
+_MODULES = (
+    "vit.description",
+    "methods",
+    "methods",
+    "vit.taps",
+    "errors",
+    "training.distill",
+    "training.distill",
+    "ops",
+)
 
 
 def __getattr__(name: str) -> Any:

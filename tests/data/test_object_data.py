@@ -157,3 +157,12 @@ def test_views__come_again_of_bytes_alone() -> None:
 def test_problems__in_a_line(name: str, says: str) -> None:
     assert any(says in problem for problem in ObjectData(name).problems())
     assert any(says in problem for problem in HFData(name).problems())
+
+
+def test_hf_data__of_a_program_is_called_by_its_class() -> None:
+    table = datasets.Dataset.from_dict(
+        {"image": [Image.fromarray(BYTES)] * 4}, features=datasets.Features(image=datasets.Image())
+    )
+    found = HFData(opened.name_of(table), image_size=8, num_workers=0, batch_size=2, held_out=0.5)
+    found.setup("fit")
+    assert (found.source(), found.train.source) == ("Dataset", "Dataset (train)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 PREFIX = "object:"
@@ -17,6 +18,11 @@ def name_of(dataset: Any) -> str:
         name = f"{PREFIX}{len(_opened) + 1}:{type(dataset).__name__}"
         _opened[name] = dataset
     return name
+
+
+def called(name: str) -> str:
+    """A name for people, the same in every process: of a data set of the program its class, else ``name``."""
+    return re.sub(rf"^{PREFIX}\d+:", "", name)
 
 
 def find(name: str | None) -> Any:

@@ -23,6 +23,7 @@ from tinymim import precision
 from tinymim.config import recipe as recipes
 from tinymim.config import references
 from tinymim.config.spec import FREE, differences, in_line, unlike
+from tinymim.data.opened import called
 from tinymim.errors import TinymimError
 from tinymim.files import write_json, write_text
 from tinymim.log import say
@@ -135,7 +136,7 @@ def check_same(folder: Path, parser: Any, config: Any, data: Any) -> None:
     others = {
         path: (old, new)
         for path, old, new in unlike(before, now, any_version=True)
-        if not UNLOOKED.match(path) and [_nameless(old)] != [_nameless(new)]
+        if not UNLOOKED.match(path) and [_called(old)] != [_called(new)]
     }
     for name in LENGTHS:
         if name in others and _longer(*others[name]):
@@ -146,9 +147,9 @@ def check_same(folder: Path, parser: Any, config: Any, data: Any) -> None:
         raise TinymimError(f"run_dir: {folder} holds another run ({'; '.join(lines)}); {OTHER_RUN}")
 
 
-def _nameless(value: Any) -> Any:
-    """A data set of a Python program without the number that this process gave it."""
-    return re.sub(r"^object:\d+:", "", value) if isinstance(value, str) else value
+def _called(value: Any) -> Any:
+    """A value in which a data set of a Python program has no number, which is this process's."""
+    return called(value) if isinstance(value, str) else value
 
 
 def _longer(old: Any, new: Any) -> bool:
