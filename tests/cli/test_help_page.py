@@ -21,6 +21,7 @@ MISTAKES = {
     "predict x --images y --num_workers 1.5": "--num_workers: '1.5' is not a whole number, 0 or more, or auto",
     "predict x --images y --pool maen": "--pool: 'maen' is none of mean, cls; did you mean mean?",
     "predict x --images y --block": "--block: its value is missing",
+    "analyze x --data y --measures heads,ckaa": "--measures: there is no 'ckaa'; did you mean cka?",
     "cache lst": "'lst' is none of list, clear; did you mean list?",
 }
 

@@ -138,7 +138,10 @@ def test_read__fields(home):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"licens": "MIT", "shape": 3}, "unknown fields licens, shape; known: .*licence"),
+        (
+            {"licens": "MIT", "shape": 3},
+            "there is no field 'licens' .did you mean licence.., 'shape'; there are .*licence",
+        ),
         ({"licence": ...}, "licence missing or empty"),
         ({"licence": "", "source": ...}, "licence, source missing or empty"),
         ({"architecture": ...}, "architecture"),

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from typing_extensions import override
 
 from tinymim.config.argument_errors import in_words
+from tinymim.near_names import strangers
 
 FURTHER = "further options"
 
@@ -132,7 +133,7 @@ def some(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         parts = listed(text)
         if wrong := [part for part in parts if part not in known]:
-            raise argparse.ArgumentTypeError(f"{', '.join(map(repr, wrong))} is none of {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"there is no {strangers(wrong, known)}")
         return parts
 
     return parse

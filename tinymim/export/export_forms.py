@@ -52,9 +52,7 @@ def export_file(checkpoint: str, file: Path, overwrite: bool = False) -> None:
     try:
         weights.export(loaded.backbone, file, loaded.kept())
     except (OSError, SafetensorError) as error:
-        raise TinymimError(
-            f"file: {file} cannot be written ({files.unwritten(error)}); {files.kept(file)}"
-        ) from None
+        raise TinymimError(f"file: {file} cannot be written ({files.unwritten(error)}); {files.kept(file)}") from None
     print(
         f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB), sha256 {files.sha256(file)}, "
         f"licence {loaded.provenance.licence}"

@@ -20,7 +20,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from tinymim import files
 from tinymim.errors import TinymimError
-from tinymim.near_names import nearest
+from tinymim.near_names import nearest, strangers
 from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
 from tinymim.vit.description import Architecture, colour_problem
@@ -200,7 +200,7 @@ def read(path: Path) -> Card:
     content = text.mapping(text.read_yaml(path, what), what)
     known = {field.name for field in dataclasses.fields(Card)} - {"path"}
     if unknown := sorted(content.keys() - known):
-        raise TinymimError(f"{what}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        raise TinymimError(f"{what}: there is no field {strangers(unknown, known)}")
     if missing := [name for name in ("name", *NEEDED) if not content.get(name)]:
         raise TinymimError(f"{what}: {', '.join(missing)} missing or empty")
     record_schemas.fit(content, record_schemas.CardFields, what)
