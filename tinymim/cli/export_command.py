@@ -41,7 +41,9 @@ def main(arguments: list[str]) -> int:
     group.add_argument("--images", metavar="DATA", help="a folder of images, digits, shapes, or a recipe")
     group.add_argument("--calibration", type=int, metavar="N", help="images to calibrate on (128)")
     group.add_argument(
-        "--force", action="store_true", help="write it though it loses more than 1 point or 0.01 of cosine"
+        "--force",
+        action="store_true",
+        help="write it though it loses more than 1 point or 0.01 of cosine, or few images judge that",
     )
     group.add_argument("--trust", action="store_true", help="build classes that are none of tinymim's own, of a recipe")
     options = parser.parse_args(arguments)
@@ -67,16 +69,17 @@ def _export(options: argparse.Namespace) -> int:
         return Int8(images, options.calibration or Int8.images, options.force)
 
     hub = Hub(options.push, options.private) if options.push else None
-    folder = export_folder(
-        options.checkpoint,
-        options.to,
-        options.out,
-        options.overwrite,
-        options.blocks or "trained",
-        options.classifier,
-        int8 if options.quantize else None,
-        options.bench,
-    )
+    with field_called("--images", "data.root"), field_called("--images", "data"):
+        folder = export_folder(
+            options.checkpoint,
+            options.to,
+            options.out,
+            options.overwrite,
+            options.blocks or "trained",
+            options.classifier,
+            int8 if options.quantize else None,
+            options.bench,
+        )
     if hub:
         print(f"pushed to {hub.push(folder)}")
     return 0

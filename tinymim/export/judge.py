@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,8 @@ from tinymim.data.data_module import ImageData
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.device_augment import finished
 from tinymim.data.image_data import ViewedData
-from tinymim.data.image_files import evenly
+from tinymim.data.image_files import evenly, image_files
+from tinymim.data.listed_images import ListedImages
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.evaluation.few_images import few_images
@@ -32,6 +34,9 @@ Run = Callable[[Tensor], dict[str, Tensor]]
 """A network: ``features`` ``(B, D)`` and perhaps ``logits`` ``(B, classes)`` of ``(B, 3, S, S)`` images in [0, 1]."""
 
 QUERIES, BANK, BATCH = 500, 1000, 50
+
+LEAST = 20
+"""Held-out images on which a loss is decided, at least: where none of 20 changes, 3 in 20 of others may (95 %)."""
 
 
 @dataclass
@@ -79,10 +84,14 @@ class Judge:
         """Number of images that :meth:`calibration` has of so many."""
         return min(count, len(cast(Sized, self._known)))
 
+    @property
+    def judges_on(self) -> int:
+        """Number of held-out images that :meth:`read` reads."""
+        return min(self.queries, len(cast(Sized, self._held)))
+
     def few(self) -> str:
         """The line on shares of few held-out images, see :func:`few_images`; empty where they are enough."""
-        count = min(self.queries, len(cast(Sized, self._held)))
-        return few_images(count, self.data.num_classes)
+        return few_images(self.judges_on, self.data.num_classes)
 
     def check(self, name: str, classes: int | None, otherwise: str) -> None:
         """Raise where a network has a classifier of other classes than the data; the message has what to do
@@ -127,7 +136,8 @@ class Judge:
 
 def find(source: str, size: int, trust: bool = False, run: Path | None = None) -> Judge:
     """The images of a folder, of ``digits`` or ``shapes``, or of a recipe; where ``run`` trained on the same ones, held
-    out are those that it held out, as others would be images that it has seen.
+    out are those that it held out, as others would be images that it has seen. Of another folder that holds few images
+    out, or none, :data:`LEAST` are held out, and half of fewer than twice as many.
 
     Args:
         source: as the command line names it.
@@ -136,9 +146,11 @@ def find(source: str, size: int, trust: bool = False, run: Path | None = None) -
         run: folder of the run that the judged network is of.
 
     Raises:
-        TinymimError: nothing of that name, or no image there.
+        TinymimError: nothing of that name, or no image there, or a single one.
     """
-    if source not in data_source.BUILT_IN and Path(source).is_dir():
+    is_folder = source not in data_source.BUILT_IN and Path(source).is_dir()
+    if is_folder:
+        _check_folder(source, size)
         data: ImageData = ImageFolderData(source, image_size=size, num_workers=0)
         if problems := data.problems():
             raise several(f"data: {source} cannot be used", problems)
@@ -148,7 +160,25 @@ def find(source: str, size: int, trust: bool = False, run: Path | None = None) -
     if run and (divided := _as_divided(run, data, size, trust)):
         data, what = divided, f"{source}, divided as in run {run_name(run.absolute())}"
     data.setup("test")
+    if is_folder and what == source and isinstance(data, ViewedData) and data.is_split:
+        held, count = (
+            len(cast(Sized, data.held_out)),
+            sum(len(cast(Sized, part)) for part in (data.held_out, data.train)),
+        )
+        if held < LEAST:
+            data = ImageFolderData(source, image_size=size, num_workers=0, held_out=min(0.5, LEAST / count))
+            data.setup("test")
     return Judge(what, data)
+
+
+def _check_folder(folder: str, size: int) -> None:
+    """Raise where a folder has a single image, or few, and none of them can be read."""
+    names = sorted(islice(image_files(folder), 2 * LEAST))
+    listed = ListedImages(folder, names, size)
+    if names and len(names) < 2 * LEAST and all(isinstance(listed[index][1], str) for index in range(len(names))):
+        raise TinymimError(f"data: no image of {folder} can be read; {names[0]}: {listed[0][1]}")
+    if len(names) == 1:
+        raise TinymimError(f"data: {folder} has one image, and some are held out of the others; give two or more")
 
 
 def _as_divided(run: Path, data: ImageData, size: int, trust: bool) -> ImageData | None:
