@@ -12,12 +12,17 @@ from tinymim.errors import TinymimError, field_called
 from tinymim.teachers import weights_file
 from tinymim.training import data_source
 
+ABOUT = (
+    "A checkpoint as one safetensors file with its record, or as a folder with a model card that timm, Hugging Face, "
+    "ONNX, OpenVINO or PyTorch opens."
+)
+
 FORMS = ("timm", "hf", "onnx", "openvino", "torch-export")
 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim export CHECKPOINT FILE`` or ``tinymim export CHECKPOINT --to FORM``."""
-    parser = Page(prog="tinymim export", description=__doc__)
+    parser = Page(prog="tinymim export", description=ABOUT)
     parser.add_argument("checkpoint", help="a checkpoint, or a teacher card's name")
     parser.add_argument("file", type=Path, nargs="?", help="one file, with the ending .safetensors: our own form")
     parser.add_argument("--to", choices=FORMS, help="a folder in another form")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -16,10 +17,15 @@ FURTHER = "further options"
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Texts as they are written, and the argument of an option once, behind its last name."""
+    """Paragraphs as wide as the page, listings as they are written, and the argument of an option once, behind its last
+    name."""
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{"max_help_position": 26, **options})
+
+    @override
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(_shown(part, width, indent) for part in text.replace("``", "`").split("\n\n"))
 
     @override
     def _format_action_invocation(self, action: argparse.Action) -> str:
@@ -118,6 +124,14 @@ class _Help(argparse.Action):
         parser._all = values == "all"
         parser.print_help()
         parser.exit()
+
+
+def _shown(text: str, width: int, indent: str) -> str:
+    """A paragraph as wide as the page, or a listing, whose lines are indented or have columns, as it is."""
+    if re.search(r"^ |\S {2,}\S", text, re.MULTILINE):
+        return "".join(indent + line for line in text.splitlines(keepends=True))
+    words = " ".join(text.split())
+    return textwrap.fill(words, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def positive(text: str) -> int:
