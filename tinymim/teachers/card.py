@@ -29,6 +29,9 @@ TIMM = "timm:"
 """Begins the names of weights that timm knows, of which no card is here."""
 
 NEEDED = ("architecture", "file", "licence", "citation", "source")  # fields that a card must have besides its name
+RECIPES = {"model", "data", "trainer", "extends"}
+"""Keys of which a recipe has one, and a card none."""
+
 NONCOMMERCIAL = re.compile(
     r"\bnc\b|\bby n c\b|\bcc ?by ?nc|non ?commercial|\bno(t for)? commercial use|"
     r"\b(research|academic)( use| purposes?)? only\b"
@@ -194,10 +197,14 @@ def read(path: Path) -> Card:
     """Parse one card.
 
     Raises:
-        TinymimError: unreadable, or fields missing or unknown.
+        TinymimError: unreadable, a recipe, or fields missing or unknown.
     """
     what = f"teacher card {path}"
     content = text.mapping(text.read_yaml(path, what), what)
+    if RECIPES & content.keys():
+        last = path.parent / "checkpoints" / "last.ckpt"
+        left = last if last.is_file() else "such as RUN/checkpoints/last.ckpt"
+        raise TinymimError(f"teacher: {path} is a recipe, and no teacher card; name the checkpoint of its run, {left}")
     known = {field.name for field in dataclasses.fields(Card)} - {"path"}
     if unknown := sorted(content.keys() - known):
         raise TinymimError(f"{what}: there is no field {strangers(unknown, known)}")
