@@ -42,7 +42,7 @@ MISTAKES = {
     "validate nosuch": "unknown recipe 'nosuch'",
     "check nosuch": "unknown recipe 'nosuch'",
     "study nosuch": "unknown study 'nosuch'; there are digits",
-    "study relation_digits": "of that name there is tinymim fit relation_digits; there are digits",
+    "study relation_digits": "of that name there is a recipe (tinymim fit relation_digits); there are digits",
     "study digit": "unknown study 'digit'; did you mean digits?",
     "chain run digits_l_m": "unknown chain 'digits_l_m'; did you mean digits_l_m_s?",
     "scaling digit": "unknown scaling study 'digit'; did you mean digits?",

@@ -62,7 +62,7 @@ def find(kind: str, name: str) -> Path:
         else f"unknown {kind} {name!r}"
     )
     others = [f"tinymim {recipe.PLANS[folder]} {name}" for folder in recipe.elsewhere(name)]
-    others += [f"tinymim fit {name}"] if name in recipe.names() else []
+    others += [f"a recipe (tinymim fit {name})"] if name in recipe.names() else []
     also = f"; of that name there is {', or '.join(others)}" if others else ""
     raise TinymimError(f"{what}{also}{near(Path(name).stem, known)}")
 

@@ -38,6 +38,9 @@ QUERIES, BANK, BATCH = 500, 1000, 50
 LEAST = 20
 """Held-out images on which a loss is decided, at least: where none of 20 changes, 3 in 20 of others may (95 %)."""
 
+HELD_OUT = 0.02
+"""Share of a folder's images that is held out where they are many, as by default in a training."""
+
 
 @dataclass
 class Reading:
@@ -136,8 +139,8 @@ class Judge:
 
 def find(source: str, size: int, trust: bool = False, run: Path | None = None) -> Judge:
     """The images of a folder, of ``digits`` or ``shapes``, or of a recipe; where ``run`` trained on the same ones, held
-    out are those that it held out, as others would be images that it has seen. Of another folder that holds few images
-    out, or none, :data:`LEAST` are held out, and half of fewer than twice as many.
+    out are those that it held out, as others would be images that it has seen. Of another folder without val/, held
+    out are :data:`LEAST` or, if that is more, :data:`HELD_OUT`; half of fewer than twice as many.
 
     Args:
         source: as the command line names it.
@@ -148,10 +151,8 @@ def find(source: str, size: int, trust: bool = False, run: Path | None = None) -
     Raises:
         TinymimError: nothing of that name, or no image there, or a single one.
     """
-    is_folder = source not in data_source.BUILT_IN and Path(source).is_dir()
-    if is_folder:
-        _check_folder(source, size)
-        data: ImageData = ImageFolderData(source, image_size=size, num_workers=0)
+    if source not in data_source.BUILT_IN and Path(source).is_dir():
+        data: ImageData = ImageFolderData(source, image_size=size, num_workers=0, held_out=_share(source, size))
         if problems := data.problems():
             raise several(f"data: {source} cannot be used", problems)
     else:
@@ -160,25 +161,22 @@ def find(source: str, size: int, trust: bool = False, run: Path | None = None) -
     if run and (divided := _as_divided(run, data, size, trust)):
         data, what = divided, f"{source}, divided as in run {run_name(run.absolute())}"
     data.setup("test")
-    if is_folder and what == source and isinstance(data, ViewedData) and data.is_split:
-        held, count = (
-            len(cast(Sized, data.held_out)),
-            sum(len(cast(Sized, part)) for part in (data.held_out, data.train)),
-        )
-        if held < LEAST:
-            data = ImageFolderData(source, image_size=size, num_workers=0, held_out=min(0.5, LEAST / count))
-            data.setup("test")
     return Judge(what, data)
 
 
-def _check_folder(folder: str, size: int) -> None:
-    """Raise where a folder has a single image, or few, and none of them can be read."""
-    names = sorted(islice(image_files(folder), 2 * LEAST))
+def _share(folder: str, size: int) -> float:
+    """The share of a folder's images that is held out, where it holds none out itself.
+
+    Raises:
+        TinymimError: a single image, or few, none of which can be read.
+    """
+    names = sorted(islice(image_files(folder), round(LEAST / HELD_OUT)))
     listed = ListedImages(folder, names, size)
     if names and len(names) < 2 * LEAST and all(isinstance(listed[index][1], str) for index in range(len(names))):
         raise TinymimError(f"data: no image of {folder} can be read; {names[0]}: {listed[0][1]}")
     if len(names) == 1:
         raise TinymimError(f"data: {folder} has one image, and some are held out of the others; give two or more")
+    return max(HELD_OUT, min(0.5, LEAST / max(len(names), 1)))
 
 
 def _as_divided(run: Path, data: ImageData, size: int, trust: bool) -> ImageData | None:

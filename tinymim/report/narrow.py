@@ -33,8 +33,8 @@ def narrow(drawn: Figure) -> bytes:
     rows = panels[0][1].get_gridspec().nrows
     across = panels[0][0].get_ylabel()
     grid = GridSpec(len(panels), 1, figure=drawn)
-    for (axes, _), place in zip(panels, grid, strict=True):
-        axes.set_subplotspec(place)
+    for row, (axes, _) in enumerate(panels):
+        axes.set_subplotspec(grid[row])
         axes.tick_params(labelleft=True, labelbottom=True)  # which axes on shared scales leave to the first
         axes.set_ylabel(axes.get_ylabel() or across)
         names = [label.get_text() for label in axes.get_yticklabels()]
@@ -47,7 +47,7 @@ def narrow(drawn: Figure) -> bytes:
         labels, title = [text.get_text() for text in legend.get_texts()], legend.get_title().get_text()
         legend.remove()
         options: Any = {"loc": "outside lower center", "ncols": min(LEGEND, len(labels)), "title": title or None}
-        drawn.legend(legend.legend_handles, labels, **options)
+        drawn.legend([handle for handle in legend.legend_handles if handle], labels, **options)
     drawn.set_size_inches(figures.WIDTH / 25.4, height * len(panels) / rows / 25.4)
     return figures.svg(drawn)
 
