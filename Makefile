@@ -13,7 +13,7 @@ BIN := .venv/bin
 
 help:  ## this list
 	@echo "targets:"
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "recipes, chains, studies: $(BIN)/tinymim recipes"
 
 setup: .venv/ready  ## build .venv with the pinned packages (CPU=1: PyTorch without CUDA, from PyTorch's own index)

@@ -77,14 +77,14 @@ def test_actions__are_those_of_the_commands() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["search", "{recipe}", "scrach"], "no row 'scrach'"),
+        (["search", "{recipe}", "scrach"], "has no 'scrach'; did you mean scratch?"),
         (["distill", "{recipe}", "--seeds", "1,1"], "seed 1 stands twice"),
         (["distill", "{recipe}", "--model.mask_ratoi", "1"], "mask_ratoi"),
-        (["study", "digits", "--rows", "nosuch"], "no nosuch in study digits"),
+        (["study", "digits", "--rows", "nosuch"], "study digits has no 'nosuch'"),
         (["study", "digits", "--rows", "relation", "--trainer.max_epoch", "1"], "max_epoch"),
         (["chain", "run", "digits_l_m_s", "--set", "trainer.max_epoch=1"], "max_epoch"),
         (["scaling", "digits", "--quick", "--set", "trainer.max_epoch=1"], "max_epoch"),
-        (["papers", "--parts", "nosuch"], "no such part"),
+        (["papers", "--parts", "nosuch"], "--parts: embedded has no 'nosuch'; there are "),
         (["fit", "--config", "{recipe}", "--model.mask_ratio", "2"], "mask_ratio"),
         (["fit", "--config", "{recipe}", "--model.teacher", "nosuch"], "nosuch"),
         (["analyze", "nosuch", "--data", "digits"], "nosuch"),

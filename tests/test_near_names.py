@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinymim.cli.main import COMMANDS
-from tinymim.near_names import near, nearest
+from tinymim.near_names import near, nearest, strangers
 
 OPTIONS = ["base_lr", "batch_size", "drop_path", "head_layout", "image_size", "mask_ratio", "max_epochs", "num_workers"]
 OPTIONS += ["optim", "teacher"]
@@ -45,3 +45,15 @@ def test_near__ends_a_message() -> None:
     assert near("cosin", ["linear", "cosine"]) == "; did you mean cosine?"
     assert near("train", ["fit", "chain"]) == "; there are chain, fit"
     assert nearest("mae", CARDS, 2) == ["mae_vitb16", "mae_vitl16"]
+
+
+def test_strangers__each_with_the_name_near_it() -> None:
+    names = ["relation", "scratch"]
+    assert strangers(["relationn"], names) == "'relationn'; did you mean relation?"
+    assert strangers(["relationn", "scrach"], names) == (
+        "'relationn' (did you mean relation?), 'scrach' (did you mean scratch?)"
+    )
+    assert strangers(["nothing", "scrach"], names) == (
+        "'nothing', 'scrach' (did you mean scratch?); there are relation, scratch"
+    )
+    assert strangers(map(str, range(20)), names).endswith("'7' and 12 more; there are relation, scratch")

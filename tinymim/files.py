@@ -151,6 +151,11 @@ def unwritten(error: Exception) -> str | None:
     return text if "PytorchStreamWriter" in text or type(error).__name__ == "SafetensorError" else None
 
 
+def kept(path: Path) -> str:
+    """State of ``path`` after it could not be written by :func:`write_atomically` or :func:`write_folder`, in words."""
+    return "what was there is unchanged" if path.exists() else "nothing is left of it"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` whole or not at all."""
     write_atomically(path, lambda temporary: temporary.write_text(text))

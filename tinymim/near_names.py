@@ -15,6 +15,9 @@ AS_NEAR = 0.15
 SHORTEST = 3
 """Letters with which a name may be begun; fewer must be a whole part of it."""
 
+MOST = 8
+"""Wrong names that are told at once."""
+
 
 def nearest(word: str, words: Iterable[str], most: int = 3) -> list[str]:
     """The names that a misspelt word may have meant, best first; none that is only the least far.
@@ -39,6 +42,18 @@ def near(word: str, words: Iterable[str]) -> str:
     known = list(dict.fromkeys(map(str, words)))
     names = nearest(word, known, 1)
     return f"; did you mean {names[0]}?" if names else f"; there are {', '.join(sorted(known))}"
+
+
+def strangers(words: Iterable[str], known: Iterable[str]) -> str:
+    """The ``words``, which are none of ``known``, in quotes, each with the near one; or all there are."""
+    wrong, names = list(words), list(known)
+    more, wrong = len(wrong) - MOST, wrong[:MOST]
+    if len(wrong) == 1:
+        return f"{wrong[0]!r}{near(wrong[0], names)}"
+    meant = {word: nearest(word, names, 1) for word in wrong}
+    told = ", ".join(repr(word) + (f" (did you mean {near[0]}?)" if near else "") for word, near in meant.items())
+    told += f" and {more} more" if more > 0 else ""
+    return told if all(meant.values()) else f"{told}; there are {', '.join(sorted(names))}"
 
 
 def _folded(name: str) -> str:

@@ -21,6 +21,7 @@ MISTAKES = {
     "predict x --images y --num_workers 1.5": "--num_workers: '1.5' is not a whole number, 0 or more, or auto",
     "predict x --images y --pool maen": "--pool: 'maen' is none of mean, cls; did you mean mean?",
     "predict x --images y --block": "--block: its value is missing",
+    "analyze x --data y --measures heads,ckaa": "--measures: there is no 'ckaa'; did you mean cka?",
     "cache lst": "'lst' is none of list, clear; did you mean list?",
 }
 
@@ -41,3 +42,20 @@ def test_error__is_a_line_in_our_words(words: str, capsys: pytest.CaptureFixture
 def test_in_words__of_any_python() -> None:
     assert in_words("argument -o/--out: invalid choice: 'x' (choose from a, b)") == "--out: 'x' is none of a, b"
     assert in_words("unrecognized arguments: foo bar") == "foo bar: more than is asked for"
+
+
+PAGES = "recipes teachers data export bench predict analyze cache report replay study chain scaling search papers"
+
+
+@pytest.mark.parametrize("words", [f"{name} --help{all}" for name in PAGES.split() for all in ("", " all")])
+def test_page__is_80_columns_wide_and_of_plain_text(
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main.main(words.split())
+    page = capsys.readouterr().out
+    assert "``" not in page
+    about = page.split("\n\n")[1]
+    assert max(map(len, about.splitlines())) <= 78
+    assert not about.startswith("tinymim")

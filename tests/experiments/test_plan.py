@@ -175,7 +175,10 @@ def test_load__settings_that_mean_nothing(setting: str, words: str, tmp_path: Pa
 def test_load__all_mistakes_at_once_and_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(TinymimError, match=r"2 mistakes(.|\n)*medium\.kind(.|\n)*tiny\.recipie"):
         chain(tmp_path, [{**MEDIUM, "kind": "x"}, {**TINY, "recipie": 1}])
-    with pytest.raises(TinymimError, match="unknown chain 'digits'; there are: digits_l_m_s"):
+    with pytest.raises(
+        TinymimError,
+        match=r"unknown chain 'digits'; of that name there is tinymim study digits, or .*; did you mean digits_l_m_s",
+    ):
         chains.load("digits")
 
 

@@ -125,7 +125,7 @@ def test_load__all_mistakes_at_once_and_unknown_names(tmp_path: Path) -> None:
     questions = {"q": {"title": "t", "rows": ["one", "two"]}}
     with pytest.raises(TinymimError, match=r"2 mistakes(.|\n)*'one'(.|\n)*'two'"):
         study.load(written(tmp_path, questions=questions))
-    with pytest.raises(TinymimError, match="unknown study 'digit'; there are: digits"):
+    with pytest.raises(TinymimError, match="unknown study 'digit'; did you mean digits"):
         study.load("digit")
 
 

@@ -464,8 +464,12 @@ def test_full_disk__leaves_what_was_there(
 
     monkeypatch.setattr(timm_form, "save_file", fails)
     assert main.main(["export", source, "--to", "timm", "--out", str(tmp_path / "out"), "--overwrite"]) == 1
-    assert f"cannot be written ({reason}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"cannot be written ({reason}" in said
+    assert said.endswith("; what was there is unchanged\n")
     assert files.sha256(tmp_path / "out/model.safetensors") == before
+    assert main.main(["export", source, "--to", "timm", "--out", str(tmp_path / "new")]) == 1
+    assert capsys.readouterr().err.endswith("; nothing is left of it\n")
     assert {path.name for path in tmp_path.iterdir()} == {"it.ckpt", "out"}
 
 

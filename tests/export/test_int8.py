@@ -173,6 +173,52 @@ def test_note__of_few_images_without_labels_speaks_of_no_accuracy(tmp_path: Path
     assert "accuracy" not in note
 
 
+def pictures(folder: Path, count: int) -> str:
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (16, 16), (20 * number % 256, 0, 0)).save(folder / f"{number}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, 1), (16, 8), (40, 20), (50, 20)])
+def test_judge__of_a_small_folder_holds_out_enough_or_half(count: int, held: int, tmp_path: Path) -> None:
+    assert judge.find(pictures(tmp_path / "few", count), 16).judges_on == held
+
+
+def test_int8__is_not_judged_on_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged, loaded = judge.find(pictures(tmp_path / "few", 38), 16), replace(images(), queries=19)
+    wanted = (
+        r"quantize: .*few has 19 held-out images, and 20 are the least on which a loss is judged; .* or say --force"
+    )
+    with pytest.raises(TinymimError, match=wanted):
+        int8.Int8(judged).write(None, tmp_path)
+    with pytest.raises(TinymimError, match="quantize: digits has 19 held-out images"):
+        int8.Int8(loaded).write(None, tmp_path)
+    for forced in (int8.Int8(judged, force=True), int8.Int8(images(count=20))):
+        with pytest.raises(AttributeError):  # of no network, which is what comes next
+            forced.write(None, tmp_path)
+
+
+def test_images__that_judge_nothing_are_the_commands_own_mistake(
+    exported: tuple[Path, Backbone, Path], tmp_path: Path, capsys: Any
+) -> None:
+    single = pictures(tmp_path / "single", 1)
+    for name in ("bad", "none"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bad" / "a.png").write_text("text")
+    told = {
+        str(tmp_path / "bad"): "no image of {} can be read; a.png: cannot identify an image",
+        str(tmp_path / "none"): "{} ",
+        single: "{} has one image, and some are held out of the others; give two or more",
+    }
+    for folder, words in told.items():
+        command = ["export", str(exported[0]), "--to", "onnx", "--quantize", "int8", "--images", folder]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 1
+        assert f"tinymim export: --images: {words.format(folder)}" in capsys.readouterr().err
+        assert main(["bench", str(exported[0]), "--data", folder]) == 1
+        assert f"tinymim bench: --data: {words.format(folder)}" in capsys.readouterr().err
+
+
 def sums(dataset: Any) -> tuple[int, list[float]]:
     """The length of a data set, and its first images as sums of their values."""
     return len(dataset), [float(dataset[Draw(0, index)]["image"].double().sum()) for index in range(5)]

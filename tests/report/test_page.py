@@ -16,6 +16,7 @@ from tinymim.report import against, curves, figures, hover, run_report, runs, wa
 from tinymim.report.confusion import Classified, section
 from tinymim.report.document import Document, Link, Picture, Section, Table
 from tinymim.report.inline_svg import both, inline
+from tinymim.report.narrow import narrow
 from tinymim.report.run_report import Seen
 from tinymim.training import lock
 
@@ -195,3 +196,34 @@ def test_watch__ends_by_a_signal_with_a_last_page(
         assert main(["report", str(place), "--watch", "--count", "0"]) == 130
     assert 'http-equiv="refresh"' not in (place / "report.html").read_text()
     assert "following" in capsys.readouterr().out
+
+
+def test_a_wide_figure__is_drawn_again_for_phones_one_panel_below_the_other() -> None:
+    with figures.figure(columns=2, height=50, sharey=True) as (figure, axes):
+        for panel, name in zip(axes, "ab", strict=True):
+            panel.plot([1, 2], [3, 4], label=name)
+        axes[0].set_ylabel("loss")
+        figure.legend([*axes[0].lines] * 6, ["a name of nine words"] * 6, loc="outside lower center", ncols=6)
+        wide, slim = figures.svg(figure), narrow(figure)
+        assert [panel.get_position().y0 > axes[1].get_position().y0 for panel in axes] == [True, False]
+        assert [panel.get_ylabel() for panel in axes] == ["loss", "loss"]
+        assert figure.legends[0].get_window_extent().width < figure.bbox.width
+    width = {svg: float(re.findall(rb'viewBox="0 0 (\S+) ', svg)[0]) for svg in (wide, slim)}
+    assert width[slim] == pytest.approx(width[wide] / 2)
+    page = Document("", [Section("", pictures=[Picture("A", wide, wide=True, narrow=slim)])]).html()
+    shown, identifiers = re.findall(r'class="figure(.*?)"', page), re.findall(r' id="(f.*?)"', page)
+    assert shown == [" wide", " narrow"]
+    assert len(set(identifiers)) == len(identifiers)
+    with figures.figure() as (figure, _):
+        assert narrow(figure) == b"", "which is narrow already"
+
+
+def test_names_up_the_side__are_broken_on_phones() -> None:
+    long = "relations of values, queries and keys of all"
+    with figures.figure(height=50, width=3 * figures.WIDTH) as (figure, axes):
+        axes.plot([0, 1], [0, 1])
+        axes.set_yticks([0, 1], [long, "short"])
+        drawn = narrow(figure).decode()
+        assert axes.get_position().width > 0.5
+    assert long not in drawn
+    assert "relations of" in drawn

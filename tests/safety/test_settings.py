@@ -213,3 +213,5 @@ def test_cache__of_names_and_sizes_that_are_none(tmp_path: Path, capsys: pytest.
     assert "\x1b" not in said
     assert len(said.splitlines()) == 2
     assert not any(tmp_path.iterdir())
+    cache_command.main(["clear", "--dir", str(tmp_path)])
+    assert capsys.readouterr().out == f"the teacher cache {tmp_path} is empty\n"

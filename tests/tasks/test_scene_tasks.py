@@ -319,7 +319,7 @@ def test_checkpoint__goes_on_and_is_what_its_recipe_promised(teacher_card: Path,
     ("tasks", "options", "words"),
     [
         ([], {}, "tasks: none is named; take one or more of shape, color, position"),
-        (["colour"], {}, "tasks: 'colour' is none of shape, color, position, size, angle, depth"),
+        (["colour"], {}, "tasks: 'colour' is none; did you mean color?"),
         (["size", "size"], {}, "tasks: size is named twice"),
         (["size"], {"frozen": True, "drop_path": 0.1}, "drop_path: 0.1, but a frozen backbone drops nothing"),
         (["size"], {"drop_path": 1.0}, "drop_path: 1.0"),

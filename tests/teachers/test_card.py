@@ -135,10 +135,26 @@ def test_read__fields(home):
     assert cards.read(path) == cards.Card(**expected)
 
 
+def test_read__a_recipe_is_no_card_and_names_the_runs_checkpoint(home):
+    recipe = home.cwd / "config.yaml"
+    recipe.write_text("model: {}\ndata: {}\ntrainer: {}\n")
+    with pytest.raises(
+        TinymimError, match=r"^teacher: .*config.yaml is a recipe, and no teacher card; .*such as RUN/ch"
+    ):
+        cards.read(recipe)
+    (home.cwd / "checkpoints").mkdir()
+    (home.cwd / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(TinymimError, match=f"of its run, {home.cwd}/checkpoints/last.ckpt$"):
+        cards.find(str(recipe))
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"licens": "MIT", "shape": 3}, "unknown fields licens, shape; known: .*licence"),
+        (
+            {"licens": "MIT", "shape": 3},
+            "there is no field 'licens' .did you mean licence.., 'shape'; there are .*licence",
+        ),
         ({"licence": ...}, "licence missing or empty"),
         ({"licence": "", "source": ...}, "licence, source missing or empty"),
         ({"architecture": ...}, "architecture"),

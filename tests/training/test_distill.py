@@ -88,7 +88,10 @@ def test_distill__of_a_folder_by_name_of_timm_with_several_targets(tmp_path: Pat
         ({"data": DataLoader(PIXELS)}, "data: a DataLoader; give its data set"),
         ({"data": "nowhere"}, "data: nowhere does not exist"),
         ({"data": "nowhere", "held_out": "other"}, "held_out: a folder's own val/"),
-        ({"data": TensorDataset(PIXELS), "targets": "relations"}, "targets: 'relations' is none of relation, feature"),
+        (
+            {"data": TensorDataset(PIXELS), "targets": "relations"},
+            "targets: no target is called 'relations'; did you mean relation?",
+        ),
         ({"data": TensorDataset(PIXELS), "targets": []}, "targets"),
         ({"data": TensorDataset(PIXELS), "options": {"model.drop_pth": 0.1}}, "drop_pth"),
         ({"data": TensorDataset(PIXELS), "batch_size": 0}, "cannot run: batch_size: 0 is not 1 or more"),

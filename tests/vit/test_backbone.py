@@ -144,7 +144,7 @@ def test_read__stops_at_the_deepest_tap(name):
         ([], "no tap"),
         ([Tap(4, "q")], "block 4 .*1 to 3"),
         ([Tap(0, "q")], "block 0 .*1 to 3"),
-        ([Tap(1, "x")], "'x'.*q, k, v"),
+        ([Tap(1, "x")], "'x'; there are attn_post, .*, q, v"),
     ],
 )
 def test_read__taps_outside_the_network(taps, words):

@@ -13,6 +13,7 @@ from pandas import DataFrame
 from tinymim.analysis import findings
 from tinymim.analysis.results import AnalysisResults
 from tinymim.errors import TinymimError
+from tinymim.near_names import near
 from tinymim.report.finding import AGREES, DISAGREES, OPEN, Finding, together
 
 LAST = "in the last third of the blocks"
@@ -56,7 +57,7 @@ def answers(results: AnalysisResults, mim: str, supervised: str) -> list[Finding
     """
     for title in (mim, supervised):
         if title not in results.titles:
-            raise TinymimError(f"analysis: no network {title!r}; there are {', '.join(results.titles)}")
+            raise TinymimError(f"analysis: no network {title!r}{near(title, results.titles)}")
     answered = _heads(findings.summary(results), mim, supervised) if len(results.heads) else []
     return [*answered, _likeness(results, mim, supervised)] if len(results.cka) else answered
 

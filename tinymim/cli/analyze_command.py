@@ -18,6 +18,7 @@ from tinymim.cli.network_command_options import analyze as parser
 from tinymim.device import usable_device
 from tinymim.errors import TinymimError
 from tinymim.log import say
+from tinymim.near_names import strangers
 from tinymim.safety.console import PlainConsole
 from tinymim.targets.relation import check_pairs
 
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
     models = networks.load(args.models, args.seed, args.init, args.image_size)
     titles = [model.title for model in models]
     if args.teacher and args.teacher not in titles:
-        raise TinymimError(f"teacher: {args.teacher} is none of the models: {', '.join(titles)}")
+        raise TinymimError(f"teacher: none of the models is {strangers([args.teacher], titles)}")
     options = MeasureOptions(
         args.measures,
         args.batch_size,

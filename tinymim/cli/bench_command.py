@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
                 f"--data: the networks take images of different sizes, {sorted(sizes)}; measure each alone"
             )
         run = next(filter(None, map(run_of, map(Path, options.networks))), None)
-        images = judge.find(options.data, sizes.pop()[0], options.trust, run)
+        with field_called("--data", "data.root"), field_called("--data", "data"):
+            images = judge.find(options.data, sizes.pop()[0], options.trust, run)
         for network in networks:
             images.check(network.name, network.skeleton.classes, "export it with --no-classifier and bench that")
     rows = bench.measure(networks, options.seconds, images)

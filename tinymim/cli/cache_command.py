@@ -9,6 +9,7 @@ from rich.table import Table
 
 from tinymim.cli.network_command_options import cache as parser
 from tinymim.errors import TinymimError
+from tinymim.near_names import strangers
 from tinymim.safety.console import PlainConsole
 from tinymim.safety.escaping import one_line
 from tinymim.teacher_cache.cache import place, size
@@ -16,6 +17,8 @@ from tinymim.teacher_cache.storage import CacheFolder, check_own, entries, remov
 
 WIDEST = 100_000
 """Columns of the table at most, so that no name is folded or cut."""
+
+EMPTY = "the teacher cache {} is empty"
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +37,7 @@ def show(root: Path) -> None:
     terminal breaks long lines by itself."""
     listed = entries(root)
     if not listed:
-        print(f"the teacher cache {root} is empty")
+        print(EMPTY.format(root))
         return
     table = Table(title=f"teacher cache {root}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("name", "teacher", "precision", "data", "from", "stored", "views", "full", "size", "last used"):
@@ -66,7 +69,11 @@ def clear(root: Path, names: list[str]) -> None:
     for name in names:
         check_own(root / name)
     if unknown := [name for name in names if name not in listed]:
-        raise TinymimError(f"there is no {unknown[0]} in {root}; `tinymim cache list` shows what is")
+        raise TinymimError(
+            f"the teacher cache {root} has no {strangers(unknown, listed)}" if listed else EMPTY.format(root)
+        )
+    if not listed:
+        print(EMPTY.format(root))
     refused = []
     for name in names or list(listed):
         try:

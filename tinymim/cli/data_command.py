@@ -19,7 +19,8 @@ SHOWN = 20  # broken files, groups of duplicates and classes on the screen; the 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim data check DIR [--workers N] [--crop 224] [--json FILE]``."""
-    parser = Page(prog="tinymim data", description=__doc__, allow_abbrev=False)
+    about = "What is in a folder of images and what is wrong with it, before anything trains on it."
+    parser = Page(prog="tinymim data", description=about, allow_abbrev=False)
     actions = parser.add_subparsers(dest="action", required=True)
     checking = actions.add_parser(
         "check", help="counts, sizes, broken files, duplicates; exit code 1 if it found faults"

@@ -12,12 +12,17 @@ from tinymim.errors import TinymimError, field_called
 from tinymim.teachers import weights_file
 from tinymim.training import data_source
 
+ABOUT = (
+    "A checkpoint as one safetensors file with its record, or as a folder with a model card that timm, Hugging Face, "
+    "ONNX, OpenVINO or PyTorch opens."
+)
+
 FORMS = ("timm", "hf", "onnx", "openvino", "torch-export")
 
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim export CHECKPOINT FILE`` or ``tinymim export CHECKPOINT --to FORM``."""
-    parser = Page(prog="tinymim export", description=__doc__)
+    parser = Page(prog="tinymim export", description=ABOUT)
     parser.add_argument("checkpoint", help="a checkpoint, or a teacher card's name")
     parser.add_argument("file", type=Path, nargs="?", help="one file, with the ending .safetensors: our own form")
     parser.add_argument("--to", choices=FORMS, help="a folder in another form")
@@ -41,7 +46,9 @@ def main(arguments: list[str]) -> int:
     group.add_argument("--images", metavar="DATA", help="a folder of images, digits, shapes, or a recipe")
     group.add_argument("--calibration", type=int, metavar="N", help="images to calibrate on (128)")
     group.add_argument(
-        "--force", action="store_true", help="write it though it loses more than 1 point or 0.01 of cosine"
+        "--force",
+        action="store_true",
+        help="write it though it loses more than 1 point or 0.01 of cosine, or few images judge that",
     )
     group.add_argument("--trust", action="store_true", help="build classes that are none of tinymim's own, of a recipe")
     options = parser.parse_args(arguments)
@@ -67,16 +74,17 @@ def _export(options: argparse.Namespace) -> int:
         return Int8(images, options.calibration or Int8.images, options.force)
 
     hub = Hub(options.push, options.private) if options.push else None
-    folder = export_folder(
-        options.checkpoint,
-        options.to,
-        options.out,
-        options.overwrite,
-        options.blocks or "trained",
-        options.classifier,
-        int8 if options.quantize else None,
-        options.bench,
-    )
+    with field_called("--images", "data.root"), field_called("--images", "data"):
+        folder = export_folder(
+            options.checkpoint,
+            options.to,
+            options.out,
+            options.overwrite,
+            options.blocks or "trained",
+            options.classifier,
+            int8 if options.quantize else None,
+            options.bench,
+        )
     if hub:
         print(f"pushed to {hub.push(folder)}")
     return 0

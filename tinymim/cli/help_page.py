@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from typing_extensions import override
 
 from tinymim.config.argument_errors import in_words
+from tinymim.near_names import strangers
 
 FURTHER = "further options"
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Texts as they are written, and the argument of an option once, behind its last name."""
+    """Paragraphs as wide as the page, listings as they are written, and the argument of an option once, behind its last
+    name."""
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{"max_help_position": 26, **options})
+
+    @override
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(_shown(part, width, indent) for part in text.replace("``", "`").split("\n\n"))
 
     @override
     def _format_action_invocation(self, action: argparse.Action) -> str:
@@ -119,6 +126,14 @@ class _Help(argparse.Action):
         parser.exit()
 
 
+def _shown(text: str, width: int, indent: str) -> str:
+    """A paragraph as wide as the page, or a listing, whose lines are indented or have columns, as it is."""
+    if re.search(r"^ |\S {2,}\S", text, re.MULTILINE):
+        return "".join(indent + line for line in text.splitlines(keepends=True))
+    words = " ".join(text.split())
+    return textwrap.fill(words, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
 def positive(text: str) -> int:
     """A whole number above 0, for argparse."""
     if not text.strip().isdecimal() or int(text) < 1:
@@ -132,7 +147,7 @@ def some(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         parts = listed(text)
         if wrong := [part for part in parts if part not in known]:
-            raise argparse.ArgumentTypeError(f"{', '.join(map(repr, wrong))} is none of {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"there is no {strangers(wrong, known)}")
         return parts
 
     return parse

@@ -84,8 +84,8 @@ def analyze() -> Page:
     student = "student=runs/relation_digits/checkpoints/last.ckpt"
     page = Page(
         prog="tinymim analyze",
-        description="Attention distance, entropy and diversity of heads; CKA of blocks; agreement of relations: "
-        "tables, figures and one page.",
+        description="Distance, entropy and diversity of attention; CKA; agreement of relations.\n\n"
+        "Of the heads of some networks, and of their blocks: tables, figures and one page.",
         examples=(f"tinymim analyze digits_mae {student} random:digits_mae --data digits",),
         whole=lambda: MODELS,
     )
@@ -128,7 +128,7 @@ def bench() -> Page:
     page = Page(
         prog="tinymim bench",
         description="Parameters, MACs, size, latency and speed on this machine, and what the features are worth: what "
-        "distilling\nbought.",
+        "distilling bought.",
         examples=("tinymim bench runs/relation_digits/checkpoints/last.ckpt digits_mae --data digits",),
     )
     what = "a checkpoint, a card's name, timm:NAME, or an exported folder; the first is compared with"

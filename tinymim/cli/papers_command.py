@@ -21,6 +21,7 @@ from tinymim.config import recipe
 from tinymim.errors import TinymimError, counted, several
 from tinymim.experiments import program, program_report
 from tinymim.experiments.runner import Runner
+from tinymim.near_names import strangers
 from tinymim.training import lock
 
 
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
     whole = program.load(args.name, place, args.quick, {key: _value(value) for key, value in pairs})
     ids = [part.id for part in whole.parts]
     if wrong := [id for id in args.parts or [] if id not in ids]:
-        raise TinymimError(f"--parts: {', '.join(wrong)}: no such part; there are {', '.join(ids)}")
+        raise TinymimError(f"--parts: {args.name} has no {strangers(wrong, ids)}")
     parts = [] if args.report_only else [part for part in whole.parts if part.id in (args.parts or ids)]
     last = {key: part for part in parts for key in program.keys(part)}
     command = plan_options.again(options, args, [f"--{key}={value}" for key, value in pairs])

@@ -24,8 +24,9 @@ def distill() -> Page:
     further = "Further options are overrides of the recipe; of the data, devices and precision all rows take them."
     page = plan_options.parser(
         "distill",
-        "Distil a recipe's student, train the same network from scratch, probe and fine-tune both, and print the "
-        "table.\n\nThe same command goes on where it was cut off: finished fits are kept.",
+        "Distil a recipe's student, and compare it with the same network from scratch.\n\n"
+        "Both are probed and fine-tuned, and their table is printed. The same command goes on where it was cut off: "
+        "finished fits are kept.",
         _about("compare", further),
         (
             "tinymim distill                               # the demo: digits",
@@ -74,7 +75,7 @@ def search() -> Page:
     further = "Further options are overrides of every pre-training, such as --trainer.precision 32-true."
     page = plan_options.parser(
         "search",
-        "Find settings of their own for the rows of what is compared: a recipe's, a study's or a chain's.",
+        "Find settings for each row of what a recipe, a study or a chain compares.",
         _about("search", further),
         ("tinymim search relation_fashion", "tinymim search digits relation scratch --quick"),
     )

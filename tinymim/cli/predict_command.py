@@ -97,7 +97,7 @@ def predict(
         write_table(out, _batches(loader, reader, names, broken))
     except OSError as error:
         if reason := files.unwritten(error):
-            raise TinymimError(f"out: {out} cannot be written ({reason}); nothing is left of it") from None
+            raise TinymimError(f"out: {out} cannot be written ({reason}); {files.kept(out)}") from None
         raise
     read = len(names) - len(broken)
     rate = read / (time.perf_counter() - start)

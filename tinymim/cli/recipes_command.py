@@ -47,7 +47,8 @@ def main(arguments: list[str]) -> int:
         path = recipe.find(name)
         _show(path) if arguments[0] == "show" else _copy(path, name, options.to)
         return 0
-    parser = Page("tinymim recipes", usage=usage, description=__doc__)
+    about = "Recipes, chains, studies and programs that can be named, those of the working folder first."
+    parser = Page("tinymim recipes", usage=usage, description=about)
     parser.add_argument("word", nargs="?", default="", help="only what has it in its name or description")
     _list(parser.parse_args(arguments[1:] if arguments[:1] == ["list"] else arguments).word.lower())
     return 0

@@ -19,6 +19,7 @@ from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State
 from tinymim.experiments.study import Study
 from tinymim.log import say
+from tinymim.near_names import strangers
 from tinymim.system import INTERRUPTED
 
 
@@ -99,8 +100,7 @@ def _chosen(loaded: Study, rows: list[str], questions: list[str]) -> list[str]:
     compared = loaded.compared
     for option, wanted, known in (("rows", rows, compared.rows), ("questions", questions, compared.questions)):
         if wrong := [word for word in wanted if word not in known]:
-            names = ", ".join(known)
-            raise TinymimError(f"--{option}: no {', '.join(wrong)} in study {loaded.plan.name}; there are {names}")
+            raise TinymimError(f"--{option}: study {loaded.plan.name} has no {strangers(wrong, known)}")
     wanted = [row for question in questions for row in compared.questions[question].rows] or list(compared.rows)
     chosen = [row for row in dict.fromkeys(wanted) if row in rows or not rows]
     if not chosen:

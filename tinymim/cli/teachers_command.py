@@ -32,7 +32,9 @@ COLOURS = {
 
 def main(arguments: list[str]) -> int:
     """Run ``tinymim teachers [list | show | fetch | verify | add | save]``."""
-    parser = Page(prog="tinymim teachers", description=__doc__)
+    parser = Page(
+        prog="tinymim teachers", description="What can teach, under which licence, and how to get its weights."
+    )
     actions = parser.add_subparsers(dest="action")
     actions.add_parser("list", help="the cards, and whether each one's weights are here (the default)")
     showing = actions.add_parser("show", help="all that is known of one teacher")

@@ -49,7 +49,8 @@ def find(kind: str, name: str) -> Path:
         name: of a file in that folder of ``recipes``, or a path.
 
     Raises:
-        TinymimError: no such file; the message lists the names.
+        TinymimError: no such file; the message gives the nearest name, or lists them all, and says what else is called
+            that.
     """
     for path in [Path(name), *(base / FOLDERS[kind] / f"{name}.yaml" for base in recipe.folders())]:
         if path.is_file():
@@ -60,7 +61,10 @@ def find(kind: str, name: str) -> Path:
         if name.endswith((".yaml", ".yml"))
         else f"unknown {kind} {name!r}"
     )
-    raise TinymimError(f"{what}; there are: {', '.join(dict.fromkeys(known))}")
+    others = [f"tinymim {recipe.PLANS[folder]} {name}" for folder in recipe.elsewhere(name)]
+    others += [f"a recipe (tinymim fit {name})"] if name in recipe.names() else []
+    also = f"; of that name there is {', or '.join(others)}" if others else ""
+    raise TinymimError(f"{what}{also}{near(Path(name).stem, known)}")
 
 
 def read(path: Path, kind: str, keys: str) -> dict[str, Any]:

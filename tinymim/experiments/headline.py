@@ -11,6 +11,7 @@ from tinymim.experiments.questions import Comparison, Figure
 from tinymim.experiments.tables import Records
 from tinymim.report import figures
 from tinymim.report.document import Picture, Section, Table
+from tinymim.report.narrow import narrow
 
 MOST = 30
 """Rows of the picture, the best."""
@@ -78,4 +79,5 @@ def _dots(title: str, figure: Figure, rows: dict[str, list[float]], titles: dict
         axes.fmt_ydata = lambda place: shown[round(place)]
         more = f" The best {MOST} of {len(rows)} rows." if len(rows) > MOST else ""
         about = ABOUT if any(len(values) > 1 for values in rows.values()) else "One seed."
-        return Picture(f"{figure.head(title)} of every row", figures.svg(drawn), text=about + more, wide=True)
+        name, svg = f"{figure.head(title)} of every row", figures.svg(drawn)
+        return Picture(name, svg, text=about + more, wide=True, narrow=narrow(drawn))

@@ -9,6 +9,7 @@ from tinymim.experiments.convergence import Logged
 from tinymim.experiments.questions import Curve, Question
 from tinymim.report import csv_files, figures
 from tinymim.report.document import Picture
+from tinymim.report.narrow import narrow
 from tinymim.training.metrics_log import Line
 
 SETS = {"train": "training", "val": "held out"}
@@ -49,7 +50,7 @@ def draw(question: Question, curve: Curve, logged: Logged, stem: Path, beside: s
             figures.whole_numbers(panel)
         handles, labels = axes[0][-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(drawn) > 1 else 1)
-        svg = figures.save(figure, stem)
+        svg, for_phones = figures.save(figure, stem), narrow(figure)
     written = [
         {"row": row, "seed": seed, "set": SETS[name], "step": f"{step:.0f}", "loss": value}
         for name, by_row in lines.items()
@@ -61,7 +62,7 @@ def draw(question: Question, curve: Curve, logged: Logged, stem: Path, beside: s
     files = [f"{beside}/{stem.name}{suffix}" for suffix in (".png", ".svg", ".csv")]
     several = any(len(seeds) > 1 for by_row in drawn.values() for seeds in by_row.values())
     text = f"{SPREAD if several else ONE_SEED} {ABOUT}"
-    return Picture(curve.title, svg, files, text, wide=len(drawn) > 1)
+    return Picture(curve.title, svg, files, text, wide=len(drawn) > 1, narrow=for_phones)
 
 
 def band(lines: list[Line]) -> tuple[list[float], list[float], list[float]]:

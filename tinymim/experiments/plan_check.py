@@ -24,6 +24,9 @@ from tinymim.teachers import locate
 from tinymim.teachers.locate import Teacher
 from tinymim.training import preflight
 
+NAMED = 3
+"""Stages that share a mistake and are named before it, at most."""
+
 
 @dataclass
 class Promise:
@@ -63,16 +66,24 @@ def check(plan: Plan, stages: Iterable[str] | None = None) -> dict[str, Promise]
 
 
 def problems(plan: Plan, promises: dict[str, Promise], stages: Iterable[str] | None = None) -> list[str]:
-    """The mistakes of ``stages``, by default of all that were checked, each once with the names of those that share
-    it."""
+    """The mistakes of ``stages``, by default of all that were checked, each once: behind the names of the stages that
+    share it or, where these are more than :data:`NAMED`, before their number."""
     sharing: dict[str, list[str]] = {}
     chosen = plan.settings.keys() if plan.settings else set()
-    for name in promises if stages is None else stages:
+    checked = list(promises if stages is None else stages)
+    for name in checked:
         for problem in promises[name].problems:
             key = problem.partition(":")[0].replace(".init_args", "")
             blamed = f"{plan.settings.source}: {problem}" if plan.settings and key in chosen else problem
             sharing.setdefault(blamed, []).append(name)
-    return [f"{', '.join(names)}: {problem}" for problem, names in sharing.items()]
+    return [_told(problem, names, len(checked)) for problem, names in sharing.items()]
+
+
+def _told(problem: str, names: list[str], of: int) -> str:
+    """A mistake and the stages, ``of`` so many, that have it."""
+    if len(names) <= NAMED:
+        return f"{', '.join(names)}: {problem}"
+    return f"{problem} (in {'all ' if len(names) == of else ''}{len(names)} stages, from {names[0]} on)"
 
 
 def _promise(stage: Stage, before: Promise | None) -> Promise:

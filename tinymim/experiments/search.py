@@ -29,7 +29,7 @@ from tinymim.experiments.settings import Settings, shown
 from tinymim.experiments.state import State
 from tinymim.experiments.study import Study, Written
 from tinymim.log import say
-from tinymim.near_names import near
+from tinymim.near_names import strangers
 from tinymim.safety.text import json_or_empty
 
 BRIEF = {
@@ -69,7 +69,7 @@ class Search:
     def __init__(self, compared: Study, rows: list[str]):
         name = compared.plan.name
         if wrong := [row for row in rows if row not in compared.compared.rows]:
-            raise TinymimError(f"no row {wrong[0]!r} in {name}{near(wrong[0], compared.compared.rows)}")
+            raise TinymimError(f"rows: {name} has no {strangers(wrong, compared.compared.rows)}")
         self.compared, self.rows = compared, rows or list(compared.compared.rows)
         self.grid: dict[str, Grid | list[Grid]] = compared.search["grid"]
         self.seeds: list[int] = compared.search.get("seeds", [0])

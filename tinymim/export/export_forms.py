@@ -52,9 +52,7 @@ def export_file(checkpoint: str, file: Path, overwrite: bool = False) -> None:
     try:
         weights.export(loaded.backbone, file, loaded.kept())
     except (OSError, SafetensorError) as error:
-        raise TinymimError(
-            f"file: {file} cannot be written ({files.unwritten(error)}); nothing is left of it"
-        ) from None
+        raise TinymimError(f"file: {file} cannot be written ({files.unwritten(error)}); {files.kept(file)}") from None
     print(
         f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB), sha256 {files.sha256(file)}, "
         f"licence {loaded.provenance.licence}"
@@ -105,7 +103,7 @@ def export_folder(
         files.write_folder(folder, fill)
     except (OSError, SafetensorError, RuntimeError) as error:
         if reason := files.unwritten(error):
-            raise TinymimError(f"out: {folder} cannot be written ({reason}); nothing is left of it") from None
+            raise TinymimError(f"out: {folder} cannot be written ({reason}); {files.kept(folder)}") from None
         raise
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(

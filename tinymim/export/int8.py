@@ -15,7 +15,7 @@ from torch import Tensor
 from tinymim.errors import TinymimError, counted
 from tinymim.evaluation.few_images import FEW
 from tinymim.export import graphs
-from tinymim.export.judge import Judge, Reading
+from tinymim.export.judge import LEAST, Judge, Reading
 from tinymim.export.model_card import ExportedForm
 from tinymim.export.network_runs import onnx_run, torch_run
 from tinymim.export.products import plain_products
@@ -50,8 +50,13 @@ class Int8:
         """Fill ``folder`` like :func:`tinymim.export.graphs.write_onnx`, with matrix products of weights in int8.
 
         Raises:
-            TinymimError: it loses more than is allowed, and is not forced.
+            TinymimError: it loses more than is allowed, or few images would judge that, and it is not forced.
         """
+        if (count := self.judge.judges_on) < LEAST and not self.force:
+            raise TinymimError(
+                f"quantize: {self.judge.what} has {counted(count, 'held-out image')}, and {LEAST} are the least on "
+                "which a loss is judged; give more images (--images), or say --force"
+            )
         self.judge.check(source.name, source.backbone.classes, "leave the classifier out with --no-classifier")
         form = graphs.write_onnx(source, folder, plain_products)
         file = folder / graphs.ONNX

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,8 @@ from tinymim.data.data_module import ImageData
 from tinymim.data.datasets import ImageDataset
 from tinymim.data.device_augment import finished
 from tinymim.data.image_data import ViewedData
-from tinymim.data.image_files import evenly
+from tinymim.data.image_files import evenly, image_files
+from tinymim.data.listed_images import ListedImages
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError, several
 from tinymim.evaluation.few_images import few_images
@@ -32,6 +34,12 @@ Run = Callable[[Tensor], dict[str, Tensor]]
 """A network: ``features`` ``(B, D)`` and perhaps ``logits`` ``(B, classes)`` of ``(B, 3, S, S)`` images in [0, 1]."""
 
 QUERIES, BANK, BATCH = 500, 1000, 50
+
+LEAST = 20
+"""Held-out images on which a loss is decided, at least: where none of 20 changes, 3 in 20 of others may (95 %)."""
+
+HELD_OUT = 0.02
+"""Share of a folder's images that is held out where they are many, as by default in a training."""
 
 
 @dataclass
@@ -79,10 +87,14 @@ class Judge:
         """Number of images that :meth:`calibration` has of so many."""
         return min(count, len(cast(Sized, self._known)))
 
+    @property
+    def judges_on(self) -> int:
+        """Number of held-out images that :meth:`read` reads."""
+        return min(self.queries, len(cast(Sized, self._held)))
+
     def few(self) -> str:
         """The line on shares of few held-out images, see :func:`few_images`; empty where they are enough."""
-        count = min(self.queries, len(cast(Sized, self._held)))
-        return few_images(count, self.data.num_classes)
+        return few_images(self.judges_on, self.data.num_classes)
 
     def check(self, name: str, classes: int | None, otherwise: str) -> None:
         """Raise where a network has a classifier of other classes than the data; the message has what to do
@@ -127,7 +139,8 @@ class Judge:
 
 def find(source: str, size: int, trust: bool = False, run: Path | None = None) -> Judge:
     """The images of a folder, of ``digits`` or ``shapes``, or of a recipe; where ``run`` trained on the same ones, held
-    out are those that it held out, as others would be images that it has seen.
+    out are those that it held out, as others would be images that it has seen. Of another folder without val/, held
+    out are :data:`LEAST` or, if that is more, :data:`HELD_OUT`; half of fewer than twice as many.
 
     Args:
         source: as the command line names it.
@@ -136,10 +149,10 @@ def find(source: str, size: int, trust: bool = False, run: Path | None = None) -
         run: folder of the run that the judged network is of.
 
     Raises:
-        TinymimError: nothing of that name, or no image there.
+        TinymimError: nothing of that name, or no image there, or a single one.
     """
     if source not in data_source.BUILT_IN and Path(source).is_dir():
-        data: ImageData = ImageFolderData(source, image_size=size, num_workers=0)
+        data: ImageData = ImageFolderData(source, image_size=size, num_workers=0, held_out=_share(source, size))
         if problems := data.problems():
             raise several(f"data: {source} cannot be used", problems)
     else:
@@ -149,6 +162,21 @@ def find(source: str, size: int, trust: bool = False, run: Path | None = None) -
         data, what = divided, f"{source}, divided as in run {run_name(run.absolute())}"
     data.setup("test")
     return Judge(what, data)
+
+
+def _share(folder: str, size: int) -> float:
+    """The share of a folder's images that is held out, where it holds none out itself.
+
+    Raises:
+        TinymimError: a single image, or few, none of which can be read.
+    """
+    names = sorted(islice(image_files(folder), round(LEAST / HELD_OUT)))
+    listed = ListedImages(folder, names, size)
+    if names and len(names) < 2 * LEAST and all(isinstance(listed[index][1], str) for index in range(len(names))):
+        raise TinymimError(f"data: no image of {folder} can be read; {names[0]}: {listed[0][1]}")
+    if len(names) == 1:
+        raise TinymimError(f"data: {folder} has one image, and some are held out of the others; give two or more")
+    return max(HELD_OUT, min(0.5, LEAST / max(len(names), 1)))
 
 
 def _as_divided(run: Path, data: ImageData, size: int, trust: bool) -> ImageData | None:

@@ -143,6 +143,6 @@ def difference(got: Tensor, expected: Tensor, most: float, what: str) -> float:
     if not largest <= allowed:
         raise TinymimError(
             f"{what}: as written they differ from the network's own by {largest:.1e}, and {allowed:.1e} is allowed; "
-            "nothing is left behind"
+            "nothing is written"
         )
     return largest

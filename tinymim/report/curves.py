@@ -11,6 +11,7 @@ from numpy import multiply
 from tinymim import extras
 from tinymim.report import figures, hover
 from tinymim.report.document import Picture
+from tinymim.report.narrow import narrow
 from tinymim.report.runs import Run
 from tinymim.training import run_schemas
 from tinymim.training.metrics_log import Line
@@ -150,7 +151,7 @@ def _draw(title: str, curves: list[Drawn], run: Run, share: bool, wide: bool = F
             handles, labels = [*handles, behind[0]], [*labels, "other runs, held out"]
         if handles:
             axes.legend(handles, labels)
-        return Picture(title, figures.svg(figure), wide=wide)
+        return Picture(title, figures.svg(figure), wide=wide, narrow=narrow(figure))
 
 
 def _epochs(axes: Axes, run: Run) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from tinymim.files import write_text
 from tinymim.report import figures
+from tinymim.report.narrow import narrow
 from tinymim.safety import escaping
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Picture:
         files: where it lies too, and its data: paths relative to the document, such as ``figures/distance.png``.
         text: what to see in it, and how it was made.
         wide: takes the whole width of the page.
+        narrow: SVG that stands in its place on a page as narrow as a phone's; where it is empty, ``content`` does.
     """
 
     title: str
@@ -43,12 +45,13 @@ class Picture:
     files: list[str] = field(default_factory=list)
     text: str = ""
     wide: bool = False
+    narrow: bytes = b""
 
     @classmethod
     def saved(cls, drawn: Figure, stem: Path, title: str, text: str = "", wide: bool = False) -> Picture:
         """A figure that is written as STEM.png and STEM.svg, in a folder beside the page."""
         files = [f"{stem.parent.name}/{stem.name}{suffix}" for suffix in (".png", ".svg")]
-        return cls(title, figures.save(drawn, stem), files, text, wide)
+        return cls(title, figures.save(drawn, stem), files, text, wide, narrow(drawn) if wide else b"")
 
     @property
     def source(self) -> str:

@@ -44,7 +44,9 @@ class Renderer(RendererHTML):
         """A figure, or an ``img`` whose source is the picture itself."""
         picture: Picture | None = env["pictures"].get(tokens[idx].attrs["src"])
         if picture and not picture.is_raster:
-            return inline(picture.content, picture.title, next(env["numbers"]), picture.wide)
+            kinds = {"wide": picture.content} if picture.wide else {"": picture.content}
+            drawn = {**kinds, "narrow": picture.narrow} if picture.narrow else kinds
+            return "".join(inline(svg, picture.title, next(env["numbers"]), kind) for kind, svg in drawn.items())
         if picture:
             tokens[idx].attrSet("src", picture.source)
             if picture.wide:

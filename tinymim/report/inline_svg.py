@@ -29,14 +29,14 @@ LEAST = 0.5
 """Least lightness of a colour on a dark page."""
 
 
-def inline(content: bytes, title: str, number: int, wide: bool = False) -> str:
+def inline(content: bytes, title: str, number: int, kind: str = "") -> str:
     """An ``svg`` element for a page.
 
     Args:
         content: of the file, as matplotlib writes it.
         title: for those who see no pictures.
         number: of the figure on its page: names within it begin with it, as names of a page are all different.
-        wide: takes the whole width.
+        kind: ``wide`` takes the whole width, and ``narrow`` stands in the place of the one before it on a narrow page.
 
     Raises:
         ElementTree.ParseError: it is no XML.
@@ -44,7 +44,9 @@ def inline(content: bytes, title: str, number: int, wide: bool = False) -> str:
     root = ElementTree.fromstring(content)
     box = [float(part) for part in root.get("viewBox", "0 0 0 0").split()]
     shown = Element("svg", {"viewBox": " ".join(f"{part:g}" for part in box), "role": "img", "aria-label": title})
-    shown.set("class", "figure wide" if wide else "figure")
+    shown.set("class", f"figure {kind}".strip())
+    if kind == "wide":
+        shown.set("style", f"--drawn: {box[2]:g}pt")
     shown.extend(_kept(child, f"f{number}-") for child in root if _name(child) in ELEMENTS)
     return ElementTree.tostring(shown, "unicode", short_empty_elements=True)
 

@@ -17,6 +17,7 @@ from tinymim.errors import TinymimError
 from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
+from tinymim.near_names import near
 from tinymim.tasks.base import Blocks, truncate
 from tinymim.tasks.dense import DensePredictionTask
 from tinymim.tasks.exact_metrics import ExactMetrics
@@ -78,7 +79,7 @@ class SceneTasks(DensePredictionTask):
     def check_options(self, image_size: int | None, errors: Errors) -> None:
         """Note tasks that are not known, and a drop path that is out of range or without effect."""
         names = ", ".join(TASKS)
-        errors += [f"tasks: {name!r} is none of {names}" for name in self.tasks if name not in TASKS]
+        errors += [f"tasks: {name!r} is none{near(name, TASKS)}" for name in self.tasks if name not in TASKS]
         twice = sorted({name for name in self.tasks if self.tasks.count(name) > 1})
         errors += [f"tasks: {name} is named twice" for name in twice]
         errors.unless(bool(self.tasks), f"tasks: none is named; take one or more of {names}")

@@ -20,7 +20,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from tinymim import files
 from tinymim.errors import TinymimError
-from tinymim.near_names import nearest
+from tinymim.near_names import nearest, strangers
 from tinymim.safety import escaping, names, text
 from tinymim.teachers import record_schemas
 from tinymim.vit.description import Architecture, colour_problem
@@ -29,6 +29,9 @@ TIMM = "timm:"
 """Begins the names of weights that timm knows, of which no card is here."""
 
 NEEDED = ("architecture", "file", "licence", "citation", "source")  # fields that a card must have besides its name
+RECIPES = {"model", "data", "trainer", "extends"}
+"""Keys of which a recipe has one, and a card none."""
+
 NONCOMMERCIAL = re.compile(
     r"\bnc\b|\bby n c\b|\bcc ?by ?nc|non ?commercial|\bno(t for)? commercial use|"
     r"\b(research|academic)( use| purposes?)? only\b"
@@ -194,13 +197,17 @@ def read(path: Path) -> Card:
     """Parse one card.
 
     Raises:
-        TinymimError: unreadable, or fields missing or unknown.
+        TinymimError: unreadable, a recipe, or fields missing or unknown.
     """
     what = f"teacher card {path}"
     content = text.mapping(text.read_yaml(path, what), what)
+    if RECIPES & content.keys():
+        last = path.parent / "checkpoints" / "last.ckpt"
+        left = last if last.is_file() else "such as RUN/checkpoints/last.ckpt"
+        raise TinymimError(f"teacher: {path} is a recipe, and no teacher card; name the checkpoint of its run, {left}")
     known = {field.name for field in dataclasses.fields(Card)} - {"path"}
     if unknown := sorted(content.keys() - known):
-        raise TinymimError(f"{what}: unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        raise TinymimError(f"{what}: there is no field {strangers(unknown, known)}")
     if missing := [name for name in ("name", *NEEDED) if not content.get(name)]:
         raise TinymimError(f"{what}: {', '.join(missing)} missing or empty")
     record_schemas.fit(content, record_schemas.CardFields, what)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from tinymim.data import opened
 from tinymim.errors import TinymimError, several
+from tinymim.near_names import strangers
 from tinymim.safety import text
 from tinymim.teachers import locate
 from tinymim.training import fit, run_folder
@@ -159,7 +160,9 @@ def _target(target: str | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(target, str):
         return dict(target)
     if target not in TARGETS:
-        raise TinymimError(f"targets: {target!r} is none of {', '.join(TARGETS)}; or give a class path with arguments")
+        raise TinymimError(
+            f"targets: no target is called {strangers([target], TARGETS)}; or give a class path with arguments"
+        )
     return {"class_path": f"tinymim.targets.{TARGETS[target]}"}
 
 

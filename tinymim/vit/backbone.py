@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinymim.errors import TinymimError
+from tinymim.near_names import near
 from tinymim.vit.architecture import Architecture, build, set_heads
 from tinymim.vit.classifier_head import Head
 from tinymim.vit.geometry import Geometry
@@ -228,7 +229,7 @@ class Backbone(Geometry, nn.Module):
                     f"block {block} is outside {self.architecture.arch}: it has blocks 1 to {self.depth}"
                 )
             if name not in TAPS:
-                raise TinymimError(f"unknown tap {name!r}; one of {', '.join(TAPS)}")
+                raise TinymimError(f"unknown tap {name!r}{near(name, TAPS)}")
             if name == LOGITS and block != self.depth:
                 raise TinymimError(f"logits come after the last block, {self.depth}; block {block} has none")
             if name == LOGITS and not self.classes:
