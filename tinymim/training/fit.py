@@ -118,6 +118,8 @@ class TinymimCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         self._check_weights(checkpoint)
         self._resolve_checkpoint(config)
+        if self.subcommand == "test":
+            self._tested = test_report.folder(Path(config.ckpt_path or ""), self.run_dir, config.run_dir is not None)
         if self.attempt.same and config.ckpt_path:
             run_record.check_same(self.run_dir, self._parser(self.subcommand), config, self.datamodule)
         if self._records() and rank() == 0:
@@ -231,9 +233,7 @@ class TinymimCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Show the figures, and write them into the folder of the run that the checkpoint is of."""
-        path = Path(self.config_init[self.subcommand].ckpt_path or "")
-        named = self.config[self.subcommand].run_dir is not None or path.parent.name != "checkpoints"
-        self._report(self.run_dir if named else path.parent.parent)
+        self._report(self._tested)
 
     def _report(self, run_dir: Path | None) -> None:
         checkpoint = references.without_values(self.config_init[self.subcommand].ckpt_path, self.attempt.kept)
