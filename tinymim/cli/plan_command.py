@@ -40,6 +40,8 @@ def read(args: argparse.Namespace, overrides: list[str]) -> Plan | program.Progr
     """
     kind, _, path = plan_files.find(args.name, KINDS)
     seeds = plan_options.seeds(args.seeds) if args.seeds else None
+    if kind in ("study", "recipe"):
+        plan_options.check_seeds(overrides)
     if kind == "study":
         return study.load(args.name, args.quick, overrides, seeds).plan
     if kind == "program":

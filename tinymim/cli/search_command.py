@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
     """
     options = parser()
     args, overrides = parse(arguments)
+    plan_options.check_seeds(overrides, "the file's `search` names them, from which every combination is tried")
     compared, chosen = search_source.read(args.name, args.quick, overrides)
     whole = Search(compared, args.rows)
     whole.plan.command = plan_options.again(options, args, overrides)

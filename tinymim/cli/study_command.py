@@ -35,6 +35,7 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
     """
     options = parser()
     args, overrides = parse(arguments)
+    plan_options.check_seeds(overrides)
     seeds = plan_options.seeds(args.seeds) if args.seeds else None
     loaded = study.load(args.name, args.quick, overrides, seeds)
     place = args.run_dir or Path("runs") / f"study_{loaded.plan.name}{'_quick' if args.quick else ''}"
