@@ -22,7 +22,7 @@ from tinymim.cli import (
 )
 from tinymim.cli.plan_command import KINDS
 from tinymim.errors import TinymimError
-from tinymim.experiments import plan_files
+from tinymim.experiments import plan, plan_files, program
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,20 @@ def test_find__says_how_to_reach_what_has_the_same_name(capsys: pytest.CaptureFi
     assert plan_files.find(other, KINDS)[0] == "scaling study"
     plan_files.find("digits_l_m_s", KINDS)
     assert capsys.readouterr().err == ""
+
+
+def test_plan__of_some_rows_is_what_the_study_runs_of_them() -> None:
+    def read(*words: str) -> plan.Plan | program.Program:
+        return plan_command.read(*plan_options.overrides(plan_command_options.plan(), [*words], "plan"))
+
+    part, whole = read("digits", "--quick", "--rows", "relation,scratch"), read("digits", "--quick")
+    assert isinstance(part, plan.Plan)
+    assert isinstance(whole, plan.Plan)
+    assert {name.partition("/")[0] for name in part.stages} == {"relation", "scratch"}
+    assert len(part.fits) == 5
+    assert part.fits.items() < whole.fits.items()
+    with pytest.raises(TinymimError, match="--rows, --questions: of a study, and digits_l_m_s is a chain"):
+        read("digits_l_m_s", "--rows", "tiny")
 
 
 def test_status__of_no_plan(tmp_path: Path) -> None:

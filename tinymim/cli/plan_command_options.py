@@ -149,6 +149,8 @@ def plan() -> Page:
     page = plan_options.parser("plan", about, examples=("tinymim plan relation_digits", "tinymim plan digits --quick"))
     page.add_argument("name", help="of any of those, a recipe with `compare`, or a path")
     page.add_argument("--quick", action="store_true", help="its short form")
+    page.add_argument("--rows", type=_words, default=[], help="of a study, these rows alone")
+    page.add_argument("--questions", type=_words, default=[], help="of a study, the rows of these questions alone")
     page.add_argument("--config", action="append", default=[], help="a recipe laid over every fit of a chain")
     plan_options.add(page, "set", "seeds", settings="what the command that runs it takes")
     plan_options.add_trust(page, "a recipe of the plan")

@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         TinymimError: mistakes in the study, changes that are not accepted, or failed fits at the end.
     """
     args, loaded, place = read(arguments)
-    rows = _chosen(loaded, args.rows, args.questions)
+    rows = chosen(loaded, args.rows, args.questions)
     keys = loaded.keys(rows)
     for line in extras.missing("curves need", "matplotlib"):
         say(line)
@@ -91,7 +91,7 @@ def _run(loaded: Study, state: State, keys: list[str], jobs: int | None) -> int:
     return code
 
 
-def _chosen(loaded: Study, rows: list[str], questions: list[str]) -> list[str]:
+def chosen(loaded: Study, rows: list[str], questions: list[str]) -> list[str]:
     """The rows to run, each once.
 
     Raises:
