@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.experiments.compared import write_recipe
 from tinymim import files
-from tinymim.cli import main
+from tinymim.cli import main, search_command
 from tinymim.errors import TinymimError
+from tinymim.training import predictions, test_report
 
 NO_FOLDER = os.strerror(errno.ENOTDIR)
 
@@ -75,3 +78,28 @@ def test_writing__says_what_is_there(there: bool, left: str, tmp_path: Path) -> 
     for ours in (RuntimeError("shapes"), TinymimError("No space left on device")):
         with pytest.raises(type(ours), match=f"^{ours}$"), files.writing("out", place):
             raise ours
+
+
+def test_runs__have_a_place_for_figures_and_predictions_before_they_are_made(tmp_path: Path) -> None:
+    (junk := tmp_path / "junk").write_text("no folder")
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    assert test_report.folder(checkpoint, junk / "x", named=False) == tmp_path / "run"
+    assert test_report.folder(tmp_path / "last.ckpt", tmp_path, named=False) == tmp_path
+    makers: list[Callable[[], object]] = [
+        lambda: test_report.folder(checkpoint, junk / "x", named=True),
+        lambda: predictions.PredictionArrays(junk / "x"),
+        lambda: predictions.MaskFiles(junk / "x"),
+    ]
+    for make in makers:
+        with pytest.raises(TinymimError, match=rf"run_dir: .*junk/x.* cannot be written \({NO_FOLDER}\)"):
+            make()
+    assert list(tmp_path.iterdir()) == [junk]
+
+
+def test_search__knows_its_file_of_settings_before_the_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = write_recipe(tmp_path, tmp_path / "own.yaml")
+    (tmp_path / "own.yaml").mkdir()
+    monkeypatch.setattr(search_command, "opened", pytest.fail)
+    with pytest.raises(TinymimError, match=r"settings: .*own.yaml is a folder; give a file"):
+        search_command.main([str(recipe)])
