@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,52 @@ def _leavings(folder: Path) -> dict[str, list[Path]]:
     return places
 
 
+def check_writable(field: str, path: Path, inside: bool = False) -> None:
+    """Raise where a file or folder could not be written, as is known before the work that is to fill it.
+
+    Args:
+        field: the option or argument that names it, for the message.
+        path: of what is to be written; a device is let pass.
+        inside: it is a folder whose files are written one by one, and not one that is renamed into place.
+
+    Raises:
+        TinymimError: the nearest folder that is there takes no file.
+    """
+    if _is_special(path):
+        return
+    places = [path.resolve(), *path.resolve().parents][0 if inside else 1 :]
+    try:
+        with tempfile.TemporaryFile(prefix=f".{path.name}.", dir=next(filter(Path.exists, places))):
+            pass
+    except OSError as error:
+        raise TinymimError(f"{field}: {path} cannot be written ({unwritten(error)})") from None
+
+
+def check_file(field: str, path: Path) -> None:
+    """As :func:`check_writable`, of a file: a folder is no place for one."""
+    if path.is_dir():
+        raise TinymimError(f"{field}: {path} is a folder; give a file")
+    check_writable(field, path)
+
+
+@contextlib.contextmanager
+def writing(field: str, path: Path) -> Iterator[None]:
+    """Within it, the reason why ``path`` cannot be written, whole or not at all, is told in a line, and what is there.
+
+    Raises:
+        TinymimError: in place of an error of the disk or of a library's writer.
+    """
+    left = "what was there is unchanged" if path.exists() else "nothing is left of it"
+    try:
+        yield
+    except TinymimError:
+        raise
+    except Exception as error:
+        if reason := unwritten(error):
+            raise TinymimError(f"{field}: {path} cannot be written ({reason}); {left}") from None
+        raise
+
+
 def unwritten(error: Exception) -> str | None:
     """Reason in words why a file could not be written; ``None`` where ``error`` is of something else."""
     text = str(error).partition("\n")[0]
@@ -149,11 +195,6 @@ def unwritten(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.strerror or text
     return text if "PytorchStreamWriter" in text or type(error).__name__ == "SafetensorError" else None
-
-
-def kept(path: Path) -> str:
-    """State of ``path`` after it could not be written by :func:`write_atomically` or :func:`write_folder`, in words."""
-    return "what was there is unchanged" if path.exists() else "nothing is left of it"
 
 
 def write_text(path: Path, text: str) -> None:

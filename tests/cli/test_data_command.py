@@ -113,7 +113,7 @@ def test_check__a_users_mistakes_are_one_line(tmp_path, capsys):
 
 def test_json__nowhere_to_write_is_said_before_anything_is_read(tmp_path, capsys):
     write(tmp_path / "a.jpg")
-    for wrong in (tmp_path, tmp_path / "none" / "x.json"):
+    for wrong, why in ((tmp_path, "is a folder; give a file"), (tmp_path / "none" / "x.json", "lies in no folder")):
         assert main(["data", "check", str(tmp_path), "--json", str(wrong)]) == 1
-        assert "is a folder, or lies in none" in capsys.readouterr().err
+        assert why in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -37,7 +37,11 @@ MISTAKES = {
         "  - run_dir: runs/relation_digits holds a run already"
     ),
     "fit relation_digits --name thesis --trainer.max_epochs 1": "runs/thesis holds other files (thesis.tex)",
-    "distill knn_digits --name thesis": "runs/thesis holds other files (thesis.tex)",
+    "distill knn_digits": (
+        "recipe: knn_digits has no `compare`, so there is nothing to lay beside it; `tinymim fit knn_digits` trains "
+        "it; recipes of digits that have one: attention_digits, blocks_digits, cls_digits, "
+    ),
+    "distill relation_vitt --seeds 3": "`tinymim fit relation_vitt` trains it",
     "fit relation_digts": "unknown recipe 'relation_digts'; near it: relation_digits",
     "validate nosuch": "unknown recipe 'nosuch'",
     "check nosuch": "unknown recipe 'nosuch'",

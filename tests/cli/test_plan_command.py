@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.commands import refused, tinymim
 from tests.experiments.compared import write_recipe
-from tinymim.cli import distill_command, plan_options, scaling_command, search_command, study_command
+from tinymim.cli import (
+    distill_command,
+    plan_command,
+    plan_command_options,
+    plan_options,
+    scaling_command,
+    search_command,
+    study_command,
+)
 from tinymim.cli.plan_command import KINDS
 from tinymim.errors import TinymimError
-from tinymim.experiments import plan_files
+from tinymim.experiments import plan, plan_files, program
 
 
 @pytest.mark.parametrize(
@@ -50,6 +60,20 @@ def test_find__says_how_to_reach_what_has_the_same_name(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == ""
 
 
+def test_plan__of_some_rows_is_what_the_study_runs_of_them() -> None:
+    def read(*words: str) -> plan.Plan | program.Program:
+        return plan_command.read(*plan_options.overrides(plan_command_options.plan(), [*words], "plan"))
+
+    part, whole = read("digits", "--quick", "--rows", "relation,scratch"), read("digits", "--quick")
+    assert isinstance(part, plan.Plan)
+    assert isinstance(whole, plan.Plan)
+    assert {name.partition("/")[0] for name in part.stages} == {"relation", "scratch"}
+    assert len(part.fits) == 5
+    assert part.fits.items() < whole.fits.items()
+    with pytest.raises(TinymimError, match="--rows, --questions: of a study, and digits_l_m_s is a chain"):
+        read("digits_l_m_s", "--rows", "tiny")
+
+
 def test_status__of_no_plan(tmp_path: Path) -> None:
     refused(tinymim("status", tmp_path), "holds neither a plan (chain.json or plan.json) nor a run (config.yaml)")
 
@@ -63,8 +87,27 @@ def test_options__have_hyphens_and_are_taken_with_underscores() -> None:
     )
     assert asked.accept_changes
     assert overrides == ["--a.b_c=1", "--d.e_f=2"], "those of recipes stay as they are"
+    for missing in (["--set"], ["--set", "--quick"], ["--set", "a.b=1", "--set"]):
+        with pytest.raises(TinymimError, match="--set: its value is missing"):
+            plan_options.overrides(study_command.parser(), ["digits", *missing], "study")
     with pytest.raises(TinymimError, match="--set a: is not KEY=VALUE"):
         plan_options.overrides(study_command.parser(), ["digits", "--set", "a"], "study")
+
+
+def test_settings__keep_their_order_and_the_go_on_line_has_the_last_of_each() -> None:
+    """As ``resume`` gives them: what the plan was begun with, then what is asked for now."""
+    words = ["digits", "--a.b=1", "--set", "a.c=x y", "d.e={f: 1}", "--quick", "--set=a.b=2", "--d.e", "{g: 2}"]
+    args, overrides = plan_options.overrides(study_command.parser(), [*words, "--a.g+=1", "--a.g+=1"], "study")
+    assert (args.name, args.quick) == ("digits", True)
+    assert overrides == ["--a.b=1", "--a.c=x y", "--d.e={f: 1}", "--a.b=2", "--d.e={g: 2}", "--a.g+=1", "--a.g+=1"]
+    command = plan_options.again(study_command.parser(), args, overrides)
+    assert command == (
+        "tinymim study digits --quick '--a.c=x y' '--d.e={f: 1}' --a.b=2 '--d.e={g: 2}' --a.g+=1 --a.g+=1"
+    )
+    again = plan_options.overrides(study_command.parser(), shlex.split(command)[2:], "study")[1]
+    assert sorted(again) == sorted(overrides[1:])
+    scaling = scaling_command.parse(["digits", "--set", "a.b=1", "c.d=3", "--set", "a.b=2"])
+    assert plan_options.again(scaling_command.parser(), scaling) == "tinymim scaling digits --set c.d=3 a.b=2"
 
 
 @pytest.mark.parametrize("words", [["scratch", "student", "--quick"], ["--quick", "scratch", "student"]])
@@ -99,3 +142,29 @@ def test_distill__without_a_recipe_is_the_demo(words: list[str], told: str, monk
     monkeypatch.setattr(distill_command.compare, "read", read)
     with pytest.raises(TinymimError, match=re.escape(told)):
         distill_command.main(words)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "told"),
+    [
+        (distill_command.main, ["relation_digits"], "--seeds 3 is a number of them, --seeds 0,4 lists them"),
+        (study_command.read, ["digits", "--quick"], "--seeds names others, as in --seeds 0,1"),
+        (search_command.main, ["digits"], "the file's `search` names them, from which every combination is tried"),
+        (plan_command.main, ["relation_digits"], "--seeds names others, as in --seeds 0,1"),
+        (plan_command.main, ["digits", "--quick"], "--seeds names others, as in --seeds 0,1"),
+    ],
+)
+def test_seeds__among_settings_of_recipes_lead_to_what_names_them(
+    command: Callable[[list[str]], object], words: list[str], told: str
+) -> None:
+    """A chain and a scaling study take ``--set seeds=[0]``, as their help alone says."""
+    with pytest.raises(TinymimError, match=re.escape(f"--set seeds=[0]: seeds are no option of a recipe; {told}")):
+        command([*words, "--set", "seeds=[0]"])
+
+
+def test_help__of_settings_is_the_commands_own() -> None:
+    of_seeds = {
+        name: "seeds=[0]" in getattr(plan_command_options, name)().format_help()
+        for name in ("distill", "study", "search", "plan", "scaling")
+    }
+    assert of_seeds == {"distill": False, "study": False, "search": False, "plan": False, "scaling": True}

@@ -90,7 +90,10 @@ def test_resume__of_each_kind(
     monkeypatch.setattr(module(kind), "main", lambda words: calls.append(words) or 75)
     assert resume_command.main([str(tmp_path), "--jobs", "2"]) == 75
     assert calls == [["own", "--run-dir", "gone", "--run-dir", str(tmp_path), "--jobs", "2"]]
-    assert f"going on with: tinymim {name} own " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"going on with: tinymim {name} own " in said
+    assert "gone" not in said
+    assert said.count("--run-dir") == 1, "each option once, as it is now"
 
 
 @pytest.mark.parametrize("kind", ASKED)

@@ -257,7 +257,7 @@ def test_fit__refuses_an_unwritable_run_folder(tmp_path: Path) -> None:
 
 
 def test_fit__without_images_or_teacher_says_where_to_get_both() -> None:
-    result = tinymim("distill", "relation_vitt", IMAGENET="")
+    result = tinymim("fit", "relation_vitt", IMAGENET="")
     refused(result, "data.root", "mae_pretrain_vit_base.pth", "tinymim distill relation_digits")
 
 

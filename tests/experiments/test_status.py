@@ -10,7 +10,7 @@ import pytest
 
 from tests.experiments.conftest import Fake, branched, stage
 from tinymim.errors import TinymimError
-from tinymim.experiments import pages, status
+from tinymim.experiments import fits_shown, pages, resume, status
 from tinymim.experiments.plan import Plan
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, begin, load
@@ -43,6 +43,28 @@ def test_status__how_far_each_stage_is(state: State, fake: Fake) -> None:
     assert lines[0] == f"chain branched in {state.place}: 2 of 6 stages done"
     assert "other failed: ended with exit code 1; what it said is above" in lines
     assert lines[-1] == f"go on with: tinymim chain resume {state.place}"
+
+
+def test_status__counts_what_a_command_has_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a study begun with ``--rows``: whose other rows never run, and whose later command may ask for more."""
+    monkeypatch.setattr(resume, "_check", lambda *_: None)
+    asked: list[tuple[list[str], list[str], int]] = [
+        (["tiny"], ["medium", "tiny"], 4),
+        (["other"], ["medium", "tiny", "other"], 3),
+        (["medium"], ["medium", "tiny", "other"], 3),
+        ([*branched().stages], [*branched().stages], 0),
+    ]
+    for keys, counted, left_out in asked:
+        with resume.opened(tmp_path / "study", branched(kind="study", command="tinymim study b"), keys=keys) as state:
+            lines = shown(state)
+            page = fits_shown.section(state, tmp_path).markdown()
+        more = f", and {left_out} left out, for which no command has asked" if left_out else ""
+        assert lines[0] == f"study branched in {state.place}: 0 of {len(counted)} stages done{more}"
+        assert [line.split()[0] for line in lines if " waiting " in line] == counted
+        assert [name for name in branched().stages if f"| {name} |" in page] == counted
+    state.ask({"medium"}, load(state.place).entries)
+    state.forget({"medium"})
+    assert len(state.asked) == 6, "what was asked for once stays"
 
 
 def test_status__of_a_single_run(tmp_path: Path) -> None:

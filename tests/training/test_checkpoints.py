@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from tinymim.config.options import Saving
 from tinymim.errors import TinymimError
+from tinymim.training import exact_resume
 from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, problem_of
 from tinymim.training.checkpoints import Checkpoints
 from tinymim.training.preemption import Preemption
@@ -148,6 +150,31 @@ def test_newest__one_that_lacks_a_part_is_damaged_for_training(
     assert newest(tmp_path) == bad.with_name("last.ckpt")
     assert newest(tmp_path, parts=True) == good
     assert f"step-00000005.ckpt is damaged: {part}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"max_epochs": 1, "max_steps": -1}, "trainer.max_epochs: 1, and the run is at epoch 2 already; give more"),
+        ({"max_epochs": None, "max_steps": 4}, "trainer.max_steps: 4, and the run is at step 5 already; give more"),
+        ({"max_epochs": 2, "max_steps": 5}, None),
+        ({"max_epochs": -1, "max_steps": -1}, None),
+    ],
+)
+def test_check_ahead__a_run_ends_no_earlier_than_it_is(
+    options: dict[str, int | None], told: str | None, tmp_path: Path
+) -> None:
+    """Which is amid its second epoch, after one whole one."""
+    saved = save(tmp_path, 5, **WHOLE).with_name("last.ckpt")
+    if told is None:
+        exact_resume.check_ahead(saved, options)
+        exact_resume.check_ahead(None, {"max_epochs": 0})
+    else:
+        with pytest.raises(TinymimError, match=re.escape(told)):
+            exact_resume.check_ahead(saved, options)
+    other = save(tmp_path, 6, **{**WHOLE, "tinymim_position": None})
+    with pytest.raises(TinymimError, match="max_epochs: 0, and the run is at epoch 1 already"):
+        exact_resume.check_ahead(other, {"max_epochs": 0})
 
 
 @pytest.mark.parametrize("moment", ["digest", "checkpoint"])

@@ -197,6 +197,11 @@ def test_full_disk__keeps_the_checkpoint_before_and_says_so(tmp_path: Path, caps
     assert last is not None
     assert last.read_bytes() == before
     assert fit(run, "--ckpt_path", "last") == 0
+    for path in ("last", str(run / "checkpoints" / "last.ckpt")):
+        capsys.readouterr()
+        assert fit(run, "--ckpt_path", path, "--trainer.max_epochs=2") == 1
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.endswith("trainer.max_epochs: 2, and the run is at epoch 3 already; give more"), "and nothing else"
 
 
 def test_signal__during_a_save_ends_the_run_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

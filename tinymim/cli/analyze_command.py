@@ -82,14 +82,13 @@ def write(results: AnalysisResults, out: Path) -> None:
         results.write(folder)
         analysis_page.document(folder).write(folder / analysis_page.NAME)
 
-    try:
+    with files.writing("out", out):
         files.write_folder(out, fill)
-    except OSError as error:
-        raise TinymimError(f"out: {out} cannot be written ({files.unwritten(error) or error})") from None
 
 
 def _check_out(out: Path) -> None:
-    """Raise where results would take the place of something else."""
+    """Raise where results would take the place of something else, or cannot be written."""
+    files.check_writable("out", out)
     if not out.exists():
         return
     if not out.is_dir():

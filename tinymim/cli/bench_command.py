@@ -23,6 +23,8 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     if not 0 < options.seconds <= 3600:
         raise TinymimError(f"--seconds: {options.seconds} is not between 0 and 3600")
+    if options.out:
+        files.check_file("out", options.out)
     if options.threads:
         torch.set_num_threads(options.threads)
     with field_called("NETWORK"):
@@ -56,7 +58,8 @@ def main(arguments: list[str]) -> int:
             "data": options.data,
             "networks": [r.record() for r in rows],
         }
-        files.write_json(place, content)
+        with files.writing("out", place):
+            files.write_json(place, content)
         print(f"wrote {place}")
     return 0
 

@@ -11,7 +11,7 @@ from tinymim.cli.help_page import Page
 from tinymim.data.folder_check import FolderFindings, check
 from tinymim.data.open_image import MAX_PIXELS
 from tinymim.errors import TinymimError, counted
-from tinymim.files import write_json
+from tinymim.files import check_file, write_json, writing
 from tinymim.safety.console import PlainConsole
 
 SHOWN = 20  # broken files, groups of duplicates and classes on the screen; the JSON file has all
@@ -36,12 +36,15 @@ def main(arguments: list[str]) -> int:
     for name in ("workers", "crop", "max_pixels"):
         if (value := getattr(options, name)) < 1:
             raise TinymimError(f"--{name.replace('_', '-')}: {value} is not 1 or more")
-    if options.json and (options.json.is_dir() or not options.json.parent.is_dir()):
-        raise TinymimError(f"--json: {options.json} is a folder, or lies in none; give a file to be written")
+    if options.json and not options.json.parent.is_dir():
+        raise TinymimError(f"--json: {options.json} lies in no folder; give a file to be written")
+    if options.json:
+        check_file("--json", options.json)
     findings = check(options.folder, options.workers, options.crop, options.max_pixels)
     show(findings, options.crop)
     if options.json:
-        write_json(options.json, vars(findings))
+        with writing("--json", options.json):
+            write_json(options.json, vars(findings))
     faults = findings.faults()
     print(f"{findings.root}: {faults or 'in order'}")
     return 1 if faults else 0

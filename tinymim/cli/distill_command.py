@@ -12,7 +12,6 @@ from pathlib import Path
 from tinymim.cli import plan_options
 from tinymim.cli.plan_command_options import distill as parser
 from tinymim.cli.plan_command_options import read_distill
-from tinymim.cli.recipe_commands import VERBOSE
 from tinymim.errors import TinymimError, counted
 from tinymim.experiments import compare, pages, report
 from tinymim.experiments.compare import STUDENT
@@ -22,7 +21,7 @@ from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import OTHERS
 from tinymim.log import say
-from tinymim.training import fit, lock, run_folder
+from tinymim.training import lock, run_folder
 
 
 def next_steps(run: Path) -> list[str]:
@@ -35,23 +34,24 @@ def next_steps(run: Path) -> list[str]:
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Parse a command line: its options, and overrides."""
-    return read_distill([word for word in arguments if word not in VERBOSE])
+    return read_distill(arguments)
 
 
 def main(arguments: list[str]) -> int:
     """Fit a recipe, then what its ``compare`` names, and print the table; the exit code.
 
     Raises:
-        TinymimError: mistakes in the recipe or the command line, changes that are not accepted, or failed fits.
+        TinymimError: a recipe without ``compare``, mistakes in it or the command line, changes that are not accepted,
+            or failed fits.
     """
-    verbose = bool(set(VERBOSE) & set(arguments))
     options = parser()
     args, overrides = parse(arguments)
+    plan_options.check_seeds(overrides, "--seeds 3 is a number of them, --seeds 0,4 lists them")
     compared = compare.read(
         args.recipe, overrides, lambda first: plan_options.seeds(args.seeds, first) if args.seeds else [first]
     )
     if compared is None:
-        return _alone(args, overrides, verbose)
+        raise compare.uncompared(args.recipe)
     if "--print_config" in overrides:
         raise TinymimError(f"--print_config: of one recipe, as in: tinymim fit {args.recipe} --print_config")
     place = args.run_dir or Path("runs") / f"distill_{compared.plan.name}"
@@ -79,15 +79,4 @@ def main(arguments: list[str]) -> int:
         args.seeds = "3"
         steps.append(f"{plan_options.again(options, args, overrides)}   # means and spreads")
     print("next:", *steps, sep="\n  ")
-    return 0
-
-
-def _alone(args: argparse.Namespace, overrides: list[str], verbose: bool) -> int:
-    """Fit a recipe that is compared with nothing."""
-    if words := [f"--{key}" for key in ("seeds", "jobs") if getattr(args, key) is not None]:
-        raise TinymimError(f"{', '.join(words)}: {args.recipe} has no `compare`, so it is one fit")
-    options = {"run_dir": args.run_dir, "overwrite": args.overwrite, "ckpt_path": args.ckpt_path}
-    words = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    place = fit.run("fit", ["--config", args.recipe, *overrides, *words], verbose=verbose)
-    say("\n  ".join([f"the run is in {place}; the student is {place / CHECKPOINT}; next:", *next_steps(place)]))
     return 0

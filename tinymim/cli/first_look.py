@@ -16,7 +16,7 @@ from tinymim.cli.recipe_commands import VERBOSE, named, names_recipe
 from tinymim.config import recipe, references, spec, trainer_parts
 from tinymim.config.options import COMMAND_KEYS, KEYS
 from tinymim.errors import TinymimError, field_called, mistaken, several
-from tinymim.experiments import state
+from tinymim.experiments import compare, state
 from tinymim.safety import text
 from tinymim.scaling import table
 from tinymim.teachers import weights_file
@@ -38,12 +38,11 @@ def of_recipe(arguments: list[str]) -> None:
 
 
 def distill(arguments: list[str]) -> None:
-    """As for :func:`fit`, where the recipe is compared with nothing."""
-    args, overrides = plan_command_options.read_distill([word for word in arguments if word not in VERBOSE])
+    """Raise where the recipe cannot be read, or is compared with nothing."""
+    args, overrides = plan_command_options.read_distill(arguments)
     config, _ = recipe.resolve(["--config", args.recipe, *overrides])
-    options = {"run_dir": args.run_dir, "overwrite": args.overwrite == "true" or None, "ckpt_path": args.ckpt_path}
-    if not config.get("compare") and log.is_first():
-        _may_begin(config | {name: value for name, value in options.items() if value is not None})
+    if not config.get("compare"):
+        raise compare.uncompared(args.recipe)
 
 
 def _may_begin(config: recipe.Config) -> None:

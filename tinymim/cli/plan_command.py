@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 
-from tinymim.cli import plan_command_options, plan_options
+from tinymim.cli import plan_command_options, plan_options, study_command
 from tinymim.config import class_paths
 from tinymim.errors import TinymimError, counted, several
 from tinymim.experiments import chain, compare, grid, plan_check, plan_files, program, state, study
@@ -40,8 +40,13 @@ def read(args: argparse.Namespace, overrides: list[str]) -> Plan | program.Progr
     """
     kind, _, path = plan_files.find(args.name, KINDS)
     seeds = plan_options.seeds(args.seeds) if args.seeds else None
+    if kind in ("study", "recipe"):
+        plan_options.check_seeds(overrides)
     if kind == "study":
-        return study.load(args.name, args.quick, overrides, seeds).plan
+        loaded = study.load(args.name, args.quick, overrides, seeds)
+        return loaded.plan.part(loaded.keys(study_command.chosen(loaded, args.rows, args.questions)))
+    if args.rows or args.questions:
+        raise TinymimError(f"--rows, --questions: of a study, and {args.name} is a {kind}; leave them out")
     if kind == "program":
         return program.load(args.name, program.folder(path.stem, args.quick), args.quick)
     settings = [text.removeprefix("--") for text in overrides] + ([f"seeds={seeds}"] if seeds else [])

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from tinymim.cli import plan_options
 from tinymim.cli.help_page import Page
+from tinymim.cli.recipe_commands import VERBOSE
+
+EVERY_PRETRAINING = "for every pre-training, as --KEY VALUE without --set"
+"""Settings that the command of a study or a search takes, for the help."""
 
 DEMO = "relation_digits"
 """The recipe of ``tinymim distill`` where none is named."""
@@ -35,15 +39,16 @@ def distill() -> Page:
     )
     page.add_argument("recipe", nargs="?", help=f"comes first; {DEMO} by default")
     page.add_argument("--seeds", help="3 is a number of seeds, from the recipe's own up; 0,4 lists them")
-    plan_options.add(page, "set", "jobs", "launch", "run_dir", "accept_changes", folder="runs/distill_NAME")
+    settings, folder = "for the recipe, as --KEY VALUE without --set", "runs/distill_NAME"
+    plan_options.add(page, "set", "jobs", "launch", "run_dir", "accept_changes", folder=folder, settings=settings)
     page.add_argument("--overwrite", nargs="?", const="true", default="false", help="start again, and lose its runs")
     page.further().add_argument("--ckpt-path", metavar="last", help="go on with what is there, as is always done")
-    page.further().add_argument("-v", "--verbose", action="store_true", help="all lines before a fit begins")
     return page
 
 
 def read_distill(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Options of :func:`distill`, with its demo where no recipe is named; and overrides."""
+    arguments = [word for word in arguments if word not in VERBOSE]  # taken once, by a recipe that had no `compare`
     if not arguments or arguments[0].startswith("-"):
         arguments = [DEMO, *arguments]
     return plan_options.overrides(distill(), arguments, "comparison", flags=("--print_config",))
@@ -64,7 +69,8 @@ def study() -> Page:
     page.add_argument("--quick", action="store_true", help="the study's short form, in a folder of its own")
     page.add_argument("--rows", type=_words, default=[], help="run these rows alone, of those that are asked for")
     page.add_argument("--questions", type=_words, default=[], help="run the rows of these questions alone")
-    plan_options.add(page, "seeds", "set", "jobs", "launch", "run_dir", folder="runs/study_NAME[_quick]")
+    folder = "runs/study_NAME[_quick]"
+    plan_options.add(page, "seeds", "set", "jobs", "launch", "run_dir", folder=folder, settings=EVERY_PRETRAINING)
     plan_options.add(page, "report_only", "accept_changes")
     page.add_argument("--overwrite", dest="accept_changes", action="store_true", help=argparse.SUPPRESS)
     return page
@@ -83,7 +89,8 @@ def search() -> Page:
     page.add_argument("rows", nargs="*", help="these rows alone; by default all")
     page.add_argument("--quick", action="store_true", help="of a study's short form, which has settings of its own")
     folder = "runs/search_NAME[_quick]"
-    plan_options.add(page, "set", "jobs", "launch", "run_dir", "accept_changes", folder=folder)
+    names = ("set", "jobs", "launch", "run_dir", "accept_changes")
+    plan_options.add(page, *names, folder=folder, settings=EVERY_PRETRAINING)
     page.add_argument("--overwrite", dest="accept_changes", action="store_true", help=argparse.SUPPRESS)
     return page
 
@@ -143,8 +150,10 @@ def plan() -> Page:
     page = plan_options.parser("plan", about, examples=("tinymim plan relation_digits", "tinymim plan digits --quick"))
     page.add_argument("name", help="of any of those, a recipe with `compare`, or a path")
     page.add_argument("--quick", action="store_true", help="its short form")
+    page.add_argument("--rows", type=_words, default=[], help="of a study, these rows alone")
+    page.add_argument("--questions", type=_words, default=[], help="of a study, the rows of these questions alone")
     page.add_argument("--config", action="append", default=[], help="a recipe laid over every fit of a chain")
-    plan_options.add(page, "set", "seeds")
+    plan_options.add(page, "set", "seeds", settings="what the command that runs it takes")
     plan_options.add_trust(page, "a recipe of the plan")
     return page
 

@@ -36,13 +36,18 @@ def add_trust(parser: Page, what: str) -> None:
     )
 
 
-def add(options: Page, *names: str, folder: str = "") -> None:
+EVERY_FIT = "for every fit, or STAGE.KEY=VALUE for one, or seeds=[0]"
+"""Settings that the command of a chain or scaling study takes, for the help."""
+
+
+def add(options: Page, *names: str, folder: str = "", settings: str = EVERY_FIT) -> None:
     """Add some of the common options.
 
     Args:
         options: of a command.
         names: ``jobs``, ``run_dir``, ``accept_changes``, ``launch``, ``set``, ``seeds`` or ``report_only``.
         folder: the run folder by default, for the help.
+        settings: what ``--set`` takes, likewise.
     """
     jobs = "fits at once; by default one a GPU, or a core, where they need no other first"
     launch = "put before each fit's command, such as srun, or 'torchrun ... --no-python'"
@@ -50,7 +55,7 @@ def add(options: Page, *names: str, folder: str = "") -> None:
     known: dict[str, dict[str, Any]] = {
         "run_dir": {"type": Path, "help": f"by default {folder}"},
         "seeds": {"help": "such as 0,1,2, in place of the file's"},
-        "set": {**every, "help": "for every fit, or STAGE.KEY=VALUE for one, or seeds=[0]"},
+        "set": {**every, "help": settings},
         "jobs": {"type": number, "help": jobs},
         "launch": {"help": launch},
         "report_only": {"action": "store_true", "help": "run nothing, and report what is done"},
@@ -78,13 +83,14 @@ def hyphened(options: argparse.ArgumentParser, arguments: list[str]) -> list[str
 def overrides(
     options: argparse.ArgumentParser, arguments: list[str], what: str, flags: tuple[str, ...] = ()
 ) -> tuple[argparse.Namespace, list[str]]:
-    """A command's own options, and the others as overrides of recipes; those of ``--set`` among them, and of options
-    without a value the ``flags``.
+    """A command's own options, and the others as overrides of recipes, in their order, as the last of a key counts;
+    those of ``--set`` among them, and of options without a value the ``flags``.
 
     Raises:
         TinymimError: arguments that are neither.
     """
-    args, rest = options.parse_known_args(hyphened(options, arguments))
+    marked, settings = _marked(hyphened(options, arguments))
+    args, rest = options.parse_known_args(marked)
     pairs, unknown = recipe.split(rest)
     words = [text for text in unknown if not text.startswith("-")]
     for action in options._actions:  # words behind an option, which argparse gives to no list that may be empty
@@ -97,10 +103,36 @@ def overrides(
         raise TinymimError(f"{_without_value(alone[0], known)}; {options.prog} --help lists them")
     if strange:
         raise TinymimError(f"no option of a {what}: {' '.join(strange)}; {options.prog} --help lists them")
-    settings = getattr(args, "set", None) or []
-    if wrong := [text for text in settings if "=" not in text]:
+    if wrong := [text for text in settings.values() if "=" not in text]:
         raise TinymimError(f"--set {wrong[0]}: is not KEY=VALUE")
-    return args, [*(f"--{text}" for text in settings), *(f"--{key}={value}" for key, value in pairs), *unknown]
+    return args, [*(f"--{settings.get(key) or f'{key}={value}'}" for key, value in pairs), *unknown]
+
+
+def _marked(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments with a mark in place of each ``KEY=VALUE`` of ``--set``, and these by mark.
+
+    Raises:
+        TinymimError: none follows.
+    """
+    marked, settings, waits = list[str](), dict[str, str](), False
+    for argument, behind in zip(arguments, [*arguments[1:], "-"], strict=True):
+        if argument == "--set" and behind.startswith("-"):
+            raise TinymimError("--set: its value is missing")
+        joined = argument.startswith("--set=")
+        waits = argument == "--set" or (waits and not argument.startswith("-"))
+        if joined or (waits and argument != "--set"):
+            mark = f"\0{len(settings)}"  # in no argument of a system's
+            settings[mark] = argument.removeprefix("--set=")
+            marked.append(f"--{mark}=.")
+        elif not waits:
+            marked.append(argument)
+    return marked, settings
+
+
+def check_seeds(overrides: list[str], others: str = "--seeds names others, as in --seeds 0,1") -> None:
+    """Raise where overrides of recipes name the seeds of all fits, no option of a recipe; ``others`` says what does."""
+    if wrong := [text for text in overrides if text.startswith("--seeds=")]:
+        raise TinymimError(f"--set {wrong[0].removeprefix('--')}: seeds are no option of a recipe; {others}")
 
 
 def _without_value(flag: str, known: list[str]) -> str:
@@ -125,6 +157,7 @@ def again(options: argparse.ArgumentParser, args: argparse.Namespace, overrides:
     words = shlex.split(options.prog)
     for action in options._actions:
         value = getattr(args, action.dest, None)
+        value = latest(value) if action.dest == "set" and value else value
         is_set = action.dest == "set" and overrides is not None
         if action.dest in ONCE or is_set or value is None or value == action.default:
             continue
@@ -133,7 +166,19 @@ def again(options: argparse.ArgumentParser, args: argparse.Namespace, overrides:
         words += action.option_strings[:1]
         if value is not True:
             words += [str(word) for word in value] if isinstance(value, list) else [str(value)]
-    return shlex.join([*words, *(overrides or [])])
+    return shlex.join([*words, *latest(overrides or [])])
+
+
+def latest(overrides: list[str]) -> list[str]:
+    """Overrides without those that a later one of the same key replaces: mappings are merged, and ``KEY+`` adds."""
+    kept, replaced = list[str](), set[str]()
+    for text in reversed(overrides):
+        key, _, value = text.partition("=")
+        if key not in replaced:
+            kept.append(text)
+        if not key.endswith("+") and not value.lstrip().startswith("{"):
+            replaced.add(key)
+    return kept[::-1]
 
 
 def begun(options: argparse.ArgumentParser, command: str, folder: str) -> list[str]:

@@ -75,6 +75,7 @@ def predict(
         raise TinymimError(errors[0].removeprefix("data."))
     if out.exists() and not overwrite:
         raise TinymimError(f"out: {out} is there already; give another, or --overwrite")
+    files.check_file("out", out)
     data_source.check_folder(images)
     passed = PassedOver()
     names = sorted(image_files(str(images), passed))
@@ -93,12 +94,8 @@ def predict(
     loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
     broken: list[str] = []
     start = time.perf_counter()
-    try:
+    with files.writing("out", out):
         write_table(out, _batches(loader, reader, names, broken))
-    except OSError as error:
-        if reason := files.unwritten(error):
-            raise TinymimError(f"out: {out} cannot be written ({reason}); {files.kept(out)}") from None
-        raise
     read = len(names) - len(broken)
     rate = read / (time.perf_counter() - start)
     left = f"; {len(broken)} unreadable, left out" if broken else ""

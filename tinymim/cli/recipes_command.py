@@ -10,6 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from rich.table import Table
 
+from tinymim import files
 from tinymim.cli.help_page import Page
 from tinymim.config import recipe
 from tinymim.errors import TinymimError
@@ -124,7 +125,7 @@ def _copy(path: Path, name: str, folder: Path) -> None:
     if target.exists():
         raise TinymimError(f"{target} is there already; --to names another folder")
     _check_kind(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, target)
+    with files.writing("--to", target):
+        files.write_atomically(target, lambda temporary: shutil.copyfile(path, temporary))
     shadows = ", which commands here now take first" if folder == Path("recipes") else ""
     print(f"{target}: a copy of {path}{shadows}")

@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
     run = runs.read(args.run)
     others = [runs.read(place) for place in args.others] or runs.beside(run)
     out = args.out or args.run / runs.PAGE
+    files.check_file("out", out)
 
     for line in extras.missing("curves need", "matplotlib"):
         say(f"report: {line}")
@@ -30,10 +31,8 @@ def main(arguments: list[str]) -> int:
     def write(run: Run, looked: Seen, again: int = 0) -> None:
         runs.distinguish([run, *others])
         text = run_report.render(run, others, looked, out.parent, again)
-        try:
+        with files.writing("out", out):
             files.write_text(out, text)
-        except OSError as error:
-            raise TinymimError(f"out: {out} cannot be written ({error.strerror or error})") from None
         if not again:
             print(f"wrote {out} ({len(text) / 1e6:.1f} MB): open it in a browser; it needs no other file")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from tinymim.cli import chain_command, plan_options
@@ -38,10 +37,14 @@ def main(arguments: list[str]) -> int:
             return chain_command.main(["resume", *arguments])
         name = BEGUN_BY[plan.kind]
         module = COMMANDS[name].module()
-        words = plan_options.begun(module.parser(), plan.command, str(place))
-        module.parse([*words, *further])  # a slip of the keys is told before anything is said to go on
-        say(f"going on with: tinymim {shlex.join([name, *words, *further])}")
-        return module.main([*words, *further])
+        options = module.parser()
+        words = [*plan_options.begun(options, plan.command, str(place)), *further]
+        parsed = module.parse(words)  # a slip of the keys is told before anything is said to go on
+        args, overrides = parsed if isinstance(parsed, tuple) else (parsed, None)
+        if name == "papers":
+            overrides = [f"--{key}={value}" for key, value in overrides]
+        say(f"going on with: {plan_options.again(options, args, overrides)}")
+        return module.main(words)
     state.check_held(place)
     from tinymim.cli.recipe_commands import fit
 

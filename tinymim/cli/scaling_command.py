@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
         raise TinymimError("name a study of recipes/scaling, or give --table FILE.csv; one of the two")
     if args.out and args.out.is_file():
         raise TinymimError(f"out: {args.out} is a file; give a folder")
+    if args.out:
+        files.check_writable("out", args.out, inside=True)
     if args.table:
         of_study = ("quick", "jobs", "run_dir", "report_only", "set", "seeds", "launch", "accept_changes")
         if useless := [name for name in of_study if getattr(args, name) != options.get_default(name)]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from tinymim.cli import plan_options
 from tinymim.cli.plan_command_options import search as parser
 from tinymim.errors import TinymimError, counted, several
-from tinymim.experiments import search_source
+from tinymim.experiments import search_source, settings
 from tinymim.experiments.resume import opened
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.search import Search
-from tinymim.files import write_json
+from tinymim.files import check_file, write_json
 from tinymim.log import say
 from tinymim.training import run_record
 
@@ -30,11 +30,13 @@ def main(arguments: list[str]) -> int:
     """
     options = parser()
     args, overrides = parse(arguments)
+    plan_options.check_seeds(overrides, "the file's `search` names them, from which every combination is tried")
     compared, chosen = search_source.read(args.name, args.quick, overrides)
     whole = Search(compared, args.rows)
     whole.plan.command = plan_options.again(options, args, overrides)
     command, name = f"tinymim search {args.name}{' --quick' if args.quick else ''}", whole.plan.name
     place = args.run_dir or Path("runs") / f"search_{name}{'_quick' if args.quick else ''}"
+    check_file("settings", settings.place(chosen))
     keys = list(whole.plan.fits)
     with opened(place, whole.plan, args.launch, args.accept_changes, keys, whole.tried) as state:
         left = sum(state.entries[key].state != "done" for key in keys)

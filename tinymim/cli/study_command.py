@@ -36,6 +36,7 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, Study, Path]:
     """
     options = parser()
     args, overrides = parse(arguments)
+    plan_options.check_seeds(overrides)
     seeds = plan_options.seeds(args.seeds) if args.seeds else None
     loaded = study.load(args.name, args.quick, overrides, seeds)
     place = args.run_dir or Path("runs") / f"study_{loaded.plan.name}{'_quick' if args.quick else ''}"
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
         TinymimError: mistakes in the study, changes that are not accepted, or failed fits at the end.
     """
     args, loaded, place = read(arguments)
-    rows = _chosen(loaded, args.rows, args.questions)
+    rows = chosen(loaded, args.rows, args.questions)
     keys = loaded.keys(rows)
     for line in extras.missing("curves need", "matplotlib"):
         say(line)
@@ -91,7 +92,7 @@ def _run(loaded: Study, state: State, keys: list[str], jobs: int | None) -> int:
     return code
 
 
-def _chosen(loaded: Study, rows: list[str], questions: list[str]) -> list[str]:
+def chosen(loaded: Study, rows: list[str], questions: list[str]) -> list[str]:
     """The rows to run, each once.
 
     Raises:

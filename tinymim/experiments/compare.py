@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tinymim.config import recipe as recipes
@@ -30,7 +31,7 @@ from tinymim.errors import TinymimError
 from tinymim.experiments import study
 from tinymim.experiments.plan import Fit
 from tinymim.experiments.study import Study, Written
-from tinymim.safety import names
+from tinymim.safety import names, text
 from tinymim.safety.text import brief
 
 SCRATCH, STUDENT, TEACHER = "scratch", "student", "teacher"
@@ -93,6 +94,40 @@ def read(
     if not searching and compare.get("teacher") and isinstance(model.get("teacher"), str):
         _add_teacher(compared, compare["teacher"], model["teacher"], overrides, seeds[0])
     return compared
+
+
+def uncompared(recipe: str) -> TinymimError:
+    """The error on a recipe without ``compare``: trained unasked it could take days, beside nothing."""
+    data = Path(recipe).stem.rpartition("_")[2]
+    alike = [name for name in recipes.names() if name.rpartition("_")[2] == data]
+    known = [name for name in alike if _compares(recipes.find(name))]
+    others = f"; recipes of {data} that have one: {', '.join(known)}" if known else ""
+    return TinymimError(
+        f"recipe: {recipe} has no `compare`, so there is nothing to lay beside it; `tinymim fit {recipe}` trains it"
+        f"{others}"
+    )
+
+
+def _compares(path: Path) -> bool:
+    """Whether a recipe, or what it extends, has ``compare``, by their texts alone: composing opens classes."""
+    waiting, seen = [path], set[Path]()
+    while waiting:
+        if (place := waiting.pop()) in seen or not place.is_file():
+            continue
+        seen.add(place)
+        try:
+            content = text.read_yaml(place, str(place))
+        except TinymimError:
+            continue
+        if not isinstance(content, dict):
+            continue
+        if content.get("compare"):
+            return True
+        fragments = content.get("extends")
+        for fragment in fragments if isinstance(fragments, list) else []:
+            places = [folder / f"{fragment}.yaml" for folder in (place.parent, *recipes.folders())]
+            waiting += list(filter(Path.is_file, places))[:1]
+    return False
 
 
 def _add_teacher(compared: Study, recipe: str, teacher: str, overrides: list[str], seed: int) -> None:

@@ -23,9 +23,10 @@ PAGES = (
 
 
 def section(state: State, beside: Path) -> Section:
-    """A table of all fits; those whose folder has a page of its own lead to it, relative to the folder ``beside``."""
+    """A table of all fits that a command has asked for; those whose folder has a page of its own lead to it, relative
+    to the folder ``beside``."""
     rows = []
-    for key, entry in state.entries.items():
+    for key, entry in state.asked.items():
         page = state.place / key / runs.PAGE
         name = Link(key, os.path.relpath(page, beside)) if page.is_file() else key
         figure = headline(state, key) if entry.state == "done" else "-"

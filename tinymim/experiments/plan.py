@@ -11,7 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -145,6 +145,13 @@ class Plan:
                 wanted.add(key)
                 waiting += self.sources(key).values()
         return wanted
+
+    def part(self, keys: Iterable[str]) -> Plan:
+        """The plan of some fits alone, and of those whose checkpoints they read."""
+        wanted = self.with_sources(keys)
+        fits = {key: fit for key, fit in self.fits.items() if key in wanted}
+        used = {fit.stage for fit in fits.values()}
+        return replace(self, stages={name: stage for name, stage in self.stages.items() if name in used}, fits=fits)
 
     def with_descendants(self, stages: Iterable[str]) -> set[str]:
         """Some stages, and those that read their checkpoints, at any remove."""

@@ -171,9 +171,10 @@ def current(program: Program, place: Path, command: str, again: Iterable[str] = 
     """The state of a program in its folder: the commands of ``again`` are as its file has them now, and wait, since
     each finds by itself what is done; the others are as they were run."""
     now = state.begin(place, plan(program, command))
-    before = _earlier(place)
-    for key in now.entries.keys() & before.entries.keys() - set(again):
+    before, asked = _earlier(place), set(again)
+    for key in now.entries.keys() & before.entries.keys() - asked:
         now.entries[key], now.plan.stages[key] = before.entries[key], before.plan.stages[key]
+    now.ask(asked, before.entries)
     return now
 
 

@@ -90,7 +90,8 @@ def _prepared(
                     f"{place} holds runs of which nothing shows that they are the same: {names}. {ACCEPT}"
                 )
         _check(plan, [plan.fits[key].stage for key in wanted])
-        return _written(state.begin(place, plan, launch or ""))
+        return _written(state.begin(place, plan, launch or ""), wanted)
+    known = set(old.entries) if state.holds(place) else set[str]()
     plan = plan_changes.keep_precision(old.plan, plan)
     changed = plan_changes.between(old.plan, plan)
     if keys is not None:  # a part of the plan alone is run: keep what else the folder holds, and what it was
@@ -117,7 +118,7 @@ def _prepared(
         say(f"{key} is no longer part of the {plan.kind}; {place / key} is left as it is")
     old.launch = old.launch if launch is None else launch
     _check(plan, [plan.fits[key].stage for key in wanted if old.entries[key].state != "done"])
-    return _written(old)
+    return _written(old, wanted, known)
 
 
 def _check(plan: Plan, stages: Iterable[str]) -> None:
@@ -128,7 +129,8 @@ def _check(plan: Plan, stages: Iterable[str]) -> None:
         raise mistaken(f"{plan.kind} {plan.name}", errors)
 
 
-def _written(current: State) -> State:
+def _written(current: State, wanted: set[str], known: Iterable[str] = ()) -> State:
+    current.ask(wanted, known)
     current.save()
     current.write_recipes()
     return current

@@ -56,6 +56,7 @@ class Entry:
         outputs: sha256 of what it left, by path in its folder.
         started, ended: when it was begun first, and left last.
         process: ``host`` and ``pid`` of what runs it, or ran it last.
+        left_out: no command has asked for it, as for a study's rows that ``--rows`` does not name.
     """
 
     state: Literal["waiting", "running", "interrupted", "failed", "done"] = "waiting"
@@ -67,6 +68,7 @@ class Entry:
     process: Plain = field(default_factory=dict)
     exit_code: int | None = None
     error: str | None = None
+    left_out: bool = False
 
     @property
     def seconds(self) -> float:
@@ -101,6 +103,18 @@ class State:
         """The command that goes on with it."""
         return self.plan.command or f"tinymim chain resume {shlex.quote(str(self.place))}"
 
+    @property
+    def asked(self) -> dict[str, Entry]:
+        """The fits that some command has asked for."""
+        return {key: entry for key, entry in self.entries.items() if not entry.left_out}
+
+    def ask(self, keys: set[str], known: Iterable[str]) -> None:
+        """Note that a command asks for the fits ``keys``; others are left out, but for those ``known`` before."""
+        before = set(known)
+        for key, entry in self.entries.items():
+            new = entry.state == "waiting" and key not in before
+            entry.left_out = key not in keys and (entry.left_out or new)
+
     def save(self) -> None:
         """Write the file, whole or not at all."""
         content = {
@@ -127,7 +141,7 @@ class State:
         for key in self.entries:
             if key in keys or keys.intersection(self.plan.sources(key).values()):
                 keys = keys | {key}
-                self.entries[key] = Entry()
+                self.entries[key] = Entry(left_out=self.entries[key].left_out)
 
     def follow(self, plan: Plan, changed: Iterable[str]) -> list[str]:
         """Go over to ``plan``: the stages that ``changed``, and what starts from them, are to run again.

@@ -30,7 +30,8 @@ def status(state: State, console: PlainConsole | None = None) -> None:
     """Print how far each stage is: while the plan runs, and from another machine too."""
     console, plan = console or PlainConsole(), state.plan
     owner = lock.owner(state.place)
-    done = sum(entry.state == "done" for entry in state.entries.values())
+    asked, left_out = state.asked, len(state.entries) - len(state.asked)
+    done = sum(entry.state == "done" for entry in asked.values())
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)  # every column at its widest makes 80 columns
     table.add_column("stage", overflow="fold")
     table.add_column("state", no_wrap=True)
@@ -38,20 +39,21 @@ def status(state: State, console: PlainConsole | None = None) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     seed: int | None = None
     by_seed = all(key.endswith(fit.stage) for key, fit in plan.fits.items())  # as folders of chains are
-    for key, entry in state.entries.items():
+    for key, entry in asked.items():
         if by_seed and (its_seed := plan.fits[key].seed) != seed:
             seed = its_seed
             table.add_row(f"seed {seed}", style="bold")
         table.add_row(plan.fits[key].stage if by_seed else key, *_row(state, key, entry, bool(owner)))
+    more = f", and {left_out:,} left out, for which no command has asked" if left_out else ""
     console.print(
-        f"{plan.kind} {plan.name} in {state.place}: {done} of {counted(len(state.entries), 'stage')} done\n",
+        f"{plan.kind} {plan.name} in {state.place}: {done} of {counted(len(asked), 'stage')} done{more}\n",
         soft_wrap=True,
     )
     console.print(table)
     console.print(f"\nat work: {owner}" if owner else "\nnobody is at work on it", soft_wrap=True)
     for keys, reason in failures(state.entries).items():
         console.print(f"{keys} failed: {one_line(reason)}", soft_wrap=True)
-    if not owner and done < len(state.entries):
+    if not owner and done < len(asked):
         console.print(f"go on with: {state.again}", soft_wrap=True)
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from tinymim import extras, files
 from tinymim.errors import TinymimError, first_few
 from tinymim.export import graphs, hf_folder, source, timm_folder
@@ -48,11 +46,10 @@ def export_file(checkpoint: str, file: Path, overwrite: bool = False) -> None:
         raise TinymimError(f"file: {file} is a folder; give a file, or a form of folders by --to")
     if file.exists() and not overwrite:
         raise TinymimError(f"file: {file} is there already; give another, or --overwrite")
+    files.check_writable("file", file)
     loaded = source.load(checkpoint, classifier=False)
-    try:
+    with files.writing("file", file):
         weights.export(loaded.backbone, file, loaded.kept())
-    except (OSError, SafetensorError) as error:
-        raise TinymimError(f"file: {file} cannot be written ({files.unwritten(error)}); {files.kept(file)}") from None
     print(
         f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB), sha256 {files.sha256(file)}, "
         f"licence {loaded.provenance.licence}"
@@ -99,12 +96,8 @@ def export_folder(
         (temporary / "README.md").write_text(model_card(loaded, written, bench))
         differences = written.shown_differences()
 
-    try:
+    with files.writing("out", folder):
         files.write_folder(folder, fill)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if reason := files.unwritten(error):
-            raise TinymimError(f"out: {folder} cannot be written ({reason}); {files.kept(folder)}") from None
-        raise
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(
         f"wrote {folder} ({size / 1e6:.1f} MB), blocks 1 to {loaded.backbone.depth}; "
@@ -120,6 +113,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         raise TinymimError(f"out: {folder} is a link to {folder.resolve()}; name that itself")
     if folder.exists() and not folder.is_dir():
         raise TinymimError(f"out: {folder} is a file; give a folder")
+    files.check_writable("out", folder)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     readme = folder / "README.md"

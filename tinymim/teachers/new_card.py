@@ -76,10 +76,11 @@ def write_card(
         if image_size < patch or image_size % patch:
             raise TinymimError(f"--image-size: {image_size} is no multiple of its patches of {patch} px")
         architecture = replace(architecture, options={**architecture.options, "img_size": image_size})
+    place = cards.folders()[0] / f"{name}.yaml"
+    files.check_writable("card", place)
     backbone, _, _ = weights.built(architecture, file)
     if target_block and not 1 <= target_block <= backbone.depth:
         raise TinymimError(f"--target-block: {target_block} is not one of the blocks 1 to {backbone.depth}")
-    place = cards.folders()[0] / f"{name}.yaml"
     kept = f"{name}{path.suffix}" if copy else str(path.resolve())
     content = {
         "name": name,

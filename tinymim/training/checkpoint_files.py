@@ -86,6 +86,15 @@ def problem_of(path: Path, parts: bool = False) -> str | None:
     return None
 
 
+def beginning(last: Path | None, run: Path) -> str:
+    """The line on where a fit in the folder ``run`` goes on, or that it begins."""
+    if last is None:
+        return f"nothing to resume in {run}: starting from zero"
+    real = last.resolve()
+    other = f", which is {real}" if real.parent != (run / "checkpoints").resolve() else ""
+    return f"resuming from {last}{other}"
+
+
 def absent(path: Path) -> str:
     """Words for the path of a checkpoint that is no file."""
     if not path.is_dir():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +15,7 @@ from tinymim.errors import TinymimError
 from tinymim.log import say
 from tinymim.methods.optim import nominal_batch, total_batch
 from tinymim.seeds import begin_step, end_steps
+from tinymim.teachers import safe_pickle
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """State of Adam and AdamW for each parameter, all but ``step`` in its shape."""
@@ -103,6 +106,29 @@ class ExactResume(pl.Callback):
             between = progress["ready"] - progress["completed"]
             progress |= {"ready": done, "started": done, "processed": done, "completed": done - between}
         trainer.datamodule.begin(position["epoch"], done)  # type: ignore[attr-defined]
+
+
+def check_ahead(path: Path | None, trainer: Any) -> None:
+    """Check that a run is to end no earlier than a checkpoint of it, which has passed
+    :func:`tinymim.training.checkpoint_files.problem_of`.
+
+    Args:
+        path: of the checkpoint; ``None`` is a run that begins.
+        trainer: the recipe's options, of which ``max_epochs`` and ``max_steps`` are read.
+
+    Raises:
+        TinymimError: it is past its end.
+    """
+    if path is None:
+        return
+    checkpoint = safe_pickle.load(Path(os.path.realpath(path)), "meta")
+    counts, position = _loops(checkpoint, "epoch_progress")["current"], checkpoint.get(POSITION) or {}
+    epoch = position.get("epoch", counts["processed"]) + (position.get("steps", 0) > 0)
+    places = {"max_epochs": ("epoch", epoch), "max_steps": ("step", checkpoint["global_step"])}
+    for option, (what, reached) in places.items():
+        end = trainer.get(option)
+        if end is not None and 0 <= end < reached:
+            raise TinymimError(f"trainer.{option}: {end}, and the run is at {what} {reached} already; give more")
 
 
 def _misshapen(optimizer: Optimizer, parameter: Tensor, state: Any) -> str | None:

@@ -30,9 +30,9 @@ from tinymim.log import Details, details, say
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
 from tinymim.training import preflight, run_folder, run_record, run_results, test_report
-from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, problem_of
+from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, beginning, newest, problem_of
 from tinymim.training.checkpoints import BestCheckpoint, Checkpoints, total_steps, write_progress
-from tinymim.training.exact_resume import ExactResume
+from tinymim.training.exact_resume import ExactResume, check_ahead
 from tinymim.training.flops import FlopCount
 from tinymim.training.messages import readable_errors
 from tinymim.training.monitored import MonitoredMetrics
@@ -118,6 +118,8 @@ class TinymimCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         self._check_weights(checkpoint)
         self._resolve_checkpoint(config)
+        if self.subcommand == "test":
+            self._tested = test_report.folder(Path(config.ckpt_path or ""), self.run_dir, config.run_dir is not None)
         if self.attempt.same and config.ckpt_path:
             run_record.check_same(self.run_dir, self._parser(self.subcommand), config, self.datamodule)
         if self._records() and rank() == 0:
@@ -148,15 +150,15 @@ class TinymimCLI(LightningCLI):
             if last is None and self.subcommand != "fit":
                 raise TinymimError(f"ckpt_path: {self.run_dir} holds no checkpoint yet")
             if self.subcommand == "fit":
-                real = last and last.resolve()
-                other = f", which is {real}" if real and real.parent != (self.run_dir / "checkpoints").resolve() else ""
-                nothing = f"nothing to resume in {self.run_dir}: starting from zero"
-                say(f"resuming from {last}{other}" if last else nothing)
+                check_ahead(last, config.trainer)
+                say(beginning(last, self.run_dir))
             config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last) if last else None
         elif path and not Path(path).is_file():
             raise TinymimError(f"ckpt_path: {absent(Path(path))}")
         elif path and (problem := problem_of(Path(path), parts=self.subcommand == "fit")):
             raise TinymimError(f"ckpt_path: {problem}; name another, or `last` for the newest whole one of the run_dir")
+        elif path and self.subcommand == "fit":
+            check_ahead(Path(path), config.trainer)
 
     def _trainer_options(self, trainer: Any) -> dict[str, Any]:
         """Options of Lightning's Trainer that we set beside the recipe's ``trainer``."""
@@ -231,9 +233,7 @@ class TinymimCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Show the figures, and write them into the folder of the run that the checkpoint is of."""
-        path = Path(self.config_init[self.subcommand].ckpt_path or "")
-        named = self.config[self.subcommand].run_dir is not None or path.parent.name != "checkpoints"
-        self._report(self.run_dir if named else path.parent.parent)
+        self._report(self._tested)
 
     def _report(self, run_dir: Path | None) -> None:
         checkpoint = references.without_values(self.config_init[self.subcommand].ckpt_path, self.attempt.kept)

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from tinymim import extras
 from tinymim.errors import TinymimError
-from tinymim.files import write_atomically
+from tinymim.files import check_writable, write_atomically
 from tinymim.log import say
 
 Columns = dict[str, NDArray[Any]]
@@ -33,6 +33,7 @@ class PredictionArrays(pl.Callback):
     def __init__(self, run_dir: Path):
         self.path = run_dir / "predictions.npz"
         self._batches: list[dict[str, torch.Tensor]] = []
+        check_writable("run_dir", self.path)
 
     @override
     def on_predict_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *args: Any) -> None:
@@ -58,6 +59,7 @@ class MaskFiles(pl.Callback):
     def __init__(self, run_dir: Path):
         self.folder = run_dir / "masks"
         self._written = 0
+        check_writable("run_dir", self.folder, inside=True)
 
     @override
     def on_predict_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, *args: Any) -> None:

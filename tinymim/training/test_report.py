@@ -26,6 +26,18 @@ SHARES = ("top1", "top5", "knn_top1")
 """Figures that are shares of the held-out images."""
 
 
+def folder(checkpoint: Path, run_dir: Path, named: bool) -> Path:
+    """The folder that the figures of a test are written into: of the run that the checkpoint is of, unless the command
+    has ``named`` one.
+
+    Raises:
+        TinymimError: it takes no file, as is told before the test.
+    """
+    place = run_dir if named or checkpoint.parent.name != "checkpoints" else checkpoint.parent.parent
+    files.check_writable("run_dir", place, inside=True)
+    return place
+
+
 def finish(
     trainer: pl.Trainer, module: Any, data: Any, checkpoint: str | None, folder: Path | None, shown: bool
 ) -> None:
