@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import tinymim
 from tests.commands import isolated
 from tinymim.errors import TinymimError
+from tinymim.report import runs
 from tinymim.targets import Relation
 
 STUDENT = tinymim.Architecture(options={"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3})
@@ -41,6 +42,10 @@ def test_distill__is_a_run_that_ends_once_and_gives_its_student(capsys: pytest.C
     said = capsys.readouterr().err
     assert "nothing to resume in run" in said
     assert "; batch_size=1 makes" in said
+    run = runs.read(Path("run"))
+    steps = list(range(1, run.steps + 1))
+    assert run.curves["train/loss"][0] == steps, "a short run has its curve"
+    assert run.curves["val/loss"][0] == [steps[-1] // 2, steps[-1]], "where the epochs ended"
     again = call(TensorDataset(PIXELS.clone()), epochs=2)
     assert "nothing to train: the checkpoint is at epoch 2 of 2" in capsys.readouterr().err
     loaded = tinymim.load("run/checkpoints/last.ckpt")

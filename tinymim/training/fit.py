@@ -34,6 +34,7 @@ from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, 
 from tinymim.training.checkpoints import BestCheckpoint, Checkpoints, total_steps, write_progress
 from tinymim.training.exact_resume import ExactResume
 from tinymim.training.flops import FlopCount
+from tinymim.training.log_interval import LogInterval
 from tinymim.training.messages import readable_errors
 from tinymim.training.monitored import MonitoredMetrics
 from tinymim.training.nonfinite_guard import NonFiniteGuard, Rewind
@@ -200,7 +201,7 @@ class TinymimCLI(LightningCLI):
         # in this order: the guard judges a step before anything is written of it, checkpoints come last
         told = preflight.Preflight(details=self.attempt.details)
         watching = [CommonPrecision(), exact, self._guard, self._flops, told, MonitoredMetrics()]
-        return [*watching, *progress, *rates, self._elapsed, *checkpoints]
+        return [*watching, *progress, *rates, LogInterval(trainer.log_every_n_steps), self._elapsed, *checkpoints]
 
     def after_fit(self) -> None:
         """Validate the final weights if the last epoch did not, and write the figures."""
