@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,3 +46,11 @@ def as_samples(batch: Any) -> Sample:
     images = unit(images)
     check_values(images, "data: images")
     return {"index": torch.arange(len(images)), **others, "image": images}
+
+
+def resizing(size: tuple[int, ...], networks: Mapping[str, tuple[int, int]]) -> str:
+    """Line on images of ``size``, height and width in pixels, that ``networks``, by name, take in another one; empty
+    where all take them as they are."""
+    others = {name: taken for name, taken in networks.items() if tuple(size) != taken}
+    parts = [f"{height}x{width} for the {name}" for name, (height, width) in others.items()]
+    return f"data: images of {size[0]}x{size[1]} px are resized, to {' and '.join(parts)}" if parts else ""
