@@ -41,7 +41,8 @@ def test_distill__is_a_run_that_ends_once_and_gives_its_student(capsys: pytest.C
     data = TensorDataset(PIXELS)
     student = call(data, epochs=2)
     said = capsys.readouterr().err
-    assert "nothing to resume in run" in said
+    assert "nothing to resume" not in said, "nobody asked"
+    assert "nothing to resume in run" in Path("run/summary.txt").read_text()
     assert "; batch_size=1 makes" in said
     run = runs.read(Path("run"))
     steps = list(range(1, run.steps + 1))

@@ -26,7 +26,7 @@ from tinymim.data.corrupted import CorruptedData
 from tinymim.data.corruptions import Corruptions
 from tinymim.data.data_module import ImageData
 from tinymim.errors import TinymimError, mistaken
-from tinymim.log import Details, details, say
+from tinymim.log import Details, detail, details, say
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
 from tinymim.training import preflight, run_folder, run_record, run_results, test_report
@@ -151,8 +151,9 @@ class TinymimCLI(LightningCLI):
             if self.subcommand == "fit":
                 real = last and last.resolve()
                 other = f", which is {real}" if real and real.parent != (self.run_dir / "checkpoints").resolve() else ""
+                told = say if last or (self.run_dir / run_folder.RECIPE).exists() else detail  # of a new run no news
                 nothing = f"nothing to resume in {self.run_dir}: starting from zero"
-                say(f"resuming from {last}{other}" if last else nothing)
+                told(f"resuming from {last}{other}" if last else nothing)
             config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last) if last else None
         elif path and not Path(path).is_file():
             raise TinymimError(f"ckpt_path: {absent(Path(path))}")
@@ -187,9 +188,8 @@ class TinymimCLI(LightningCLI):
             writer = MaskFiles if isinstance(self.model, Segmenter) else PredictionArrays
             return [CommonPrecision(), *progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
 
-        seed = config.seed_everything
+        seed, self._flops, self._elapsed = config.seed_everything, FlopCount(), Elapsed()
         self._guard = NonFiniteGuard(config.on_nonfinite, config.max_rewinds)
-        self._flops, self._elapsed = FlopCount(), Elapsed()
         exact = ExactResume(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
         rates = [] if trainer.logger is False else [LearningRateMonitor("step")]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
