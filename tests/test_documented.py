@@ -28,7 +28,7 @@ BEGINNINGS = (
 
 NOT_HERE = re.compile(
     r"weights (of|are)|no weights|fetch|there is no|no such (file|folder)|is no folder|no file|holds no|no checkpoint|"
-    r"neither a plan|has no run|no classifier|unknown recipe 'runs?/|no card 'exports/"
+    r"neither a plan|has no run|no classifier|unknown recipe 'runs?/"
 )
 """Words of a refusal that names nothing but what a documented command needs and this test has not."""
 

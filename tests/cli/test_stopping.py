@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -69,6 +71,39 @@ def test_main__ends_at_once_at_the_second_signal(monkeypatch: pytest.MonkeyPatch
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+
+
+def test_main__ends_in_the_line_where_an_import_swallows_what_is_raised(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "swallowing.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGTERM)\nexcept BaseException:\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    command(monkeypatch, lambda arguments: importlib.import_module("swallowing"))
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.dup2(writing, 2)
+            main.main(["recipes"])
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        assert stream.read().startswith("tinymim recipes: stopped by SIGTERM; nothing is left half written")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+
+
+def test_command__imports_nothing_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal has left half imported would be tripped over."""
+    monkeypatch.setattr(main, "main", lambda: 75)
+    monkeypatch.setattr(main, "until_closed", lambda: None)
+    monkeypatch.delitem(sys.modules, main.PROCESSES, raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import fails
+    with pytest.raises(SystemExit) as ended:
+        main.command()
+    assert ended.value.code == 75
+    assert main.PROCESSES not in sys.modules
 
 
 def test_main__says_nothing_of_what_was_half_made(

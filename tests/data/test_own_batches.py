@@ -42,7 +42,15 @@ def test_bytes__become_floats() -> None:
     [
         (IMAGES * 4 - 2, r"values from -\d.* leave Normalize out"),
         (LABELS, r"holds \(4,\) where images"),
-        (torch.rand(4, 1, 8, 8), r"holds \(4, 1, 8, 8\) where images"),
+        (IMAGES * 255, r"^data: images: values from .* divide by 255$"),
+        (IMAGES / 0, r"^data: images: 768 of 768 values are NaN or infinite; give floats in \[0, 1\]$"),
+        (
+            torch.rand(4, 1, 8, 8),
+            r"holds \(4, 1, 8, 8\) .* belong; grey .* images.expand\(-1, 3, -1, -1\)$",
+        ),
+        (torch.rand(4, 8, 8, 3), r"belong; channels that come last come second by images.movedim\(-1, 1\)$"),
+        (IMAGES[0], r"belong; one image is a batch as images\[None\]$"),
+        (torch.rand(4, 4, 8, 8), r"belong: give them alone, first in a tuple"),
         ({"pixels": IMAGES}, "holds dict where images"),
         ((["a", "b"], LABELS), "holds list where images"),
     ],

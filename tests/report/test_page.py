@@ -121,7 +121,7 @@ def test_against__alike_runs_in_order_the_rest_folded_and_top5_only_where_it_say
 
 
 def test_curves__in_per_cent_with_epochs_and_the_same_stage_of_a_study_behind(tmp_path: Path) -> None:
-    log = "step,val/top1,train/loss\n4,0.25,3\n8,0.5,2\n"
+    log = "step,val/top1,train/loss\n3,0.25,3\n8,0.5,2\n"  # the last by a validation after the end
     for row in ("a", "b"):
         run(tmp_path / row / "seed0" / "tuned", **{"results.json": results(0.5), "metrics.csv": log})
     run(tmp_path / "b" / "seed0" / "probed", **{"results.json": results(0.5), "metrics.csv": log})
@@ -140,7 +140,7 @@ def test_curves__in_per_cent_with_epochs_and_the_same_stage_of_a_study_behind(tm
 def test_a_long_training_curve_is_smoothed(tmp_path: Path) -> None:
     log = "step,train/loss\n" + "".join(f"{step},{step % 2}\n" for step in range(100))
     (chart,) = curves.charts(run(tmp_path / "run", **{"metrics.csv": log}), [])
-    assert b"training, mean of 4: 0.5 at step 99" in chart.content
+    assert b"training, mean of 4: 0.5 at step 100" in chart.content
 
 
 def test_confusion__matrix_worst_and_each_class() -> None:

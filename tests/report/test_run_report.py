@@ -96,7 +96,7 @@ def test_a_resumed_runs_pieces_are_one_curve(tmp_path: Path) -> None:
     (tmp_path / "metrics-2.csv").write_text("step,val/loss,train/loss\n2,,4.5\n3,,2\n")
     (tmp_path / "metrics.csv").write_text("step,train/loss,val/loss\n4,1,\n4,,7\n")
     found = runs.read(tmp_path).curves
-    assert found == {"train/loss": ([1, 2, 3, 4], [5, 4.5, 2, 1]), "val/loss": ([4], [7])}
+    assert found == {"train/loss": ([2, 3, 4, 5], [5, 4.5, 2, 1]), "val/loss": ([5], [7])}, "the log counts from 0"
 
 
 def small(place: Path, **files: str) -> Path:

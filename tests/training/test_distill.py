@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import tinymim
 from tests.commands import isolated
 from tinymim.errors import TinymimError
+from tinymim.report import runs
 from tinymim.targets import Relation
 
-STUDENT = tinymim.Architecture(options={"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3})
+SIZES = {"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
+STUDENT = tinymim.Architecture(options=SIZES)
 PIXELS = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -39,8 +41,13 @@ def test_distill__is_a_run_that_ends_once_and_gives_its_student(capsys: pytest.C
     data = TensorDataset(PIXELS)
     student = call(data, epochs=2)
     said = capsys.readouterr().err
-    assert "nothing to resume in run" in said
+    assert "nothing to resume" not in said, "nobody asked"
+    assert "nothing to resume in run" in Path("run/summary.txt").read_text()
     assert "; batch_size=1 makes" in said
+    run = runs.read(Path("run"))
+    steps = list(range(1, run.steps + 1))
+    assert run.curves["train/loss"][0] == steps, "a short run has its curve"
+    assert run.curves["val/loss"][0] == [steps[-1] // 2, steps[-1]], "where the epochs ended"
     again = call(TensorDataset(PIXELS.clone()), epochs=2)
     assert "nothing to train: the checkpoint is at epoch 2 of 2" in capsys.readouterr().err
     loaded = tinymim.load("run/checkpoints/last.ckpt")
@@ -125,7 +132,9 @@ def test_load__names_its_own_argument() -> None:
 @pytest.mark.parametrize(
     "batches", [PIXELS, TensorDataset(PIXELS, torch.arange(12) % 2), [{"image": p} for p in PIXELS]]
 )
-def test_distiller__in_a_trainer_of_ones_own(batches: Any, recwarn: pytest.WarningsRecorder) -> None:
+def test_distiller__in_a_trainer_of_ones_own(
+    batches: Any, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = tinymim.Distiller(
         "digits_mae",
         STUDENT,
@@ -137,6 +146,18 @@ def test_distiller__in_a_trainer_of_ones_own(batches: Any, recwarn: pytest.Warni
     trainer = pl.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)  # type: ignore[arg-type]
     loader = DataLoader(batches, batch_size=4)
     trainer.fit(module, loader, loader)
+    line = "data: images of 8x8 px are resized, to 32x32 for the student and 32x32 for the teacher"
+    assert capsys.readouterr().err.count(line) == 1
     assert trainer.optimizers[0].defaults["lr"] == pytest.approx(8e-3 * 4 / 256)
     assert {"train/loss", "val/loss"} <= trainer.callback_metrics.keys()
     assert not [warning for warning in recwarn if "overridden" in str(warning.message)]
+
+
+def test_distiller__of_patches_that_leave_pixels_out_or_of_two_sizes() -> None:
+    odd = tinymim.Distiller("digits_mae", tinymim.Architecture(options=SIZES | {"patch_size": 5}), [Relation()])
+    assert "img_size: 32 px are no multiple of the patches' 5 px: the rest would not be seen" in odd.problems(None)
+    large = tinymim.Distiller("digits_mae", tinymim.Architecture(options=SIZES | {"img_size": 64}), [Relation()])
+    assert not large.problems(32)
+    assert (
+        "images: the teacher takes 32x32 px and the student 64x64, so one of them has them resized" in large.remarks()
+    )

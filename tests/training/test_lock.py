@@ -66,7 +66,7 @@ def test_hold__the_second_process_is_told_who_and_a_dead_one_is_no_owner(
         owner.kill()
     with hold(folder, "run_dir"):
         assert json.loads((folder / ".lock").read_text())["pid"] == os.getpid()
-    assert f"stale, pid {owner.pid}" in capsys.readouterr().err
+    assert f"stale: pid {owner.pid} on {socket.gethostname()}, which took it at 20" in capsys.readouterr().err
     assert (folder / ".lock").read_text() == ""
     with hold(folder, "run_dir"):
         pass
@@ -158,7 +158,7 @@ def test_hold__another_host_is_watched_and_a_living_one_is_left_alone(
     assert "watching up to 60 s" in capsys.readouterr().err
     with hold(tmp_path, "run_dir", patience=0.3):
         pass
-    assert "stale, pid 4711 on elsewhere" in capsys.readouterr().err
+    assert "stale: pid 4711 on elsewhere, which took it at " in capsys.readouterr().err
 
 
 def test_hold__a_requeued_job_does_not_wait_for_itself(

@@ -28,6 +28,9 @@ NETWORK = Backbone(Architecture(options=SIZES)).eval()
         (torch.zeros(2, 3, 16, 16).long(), "images: int64 are no floats; .*1]$"),
         (torch.zeros(2, 3, 16, 16).double(), r"float64, and the network has float32; give images.to\(torch.float32"),
         (np.zeros((2, 3, 16, 16), np.float32), r"numpy.ndarray is no tensor; give torch.from_numpy\(images\), \(B, 3"),
+        (255 * torch.rand(2, 3, 16, 16), r"^images: values from .*, and they are to be in \[0, 1\]; divide by 255$"),
+        (torch.rand(2, 3, 16, 16) - 1, "; leave Normalize out of the transforms, as each network normalises by"),
+        (torch.full((1, 3, 16, 16), torch.nan), r"^images: 768 of 768 values are NaN or infinite; give floats"),
         ([0.0], "builtins.list is no tensor; give a torch.Tensor"),
     ],
 )  # fmt: skip
@@ -42,3 +45,14 @@ def test_images__of_any_size_and_number_are_read() -> None:
         assert NETWORK.features(images).shape == (len(images), 8)
     assert NETWORK.double().features(torch.rand(1, 3, 16, 16).double()).dtype == torch.float64
     NETWORK.float()
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_images__that_are_traced_or_mapped_have_no_values_to_look_at() -> None:
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = NETWORK(images)
+        exported = torch.export.export(NETWORK, (images,)).module()
+        torch.testing.assert_close(exported(images), expected)
+        one_by_one = torch.vmap(lambda image: NETWORK(image[None])[0])(images)
+        torch.testing.assert_close(one_by_one, expected)

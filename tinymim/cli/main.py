@@ -21,6 +21,8 @@ from tinymim.system import FULL
 
 AGAIN = "make room, or name another folder, and give the command again: what is finished is kept"
 HELP = frozenset(("-h", "--help"))
+PROCESSES = "tinymim.training.processes"
+"""What a run of several processes has imported, and nothing else needs at its end."""
 
 
 def _always(arguments: list[str]) -> bool:
@@ -194,10 +196,8 @@ def command() -> NoReturn:
         code: Any = main()
     except SystemExit as ended:
         code = ended.code
-    if "torch" in sys.modules and isinstance(code, int | None):
-        from tinymim.training import processes
-
-        processes.leave(code or 0)
+    if PROCESSES in sys.modules and isinstance(code, int | None):  # what is half imported would fail to be completed
+        sys.modules[PROCESSES].leave(code or 0)
     sys.exit(code)
 
 
@@ -235,15 +235,13 @@ def main(arguments: list[str] | None = None) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:  # waiting threads that spin long starve whatever else the machine runs
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        with Stopping() as stopping:
+        with Stopping(name) as stopping:
             COMMANDS[name].first_look(arguments)
             if builds(name, arguments):
                 _reach_working_folder()
             code = COMMANDS[name].run(arguments)
-            if "torch" in sys.modules:
-                from tinymim.training import processes
-
-                processes.wait_for_all()
+            if PROCESSES in sys.modules:
+                sys.modules[PROCESSES].wait_for_all()
             return code
     except TinymimError as error:
         words, code = own_words(error), error.code

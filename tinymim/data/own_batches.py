@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from tinymim.data.data_module import Sample
 from tinymim.data.device_augment import unit
 from tinymim.errors import TinymimError
+from tinymim.vit.images import check_values, shape_remedy
 
 IMAGES = ("image", "images", "pixel_values")
 """Keys under which dictionaries have images, transformers' last."""
@@ -38,14 +40,17 @@ def as_samples(batch: Any) -> Sample:
         images, others = batch, {}
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
         what = f"{tuple(images.shape)}" if isinstance(images, Tensor) else type(images or batch).__name__
-        raise TinymimError(
-            f"data: a batch holds {what} where images (B, 3, H, W) belong: give them alone, first in a tuple, or under "
-            "'image' in a dictionary"
-        )
+        remedy = shape_remedy(tuple(images.shape)) if isinstance(images, Tensor) else ""
+        remedy = remedy or ": give them alone, first in a tuple, or under 'image' in a dictionary"
+        raise TinymimError(f"data: a batch holds {what} where images (B, 3, H, W) belong{remedy}")
     images = unit(images)
-    if images.device.type == "cpu" and not -0.01 <= images.amin() <= images.amax() <= 1.01:
-        raise TinymimError(
-            f"data: images with values from {images.amin():.3g} to {images.amax():.3g}, and they are to be in [0, 1]; "
-            "leave Normalize out of the transforms, as each network normalises by itself"
-        )
+    check_values(images, "data: images")
     return {"index": torch.arange(len(images)), **others, "image": images}
+
+
+def resizing(size: tuple[int, ...], networks: Mapping[str, tuple[int, int]]) -> str:
+    """Line on images of ``size``, height and width in pixels, that ``networks``, by name, take in another one; empty
+    where all take them as they are."""
+    others = {name: taken for name, taken in networks.items() if tuple(size) != taken}
+    parts = [f"{height}x{width} for the {name}" for name, (height, width) in others.items()]
+    return f"data: images of {size[0]}x{size[1]} px are resized, to {' and '.join(parts)}" if parts else ""

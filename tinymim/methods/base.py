@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tinymim.data.data_module import ImageData
-from tinymim.data.own_batches import as_samples
+from tinymim.data.own_batches import as_samples, resizing
 from tinymim.errors import TinymimError, several
 from tinymim.evaluation.knn import KNNEvaluator
+from tinymim.log import say
 from tinymim.methods.checkpoint_record import check_record
 from tinymim.methods.optim import Optim, configure
 from tinymim.teachers import card, locate
@@ -83,7 +84,7 @@ class Method(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.knn: KNNEvaluator | None = KNNEvaluator()
-        self._built = False
+        self._built = self._resizes = False
         self.checking = False
         """Whether it is built for a check alone, without what neither its record nor a mistake depends on."""
 
@@ -92,6 +93,10 @@ class Method(pl.LightningModule):
         """The network being trained, which :attr:`prefix` leads to."""
         network: Any = self.get_submodule(self.prefix.removesuffix(".vit."))
         return network
+
+    def networks(self) -> dict[str, Backbone]:
+        """Networks that see the images, by their name for people."""
+        return {"network": self.backbone}
 
     def build(self, image_size: int | None, data: Any, errors: Errors) -> None:
         """Build the networks; within ``torch.device("meta")`` their sizes alone, and nothing is loaded.
@@ -205,7 +210,12 @@ class Method(pl.LightningModule):
 
     def _transfer_own(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """A batch of a loader that is not the project's, in its form and on the device."""
-        return super().transfer_batch_to_device(as_samples(batch), device, dataloader_idx)
+        sample = as_samples(batch)
+        sizes = {name: network.image_size for name, network in self.networks().items()}
+        if not self._resizes and (line := resizing(tuple(sample["image"].shape[-2:]), sizes)):
+            self._resizes = True
+            say(line)
+        return super().transfer_batch_to_device(sample, device, dataloader_idx)
 
     def use_source(self, located: Teacher) -> None:
         """Use ``located`` in place of the path in the recipe: in a dry run the stage before has not written it yet."""

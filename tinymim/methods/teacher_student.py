@@ -150,6 +150,10 @@ class TeacherStudentMethod(Method):
         lines = [("teacher", self.located.skeleton.describe()), ("", str(self.provenance))]
         return [*lines, ("", how)] if (how := self.frozen.describe()) else lines
 
+    @override
+    def networks(self) -> dict[str, Backbone]:
+        return {"student": self.backbone, "teacher": self.teacher}
+
     @property
     @override
     def from_scratch(self) -> bool:
@@ -160,7 +164,9 @@ class TeacherStudentMethod(Method):
         assert self.located
         seen = self.located.card and self.located.card.labels_seen
         labels = [f"labels: {self.located.card.name} has seen labels, and so has its student"] if seen else []  # type: ignore[union-attr]
-        return [*super().remarks(), *labels]
+        teachers, students = ("{}x{}".format(*network.image_size) for network in (self.located.skeleton, self.backbone))
+        sizes = f"images: the teacher takes {teachers} px and the student {students}, so one of them has them resized"
+        return [*super().remarks(), *labels, *([sizes] if teachers != students else [])]
 
     # The cache of the teacher's readings follows the data, and a shared teacher the other processes
 

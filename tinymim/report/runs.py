@@ -31,7 +31,7 @@ class Run:
         place: the folder.
         name: the folder's, made longer where two runs share it.
         recipe: its resolved recipe.
-        curves: what it logged.
+        curves: what it logged, by the count of steps that had been taken; as the log has it, from 0, when it is made.
         results: ``results.json``; empty until the run is done.
         progress: ``progress.json``.
         environment: ``environment.json``.
@@ -63,6 +63,11 @@ class Run:
         """The final figures, or the newest of a run that goes on."""
         self.steps, self.epochs = (self._whole(name) for name in ("steps", "epochs"))
         """Steps and epochs of the whole run; 0 where they are not known."""
+        # loggers count steps from 0, and a validation after the last one as if it were another
+        most = self.steps or metrics_log.LAST_STEP
+        self.curves = {
+            name: ([min(step + 1, most) for step in steps], values) for name, (steps, values) in self.curves.items()
+        }
 
     def _whole(self, name: str) -> int:
         number = self.progress.get(name) or self.results.get(name)

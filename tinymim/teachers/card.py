@@ -185,6 +185,11 @@ def find(name: str) -> Card:
     cards = paths()
     if name in cards:
         return read(cards[name])
+    if "/" in name or os.sep in name:
+        raise TinymimError(
+            f"teacher: there is no file or folder {text.brief(name)}; cards' names are those of `tinymim teachers`, "
+            "and timm's weights timm:NAME"
+        )
     names = nearest(name, cards)
     close = f"; near it: {', '.join(names)}" if names else ""
     raise TinymimError(

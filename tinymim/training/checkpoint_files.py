@@ -14,9 +14,10 @@ from typing_extensions import override
 
 from tinymim.errors import TinymimError
 from tinymim.files import checksum_beside, sha256, write_atomically, write_text
-from tinymim.log import say
+from tinymim.log import detail, say
 from tinymim.teachers import record_schemas, safe_pickle
 from tinymim.training import run_schemas
+from tinymim.training.run_folder import RECIPE
 
 
 def newest(run: Path, parts: bool = False) -> Path | None:
@@ -86,13 +87,14 @@ def problem_of(path: Path, parts: bool = False) -> str | None:
     return None
 
 
-def beginning(last: Path | None, run: Path) -> str:
-    """The line on where a fit in the folder ``run`` goes on, or that it begins."""
+def say_beginning(last: Path | None, run: Path) -> None:
+    """Say where a fit in the folder ``run`` goes on, or that it begins; of a new run that is no news."""
     if last is None:
-        return f"nothing to resume in {run}: starting from zero"
+        told = say if (run / RECIPE).exists() else detail
+        return told(f"nothing to resume in {run}: starting from zero")
     real = last.resolve()
     other = f", which is {real}" if real.parent != (run / "checkpoints").resolve() else ""
-    return f"resuming from {last}{other}"
+    say(f"resuming from {last}{other}")
 
 
 def absent(path: Path) -> str:

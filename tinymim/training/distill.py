@@ -101,7 +101,7 @@ def distill(
     recipe = {
         "name": out.name,
         "seed_everything": seed,
-        "trainer": {"max_epochs": epochs, "devices": devices, "precision": precision, "log_every_n_steps": 10},
+        "trainer": {"max_epochs": epochs, "devices": devices, "precision": precision},
         "data": {**source, "init_args": {**common, **source["init_args"]}},
         "model": {
             "class_path": "tinymim.methods.Distiller",

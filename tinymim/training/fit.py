@@ -30,10 +30,11 @@ from tinymim.log import Details, details, say
 from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
 from tinymim.training import preflight, run_folder, run_record, run_results, test_report
-from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, beginning, newest, problem_of
+from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, problem_of, say_beginning
 from tinymim.training.checkpoints import BestCheckpoint, Checkpoints, total_steps, write_progress
 from tinymim.training.exact_resume import ExactResume, check_ahead
 from tinymim.training.flops import FlopCount
+from tinymim.training.log_interval import LogInterval
 from tinymim.training.messages import readable_errors
 from tinymim.training.monitored import MonitoredMetrics
 from tinymim.training.nonfinite_guard import NonFiniteGuard, Rewind
@@ -151,7 +152,7 @@ class TinymimCLI(LightningCLI):
                 raise TinymimError(f"ckpt_path: {self.run_dir} holds no checkpoint yet")
             if self.subcommand == "fit":
                 check_ahead(last, config.trainer)
-                say(beginning(last, self.run_dir))
+                say_beginning(last, self.run_dir)
             config.ckpt_path = self.config_init[self.subcommand].ckpt_path = str(last) if last else None
         elif path and not Path(path).is_file():
             raise TinymimError(f"ckpt_path: {absent(Path(path))}")
@@ -188,9 +189,8 @@ class TinymimCLI(LightningCLI):
             writer = MaskFiles if isinstance(self.model, Segmenter) else PredictionArrays
             return [CommonPrecision(), *progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
 
-        seed = config.seed_everything
+        seed, self._flops, self._elapsed = config.seed_everything, FlopCount(), Elapsed()
         self._guard = NonFiniteGuard(config.on_nonfinite, config.max_rewinds)
-        self._flops, self._elapsed = FlopCount(), Elapsed()
         exact = ExactResume(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
         rates = [] if trainer.logger is False else [LearningRateMonitor("step")]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
@@ -202,7 +202,7 @@ class TinymimCLI(LightningCLI):
         # in this order: the guard judges a step before anything is written of it, checkpoints come last
         told = preflight.Preflight(details=self.attempt.details)
         watching = [CommonPrecision(), exact, self._guard, self._flops, told, MonitoredMetrics()]
-        return [*watching, *progress, *rates, self._elapsed, *checkpoints]
+        return [*watching, *progress, *rates, LogInterval(trainer.log_every_n_steps), self._elapsed, *checkpoints]
 
     def after_fit(self) -> None:
         """Validate the final weights if the last epoch did not, and write the figures."""

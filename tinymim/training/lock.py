@@ -159,7 +159,8 @@ def _check_owner(folder: Path, what: str, patience: float, locked: bool) -> None
         say(f"{folder} was in use by {_name(owner)}; watching up to {patience:.0f} s whether it still is")
         if _is_touched(folder, patience):
             raise _busy(folder, what, owner)
-    say(f"{folder}: its lock is stale, {_name(owner)} has ended without giving it back; taking it over")
+    ended = f"{_process(owner)}, which took it at {owner.get('since')}, has ended without giving it back"
+    say(f"{folder}: its lock is stale: {ended}; taking it over")
 
 
 def owner(folder: Path) -> str | None:
@@ -186,8 +187,12 @@ def _is_free(folder: Path) -> bool:
         return False
 
 
+def _process(owner: Owner) -> str:
+    return f"pid {owner.get('pid')} on {owner.get('host')}"
+
+
 def _name(owner: Owner) -> str:
-    return f"pid {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')}"
+    return f"{_process(owner)}, since {owner.get('since')}"
 
 
 def _busy(folder: Path, what: str, owner: Owner) -> TinymimError:

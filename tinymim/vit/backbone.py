@@ -19,7 +19,7 @@ from tinymim.near_names import near
 from tinymim.vit.architecture import Architecture, build, set_heads
 from tinymim.vit.classifier_head import Head
 from tinymim.vit.geometry import Geometry
-from tinymim.vit.images import check_images, resized
+from tinymim.vit.images import check_images, check_values, resized
 from tinymim.vit.positions import Positions, embed_positions, fit_positions
 from tinymim.vit.taps import (
     ATTENTION,
@@ -170,10 +170,20 @@ class Backbone(Geometry, nn.Module):
         return self.classifier(tokens) if self.classifier else self.vit.forward_head(self.vit.norm(tokens))
 
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
-        """Mean of the patch tokens that ``block`` (default: the output block) gives out, ``(B, D)``; ``images`` as for
-        :meth:`read`."""
+        """Mean of the patch tokens that ``block`` (default: the output block) gives out, ``(B, D)``.
+
+        Args:
+            images: as for :meth:`read`.
+            block: from 1.
+
+        Raises:
+            TinymimError: as :meth:`read`; or values outside of [0, 1], on a CPU, see
+                :func:`tinymim.vit.images.check_values`.
+        """
         tap = Tap(self.output_block if block is None else block, "ffn_post")
-        return self.read(images, [tap])[tap][:, self.prefix :].mean(dim=1)
+        tokens = self.read(images, [tap])[tap]
+        check_values(images)
+        return tokens[:, self.prefix :].mean(dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """:meth:`features` of the output block, ``(B, D)``."""
