@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,11 +38,13 @@ def as_samples(batch: Any) -> Sample:
     else:
         images, others = batch, {}
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
-        what = f"{tuple(images.shape)}" if isinstance(images, Tensor) else type(images or batch).__name__
-        raise TinymimError(
-            f"data: a batch holds {what} where images (B, 3, H, W) belong: give them alone, first in a tuple, or under "
-            "'image' in a dictionary"
-        )
+        given = batch if images is None else images
+        what = f"{tuple(images.shape)}" if isinstance(images, Tensor) else type(given).__name__
+        if isinstance(given, np.ndarray):
+            remedy = "torch.from_numpy makes a tensor of an array, and the default collate_fn a batch of all of them"
+        else:
+            remedy = "give them alone, first in a tuple, or under 'image' in a dictionary"
+        raise TinymimError(f"data: a batch holds {what} where images (B, 3, H, W) belong: {remedy}")
     images = unit(images)
     if images.device.type == "cpu" and not -0.01 <= images.amin() <= images.amax() <= 1.01:
         raise TinymimError(
