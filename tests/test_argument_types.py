@@ -70,6 +70,11 @@ OTHERS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
         "tinymim.methods.MAEPretrainer has no argument mask_seed;",
     ),
     (tinymim.distill, {"lr": 1}, "tinymim.distill has no argument lr; did you mean base_lr?"),
+    (
+        tinymim.relation_kl,
+        {"temprature": 2},
+        "tinymim.relation_kl has no argument temprature; did you mean temp",
+    ),
     (tinymim.load, {"teacher": "digits_mae"}, "tinymim.load has no argument teacher; there is source"),
 ]
 

@@ -65,7 +65,8 @@ def named_arguments(function: F) -> F:
 
     @functools.wraps(function)
     def of_named(*values: Any, **named: Any) -> Any:
-        _refuse(_others(path_of(function), named, known), f"{path_of(function)}()")
+        if any(name not in known for name in named):
+            _refuse(_others(path_of(function), named, known), f"{path_of(function)}()")
         return function(*values, **named)
 
     return typing.cast(F, of_named)

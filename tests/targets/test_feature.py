@@ -104,7 +104,7 @@ def test_feature__patches_meet_where_the_prefixes_differ():
 @pytest.mark.parametrize("target", [AttentionMap, CLS, Feature, Logits, Relation])
 @pytest.mark.parametrize("weight", [-1, 0, math.nan, math.inf])
 def test_weight__of_any_target_is_above_zero(target, weight):
-    with pytest.raises(TinymimError, match=rf"^{target.__name__.lower()}.weight: {weight} is not above 0; leave"):
+    with pytest.raises(TinymimError, match=rf"^{target.__name__.lower()}.weight: {weight} is not a number above 0"):
         bound(target(weight=weight))
 
 

@@ -109,7 +109,7 @@ def test_distill__mistakes_in_a_line(arguments: dict[str, Any], says: str) -> No
 
 
 @pytest.mark.parametrize("several", [{"devices": 3}, {"devices": "2"}, {"options": {"trainer.num_nodes": 2}}])
-def test_distill__of_a_data_set_is_one_processs(several: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distill__of_a_data_set_runs_in_one_process(several: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_SubprocessScriptLauncher, "_call_children_scripts", lambda _: pytest.fail("starts processes"))
     Path("run").mkdir()
     Path("run/results.json").write_text("{}")

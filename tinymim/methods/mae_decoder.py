@@ -81,7 +81,7 @@ class Reconstruction:
         sizes = (self.decoder_width, self.decoder_depth, self.decoder_heads)
         errors = [f"reconstruction.{error}" for error in decoder_errors(*sizes)]
         if not 0 < self.weight < math.inf:
-            errors.append(f"reconstruction.weight: {self.weight} is not above 0; leave reconstruction out for none")
+            errors.append(f"reconstruction.weight: {self.weight} is not a number above 0; or leave it out")
         if not mask_ratio:
             errors.append("reconstruction: nothing is dropped to restore; set mask_ratio (the paper's is 0.75)")
         return errors

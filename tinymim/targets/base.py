@@ -71,7 +71,7 @@ class Target(nn.Module):
                 "which takes readings by the tap names in `reads` (see tinymim/targets/base.py)"
             )
         if not 0 < self.weight < math.inf:
-            raise TinymimError(f"{self.name}.weight: {self.weight} is not above 0; leave the target out for none")
+            raise TinymimError(f"{self.name}.weight: {self.weight} is not a number above 0; or leave it out")
         self.blocks = compared_blocks(self.name, self.teacher_block, self.student_block, teacher, student, target_block)
         # targets that users wrote before there was setup_pair call it fit, and name taps and losses themselves
         getattr(self, "fit", self.setup_pair)(teacher, student)

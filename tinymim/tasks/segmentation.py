@@ -93,7 +93,7 @@ class Segmenter(DensePredictionTask):
         ):
             errors.unless(value >= least, f"{name}: {value} is not {least} or more")
         if not 0 < self.auxiliary_weight < math.inf:
-            errors.append(f"auxiliary_weight: {self.auxiliary_weight} is not above 0; auxiliary: 0 leaves it out")
+            errors.append(f"auxiliary_weight: {self.auxiliary_weight} is no number above 0; auxiliary: 0 leaves it out")
         for name in ("dropout", "drop_path"):
             errors.unless(0 <= getattr(self, name) < 1, f"{name}: {getattr(self, name)} is not in [0, 1)")
         if image_size and stride > image_size:

@@ -78,7 +78,7 @@ def distill(
             up to 30 times as much.
         teacher_cache: views of each image that the teacher is run for, and read from disk from then on.
         num_workers: loading processes.
-        devices: of the accelerator; more than one, in all, only for a folder of images.
+        devices: of the accelerator; more than one, over all nodes, only for a folder of images.
         precision: Lightning's, or ``auto``, the fastest here.
         seed: of everything random.
         options: of the recipe by dotted name, such as ``{"model.drop_path": 0.0, "trainer.max_steps": 100}``; none
