@@ -15,9 +15,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 MAP = PROJECT / "docs" / "architecture.md"
 
 FLOORS = {
-    "errors near_names extras system files seeds safety log device precision": "errors and messages for people, names "
-    "near a misspelt one, packages that may be missing, the operating system, whole files, seeded randomness, safe "
-    "reading of others' files, device and precision",
+    "errors near_names argument_types extras system files seeds safety log device precision": "errors and messages for "
+    "people, names near a misspelt one, types of arguments, packages that may be missing, the operating system, whole "
+    "files, seeded randomness, safe reading of others' files, device and precision",
     "vit ops": "the Vision Transformer as the project reads it; the relation loss as an operation",
     "targets": "what is distilled: relations, features, attention, CLS, logits",
     "teachers": "who teaches: cards, public checkpoints, their formats and licences",

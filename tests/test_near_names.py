@@ -44,6 +44,8 @@ def test_near__another_word(kind: str) -> None:
 def test_near__ends_a_message() -> None:
     assert near("cosin", ["linear", "cosine"]) == "; did you mean cosine?"
     assert near("train", ["fit", "chain"]) == "; there are chain, fit"
+    assert near("foo", ["source"]) == "; there is source"
+    assert near("lr", ["base_lr", "batch_size", "min_lr"]) == "; did you mean base_lr or min_lr?"
     assert nearest("mae", CARDS, 2) == ["mae_vitb16", "mae_vitl16"]
 
 

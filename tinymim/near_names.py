@@ -40,8 +40,19 @@ def nearest(word: str, words: Iterable[str], most: int = 3) -> list[str]:
 def near(word: str, words: Iterable[str]) -> str:
     """The end of a message on a ``word`` that is none of ``words``: a near one, or all there are."""
     known = list(dict.fromkeys(map(str, words)))
-    names = nearest(word, known, 1)
-    return f"; did you mean {names[0]}?" if names else f"; there are {', '.join(sorted(known))}"
+    if names := meant(word, known):
+        return f"; did you mean {names}?"
+    return f"; there {'is' if len(known) == 1 else 'are'} {', '.join(sorted(known))}"
+
+
+def meant(word: str, words: Iterable[str]) -> str:
+    """The nearest name to a ``word`` that is none of ``words``, or the first two that are as near as each other, in
+    their order: ``base_lr or min_lr`` of ``lr``. Empty where none is near."""
+    known = list(dict.fromkeys(map(str, words)))
+    names = nearest(word, known, len(known))
+    likeness = [_likeness(_folded(word), _folded(name)) for name in names]
+    alike = [name for name, its in zip(names, likeness, strict=True) if its == likeness[0]]
+    return " or ".join(sorted(alike, key=known.index)[:2])
 
 
 def strangers(words: Iterable[str], known: Iterable[str]) -> str:

@@ -53,6 +53,11 @@ def test_bytes__become_floats() -> None:
         (torch.rand(4, 4, 8, 8), r"belong: give them alone, first in a tuple"),
         ({"pixels": IMAGES}, "holds dict where images"),
         ((["a", "b"], LABELS), "holds list where images"),
+        (IMAGES.numpy(), r"holds ndarray where images \(B, 3, H, W\) belong: torch.from_numpy makes a tensor of"),
+        ([*IMAGES.numpy()], "holds ndarray where images .* the default collate_fn a batch of all of them"),
+        ([IMAGES.numpy(), LABELS.numpy()], "holds ndarray where"),
+        ({"image": IMAGES.numpy()}, "holds ndarray where"),
+        ({"pixels": IMAGES.numpy()}, "holds dict where images .* under 'image'"),
     ],
 )
 def test_other_batches__are_refused(batch: Any, says: str) -> None:

@@ -88,7 +88,7 @@ def test_check__mappings_as_recipes_have_them_are_told_together() -> None:
         (Classifier, {"weights": nn.Linear(1, 1)}, "weights: an object of Linear is not a text or None"),
         (Classifier, {"pool": "max"}, "pool: 'max' is not one of 'mean', 'cls', 'cls_dist'"),
         (Classifier, {"num_classes": True}, "num_classes: True is not a whole number or None"),
-        (Classifier, {"deit": "digits_mae"}, "deit: an object of str; give tinymim.tasks.deit.Deit(...)"),
+        (Classifier, {"deit": "digits_mae"}, "deit: 'digits_mae' is a name; give tinymim.tasks.deit.Deit('d"),
         (Segmenter, {"blocks": ["last"]}, "blocks: ['last'] is not a list of whole numbers or None"),
         (Detector, {"scales": 2.0}, "scales: 2.0 is not a list of numbers or None"),
         (SceneTasks, {"tasks": "shape"}, "tasks: 'shape' is not a list of texts"),

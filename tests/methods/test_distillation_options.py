@@ -109,6 +109,10 @@ def test_reconstruction__trains_the_whole_student_and_leaves_no_trace_in_it(teac
         ({"reconstruction": SMALL}, "reconstruction: nothing is dropped.*mask_ratio"),
         ({"mask_ratio": 1.0}, r"mask_ratio: 1.0 is not in \[0, 1\)"),
         ({"teacher_drop_path": -0.1}, r"teacher_drop_path: -0.1 is not"),
+        (
+            {"mask_ratio": 0.5, "reconstruction": Reconstruction(weight=-1)},
+            "reconstruction.weight: -1 is not",
+        ),
         ({"mask_ratio": 0.5, "reconstruction": Reconstruction(decoder_width=6)}, "reconstruction.decoder_width: 6"),
     ],
 )

@@ -1,14 +1,18 @@
+import math
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tinymim.errors import TinymimError
-from tinymim.targets import Feature, Target
+from tinymim.targets import CLS, AttentionMap, Feature, Logits, Relation, Target
 from tinymim.targets.base import block_numbers, first_only_taps, target_block, whiten
+from tinymim.targets.feature import Place
 from tinymim.vit.architecture import Architecture
 from tinymim.vit.backbone import Backbone, skeleton
-from tinymim.vit.taps import TAPS, Tap
+from tinymim.vit.taps import Tap
 
 TEACHER = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 4}
 STUDENT = {**TEACHER, "embed_dim": 12, "num_heads": 3}
@@ -97,7 +101,14 @@ def test_feature__patches_meet_where_the_prefixes_differ():
     assert sum(target(teacher, student).values()).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("tap", TAPS)
+@pytest.mark.parametrize("target", [AttentionMap, CLS, Feature, Logits, Relation])
+@pytest.mark.parametrize("weight", [-1, 0, math.nan, math.inf])
+def test_weight__of_any_target_is_above_zero(target, weight):
+    with pytest.raises(TinymimError, match=rf"^{target.__name__.lower()}.weight: {weight} is not a number above 0"):
+        bound(target(weight=weight))
+
+
+@pytest.mark.parametrize("tap", get_args(Place))
 def test_feature__reads_the_tap_asked_for(tap):
     target = bound(Feature(tap=tap, teacher_block=1))
     assert target.teacher_taps() == [Tap(1, tap)]

@@ -99,7 +99,7 @@ def test_logits__train_student_and_projection_alone():
     ("target", "networks", "words"),
     [
         (Logits(), {"teacher": {}}, "logits: the teacher.*has no classifier.*finetune_digits.*num_classes"),
-        (Logits(temperature=0), {}, "temperature: 0 is not more than 0"),
+        (Logits(temperature=0), {}, "temperature: 0 is not a number above 0"),
         (Logits(cls=True), {"student": {"class_token": False, "global_pool": "avg"}}, "logits.cls.*no CLS token"),
     ],
 )

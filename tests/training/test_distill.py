@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -115,6 +116,16 @@ def test_distill__mistakes_in_a_line(arguments: dict[str, Any], says: str) -> No
     with pytest.raises(TinymimError, match=says):
         call(**arguments)
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("several", [{"devices": 3}, {"devices": "2"}, {"options": {"trainer.num_nodes": 2}}])
+def test_distill__of_a_data_set_runs_in_one_process(several: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_SubprocessScriptLauncher, "_call_children_scripts", lambda _: pytest.fail("starts processes"))
+    Path("run").mkdir()
+    Path("run/results.json").write_text("{}")
+    with pytest.raises(TinymimError, match=r"^devices: \d processes in all, and .* only for a folder.* devices=1 and "):
+        call(TensorDataset(PIXELS), overwrite=True, **several)
+    assert [path.name for path in Path("run").iterdir()] == ["results.json"]
 
 
 def test_distill__leaves_a_folder_of_other_files(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tinymim.config import class_paths, options, trainer_parts, value_types
 from tinymim.config.class_paths import classes_in
 from tinymim.config.value_types import SCALARS, alternatives, bases_of, dataclass_of
 from tinymim.errors import TinymimError
-from tinymim.near_names import near, nearest
+from tinymim.near_names import meant, near
 from tinymim.safety import text
 
 Config = dict[str, Any]
@@ -191,8 +191,8 @@ def check_values(
 def drop_unknown(node: Config, path: str, allowed: set[str], owner: str, errors: list[str]) -> None:
     """Take keys of ``node`` that are not ``allowed`` out of it; each is an error with the nearest one that is."""
     for key in [key for key in node if key not in allowed]:
-        match = nearest(key, allowed, 1)
-        hint = f"did you mean {match[0]}?" if match else f"it has {', '.join(sorted(allowed))}"
+        names = meant(key, sorted(allowed))
+        hint = f"did you mean {names}?" if names else f"it has {', '.join(sorted(allowed))}"
         errors.append(f"{path}.{key}".lstrip(".") + f": no such option of {owner}; {hint}")
         del node[key]
 

@@ -30,6 +30,11 @@ def find(name: str | None) -> Any:
     return _opened.get(name or "")
 
 
+def is_opened(data: Any) -> bool:
+    """Whether a data module reads one of them."""
+    return str(getattr(data, "dataset", "")).startswith(PREFIX)
+
+
 def error(field: str, name: str) -> str | None:
     """Why a data set cannot be read by numbers, with a remedy."""
     dataset = find(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,9 +40,13 @@ def as_samples(batch: Any) -> Sample:
     else:
         images, others = batch, {}
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
-        what = f"{tuple(images.shape)}" if isinstance(images, Tensor) else type(images or batch).__name__
-        remedy = shape_remedy(tuple(images.shape)) if isinstance(images, Tensor) else ""
-        remedy = remedy or ": give them alone, first in a tuple, or under 'image' in a dictionary"
+        given = batch if images is None else images
+        what = f"{tuple(images.shape)}" if isinstance(images, Tensor) else type(given).__name__
+        if isinstance(given, np.ndarray):
+            remedy = ": torch.from_numpy makes a tensor of an array, and the default collate_fn a batch of all of them"
+        else:
+            remedy = shape_remedy(tuple(images.shape)) if isinstance(images, Tensor) else ""
+            remedy = remedy or ": give them alone, first in a tuple, or under 'image' in a dictionary"
         raise TinymimError(f"data: a batch holds {what} where images (B, 3, H, W) belong{remedy}")
     images = unit(images)
     check_values(images, "data: images")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from tinymim.methods.argument_types import check_types
+from tinymim.argument_types import check_types
 from tinymim.methods.base import Errors, size
 from tinymim.methods.mae_decoder import Reconstruction, Reconstructor
 from tinymim.methods.masking import fixed_keep, random_keep

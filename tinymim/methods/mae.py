@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinymim.methods.argument_types import check_types
+from tinymim.argument_types import check_types
 from tinymim.methods.mae_decoder import Decoder, decoder_errors, patchify, reconstruction_loss, statistics_of
 from tinymim.methods.masking import keep_smallest
 from tinymim.methods.mim import MaskedPretrainer

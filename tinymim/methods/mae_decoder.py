@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,6 +11,7 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from tinymim.argument_types import checked
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.norms import LastNorm
 from tinymim.vit.taps import choose_attention
@@ -50,13 +52,14 @@ class Decoder(nn.Module):
         return self.pixels(x[:, self.prefix :])
 
 
+@checked
 @dataclass
 class Reconstruction:
     """An auxiliary reconstruction loss (TinyMIM section 4.2, Table 12), which the paper takes from MAE without giving
     its weight or decoder; the defaults are MAE's.
 
     Args:
-        weight: factor of the loss in the sum.
+        weight: factor of the loss in the sum, above 0.
         decoder_width: channels of the decoder.
         decoder_depth: its blocks.
         decoder_heads: its heads.
@@ -77,6 +80,8 @@ class Reconstruction:
         """Sizes that no decoder can have, and a mask ratio that leaves nothing to restore."""
         sizes = (self.decoder_width, self.decoder_depth, self.decoder_heads)
         errors = [f"reconstruction.{error}" for error in decoder_errors(*sizes)]
+        if not 0 < self.weight < math.inf:
+            errors.append(f"reconstruction.weight: {self.weight} is not a number above 0; or leave it out")
         if not mask_ratio:
             errors.append("reconstruction: nothing is dropped to restore; set mask_ratio (the paper's is 0.75)")
         return errors

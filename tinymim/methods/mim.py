@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinymim.methods.argument_types import check_types
+from tinymim.argument_types import check_types
 from tinymim.methods.base import Errors, Method
 from tinymim.methods.masking import fixed_noise
 from tinymim.methods.optim import Optim

@@ -13,11 +13,13 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from typing_extensions import override
 
+from tinymim.argument_types import checked
 from tinymim.data.sampler import step_images
 from tinymim.errors import TinymimError, counted
 from tinymim.log import detail, say
 
 
+@checked
 @dataclass
 class Optim:
     """AdamW with linear warm-up and a schedule, per step. The defaults are TinyMIM's for distillation.
@@ -32,6 +34,9 @@ class Optim:
         schedule: half a ``cosine`` that begins after the warm-up; or ``linear``, falling from the first step on, with
             the warm-up as a factor: mmsegmentation's ``poly`` of power 1.
         warmup_steps: in place of ``warmup_epochs``.
+
+    Raises:
+        TinymimError: arguments of other types or names.
     """
 
     base_lr: float = 1.5e-4

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinymim.methods.argument_types import check_types
+from tinymim.argument_types import check_types
 from tinymim.methods.mae_decoder import patchify
 from tinymim.methods.masking import mask_smallest, masked_count
 from tinymim.methods.mim import MaskedPretrainer

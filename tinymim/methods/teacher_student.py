@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
+from tinymim.argument_types import check_types
 from tinymim.errors import TinymimError
-from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors, Method, find
 from tinymim.methods.cached_teacher import CachedTeacher, cache_errors, clashes, precision_name
 from tinymim.methods.frozen_teacher import FrozenTeacher, Precision, View, teacher_dtype

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinymim.argument_types import named_arguments
 from tinymim.errors import TinymimError
 from tinymim.ops.blocked import blocked
 
@@ -27,6 +28,7 @@ def relation_logits(a: Tensor, b: Tensor) -> Tensor:
         return (a.to(dtype) * a.shape[-1] ** -0.5) @ b.to(dtype).transpose(-2, -1)
 
 
+@named_arguments
 def relation_kl(
     tq: Tensor, tk: Tensor, sq: Tensor, sk: Tensor, temperature: float = 1.0, form: Form = "auto"
 ) -> Tensor:

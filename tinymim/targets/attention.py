@@ -8,12 +8,14 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinymim.argument_types import checked
 from tinymim.ops.relation_kl import relation_logits
 from tinymim.targets.base import Blocks, Target
 from tinymim.targets.tokens import Tokens
 from tinymim.vit.backbone import Backbone
 
 
+@checked
 class AttentionMap(Target):
     """Attention maps softmax(Q Kᵀ / sqrt(d)), each network in its own heads.
 
@@ -25,7 +27,7 @@ class AttentionMap(Target):
         loss: ``kl``, from the teacher's map to the student's, summed over keys and averaged over the rest; or ``mse``.
         average_heads: ``True`` averages over heads even where their numbers agree.
         cls: keep the row and column of the CLS token; tokens are left out before the softmax.
-        weight: factor of this target's loss in the sum.
+        weight: factor of this target's loss in the sum, above 0.
         teacher_block: see :class:`Target`.
         student_block: see :class:`Target`.
     """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinymim.argument_types import checked
 from tinymim.errors import TinymimError
 from tinymim.vit.backbone import Backbone
 from tinymim.vit.taps import Readings, Tap
@@ -16,6 +18,7 @@ Blocks = int | float | list[int | float]
 first), or a list of them."""
 
 
+@checked
 class Target(nn.Module):
     """One thing to distil. A subclass names the taps it reads and the loss of a pair of blocks, and a recipe names it::
 
@@ -30,7 +33,7 @@ class Target(nn.Module):
                 return (seen - teacher["ffn_post"].mean(dim=1)).square().mean()
 
     Args:
-        weight: factor of this target's loss in the sum.
+        weight: factor of this target's loss in the sum, above 0.
         teacher_block: block or blocks of the teacher to read (see :data:`Blocks`); ``None`` takes the teacher card's,
             else the last when both networks are equally deep, else ``round(0.75 x depth)`` (18 of 24; TinyMIM Table
             10). A list is read block by block beside the student's, and the losses are averaged over it.
@@ -67,6 +70,8 @@ class Target(nn.Module):
                 f"{type(self).__name__}: this target has no loss; define pair_loss(self, teacher, student, pair), "
                 "which takes readings by the tap names in `reads` (see tinymim/targets/base.py)"
             )
+        if not 0 < self.weight < math.inf:
+            raise TinymimError(f"{self.name}.weight: {self.weight} is not a number above 0; or leave it out")
         self.blocks = compared_blocks(self.name, self.teacher_block, self.student_block, teacher, student, target_block)
         # targets that users wrote before there was setup_pair call it fit, and name taps and losses themselves
         getattr(self, "fit", self.setup_pair)(teacher, student)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, cast
 
 import torch
@@ -9,11 +10,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinymim.argument_types import checked
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Blocks, Target, token_loss, whiten
 from tinymim.vit.backbone import Backbone
 
 
+@checked
 class CLS(Target):
     """The teacher's CLS token, through a projection of the student's.
 
@@ -28,7 +31,7 @@ class CLS(Target):
             image (DINO, arXiv 2104.14294, section 3.1); for ``cross_entropy`` alone.
         centre_momentum: share of the running mean that a step keeps.
         projection: ``linear``, or ``mlp``: two linear layers with GELU between, as wide as the teacher.
-        weight: factor of this target's loss in the sum.
+        weight: factor of this target's loss in the sum, above 0.
         teacher_block: see :class:`Target`.
         student_block: see :class:`Target`.
     """
@@ -58,8 +61,8 @@ class CLS(Target):
                 raise TinymimError(
                     f"cls: {network.architecture.arch} has no CLS token; use a feature or relation target"
                 )
-        if not self.temperature > 0:
-            raise TinymimError(f"cls.temperature: {self.temperature} is not above 0; DINO's students use 0.1")
+        if not 0 < self.temperature < math.inf:
+            raise TinymimError(f"cls.temperature: {self.temperature} is not a number above 0; DINO's students use 0.1")
         if self.loss != "cross_entropy" and (self.centring or self.temperature != 1):
             raise TinymimError(
                 f"cls: temperature and centring would do nothing, as loss is {self.loss}; leave them out"

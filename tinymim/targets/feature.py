@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Tensor, nn
 
+from tinymim.argument_types import checked
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Blocks, Target, token_loss, whiten
 from tinymim.targets.tokens import Tokens
@@ -14,6 +16,7 @@ from tinymim.vit.backbone import Backbone
 Place = Literal["ffn_post", "ffn_pre", "attn_post", "attn_pre", "q", "k", "v"]
 
 
+@checked
 class Feature(Target):
     """Tokens at one tap or several: the teacher's whitened by LayerNorm without affine, the student's through a linear
     projection.
@@ -25,7 +28,7 @@ class Feature(Target):
         beta: where smooth-L1 turns from square to straight; 2 in the paper.
         whiten: the teacher's tokens; ``False`` compares them as they are.
         cls: include the CLS token; by default only patches count.
-        weight: factor of this target's loss in the sum.
+        weight: factor of this target's loss in the sum, above 0.
         teacher_block: see :class:`Target`. "Output feature" in the paper's Table 6 is the teacher's last block.
         student_block: see :class:`Target`.
     """
@@ -53,8 +56,10 @@ class Feature(Target):
             raise TinymimError("feature.tap: an empty list; name at least one tap, such as ffn_post")
         if len(set(self.reads)) < len(self.reads):
             raise TinymimError(f"feature.tap: {self.reads} names a tap twice; name each once")
-        if not self.beta > 0:
-            raise TinymimError(f"feature.beta: {self.beta} is not above 0; the paper's is 2, and l1 is the limit at 0")
+        if not 0 < self.beta < math.inf:
+            raise TinymimError(
+                f"feature.beta: {self.beta} is not a number above 0; the paper's is 2, and l1 is the limit at 0"
+            )
         self._tokens = Tokens.match(teacher, student, self.cls, self.name)
         self._widths = (student.width, teacher.width)
         count = len(self.blocks) * len(self.reads)

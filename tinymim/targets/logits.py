@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinymim.argument_types import checked
 from tinymim.errors import TinymimError
 from tinymim.targets.base import Target
 from tinymim.vit.backbone import NO_CLASSIFIER, Backbone
 from tinymim.vit.taps import LOGITS
 
 
+@checked
 class Logits(Target):
     """KL(teacher ‖ student) of softened class probabilities; needs a teacher with a classifier.
 
@@ -21,7 +25,7 @@ class Logits(Target):
         temperature: T, that both sides' logits are divided by (3 as in DeiT's soft distillation).
         t_squared: multiply the loss by T², so that the gradients keep their size whatever T is (section 2 there).
         cls: read the student's CLS token in place of the mean patch token.
-        weight: factor of this target's loss in the sum.
+        weight: factor of this target's loss in the sum, above 0.
         student_block: see :class:`Target`; the teacher's logits always come after its last block.
     """
 
@@ -40,8 +44,8 @@ class Logits(Target):
 
     def setup_pair(self, teacher: Backbone, student: Backbone) -> None:
         """Build the student's classifier."""
-        if not self.temperature > 0:
-            raise TinymimError(f"logits.temperature: {self.temperature} is not more than 0")
+        if not 0 < self.temperature < math.inf:
+            raise TinymimError(f"logits.temperature: {self.temperature} is not a number above 0")
         if not teacher.classes:
             raise TinymimError(f"logits: the teacher, {teacher.architecture.arch}, {NO_CLASSIFIER}")
         if self.cls and not student.has_cls:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinymim.argument_types import checked
 from tinymim.errors import TinymimError
 from tinymim.ops import relation_kl
 from tinymim.ops.relation_kl import relation_logits
@@ -20,6 +21,7 @@ from tinymim.vit.backbone import Backbone
 from tinymim.vit.taps import QKV
 
 
+@checked
 class Relation(Target):
     """Relations R_ab = softmax(A Bᵀ / sqrt(d)) of each head, A and B among q, k, v.
 
@@ -40,7 +42,7 @@ class Relation(Target):
             relations.
         cls: keep the row and column of the CLS token, as the published code does.
         form: of the operation, see :func:`tinymim.ops.relation_kl`.
-        weight: factor of this target's loss in the sum.
+        weight: factor of this target's loss in the sum, above 0.
         teacher_block: see :class:`Target`.
         student_block: see :class:`Target`.
     """

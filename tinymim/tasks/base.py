@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
+from tinymim.argument_types import check_types
 from tinymim.errors import TinymimError
-from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors, Method, find
 from tinymim.methods.optim import configure
 from tinymim.teachers.provenance import SCRATCH

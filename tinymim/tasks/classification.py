@@ -13,11 +13,11 @@ from timm.data.mixup import mixup_target
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from tinymim.argument_types import check_types
 from tinymim.errors import TinymimError
 from tinymim.evaluation.knn import KNNEvaluator
 from tinymim.evaluation.test_sets import TestSetEvaluator
 from tinymim.log import say
-from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import Blocks, HeadLayout, SupervisedTask, regroup_heads, size_errors, truncate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinymim.argument_types import checked
 from tinymim.errors import TinymimError
 from tinymim.methods.base import find
 from tinymim.methods.frozen_teacher import FrozenTeacher, Precision, teacher_dtype
@@ -18,6 +20,7 @@ from tinymim.vit.backbone import NO_CLASSIFIER
 from tinymim.vit.taps import LOGITS, Tap
 
 
+@checked
 @dataclass
 class Deit:
     """Distillation into the classifier on the distillation token.
@@ -94,8 +97,8 @@ class DeitTeacher:
             )
         if not 0 <= options.weight <= 1:
             errors.append(f"deit.weight: {options.weight} is not a share from 0 to 1")
-        if not options.temperature > 0:
-            errors.append(f"deit.temperature: {options.temperature} is not more than 0")
+        if not 0 < options.temperature < math.inf:
+            errors.append(f"deit.temperature: {options.temperature} is not a number above 0")
         return errors
 
     def load(self, run: str, device: torch.device) -> None:

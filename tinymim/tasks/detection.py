@@ -10,8 +10,8 @@ from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
 from tinymim import extras
+from tinymim.argument_types import check_types
 from tinymim.errors import TinymimError
-from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import Blocks, truncate

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
 
+from tinymim.argument_types import check_types
 from tinymim.errors import TinymimError
 from tinymim.evaluation.knn import KNNEvaluator
 from tinymim.log import say
-from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.tasks.base import Blocks, SupervisedTask, resampling, truncate
 from tinymim.teachers.locate import freeze
@@ -61,7 +62,7 @@ class Knn(SupervisedTask):
         if self.source is None:
             errors.append("weights: none given; name a checkpoint or a teacher card with --model.weights")
             return
-        if self.k < 1 or not self.temperature > 0:
+        if self.k < 1 or not 0 < self.temperature < math.inf:
             errors.append(f"k, temperature: {self.k}, {self.temperature} are not both more than 0")
         self.count_classes(data, errors)
         with errors.of():

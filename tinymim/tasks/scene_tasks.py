@@ -12,9 +12,9 @@ from torch.utils.data import default_collate
 from torchmetrics import MeanMetric, R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
+from tinymim.argument_types import check_types
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
-from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.near_names import near

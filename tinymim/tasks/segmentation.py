@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,9 +13,9 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from tinymim import extras
+from tinymim.argument_types import check_types
 from tinymim.data.segmentation_views import UNLABELLED
 from tinymim.errors import TinymimError
-from tinymim.methods.argument_types import check_types
 from tinymim.methods.base import Errors
 from tinymim.methods.optim import Optim
 from tinymim.tasks.base import truncate
@@ -91,8 +92,8 @@ class Segmenter(DensePredictionTask):
             ("stride", stride, 1),
         ):
             errors.unless(value >= least, f"{name}: {value} is not {least} or more")
-        if self.auxiliary_weight <= 0:
-            errors.append(f"auxiliary_weight: {self.auxiliary_weight} is not above 0; auxiliary: 0 leaves it out")
+        if not 0 < self.auxiliary_weight < math.inf:
+            errors.append(f"auxiliary_weight: {self.auxiliary_weight} is no number above 0; auxiliary: 0 leaves it out")
         for name in ("dropout", "drop_path"):
             errors.unless(0 <= getattr(self, name) < 1, f"{name}: {getattr(self, name)} is not in [0, 1)")
         if image_size and stride > image_size:

@@ -44,7 +44,7 @@ def mistakes(given: Mapping[str, Any]) -> list[str]:
         for name, remedy in (("teacher", ""), ("out", "; give the folder of the run"))
         if not isinstance(given[name], str | Path)
     ]
-    if given["out"] == "":
+    if isinstance(given["out"], str) and not given["out"]:
         errors.append("out: '' names no folder; give the folder of the run, such as 'runs/distilled'")
     if not isinstance(given["overwrite"], bool):
         errors.append(f"overwrite: {given['overwrite']!r} is neither True nor False")

@@ -13,6 +13,7 @@ import numpy
 import yaml
 from torch.utils.data import DataLoader
 
+from tinymim.argument_types import named_arguments
 from tinymim.data import opened
 from tinymim.errors import TinymimError, several
 from tinymim.near_names import strangers
@@ -31,6 +32,7 @@ WARMUP = 0.05
 """Share of the epochs in which the learning rate rises: 15 of 300, as in the paper."""
 
 
+@named_arguments
 def distill(
     teacher: str | Path,
     student: str | Architecture,
@@ -77,7 +79,7 @@ def distill(
             up to 30 times as much.
         teacher_cache: views of each image that the teacher is run for, and read from disk from then on.
         num_workers: loading processes.
-        devices: of the accelerator; more than one only for a folder of images.
+        devices: of the accelerator; more than one, over all nodes, only for a folder of images.
         precision: Lightning's, or ``auto``, the fastest here.
         seed: of everything random.
         options: of the recipe by dotted name, such as ``{"model.drop_path": 0.0, "trainer.max_steps": 100}``; none
@@ -124,6 +126,7 @@ def distill(
     return load(out / "checkpoints" / "last.ckpt")
 
 
+@named_arguments
 def load(source: str | Path) -> Backbone:
     """Load a network, as a plain ``torch.nn.Module`` in eval mode on the CPU, which can be trained.
 

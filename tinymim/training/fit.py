@@ -40,7 +40,7 @@ from tinymim.training.monitored import MonitoredMetrics
 from tinymim.training.nonfinite_guard import NonFiniteGuard, Rewind
 from tinymim.training.predictions import MaskFiles, PredictionArrays
 from tinymim.training.preemption import Preempted, Preemption, end_workers
-from tinymim.training.processes import CommonPrecision, end_with_parent, rank, started_by_lightning
+from tinymim.training.processes import CommonPrecision, check_processes, end_with_parent, rank, started_by_lightning
 from tinymim.training.progress import Elapsed, progress_bar
 from tinymim.training.run_record import SaveRecipe
 
@@ -123,11 +123,14 @@ class TinymimCLI(LightningCLI):
             self._tested = test_report.folder(Path(config.ckpt_path or ""), self.run_dir, config.run_dir is not None)
         if self.attempt.same and config.ckpt_path:
             run_record.check_same(self.run_dir, self._parser(self.subcommand), config, self.datamodule)
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks()}
+        options = self._trainer_options(self.config_init[self.subcommand].trainer)
+        trainer = super().instantiate_trainer(**kwargs, **options)
+        check_processes(trainer, self.datamodule)
         if self._records() and rank() == 0:
             resume = self.attempt.rewinding or run_folder.goes_on(self.run_dir, checkpoint, config.overwrite)
             run_folder.claim(self.run_dir, resume, config.overwrite, self.attempt.held)
-        self.trainer_defaults = {**self.trainer_defaults, "callbacks": self._callbacks()}
-        return super().instantiate_trainer(**kwargs, **self._trainer_options(self.config_init[self.subcommand].trainer))
+        return trainer
 
     def _records(self) -> bool:
         """Whether this command writes a run: a fit that is not only checked."""
@@ -179,8 +182,7 @@ class TinymimCLI(LightningCLI):
     def _callbacks(self) -> list[pl.Callback]:
         if self.checking:
             return [CommonPrecision(), NonFiniteGuard(write=False), preflight.Preflight(stop=True), MonitoredMetrics()]
-        config = self.config[self.subcommand]
-        trainer = config.trainer
+        config, trainer = self.config[self.subcommand], self.config[self.subcommand].trainer
         callbacks = self.config_init[self.subcommand].trainer.callbacks
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         shown = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
@@ -189,9 +191,9 @@ class TinymimCLI(LightningCLI):
             writer = MaskFiles if isinstance(self.model, Segmenter) else PredictionArrays
             return [CommonPrecision(), *progress, *([writer(self.run_dir)] if self.subcommand == "predict" else [])]
 
-        seed, self._flops, self._elapsed = config.seed_everything, FlopCount(), Elapsed()
         self._guard = NonFiniteGuard(config.on_nonfinite, config.max_rewinds)
-        exact = ExactResume(seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
+        self._flops, self._elapsed = FlopCount(), Elapsed()
+        exact = ExactResume(config.seed_everything if type(config.seed_everything) is int else None)
         rates = [] if trainer.logger is False else [LearningRateMonitor("step")]
         monitor, mode = getattr(self.model, "monitor", ("val/loss", "min"))
         naming = {"filename": "best", "auto_insert_metric_name": False, "enable_version_counter": False}

@@ -14,6 +14,9 @@ import lightning.pytorch as pl
 import torch.distributed as dist
 from typing_extensions import override
 
+from tinymim.data import opened
+from tinymim.errors import TinymimError
+
 
 def rank() -> int:
     """Rank of this process in its run, by the environment, before there is a trainer that knows."""
@@ -39,6 +42,16 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def check_processes(trainer: pl.Trainer, data: Any) -> None:
+    """Raise where several processes, which are yet to start, would train on a data set that this one has opened: each
+    would run the program again, and open one of its own."""
+    if trainer.world_size > 1 and opened.is_opened(data):
+        raise TinymimError(
+            f"trainer.devices: {trainer.world_size} processes in all, and more than one only for a folder of images; "
+            "give --trainer.devices 1 and one node, or the path of a folder"
+        )
 
 
 class CommonPrecision(pl.Callback):

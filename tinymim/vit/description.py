@@ -4,13 +4,11 @@ once."""
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tinymim.errors import TinymimError
-from tinymim.near_names import nearest
+from tinymim.argument_types import checked
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -59,7 +57,7 @@ class Architecture:
         std: input standard deviation, likewise.
 
     Raises:
-        TinymimError: an argument of another name, such as one of timm's, which goes into ``options``.
+        TinymimError: arguments of other types, or of other names, such as timm's own, which go into ``options``.
     """
 
     arch: str = "vit_tiny_patch16_224"
@@ -76,24 +74,11 @@ class Architecture:
         return {name: value for name, value in fields.items() if (name, value) != ("resampling", "timm")}
 
 
-_of_fields = Architecture.__init__
+def _into_options(name: str, value: Any) -> str:
+    return f"timm's own arguments go into options: Architecture(..., options={{{name!r}: {value!r}}})"
 
 
-@functools.wraps(_of_fields)
-def _refusing_others(self: Architecture, *values: Any, **named: Any) -> None:
-    known = [each.name for each in dataclasses.fields(Architecture)]
-    for name in named.keys() - known:
-        if meant := nearest(name, known, 1):
-            raise TinymimError(f"tinymim.Architecture has no argument {name}; did you mean {meant[0]}?")
-        raise TinymimError(
-            f"tinymim.Architecture has no argument {name}; timm's own arguments go into options: "
-            f"Architecture(..., options={{{name!r}: {named[name]!r}}})"
-        )
-    _of_fields(self, *values, **named)
-
-
-# A dataclass refuses them in Python's words, which do not say that there are options.
-setattr(Architecture, "__init__", _refusing_others)  # noqa: B010  # a method is assigned
+checked(Architecture, _into_options)
 
 
 @dataclass(frozen=True)
