@@ -39,13 +39,21 @@ def trainer(data: Any, epochs: int = 10, world: int = 1, rate: float = 1e-3, **m
 @pytest.mark.parametrize(
     ("batch", "world", "said"),
     [
-        (5, 1, ["few steps: an epoch of 16 images is 3 steps of 5, and the run 30; --data.batch_size 2 makes 8 of it"]),
+        (
+            5,
+            1,
+            ["few steps: an epoch of 16 images is 3 steps of 5, and the run 30; --data.batch_size 2 makes an epoch 8"],
+        ),
         (
             64,
             1,
-            ["few steps: an epoch of 16 images is 1 step of 16, and the run 10; --data.batch_size 2 makes 8 of it"],
+            ["few steps: an epoch of 16 images is 1 step of 16, and the run 10; --data.batch_size 2 makes an epoch 8"],
         ),
-        (4, 2, ["few steps: an epoch of 16 images is 2 steps of 8, and the run 20; --data.batch_size 1 makes 8 of it"]),
+        (
+            4,
+            2,
+            ["few steps: an epoch of 16 images is 2 steps of 8, and the run 20; --data.batch_size 1 makes an epoch 8"],
+        ),
         (2, 1, ["few steps: 80 in all, in which a network learns little; more --trainer.max_epochs are more"]),
         (1, 1, []),
     ],

@@ -21,7 +21,7 @@ WORDED = {
     "or --trainer.precision 32-true; or": "or precision='32-true'; or",
     "--on_nonfinite rewind goes back": "options={'on_nonfinite': 'rewind'} goes back",
     "; --data.held_out 0.2 holds a fifth": "; options={'data.held_out': 0.2} holds a fifth",
-    "; --data.batch_size 1 makes 11 of it": "; batch_size=1 makes 11 of it",
+    "; --data.batch_size 1 makes an epoch 11": "; batch_size=1 makes an epoch 11",
     "more --trainer.max_epochs are more": "more epochs are more",
     "(optim.base_lr x 4 / 256), so raise --model.optim.base_lr": "(base_lr x 4 / 256), so raise base_lr",
     "such as --data tinymim.data.HFData": "such as options={'data': 'tinymim.data.HFData'}",

@@ -96,7 +96,7 @@ def _on_steps(trainer: pl.Trainer) -> list[str]:
     if batch and count and of_epoch < FEW_A_EPOCH and count > ENOUGH_A_EPOCH:
         others = batch // min(data.batch_size, batch)  # type: ignore[union-attr]
         smaller = max(2 ** ((count // (ENOUGH_A_EPOCH * max(others, 1))).bit_length() - 1), 1)
-        more = f"; --data.batch_size {smaller} makes {count // (smaller * max(others, 1))} of it"
+        more = f"; --data.batch_size {smaller} makes an epoch {count // (smaller * max(others, 1))}"
         lines.append(
             f"few steps: an epoch of {count} images is {counted(of_epoch, 'step')} of {batch}, and the run {steps:,}"
             f"{more if smaller < data.batch_size else ''}"  # type: ignore[union-attr]
