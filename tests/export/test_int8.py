@@ -26,7 +26,7 @@ from tinymim.cli.main import main
 from tinymim.data import DigitsData
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
-from tinymim.export import bench, graphs, int8, judge, network_runs, source
+from tinymim.export import bench, comparison, graphs, int8, judge, network_runs, source
 from tinymim.export.export_forms import export_folder
 from tinymim.export.model_card import ExportedForm
 from tinymim.export.products import plain_products
@@ -60,7 +60,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, B
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graphs, "write_onnx", write)
         place = export_folder(
-            str(path), "onnx", folder / "out", int8=lambda loaded: int8.Int8(images(), images=20, force=True)
+            str(path), "onnx", folder / "out", judged=lambda loaded: int8.Int8(images(), images=20, force=True)
         )
         assert asked == [plain_products]
         yield path, made, place
@@ -111,28 +111,12 @@ def test_card__says_what_int8_costs(exported: tuple[Path, Backbone, Path]) -> No
     assert re.search(r"10-NN \d+\.\d -> \d+\.\d %, top-1 \d+\.\d -> \d+\.\d %", card)
 
 
-@pytest.mark.parametrize(
-    ("features", "figures", "says"),
-    [
-        (torch.eye(4), {"10-NN": 0.9}, []),
-        (torch.eye(4), {"10-NN": 0.89}, []),
-        (torch.eye(4), {"10-NN": 0.88}, ["10-NN 90.0 -> 88.0 %"]),
-        (torch.eye(4) + 0.3, {"10-NN": 0.95}, ["mean cosine of the features 0.9"]),
-        (torch.full((4, 4), torch.nan), {"10-NN": 0.0}, ["mean cosine of the features nan", "10-NN"]),
-    ],
-)
-def test_losses__beyond_what_is_allowed(features: torch.Tensor, figures: dict[str, float], says: list[str]) -> None:
-    errors = int8.losses(judge.Reading(torch.eye(4), {"10-NN": 0.9}), judge.Reading(features, figures))
-    assert len(errors) == len(says)
-    assert all(error.startswith(start) for error, start in zip(errors, says, strict=True))
-
-
 def test_int8__that_loses_too_much_is_refused_and_leaves_nothing(
     exported: tuple[Path, Backbone, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8, "LEAST_COSINE", 1.1)
+    monkeypatch.setattr(comparison, "LEAST_COSINE", 1.1)
     with pytest.raises(TinymimError, match=r"quantize: int8 loses too much on the 40 held-out images of digits: mean"):
-        export_folder(str(exported[0]), "onnx", tmp_path / "out", int8=lambda loaded: int8.Int8(images(), images=5))
+        export_folder(str(exported[0]), "onnx", tmp_path / "out", judged=lambda loaded: int8.Int8(images(), images=5))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -306,7 +290,9 @@ def test_bench__measures_each_form_and_writes_it_down(
         (["--quantize", "int8"], "--quantize: int8 is of --to onnx, and this is a file"),
         (["--to", "timm", "--quantize", "int8"], "--quantize: int8 is of --to onnx, and this is --to timm"),
         (["--to", "onnx", "--quantize", "int8"], "--quantize: int8 is calibrated on images; give --images"),
-        (["--to", "onnx", "--images", "digits", "--force"], "--images, --force: only with --quantize int8"),
+        (["--to", "timm", "--images", "digits"], "--images: only with --to onnx, openvino, torch-export"),
+        (["--to", "onnx", "--calibration", "9", "--images", "digits"], "--calibration: only with --quantize int8"),
+        (["--to", "onnx", "--force"], "--force: only with --images"),
         (["--to", "onnx", "--quantize", "int8", "--images", "nowhere"], "--images: nowhere is no folder of images"),
         (["--to", "onnx", "--quantize", "int8", "--images", "digits", "--calibration", "0"], "--calibration: 0 is no"),
     ],

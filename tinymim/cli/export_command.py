@@ -17,7 +17,8 @@ ABOUT = (
     "ONNX, OpenVINO or PyTorch opens."
 )
 
-FORMS = ("timm", "hf", "onnx", "openvino", "torch-export")
+GRAPHS = ("onnx", "openvino", "torch-export")
+FORMS = ("timm", "hf", *GRAPHS)
 
 
 def main(arguments: list[str]) -> int:
@@ -41,14 +42,14 @@ def main(arguments: list[str]) -> int:
     parser.further().add_argument("--bench", type=Path, help="figures for the card; RUN/bench.json by default")
     parser.add_argument("--push", metavar="REPO", help="upload the folder to the Hugging Face hub as well")
     parser.add_argument("--private", action="store_true", help="let --push make a private repository")
-    group = parser.further("int8", "of --to onnx, calibrated on images and judged on others")
-    group.add_argument("--quantize", choices=("int8",), help="matrix products of weights in int8")
+    group = parser.further("graphs", "compared with the network on held-out images; int8 is calibrated on others")
     group.add_argument("--images", metavar="DATA", help="a folder of images, digits, shapes, or a recipe")
-    group.add_argument("--calibration", type=int, metavar="N", help="images to calibrate on (128)")
+    group.add_argument("--quantize", choices=("int8",), help="of --to onnx: matrix products of weights in int8")
+    group.add_argument("--calibration", type=int, metavar="N", help="images to calibrate int8 on (128)")
     group.add_argument(
         "--force",
         action="store_true",
-        help="write it though it loses more than 1 point or 0.01 of cosine, or few images judge that",
+        help="write it though it loses more than 1 point or 0.01 of cosine, or int8 is judged on few images",
     )
     group.add_argument("--trust", action="store_true", help="build classes that are none of tinymim's own, of a recipe")
     options = parser.parse_args(arguments)
@@ -66,12 +67,15 @@ def _export(options: argparse.Namespace) -> int:
         export_file(options.checkpoint, options.file, options.overwrite)
         return 0
 
-    def int8(source: Source) -> Any:
+    def judged(source: Source) -> Any:
+        from tinymim.export.comparison import GRAPHS, Compared
         from tinymim.export.int8 import Int8
         from tinymim.export.judge import find
 
         images = find(options.images, source.backbone.image_size[0], options.trust, source.run)
-        return Int8(images, options.calibration or Int8.images, options.force)
+        if options.quantize:
+            return Int8(images, options.calibration or Int8.images, options.force)
+        return Compared(GRAPHS[options.to], images, options.force)
 
     hub = Hub(options.push, options.private) if options.push else None
     with field_called("--images", "data.root"), field_called("--images", "data"):
@@ -82,7 +86,7 @@ def _export(options: argparse.Namespace) -> int:
             options.overwrite,
             options.blocks or "trained",
             options.classifier,
-            int8 if options.quantize else None,
+            judged if options.images else None,
             options.bench,
         )
     if hub:
@@ -92,7 +96,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Raise unless the options go together and what they name is there, before anything heavy is imported."""
-    _check_int8(options)
+    _check_images(options)
     if not options.to:
         if options.file is None:
             raise TinymimError("give a FILE.safetensors, or --to " + ", ".join(FORMS))
@@ -110,19 +114,21 @@ def _check(options: argparse.Namespace) -> None:
         raise TinymimError(f"bench: there is no {options.bench}; `tinymim bench` writes one")
 
 
-def _check_int8(options: argparse.Namespace) -> None:
-    """Raise unless the options of int8 go together."""
-    if not options.quantize:
-        named = {"images": options.images, "calibration": options.calibration, "force": options.force}
-        if misused := [f"--{name}" for name, value in named.items() if value]:
-            raise TinymimError(f"{', '.join(misused)}: only with --quantize int8")
-    elif options.to != "onnx":
+def _check_images(options: argparse.Namespace) -> None:
+    """Raise unless the options on images and int8 go together."""
+    if options.quantize and options.to != "onnx":
         raise TinymimError(
             f"--quantize: int8 is of --to onnx, and this is {f'--to {options.to}' if options.to else 'a file'}"
         )
-    elif not options.images:
+    if options.quantize and not options.images:
         raise TinymimError(
             "--quantize: int8 is calibrated on images; give --images FOLDER, digits, shapes, or a recipe"
         )
-    elif options.calibration is not None and options.calibration < 1:
+    if options.calibration is not None and not options.quantize:
+        raise TinymimError("--calibration: only with --quantize int8")
+    if options.calibration is not None and options.calibration < 1:
         raise TinymimError(f"--calibration: {options.calibration} is no number of images, 1 or more")
+    if options.images and options.to not in GRAPHS:
+        raise TinymimError(f"--images: only with --to {', '.join(GRAPHS)}, which are compared on them")
+    if options.force and not options.images:
+        raise TinymimError("--force: only with --images, on which a graph may lose too much")

@@ -13,6 +13,7 @@ from pathlib import Path
 from tinymim import extras, files
 from tinymim.errors import TinymimError, first_few
 from tinymim.export import graphs, hf_folder, source, timm_folder
+from tinymim.export.comparison import GRAPHS, Compared
 from tinymim.export.int8 import Int8
 from tinymim.export.model_card import TAG, model_card
 from tinymim.log import say
@@ -22,16 +23,12 @@ from tinymim.teachers import weights
 FORMS = {
     "timm": timm_folder.write,
     "hf": hf_folder.write,
-    "onnx": graphs.write_onnx,
-    "openvino": graphs.write_openvino,
-    "torch-export": graphs.write,
+    **{name: graph.write for name, graph in GRAPHS.items()},  # which end at the output block
 }
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 PACKAGES = {"hf": ("transformers",), "onnx": ONNX, "openvino": (*ONNX, "openvino")}
 """What a form is written and tried with, of :data:`tinymim.extras.EXTRAS`."""
-
-GRAPHS = ("onnx", "openvino", "torch-export")  # which end at the output block
 
 WRITTEN = {source.WEIGHTS, *graphs.FILES, "README.md", "config.json", "preprocessor_config.json"}
 """Names of all that an export of any form writes; nothing else in a folder is ever taken away."""
@@ -63,12 +60,13 @@ def export_folder(
     overwrite: bool = False,
     blocks: str = "trained",
     classifier: bool | None = None,
-    int8: Callable[[source.Source], Int8] | None = None,
+    judged: Callable[[source.Source], Compared | Int8] | None = None,
     bench: Path | None = None,
 ) -> Path:
     """Write ``checkpoint``, a path or a card's name, as a folder in one of :data:`FORMS` with its card, and give it
     back: ``exports/NAME-FORM`` by default. ``blocks`` and ``classifier`` are those of :func:`tinymim.export.source.cut`
-    and ``load``, and ``bench`` that of :func:`tinymim.export.model_card.model_card`.
+    and ``load``, ``judged`` writes it where it is compared on images, and ``bench`` is that of
+    :func:`tinymim.export.model_card.model_card`.
 
     Raises:
         TinymimError: nothing to read, nothing that the form can express, other outputs, nowhere to write, or a package
@@ -82,11 +80,12 @@ def export_folder(
     if folder:
         _check_free(folder, overwrite)  # before the minutes that loading may take
     loaded = source.load(checkpoint, classifier)
+    writer = judged(loaded) if judged else None
     if not folder:
-        folder = Path("exports") / f"{loaded.name}-{form}{'-int8' if int8 else ''}"
+        folder = Path("exports") / f"{loaded.name}-{form}{'-int8' if isinstance(writer, Int8) else ''}"
         _check_free(folder, overwrite)
     source.cut(loaded, blocks)
-    write = int8(loaded).write if int8 else FORMS[form]
+    write = writer.write if writer else FORMS[form]
     say(f"writing {loaded.name} for {form}, and comparing what it gives with the network")
     differences = ""
 

@@ -15,18 +15,13 @@ from torch import Tensor
 from tinymim.errors import TinymimError, counted
 from tinymim.evaluation.few_images import FEW
 from tinymim.export import graphs
+from tinymim.export.comparison import cost, few_line, losses
 from tinymim.export.judge import LEAST, Judge, Reading
 from tinymim.export.model_card import ExportedForm
 from tinymim.export.network_runs import onnx_run, torch_run
 from tinymim.export.products import plain_products
 from tinymim.export.source import Outputs, Source
 from tinymim.log import say
-
-LEAST_COSINE = 0.99
-"""Mean cosine of features below which an int8 graph is refused."""
-
-MOST_LOST = 0.01
-"""Share of the held-out images that 10-NN or top-1 may lose."""
 
 PRODUCTS = ("MatMul", "Gemm")
 """ONNX operators that are quantised where their second input is a weight."""
@@ -78,33 +73,17 @@ class Int8:
 
     def _note(self, before: Reading, after: Reading) -> str:
         """What int8 costs here, for the model card."""
-        figures = [
-            f"{name} {100 * before.figures[name]:.1f} -> {100 * value:.1f} %" for name, value in after.figures.items()
-        ]
-        calibrated, count = self.judge.calibrates_on(self.images), len(before.features)
-        few = "; ".join(self._few_lines(before))
+        calibrated, few = self.judge.calibrates_on(self.images), few_line(self.judge, before)
+        ranges = f"few images to calibrate on: {calibrated}, whose values may not span those of others"
         return (
             f"Matrix products of weights are in int8, calibrated on {counted(calibrated, 'image')} of "
-            f"{self.judge.what}. On {counted(count, 'held-out image')}, against float32: mean cosine of the "
-            f"features {after.cosine(before):.4f}{''.join(f', {figure}' for figure in figures)}{few and f'; {few}'}."
+            f"{self.judge.what}. On {counted(len(before.features), 'held-out image')}, against float32: "
+            f"{'; '.join(filter(None, [cost(before, after), few, ranges if calibrated < FEW else '']))}."
         )
-
-    def _few_lines(self, before: Reading) -> list[str]:
-        """What is judged, and calibrated, on few images, a line each; without labels there are no shares."""
-        judged, calibrated = len(before.features), self.judge.calibrates_on(self.images)
-        few = self._few(before)
-        if not few and not before.figures and judged < FEW:
-            few = f"few held-out images: {judged}, whose mean cosine says little of others"
-        ranges = f"few images to calibrate on: {calibrated}, whose values may not span those of others"
-        return list(filter(None, [few, ranges if calibrated < FEW else ""]))
-
-    def _few(self, before: Reading) -> str:
-        """The line on shares of few images, where there are shares; see :meth:`Judge.few`."""
-        return self.judge.few() if before.figures else ""
 
     def _remedy(self, before: Reading) -> str:
         """What to do where too much is lost; of few images each may be more than is allowed."""
-        if few := self._few(before):
+        if few := self.judge.few() if before.figures else "":
             return f"{few[0].upper()}{few[1:]}: judge on more (--images, a folder or a recipe that holds more out)"
         return "Calibrate on more images like those it will see (--calibration)"
 
@@ -113,17 +92,6 @@ PORTABLE = (
     "Weights take 7 of 8 bits, so that sums of products do not overflow on processors without VNNI instructions, where "
     "8 bits would give other outputs."
 )
-
-
-def losses(before: Reading, after: Reading) -> list[str]:
-    """What a quantised network loses beyond what is allowed."""
-    errors = []
-    if not (cosine := after.cosine(before)) >= LEAST_COSINE:
-        errors.append(f"mean cosine of the features {cosine:.4f}, and {LEAST_COSINE} is the least")
-    for name, value in before.figures.items():
-        if value - after.figures[name] > MOST_LOST + 1e-9:
-            errors.append(f"{name} {100 * value:.1f} -> {100 * after.figures[name]:.1f} %, and 1 point is the most")
-    return errors
 
 
 def quantise(exact: Path, file: Path, images: Iterator[Tensor]) -> None:

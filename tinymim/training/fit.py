@@ -27,7 +27,6 @@ from tinymim.data.corruptions import Corruptions
 from tinymim.data.data_module import ImageData
 from tinymim.errors import TinymimError, mistaken
 from tinymim.log import Details, details, say
-from tinymim.safety import names
 from tinymim.tasks.segmentation import Segmenter
 from tinymim.training import preflight, run_folder, run_record, run_results, test_report
 from tinymim.training.checkpoint_files import SafeCheckpointIO, absent, newest, problem_of, say_beginning
@@ -112,9 +111,7 @@ class TinymimCLI(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config[self.subcommand]
-        if not config.run_dir:
-            names.check(config.name, "name")
-        self.run_dir = Path(config.run_dir or Path("runs") / config.name)
+        self.run_dir = run_folder.place(config.run_dir, config.name)
         self.model.trial = self.checking  # a module with a cache then stores nothing that stays
         checkpoint = config.get("ckpt_path")
         self._check_weights(checkpoint)

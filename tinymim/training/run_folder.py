@@ -21,6 +21,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from tinymim.errors import TinymimError
+from tinymim.safety import names
 from tinymim.training import lock, metrics_log
 
 PROGRESS, ENVIRONMENT, SUMMARY = "progress.json", "environment.json", "summary.txt"
@@ -30,6 +31,17 @@ OURS_BY_ENDING = (".ckpt", ".sha256", ".pt", ".html")
 FOLDERS = ("checkpoints", "masks", "nonfinite")  # the others are files
 KEPT = (*RESULTS, *TESTED)
 WRITTEN = (*KEPT, RECIPE, ENVIRONMENT, "hparams.yaml", SUMMARY)
+
+
+def place(folder: str | Path | None, name: str) -> Path:
+    """The folder of a run: the one that is given, or that of its recipe's ``name``.
+
+    Raises:
+        TinymimError: a name that is needed, and is no plain one.
+    """
+    if not folder:
+        names.check(name, "name")
+    return Path(folder or Path("runs") / name)
 
 
 def claim(folder: Path, resume: bool, overwrite: bool, held: ExitStack) -> None:
