@@ -202,7 +202,7 @@ def test_csv__numbers_read_back_as_they_were(tmp_path: Path) -> None:
             ["digits_mae", "--data", "relation_vits"],
             "data: relation_vits cannot be used; a folder of images is named by",
         ),
-        (["digits_mae", "--teacher", "x"], "teacher: none of the models is 'x'; there are digits_mae"),
+        (["digits_mae", "--teacher", "x"], "teacher: none of the models is 'x'; there is digits_mae"),
         (["digits_mae", "--batch_size", "3"], "batch_size: 3 is not 4 or more, which CKA needs"),
         (["digits_mae", "--relations", "qx"], "relations: ['qx'] is not pairs of q, k, v"),
         (["digits_mae", "bare.ckpt", "--tokens", "cls"], "cka.tokens: cls, but bare has no CLS token"),

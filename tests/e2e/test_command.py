@@ -157,10 +157,12 @@ def test_distill__prints_the_table_of_student_and_scratch(tmp_path: Path) -> Non
 
 
 def test_resume__refused_leaves_the_records_as_they_were(run: Path, tmp_path: Path) -> None:
-    before = (run / "config.yaml").read_bytes()
-    overrides = ("--model.student.options.num_heads", "6", "--ckpt_path", "last", "--run_dir", run)
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, symlinks=True)
+    before = (copy / "config.yaml").read_bytes()
+    overrides = ("--model.student.options.num_heads", "6", "--ckpt_path", "last", "--run_dir", copy)
     refused(tinymim("fit", "--config", "relation_digits", *overrides), "head layout", "[3, 3, 3, 3, 3, 3]")
-    assert (run / "config.yaml").read_bytes() == before
+    assert (copy / "config.yaml").read_bytes() == before
     (tmp_path / "metrics.csv").touch()
     elsewhere = ("--ckpt_path", run / "checkpoints" / "last.ckpt", "--run_dir", tmp_path)
     refused(tinymim("fit", "--config", "relation_digits", *elsewhere), "holds a run already", "--overwrite true")

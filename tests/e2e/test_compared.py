@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = write_recipe(folder, folder / "own.yaml", teacher="knn_digits")
     search_command.main([str(recipe), "--run_dir", str(folder / "search")])
     distill_command.main([str(recipe), "--run_dir", str(folder / "run")])
+    shutil.copytree(folder / "run", folder / "first", ignore=shutil.ignore_patterns("checkpoints"))
     return folder
 
 
@@ -41,15 +43,15 @@ def test_search__chooses_on_training_images_and_is_kept(place: Path, capsys: pyt
 
 
 def test_distill__the_table_has_each_rows_settings(place: Path) -> None:
-    table = json.loads((place / "run" / "table.json").read_text())
+    table = json.loads((place / "first" / "table.json").read_text())
     assert table["rows"].keys() == {"scratch", "student", "teacher"}
     written = yaml.safe_load((place / "own.yaml").read_text())["rows"]
     for row, known in (("scratch", "scratch"), ("student", "toy")):
-        config = yaml.safe_load((place / "run" / row / "few" / "config.yaml").read_text())
+        config = yaml.safe_load((place / "first" / row / "few" / "config.yaml").read_text())
         rate = written[known]["few"]["model.optim.base_lr"]
         assert config["model"]["init_args"]["optim"]["base_lr"] == rate
         assert any(f"few base_lr {rate:g}" in remark for remark in table["settings"])
-    text = (place / "run" / "table.md").read_text()
+    text = (place / "first" / "table.md").read_text()
     assert "| from scratch |" in text
     assert "one seed, 0" in text
     assert "is no fair comparison" in text

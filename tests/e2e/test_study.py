@@ -184,8 +184,8 @@ def test_study__another_definition_is_never_mixed_in(place: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["digits", "--rows", "relatoin"], "--rows: no relatoin in study digits; there are scratch, "),
-        (["digits", "--questions", "t7"], "--questions: no t7 .* there are strategy"),
+        (["digits", "--rows", "relatoin"], "--rows: study digits has no 'relatoin'; did you mean relation\\?"),
+        (["digits", "--questions", "t7"], "--questions: study digits has no 't7'; there are cls_loss, "),
         (["digits", "--rows", "scratch", "--jobs", "0"], "--jobs: 0 is not a whole number, 1 or more"),
         (["digits", "more"], "no option of a study: more"),
         (["digits", "--rows", "relation", "--model.drop_paht", "1"], r"relation/pretrain: .*drop_path\?"),

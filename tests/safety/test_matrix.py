@@ -69,6 +69,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         patch.setattr("tinymim.report.curves.headline", lambda _: None)
         for place in commands.BEGINNINGS:
             patch.setattr(f"tinymim.{place}", commands.begins)
+        card = _kind(made, "teacher card")  # which others name
+        card.write(card.content)
         yield made
 
 

@@ -223,7 +223,8 @@ def test_no_step__is_no_run(tiny_fit: Recipe) -> None:
     again = tiny_fit("--ckpt_path=last", "--trainer.max_epochs=2", run="done")
     assert "nothing to train: the checkpoint is at epoch 2 of 2, step 4" in again.stderr
     assert again.returncode == 0
-    assert "nothing to train" in refusal(tiny_fit("--ckpt_path=done/checkpoints/best.ckpt", run="other"))
+    shorter = refusal(tiny_fit("--ckpt_path=done/checkpoints/best.ckpt", run="other"))
+    assert "trainer.max_epochs: 1, and the run is at epoch 2 already; give more" in shorter
     assert not (tiny_fit.place / "other").exists()
     for option in ("limit_train_batches", "max_epochs", "max_steps"):
         assert f"trainer.{option}: 0 trains nothing" in refusal(tiny_fit(f"--trainer.{option}=0", run="none"))

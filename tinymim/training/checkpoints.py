@@ -129,11 +129,7 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / f"step-{trainer.global_step:08d}.ckpt"
-        if trainer.is_global_zero and not lock.is_held(self.run):
-            raise TinymimError(
-                f"run_dir: {self.run} was removed or renamed while the run wrote into it; `tinymim resume FOLDER` goes "
-                "on with what was saved, where it is now"
-            )
+        self._check_place(trainer)
         trainer.save_checkpoint(path)
         self._saved = time.monotonic()
         if trainer.is_global_zero:
@@ -144,6 +140,19 @@ class Checkpoints(Checkpoint):
             for logger in trainer.loggers:
                 logger.save()
             write_progress(self.run, "running", trainer, self.elapsed)
+
+    def _check_place(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and not lock.is_held(self.run):
+            raise TinymimError(
+                f"run_dir: {self.run} was removed or renamed while the run wrote into it; `tinymim resume FOLDER` goes "
+                "on with what was saved, where it is now"
+            ) from None
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Say so where a logger is the first that finds the run folder gone."""
+        if isinstance(exception, OSError):
+            self._check_place(trainer)
 
     def _end_if_asked(self, request: int, trainer: pl.Trainer) -> None:
         """Raise :class:`Preempted` where a signal asked this run to end."""

@@ -55,6 +55,8 @@ def readable_errors() -> Iterator[None]:
     except TinymimError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and isinstance(error.__context__, TinymimError):
+            raise error.__context__ from None  # loggers, at the end, could not write either
         message = _message(error)
         if message is None or os.environ.get(SWITCH):
             raise
