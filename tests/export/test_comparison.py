@@ -12,21 +12,15 @@ import torch
 from torch import Tensor
 
 from tests.conftest import tiny
+from tests.export.judged import images
 from tests.training.made import checkpoint, network
 from tinymim.cli.main import main
-from tinymim.data import DigitsData
 from tinymim.errors import TinymimError
 from tinymim.export import comparison, judge, source
 from tinymim.export.comparison import Compared, Graph
 from tinymim.export.model_card import ExportedForm
 from tinymim.export.network_runs import torch_run
 from tinymim.vit.classifier_head import HeadForm
-
-
-def images(count: int) -> judge.Judge:
-    data = DigitsData(image_size=16)
-    data.setup("test")
-    return judge.Judge("digits", data, count, 40)
 
 
 def other(run: judge.Run) -> judge.Run:
@@ -68,7 +62,7 @@ def test_losses__beyond_what_is_allowed(features: torch.Tensor, figures: dict[st
 
 
 def test_compared__of_a_graph_that_gives_what_the_network_does(tmp_path: Path) -> None:
-    form, note = compared(tmp_path, lambda run: run, images(120))
+    form, note = compared(tmp_path, lambda run: run, images(count=120))
     assert note.startswith(
         "On 120 held-out images of digits, against the network: mean cosine of the features 1.0000, "
     )
@@ -77,7 +71,7 @@ def test_compared__of_a_graph_that_gives_what_the_network_does(tmp_path: Path) -
 
 @pytest.mark.parametrize(("count", "force"), [(40, True), (judge.LEAST - 1, False)])
 def test_compared__keeps_what_is_forced_or_judged_on_few(tmp_path: Path, count: int, force: bool) -> None:
-    _, note = compared(tmp_path, other, images(count), force)
+    _, note = compared(tmp_path, other, images(count=count), force)
     assert re.search(r"mean cosine of the features -?0\.0000", note)
     assert f"few held-out images: {count}" in note
 
@@ -86,7 +80,7 @@ def test_compared__that_loses_too_much_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         TinymimError, match=r"images: the graph loses too much on the 40 held-out images of digits: mean"
     ):
-        compared(tmp_path, other, images(40))
+        compared(tmp_path, other, images(count=40))
 
 
 def test_export__to_openvino_says_what_bfloat16_costs(tmp_path: Path, capsys: Any) -> None:

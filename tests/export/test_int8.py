@@ -19,11 +19,11 @@ import yaml
 from PIL import Image
 
 from tests.conftest import tiny
+from tests.export.judged import images
 from tests.training.made import checkpoint, network
 from tinymim import data as data_modules
 from tinymim.cli import bench_command
 from tinymim.cli.main import main
-from tinymim.data import DigitsData
 from tinymim.data.sampler import Draw
 from tinymim.errors import TinymimError
 from tinymim.export import bench, comparison, graphs, int8, judge, network_runs, source
@@ -34,12 +34,6 @@ from tinymim.vit.backbone import Backbone
 from tinymim.vit.classifier_head import HeadForm
 
 ARCHITECTURE = tiny(24, 4)
-
-
-def images(size: int = 16, count: int = 40) -> judge.Judge:
-    data = DigitsData(image_size=size)
-    data.setup("test")
-    return judge.Judge("digits", data, count, count)
 
 
 @pytest.fixture(scope="module")

@@ -174,9 +174,7 @@ class HFData(ViewedData):
 
     def _split(self, name: str) -> Any:
         if name not in self._splits:
-            raise TinymimError(
-                f"data: {opened.called(self.dataset or '')} has no split {name!r}; it has {', '.join(self._splits)}"
-            )
+            raise TinymimError(f"data: {self.source()} has no split {name!r}; it has {', '.join(self._splits)}")
         return self._splits[name]
 
     def _labels(self, table: Any) -> tuple[list[str], list[str] | None]:
@@ -195,7 +193,7 @@ class HFData(ViewedData):
     def _images(self, name: str, labels: list[str]) -> TableImages:
         from datasets import Image as ImageFeature
 
-        table, source = self._split(name), f"{opened.called(self.dataset or '')} ({name})"
+        table, source = self._split(name), f"{self.source()} ({name})"
         if self.image_key not in table.column_names:
             raise TinymimError(
                 f"data.image_key: {source} has no column {self.image_key!r}; it has {', '.join(table.column_names)}"
