@@ -25,8 +25,8 @@ from tinymim.near_names import strangers
 from tinymim.training import lock
 
 
-def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
-    """Parse a command line: its options, and values of the program's ``vars`` as typed.
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse a command line: its options, and values of the program's ``vars``, as ``--KEY=VALUE`` each.
 
     Raises:
         TinymimError: arguments that are neither.
@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     pairs, flags = recipe.split(values)
     if unknown := [*rest, *flags]:
         raise TinymimError(f"no option of a program: {' '.join(unknown)}; tinymim papers --help lists them")
-    return args, pairs
+    return args, [f"--{key}={value}" for key, value in pairs]
 
 
 def main(arguments: list[str]) -> int:
@@ -47,15 +47,16 @@ def main(arguments: list[str]) -> int:
         TinymimError: mistakes in the program, or failed parts at the end.
     """
     options = parser()
-    args, pairs = parse(arguments)
+    args, overrides = parse(arguments)
     place = args.run_dir or program.folder(Path(args.name).stem, args.quick)
+    pairs, _ = recipe.split(overrides)
     whole = program.load(args.name, place, args.quick, {key: _value(value) for key, value in pairs})
     ids = [part.id for part in whole.parts]
     if wrong := [id for id in args.parts or [] if id not in ids]:
         raise TinymimError(f"--parts: {args.name} has no {strangers(wrong, ids)}")
     parts = [] if args.report_only else [part for part in whole.parts if part.id in (args.parts or ids)]
     last = {key: part for part in parts for key in program.keys(part)}
-    command = plan_options.again(options, args, [f"--{key}={value}" for key, value in pairs])
+    command = plan_options.again(options, args, overrides)
     with lock.hold(place, "run_dir"):
         current = program.current(whole, place, command, last)
 

@@ -41,8 +41,6 @@ def main(arguments: list[str]) -> int:
         words = [*plan_options.begun(options, plan.command, str(place)), *further]
         parsed = module.parse(words)  # a slip of the keys is told before anything is said to go on
         args, overrides = parsed if isinstance(parsed, tuple) else (parsed, None)
-        if name == "papers":
-            overrides = [f"--{key}={value}" for key, value in overrides]
         say(f"going on with: {plan_options.again(options, args, overrides)}")
         return module.main(words)
     state.check_held(place)
