@@ -232,6 +232,35 @@ def test_run__other_figures_of_finished_cells_need_no_new_run(again: Path, capsy
         study_command.main([str(written(again.parent, figures=figures, questions=questions)), *arguments])
 
 
+def test_run__without_the_checkpoints_from_which_every_fit_has_started(
+    again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fit_processes, "Fork", Fake)
+    tables = {path.name: path.read_text() for path in (again / "tables").iterdir()}
+    for path in again.glob("**/last.ckpt"):
+        path.unlink()
+    assert study_command.main([str(written(again.parent)), "--run_dir", str(again), "--report-only"]) == 0
+    assert study_command.main([str(written(again.parent)), "--run_dir", str(again)]) == 0
+    assert "0 cells to run" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in (again / "tables").iterdir()} == tables
+
+    state = load(again)
+    state.forget({"cells/mae/seed1/tuned", "cells/random/seed0/tuned"})  # random starts from nothing
+    state.save()
+    with pytest.raises(TinymimError) as raised:
+        study_command.main([str(written(again.parent)), "--run_dir", str(again)])
+    assert re.findall(r"(\S+)/checkpoints/last.ckpt: sha256 was \S+, and it is missing", str(raised.value)) == [
+        str(again / "cells/mae/seed1/pretrain")
+    ]
+    anew = {**STUDY["rows"], "new": {"recipe": None, "weights": "${prepare.small}"}}
+    with pytest.raises(TinymimError, match="prepare/small/fit/checkpoints/last.ckpt: .* missing"):
+        study_command.main([str(written(again.parent, rows=anew)), "--run_dir", str(again), "--rows", "new"])
+    assert study_command.main([str(written(again.parent)), "--run_dir", str(again), "--accept-changes"]) == 0
+    err = capsys.readouterr().err
+    assert "2 cells to run" in err
+    assert {path.name: path.read_text() for path in (again / "tables").iterdir()} == tables
+
+
 def test_resume__of_a_study_runs_what_is_left_with_the_options_it_was_begun_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from tinymim.config import references
@@ -16,6 +16,9 @@ from tinymim.teachers import locate
 RESULTS = "results.json"
 TESTED = "test.json"
 EXPORTED = "student.safetensors"
+
+MEASURED = ("study", "search")
+"""Kinds of plans that are run for their figures: their checkpoints may go once every fit has started from them."""
 
 
 def promised(state: State, key: str) -> list[str]:
@@ -49,8 +52,13 @@ def inputs(state: State, key: str) -> dict[str, str]:
     return {str(state.plan.stage(key).start): sha256(path)} if path else {}
 
 
-def altered(state: State, keys: Iterable[str]) -> dict[str, list[str]]:
+def altered(state: State, keys: Iterable[str], needed: Collection[str]) -> dict[str, list[str]]:
     """Files of finished fits that are missing or altered, and teachers that are not those a fit was begun with.
+
+    Args:
+        state: of a plan.
+        keys: of the fits to look at.
+        needed: fits from which others have yet to start.
 
     Returns:
         A line for each, by key.
@@ -60,6 +68,8 @@ def altered(state: State, keys: Iterable[str]) -> dict[str, list[str]]:
         entry, lines = state.entries[key], []
         if entry.state == "done":
             there = outputs(state, key)
+            if state.plan.kind in MEASURED and key not in needed and CHECKPOINT in entry.outputs:
+                there.setdefault(CHECKPOINT, entry.outputs[CHECKPOINT])
             lines = [
                 f"{state.place / key / name}: sha256 was {sha}, and it is {there.get(name, 'missing')}"
                 for name, sha in entry.outputs.items()

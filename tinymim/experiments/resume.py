@@ -97,15 +97,19 @@ def _prepared(
     if keys is not None:  # a part of the plan alone is run: keep what else the folder holds, and what it was
         stages = {plan.fits[key].stage for key in wanted}
         left = old.plan.with_descendants(set(changed) & old.plan.stages.keys()) - stages
-        kept = {
+        stages_now = {
             name: old.plan.stages.get(name, stage) if name in left else stage for name, stage in plan.stages.items()
         }
-        plan = dataclasses.replace(plan, stages=old.plan.stages | kept, fits=old.plan.fits | plan.fits)
+        plan = dataclasses.replace(plan, stages=old.plan.stages | stages_now, fits=old.plan.fits | plan.fits)
         changed = {name: lines for name, lines in changed.items() if name in stages and name in old.plan.stages}
     for key, fit in plan.fits.items():
         if key in old.plan.fits and (then := old.plan.fits[key]) != fit:
             changed.setdefault(fit.stage, []).append(f"{key}: seed {then.seed}, now {fit.seed}")
-    altered = fit_files.altered(old, [key for key in old.entries if keys is None or key in wanted])
+    again = plan.with_descendants(changed)
+    kept = {key for key, fit in plan.fits.items() if key in old.entries and fit.stage not in again}
+    ahead = wanted - {key for key in kept if old.entries[key].state == "done"}
+    needed = {source for key in ahead for source in plan.sources(key).values()}
+    altered = fit_files.altered(old, [key for key in old.entries if keys is None or key in wanted], needed)
     lines = [line for changes in (*changed.values(), *altered.values()) for line in changes]
     if lines and not accept:
         more = [f"and {len(lines) - LONGEST} more"] if len(lines) > LONGEST else []

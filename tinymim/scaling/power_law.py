@@ -55,24 +55,31 @@ def fit(x: Array, losses: Array, exponents: Array = EXPONENTS) -> Curves:
         losses: ``(R, n)``.
         exponents: ``(G,)`` that are tried.
     """
-    x0 = float(x.min())
-    z = (x / x0) ** -exponents[:, None]  # (G, n), in (0, 1]
-    mean, centred = z.mean(1), z - z.mean(1, keepdims=True)
-    free = losses.mean(1, keepdims=True) - losses @ centred.T / (centred**2).sum(1) * mean
-    c = np.minimum(free.clip(min=0), losses.min(1, keepdims=True))  # (R, G): the error is convex in it
+    z, excess, c = _linear(x, losses, exponents)
     along = losses @ z.T - c * z.sum(1)
-    excess = along / (z**2).sum(1)
     error = ((losses**2).sum(1, keepdims=True) - 2 * c * losses.sum(1, keepdims=True) + x.size * c**2) - excess * along
     rows, best = np.arange(len(losses)), error.argmin(1)
-    return Curves(excess[rows, best], exponents[best], c[rows, best], x0)
+    return Curves(excess[rows, best], exponents[best], c[rows, best], float(x.min()))
 
 
 def fit_finely(x: Array, losses: Array) -> Curves:
     """:func:`fit` of one row, ``(n,)``, with the exponent to 1e-5 of itself."""
     b = float(fit(x, losses[None]).b[0])
     step = np.log(EXPONENTS[1] / EXPONENTS[0])
-    closer = b * np.exp(np.linspace(-step, step, 2001))
-    return fit(x, losses[None], closer.clip(EXPONENTS[0], EXPONENTS[-1]))
+    closer = (b * np.exp(np.linspace(-step, step, 2001))).clip(EXPONENTS[0], EXPONENTS[-1])
+    z, excess, c = _linear(x, losses[None], closer)
+    # Between neighbours this fine, fit's sums differ by less than their rounding, which is the processor's.
+    best = ((losses - excess[0, :, None] * z - c[0, :, None]) ** 2).sum(1).argmin()
+    return Curves(excess[:, best], closer[[best]], c[:, best], float(x.min()))
+
+
+def _linear(x: Array, losses: Array, exponents: Array) -> tuple[Array, Array, Array]:
+    """``(G, n)`` powers of the places, in (0, 1], and the best ``(R, G)`` excesses and floors of each exponent."""
+    z = (x / x.min()) ** -exponents[:, None]
+    mean, centred = z.mean(1), z - z.mean(1, keepdims=True)
+    free = losses.mean(1, keepdims=True) - losses @ centred.T / (centred**2).sum(1) * mean
+    c = np.minimum(free.clip(min=0), losses.min(1, keepdims=True))  # the error is convex in it
+    return z, (losses @ z.T - c * z.sum(1)) / (z**2).sum(1), c
 
 
 def resample(curve: Curves, x: Array, losses: Array, count: int, seed: int = 0) -> Curves:
