@@ -253,7 +253,7 @@ def test_run__without_the_checkpoints_from_which_every_fit_has_started(
         str(again / "cells/mae/seed1/pretrain")
     ]
     anew = {**STUDY["rows"], "new": {"recipe": None, "weights": "${prepare.small}"}}
-    with pytest.raises(TinymimError, match="prepare/small/fit/checkpoints/last.ckpt: .* missing"):
+    with pytest.raises(TinymimError, match=r"prepare/small/fit/checkpoints/last.ckpt: .* missing"):
         study_command.main([str(written(again.parent, rows=anew)), "--run_dir", str(again), "--rows", "new"])
     assert study_command.main([str(written(again.parent)), "--run_dir", str(again), "--accept-changes"]) == 0
     err = capsys.readouterr().err
