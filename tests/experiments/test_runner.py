@@ -25,6 +25,7 @@ from tinymim.errors import TinymimError
 from tinymim.experiments import stop_signals
 from tinymim.experiments.runner import Runner
 from tinymim.experiments.state import State, begin, load
+from tinymim.experiments.tally import Tally
 from tinymim.training import lock
 from tinymim.training.preemption import Preempted
 
@@ -95,6 +96,15 @@ def test_run__seeds_have_folders_of_their_own(fake: Fake, tmp_path: Path) -> Non
     assert f'--model.teacher="{state.place}/seed5/medium/checkpoints/last.ckpt"' in calls[7]
     assert {call[-1] for call in calls if call[0] == "fit"} == {"yes"}, "behind the launcher"
     assert {call[-1] for call in calls if call[0] == "export"} == {""}
+
+
+@pytest.mark.parametrize(("jobs", "order"), [(1, ["probe", "tuned"]), (2, ["tuned", "probe"])])
+def test_run__several_at_once_begin_with_the_longest(
+    jobs: int, order: list[str], state: State, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tally, "_expected", lambda self, key: {"tiny": 5.0, "tuned": 4.0}.get(key, 1.0))
+    assert Runner(state, jobs=jobs).run() == 0
+    assert [stage for stage in fake.stages() if stage in order] == order
 
 
 def test_run__a_failure_stops_what_starts_from_it_alone(

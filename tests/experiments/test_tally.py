@@ -28,6 +28,16 @@ def test_left__a_fit_takes_what_those_of_its_kind_took(
     assert "about 0:00 left" in capsys.readouterr().err
 
 
+def test_longest__is_told_by_what_those_of_its_kind_took() -> None:
+    keys = ["a/probe", "a/few", "a/all", "b/probe", "b/few", "b/all", "b/new"]
+    counted = tally.Tally(keys)
+    assert counted.longest(keys) == "a/probe", "the first, while nothing is known"
+    for key, seconds in zip(keys, [10.0, 30.0, 50.0], strict=False):
+        counted.ended(key, "done", seconds)
+    assert counted.longest(["b/probe", "b/few", "b/all", "b/new"]) == "b/all"
+    assert counted.longest(["b/probe", "b/few", "b/new"]) == "b/few", "a new kind takes the mean, 30, and comes later"
+
+
 def test_kind__of_searches_and_studies_is_the_stage_or_the_combination() -> None:
     assert tally.kind("cells/relation/seed2/probe") == tally.kind("scratch/seed1/probe") == "probe"
     assert tally.kind("cells/scratch/few/base_lr0.1/seed0") == "base_lr0.1"

@@ -159,14 +159,19 @@ class Runner:
         return 0
 
     def _next(self) -> str | None:
-        """A stage that can start now."""
+        """A stage that can start now: the first, or beside others the longest of those in its folder, so that none runs
+        alone at the end for longer than it must."""
         entries = self.state.entries
-        for key in self.keys:
-            if entries[key].state == "done" or key in self._tried:
-                continue
-            if all(entries[source].state == "done" for source in self.state.plan.sources(key).values()):
-                return key
-        return None
+        ready = [
+            key
+            for key in self.keys
+            if entries[key].state != "done"
+            and key not in self._tried
+            and all(entries[source].state == "done" for source in self.state.plan.sources(key).values())
+        ]
+        if not ready or self.jobs == 1:
+            return ready[0] if ready else None
+        return self._tally.longest([key for key in ready if Path(key).parent == Path(ready[0]).parent])
 
     def _start(self, key: str) -> None:
         """Begin a stage, or go on with it."""

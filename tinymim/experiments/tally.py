@@ -48,14 +48,19 @@ class Tally:
         say(f"[{self._done}/{self._total}] {key}: {how} ({clock(spent)} so far, {about})")
 
     def left(self, spent: float) -> float:
-        """Seconds that the fits left may take after ``spent``: one takes what those of its :func:`kind` took, and of a
-        kind that is new what a fit took on average; as many run at once as did so far."""
-        took = [seconds for each in self._took.values() for seconds in each]
-        if not took:
-            return spent / max(self._done, 1) * len(self._left)
-        average = statistics.mean(took)
-        ahead = sum(statistics.mean(self._took.get(kind(key), [average])) for key in self._left)
-        return spent * ahead / sum(took)
+        """Seconds that the fits left may take after ``spent``; as many run at once as did so far."""
+        took = sum(seconds for each in self._took.values() for seconds in each)
+        return spent / (took or max(self._done, 1)) * sum(map(self._expected, self._left))
+
+    def longest(self, keys: list[str]) -> str:
+        """The fit that is expected to take longest; the first of equals."""
+        return max(keys, key=self._expected)
+
+    def _expected(self, key: str) -> float:
+        """Seconds that those of the :func:`kind` of a fit took, or where it is new a fit on average; 1 before any has
+        ended."""
+        took = self._took.get(kind(key)) or [seconds for each in self._took.values() for seconds in each]
+        return statistics.mean(took or [1.0])
 
     def watch(self, logs: dict[str, Path]) -> None:
         """Say how far the fits at work are, now and then, from the last line of each one's log."""
