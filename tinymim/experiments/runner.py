@@ -162,16 +162,17 @@ class Runner:
         """A stage that can start now: the first, or beside others the longest of those in its folder, so that none runs
         alone at the end for longer than it must."""
         entries = self.state.entries
-        ready = [
+        ready = (
             key
             for key in self.keys
             if entries[key].state != "done"
             and key not in self._tried
             and all(entries[source].state == "done" for source in self.state.plan.sources(key).values())
-        ]
-        if not ready or self.jobs == 1:
-            return ready[0] if ready else None
-        return self._tally.longest([key for key in ready if Path(key).parent == Path(ready[0]).parent])
+        )
+        first = next(ready, None)
+        if first is None or self.jobs == 1:
+            return first
+        return self._tally.longest([first, *(key for key in ready if Path(key).parent == Path(first).parent)])
 
     def _start(self, key: str) -> None:
         """Begin a stage, or go on with it."""
