@@ -272,7 +272,12 @@ def test_run__a_full_disk_is_a_line_and_the_stage_at_work_is_asked_to_save(
     def full(_: State) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    runner = Runner(state, jobs=2, ended=lambda key: key == "tiny" and monkeypatch.setattr(State, "save", full))
+    def ended(key: str) -> None:
+        if key == "tiny":
+            when((state.place / "other/progress.json").exists, lambda: None).join()  # it hears a signal from then on
+            monkeypatch.setattr(State, "save", full)
+
+    runner = Runner(state, jobs=2, ended=ended)
     with pytest.raises(TinymimError, match="the disk is full; put that right, then go on with: tinymim chain resume"):
         runner.run()
     monkeypatch.undo()
